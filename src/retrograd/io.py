@@ -1,0 +1,183 @@
+"""Reading and writing: every error names the file and the line, every write is atomic, every fingerprint is SHA-256."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from retrograd.types import UserError
+
+__all__ = [
+    "JsonObject",
+    "JsonValue",
+    "atomic_directory",
+    "atomic_file",
+    "fingerprint",
+    "fingerprint_files",
+    "read_json",
+    "read_jsonl",
+    "read_lines",
+    "read_tsv",
+    "write_json",
+    "write_jsonl",
+]
+
+JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+JsonObject = dict[str, JsonValue]
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines (from 1) of a UTF-8 file without line ends. Raises `UserError` for a missing, empty or non-UTF-8 file."""
+    require_file(path)
+    number = 0
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            try:
+                yield number, raw.decode("utf-8").rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); re-save the file as UTF-8"
+                ) from None
+    if number == 0:
+        raise UserError(f"{path} is empty; expected at least one line")
+
+
+def require_file(path: Path) -> None:
+    """Raises `UserError` unless ``path`` is a readable file."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; expected a file")
+    if not path.exists():
+        beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+        hint = f"; the folder holds {', '.join(beside[:8])}" if beside else f"; the folder {path.parent} does not exist"
+        raise UserError(f"no such file: {path}{hint}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} may not be read; check its permissions")
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, JsonObject]]:
+    """Numbered JSON objects, one a line; blank lines are skipped. Raises `UserError` with file and line."""
+    found = False
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error}); expected one object a line") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}")
+        found = True
+        yield number, record
+    if not found:
+        raise UserError(f"{path} holds only blank lines; expected one JSON object a line")
+
+
+def read_json(path: Path) -> JsonValue:
+    """The JSON value of a file. Raises `UserError` with file and line."""
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
+
+
+def read_tsv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Numbered rows of a tab-separated file whose header must contain ``columns``. Raises `UserError` with file and line."""
+    lines = read_lines(path)
+    _, header_line = next(lines)
+    header = header_line.split("\t")
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise UserError(f"{path}, line 1: no column {missing[0]!r}; the header has {', '.join(header)}")
+    for number, line in lines:
+        if not line.strip():
+            continue
+        try:
+            cells = next(csv.reader([line], delimiter="\t", strict=True))
+        except (csv.Error, StopIteration) as error:
+            raise UserError(f"{path}, line {number}: malformed row ({error})") from None
+        if len(cells) != len(header):
+            raise UserError(f"{path}, line {number}: {len(cells)} cells; the header has {len(header)} columns")
+        yield number, dict(zip(header, cells, strict=True))
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it replaces ``path`` when the block ends well, else it vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """The same for a whole folder: it appears under its name complete, or not at all. An older one is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+            path.replace(retired / path.name)
+            temporary.replace(path)
+            shutil.rmtree(retired)
+        else:
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: JsonValue) -> None:
+    """Atomically write one JSON value, indented."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, JsonValue]]) -> None:
+    """Atomically write one JSON object a line."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(dict(record), ensure_ascii=False) + "\n")
+
+
+def fingerprint(parts: Iterable[str | bytes]) -> str:
+    """SHA-256 (hex) of a sequence of strings or bytes; the boundaries between parts count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def fingerprint_files(paths: Iterable[Path]) -> str:
+    """SHA-256 (hex) over names and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

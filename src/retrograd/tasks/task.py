@@ -1,0 +1,59 @@
+"""A task turns examples and passages into text, and answers into scores. Text only: no tensors, no models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from retrograd.types import Example, Passage
+
+__all__ = ["Support", "Task"]
+
+Support = Callable[[Example], Sequence[int]]
+"""Rows of the knowledge base that support an example's target, by the task's own cheap test."""
+
+
+class Task(Protocol):
+    """What a data set asks, in words.
+
+    ``choices`` are all permitted answers where the task has a closed set, else None: answers are then generated.
+    ``primary_metric`` names the entry of `score` by which checkpoints are chosen.
+    """
+
+    name: str
+    choices: tuple[str, ...] | None
+    primary_metric: str
+
+    def query_text(self, example: Example) -> str:
+        """What the prior retriever reads. It never contains the target."""
+        ...
+
+    def posterior_text(self, example: Example, target: str) -> str:
+        """What the posterior retriever reads: the query and the target."""
+        ...
+
+    def passage_text(self, passage: Passage) -> str:
+        """What the passage tower reads."""
+        ...
+
+    def prompt(self, example: Example, passages: Sequence[Passage]) -> str:
+        """The generator's input; no passages is the closed-book prompt."""
+        ...
+
+    def identity(self, text: str) -> str:
+        """A key under which two texts count as equal, so that an example is never retrieved for itself.
+
+        Applied to ``Example.query`` and to ``Passage.text``.
+        """
+        ...
+
+    def support(self, passages: Sequence[Passage]) -> Support | None:
+        """A test of which passages support a target, or None where the task has no cheap one.
+
+        Never a relevance label: only what the pair (example, target) and the passages themselves say.
+        """
+        ...
+
+    def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
+        """Official scores of the answers, in percent, by name."""
+        ...

@@ -1,0 +1,79 @@
+"""The nouns everybody shares, and the legend of the shape letters.
+
+Shapes stand in signatures as ``Float[Tensor, "B K"]``. The letters always mean the same:
+
+====  ==================================================
+B     queries of a batch
+N     passages of the knowledge base
+K     candidates of one query
+M     draws, or columns asked of a likelihood at once
+E     rows excluded for one query
+C     choices (candidate answers)
+T     target tokens
+L     input tokens
+D     embedding width
+V     vocabulary
+====  ==================================================
+
+Names: ``log_*`` is a log-probability in nats; ``*_score`` and ``*_logit`` are unnormalised; ``weight``, ``share`` and
+``probability`` lie in [0, 1]; ``row`` is a position in the knowledge base (0 … N-1, -1 is padding); ``column`` is a
+position among the K candidates (-1 is padding); ``step`` is an optimiser step; ``rng`` is a source of randomness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Example", "Passage", "Prediction", "UserError"]
+
+
+class UserError(Exception):
+    """Something the user can mend: the message names the value, the place and the remedy.
+
+    The command line prints the message alone, without a traceback.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One entry of the knowledge base, the latent variable z (or h) of the papers.
+
+    ``text`` is what a retriever reads; ``title`` is what else is known of it: a document's title, or the verbalised
+    label of a training instance. Each task decides who sees which.
+    """
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One (input, target) pair: x and y of the papers.
+
+    ``query`` is the input as text; ``targets`` are the acceptable answers, the first being the one trained on.
+    An example without targets can be predicted, not trained on.
+    """
+
+    id: str
+    query: str
+    targets: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """The answer that training uses. Raises `UserError` when the example has none."""
+        if not self.targets:
+            raise UserError(f"example {self.id!r} has no target; training and scoring need one")
+        return self.targets[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer with its evidence: knowledge-base rows, their ids and p(z|x, answer), best first."""
+
+    id: str
+    answer: str
+    log_probability: float
+    rows: tuple[int, ...] = ()
+    passage_ids: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
