@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,17 +36,22 @@ JsonObject = dict[str, JsonValue]
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines (from 1) of a UTF-8 file without line ends. Raises `UserError` for a missing, empty or non-UTF-8 file."""
+    """Numbered lines (from 1) of a UTF-8 file without line ends; a name ending in ``.gz`` is decompressed on the way.
+
+    Raises `UserError` for a missing, empty or non-UTF-8 file, and for a damaged compressed one.
+    """
     require_file(path)
     number = 0
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            try:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            for number, raw in enumerate(file, start=1):
                 yield number, raw.decode("utf-8").rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); re-save the file as UTF-8"
-                ) from None
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); re-save the file as UTF-8"
+            ) from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: damaged after line {number} ({error}); fetch it or compress it again") from None
     if number == 0:
         raise UserError(f"{path} is empty; expected at least one line")
 
@@ -89,7 +96,7 @@ def read_json(path: Path) -> JsonValue:
 
 
 def read_tsv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Numbered rows of a tab-separated file whose header must contain ``columns``. Raises `UserError` with file and line."""
+    """Numbered rows of a tab-separated file whose header has ``columns``. Raises `UserError` with the line."""
     lines = read_lines(path)
     _, header_line = next(lines)
     header = header_line.split("\t")
@@ -150,8 +157,8 @@ def _umask() -> int:
     return mask
 
 
-def write_json(path: Path, value: JsonValue) -> None:
-    """Atomically write one JSON value, indented."""
+def write_json(path: Path, value: object) -> None:
+    """Atomically write one JSON value (whatever `json.dumps` takes), indented."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 

@@ -11,15 +11,17 @@ from typing import Protocol
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Index", "Neighbours"]
+from retrograd.types import UserError
+
+__all__ = ["Index", "Neighbours", "require_query", "require_rows"]
 
 
 @dataclass(frozen=True)
 class Neighbours:
     """The K best rows of each query, best first; row -1 with logit ``-inf`` where the base has fewer than K.
 
-    ``log_normaliser`` is logsumexp of the logits of *all* rows that are not excluded, differentiable with respect to the
-    query (its gradient is the softmax-mean embedding); None where the index is approximate. ``logit`` is detached.
+    ``log_normaliser`` is logsumexp of the logits of *all* rows that are not excluded, differentiable with respect to
+    the query (its gradient is the softmax-mean embedding); None where the index is approximate. ``logit`` is detached.
     """
 
     row: Int[Tensor, "B K"]
@@ -42,3 +44,23 @@ class Index(Protocol):
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
         """Stored embeddings of the given rows, fp32; row -1 gives zeros."""
         ...
+
+
+def require_query(query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None, rows: int, dimension: int) -> None:
+    """Raises `UserError` for a query of another width than the index, `ValueError` if ``exclude`` does not fit."""
+    if query.shape[1] != dimension:
+        raise UserError(
+            f"the query has width {query.shape[1]}, the index {dimension}; "
+            "search with the encoder that built the index, or rebuild it"
+        )
+    if exclude is None:
+        return
+    if len(exclude) != len(query):
+        raise ValueError(f"exclude has {len(exclude)} lines for {len(query)} queries; give each query its own")
+    require_rows(exclude, rows)
+
+
+def require_rows(row: Int[Tensor, "*shape"], rows: int) -> None:
+    """Raises `ValueError` unless every row is -1 (padding) or one of 0 … rows - 1."""
+    if row.numel() and (int(row.min()) < -1 or int(row.max()) >= rows):
+        raise ValueError(f"rows span {int(row.min())} … {int(row.max())}; expected -1 (padding) … {rows - 1}")

@@ -7,7 +7,7 @@ generator. It never sees a model. What an estimator costs can therefore be read 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,12 +32,16 @@ class CandidateScores:
 
 @dataclass(frozen=True)
 class TokenLogLikelihood:
-    """log p(y_t | x, z, y_<t) in nats; zero, and absent from ``present``, where a target has no token t."""
+    """log p(y_t | x, z, y_<t) in nats; ``present`` tells where a target has a token t.
+
+    Nobody reads ``value`` elsewhere; it should be zero there. Column -1 is ``-inf`` throughout.
+    """
 
     value: Float[Tensor, "B M T"]
     present: Bool[Tensor, "B T"]
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """The generator, bound to one batch. Columns index candidates; column -1 gives ``-inf`` and no gradient.
 
@@ -61,7 +65,28 @@ class Likelihood(Protocol):
 class Estimate:
     """``loss`` is to be differentiated and is the mean over queries; ``diagnostics`` are detached and to be read.
 
-    ``last`` is the column where each query's chain stopped, for objectives that carry one.
+    ``last`` is the column where each query's chain stopped (-1: it has none), for objectives that carry one.
+
+    A diagnostic has the same name and meaning in every objective, and is left out where it has none. Costs are
+    means over all queries, the rest over those that have a usable candidate. "Over the candidates" says that a
+    distribution was renormalised there.
+
+    =============================  ===================================================================================
+    log_marginal                   log p(y|x) in nats as the objective models it (all)
+    log_likelihood                 Σ w log p(y|x,z) in nats, w being the weights the objective trains with (all)
+    candidate_mass                 Σ p(z|x) as given: how much of the prior over the base the candidates hold
+    prior_entropy                  of p(z|x) over the candidates, nats; near 0 is collapse, near log K is indifference
+    posterior_entropy              of q(z|x,y) over the candidates, nats
+    responsibility_entropy         of w, nats
+    effective_sample_size          1 / Σ w², in passages
+    kl_responsibilities_prior      KL(w ‖ p) over the candidates, nats: what the target tells about the passage
+    kl_responsibilities_posterior  KL(w ‖ q) over the candidates, nats: how far the posterior retriever is off
+    acceptance                     share of a chain's proposals that were accepted
+    distinct_proposals             columns a chain could visit, per query
+    generator_forwards             prompts the generator scored, with and without gradient, per query (all)
+    generator_backwards            those of them that were scored with gradient, per query (all)
+    empty_share                    share of queries without any usable candidate; they add 0 to the loss
+    =============================  ===================================================================================
     """
 
     loss: Float[Tensor, ""]
@@ -69,9 +94,13 @@ class Estimate:
     last: Int[Tensor, " B"] | None = None
 
 
+@runtime_checkable
 class Objective(Protocol):
     """An estimator of the gradient of -log p(y|x). A value: settings in, no state."""
 
-    needs_posterior: ClassVar[bool]
+    @property
+    def needs_posterior(self) -> bool:
+        """Whether ``scores.log_posterior`` must be given; a class constant, or derived from the settings."""
+        ...
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate: ...

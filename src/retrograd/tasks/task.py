@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from retrograd.types import Example, Passage
 
@@ -13,6 +13,7 @@ Support = Callable[[Example], Sequence[int]]
 """Rows of the knowledge base that support an example's target, by the task's own cheap test."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a data set asks, in words.
 
@@ -20,9 +21,20 @@ class Task(Protocol):
     ``primary_metric`` names the entry of `score` by which checkpoints are chosen.
     """
 
-    name: str
-    choices: tuple[str, ...] | None
-    primary_metric: str
+    @property
+    def name(self) -> str:
+        """What reports and run directories call the task."""
+        ...
+
+    @property
+    def choices(self) -> tuple[str, ...] | None:
+        """All permitted answers, or None."""
+        ...
+
+    @property
+    def primary_metric(self) -> str:
+        """A key of what `score` returns."""
+        ...
 
     def query_text(self, example: Example) -> str:
         """What the prior retriever reads. It never contains the target."""
@@ -47,7 +59,7 @@ class Task(Protocol):
         """
         ...
 
-    def support(self, passages: Sequence[Passage]) -> Support | None:
+    def support(self, passages: Iterable[Passage]) -> Support | None:
         """A test of which passages support a target, or None where the task has no cheap one.
 
         Never a relevance label: only what the pair (example, target) and the passages themselves say.

@@ -1,0 +1,163 @@
+"""The command line. Each command imports what it needs when it runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retrograd.types import UserError
+
+if TYPE_CHECKING:
+    from retrograd.recipes.experiment import Experiment
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Gradients through retrieval: train retriever and generator of a RAG model as one model.\n\n"
+    "Example: `retrograd demo`",
+)
+
+Recipe = Annotated[str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")]
+Run = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.setting=value. Repeatable.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs; made anew.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of data, models and training.")] = 0,
+) -> None:
+    """Train three models on SemEval-2010 Task 8 and compare them: a few minutes on a laptop, no download.
+
+    Example: `retrograd demo --out runs/demo`
+    """
+    from retrograd.recipes.demo import run_demo
+
+    run_demo(out, seed)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes.
+
+    Example: `retrograd recipes`
+    """
+    from retrograd.recipes import RECIPES
+
+    width = max(len(name) for name in RECIPES)
+    for name, recipe in RECIPES.items():
+        typer.echo(f"{name:<{width}}  {(recipe.__doc__ or '').strip().splitlines()[0]}")
+    typer.echo("\nLook at one with `retrograd show NAME`, run it with `retrograd train NAME --out runs/NAME`.")
+
+
+@app.command()
+def show(
+    recipe: Recipe,
+    changes: Set = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of TOML.")] = False,
+) -> None:
+    """Print an experiment with every setting resolved, as TOML that `train` reads.
+
+    Example: `retrograd show semeval-joint > mine.toml`
+    """
+    experiment = _experiment(recipe, changes)
+    typer.echo(experiment.to_json() if json else experiment.to_toml(), nl=False)
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run; default runs/NAME.")] = None,
+    changes: Set = None,
+) -> None:
+    """Train an experiment, save the model, and evaluate it on the test data.
+
+    Example: `retrograd train semeval-joint --out runs/joint --set training.epochs=2`
+    """
+    experiment = _experiment(recipe, changes)
+    from retrograd.recipes.run import run_experiment
+
+    run = run_experiment(experiment, out or Path("runs") / experiment.name)
+    scores = run.path / "scores.json"
+    if scores.exists():
+        typer.echo(scores.read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"The run is in {run.path}. Next: retrograd search {run.path} 'your marked sentence'")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[Path | None, typer.Option(help="Labelled examples; default: the run's own test data.")] = None,
+    passages: Annotated[int | None, typer.Option(help="Passages per query (0: none); default as the run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for predictions.jsonl and scores.json.")] = None,
+) -> None:
+    """Score a finished run: official answer scores and neighbour scores.
+
+    Example: `retrograd evaluate runs/joint --data mine.jsonl --out runs/joint/mine`
+    """
+    from retrograd.recipes.use import evaluate_run
+
+    typer.echo(evaluate_run(run, data, passages, out))
+
+
+@app.command()
+def predict(
+    run: Run,
+    data: Annotated[Path, typer.Argument(help="Instances, with or without relation, in any format `train` reads.")],
+    out: Annotated[Path | None, typer.Option(help="File for the answers as JSON Lines; default: the screen.")] = None,
+) -> None:
+    """Answer new examples, each answer with its passages and their weights.
+
+    Example: `retrograd predict runs/joint new.jsonl --out answers.jsonl`
+    """
+    from retrograd.recipes.use import predict_file
+
+    typer.echo(predict_file(run, data, out), nl=False)
+
+
+@app.command()
+def search(
+    run: Run,
+    query: Annotated[str, typer.Argument(help="Text with marked entities: 'The <e1>cup</e1> holds <e2>tea</e2>.'")],
+    k: Annotated[int, typer.Option("-k", help="How many passages.")] = 5,
+) -> None:
+    """Show what the trained retriever finds for a text, and what the model answers.
+
+    Example: `retrograd search runs/joint 'The <e1>kettle</e1> is full of <e2>tea</e2>.'`
+    """
+    from retrograd.recipes.use import search_run
+
+    typer.echo(search_run(run, query, k))
+
+
+def _experiment(recipe: str, changes: list[str] | None) -> Experiment:
+    from retrograd.recipes import RECIPES
+    from retrograd.recipes.experiment import Experiment
+    from retrograd.suggestions import advice
+
+    if recipe in RECIPES:
+        found = RECIPES[recipe]()
+    elif recipe.endswith((".toml", ".json")):
+        found = Experiment.load(Path(recipe))
+    else:
+        raise UserError(f"no recipe {recipe!r}; {advice(recipe, RECIPES)} A file must end in .toml or .json")
+    return found.with_settings(changes or [])
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one sentence on stderr and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.secho(f"retrograd: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

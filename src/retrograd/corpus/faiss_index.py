@@ -1,0 +1,207 @@
+"""An approximate index by faiss: faster than exact search and without a log-normaliser. The only file that knows faiss.
+
+An approximate index finds most of the top K and nothing of the rest, so log p(z|x) can only be taken over the
+candidates. What it misses of the top K it says itself: `FaissIndex.recall`, measured when it is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.index import Neighbours, require_query, require_rows
+from retrograd.corpus.storage import Manifest, read_manifest, write_manifest
+from retrograd.io import atomic_directory, atomic_file
+from retrograd.types import UserError
+
+if TYPE_CHECKING:
+    import faiss
+
+__all__ = ["FaissIndex"]
+
+_FILE = "index.faiss"
+_BLOCK_ROWS = 65_536
+_RECALL_AT = 10
+_RECALL_QUERIES = 256
+
+
+class FaissIndex:
+    """Embeddings [N D] in any structure that `faiss.index_factory` makes, searched by inner product.
+
+    ``factory`` is faiss's own description: "Flat", "IVF1024,Flat", "HNSW32", "IVF1024,SQ8"… ``probe`` is how hard it
+    searches: lists visited (IVF; faiss's default 1 is too few) or efSearch (HNSW); None keeps faiss's default.
+
+    ``recall`` is the share of the exact top 10 that the top 10 holds, for ``queries``, else for 256 rows of the base
+    taken at equal distances (which find themselves, so it flatters by up to 0.1: give queries of your task).
+
+    Raises `UserError` without faiss, for vectors that `ExactIndex` refuses and for a factory that faiss refuses.
+    """
+
+    def __init__(
+        self,
+        vectors: Float[Tensor, "N D"],
+        factory: str = "Flat",
+        *,
+        base_fingerprint: str,
+        encoder_fingerprint: str,
+        probe: int | None = None,
+        queries: Float[Tensor, "Q D"] | None = None,
+    ) -> None:
+        exact = ExactIndex(
+            vectors.cpu(),
+            base_fingerprint=base_fingerprint,
+            encoder_fingerprint=encoder_fingerprint,
+            dtype=torch.float32,
+        )
+        self._index = _built(vectors, factory)
+        self.factory = factory
+        self.probe = probe
+        self.base_fingerprint = base_fingerprint
+        self.encoder_fingerprint = encoder_fingerprint
+        _set_probe(self._index, factory, probe)
+        self.recall = self._recall(exact, queries)
+
+    def __len__(self) -> int:
+        return self._index.ntotal
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of an embedding."""
+        return self._index.d
+
+    def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
+        """About the k best rows per query, never one of ``exclude``; padded (-1, ``-inf``) where faiss found fewer.
+
+        Takes k + E from faiss and drops the excluded ones, so k remain even if all E were hits. Logits are fp32, of the
+        vectors as stored; ``log_normaliser`` is None. Raises `UserError` if the width is not D, `ValueError` if k < 1.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; expected at least 1")
+        require_query(query, exclude, len(self), self.dimension)
+        excluded = 0 if exclude is None else exclude.shape[1]
+        wanted = max(1, min(k + excluded, len(self)))
+        found_logit, found_row = self._index.search(_array(query), wanted)  # pyright: ignore[reportCallIssue]
+        logit, row = torch.from_numpy(found_logit), torch.from_numpy(found_row)
+        dropped = row < 0
+        if exclude is not None:
+            dropped |= (row[:, :, None] == exclude.cpu()[:, None, :]).any(dim=2)
+        logit = torch.nn.functional.pad(logit.masked_fill(dropped, -torch.inf), (0, k), value=-torch.inf)
+        row = torch.nn.functional.pad(row.masked_fill(dropped, -1), (0, k), value=-1)
+        logit, order = logit.sort(dim=1, descending=True, stable=True)
+        return Neighbours(row.gather(1, order[:, :k]).to(query.device), logit[:, :k].to(query.device), None)
+
+    def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
+        """Embeddings as faiss stores them (decoded, so approximate for SQ and PQ), fp32; row -1 gives zeros.
+
+        Raises `ValueError` for a row that does not exist.
+        """
+        require_rows(row, len(self))
+        place = row.reshape(-1).cpu()
+        found = torch.zeros(len(place), self.dimension)
+        kept = place >= 0
+        if bool(kept.any()):
+            decoded = self._index.reconstruct_batch(place[kept].numpy())  # pyright: ignore[reportCallIssue]
+            found[kept] = torch.from_numpy(decoded)
+        return found.view(*row.shape, self.dimension).to(row.device)
+
+    def save(self, path: Path) -> None:
+        """Atomically write the folder ``path``: faiss's file and manifest.json."""
+        faiss = _faiss()
+        fingerprints = self.base_fingerprint, self.encoder_fingerprint
+        manifest = Manifest(
+            "faiss", *fingerprints, "faiss", len(self), self.dimension, self.factory, self.probe, self.recall
+        )
+        # faiss.write_index, killed half-way, leaves a file that cannot be read: write aside, then replace
+        with atomic_directory(path) as folder:
+            with atomic_file(folder / _FILE) as temporary:
+                faiss.write_index(self._index, str(temporary))
+            write_manifest(folder, manifest)
+
+    @classmethod
+    def load(
+        cls, path: Path, *, base_fingerprint: str | None = None, encoder_fingerprint: str | None = None
+    ) -> FaissIndex:
+        """The index of a folder. Raises `UserError` if a fingerprint given is not its own, and for a damaged folder."""
+        faiss = _faiss()
+        manifest = read_manifest(path, "faiss", base_fingerprint, encoder_fingerprint)
+        try:
+            stored = faiss.read_index(str(path / _FILE))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"{path / _FILE} cannot be read ({reason}); copy it again or rebuild the index") from None
+        if (stored.ntotal, stored.d) != (manifest.rows, manifest.dimension):
+            raise UserError(
+                f"{path / _FILE} holds {stored.ntotal} x {stored.d} numbers, the manifest says "
+                f"{manifest.rows} x {manifest.dimension}; rebuild the index"
+            )
+        index = cls.__new__(cls)  # not __init__, which builds
+        index._index = stored
+        index.factory = manifest.factory or ""
+        index.probe = manifest.probe
+        index.recall = manifest.recall or 0.0
+        index.base_fingerprint = manifest.base_fingerprint
+        index.encoder_fingerprint = manifest.encoder_fingerprint
+        _set_probe(stored, index.factory, index.probe)
+        return index
+
+    def _recall(self, exact: ExactIndex, queries: Float[Tensor, "Q D"] | None) -> float:
+        if queries is None:
+            count = min(_RECALL_QUERIES, len(self))
+            queries = exact.vectors(torch.arange(count) * len(self) // max(1, count))
+        k = min(_RECALL_AT, len(self))
+        if k == 0 or len(queries) == 0:
+            return 1.0
+        truth = exact.search(queries.detach().cpu(), k).row
+        found = self.search(queries.detach().cpu(), k).row
+        return float((truth[:, :, None] == found[:, None, :]).any(dim=2).double().mean())
+
+
+def _faiss() -> ModuleType:
+    try:
+        import faiss
+    except ImportError:
+        raise UserError("FaissIndex needs faiss; install it with: pip install 'retrograd[faiss]'") from None
+    return faiss
+
+
+def _array(vectors: Float[Tensor, "_ D"]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return vectors.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+
+
+def _built(vectors: Float[Tensor, "N D"], factory: str) -> faiss.Index:
+    faiss = _faiss()
+    try:
+        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            index.train(_array(vectors))
+        for block in vectors.split(_BLOCK_ROWS):
+            index.add(_array(block))
+        lists = faiss.try_extract_index_ivf(index)
+        if lists is not None:
+            lists.make_direct_map()  # without it an IVF index cannot return a vector by its row
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"faiss cannot build {factory!r} over {len(vectors)} x {vectors.shape[1]} vectors ({reason}); "
+            "see 'The index factory' in faiss's wiki, and give IVF no more lists than vectors"
+        ) from None
+    return index
+
+
+def _set_probe(index: faiss.Index, factory: str, probe: int | None) -> None:
+    if probe is None:
+        return
+    if probe < 1:
+        raise ValueError(f"probe is {probe}; expected at least 1")
+    name = "efSearch" if "HNSW" in factory and "IVF" not in factory else "nprobe"
+    try:
+        _faiss().ParameterSpace().set_index_parameter(index, name, probe)
+    except RuntimeError:
+        raise UserError(f"probe is {probe}, but {factory!r} has no {name}; leave probe out") from None

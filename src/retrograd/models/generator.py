@@ -1,0 +1,350 @@
+"""The generator p(y|x,z): prompts and targets in, log-likelihoods out; and generation, free or among given choices.
+
+Sequence-to-sequence and decoder-only models differ only in how a (prompt, target) pair becomes model input. Everything
+after that is one path: the output layer is applied at target positions alone, so that [pairs, tokens, V] never exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from retrograd.io import read_json, write_json
+from retrograd.models.batching import length_buckets
+from retrograd.models.loading import open_generator, quiet_transformers
+from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
+from retrograd.records import read_record, record_mapping
+from retrograd.types import UserError
+
+__all__ = ["Generator", "TargetScores"]
+
+TokenIds = list[int]
+
+_LOGIT_ROWS = 2_048
+
+
+@dataclass(frozen=True)
+class TargetScores:
+    """log p(y_t | x, z, y_<t) in nats, zero where ``present`` is False."""
+
+    value: Float[Tensor, "P T"]
+    present: Bool[Tensor, "P T"]
+
+
+@dataclass(frozen=True)
+class _ModelInput:
+    """One padded micro-batch. ``predicts`` marks the output positions that predict a target token, in target order."""
+
+    arguments: dict[str, Tensor]
+    predicts: Bool[Tensor, "P S"]
+
+
+class Generator(nn.Module):
+    """A Hugging Face sequence-to-sequence or decoder-only model as a conditional distribution over target texts.
+
+    Prompts longer than ``max_input_tokens`` are cut at the end, targets longer than ``max_target_tokens`` likewise; the
+    end-of-sequence token counts as a target token. ``token_budget`` bounds the padded tokens of one forward pass.
+    Decoder-only models read ``prompt + separator + target``.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_input_tokens: int = 256,
+        max_target_tokens: int = 64,
+        token_budget: int = 16_384,
+        separator: str = "\n",
+    ) -> None:
+        super().__init__()
+        if min(max_input_tokens, max_target_tokens, token_budget) < 1:
+            raise UserError("max_input_tokens, max_target_tokens and token_budget must be at least 1")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.encoder_decoder = bool(model.config.is_encoder_decoder)
+        self.max_input_tokens = _input_limit(model, max_input_tokens, 0 if self.encoder_decoder else max_target_tokens)
+        self.max_target_tokens = max_target_tokens
+        self.token_budget = token_budget
+        self.separator = separator
+        self.end = _end_token(model, tokenizer)
+        self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        rng: torch.Generator,
+        lora: Lora | None = None,
+        max_input_tokens: int = 256,
+        max_target_tokens: int = 64,
+        token_budget: int = 16_384,
+    ) -> Generator:
+        """Open by hub name, folder or ``builtin:minilm-seq2seq``; ``rng`` draws whatever weights are new."""
+        model, tokenizer = open_generator(name, rng)
+        if lora is not None and lora.rank > 0:
+            model = add_lora(model, lora, rng)
+        return cls(model, tokenizer, max_input_tokens, max_target_tokens, token_budget)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    # ---- likelihood ---------------------------------------------------------------------------------------------
+
+    def log_likelihood(self, prompts: Sequence[str], targets: Sequence[str]) -> Float[Tensor, " P"]:
+        """log p(target | prompt) in nats per pair: the fp32 sum over target tokens, end of sequence included."""
+        return self.token_log_likelihood(prompts, targets).value.sum(-1)
+
+    def token_log_likelihood(self, prompts: Sequence[str], targets: Sequence[str]) -> TargetScores:
+        """The same per token. Differentiable; pairs are run in micro-batches of like length."""
+        if len(prompts) != len(targets):
+            raise ValueError(f"{len(prompts)} prompts but {len(targets)} targets")
+        prompt_ids, target_ids = self._prompt_ids(prompts), self._target_ids(targets)
+        width = max((len(ids) for ids in target_ids), default=0)
+        lengths = torch.tensor([len(ids) for ids in target_ids], device=self.device)
+        present = torch.arange(width, device=self.device) < lengths[:, None]
+        if not prompts:
+            return TargetScores(torch.zeros(0, width, device=self.device), present)
+        groups = length_buckets(
+            [len(p) + len(t) for p, t in zip(prompt_ids, target_ids, strict=True)], self.token_budget
+        )
+        order = torch.tensor([position for group in groups for position in group], device=self.device)
+        flat = torch.cat([self._score([prompt_ids[i] for i in g], [target_ids[i] for i in g]) for g in groups])
+        # `flat` lists tokens pair after pair in bucket order; masked_scatter lays them out as rows of that order.
+        rows = torch.zeros(present.shape, device=self.device).masked_scatter(present[order], flat)
+        return TargetScores(rows[torch.argsort(order)], present)
+
+    def _score(self, prompt_ids: list[TokenIds], target_ids: list[TokenIds]) -> Float[Tensor, " tokens"]:
+        batch = (
+            self._seq2seq_input(prompt_ids, target_ids)
+            if self.encoder_decoder
+            else self._causal_input(prompt_ids, target_ids)
+        )
+        labels = torch.tensor([token for ids in target_ids for token in ids], device=self.device)
+        logits = self._project(batch)
+        return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+    def _project(self, batch: _ModelInput) -> Float[Tensor, "tokens V"]:
+        """Logits in fp32 at the predicting positions only; the model's own output layer sees no other hidden state."""
+        output_layer = self.model.get_output_embeddings()
+        if output_layer is None:
+            raise UserError(f"{type(self.model).__name__} has no output layer over the vocabulary; name a generator")
+        with _only_at(output_layer, batch.predicts):
+            return self.model(**batch.arguments, use_cache=False).logits.float()
+
+    def _seq2seq_input(self, prompt_ids: list[TokenIds], target_ids: list[TokenIds]) -> _ModelInput:
+        start = _start_token(self.model, self.tokenizer)
+        tokens, mask = self._padded(prompt_ids)
+        decoder_tokens, decoder_mask = self._padded([[start, *ids[:-1]] for ids in target_ids])
+        arguments = {
+            "input_ids": tokens,
+            "attention_mask": mask,
+            "decoder_input_ids": decoder_tokens,
+            "decoder_attention_mask": decoder_mask,
+        }
+        return _ModelInput(arguments, decoder_mask.bool())
+
+    def _causal_input(self, prompt_ids: list[TokenIds], target_ids: list[TokenIds]) -> _ModelInput:
+        tokens, mask = self._padded([p + t[:-1] for p, t in zip(prompt_ids, target_ids, strict=True)])
+        first = torch.tensor([len(p) - 1 for p in prompt_ids], device=self.device)[:, None]
+        position = torch.arange(tokens.shape[1], device=self.device)
+        return _ModelInput({"input_ids": tokens, "attention_mask": mask}, mask.bool() & (position >= first))
+
+    # ---- answers ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[str], max_new_tokens: int | None = None, beams: int = 1) -> list[str]:
+        """The most likely continuation of each prompt: greedy, or by beam search. Never sampled."""
+        prompt_ids = self._prompt_ids(prompts)
+        answers = [""] * len(prompts)
+        for group in length_buckets([len(ids) for ids in prompt_ids], self.token_budget // max(beams, 1)):
+            tokens, mask = self._padded([prompt_ids[i] for i in group], left=not self.encoder_decoder)
+            written = self.model.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens or self.max_target_tokens,
+                num_beams=beams,
+                do_sample=False,
+                eos_token_id=self.end,
+                pad_token_id=self.padding,
+            )
+            written = written if self.encoder_decoder else written[:, tokens.shape[1] :]
+            for i, text in zip(group, self.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
+                answers[i] = text.strip()
+        return answers
+
+    @torch.no_grad()
+    def choice_log_likelihood(self, prompts: Sequence[str], choices: Sequence[str]) -> Float[Tensor, "P C"]:
+        """log p(choice | prompt) in nats for every prompt and choice. A seq2seq encoder reads each prompt once."""
+        if not self.encoder_decoder:
+            pairs = [(prompt, choice) for prompt in prompts for choice in choices]
+            return self.log_likelihood([p for p, _ in pairs], [c for _, c in pairs]).view(len(prompts), len(choices))
+        prompt_ids, choice_ids = self._prompt_ids(prompts), self._target_ids(choices)
+        tree = _PrefixTree.of(choice_ids)
+        result = torch.empty(len(prompts), len(choices), device=self.device)
+        # Each prompt is decoded once per choice: the decoder's padded tokens count towards the budget as well, and so
+        # many logits over the vocabulary are made at once as 2,048 tokens have (250 MB for 30,522 words in fp32).
+        decoded = len(choices) * max(len(ids) for ids in choice_ids)
+        most = max(1, _LOGIT_ROWS // tree.prefixes)
+        for group in length_buckets([len(ids) + decoded for ids in prompt_ids], self.token_budget, most):
+            result[group] = self._score_choices([prompt_ids[i] for i in group], choice_ids, tree)
+        return result
+
+    def _score_choices(
+        self, prompt_ids: list[TokenIds], choice_ids: list[TokenIds], tree: _PrefixTree
+    ) -> Float[Tensor, "p C"]:
+        tokens, mask = self._padded(prompt_ids)
+        hidden = self.model.get_encoder().forward(input_ids=tokens, attention_mask=mask, return_dict=True).last_hidden_state
+        start = _start_token(self.model, self.tokenizer)
+        inputs, input_mask = self._padded([[start, *ids[:-1]] for ids in choice_ids])
+        copies = len(choice_ids)
+        arguments = {
+            "encoder_outputs": (hidden.repeat_interleave(copies, 0),),
+            "attention_mask": mask.repeat_interleave(copies, 0),
+            "decoder_input_ids": inputs.repeat(len(prompt_ids), 1),
+            "decoder_attention_mask": input_mask.repeat(len(prompt_ids), 1),
+        }
+        predicts = tree.first_seen(inputs.shape[1]).to(self.device).repeat(len(prompt_ids), 1)
+        logits = self._project(_ModelInput(arguments, predicts)).view(len(prompt_ids), tree.prefixes, -1)
+        token = torch.tensor([t for ids in choice_ids for t in ids], device=self.device)
+        prefix = torch.tensor([p for path in tree.paths for p in path], device=self.device)
+        choice = torch.tensor([c for c, ids in enumerate(choice_ids) for _ in ids], device=self.device)
+        per_token = logits[:, prefix, token] - logits.logsumexp(-1)[:, prefix]
+        return torch.zeros(len(prompt_ids), copies, device=self.device).index_add(1, choice, per_token)
+
+    # ---- tokens -------------------------------------------------------------------------------------------------
+
+    def _prompt_ids(self, prompts: Sequence[str]) -> list[TokenIds]:
+        if self.encoder_decoder:
+            return self.tokenizer(list(prompts), truncation=True, max_length=self.max_input_tokens)["input_ids"]
+        # The separator survives truncation: it tells a decoder-only model that the answer begins. An end-of-sequence
+        # token that the tokenizer may append would tell it the opposite.
+        tail = self.tokenizer(self.separator, add_special_tokens=False)["input_ids"]
+        limit = self.max_input_tokens - len(tail)
+        encoded = self.tokenizer(list(prompts), truncation=True, max_length=limit)["input_ids"]
+        return [(ids[:-1] if ids and ids[-1] == self.end else ids) + tail for ids in encoded]
+
+    def _target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
+        encoded = self.tokenizer(list(targets), add_special_tokens=False)["input_ids"]
+        return [[*ids[: self.max_target_tokens - 1], self.end] for ids in encoded]
+
+    def _padded(self, ids: list[TokenIds], left: bool = False) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
+        width = max(len(row) for row in ids)
+        gaps = [[self.padding] * (width - len(row)) for row in ids]
+        tokens = [gap + row if left else row + gap for row, gap in zip(ids, gaps, strict=True)]
+        zeros_ones = [([0] * len(gap), [1] * len(row)) for row, gap in zip(ids, gaps, strict=True)]
+        mask = [zeros + ones if left else ones + zeros for zeros, ones in zeros_ones]
+        return torch.tensor(tokens, device=self.device), torch.tensor(mask, device=self.device)
+
+    # ---- disk ---------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write a transformers directory, or a PEFT directory of adapters alone, and our settings beside it."""
+        with quiet_transformers():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        limits = (self.max_input_tokens, self.max_target_tokens, self.token_budget)
+        settings = GeneratorSettings(*limits, self.separator, has_lora(self.model))
+        write_json(folder / "generator.json", record_mapping(settings))
+
+    @classmethod
+    def load(cls, folder: Path, base: str, rng: torch.Generator) -> Generator:
+        """Read what `save` wrote. ``base`` names the model under the adapters, used only for a PEFT directory."""
+        path = folder / "generator.json"
+        found = read_json(path)
+        settings = read_record(GeneratorSettings, found if isinstance(found, dict) else {}, str(path))
+        model, tokenizer = open_generator(base if settings.lora else str(folder), rng)
+        if settings.lora:
+            model = load_lora(model, folder)
+        limits = (settings.max_input_tokens, settings.max_target_tokens, settings.token_budget)
+        return cls(model, tokenizer, *limits, settings.separator)
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """``generator.json``: what a transformers or PEFT directory does not say."""
+
+    max_input_tokens: int
+    max_target_tokens: int
+    token_budget: int
+    separator: str
+    lora: bool
+
+
+@dataclass(frozen=True)
+class _PrefixTree:
+    """The distinct prefixes of a list of token sequences: each is projected onto the vocabulary once.
+
+    ``paths[c][t]`` is the number of the prefix that precedes token t of sequence c; ``owner`` is where each prefix is
+    first met, as (sequence, position), in ascending order.
+    """
+
+    paths: tuple[tuple[int, ...], ...]
+    owner: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, sequences: Sequence[TokenIds]) -> _PrefixTree:
+        number: dict[tuple[int, ...], int] = {}
+        owner: list[tuple[int, int]] = []
+        paths: list[tuple[int, ...]] = []
+        for c, ids in enumerate(sequences):
+            path = []
+            for t in range(len(ids)):
+                prefix = tuple(ids[:t])
+                if prefix not in number:
+                    number[prefix] = len(number)
+                    owner.append((c, t))
+                path.append(number[prefix])
+            paths.append(tuple(path))
+        return cls(tuple(paths), tuple(owner))
+
+    @property
+    def prefixes(self) -> int:
+        return len(self.owner)
+
+    def first_seen(self, width: int) -> Bool[Tensor, "C {width}"]:
+        mask = torch.zeros(len(self.paths), width, dtype=torch.bool)
+        mask[tuple(torch.tensor(self.owner).T)] = True
+        return mask
+
+
+@contextmanager
+def _only_at(output_layer: nn.Module, predicts: Bool[Tensor, "P S"]) -> Iterator[None]:
+    """Let an output layer see only the hidden states marked in ``predicts``: [P S D] becomes [tokens D]."""
+    handle = output_layer.register_forward_pre_hook(lambda _, inputs: (inputs[0][predicts], *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _start_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    named = (model.config.decoder_start_token_id, tokenizer.cls_token_id, tokenizer.pad_token_id)
+    return _first_token(named, "decoder_start_token", "the model's config.json")
+
+
+def _end_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    first = configured[0] if isinstance(configured, list) and configured else configured
+    return _first_token((tokenizer.eos_token_id, first, tokenizer.sep_token_id), "eos_token", "tokenizer_config.json")
+
+
+def _first_token(candidates: tuple[object, ...], name: str, place: str) -> int:
+    for token in candidates:
+        if isinstance(token, int):
+            return token
+    raise UserError(f"the model names no {name}; set it in {place}")
+
+
+def _input_limit(model: PreTrainedModel, wanted: int, reserved: int) -> int:
+    """The longest prompt, in tokens: what was asked for, or what the model's positions leave room for."""
+    text = model.config.get_text_config(encoder=True) if model.config.is_encoder_decoder else model.config
+    positions = getattr(text, "max_position_embeddings", None)  # T5 has none: its positions are relative
+    return wanted if positions is None else max(1, min(wanted, positions - reserved))

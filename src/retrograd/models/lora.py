@@ -1,0 +1,69 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685). The only file that knows peft."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from retrograd.types import UserError
+
+__all__ = ["Lora", "add_lora", "has_lora", "load_lora"]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapter settings: W + (alpha / rank) · B A, with B starting at zero. Rank 0 means full fine-tuning.
+
+    ``modules`` are names of linear layers; empty means all linear layers but the output layer.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise UserError(f"lora rank is {self.rank}; expected 0 (off) or a positive number, usually 4 to 64")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"lora dropout is {self.dropout}; expected a number in [0, 1)")
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> PreTrainedModel:
+    """Freeze ``model`` and add trainable adapters, drawn from ``rng``.
+
+    Raises `UserError` when a named module does not exist.
+    """
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  (peft accepts any number)
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.modules) or "all-linear",
+    )
+    with torch.random.fork_rng(devices=[]):  # peft draws from the global random state; leave it as it was
+        try:
+            adapted = get_peft_model(model, config)
+        except ValueError as error:
+            names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if hasattr(part, "weight")})
+            raise UserError(f"lora modules {list(lora.modules)}: {error}; the model has {', '.join(names)}") from None
+    for name, weight in adapted.named_parameters():
+        if ".lora_A." in name:  # the same distribution as peft's, from our own source of randomness
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
+    return cast(PreTrainedModel, adapted)  # peft's wrapper answers as the model it wraps
+
+
+def has_lora(model: nn.Module) -> bool:
+    """Whether ``model`` carries adapters."""
+    return isinstance(model, PeftModel)
+
+
+def load_lora(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Put the trained adapters of ``folder`` on ``model``."""
+    return cast(PreTrainedModel, PeftModel.from_pretrained(model, folder, is_trainable=True))

@@ -1,0 +1,123 @@
+"""The retriever p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T): query tower, passage tower, and the temperature T, which lives here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from retrograd.io import read_json, write_json
+from retrograd.models.encoder import Encoder, Pooling
+from retrograd.records import read_record, record_mapping
+from retrograd.types import UserError
+
+__all__ = ["Retriever", "Trained"]
+
+Trained = Literal["both", "query", "none"]
+
+
+class Retriever(nn.Module):
+    """Two towers, which may be one and the same module, and a temperature.
+
+    ``trained`` says which towers receive gradient: ``both``, ``query`` (passage embeddings count as constants at each
+    step; with a shared tower they still change, at the next refresh), or ``none``. The posterior retriever q(z|x,y) is
+    the same class, reading query and target.
+    """
+
+    def __init__(
+        self,
+        query_encoder: Encoder,
+        passage_encoder: Encoder,
+        temperature: float = 0.05,
+        trained: Trained = "both",
+        learn_temperature: bool = False,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0 or not math.isfinite(temperature):
+            raise UserError(f"temperature is {temperature}; expected a positive number, usually 0.01 to 0.1")
+        if trained not in get_args(Trained):
+            raise UserError(f"trained is {trained!r}; expected one of {', '.join(get_args(Trained))}")
+        self.query_encoder = query_encoder
+        self.passage_encoder = passage_encoder
+        self.trained: Trained = trained
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        query_encoder.requires_grad_(trained != "none")
+        if not self.shared:
+            passage_encoder.requires_grad_(trained == "both")
+        self.log_temperature.requires_grad_(learn_temperature and trained != "none")
+
+    @property
+    def shared(self) -> bool:
+        """Whether both towers are one module."""
+        return self.query_encoder is self.passage_encoder
+
+    @property
+    def passages_move(self) -> bool:
+        """Whether training changes passage embeddings, so that an index grows stale."""
+        return self.trained == "both" or (self.trained == "query" and self.shared)
+
+    @property
+    def temperature(self) -> Float[Tensor, ""]:
+        return self.log_temperature.exp()
+
+    def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Query embeddings already divided by T: their inner product with a passage embedding is a logit."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained != "none"):
+            return self.query_encoder(texts) / self.temperature
+
+    def passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Passage embeddings, with gradient where ``trained`` is ``both``."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "both"):
+            return self.passage_encoder(texts)
+
+    def save(self, folder: Path) -> None:
+        """Write ``query/`` and, unless shared, ``passage/`` as sentence-transformers directories, and the settings."""
+        self.query_encoder.save(folder / "query")
+        if not self.shared:
+            self.passage_encoder.save(folder / "passage")
+        settings = RetrieverSettings(
+            log_temperature=float(self.log_temperature),
+            trained=self.trained,
+            learn_temperature=self.log_temperature.requires_grad,
+            shared=self.shared,
+            pooling=self.query_encoder.pooling,
+            normalise=self.query_encoder.normalise,
+            max_tokens=self.query_encoder.max_tokens,
+        )
+        write_json(folder / "retriever.json", record_mapping(settings))
+
+    @classmethod
+    def load(cls, folder: Path) -> Retriever:
+        """Read what `save` wrote. Raises `UserError` for a missing folder or wrongly edited settings."""
+        path = folder / "retriever.json"
+        found = read_json(path)
+        settings = read_record(RetrieverSettings, found if isinstance(found, dict) else {}, str(path))
+        query = settings.encoder(folder / "query")
+        passage = query if settings.shared else settings.encoder(folder / "passage")
+        temperature = math.exp(settings.log_temperature)
+        retriever = cls(query, passage, temperature, settings.trained, settings.learn_temperature)
+        with torch.no_grad():  # exp and log do not cancel to the last bit
+            retriever.log_temperature.fill_(settings.log_temperature)
+        return retriever
+
+
+@dataclass(frozen=True)
+class RetrieverSettings:
+    """``retriever.json``: what the towers' own folders do not say."""
+
+    log_temperature: float
+    trained: Trained
+    learn_temperature: bool
+    shared: bool
+    pooling: Pooling
+    normalise: bool
+    max_tokens: int
+
+    def encoder(self, folder: Path) -> Encoder:
+        return Encoder.open(str(folder), self.pooling, self.normalise, self.max_tokens)

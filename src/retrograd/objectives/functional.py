@@ -1,0 +1,239 @@
+"""Pure functions of tensors: log-space algebra where ``-inf`` means absence, and the Metropolis independence sampler.
+
+Everything here runs along the last axis, the candidates, and keeps one promise: an entry that is ``-inf`` behaves as
+if it were not there, in value and in gradient, and a row of nothing but ``-inf`` yields ``-inf`` (or weights of zero)
+with gradients of zero, never NaN. No epsilon stands inside a logarithm. Logarithms are natural: units are nats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = [
+    "MetropolisChain",
+    "columns_where",
+    "cover",
+    "effective_sample_size",
+    "entropy",
+    "in_full_precision",
+    "kl_p_q",
+    "log1mexp",
+    "log_marginal",
+    "masked_log_softmax",
+    "masked_logsumexp",
+    "metropolis_independence",
+    "propose",
+    "propose_chain",
+    "responsibilities",
+    "spread",
+    "take",
+    "weighted_sum",
+]
+
+ABSENT = -math.inf
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Log-space algebra
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def in_full_precision(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The value in fp32, or in fp64 where it came so: log-sums and acceptances are never taken in half precision."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def masked_logsumexp(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
+    """log Σ_k exp(v_k), and ``-inf`` with gradient zero for a row that holds nothing.
+
+    The gradient is softmax(v). Plain ``logsumexp`` divides 0 by 0 in the gradient of an empty row.
+    """
+    empty = (value == ABSENT).all(dim=-1)
+    total = value.masked_fill(empty.unsqueeze(-1), 0.0).logsumexp(dim=-1)
+    return total.masked_fill(empty, ABSENT)
+
+
+def masked_log_softmax(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
+    """v_k - log Σ_j exp(v_j): renormalises over the entries present. Absent entries, and empty rows, stay ``-inf``."""
+    total = masked_logsumexp(value).unsqueeze(-1)
+    return value - total.masked_fill(total == ABSENT, 0.0)
+
+
+def weighted_sum(weight: Float[Tensor, "*batch K"], value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
+    """Σ_k w_k v_k where 0·(-inf) = 0: an entry of weight zero adds nothing and receives no gradient."""
+    return (weight * value.masked_fill(weight == 0, 0.0)).sum(dim=-1)
+
+
+def log1mexp(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """log(1 - exp(v)) for v ≤ 0, exact at both ends; the gradient is -exp(v) / (1 - exp(v)).
+
+    Takes log(-expm1(v)) for v > -log 2 and log1p(-exp(v)) below (Mächler 2012, "Accurately computing
+    log(1 - exp(-|a|))"). At v = 0, where a weight has rounded to 1, nothing is left: the result is ``-inf`` and the
+    gradient zero instead of infinite. Values above 0 by rounding count as 0.
+    """
+    spent = value >= 0
+    near = value > -math.log(2.0)
+    # Each branch sees a harmless constant wherever the other one is taken, or its infinite gradient would leak as NaN.
+    close = torch.log(-torch.expm1(torch.where(near & ~spent, value, -0.5)))
+    far = torch.log1p(-torch.exp(torch.where(near, -1.0, value)))
+    return torch.where(near, close, far).masked_fill(spent, ABSENT)
+
+
+def log_marginal(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
+    """log Σ_k p(z_k|x) p(y|x,z_k): log p(y|x) as far as the candidates reach. Lewis et al. 2020, RAG-sequence, §2.1.
+
+    Its gradient is `responsibilities`, both in log p(z|x) and in log p(y|x,z). It is a lower bound on log p(y|x) when
+    the prior is normalised over the whole knowledge base, and not a bound at all when it was renormalised.
+    """
+    return masked_logsumexp(log_prior + log_likelihood)
+
+
+def responsibilities(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """π_k = p(z_k|x,y) ∝ p(z_k|x) p(y|x,z_k), Bayes' rule over the candidates; rows sum to 1, an empty row to 0."""
+    return masked_log_softmax(log_prior + log_likelihood).exp()
+
+
+def entropy(log_probability: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
+    """-Σ_k p_k log p_k in nats; between 0 and log K for a distribution."""
+    return -weighted_sum(log_probability.exp(), log_probability)
+
+
+def kl_p_q(log_p: Float[Tensor, "*batch K"], log_q: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
+    """KL(p ‖ q) = Σ_k p_k (log p_k - log q_k) in nats, the expectation under the *first* argument.
+
+    Infinite where q misses something p has. Both should be normalised over the same candidates.
+    """
+    return weighted_sum(log_p.exp(), log_p) - weighted_sum(log_p.exp(), log_q)
+
+
+def effective_sample_size(weight: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
+    """(Σ w)² / Σ w²: how many equally weighted passages would be as concentrated (Kong 1992); 0 for an empty row."""
+    squares = weight.square().sum(dim=-1)
+    return weight.sum(dim=-1).square() / squares.masked_fill(squares == 0, 1.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Columns: which candidates are looked at
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def columns_where(wanted: Bool[Tensor, "B K"]) -> Int[Tensor, "B M"]:
+    """The wanted columns of each row in ascending order, as wide as the fullest row, padded with -1."""
+    width = int(wanted.sum(dim=-1).max()) if wanted.numel() else 0
+    order = wanted.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :width]
+    return order.masked_fill(~wanted.gather(1, order), -1)
+
+
+def take(value: Float[Tensor, "B K"], column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+    """``value`` at the columns; ``-inf`` without gradient at column -1. The inverse of `spread`."""
+    return value.gather(1, column.clamp(min=0)).masked_fill(column < 0, ABSENT)
+
+
+def spread(value: Float[Tensor, "B M"], column: Int[Tensor, "B M"], width: int) -> Float[Tensor, "B width"]:
+    """Put values back where their columns stand among ``width`` candidates; ``-inf`` where nothing was put."""
+    # Padding lands in one spare column that is cut off again, so it can overwrite nothing and returns no gradient.
+    spare = column.masked_fill(column < 0, width)
+    return value.new_full((value.shape[0], width + 1), ABSENT).scatter(1, spare, value)[:, :width]
+
+
+def cover(weight: Float[Tensor, "B K"], mass: float) -> Bool[Tensor, "B K"]:
+    """The fewest columns, heaviest first, that hold at least the share ``mass`` of each row's weight.
+
+    Columns of weight zero are never kept; ``mass`` = 1 keeps all others, however light.
+    """
+    heaviest, order = weight.sort(dim=-1, descending=True, stable=True)
+    before = heaviest.cumsum(dim=-1) - heaviest
+    needed = before < mass * heaviest.sum(dim=-1, keepdim=True)
+    kept = torch.zeros_like(needed).scatter(1, order, needed if mass < 1.0 else torch.ones_like(needed))
+    return kept & (weight > 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sampling
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _uniform(shape: tuple[int, int], like: Float[Tensor, "B K"], rng: torch.Generator) -> Float[Tensor, "B M"]:
+    """Uniform numbers in [0, 1), drawn where ``rng`` lives, so that a CPU seed means the same on every device."""
+    return torch.rand(shape, generator=rng, device=rng.device, dtype=like.dtype).to(like.device)
+
+
+def propose(log_proposal: Float[Tensor, "B K"], draws: int, rng: torch.Generator) -> Int[Tensor, "B M"]:
+    """``draws`` independent columns per row from the categorical ∝ exp(log_proposal); -1 from an empty row.
+
+    By inversion of the cumulated probabilities, so that an absent column is never drawn and an empty row is no error.
+    """
+    cumulated = masked_log_softmax(log_proposal).exp().cumsum(dim=-1)
+    total = cumulated[:, -1:].contiguous()
+    column = torch.searchsorted(cumulated, _uniform((len(total), draws), log_proposal, rng) * total, right=True)
+    last_present = torch.searchsorted(cumulated, total)  # u·total may round up to total, which lies in no interval
+    return torch.minimum(column, last_present).masked_fill(total == 0, -1)
+
+
+def propose_chain(
+    log_proposal: Float[Tensor, "B K"], draws: int, previous: Int[Tensor, " B"] | None, rng: torch.Generator
+) -> tuple[Int[Tensor, " B"], Int[Tensor, "B M"]]:
+    """Where each chain starts and what it is offered: ``(start [B], proposals [B M])``.
+
+    A chain starts where it stopped (``previous``). It is cold, and starts at a draw of its own, when ``previous`` is
+    None or -1 or is a column that is absent today. -1 stands throughout an empty row.
+    """
+    drawn = propose(log_proposal, draws + 1, rng)
+    start = drawn[:, 0]
+    if previous is not None:
+        known = take(log_proposal, previous.unsqueeze(-1)).squeeze(-1) > ABSENT
+        start = torch.where(known, previous, start)
+    return start, drawn[:, 1:]
+
+
+@dataclass(frozen=True)
+class MetropolisChain:
+    """What M steps of a chain leave: ``last`` is its state, the rest is for its reader.
+
+    ``share`` is the part of the M visits that each column got (staying counts again); ``acceptance`` the part of the
+    proposals that were accepted, a proposal of the present column included.
+    """
+
+    share: Float[Tensor, "B K"]
+    last: Int[Tensor, " B"]
+    acceptance: Float[Tensor, " B"]
+
+
+def metropolis_independence(
+    log_target: Float[Tensor, "B K"],
+    log_proposal: Float[Tensor, "B K"],
+    start: Int[Tensor, " B"],
+    proposals: Int[Tensor, "B M"],
+    rng: torch.Generator,
+) -> MetropolisChain:
+    """M steps of the Metropolis independence sampler, all rows at once; the chain leaves π ∝ exp(log_target) unchanged.
+
+    Step: h' comes from q = exp(log_proposal) and is accepted with probability min(1, ω(h')/ω(h)), ω = target / q, the
+    state's ω being that of the state as it *now* is. Hastings 1970; its use for latent variables: Ou & Song 2020
+    (arXiv 2005.14001), the JSA algorithm. A step shrinks the distance to π at least by the factor 1 - 1/M, M = max π/q,
+    which is the second eigenvalue of the kernel (Liu 1996).
+
+    ``start`` is not counted as a visit. Neither normaliser matters. ``log_target`` is needed at ``start`` and at the
+    ``proposals`` only (both from `propose_chain`) and may be ``-inf`` elsewhere. A state of probability zero is left at
+    the first proposal that has some, and its visits do not count; an empty row has shares of zero and ``last`` -1.
+    """
+    log_weight = torch.where(log_target > ABSENT, log_target - log_proposal, ABSENT)
+    log_uniform = _uniform((proposals.shape[0], proposals.shape[1]), log_target, rng).log()
+    offered = take(log_weight, proposals)
+    state, standing = start, take(log_weight, start.unsqueeze(-1)).squeeze(-1)
+    states, accepted = [], []
+    for m in range(proposals.shape[1]):
+        moves = log_uniform[:, m] < offered[:, m] - standing  # -inf - -inf is NaN, and NaN never moves
+        state = torch.where(moves, proposals[:, m], state)
+        standing = torch.where(moves, offered[:, m], standing)
+        states.append(torch.where(standing > ABSENT, state, -1))
+        accepted.append(moves)
+    visited = torch.stack(states, dim=1)
+    counts = torch.zeros_like(log_target).scatter_add(1, visited.clamp(min=0), (visited >= 0).to(log_target.dtype))
+    share = counts / counts.sum(dim=-1, keepdim=True).clamp(min=1.0)
+    return MetropolisChain(share, state, torch.stack(accepted, dim=1).to(log_target.dtype).mean(dim=-1))

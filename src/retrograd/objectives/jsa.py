@@ -1,0 +1,185 @@
+"""JSA: retriever, posterior retriever and generator follow one set of weights, the posterior over passages.
+
+    maximise  log p(y|x)   while minimising   KL( p(z|x,y) ‖ q(z|x,y) )
+
+Both gradients are expectations under the true posterior p(z|x,y) ∝ p(z|x) p(y|x,z), so one set of weights w serves
+prior, posterior and generator. Over K candidates w can be had exactly; the papers estimate it by Metropolis
+independence sampling, with q as the proposal.
+
+Ou & Song 2020, "Joint Stochastic Approximation and Its Application to Learning Discrete Latent Variable Models"
+(arXiv 2005.14001); Cao et al. 2025, "JSA-RAG" (arXiv 2508.18168).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from retrograd.objectives.checks import check_choice, check_count, check_log_probability, check_share
+from retrograd.objectives.functional import (
+    ABSENT,
+    cover,
+    in_full_precision,
+    log_marginal,
+    masked_log_softmax,
+    metropolis_independence,
+    propose_chain,
+    responsibilities,
+    weighted_sum,
+)
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.scoring import cost, describe, log_likelihood_where, mean_over_queries, mean_where
+
+__all__ = ["JointStochasticApproximation"]
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What the pass without gradient found: the weights, the candidates it scored, and the chain's state if any."""
+
+    weight: Float[Tensor, "B K"]
+    scored: Bool[Tensor, "B K"]
+    log_likelihood: Float[Tensor, "B K"]
+    acceptance: Float[Tensor, " B"] | None = None
+    last: Int[Tensor, " B"] | None = None
+
+
+@dataclass(frozen=True)
+class JointStochasticApproximation:
+    """Joint stochastic approximation over the candidates, with exact weights or with the papers' sampler.
+
+    **Equation.** Σ_k w_k [-log p(y|x,z_k) - log p(z_k|x) - log q(z_k|x,y)], w held constant. ``sampler="exact"``:
+    w = π, the responsibilities over the candidates. ``sampler="metropolis"``: w_k is the share of ``draws`` visits that
+    a Metropolis independence chain pays to candidate k; it proposes from q renormalised over the candidates and accepts
+    with min(1, ω'/ω), ω = p(z|x) p(y|x,z) / q(z|x,y). ``posterior=False`` does without q: the chain proposes from the
+    prior, and the third term is gone.
+
+    **Paper.** Ou & Song 2020 (arXiv 2005.14001), the JSA algorithm, which carries each example's chain from visit to
+    visit; Cao et al. 2025 (arXiv 2508.18168), whose released code restarts it (``chain="cold"``).
+    ``sampler="exact"`` is their limit of many draws.
+
+    **Bias.** Both: passages outside the candidates are left out; ``normaliser="full"`` keeps the prior's and q's mass
+    there in the equation, ``"candidates"`` renormalises both (see `TopKMarginal`). Metropolis, cold: the law of visit t
+    is off by at most (1 - 1/M)^t in total variation, M = max π/q; more draws, a better q or ``chain="carried"`` remove
+    it. The state from which a cold chain starts is never counted. ``kept_mass`` < 1 leaves passages holding at most
+    1 - ``kept_mass`` of w out of the generator's gradient, which so misses at most that share times the largest
+    ‖∇ log p(y|x,z)‖; 1 removes that. Prior, posterior and the value of the loss are not touched by it.
+
+    **Gradient.** Prior logits get w - p from the second term only, posterior logits w - q from the third only, the
+    generator Σ_k w_k ∇ log p(y|x,z_k) from the first only (ascent). Nothing flows through w. With exact weights the
+    prior and the generator get exactly the gradient of `TopKMarginal`.
+
+    **Cost.** Generator forwards without gradient: K (exact), or the distinct columns among start and proposals
+    (metropolis); then, with gradient, those of them that are visited and belong to the heaviest that hold ``kept_mass``
+    of w.
+
+    **Padding.** A candidate is absent if its ``log_prior``, or its ``log_posterior`` where one is used, is -inf: never
+    scored or proposed, no gradient. A query without candidates adds 0 to the mean and its chain is -1 (cold).
+    """
+
+    sampler: Literal["exact", "metropolis"] = "exact"
+    draws: int = 50
+    chain: Literal["cold", "carried"] = "carried"
+    normaliser: Literal["full", "candidates"] = "full"
+    kept_mass: float = 0.99
+    posterior: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice(self, "sampler", self.sampler, ("exact", "metropolis"))
+        check_count(self, "draws", self.draws)
+        check_choice(self, "chain", self.chain, ("cold", "carried"))
+        check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
+        check_share(self, "kept_mass", self.kept_mass)
+
+    @property
+    def needs_posterior(self) -> bool:
+        """Whether the candidates must come with log q(z|x,y)."""
+        return self.posterior
+
+    def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
+        """Mean over queries of the weighted sum, in nats. ``rng`` is used by ``sampler="metropolis"`` only.
+
+        Raises `ValueError` when there is no ``log_posterior`` although ``posterior`` is set, or when scores are not
+        log-probabilities.
+        """
+        log_prior, log_posterior = self._scores(scores)
+        with torch.no_grad():
+            found = self._weights(log_prior, log_posterior, scores.previous, likelihood, rng)
+            kept = cover(found.weight, self.kept_mass)
+        log_likelihood = log_likelihood_where(likelihood, kept)
+        # Pruned passages keep their part of the value, as a constant, so that the loss does not depend on kept_mass.
+        per_query = weighted_sum(found.weight.masked_fill(~kept, 0.0), log_likelihood)
+        per_query = per_query + weighted_sum(found.weight.masked_fill(kept, 0.0), found.log_likelihood)
+        per_query = per_query + weighted_sum(found.weight, self._normalised(log_prior))
+        if log_posterior is not None:
+            per_query = per_query + weighted_sum(found.weight, self._normalised(log_posterior))
+        diagnostics = self._diagnostics(found, kept, log_prior.detach(), log_posterior)
+        return Estimate(-mean_over_queries(per_query), diagnostics, last=found.last)
+
+    def _scores(self, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"] | None]:
+        """Checked scores in full precision, absent together; the posterior's are None where none is used."""
+        check_log_probability("log_prior", scores.log_prior)
+        log_prior = in_full_precision(scores.log_prior)
+        if not self.posterior:
+            return log_prior, None
+        if scores.log_posterior is None:
+            raise ValueError(
+                "JointStochasticApproximation needs log_posterior and the scores have none; retrieve with the targets "
+                "and a posterior retriever, or set posterior=False to propose from the prior"
+            )
+        check_log_probability("log_posterior", scores.log_posterior)
+        log_posterior = in_full_precision(scores.log_posterior)
+        absent = (log_prior == ABSENT) | (log_posterior == ABSENT)
+        return log_prior.masked_fill(absent, ABSENT), log_posterior.masked_fill(absent, ABSENT)
+
+    def _normalised(self, log_probability: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        return log_probability if self.normaliser == "full" else masked_log_softmax(log_probability)
+
+    def _weights(
+        self,
+        log_prior: Float[Tensor, "B K"],
+        log_posterior: Float[Tensor, "B K"] | None,
+        previous: Int[Tensor, " B"] | None,
+        likelihood: Likelihood,
+        rng: torch.Generator,
+    ) -> _Weights:
+        """The pass without gradient: exact responsibilities, or the visits of a chain scored where it may go."""
+        if self.sampler == "exact":
+            present = log_prior > ABSENT
+            log_likelihood = log_likelihood_where(likelihood, present)
+            return _Weights(responsibilities(log_prior, log_likelihood), present, log_likelihood)
+        log_proposal = masked_log_softmax(log_prior if log_posterior is None else log_posterior)
+        carried = previous if self.chain == "carried" else None
+        start, proposals = propose_chain(log_proposal, self.draws, carried, rng)
+        reachable = _any_of(start, proposals, log_proposal.shape[1])
+        log_likelihood = log_likelihood_where(likelihood, reachable)
+        chain = metropolis_independence(log_prior + log_likelihood, log_proposal, start, proposals, rng)
+        last = chain.last if self.chain == "carried" else None
+        return _Weights(chain.share, reachable, log_likelihood, chain.acceptance, last)
+
+    def _diagnostics(
+        self,
+        found: _Weights,
+        kept: Bool[Tensor, "B K"],
+        log_prior: Float[Tensor, "B K"],
+        log_posterior: Float[Tensor, "B K"] | None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """`describe` and `cost`; where a chain ran, its acceptance, and a log marginal over what it scored only."""
+        log_evidence = log_marginal(self._normalised(log_prior), found.log_likelihood)
+        shared = describe(found.weight, log_prior, found.log_likelihood, log_evidence, log_posterior)
+        diagnostics = {**shared, **cost(found.scored, kept)}
+        if found.acceptance is not None:
+            diagnostics["acceptance"] = mean_where(found.acceptance, found.scored.any(dim=-1))
+            diagnostics["distinct_proposals"] = found.scored.sum(dim=-1).float().mean()
+        return diagnostics
+
+
+def _any_of(start: Int[Tensor, " B"], proposals: Int[Tensor, "B M"], width: int) -> Bool[Tensor, "B K"]:
+    """The distinct columns among start and proposals, as a mask over ``width`` candidates; -1 marks nothing."""
+    column = torch.cat([start.unsqueeze(-1), proposals], dim=-1)
+    spare = torch.zeros((len(column), width + 1), dtype=torch.bool, device=column.device)
+    return spare.scatter(1, column.masked_fill(column < 0, width), True)[:, :width]

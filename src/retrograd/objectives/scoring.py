@@ -1,0 +1,90 @@
+"""What all objectives share: asking the likelihood for a set of candidates, averaging over queries, and diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from retrograd.objectives.checks import check_log_likelihood
+from retrograd.objectives.functional import (
+    ABSENT,
+    columns_where,
+    effective_sample_size,
+    entropy,
+    in_full_precision,
+    kl_p_q,
+    masked_log_softmax,
+    masked_logsumexp,
+    spread,
+    weighted_sum,
+)
+from retrograd.objectives.objective import Likelihood
+
+__all__ = ["cost", "describe", "log_likelihood_where", "mean_over_queries", "mean_where"]
+
+
+def log_likelihood_where(likelihood: Likelihood, wanted: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """log p(y|x,z) of the wanted candidates in nats, ``-inf`` for all others: one forward per wanted pair.
+
+    Raises `ValueError` when the likelihood answers with something that no log-likelihood of text can be.
+    """
+    column = columns_where(wanted)
+    value = in_full_precision(likelihood.at(column))
+    check_log_likelihood(value)
+    return spread(value, column, wanted.shape[1])
+
+
+def mean_over_queries(value: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """The mean over all B queries, where a query of ``-inf`` (it has no usable candidate) adds zero.
+
+    It stays in the denominator, so that batches may be split and weighted by their query counts alone.
+    """
+    return value.masked_fill(value == ABSENT, 0.0).sum() / max(len(value), 1)
+
+
+def mean_where(value: Float[Tensor, " B"], present: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
+    """The mean over the queries that are present: what diagnostics show. Zero when there is none."""
+    return value.detach().masked_fill(~present, 0.0).sum() / present.sum().clamp(min=1)
+
+
+def cost(forwards: Bool[Tensor, "B K"] | None, backwards: Bool[Tensor, "B K"]) -> dict[str, Float[Tensor, ""]]:
+    """Generator forwards and backwards per query, from the candidates scored without gradient and with it."""
+    with_gradient = backwards.sum(dim=-1).float().mean()
+    without_gradient = with_gradient.new_zeros(()) if forwards is None else forwards.sum(dim=-1).float().mean()
+    return {"generator_forwards": without_gradient + with_gradient, "generator_backwards": with_gradient}
+
+
+@torch.no_grad()
+def describe(
+    weight: Float[Tensor, "B K"],
+    log_prior: Float[Tensor, "B K"],
+    log_likelihood: Float[Tensor, "B K"],
+    log_marginal: Float[Tensor, " B"],
+    log_posterior: Float[Tensor, "B K"] | None = None,
+) -> Mapping[str, Float[Tensor, ""]]:
+    """The diagnostics of `Estimate` that depend on the candidates; means over the queries that have any weight.
+
+    ``weight`` are the responsibilities that the objective trains with (estimated where it samples); the scores are as
+    the retrievers gave them and are renormalised here wherever a distribution over the candidates is needed.
+    """
+    present = weight.sum(dim=-1) > 0
+    log_weight = torch.where(weight > 0, weight, 1.0).log().masked_fill(weight == 0, ABSENT)
+    log_prior_here = masked_log_softmax(log_prior)
+    values = {
+        "log_marginal": log_marginal,
+        "log_likelihood": weighted_sum(weight, log_likelihood),
+        "candidate_mass": masked_logsumexp(log_prior).exp(),
+        "prior_entropy": entropy(log_prior_here),
+        "responsibility_entropy": entropy(log_weight),
+        "effective_sample_size": effective_sample_size(weight),
+        "kl_responsibilities_prior": kl_p_q(log_weight, log_prior_here),
+    }
+    if log_posterior is not None:
+        log_posterior_here = masked_log_softmax(log_posterior)
+        values["posterior_entropy"] = entropy(log_posterior_here)
+        values["kl_responsibilities_posterior"] = kl_p_q(log_weight, log_posterior_here)
+    means = {name: mean_where(value, present) for name, value in values.items()}
+    return means | {"empty_share": 1.0 - present.to(weight.dtype).mean()}

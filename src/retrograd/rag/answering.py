@@ -1,0 +1,91 @@
+"""Answers by marginalisation: argmax_y Σ_z p(z|x) p(y|x,z) over a closed set of choices, or over generated candidates.
+
+Without a closed set each passage's own greedy answer is a candidate, scored under all K passages: "thorough decoding"
+of Lewis et al. 2020 (arXiv 2005.11401), §2.5. Each distinct prompt, and each distinct (prompt, answer), is run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.generator import Generator
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Prediction
+
+__all__ = ["answer"]
+
+
+def answer(
+    generator: Generator,
+    task: Task,
+    base: KnowledgeBase,
+    examples: Sequence[Example],
+    rows: Int[Tensor, "B K"],
+    log_prior: Float[Tensor, "B K"],
+) -> list[Prediction]:
+    """One prediction per example with its passages, heaviest first under p(z|x, answer). Row -1: the query alone."""
+    prompts, where = _prompts(task, base, examples, rows)
+    if task.choices is not None:
+        choices = list(task.choices)
+        score = generator.choice_log_likelihood(prompts, choices).cpu()
+        return [
+            _prediction(base, example, choices, log_prior[b].unsqueeze(-1) + score[where[b]], rows[b])
+            for b, example in enumerate(examples)
+        ]
+    written = generator.generate(prompts)
+    answers = [list(dict.fromkeys(written[prompt] for prompt in found)) for found in where.tolist()]
+    score = _score_pairs(generator, prompts, where, answers)
+    return [
+        _prediction(base, example, answers[b], log_prior[b].unsqueeze(-1) + score[b], rows[b])
+        for b, example in enumerate(examples)
+    ]
+
+
+def _prompts(
+    task: Task, base: KnowledgeBase, examples: Sequence[Example], rows: Int[Tensor, "B K"]
+) -> tuple[list[str], Int[Tensor, "B K"]]:
+    """Distinct prompts, and which of them each (example, row) uses."""
+    distinct = sorted({row for found in rows.tolist() for row in found if row >= 0})
+    passages = dict(zip(distinct, base.passages(distinct), strict=True))
+    number: dict[str, int] = {}
+    where = [
+        [number.setdefault(task.prompt(example, [passages[row]] if row >= 0 else []), len(number)) for row in found]
+        for example, found in zip(examples, rows.tolist(), strict=True)
+    ]
+    return list(number), torch.tensor(where)
+
+
+def _score_pairs(
+    generator: Generator, prompts: list[str], where: Int[Tensor, "B K"], answers: list[list[str]]
+) -> list[Float[Tensor, "K C"]]:
+    """log p(answer | prompt) of every example's prompts and candidate answers, each distinct pair once."""
+    number: dict[tuple[int, str], int] = {}
+    asked = [
+        [[number.setdefault((prompt, text), len(number)) for text in texts] for prompt in found]
+        for found, texts in zip(where.tolist(), answers, strict=True)
+    ]
+    score = generator.log_likelihood([prompts[prompt] for prompt, _ in number], [text for _, text in number]).cpu()
+    return [score[torch.tensor(pairs)] for pairs in asked]
+
+
+def _prediction(
+    base: KnowledgeBase, example: Example, answers: list[str], joint: Float[Tensor, "K C"], rows: Int[Tensor, " K"]
+) -> Prediction:
+    total = joint.logsumexp(dim=0)
+    best = int(total.argmax())
+    weight = (joint[:, best] - total[best]).exp()
+    order = [k for k in weight.argsort(descending=True, stable=True).tolist() if rows[k] >= 0]
+    found = [int(rows[k]) for k in order]
+    return Prediction(
+        id=example.id,
+        answer=answers[best],
+        log_probability=float(total[best]),
+        rows=tuple(found),
+        passage_ids=tuple(passage.id for passage in base.passages(found)),
+        weights=tuple(float(weight[k]) for k in order),
+    )

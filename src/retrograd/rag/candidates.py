@@ -1,0 +1,115 @@
+"""From neighbours to candidates: union of prior and posterior top-K, rows that must not be seen, log-probabilities."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.corpus.index import Index, Neighbours
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.objectives.functional import masked_log_softmax
+from retrograd.objectives.objective import CandidateScores
+from retrograd.tasks.task import Task
+from retrograd.types import Example
+
+__all__ = ["Candidates", "Exclusions", "column_of", "log_probability", "padded_rows", "union"]
+
+_BLOCK_ROWS = 4_096
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """K candidate passages per query: their rows in the base (-1 is padding) and what the retrievers say of them."""
+
+    rows: Int[Tensor, "B K"]
+    scores: CandidateScores
+
+
+class Exclusions:
+    """Which rows of a base an example must never retrieve: those whose text is, for the task, its own.
+
+    A training example that is itself a passage is found by its text, and so is every copy of it. Texts are kept as
+    64-bit hashes in one sorted array: 16 bytes a row, whatever their length; among 10⁷ rows a chance collision, which
+    would hide one innocent passage from one example, has probability 10⁻¹².
+    """
+
+    def __init__(self, task: Task, base: KnowledgeBase) -> None:
+        self._task = task
+        hashes = np.fromiter(
+            (_hash(task.identity(passage.text)) for block in base.blocks(_BLOCK_ROWS) for passage in block),
+            dtype=np.uint64,
+            count=len(base),
+        )
+        self._rows = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._rows]
+
+    def rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
+        """Rows to exclude per example, padded with -1. E is 0 when there are none."""
+        wanted = np.array([_hash(self._task.identity(example.query)) for example in examples], dtype=np.uint64)
+        first, last = np.searchsorted(self._hashes, wanted, "left"), np.searchsorted(self._hashes, wanted, "right")
+        return padded_rows([self._rows[a:b] for a, b in zip(first, last, strict=True)])
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def padded_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> Int[Tensor, "B E"]:
+    """Lists of rows of unequal length as one block, padded with -1."""
+    width = max((len(found) for found in rows), default=0)
+    block = torch.full((len(rows), width), -1, dtype=torch.long)
+    for b, found in enumerate(rows):
+        block[b, : len(found)] = torch.as_tensor(np.asarray(found, dtype=np.int64))
+    return block
+
+
+def union(*blocks: Int[Tensor, "B _"]) -> Int[Tensor, "B K"]:
+    """Distinct rows of several blocks per query, in order of first appearance, padded with -1 at the end."""
+    rows = torch.cat(blocks, dim=-1)
+    same = (rows.unsqueeze(-1) == rows.unsqueeze(-2)).tril(diagonal=-1).any(dim=-1)
+    keep = (rows >= 0) & ~same
+    order = torch.argsort(~keep, dim=-1, stable=True)
+    width = max(int(keep.sum(dim=-1).max()), 1) if len(rows) else 1
+    return rows.masked_fill(~keep, -1).gather(-1, order)[:, :width]
+
+
+def column_of(rows: Int[Tensor, "B K"], row: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """The column where each query's row stands, -1 if it is not there or is itself -1."""
+    found = (rows == row.unsqueeze(-1)) & (row >= 0).unsqueeze(-1)
+    return torch.where(found.any(dim=-1), found.int().argmax(dim=-1), -1)
+
+
+def log_probability(
+    query: Float[Tensor, "B D"],
+    vectors: Float[Tensor, "B K D"],
+    rows: Int[Tensor, "B K"],
+    neighbours: Neighbours,
+    index: Index,
+    fresh: bool,
+) -> Float[Tensor, "B K"]:
+    """log p(z|x) of the candidates: over the whole base where the index knows log Z, else over the candidates.
+
+    With ``fresh`` vectors (re-encoded with gradient) the index's log Z still holds the stored, older ones. Exchanging
+    them gives log Z' = log Z + log1p(Σ_k p_k (exp(s'_k - s_k) - 1)), p_k = exp(s_k - log Z), s stored and s' fresh; its
+    gradient reaches the passage tower through the candidates, and the query through every passage of the base.
+    """
+    logit = (query.unsqueeze(1) * vectors).sum(dim=-1).masked_fill(rows < 0, -torch.inf)
+    if neighbours.log_normaliser is None:
+        return masked_log_softmax(logit)
+    total = neighbours.log_normaliser.unsqueeze(-1)
+    if fresh:
+        stored = (query.unsqueeze(1) * index.vectors(rows)).sum(dim=-1)
+        present = rows >= 0
+        share = torch.where(present, (stored - total).exp(), 0.0)
+        change = torch.expm1(torch.where(present, logit, stored) - stored)
+        # Σ p_k ≤ 1 and expm1 ≥ -1, so the sum is at least -1 but for rounding; one rounding unit keeps log1p finite.
+        moved = (share * change).sum(dim=-1, keepdim=True).clamp(min=torch.finfo(logit.dtype).eps - 1.0)
+        total = total + torch.log1p(moved)
+    # A query without any admissible row has log Z = -inf; its candidates are absent, not NaN.
+    return (logit - total.masked_fill(total == -torch.inf, 0.0)).masked_fill(rows < 0, -torch.inf)

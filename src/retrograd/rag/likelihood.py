@@ -1,0 +1,145 @@
+"""Two implementations of the objectives' `Likelihood`: the generator bound to one batch, and the copy likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.generator import Generator, TargetScores
+from retrograd.objectives.objective import TokenLogLikelihood
+from retrograd.tasks.task import Support, Task
+from retrograd.types import Example, Passage, UserError
+
+__all__ = ["CopyLikelihood", "CopySettings", "GeneratorLikelihood", "supported"]
+
+
+class GeneratorLikelihood:
+    """log p(y|x,z) by the generator, for the candidates of one batch.
+
+    Pairs whose prompt and target are equal as *text* are scored once, so passages that a task words alike (neighbours
+    with the same label, say) cost one forward together.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        task: Task,
+        base: KnowledgeBase,
+        examples: Sequence[Example],
+        rows: Int[Tensor, "B K"],
+    ) -> None:
+        self._generator = generator
+        self._task = task
+        self._examples = examples
+        self._rows = rows.tolist()
+        self._device = rows.device
+        distinct = sorted({row for found in self._rows for row in found if row >= 0})
+        self._passages = dict(zip(distinct, base.passages(distinct), strict=True))
+
+    def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+        """log p(y|x,z) in nats, the fp32 sum over target tokens; column -1 gives ``-inf``."""
+        scores, where = self._score([[self._at(b, k) for k in columns] for b, columns in enumerate(column.tolist())])
+        value = torch.cat([scores.value.sum(dim=-1), scores.value.new_full((1,), -torch.inf)])
+        return value[where]  # -1, the padding, is the last entry
+
+    def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
+        """The same per target token; a padded column gives ``-inf`` at every token that is present."""
+        # The prompt without passages is asked for as well: it says which tokens a target has, even where all columns
+        # are padding. It is short, and the only forward that `at` does not pay.
+        asked = [[(), *(self._at(b, k) for k in columns)] for b, columns in enumerate(column.tolist())]
+        scores, where = self._score(asked)
+        present = scores.present[where[:, 0]]
+        value = torch.cat([scores.value, scores.value.new_full((1, present.shape[1]), -torch.inf)])[where[:, 1:]]
+        return TokenLogLikelihood(value.masked_fill(~present.unsqueeze(1), 0.0), present)
+
+    def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
+        """log p(y|x, z_1 … z_M): all passages of the columns in one prompt, in the order given."""
+        chosen = [[self._passage(b, k) for k in columns if k >= 0] for b, columns in enumerate(column.tolist())]
+        scores, where = self._score([[tuple(passages)] for passages in chosen])
+        return scores.value.sum(dim=-1)[where.squeeze(-1)]
+
+    def _passage(self, b: int, k: int) -> Passage:
+        return self._passages[self._rows[b][k]]
+
+    def _at(self, b: int, k: int) -> tuple[Passage, ...] | None:
+        return (self._passage(b, k),) if k >= 0 and self._rows[b][k] >= 0 else None
+
+    def _score(self, asked: Sequence[Sequence[tuple[Passage, ...] | None]]) -> tuple[TargetScores, Int[Tensor, "B M"]]:
+        """Scores of the distinct pairs, and where each asked one stands among them (-1 for None)."""
+        number: dict[tuple[str, str], int] = {}
+        where = [
+            [
+                -1
+                if passages is None
+                else number.setdefault((self._task.prompt(example, passages), example.target), len(number))
+                for passages in row
+            ]
+            for example, row in zip(self._examples, asked, strict=True)
+        ]
+        scores = self._generator.token_log_likelihood([p for p, _ in number], [t for _, t in number])
+        width = max((len(row) for row in where), default=0)
+        return scores, torch.tensor(where, dtype=torch.long, device=self._device).view(len(where), width)
+
+
+@dataclass(frozen=True)
+class CopySettings:
+    """p(y|x,z) = (1 - ``noise``)·[z supports y] + ``noise``·``background``, a probability each.
+
+    ``noise`` is how often a supporting passage is no evidence; ``background`` is how likely a target is by chance,
+    one over the number of labels for a closed set.
+    """
+
+    noise: float = 0.05
+    background: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, value in (("noise", self.noise), ("background", self.background)):
+            if not 0 < value < 1:
+                raise UserError(f"copy likelihood: {name} is {value}; expected a probability between 0 and 1")
+
+
+class CopyLikelihood:
+    """The copy likelihood of a batch: no generator, one comparison a pair, so that K may be the whole base.
+
+    With it the retriever learns before the generator does, which breaks the circle of a generator that ignores
+    passages and a retriever that gets no signal from it. It has no parameters and so no gradient.
+    """
+
+    def __init__(self, supports: Bool[Tensor, "B K"], settings: CopySettings) -> None:
+        by_chance = settings.noise * settings.background
+        self._supported = math.log1p(by_chance - settings.noise)
+        self._unsupported = math.log(by_chance)
+        self._supports = supports
+
+    def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+        """log p(y|x,z) in nats; column -1 gives ``-inf``."""
+        return self._log(self._supports.gather(1, column.clamp(min=0))).masked_fill(column < 0, -torch.inf)
+
+    def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
+        """The target as one token."""
+        one = torch.ones(len(column), 1, dtype=torch.bool, device=column.device)
+        return TokenLogLikelihood(self.at(column).unsqueeze(-1), one)
+
+    def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
+        """Supported if any of the passages supports the target."""
+        found = self._supports.gather(1, column.clamp(min=0)) & (column >= 0)
+        return self._log(found.any(dim=-1))
+
+    def _log(self, supported: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        yes, no = (torch.full((), value, device=supported.device) for value in (self._supported, self._unsupported))
+        return torch.where(supported, yes, no)
+
+
+def supported(support: Support, examples: Sequence[Example], rows: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
+    """Which candidate rows support each example's target. One set look-up per batch, not one per pair."""
+    found = [support(example) for example in examples]
+    stride = 1 + max(int(rows.max()) if rows.numel() else 0, max((max(f, default=0) for f in found), default=0))
+    wanted = torch.cat([b * stride + torch.as_tensor(f, dtype=torch.long) for b, f in enumerate(found)])
+    keys = rows.cpu() + stride * torch.arange(len(rows)).unsqueeze(-1)
+    return (torch.isin(keys, wanted) & (rows.cpu() >= 0)).to(rows.device)

@@ -1,0 +1,217 @@
+"""RagModel: retriever, index and generator as one model: retrieve, likelihood, answer, save, load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.index import Index
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.io import read_json, write_json
+from retrograd.models.generator import Generator
+from retrograd.models.precision import full_precision
+from retrograd.models.retriever import Retriever
+from retrograd.objectives.functional import masked_log_softmax
+from retrograd.objectives.objective import CandidateScores
+from retrograd.rag.answering import answer
+from retrograd.rag.candidates import Candidates, Exclusions, column_of, log_probability, union
+from retrograd.rag.indexing import build_index, passage_fingerprint
+from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Prediction, UserError
+
+__all__ = ["RagModel"]
+
+
+class RagModel(nn.Module):
+    """p(y|x) = Σ_z p(z|x) p(y|x,z) with z a passage of ``base``.
+
+    ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index. Call `refresh_index` before
+    the first retrieval, and whenever passage embeddings have moved.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        generator: Generator,
+        task: Task,
+        base: KnowledgeBase,
+        posterior: Retriever | None = None,
+    ) -> None:
+        super().__init__()
+        self.retriever = retriever
+        self.generator = generator
+        self.posterior = posterior
+        self.task = task
+        self.base = base
+        self.support = task.support(base)
+        self._exclusions = Exclusions(task, base)
+        self._index: Index | None = None
+
+    @property
+    def index(self) -> Index:
+        """The index. Raises `UserError` before there is one."""
+        if self._index is None:
+            raise UserError("the model has no index yet; call refresh_index() first")
+        return self._index
+
+    def use_index(self, index: Index) -> None:
+        """Search ``index`` from now on. Raises `UserError` if it was built from another base."""
+        if index.base_fingerprint != self.base.fingerprint:
+            raise UserError(
+                f"the index belongs to another knowledge base ({index.base_fingerprint[:12]}…, this one is "
+                f"{self.base.fingerprint[:12]}…); rebuild it with refresh_index()"
+            )
+        self._index = index
+
+    def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
+        """Embed the whole base anew with the passage tower as it is now."""
+        self.use_index(build_index(self.retriever, self.task, self.base, progress=progress))
+
+    # ---- retrieval ----------------------------------------------------------------------------------------------
+
+    def retrieve(
+        self,
+        examples: Sequence[Example],
+        k: int,
+        with_posterior: bool = False,
+        previous_row: Int[Tensor, " B"] | None = None,
+    ) -> Candidates:
+        """The prior's k best passages per query, with the posterior's k best and the chain's row if asked for.
+
+        No example ever gets a passage whose text is its own. Log-probabilities are over the whole base where the index
+        is exact, with gradient for whatever the retrievers train. k = 0 retrieves nothing and needs no index.
+        """
+        if k == 0:
+            return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
+        exclude = self._exclusions.rows(examples)
+        query = self.retriever.queries([self.task.query_text(example) for example in examples])
+        with full_precision(query.device):
+            neighbours = self.index.search(query, k, exclude.to(query.device))
+            blocks = [neighbours.row]
+            posterior_query = self._posterior_query(examples) if with_posterior else None
+            posterior_neighbours = None
+            if posterior_query is not None:
+                posterior_neighbours = self.index.search(posterior_query, k, exclude.to(query.device))
+                blocks.append(posterior_neighbours.row)
+            if previous_row is not None:
+                blocks.append(previous_row.unsqueeze(-1))
+            rows = union(*blocks)
+            vectors, fresh = self._vectors(rows)
+            log_prior = log_probability(query, vectors, rows, neighbours, self.index, fresh)
+            log_posterior = None
+            if posterior_query is not None and posterior_neighbours is not None:
+                log_posterior = log_probability(posterior_query, vectors, rows, posterior_neighbours, self.index, fresh)
+        previous = None if previous_row is None else column_of(rows, previous_row)
+        return Candidates(rows, CandidateScores(log_prior, log_posterior, previous))
+
+    def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
+        """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N)."""
+        query = self.retriever.queries([self.task.query_text(example) for example in examples])
+        rows = torch.arange(len(self.base), device=query.device)
+        hidden = torch.zeros(len(examples), len(rows) + 1, dtype=torch.bool, device=query.device)
+        # Column N takes the padding (-1) of the exclusions and is cut off again.
+        hidden.scatter_(1, self._exclusions.rows(examples).to(query.device) % (len(rows) + 1), True)
+        hidden = hidden[:, :-1]
+        with full_precision(query.device):
+            vectors = self.index.vectors(rows)
+            log_prior = masked_log_softmax((query @ vectors.T).masked_fill(hidden, -torch.inf))
+            log_posterior = None
+            if with_posterior:
+                posterior_logit = self._posterior_query(examples) @ vectors.T
+                log_posterior = masked_log_softmax(posterior_logit.masked_fill(hidden, -torch.inf))
+        block = rows.expand(len(examples), -1).masked_fill(hidden, -1)
+        return Candidates(block, CandidateScores(log_prior, log_posterior))
+
+    def _posterior_query(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
+        if self.posterior is None:
+            raise UserError("this objective needs a posterior retriever; set retriever.posterior = true")
+        return self.posterior.queries([self.task.posterior_text(example, example.target) for example in examples])
+
+    def _vectors(self, rows: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B K D"], bool]:
+        """Candidate embeddings, and whether they were just encoded with gradient: each distinct passage once."""
+        if self.retriever.trained != "both" or not torch.is_grad_enabled():
+            return self.index.vectors(rows), False
+        distinct, where = rows.clamp(min=0).unique(return_inverse=True)
+        passages = self.base.passages(distinct.tolist())
+        return self.retriever.passages([self.task.passage_text(passage) for passage in passages])[where], True
+
+    # ---- likelihood ---------------------------------------------------------------------------------------------
+
+    def likelihood(self, examples: Sequence[Example], candidates: Candidates) -> GeneratorLikelihood:
+        """The generator, bound to these examples and candidates."""
+        return GeneratorLikelihood(self.generator, self.task, self.base, examples, candidates.rows)
+
+    def copy_likelihood(
+        self, examples: Sequence[Example], candidates: Candidates, settings: CopySettings
+    ) -> CopyLikelihood:
+        """The task's own test of support, as a likelihood."""
+        return CopyLikelihood(self.supports(examples, candidates.rows), settings)
+
+    def supports(self, examples: Sequence[Example], rows: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
+        """Which rows support each example's target. Raises `UserError` where the task offers no test."""
+        if self.support is None:
+            raise UserError(f"the task {self.task.name!r} has no cheap test of support; set warm_start.epochs = 0")
+        return supported(self.support, examples, rows)
+
+    # ---- answers ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def answer(self, examples: Sequence[Example], k: int) -> list[Prediction]:
+        """The most likely answer of each example under Σ_z p(z|x) p(y|x,z) over its k best passages.
+
+        k = 0 asks the generator alone. See `retrograd.rag.answering` for how candidates answers are found.
+        """
+        if not examples:
+            return []
+        if k == 0:
+            alone = torch.full((len(examples), 1), -1, dtype=torch.long)
+            return answer(self.generator, self.task, self.base, examples, alone, torch.zeros(len(examples), 1))
+        found = self.retrieve(examples, k)
+        log_prior = masked_log_softmax(found.scores.log_prior).cpu()
+        return answer(self.generator, self.task, self.base, examples, found.rows.cpu(), log_prior)
+
+    # ---- disk ---------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write ``retriever/``, ``generator/``, ``index/`` and, if there is one, ``posterior/``, as safetensors."""
+        self.retriever.save(folder / "retriever")
+        if self.posterior is not None:
+            self.posterior.save(folder / "posterior")
+        self.generator.save(folder / "generator")
+        if isinstance(self._index, ExactIndex):
+            self._index.save(folder / "index")
+        write_json(folder / "model.json", {"format": 1, "posterior": self.posterior is not None})
+
+    @classmethod
+    def load(cls, folder: Path, task: Task, base: KnowledgeBase, generator_name: str, rng: torch.Generator) -> RagModel:
+        """Read what `save` wrote. ``generator_name`` names the model under LoRA adapters.
+
+        Raises `UserError` for a folder without a model, and for an index of another base or encoder.
+        """
+        if not (folder / "model.json").exists():
+            raise UserError(f"{folder} holds no model (no model.json); give a checkpoint folder of a run")
+        settings = read_json(folder / "model.json")
+        retriever = Retriever.load(folder / "retriever")
+        has_posterior = isinstance(settings, dict) and bool(settings.get("posterior"))
+        posterior = Retriever.load(folder / "posterior") if has_posterior else None
+        model = cls(retriever, Generator.load(folder / "generator", generator_name, rng), task, base, posterior)
+        if (folder / "index").exists():
+            model.use_index(
+                ExactIndex.load(
+                    folder / "index",
+                    base_fingerprint=base.fingerprint,
+                    encoder_fingerprint=passage_fingerprint(retriever, task, base),
+                )
+            )
+        return model
+
+
+def _no_candidates(queries: int, device: torch.device) -> tuple[Int[Tensor, "B 0"], CandidateScores]:
+    rows = torch.empty(queries, 0, dtype=torch.long, device=device)
+    return rows, CandidateScores(torch.empty(queries, 0, device=device))

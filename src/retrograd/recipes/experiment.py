@@ -1,0 +1,252 @@
+"""An experiment as a frozen value: what to train, on what, how. Strictly to and from TOML and JSON.
+
+Every setting has one place and a default. The tree has two levels: sections, and settings in them.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+
+from retrograd.io import read_json, read_lines
+from retrograd.models.encoder import Pooling
+from retrograd.models.precision import Precision
+from retrograd.models.retriever import Trained
+from retrograd.objectives import OBJECTIVES, Objective, TopKMarginal
+from retrograd.records import read_record, record_mapping
+from retrograd.suggestions import advice
+from retrograd.types import UserError
+
+__all__ = [
+    "DataSettings",
+    "EvaluationSettings",
+    "Experiment",
+    "GeneratorSettings",
+    "RetrieverSettings",
+    "TrainingSettings",
+    "WarmStartSettings",
+]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Relation extraction data. ``train`` is also the knowledge base.
+
+    ``train``, ``dev`` and ``test`` are files, or ``builtin:semeval2010_task8`` for the data set in the package (its
+    training or its test part). ``train_count`` and ``test_count`` draw that many instances, stratified by label,
+    with the experiment's seed (0: all). ``labels`` is ``semeval`` for the 19 relations of SemEval-2010 Task 8 with our
+    own phrases and its official score, else ``from_train``: phrases derived from the labels that occur.
+    """
+
+    train: str = "builtin:semeval2010_task8"
+    test: str = "builtin:semeval2010_task8"
+    dev: str = ""
+    format: Literal["auto", "semeval", "jsonl", "markers"] = "auto"
+    train_count: int = 0
+    test_count: int = 0
+    labels: Literal["semeval", "from_train"] = "semeval"
+    negative: str = ""
+    metric: Literal["macro", "micro"] = "micro"
+    query_style: Literal["marked", "entities+marked", "between", "between+marked"] = "between+marked"
+    neighbour_style: Literal["labelled", "unlabelled", "label only"] = "labelled"
+
+
+@dataclass(frozen=True)
+class RetrieverSettings:
+    """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder.
+
+    ``posterior`` adds q(z|x,y), which shares the passage embeddings. ``trained``: both towers, the query side, or none.
+    """
+
+    model: str = "builtin:minilm"
+    pooling: Pooling = "mean"
+    normalise: bool = True
+    max_tokens: int = 128
+    temperature: float = 0.05
+    learn_temperature: bool = False
+    trained: Trained = "query"
+    separate_towers: bool = False
+    posterior: bool = False
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """``model`` is a hub name, a folder or ``builtin:minilm-seq2seq``. ``lora_rank`` 0 trains all weights."""
+
+    model: str = "builtin:minilm-seq2seq"
+    max_input_tokens: int = 256
+    max_target_tokens: int = 16
+    token_budget: int = 16_384
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    lora_modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WarmStartSettings:
+    """The retriever alone, on the copy likelihood, before the generator joins. ``epochs`` 0 turns it off.
+
+    ``passages`` 0 means the whole base. ``noise`` is the share of supporting passages that are no evidence.
+    """
+
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    refresh_every: int = 5
+    passages: int = 0
+    noise: float = 0.05
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never."""
+
+    epochs: int = 4
+    batch_size: int = 32
+    micro_batch: int = 0
+    passages: int = 8
+    generator_learning_rate: float = 2e-4
+    retriever_learning_rate: float = 2e-5
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    refresh_every: int = 10
+    log_every: int = 10
+    evaluate_every: int = 0
+    save_every: int = 0
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """``passages`` is K at test time; -1 means as in training."""
+
+    passages: int = -1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to run. ``objective`` is the objective itself, a value with its settings."""
+
+    name: str = "experiment"
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
+    generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    objective: Objective = field(default_factory=TopKMarginal)
+    warm_start: WarmStartSettings = field(default_factory=WarmStartSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def __post_init__(self) -> None:
+        if self.objective.needs_posterior and not self.retriever.posterior:
+            raise UserError(
+                f"{type(self.objective).__name__} needs a posterior retriever; set retriever.posterior = true"
+                f", or objective.posterior = false where the objective allows it"
+            )
+
+    @property
+    def test_passages(self) -> int:
+        """K at test time."""
+        return self.training.passages if self.evaluation.passages < 0 else self.evaluation.passages
+
+    # ---- text in and out ----------------------------------------------------------------------------------------
+
+    def to_mapping(self) -> dict[str, object]:
+        """Plain tables and values; ``objective.kind`` is the class of the objective."""
+        values: dict[str, object] = {}
+        for name, value in vars(self).items():
+            if name == "objective":
+                values[name] = {"kind": type(value).__name__} | record_mapping(value)
+            else:
+                values[name] = value if isinstance(value, (str, int)) else record_mapping(value)
+        return values
+
+    def to_toml(self) -> str:
+        """The resolved experiment: every setting, defaults included."""
+        return tomli_w.dumps(self.to_mapping())
+
+    def to_json(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.to_mapping(), indent=2) + "\n"
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object], where: str) -> Experiment:
+        """The inverse of `to_mapping`; what is left out keeps its default.
+
+        Raises `UserError`, beginning with ``where``, for an unknown key (naming the nearest) or a wrong type.
+        """
+        plain = {name: value for name, value in values.items() if name != "objective"}
+        objective = values.get("objective")
+        # The cross-checks of __post_init__ must see the objective that was asked for, not the default.
+        experiment = read_record(cls, plain, where) if objective is None else None
+        if experiment is not None:
+            return experiment
+        parts = {name: vars(read_record(cls, {name: value}, where))[name] for name, value in plain.items()}
+        return cls(**parts, objective=_read_objective(objective, f"{where}: objective"))  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def load(cls, path: Path) -> Experiment:
+        """Read a ``.toml`` or ``.json`` file. Raises `UserError` with file and place for whatever is wrong in it."""
+        if path.suffix == ".json":
+            values = read_json(path)
+        else:
+            text = "\n".join(line for _, line in read_lines(path))
+            try:
+                values = tomllib.loads(text)
+            except tomllib.TOMLDecodeError as error:
+                raise UserError(f"{path}: not valid TOML: {error}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: expected a table of settings")
+        return cls.from_mapping(values, str(path))
+
+    def with_settings(self, assignments: Sequence[str]) -> Experiment:
+        """A copy with ``section.setting=value`` assignments applied, values as in TOML (bare words are text).
+
+        Raises `UserError` for an unknown setting, naming the nearest, or a value of another type.
+        """
+        values = self.to_mapping()
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise UserError(f"--set {assignment}: expected section.setting=value")
+            *sections, setting = key.strip().split(".")
+            table = values
+            for section in sections:
+                found = table.get(section)
+                if not isinstance(found, dict):
+                    raise UserError(f"--set {assignment}: no section {section!r}; {advice(section, table)}")
+                table = found
+            if setting not in table:
+                raise UserError(f"--set {assignment}: unknown key {setting!r}; {advice(setting, table)}")
+            table[setting] = _parsed(text.strip())
+        return type(self).from_mapping(values, "--set")
+
+    def named(self, name: str) -> Experiment:
+        """The same under another name."""
+        return replace(self, name=name)
+
+
+def _read_objective(values: object, where: str) -> Objective:
+    kinds = {kind.__name__: kind for kind in OBJECTIVES}
+    if not isinstance(values, Mapping) or "kind" not in values:
+        raise UserError(f"{where}: needs 'kind', one of {', '.join(kinds)}")
+    kind = values["kind"]
+    if kind not in kinds:
+        raise UserError(f"{where}: no objective {kind!r}; {advice(str(kind), kinds)}")
+    settings = {key: value for key, value in values.items() if key != "kind"}
+    return read_record(kinds[kind], settings, f"{where} ({kind})")
+
+
+def _parsed(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,70 @@
+"""What a finished run is for: evaluating, predicting, searching. Each function returns the text a person reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
+from retrograd.io import write_jsonl
+from retrograd.recipes.run import open_run
+from retrograd.tasks.relation_formats import parse_markers, read_relations
+from retrograd.types import Prediction, UserError
+
+__all__ = ["evaluate_run", "predict_file", "search_run"]
+
+
+def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path | None) -> str:
+    """Scores as readable lines; with ``out`` also predictions and scores as files."""
+    opened = open_run(run)
+    examples = opened.data.test
+    if data is not None:
+        examples = [opened.data.task.example(i) for i in read_relations(data, opened.experiment.data.format)]
+    if not examples:
+        raise UserError(f"{run} has no test data of its own; give some with --data FILE")
+    with opened.accelerator.autocast():
+        k = opened.experiment.test_passages if passages is None else passages
+        found = evaluate(opened.model, examples, k)
+    if out is not None:
+        found.save(out)
+    scores = found.answers | found.neighbours
+    lines = [f"{name:<20} {value:6.2f} %" for name, value in scores.items()]
+    return "\n".join([f"{len(examples)} examples, {k} passages each", *lines])
+
+
+def predict_file(run: Path, data: Path, out: Path | None) -> str:
+    """Answers as JSON Lines, or where they were written."""
+    opened = open_run(run)
+    examples = [opened.data.task.example(i) for i in read_relations(data, opened.experiment.data.format)]
+    with opened.accelerator.autocast():
+        predictions = predict(opened.model, examples, opened.experiment.test_passages)
+    records = [_with_relation(opened.data.task.relation_of(p.answer), p) for p in predictions]
+    if out is None:
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_jsonl(out, records)
+    return f"{len(records)} answers in {out}\n"
+
+
+def _with_relation(relation: str | None, prediction: Prediction) -> dict:
+    return prediction_record(prediction) | {"relation": relation}
+
+
+def search_run(run: Path, query: str, k: int) -> str:
+    """The k best passages with p(z|x), and the answer."""
+    opened = open_run(run)
+    example = opened.data.task.example(parse_markers(query, "query", None))
+    with opened.accelerator.autocast():
+        candidates = opened.model.retrieve([example], k)
+        answer = predict(opened.model, [example], opened.experiment.test_passages)[0]
+    share = candidates.scores.log_prior[0].exp().tolist()
+    rows = [row for row in candidates.rows[0].tolist() if row >= 0]
+    lines = [
+        f"{share[i]:6.1%}  [{passage.title}] {passage.text}"
+        for i, passage in enumerate(opened.data.base.passages(rows))
+    ]
+    relation = opened.data.task.relation_of(answer.answer)
+    probability = f"{math.exp(answer.log_probability):.0%}"
+    return "\n".join(
+        [f"answer: {answer.answer} ({relation}), probability {probability}", "", "p(z|x)  passage", *lines]
+    )

@@ -1,0 +1,337 @@
+"""Reading relation instances: SemEval-2010 Task 8 files, plain JSON Lines, and marker text.
+
+Every reader yields `RelationInstance` lazily, and every error names the file, the line and the remedy.
+
+``semeval``   blocks of ``1<TAB>"… <e1>x</e1> … <e2>y</e2> …"``, a label line, a ``Comment:`` line and a blank line;
+              label and comment may be missing, as in the test file handed to the task's participants.
+``jsonl``     one object a line, in one of two layouts, both with optional ``relation``, ``id``, ``head_type``,
+              ``tail_type`` and ``metadata`` (ignored):
+              ``{"text": "A ridge uprises.", "head": [2, 7], "tail": [8, 15]}``, offsets in characters, end exclusive;
+              ``{"tokens": ["A", "ridge", "uprises"], "head": [1, 2], "tail": [2, 3]}``, positions of tokens, likewise.
+``markers``   one object a line, the entities marked in the text and the relation in ``label`` or ``relation``:
+              ``{"text": "<< X >> inhibits [[ Y ]].", "label": "INHIBITOR"}``,
+              where ``<< >>`` is the head and ``[[ ]]`` the tail, or ``<e1></e1>`` and ``<e2></e2>``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from retrograd import io
+from retrograd.io import JsonObject, JsonValue
+from retrograd.suggestions import advice
+from retrograd.tasks.relation_instance import RelationInstance, Span
+from retrograd.types import UserError
+
+__all__ = [
+    "FORMATS",
+    "RelationInstance",
+    "Span",
+    "parse_markers",
+    "read_jsonl",
+    "read_markers",
+    "read_relations",
+    "read_semeval",
+]
+
+FORMATS = ("auto", "semeval", "jsonl", "markers")
+
+_SENTENCE = re.compile(r"(\d+)\t\s*(.*\S)\s*")
+_COMMON_FIELDS = ("id", "relation", "head_type", "tail_type", "metadata")
+_TEXT_FIELDS = ("text", "head", "tail", *_COMMON_FIELDS)
+_TOKEN_FIELDS = ("tokens", "head", "tail", *_COMMON_FIELDS)
+_MARKER_FIELDS = ("text", "label", *_COMMON_FIELDS)
+
+
+def read_relations(path: Path, format: str = "auto") -> Iterator[RelationInstance]:  # noqa: A002 (the field's word)
+    """Instances of a file in one of `FORMATS`; ``auto`` looks at the first line that is not blank.
+
+    Raises `UserError` for an unknown format and for everything the readers refuse.
+    """
+    if format not in FORMATS:
+        raise UserError(f"unknown relation format {format!r}; {advice(format, FORMATS)}")
+    chosen = detect_format(path) if format == "auto" else format
+    readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers}
+    return readers[chosen](path)
+
+
+def detect_format(path: Path) -> str:
+    """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
+    for number, line in io.read_lines(path):
+        if not line.strip():
+            continue
+        if _SENTENCE.fullmatch(line):
+            return "semeval"
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            return "jsonl" if "tokens" in record or "head" in record else "markers"
+        raise UserError(
+            f"{path}, line {number}: neither a SemEval line (number, tab, sentence) nor a JSON object; "
+            f"name the format: {', '.join(FORMATS[1:])}"
+        )
+    raise UserError(f"{path} holds only blank lines; expected relation instances")
+
+
+@contextmanager
+def _located(path: Path, number: int) -> Iterator[None]:
+    """Puts file and line before the message of a `UserError`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}, line {number}: {error}") from None
+
+
+# SemEval-2010 Task 8 --------------------------------------------------------------------------------------------------
+
+
+def read_semeval(path: Path) -> Iterator[RelationInstance]:
+    """Instances of a file in the official SemEval-2010 Task 8 layout, `.gz` included; labels as written, None without.
+
+    Raises `UserError` for a line that fits nowhere, a second label, a repeated number and wrong entity marks.
+    """
+    seen: dict[str, int] = {}
+    for number, id_, sentence, relation in _semeval_blocks(path):
+        with _located(path, number):
+            _require_new(id_, number, seen)
+            yield parse_markers(sentence, id_, relation)
+
+
+def _semeval_blocks(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
+    """(line, id, sentence, label) of every block; a numbered line opens the next one, blank lines are optional."""
+    opened: tuple[int, str, str] | None = None
+    label: str | None = None
+    for number, line in io.read_lines(path):
+        stripped = line.strip()
+        sentence = _SENTENCE.fullmatch(line)
+        if sentence:
+            if opened:
+                yield (*opened, label)
+            opened, label = (number, sentence[1], _unquote(sentence[2])), None
+        elif not stripped or (opened and stripped.startswith("Comment:")):
+            continue
+        elif opened is None or len(stripped.split()) > 1:
+            raise UserError(
+                f"{path}, line {number}: expected a number, a tab and a sentence, or the label or comment of one; "
+                f"found {stripped[:60]!r}"
+            )
+        elif label is not None:
+            raise UserError(
+                f"{path}, line {number}: a second label {stripped!r} for the sentence of line {opened[0]}, "
+                f"already {label!r}; keep one"
+            )
+        else:
+            label = stripped
+    if opened is None:
+        raise UserError(f"{path} holds no sentence; expected lines of a number, a tab and a sentence")
+    yield (*opened, label)
+
+
+def _unquote(sentence: str) -> str:
+    """The sentence without the quotation marks that the format puts around it."""
+    if len(sentence) > 1 and sentence[0] == sentence[-1] == '"':
+        return sentence[1:-1].strip()
+    return sentence
+
+
+# Marker text ----------------------------------------------------------------------------------------------------------
+
+
+def parse_markers(text: str, id: str, relation: str | None) -> RelationInstance:  # noqa: A002 (the record's field)
+    """The instance of a marked text: ``<e1>head</e1> … <e2>tail</e2>`` or ``<< head >> … [[ tail ]]``, in any order.
+
+    The marks go, with one space inside each; offsets count in what remains. Raises `UserError` for a mark that is
+    missing, unbalanced or repeated, and for what `RelationInstance` refuses.
+    """
+    strict = "<e1>" in text or "<e2>" in text
+    pairs = (("<e1>", "</e1>"), ("<e2>", "</e2>")) if strict else (("<<", ">>"), ("[[", "]]"))
+    head, tail = (_find_marks(text, *pair, strict=strict) for pair in pairs)
+    # (position in the marked text, length) of what is cut, in order.
+    cuts = sorted(head + tail)
+    for (position, length), (following, _) in itertools.pairwise(cuts):
+        if position + length > following:
+            raise UserError(f"entity marks touch inside {_excerpt(text)}; put words between them")
+    kept: list[str] = []
+    done = removed = 0
+    moved: dict[int, int] = {}
+    for position, length in cuts:
+        kept.append(text[done:position])
+        moved[position] = position - removed
+        removed += length
+        done = position + length
+    bare = "".join([*kept, text[done:]])
+    spans = [Span(moved[opening[0]], moved[closing[0]]) for opening, closing in (head, tail)]
+    return RelationInstance(id, bare, spans[0], spans[1], relation)
+
+
+def _find_marks(text: str, opening: str, closing: str, *, strict: bool) -> list[tuple[int, int]]:
+    """(position, length) of the opening and of the closing mark."""
+    # Chemical names hold a literal "[[" and orders of potency a literal ">>" (39 of the 10,065 ChemProt sentences);
+    # the marks there have a space inside, the literals have none, so the spaced form goes first.
+    spaced = f"{opening} " in text
+    opener = f"{opening} " if spaced else opening
+    closer = f" {closing}" if spaced else closing
+    count = text.count(opener)
+    if count != 1:
+        found = "no mark" if count == 0 else f"{count} marks"
+        raise UserError(
+            f"{found} {opening!r} in {_excerpt(text)}; expected exactly one entity written {opening}entity{closing}"
+        )
+    start = text.index(opener)
+    end = text.find(closer, start + len(opener))
+    if end < 0:
+        raise UserError(f"mark {opening!r} is never closed in {_excerpt(text)}; write {closer!r} after the entity")
+    if strict and text.count(closing) != 1:
+        raise UserError(f"{text.count(closing)} marks {closing!r} in {_excerpt(text)}; keep the one after the entity")
+    return [(start, len(opener)), (end, len(closer))]
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "…")
+
+
+def read_markers(path: Path) -> Iterator[RelationInstance]:
+    """Instances of JSON Lines with marked text and the relation in ``label`` (or ``relation``).
+
+    Raises `UserError` with file and line.
+    """
+    seen: dict[str, int] = {}
+    for number, record in io.read_jsonl(path):
+        with _located(path, number):
+            _require_fields(record, _MARKER_FIELDS, ("text",))
+            if "label" in record and "relation" in record:
+                raise UserError("both 'label' and 'relation' are given; keep one")
+            relation = _optional_string(record, "label" if "label" in record else "relation")
+            id_ = _id(record, number)
+            _require_new(id_, number, seen)
+            yield parse_markers(_string(record, "text"), id_, relation)
+
+
+# JSON Lines -----------------------------------------------------------------------------------------------------------
+
+
+def read_jsonl(path: Path) -> Iterator[RelationInstance]:
+    """Instances of plain JSON Lines in either layout of the module's docstring.
+
+    Raises `UserError` with file and line.
+    """
+    seen: dict[str, int] = {}
+    for number, record in io.read_jsonl(path):
+        with _located(path, number):
+            instance = _instance(record, number)
+            _require_new(instance.id, number, seen)
+            yield instance
+
+
+def _instance(record: JsonObject, number: int) -> RelationInstance:
+    if "tokens" in record:
+        _require_fields(record, _TOKEN_FIELDS, _TOKEN_FIELDS[:3])
+        tokens = _tokens(record["tokens"])
+        text = " ".join(tokens)
+        head, tail = (token_span(tokens, _pair(record, name), name) for name in ("head", "tail"))
+    else:
+        _require_fields(record, _TEXT_FIELDS, _TEXT_FIELDS[:3])
+        text = _string(record, "text")
+        head, tail = (Span(*_pair(record, name)) for name in ("head", "tail"))
+    return RelationInstance(
+        id=_id(record, number),
+        text=text,
+        head=head,
+        tail=tail,
+        relation=_optional_string(record, "relation"),
+        head_type=_optional_string(record, "head_type") or "",
+        tail_type=_optional_string(record, "tail_type") or "",
+    )
+
+
+def token_span(tokens: Sequence[str], pair: tuple[int, int], name: str) -> Span:
+    """Character offsets of tokens ``first`` (inclusive) to ``last`` (exclusive) in the tokens joined by one space.
+
+    Raises `UserError` for positions outside the tokens and for an empty range.
+    """
+    first, last = pair
+    if not 0 <= first <= last <= len(tokens):
+        raise UserError(
+            f"{name} [{first}, {last}) lies outside the {len(tokens)} tokens; "
+            "positions count tokens from 0 and the end is exclusive"
+        )
+    if first == last:
+        raise UserError(f"{name} [{first}, {last}) covers no token; the end is exclusive, one past the last token")
+    start = sum(len(token) + 1 for token in tokens[:first])
+    return Span(start, start + len(" ".join(tokens[first:last])))
+
+
+# Fields ---------------------------------------------------------------------------------------------------------------
+
+
+def _require_fields(record: Mapping[str, JsonValue], known: Sequence[str], required: Sequence[str]) -> None:
+    """Raises `UserError` for an unknown field, then for a missing one, with the nearest name."""
+    for name in record:
+        if name not in known:
+            raise UserError(f"unknown field {name!r}; {advice(name, known)} Put what else you keep under 'metadata'")
+    for name in required:
+        if name not in record:
+            raise UserError(f"no field {name!r}; the record has {', '.join(record) or 'no fields'}")
+
+
+def _string(record: Mapping[str, JsonValue], name: str) -> str:
+    value = record[name]
+    if not isinstance(value, str):
+        raise UserError(f"{name!r} is {_kind(value)}; expected a string")
+    return value
+
+
+def _optional_string(record: Mapping[str, JsonValue], name: str) -> str | None:
+    return None if record.get(name) is None else _string(record, name)
+
+
+def _id(record: Mapping[str, JsonValue], number: int) -> str:
+    """The record's id as a string; without one, the number of its line."""
+    value = record.get("id", number)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UserError(f"'id' is {_kind(value)}; expected a string or a whole number")
+    return str(value)
+
+
+def _require_new(id_: str, number: int, seen: dict[str, int]) -> None:
+    if id_ in seen:
+        raise UserError(f"id {id_!r} stands already at line {seen[id_]}; ids must differ, predictions are kept by id")
+    seen[id_] = number
+
+
+def _tokens(value: JsonValue) -> list[str]:
+    if not isinstance(value, list):
+        raise UserError(f"'tokens' is {_kind(value)}; expected a list of strings")
+    tokens: list[str] = []
+    for position, token in enumerate(value):
+        if not isinstance(token, str) or not token:
+            raise UserError(f"token {position} is {_kind(token)}; expected a non-empty string")
+        tokens.append(token)
+    return tokens
+
+
+def _pair(record: Mapping[str, JsonValue], name: str) -> tuple[int, int]:
+    """Two whole numbers. ``True`` is an `int` to Python and a mistake here."""
+    value = record[name]
+    if isinstance(value, list) and len(value) == 2:
+        start, end = value
+        if type(start) is int and type(end) is int:
+            return start, end
+    written = json.dumps(value, ensure_ascii=False)[:60]
+    raise UserError(f"{name!r} is {written}; expected two whole numbers [start, end], the end exclusive")
+
+
+def _kind(value: JsonValue) -> str:
+    if value is None:
+        return "null"
+    if value == "":
+        return "an empty string"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
+    return names[type(value)]

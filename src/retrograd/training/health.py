@@ -1,0 +1,55 @@
+"""What people look at while a run goes on: one line of health per logged step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from retrograd.objectives.objective import Estimate
+from retrograd.rag.candidates import Candidates
+from retrograd.rag.rag_model import RagModel
+from retrograd.types import Example
+
+__all__ = ["Visit", "health", "health_line"]
+
+# name in the log: (name on the line, format)
+_SHOWN = {
+    "loss": ("loss", "{:.3f}"),
+    "log_marginal": ("log-marginal", "{:.3f} nats"),
+    "label_match": ("neighbour match", "{:.0%}"),
+    "candidate_mass": ("mass on candidates", "{:.0%}"),
+    "responsibility_entropy": ("posterior entropy", "{:.2f} nats"),
+    "acceptance": ("acceptance", "{:.0%}"),
+    "generator_forwards": ("forwards/query", "{:.1f}"),
+    "gradient_norm": ("gradient", "{:.2f}"),
+}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One micro-batch as the objective saw it, and what it said."""
+
+    examples: Sequence[Example]
+    candidates: Candidates
+    estimate: Estimate
+
+
+@torch.no_grad()
+def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, float]:
+    """The objective's diagnostics, and the share of queries whose best passage supports the target."""
+    candidates, estimate = visit.candidates, visit.estimate
+    values = {"loss": float(estimate.loss), "gradient_norm": gradient_norm}
+    values |= {name: float(value) for name, value in estimate.diagnostics.items()}
+    if model.support is not None and candidates.rows.shape[1] > 0:
+        best = candidates.scores.log_prior.argmax(dim=-1, keepdim=True)
+        match = model.supports(visit.examples, candidates.rows.gather(1, best))
+        values["label_match"] = float(match.float().mean())
+    return values
+
+
+def health_line(stage: str, step: int, steps: int, values: Mapping[str, float]) -> str:
+    """``joint 40/100 · loss 1.204 · …``: only what the objective reports."""
+    parts = [f"{name} {text.format(values[key])}" for key, (name, text) in _SHOWN.items() if key in values]
+    return " · ".join([f"{stage} {step}/{steps}", *parts])

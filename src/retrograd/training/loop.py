@@ -1,0 +1,105 @@
+"""The loop. One function, one screen; it knows no objective by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from retrograd.progress import bar, say
+from retrograd.rag.rag_model import RagModel
+from retrograd.training.batches import batches, steps_in
+from retrograd.training.chains import Chains
+from retrograd.training.health import Visit, health, health_line
+from retrograd.training.run_directory import RunDirectory
+from retrograd.training.stage import Pace, Stage
+from retrograd.types import Example, UserError
+
+__all__ = ["train"]
+
+Score = Callable[[RagModel], dict[str, float]]
+
+
+def train(
+    model: RagModel,
+    examples: Sequence[Example],
+    stage: Stage,
+    run: RunDirectory,
+    rng: torch.Generator,
+    accelerator: Accelerator,
+    score: Score | None = None,
+) -> None:
+    """Run one stage. ``rng`` orders the examples and feeds the sampler.
+
+    ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode.
+    """
+    pace, objective = stage.pace, stage.objective
+    steps = steps_in(len(examples), pace.batch_size, pace.epochs)
+    optimiser, schedule = _optimiser(model, pace, steps)
+    chains = Chains(len(examples))
+    model.train()
+    with bar(stage.name, steps, "steps") as advance:
+        for step, positions in enumerate(batches(len(examples), pace.batch_size, pace.epochs, rng)):
+            if stage.refresh.due(step, model.retriever.passages_move):
+                with accelerator.autocast():
+                    model.refresh_index()
+            visit = None
+            for part in positions.split(pace.micro_batch or pace.batch_size):
+                batch = [examples[i] for i in part.tolist()]
+                with accelerator.autocast():
+                    candidates = stage.evidence.candidates(model, batch, objective.needs_posterior, chains.rows(part))
+                    likelihood = stage.evidence.likelihood(model, batch, candidates)
+                    estimate = objective(candidates.scores, likelihood, rng)
+                # Weighted by query counts: the mean over the queries of a step, however it is split.
+                accelerator.backward(estimate.loss * (len(part) / len(positions)))
+                chains.remember(part, candidates, estimate.last)
+                visit = Visit(batch, candidates, estimate)
+            norm = _clip(optimiser, pace.clip)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad()
+            advance(1)
+            if visit is not None and _due(step, stage.log_every, steps):
+                values = health(model, visit, norm)
+                run.log(step + 1, stage.name, values)
+                say(health_line(stage.name, step + 1, steps, values))
+            if score is not None and _due(step, stage.evaluate_every):
+                run.log(step + 1, stage.name, score(model))
+            if _due(step, stage.save_every):
+                run.save_checkpoint(model, step + 1)
+
+
+def _optimiser(model: RagModel, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
+    """AdamW over whatever is trained, each part at its own rate; rates rise linearly, then fall linearly to zero."""
+    retrievers: list[nn.Module] = [part for part in (model.retriever, model.posterior) if part is not None]
+    rates = [(retrievers, pace.retriever_learning_rate), ([model.generator], pace.generator_learning_rate)]
+    seen: set[nn.Parameter] = set()
+    groups = []
+    for modules, rate in rates:
+        # Towers may be shared between prior and posterior: each weight belongs to one group once.
+        weights = [w for part in modules for w in part.parameters() if w.requires_grad and rate > 0]
+        own = [w for w in dict.fromkeys(weights) if w not in seen]
+        seen.update(own)
+        if own:
+            groups.append({"params": own, "lr": rate})
+    if not groups:
+        raise UserError("nothing is trained: both learning rates are 0, or everything they apply to is frozen")
+    optimiser = torch.optim.AdamW(groups, weight_decay=pace.weight_decay)
+    rising = max(1, round(pace.warmup * steps))
+    return optimiser, LambdaLR(
+        optimiser, lambda step: min((step + 1) / rising, (steps - step) / max(1, steps - rising + 1))
+    )
+
+
+def _clip(optimiser: torch.optim.Optimizer, bound: float) -> float:
+    """Scale the gradients down to norm ``bound`` (0: leave them); returns the norm before."""
+    weights = [w for group in optimiser.param_groups for w in group["params"]]
+    return float(nn.utils.clip_grad_norm_(weights, bound if bound > 0 else float("inf")))
+
+
+def _due(step: int, every: int, steps: int | None = None) -> bool:
+    """After every ``every`` steps (0: never), and after the last one where ``steps`` is given."""
+    return every > 0 and ((step + 1) % every == 0 or step + 1 == steps)

@@ -1,0 +1,101 @@
+"""One run on disk: what was asked for, on what machine, what happened, and what came out.
+
+``experiment.toml`` (resolved), ``environment.json``, ``metrics.jsonl`` (one line per logged step), ``checkpoints/``,
+``model/`` (the finished model), ``predictions.jsonl`` and ``scores.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from retrograd.io import JsonObject, JsonValue, atomic_directory, atomic_file, write_json
+from retrograd.rag.rag_model import RagModel
+from retrograd.types import UserError
+
+__all__ = ["RunDirectory"]
+
+_RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "accelerate", "peft", "numpy")
+_KEPT_CHECKPOINTS = 2
+
+
+class RunDirectory:
+    """A folder that belongs to one run. All is written atomically, but for ``metrics.jsonl``, which grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, experiment_toml: str, precision: str) -> RunDirectory:
+        """A new folder with the resolved experiment and the machine. Raises `UserError` if something is there."""
+        if path.exists() and (path.is_file() or any(path.iterdir())):
+            raise UserError(f"{path} exists and is not empty; choose another folder with --out, or remove it first")
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        with atomic_file(run.experiment) as temporary:
+            temporary.write_text(experiment_toml, encoding="utf-8")
+        write_json(path / "environment.json", _environment(precision))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """An existing run. Raises `UserError` for a folder that is none."""
+        run = cls(path)
+        if not run.experiment.exists():
+            raise UserError(f"{path} is no run (it has no experiment.toml); give a folder that `retrograd train` wrote")
+        return run
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment.toml"
+
+    @property
+    def model(self) -> Path:
+        """The finished model. Raises `UserError` while there is none."""
+        folder = self.path / "model"
+        if not folder.exists():
+            raise UserError(f"{self.path} holds no finished model; its training did not end, start it again")
+        return folder
+
+    def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """Append one line to ``metrics.jsonl``: the stage, the optimiser step (from 1), and the values by name."""
+        record = {"stage": stage, "step": step} | {name: _finite(value) for name, value in values.items()}
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def save_checkpoint(self, model: RagModel, step: int) -> None:
+        """Write ``checkpoints/step-…`` and remove all but the newest two."""
+        folder = self.path / "checkpoints"
+        with atomic_directory(folder / f"step-{step:07d}") as temporary:
+            model.save(temporary)
+        for old in sorted(folder.glob("step-*"))[:-_KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def save_model(self, model: RagModel) -> None:
+        """Write ``model/``, the result of the run."""
+        with atomic_directory(self.path / "model") as temporary:
+            model.save(temporary)
+
+
+def _finite(value: float) -> float | None:
+    return value if torch.isfinite(torch.tensor(value)) else None
+
+
+def _environment(precision: str) -> JsonObject:
+    packages: dict[str, JsonValue] = {name: version(name) for name in _RECORDED_PACKAGES}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": str(torch.cpu.get_capabilities().get("cpu_name", platform.processor())),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "precision": precision,
+        "packages": packages,
+    }

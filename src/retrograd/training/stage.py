@@ -1,0 +1,112 @@
+"""What a stage of training is: which candidates, whose likelihood, how many steps at which pace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Int
+from torch import Tensor
+
+from retrograd.objectives.objective import Likelihood, Objective
+from retrograd.rag.candidates import Candidates
+from retrograd.rag.likelihood import CopySettings
+from retrograd.rag.rag_model import RagModel
+from retrograd.training.refresh import RefreshEvery
+from retrograd.types import Example, UserError
+
+__all__ = ["Evidence", "FromCopying", "FromGenerator", "Pace", "Stage"]
+
+_WHOLE_BASE_CELLS = 2**26
+
+
+@runtime_checkable
+class Evidence(Protocol):
+    """Where a stage takes its candidates from and who says how likely the target is under each."""
+
+    def candidates(
+        self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
+    ) -> Candidates: ...
+
+    def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood: ...
+
+
+@dataclass(frozen=True)
+class FromGenerator:
+    """The ``passages`` best of the prior (and of the posterior), judged by the generator: both learn."""
+
+    passages: int
+
+    def candidates(
+        self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
+    ) -> Candidates:
+        return model.retrieve(examples, self.passages, posterior, previous)
+
+    def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
+        return model.likelihood(examples, candidates)
+
+
+@dataclass(frozen=True)
+class FromCopying:
+    """The whole base (``passages`` = 0) or its best ``passages``, judged by the task's test: the retriever learns."""
+
+    settings: CopySettings
+    passages: int = 0
+
+    def candidates(
+        self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
+    ) -> Candidates:
+        if self.passages > 0:
+            return model.retrieve(examples, self.passages, posterior, previous)
+        cells = len(examples) * len(model.base)
+        if cells > _WHOLE_BASE_CELLS:
+            raise UserError(
+                f"a warm start over the whole base of {len(model.base)} passages would hold {cells / 1e6:.0f} million "
+                f"scores a batch; set warm_start.passages to 100, say, to use each query's best passages instead"
+            )
+        return model.retrieve_all(examples, posterior)
+
+    def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
+        return model.copy_likelihood(examples, candidates, self.settings)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a stage steps. A learning rate of 0 leaves that part where it is.
+
+    ``micro_batch`` queries are held in memory at once (0: the whole batch); gradients are weighted by query counts, so
+    it changes memory and rounding, nothing else. ``warmup`` is the share of steps over which the rate rises; it then
+    falls linearly to 0. ``clip`` bounds the norm of all gradients together (0: off).
+    """
+
+    epochs: int
+    batch_size: int
+    generator_learning_rate: float
+    retriever_learning_rate: float
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    micro_batch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or self.micro_batch < 0:
+            raise UserError("epochs and micro_batch must be at least 0, batch_size at least 1")
+        if min(self.generator_learning_rate, self.retriever_learning_rate, self.weight_decay, self.clip) < 0:
+            raise UserError("learning rates, weight_decay and clip must not be negative")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"warmup is {self.warmup}; expected a share in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named part of a training run: an objective, its evidence, a pace, and when things are due (in steps)."""
+
+    name: str
+    objective: Objective
+    evidence: Evidence
+    pace: Pace
+    refresh: RefreshEvery
+    log_every: int = 10
+    evaluate_every: int = 0
+    save_every: int = 0

@@ -1,0 +1,244 @@
+"""Labels become phrases and come back; the label stays out of every key; scores are the official ones."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrograd.tasks.relation_extraction import NEIGHBOUR_STYLES, QUERY_STYLES, RelationExtraction, derive_phrases
+from retrograd.tasks.relation_instance import RelationInstance, Span
+from retrograd.tasks.semeval import SEMEVAL_PHRASES
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage, UserError
+
+BAKER = RelationInstance("1", "The old baker sold warm bread.", Span(8, 13), Span(24, 29), "Product-Producer(e2,e1)")
+MARKED = "The old @ baker @ sold warm # bread #."
+OWL = RelationInstance("2", "An owl saw a fox.", Span(13, 16), Span(3, 6), "Other")
+SEMEVAL = RelationExtraction.semeval()
+
+
+def test_it_is_a_task() -> None:
+    task: Task = SEMEVAL
+    assert task.choices == tuple(SEMEVAL_PHRASES.values())
+    assert task.primary_metric == "macro_f1"
+    assert RelationExtraction.from_labels(["a", "b"]).primary_metric == "micro_f1"
+
+
+# Labels and phrases
+
+
+@given(st.lists(st.text(alphabet="aAbB_-:/(),e12 é?", max_size=12), min_size=1, unique=True))
+def test_derived_phrases_come_back_as_their_labels(labels: list[str]) -> None:
+    task = RelationExtraction.from_labels(labels)
+    assert {task.relation_of(task.verbalise(label)) for label in labels} == set(labels)
+    assert all(task.relation_of(task.verbalise(label)) == label for label in labels)
+    assert RelationExtraction.from_labels(reversed(labels)) == task
+
+
+@given(st.sampled_from(sorted(SEMEVAL_PHRASES)), st.sampled_from([str.upper, str.title, lambda text: f" {text}\n"]))
+def test_semeval_phrases_come_back_whatever_case_and_spaces(label: str, change) -> None:
+    assert SEMEVAL.relation_of(change(SEMEVAL.verbalise(label)).replace(" ", "  ")) == label
+
+
+@pytest.mark.parametrize(
+    ("label", "phrase"),
+    [
+        ("org:founded_by", "org founded by"),
+        ("Cause-Effect(e1,e2)", "cause effect"),
+        ("Cause-Effect(e2,e1)", "cause effect reversed"),
+        ("/people/person/place_of_birth", "people person place of birth"),
+        ("INDIRECT-DOWNREGULATOR", "indirect downregulator"),
+        ("bornIn", "born in"),
+        ("???", "relation"),
+    ],
+)
+def test_derived_phrases_read_well(label: str, phrase: str) -> None:
+    assert derive_phrases([label]) == {label: phrase}
+
+
+def test_equal_words_get_a_number() -> None:
+    assert derive_phrases(["a_b", "a-b", "a_b_2"]) == {"a-b": "a b", "a_b": "a b 2", "a_b_2": "a b 2 2"}
+
+
+@pytest.mark.parametrize("answer", ["", "baker", "creates a product.", "creates a", "Product-Producer(e2,e1)"])
+def test_what_is_no_phrase_is_no_label(answer: str) -> None:
+    assert SEMEVAL.relation_of(answer) is None
+
+
+def test_an_unknown_label_names_the_nearest() -> None:
+    with pytest.raises(
+        UserError, match=r"unknown relation 'Cause-Efect\(e1,e2\)'; did you mean 'Cause-Effect\(e1,e2\)'"
+    ):
+        SEMEVAL.example(dataclasses.replace(BAKER, relation="Cause-Efect(e1,e2)"))
+
+
+@pytest.mark.parametrize(
+    ("phrases", "negative", "metric", "query_style", "neighbour_style", "advice"),
+    [
+        ({}, None, "micro", "marked", "labelled", "give at least one label"),
+        ({"a": " "}, None, "micro", "marked", "labelled", "the phrase of 'a' is empty"),
+        ({"a": "x  y", "b": "X y"}, None, "micro", "marked", "labelled", "'a' and 'b' share the phrase.*different"),
+        ({"a": "x"}, "none", "micro", "marked", "labelled", "negative label 'none' has no phrase; known: 'a'"),
+        ({"a": "x"}, None, "mirco", "marked", "labelled", "unknown metric 'mirco'.*did you mean 'micro'"),
+        ({"a": "x"}, None, "micro", "market", "labelled", "unknown query style 'market'.*did you mean 'marked'"),
+        ({"a": "x"}, None, "micro", "marked", "labeled", "unknown neighbour style.*did you mean 'labelled'"),
+        ({"a": "x"}, None, "semeval", "marked", "labelled", "does not know the label 'a'.*metric 'macro' or 'micro'"),
+        ({"Other": "x"}, None, "semeval", "marked", "labelled", "give negative='Other'"),
+    ],
+)
+def test_impossible_tasks_are_refused(
+    phrases: dict[str, str], negative: str | None, metric: str, query_style: str, neighbour_style: str, advice: str
+) -> None:
+    with pytest.raises(UserError, match=advice):
+        RelationExtraction(phrases, negative, metric, query_style, neighbour_style)
+
+
+# What the models read
+
+
+@pytest.mark.parametrize(
+    ("style", "text"),
+    [
+        ("marked", MARKED),
+        ("entities+marked", f"baker ; bread : {MARKED}"),
+        ("between", "@ baker @ sold warm # bread #"),
+        ("between+marked", f"@ baker @ sold warm # bread # : {MARKED}"),
+    ],
+)
+def test_both_towers_read_the_same_style(style: str, text: str) -> None:
+    task = RelationExtraction.semeval(query_style=style)
+    example = task.example(BAKER)
+    assert example == Example("1", MARKED, ("creates a product",))
+    assert task.query_text(example) == text == task.passage_text(task.passage(BAKER))
+    assert task.posterior_text(example, example.target) == f"{text} | creates a product"
+    assert task.posterior_text(example, "made by producer") == f"{text} | made by producer"
+
+
+def test_the_tail_may_stand_first() -> None:
+    task = RelationExtraction.semeval(query_style="between")
+    assert task.query_text(task.example(OWL)) == "# owl # saw a @ fox @"
+
+
+@pytest.mark.parametrize("style", QUERY_STYLES)
+@given(label=st.sampled_from(sorted(SEMEVAL_PHRASES)), other=st.sampled_from(sorted(SEMEVAL_PHRASES)))
+def test_the_label_never_enters_query_or_key(style: str, label: str, other: str) -> None:
+    task = RelationExtraction.semeval(query_style=style)
+    one, two = (dataclasses.replace(BAKER, relation=relation) for relation in (label, other))
+    assert task.query_text(task.example(one)) == task.query_text(task.example(two))
+    assert task.passage_text(task.passage(one)) == task.passage_text(task.passage(two))
+    assert task.prompt(task.example(one), []) == task.prompt(task.example(two), [])
+    assert task.verbalise(label) not in task.passage_text(task.passage(one))
+
+
+@pytest.mark.parametrize(
+    ("style", "neighbour"),
+    [
+        ("labelled", "other relation : An # owl # saw a @ fox @."),
+        ("unlabelled", "An # owl # saw a @ fox @."),
+        ("label only", "other relation"),
+    ],
+)
+def test_prompt_has_the_query_first_and_neighbours_in_order(style: str, neighbour: str) -> None:
+    assert style in NEIGHBOUR_STYLES
+    task = RelationExtraction.semeval(neighbour_style=style)
+    near, far = task.passage(OWL), task.passage(dataclasses.replace(OWL, text="An elk saw a cow."))
+    assert task.prompt(task.example(BAKER), []) == MARKED
+    prompt = task.prompt(task.example(BAKER), [near, far])
+    assert prompt == " | ".join([MARKED, neighbour, neighbour.replace("owl", "elk").replace("fox", "cow")])
+
+
+def test_an_instance_without_label_can_be_asked_but_not_retrieved() -> None:
+    unlabelled = dataclasses.replace(BAKER, relation=None)
+    assert SEMEVAL.example(unlabelled).targets == ()
+    with pytest.raises(UserError, match="instance '1' has no relation; a knowledge base of instances needs labels"):
+        SEMEVAL.passage(unlabelled)
+
+
+def test_a_query_that_is_not_marked_says_how_to_build_it() -> None:
+    task = RelationExtraction.semeval(query_style="between")
+    with pytest.raises(UserError, match=r"build texts with RelationExtraction\.example"):
+        task.query_text(Example("1", "The baker sold bread."))
+
+
+# Equality and support
+
+
+def test_equal_sentences_are_one_whatever_is_marked_or_spaced() -> None:
+    example = SEMEVAL.example(BAKER)
+    again = RelationInstance("9", "the OLD baker  sold\nwarm bread.", Span(4, 7), Span(25, 30), "Other")
+    assert SEMEVAL.identity(example.query) == SEMEVAL.identity(SEMEVAL.passage(again).text)
+    assert SEMEVAL.identity(example.query) == "the old baker sold warm bread."
+    assert SEMEVAL.identity(example.query) != SEMEVAL.identity(SEMEVAL.passage(OWL).text)
+
+
+@given(st.text(alphabet="ab @#\\é", max_size=12), st.text(alphabet="ab @#\\é", max_size=12))
+def test_identity_is_that_of_the_sentences(one: str, two: str) -> None:
+    def key(text: str) -> str:
+        return SEMEVAL.identity(SEMEVAL.example(RelationInstance("1", f"x{text}y", Span(0, 1), end(text), None)).query)
+
+    def end(text: str) -> Span:
+        return Span(len(text) + 1, len(text) + 2)
+
+    assert (key(one) == key(two)) == (f"x{one}y".split() == f"x{two}y".split())
+
+
+def test_support_is_the_rows_with_the_targets_phrase() -> None:
+    passages = [SEMEVAL.passage(OWL), SEMEVAL.passage(BAKER), SEMEVAL.passage(dataclasses.replace(OWL, id="3"))]
+    support = SEMEVAL.support(passages)
+    assert tuple(support(SEMEVAL.example(OWL))) == (0, 2)
+    assert tuple(support(SEMEVAL.example(BAKER))) == (1,)
+    assert tuple(support(SEMEVAL.example(dataclasses.replace(BAKER, relation="Message-Topic(e1,e2)")))) == ()
+    with pytest.raises(UserError, match="has no target"):
+        support(Example("1", MARKED))
+    assert tuple(SEMEVAL.support([Passage("1", "", "x")])(SEMEVAL.example(OWL))) == ()
+
+
+# Scores
+
+
+def examples(task: RelationExtraction, labels: list[str]) -> list[Example]:
+    return [Example(str(i), MARKED, (task.verbalise(label),)) for i, label in enumerate(labels)]
+
+
+def test_semeval_scores_are_the_official_ones() -> None:
+    gold = ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Message-Topic(e1,e2)", "Other"]
+    answers = ["causes the effect", "causes the effect", "who knows", "other relation"]
+    scores = SEMEVAL.score(examples(SEMEVAL, gold), answers)
+    # Cause-Effect: 1 right of 2 guessed and 2 gold, F1 50; Message-Topic: no guess, F1 0; Other is no part of the mean.
+    assert scores["macro_f1"] == pytest.approx(25.0)
+    assert scores["micro_f1"] == pytest.approx(100 * 2 * 1 / (2 + 3))
+    assert scores["accuracy"] == pytest.approx(50.0)
+    assert scores["invalid_rate"] == pytest.approx(25.0)
+    assert scores["negative_rate"] == pytest.approx(25.0)
+
+
+@pytest.mark.parametrize("metric", ["micro", "macro"])
+def test_always_answering_the_negative_scores_nothing(metric: str) -> None:
+    task = RelationExtraction.from_labels(["no_relation", "org:founded_by", "per:age"], "no_relation", metric)
+    gold = examples(task, ["no_relation", "no_relation", "org:founded_by", "per:age"])
+    scores = task.score(gold, ["no relation"] * 4)
+    assert scores[task.primary_metric] == 0.0
+    assert (scores["accuracy"], scores["negative_rate"]) == (50.0, 100.0)
+    assert task.score(gold, [example.target for example in gold])[task.primary_metric] == pytest.approx(100.0)
+
+
+def test_micro_and_macro_weigh_relations_differently() -> None:
+    task = RelationExtraction.from_labels(["a", "b"])
+    scores = task.score(examples(task, ["a", "a", "a", "b"]), ["a", "a", "a", "a"])
+    # a: 3 right of 4 guessed and 3 gold, F1 6/7; b: never guessed. Together 3 right of 4 and 4.
+    assert scores["micro_f1"] == pytest.approx(75.0)
+    assert scores["macro_f1"] == pytest.approx(100 * 3 / 7)
+    assert scores["negative_rate"] == 0.0
+
+
+def test_scoring_errors() -> None:
+    gold = examples(SEMEVAL, ["Other"])
+    with pytest.raises(UserError, match="2 answers to 1 examples; give one answer per example"):
+        SEMEVAL.score(gold, ["other relation"] * 2)
+    with pytest.raises(UserError, match="at least one item"):
+        SEMEVAL.score([], [])
+    with pytest.raises(UserError, match=r"target 'other relaton' of example '7' is no phrase.*mean 'other relation'"):
+        SEMEVAL.score([Example("7", MARKED, ("other relaton",))], ["other relation"])
