@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrograd.types import UserError
 
@@ -31,7 +32,10 @@ __all__ = [
     "write_jsonl",
 ]
 
-JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+if TYPE_CHECKING:
+    JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+else:  # a checker at run time cannot look up an alias that names itself
+    JsonValue = str | int | float | bool | None | list | dict
 JsonObject = dict[str, JsonValue]
 
 
@@ -93,6 +97,8 @@ def read_json(path: Path) -> JsonValue:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise UserError(f"{path}: JSON nested too deeply to be read") from None
 
 
 def read_tsv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -7,7 +7,7 @@ strings. Everything else about a record's values is checked by its own ``__post_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from retrograd.io import JsonObject, JsonValue
@@ -26,18 +26,23 @@ def read_record(kind: type[Record], values: Mapping[str, object], where: str) ->
     default, or a value of another type.
     """
     hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind) if field.init]  # pyright: ignore[reportArgumentType]
+    settable = [field for field in fields(kind) if field.init]  # pyright: ignore[reportArgumentType]
+    names = [field.name for field in settable]
     for key in values:
         if key not in names:
             raise UserError(f"{where}: unknown key {key!r}; {advice(key, names)}")
     given = {key: read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    missing = [field.name for field in settable if _required(field) and field.name not in given]
+    if missing:
+        raise UserError(f"{where}: needs {', '.join(repr(name) for name in missing)}")
     try:
         return kind(**given)
-    except TypeError:
-        missing = [name for name in names if name not in given]
-        raise UserError(f"{where}: needs {', '.join(repr(name) for name in missing)}") from None
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _required(field: Field[object]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def read_value(hint: object, value: object, where: str) -> object:

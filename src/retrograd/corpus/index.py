@@ -6,7 +6,7 @@ Queries arrive already divided by the temperature, so an inner product *is* a lo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -29,6 +29,7 @@ class Neighbours:
     log_normaliser: Float[Tensor, " B"] | None
 
 
+@runtime_checkable
 class Index(Protocol):
     """Embeddings of the N passages of one knowledge base, addressed by row number."""
 

@@ -15,6 +15,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.io import fingerprint, write_json
 from retrograd.models.batching import length_buckets
+from retrograd.models.inference import inference
 from retrograd.models.loading import open_encoder, quiet_transformers
 from retrograd.types import UserError
 
@@ -48,7 +49,8 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
         self.normalise = normalise
-        self.max_tokens = min(max_tokens, tokenizer.model_max_length)
+        positions = getattr(model.config, "max_position_embeddings", None)  # None where positions are relative
+        self.max_tokens = min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
         self.token_budget = token_budget
 
     @classmethod
@@ -78,17 +80,13 @@ class Encoder(nn.Module):
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """The same without gradient and without dropout, for an index."""
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                return self(texts)
-        finally:
-            self.train(was_training)
+        with inference(self):
+            return self(texts)
 
     def _pooled(self, encoded: BatchEncoding, group: Sequence[int]) -> Float[Tensor, "b D"]:
         columns = {name: [values[i] for i in group] for name, values in encoded.items()}
-        batch = self.tokenizer.pad(columns, return_tensors="pt").to(self.device)
+        # On the right whatever the tokenizer prefers: the first token is the one that "cls" pooling takes.
+        batch = self.tokenizer.pad(columns, padding_side="right", return_tensors="pt").to(self.device)
         hidden = self.model(**batch).last_hidden_state.float()
         pooled = _pool(hidden, batch["attention_mask"], self.pooling)
         return F.normalize(pooled, dim=-1) if self.normalise else pooled

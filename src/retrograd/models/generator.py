@@ -6,18 +6,21 @@ after that is one path: the output layer is applied at target positions alone, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
 from retrograd.io import read_json, write_json
 from retrograd.models.batching import length_buckets
+from retrograd.models.inference import inference
 from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.records import read_record, record_mapping
@@ -42,7 +45,7 @@ class TargetScores:
 class _ModelInput:
     """One padded micro-batch. ``predicts`` marks the output positions that predict a target token, in target order."""
 
-    arguments: dict[str, Tensor]
+    arguments: dict[str, Tensor | BaseModelOutput]
     predicts: Bool[Tensor, "P S"]
 
 
@@ -73,6 +76,15 @@ class Generator(nn.Module):
         self.max_target_tokens = max_target_tokens
         self.token_budget = token_budget
         self.separator = separator
+        self._tail: TokenIds = (
+            [] if self.encoder_decoder else tokenizer(separator, add_special_tokens=False)["input_ids"]
+        )
+        least = len(self._tail) + tokenizer.num_special_tokens_to_add() + 1
+        if self.max_input_tokens < least:
+            raise UserError(
+                f"{self.max_input_tokens} input tokens leave a prompt no room; this model needs at least {least}: "
+                "raise max_input_tokens, or lower max_target_tokens if the model's positions are the limit"
+            )
         self.end = _end_token(model, tokenizer)
         self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end
 
@@ -86,10 +98,10 @@ class Generator(nn.Module):
         max_target_tokens: int = 64,
         token_budget: int = 16_384,
     ) -> Generator:
-        """Open by hub name, folder or ``builtin:minilm-seq2seq``; ``rng`` draws whatever weights are new."""
-        model, tokenizer = open_generator(name, rng)
+        """Open by hub name, folder or ``builtin:minilm-seq2seq``; ``rng`` draws the adapters of ``lora``."""
+        model, tokenizer = open_generator(name)
         if lora is not None and lora.rank > 0:
-            model = add_lora(model, lora, rng)
+            add_lora(model, lora, rng)
         return cls(model, tokenizer, max_input_tokens, max_target_tokens, token_budget)
 
     @property
@@ -143,7 +155,7 @@ class Generator(nn.Module):
         start = _start_token(self.model, self.tokenizer)
         tokens, mask = self._padded(prompt_ids)
         decoder_tokens, decoder_mask = self._padded([[start, *ids[:-1]] for ids in target_ids])
-        arguments = {
+        arguments: dict[str, Tensor | BaseModelOutput] = {
             "input_ids": tokens,
             "attention_mask": mask,
             "decoder_input_ids": decoder_tokens,
@@ -159,30 +171,37 @@ class Generator(nn.Module):
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def generate(self, prompts: Sequence[str], max_new_tokens: int | None = None, beams: int = 1) -> list[str]:
-        """The most likely continuation of each prompt: greedy, or by beam search. Never sampled."""
+        """The most likely continuation of each prompt: greedy, or by beam search. Never sampled, never with dropout."""
         prompt_ids = self._prompt_ids(prompts)
         answers = [""] * len(prompts)
+        write = cast(Callable[..., Tensor], self.model.generate)
         for group in length_buckets([len(ids) for ids in prompt_ids], self.token_budget // max(beams, 1)):
             tokens, mask = self._padded([prompt_ids[i] for i in group], left=not self.encoder_decoder)
-            written = self.model.generate(
-                input_ids=tokens,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens or self.max_target_tokens,
-                num_beams=beams,
-                do_sample=False,
-                eos_token_id=self.end,
-                pad_token_id=self.padding,
-            )
+            with inference(self.model):
+                written = write(
+                    input_ids=tokens,
+                    attention_mask=mask,
+                    max_new_tokens=max_new_tokens or self.max_target_tokens,
+                    num_beams=beams,
+                    do_sample=False,
+                    eos_token_id=self.end,
+                    pad_token_id=self.padding,
+                )
             written = written if self.encoder_decoder else written[:, tokens.shape[1] :]
             for i, text in zip(group, self.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
                 answers[i] = text.strip()
         return answers
 
-    @torch.no_grad()
     def choice_log_likelihood(self, prompts: Sequence[str], choices: Sequence[str]) -> Float[Tensor, "P C"]:
-        """log p(choice | prompt) in nats for every prompt and choice. A seq2seq encoder reads each prompt once."""
+        """log p(choice | prompt) in nats for every prompt and choice, without gradient and without dropout.
+
+        A seq2seq encoder reads each prompt once.
+        """
+        with inference(self.model):
+            return self._choice_log_likelihood(prompts, choices)
+
+    def _choice_log_likelihood(self, prompts: Sequence[str], choices: Sequence[str]) -> Float[Tensor, "P C"]:
         if not self.encoder_decoder:
             pairs = [(prompt, choice) for prompt in prompts for choice in choices]
             return self.log_likelihood([p for p, _ in pairs], [c for _, c in pairs]).view(len(prompts), len(choices))
@@ -201,12 +220,13 @@ class Generator(nn.Module):
         self, prompt_ids: list[TokenIds], choice_ids: list[TokenIds], tree: _PrefixTree
     ) -> Float[Tensor, "p C"]:
         tokens, mask = self._padded(prompt_ids)
-        hidden = self.model.get_encoder().forward(input_ids=tokens, attention_mask=mask, return_dict=True).last_hidden_state
+        encoder = cast(nn.Module, self.model.get_encoder())
+        hidden = encoder(input_ids=tokens, attention_mask=mask, return_dict=True).last_hidden_state
         start = _start_token(self.model, self.tokenizer)
         inputs, input_mask = self._padded([[start, *ids[:-1]] for ids in choice_ids])
         copies = len(choice_ids)
-        arguments = {
-            "encoder_outputs": (hidden.repeat_interleave(copies, 0),),
+        arguments: dict[str, Tensor | BaseModelOutput] = {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=hidden.repeat_interleave(copies, 0)),
             "attention_mask": mask.repeat_interleave(copies, 0),
             "decoder_input_ids": inputs.repeat(len(prompt_ids), 1),
             "decoder_attention_mask": input_mask.repeat(len(prompt_ids), 1),
@@ -222,16 +242,20 @@ class Generator(nn.Module):
     # ---- tokens -------------------------------------------------------------------------------------------------
 
     def _prompt_ids(self, prompts: Sequence[str]) -> list[TokenIds]:
-        if self.encoder_decoder:
-            return self.tokenizer(list(prompts), truncation=True, max_length=self.max_input_tokens)["input_ids"]
-        # The separator survives truncation: it tells a decoder-only model that the answer begins. An end-of-sequence
-        # token that the tokenizer may append would tell it the opposite.
-        tail = self.tokenizer(self.separator, add_special_tokens=False)["input_ids"]
-        limit = self.max_input_tokens - len(tail)
+        if not prompts:
+            return []
+        limit = self.max_input_tokens - len(self._tail)
         encoded = self.tokenizer(list(prompts), truncation=True, max_length=limit)["input_ids"]
-        return [(ids[:-1] if ids and ids[-1] == self.end else ids) + tail for ids in encoded]
+        if not self.encoder_decoder:
+            # The separator survives truncation: it tells a decoder-only model that the answer begins. An
+            # end-of-sequence token that the tokenizer may append would tell it the opposite.
+            encoded = [(ids[:-1] if ids[-1:] == [self.end] else ids) + self._tail for ids in encoded]
+        # Even an empty prompt needs one token for the first target token to follow.
+        return [ids or [self.end] for ids in encoded]
 
     def _target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
+        if not targets:
+            return []
         encoded = self.tokenizer(list(targets), add_special_tokens=False)["input_ids"]
         return [[*ids[: self.max_target_tokens - 1], self.end] for ids in encoded]
 
@@ -255,14 +279,14 @@ class Generator(nn.Module):
         write_json(folder / "generator.json", record_mapping(settings))
 
     @classmethod
-    def load(cls, folder: Path, base: str, rng: torch.Generator) -> Generator:
+    def load(cls, folder: Path, base: str, rng: torch.Generator | None = None) -> Generator:
         """Read what `save` wrote. ``base`` names the model under the adapters, used only for a PEFT directory."""
         path = folder / "generator.json"
         found = read_json(path)
         settings = read_record(GeneratorSettings, found if isinstance(found, dict) else {}, str(path))
-        model, tokenizer = open_generator(base if settings.lora else str(folder), rng)
+        model, tokenizer = open_generator(base if settings.lora else str(folder))
         if settings.lora:
-            model = load_lora(model, folder)
+            load_lora(model, folder)
         limits = (settings.max_input_tokens, settings.max_target_tokens, settings.token_budget)
         return cls(model, tokenizer, *limits, settings.separator)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -44,23 +46,51 @@ def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         return open_encoder(str(minilm_folder()))
     _refuse_unknown_builtin(name)
     with quiet_transformers(), _explained(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-    return model, tokenizer
+        tokenizer = _tokenizer(name)
+        return _with_weights(AutoModel, name), tokenizer
 
 
-def open_generator(name: str, rng: torch.Generator) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A seq2seq or decoder-only generator with fp32 weights; ``rng`` draws those a built-in model lacks."""
+def open_generator(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A seq2seq or decoder-only generator with fp32 weights. Raises `UserError` with the remedy if it cannot be had."""
     if name == BUILTIN_SEQ2SEQ:
         with quiet_transformers():
-            return minilm_seq2seq(rng)
+            return minilm_seq2seq()
     _refuse_unknown_builtin(name)
     with quiet_transformers(), _explained(name):
         config = AutoConfig.from_pretrained(name)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = auto.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-    return model, tokenizer
+        tokenizer = _tokenizer(name)
+        return _with_weights(auto, name), tokenizer
+
+
+def _tokenizer(name: str) -> PreTrainedTokenizerBase:
+    folder = Path(name)
+    # Where a folder has none, transformers makes up a tokenizer without words.
+    if folder.is_dir() and not any(file for kind in ("tokenizer*", "vocab*", "*.model") for file in folder.glob(kind)):
+        raise OSError(f"{folder} has no tokenizer.")
+    return AutoTokenizer.from_pretrained(name)
+
+
+_Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM]
+
+
+def _with_weights(auto: _Auto, name: str) -> PreTrainedModel:
+    """The model, every weight of which is in its files. Raises `UserError` when it lacks more than a pooler."""
+    options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    with torch.random.fork_rng(devices=[]):  # lacking weights would be drawn from the global random state
+        loaded = auto.from_pretrained(name, **options)
+    model, report = cast(tuple[PreTrainedModel, dict[str, Collection[str]]], loaded)
+    poolers = {weight.partition("pooler.")[0] for weight in report["missing_keys"] if "pooler." in weight}
+    for parent in poolers:
+        # Nothing here reads a pooler, and a random one would give each opening another fingerprint.
+        model.get_submodule(parent.rstrip(".")).register_module("pooler", None)
+    lacking = sorted(weight for weight in report["missing_keys"] if "pooler." not in weight)
+    if lacking:
+        raise UserError(
+            f"the model {name!r} lacks {len(lacking)} of its weights ({', '.join(lacking[:3])}), which would be "
+            "random; name a model that was trained for this role: an encoder to retrieve, a language model to generate"
+        )
+    return model
 
 
 def _refuse_unknown_builtin(name: str) -> None:
@@ -72,7 +102,7 @@ def _refuse_unknown_builtin(name: str) -> None:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         where = "folder" if Path(name).exists() else "hub name"
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

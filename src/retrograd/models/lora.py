@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -32,12 +32,16 @@ class Lora:
     def __post_init__(self) -> None:
         if self.rank < 0:
             raise UserError(f"lora rank is {self.rank}; expected 0 (off) or a positive number, usually 4 to 64")
+        if not self.alpha > 0:
+            raise UserError(
+                f"lora alpha is {self.alpha}; expected a positive number, usually one or two times the rank"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"lora dropout is {self.dropout}; expected a number in [0, 1)")
 
 
-def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> PreTrainedModel:
-    """Freeze ``model`` and add trainable adapters, drawn from ``rng``.
+def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> None:
+    """Freeze ``model`` and put trainable adapters, drawn from ``rng``, into it.
 
     Raises `UserError` when a named module does not exist.
     """
@@ -49,21 +53,27 @@ def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> PreTra
     )
     with torch.random.fork_rng(devices=[]):  # peft draws from the global random state; leave it as it was
         try:
-            adapted = get_peft_model(model, config)
+            model.add_adapter(config)
         except ValueError as error:
             names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if hasattr(part, "weight")})
             raise UserError(f"lora modules {list(lora.modules)}: {error}; the model has {', '.join(names)}") from None
-    for name, weight in adapted.named_parameters():
+    for name, weight in model.named_parameters():
         if ".lora_A." in name:  # the same distribution as peft's, from our own source of randomness
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
-    return cast(PreTrainedModel, adapted)  # peft's wrapper answers as the model it wraps
 
 
 def has_lora(model: nn.Module) -> bool:
-    """Whether ``model`` carries adapters."""
-    return isinstance(model, PeftModel)
+    """Whether ``model`` carries adapters; then its ``save_pretrained`` writes them alone, as a PEFT directory."""
+    return any(isinstance(part, BaseTunerLayer) for part in model.modules())
 
 
-def load_lora(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Put the trained adapters of ``folder`` on ``model``."""
-    return cast(PreTrainedModel, PeftModel.from_pretrained(model, folder, is_trainable=True))
+def load_lora(model: PreTrainedModel, folder: Path) -> None:
+    """Put the trained adapters of ``folder`` into ``model``. Raises `UserError` when they are not for this model."""
+    with torch.random.fork_rng(devices=[]):  # adapters are drawn before they are read
+        try:
+            model.load_adapter(str(folder), is_trainable=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the adapters in {folder} do not fit {type(model).__name__} ({str(error).splitlines()[0]}); "
+                "name the model they were trained on"
+            ) from error

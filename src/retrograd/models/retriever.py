@@ -43,14 +43,12 @@ class Retriever(nn.Module):
             raise UserError(f"temperature is {temperature}; expected a positive number, usually 0.01 to 0.1")
         if trained not in get_args(Trained):
             raise UserError(f"trained is {trained!r}; expected one of {', '.join(get_args(Trained))}")
+        _refuse_unlike(query_encoder, passage_encoder)
         self.query_encoder = query_encoder
         self.passage_encoder = passage_encoder
         self.trained: Trained = trained
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        query_encoder.requires_grad_(trained != "none")
-        if not self.shared:
-            passage_encoder.requires_grad_(trained == "both")
-        self.log_temperature.requires_grad_(learn_temperature and trained != "none")
+        self._learn_temperature = learn_temperature
 
     @property
     def shared(self) -> bool:
@@ -61,6 +59,14 @@ class Retriever(nn.Module):
     def passages_move(self) -> bool:
         """Whether training changes passage embeddings, so that an index grows stale."""
         return self.trained == "both" or (self.trained == "query" and self.shared)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """The weights that training moves. All others get no gradient, whichever objective runs."""
+        if self.trained == "none":
+            return []
+        towers = [self.query_encoder] + [self.passage_encoder] * (self.trained == "both" and not self.shared)
+        temperature = [self.log_temperature] if self._learn_temperature else []
+        return [weight for tower in towers for weight in tower.parameters()] + temperature
 
     @property
     def temperature(self) -> Float[Tensor, ""]:
@@ -82,9 +88,9 @@ class Retriever(nn.Module):
         if not self.shared:
             self.passage_encoder.save(folder / "passage")
         settings = RetrieverSettings(
-            log_temperature=float(self.log_temperature),
+            log_temperature=float(self.log_temperature.detach()),
             trained=self.trained,
-            learn_temperature=self.log_temperature.requires_grad,
+            learn_temperature=self._learn_temperature,
             shared=self.shared,
             pooling=self.query_encoder.pooling,
             normalise=self.query_encoder.normalise,
@@ -105,6 +111,23 @@ class Retriever(nn.Module):
         with torch.no_grad():  # exp and log do not cancel to the last bit
             retriever.log_temperature.fill_(settings.log_temperature)
         return retriever
+
+
+def _refuse_unlike(query: Encoder, passage: Encoder) -> None:
+    """``retriever.json`` states the settings of both towers once, and an inner product needs one width."""
+    ours, theirs = _reading(query), _reading(passage)
+    for name, value in ours.items():
+        if value != theirs[name]:
+            raise UserError(f"the towers differ in {name}: {value!r} for queries, {theirs[name]!r} for passages")
+
+
+def _reading(encoder: Encoder) -> dict[str, object]:
+    return {
+        "dimension": encoder.dimension,
+        "pooling": encoder.pooling,
+        "normalise": encoder.normalise,
+        "max_tokens": encoder.max_tokens,
+    }
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ def log_probability(
     logit = (query.unsqueeze(1) * vectors).sum(dim=-1).masked_fill(rows < 0, -torch.inf)
     if neighbours.log_normaliser is None:
         return masked_log_softmax(logit)
-    total = neighbours.log_normaliser.unsqueeze(-1)
+    # A query without any admissible row has log Z = -inf; its candidates are absent, not NaN.
+    total = neighbours.log_normaliser.masked_fill(neighbours.log_normaliser == -torch.inf, 0.0).unsqueeze(-1)
     if fresh:
         stored = (query.unsqueeze(1) * index.vectors(rows)).sum(dim=-1)
         present = rows >= 0
@@ -111,5 +112,4 @@ def log_probability(
         # Σ p_k ≤ 1 and expm1 ≥ -1, so the sum is at least -1 but for rounding; one rounding unit keeps log1p finite.
         moved = (share * change).sum(dim=-1, keepdim=True).clamp(min=torch.finfo(logit.dtype).eps - 1.0)
         total = total + torch.log1p(moved)
-    # A query without any admissible row has log Z = -inf; its candidates are absent, not NaN.
-    return (logit - total.masked_fill(total == -torch.inf, 0.0)).masked_fill(rows < 0, -torch.inf)
+    return (logit - total).masked_fill(rows < 0, -torch.inf)

@@ -139,12 +139,15 @@ class RelationExtraction:
         return self._styled(passage.text)
 
     def prompt(self, example: Example, passages: Sequence[Passage]) -> str:
-        """The marked sentence, then ``| phrase : marked sentence`` per neighbour, best first.
+        """The marked sentence and the neighbours, best first, parted by bars.
 
-        The query stands first and each label before its sentence: a tokeniser that cuts the end loses the last
-        neighbour's words first, and the query never.
+        With ``label only`` the phrases stand first, where a generator finds them at the same place in every prompt:
+        ``phrase | phrase | query``. Otherwise the query stands first and each label before its sentence, ``query |
+        phrase : neighbour | …``: a tokeniser that cuts the end loses the last neighbour's words first.
         """
-        return " | ".join([example.query, *(self._neighbour(passage) for passage in passages)])
+        neighbours = [self._neighbour(passage) for passage in passages]
+        parts = [*neighbours, example.query] if self.neighbour_style == "label only" else [example.query, *neighbours]
+        return " | ".join(parts)
 
     def _neighbour(self, passage: Passage) -> str:
         if self.neighbour_style == "unlabelled":

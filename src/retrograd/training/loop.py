@@ -74,17 +74,12 @@ def train(
 
 def _optimiser(model: RagModel, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
     """AdamW over whatever is trained, each part at its own rate; rates rise linearly, then fall linearly to zero."""
-    retrievers: list[nn.Module] = [part for part in (model.retriever, model.posterior) if part is not None]
-    rates = [(retrievers, pace.retriever_learning_rate), ([model.generator], pace.generator_learning_rate)]
-    seen: set[nn.Parameter] = set()
-    groups = []
-    for modules, rate in rates:
-        # Towers may be shared between prior and posterior: each weight belongs to one group once.
-        weights = [w for part in modules for w in part.parameters() if w.requires_grad and rate > 0]
-        own = [w for w in dict.fromkeys(weights) if w not in seen]
-        seen.update(own)
-        if own:
-            groups.append({"params": own, "lr": rate})
+    retrievers = [part for part in (model.retriever, model.posterior) if part is not None]
+    # Prior and posterior may share a tower, and each weight belongs to the optimiser once.
+    theirs = list(dict.fromkeys(w for part in retrievers for w in part.trained_parameters()))
+    its = [w for w in model.generator.parameters() if w.requires_grad]
+    rated = ((theirs, pace.retriever_learning_rate), (its, pace.generator_learning_rate))
+    groups = [{"params": weights, "lr": rate} for weights, rate in rated if weights and rate > 0]
     if not groups:
         raise UserError("nothing is trained: both learning rates are 0, or everything they apply to is frozen")
     optimiser = torch.optim.AdamW(groups, weight_decay=pace.weight_decay)

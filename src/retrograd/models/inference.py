@@ -1,0 +1,24 @@
+"""Reading a model without changing it: no gradient, no dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+__all__ = ["inference"]
+
+
+@contextmanager
+def inference(module: nn.Module) -> Iterator[None]:
+    """Run ``module`` without gradient and without dropout; each part's own mode is restored afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -1,0 +1,171 @@
+"""Tiny models with random weights, made here and opened from a folder like any other: no test needs a network.
+
+`tiny_encoder`, `tiny_seq2seq`, `tiny_bart` and `tiny_causal` are folders; open them with `Encoder.open(str(folder))` or
+`Generator.open(str(folder), rng)`. Their tokeniser knows the words of `WORDS`, split at spaces, and the line end.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: a name that is no folder fails at once
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>")
+WORDS = (
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "who",
+    "what",
+    "is",
+    "?",
+)
+WORDS += tuple(
+    "the cup holds tea . in rain caused flood came from box wheel of car number 0 1 2 3 4 5 6 7 "
+    "8 9 @ # | : part none causes results source effect content container some inside a includes component whole cause".split()
+)
+PAD, UNK, CLS, SEP, EOS = range(5)
+VOCABULARY = (*SPECIAL, "\n", *WORDS)
+
+
+def word_tokenizer(template: str) -> PreTrainedTokenizerFast:
+    """One token a word. ``template`` says where the special tokens go, as in ``[CLS] $A [SEP]``."""
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(Regex(" +"), "removed")]
+    )
+    special = [(token, i) for i, token in enumerate(SPECIAL)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", **names)
+
+
+def build(folder: Path, make: Callable[[], PreTrainedModel], template: str) -> Path:
+    """Save a model with weights drawn from a fixed seed, and its tokeniser; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        make().save_pretrained(folder)
+    word_tokenizer(template).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small lose more by sharing the work than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def bert_config() -> BertConfig:
+    return BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        pad_token_id=PAD,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers, D = 16."""
+    return build(tmp_path_factory.mktemp("bert"), lambda: BertModel(bert_config()), "[CLS] $A [SEP]")
+
+
+@pytest.fixture(scope="session")
+def tiny_seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T5 of two layers: relative positions, a scaled and tied output layer."""
+    config = T5Config(
+        vocab_size=len(VOCABULARY),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        decoder_start_token_id=PAD,
+    )
+    return build(tmp_path_factory.mktemp("t5"), lambda: T5ForConditionalGeneration(config), "$A </s>")
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BART of one layer: absolute positions, a bias on the logits."""
+    config = BartConfig(
+        vocab_size=len(VOCABULARY),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=128,
+        init_std=0.3,
+        pad_token_id=PAD,
+        bos_token_id=CLS,
+        eos_token_id=EOS,
+        decoder_start_token_id=EOS,
+        forced_eos_token_id=None,
+    )
+    return build(tmp_path_factory.mktemp("bart"), lambda: BartForConditionalGeneration(config), "[CLS] $A </s>")
+
+
+def llama_config() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        pad_token_id=PAD,
+        bos_token_id=CLS,
+        eos_token_id=EOS,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers: rotary positions, decoder only."""
+    return build(tmp_path_factory.mktemp("llama"), lambda: LlamaForCausalLM(llama_config()), "[CLS] $A")

@@ -1,0 +1,98 @@
+"""Candidates: unions, hidden rows, and log-probabilities over the whole base against dense sums."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.rag.candidates import Exclusions, column_of, log_probability, padded_rows, union
+from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.types import Example, Passage
+
+N, D, B, K = 9, 4, 3, 4
+
+
+def index_of(vectors: torch.Tensor) -> ExactIndex:
+    return ExactIndex(vectors, base_fingerprint="base", encoder_fingerprint="encoder")
+
+
+@pytest.fixture
+def world() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    query = torch.randn(B, D, generator=rng, dtype=torch.float64)
+    return query, torch.randn(N, D, generator=rng, dtype=torch.float64)
+
+
+def test_union_keeps_first_appearance_and_pads_at_the_end() -> None:
+    found = union(torch.tensor([[3, 1, -1], [5, 6, 7]]), torch.tensor([[1, 4], [7, 6]]))
+    assert found.tolist() == [[3, 1, 4], [5, 6, 7]]
+    assert union(torch.tensor([[2, -1], [0, 1]])).tolist() == [[2, -1], [0, 1]]
+    assert union(torch.tensor([[-1, -1]])).tolist() == [[-1]]
+
+
+def test_column_of_finds_the_row_and_padding_is_nowhere() -> None:
+    rows = torch.tensor([[4, 2, -1], [7, -1, -1], [1, 0, -1]])
+    assert column_of(rows, torch.tensor([2, 9, -1])).tolist() == [1, -1, -1]
+
+
+def test_padded_rows_of_unequal_lists() -> None:
+    assert padded_rows([[1, 2], [], [3]]).tolist() == [[1, 2], [-1, -1], [3, -1]]
+    assert padded_rows([[], []]).shape == (2, 0)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_log_probability_is_over_the_whole_base_in_value_and_gradient(
+    world: tuple[torch.Tensor, torch.Tensor], stale: bool
+) -> None:
+    """The dense softmax in which the candidates' stored embeddings were exchanged for the fresh ones."""
+    query, vectors = world
+    query = query.requires_grad_()
+    index = index_of(vectors)
+    neighbours = index.search(query, K)
+    rows = neighbours.row
+    drift = 0.3 * torch.randn(B, K, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    fresh = (vectors[rows] + drift * stale).requires_grad_()
+    found = log_probability(query, fresh, rows, neighbours, index, fresh=True)
+
+    twin_query, twin_fresh = query.detach().clone().requires_grad_(), fresh.detach().clone().requires_grad_()
+    all_logits = (twin_query @ vectors.T).scatter(1, rows, (twin_query.unsqueeze(1) * twin_fresh).sum(-1))
+    expected = all_logits.log_softmax(-1).gather(1, rows)
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    weight = torch.rand(B, K, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gradient = torch.autograd.grad((found * weight).sum(), [query, fresh])
+    wanted = torch.autograd.grad((expected * weight).sum(), [twin_query, twin_fresh])
+    for one, other in zip(gradient, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_padding_is_absent_and_a_query_without_rows_is_not_nan(world: tuple[torch.Tensor, torch.Tensor]) -> None:
+    query, vectors = world
+    query = query.requires_grad_()
+    index = index_of(vectors)
+    everything = torch.arange(N).expand(B, -1).clone()
+    everything[1:] = -1
+    neighbours = index.search(query, K, everything)
+    value = log_probability(query, index.vectors(neighbours.row), neighbours.row, neighbours, index, fresh=True)
+    assert (value[0] == -torch.inf).all()
+    assert value[1:].exp().sum(-1).lt(1).all()
+    value.masked_fill(value == -torch.inf, 0.0).sum().backward()
+    assert query.grad is not None
+    assert query.grad.isfinite().all()
+
+
+def test_an_example_never_meets_its_own_text_nor_a_copy_of_it() -> None:
+    task = RelationExtraction.semeval()
+    title = task.choices[0]
+    texts = ["The @ cup @ holds # tea # .", "A @ dog @ eats # grass # .", "the  @ CUP @ holds # tea # ."]
+    base = KnowledgeBase.from_passages(Passage(str(i), title, text) for i, text in enumerate(texts))
+    hidden = Exclusions(task, base)
+    asked = [
+        Example("a", "The @ cup @ holds # tea # .", (title,)),
+        Example("b", "The cup holds @ tea @ and a # spoon # .", (title,)),
+        Example("c", "The # cup # holds @ tea @ .", (title,)),
+    ]
+    found = [sorted(row for row in rows if row >= 0) for rows in hidden.rows(asked).tolist()]
+    assert found == [[0, 2], [], [0, 2]]

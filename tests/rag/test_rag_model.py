@@ -1,0 +1,194 @@
+"""RagModel on tiny random models: what each part sees, whom nobody may retrieve, answers by enumeration, disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.encoder import Encoder
+from retrograd.models.generator import Generator
+from retrograd.models.retriever import Retriever, Trained
+from retrograd.rag.rag_model import RagModel
+from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.types import Example, Passage, UserError
+
+SENTENCES = [
+    ("the @ cup @ holds # tea # .", "Content-Container(e2,e1)"),
+    ("the @ tea @ is in the # cup # .", "Content-Container(e1,e2)"),
+    ("the @ rain @ caused the # flood # .", "Cause-Effect(e1,e2)"),
+    ("the @ flood @ came from # rain # .", "Cause-Effect(e2,e1)"),
+    ("the @ box @ holds # tea # .", "Content-Container(e2,e1)"),
+    ("the @ wheel @ of the # car # .", "Component-Whole(e1,e2)"),
+]
+
+
+def build(
+    encoder: Path,
+    generator: Path,
+    neighbour_style: str = "labelled",
+    trained: Trained = "query",
+    posterior: bool = True,
+) -> tuple[RagModel, list[Example]]:
+    task = RelationExtraction.semeval("marked", neighbour_style)
+    examples = [Example(str(i), text, (task.verbalise(label),)) for i, (text, label) in enumerate(SENTENCES)]
+    base = KnowledgeBase.from_passages(Passage(e.id, e.target, e.query) for e in examples)
+    rng = torch.Generator().manual_seed(0)
+    tower = Encoder.open(str(encoder))
+    retriever = Retriever(tower, tower, 0.1, trained)
+    q = Retriever(Encoder.open(str(encoder)), tower, 0.1, trained) if posterior else None
+    model = RagModel(retriever, Generator.open(str(generator), rng, max_target_tokens=8), task, base, q)
+    model.eval()
+    model.refresh_index()
+    return model, examples
+
+
+def test_the_prior_never_sees_the_target_and_the_posterior_does(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """Changing every target changes no prior and every posterior."""
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    choices = model.task.choices or ()
+    changed = [replace(example, targets=(choices[(i * 5 + 3) % len(choices)],)) for i, example in enumerate(examples)]
+    assert all(a.target != b.target for a, b in zip(examples, changed, strict=True))
+    one, other = (model.retrieve_all(found, with_posterior=True).scores for found in (examples, changed))
+    assert torch.equal(one.log_prior, other.log_prior)
+    assert one.log_posterior is not None
+    assert other.log_posterior is not None
+    finite = one.log_posterior.isfinite()
+    assert (one.log_posterior != other.log_posterior)[finite].any(-1).all()
+
+
+def test_no_training_row_retrieves_itself(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    own = torch.arange(len(examples)).unsqueeze(-1)
+    for candidates in (model.retrieve(examples, 6, with_posterior=True), model.retrieve_all(examples)):
+        assert (candidates.rows != own).all()
+        assert ((candidates.rows >= 0).sum(-1) == len(examples) - 1).all()
+
+
+@pytest.mark.parametrize("trained", ["query", "both"])
+def test_all_candidates_are_a_distribution_over_the_base(
+    tiny_encoder: Path, tiny_seq2seq: Path, trained: Trained
+) -> None:
+    """With K = N (but for itself) the candidates hold all the mass, and both ways to get them agree."""
+    model, examples = build(tiny_encoder, tiny_seq2seq, trained=trained)
+    whole = model.retrieve_all(examples, with_posterior=True).scores
+    top = model.retrieve(examples, 6, with_posterior=True)
+    rows = top.rows.clamp(min=0)
+    for name in ("log_prior", "log_posterior"):
+        found, dense = vars(top.scores)[name], vars(whole)[name]
+        torch.testing.assert_close(found.exp().sum(-1), torch.ones(6), rtol=0, atol=1e-5)
+        present = top.rows >= 0
+        torch.testing.assert_close(found[present], dense.gather(1, rows)[present], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("style", ["labelled", "label only"])
+def test_likelihood_is_the_generators_and_equal_prompts_are_run_once(
+    tiny_encoder: Path, tiny_seq2seq: Path, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq, style)
+    candidates = model.retrieve(examples, 5)
+    asked: list[int] = []
+    real = Generator.token_log_likelihood
+    monkeypatch.setattr(
+        Generator, "token_log_likelihood", lambda self, p, t: (asked.append(len(p)), real(self, p, t))[1]
+    )
+    column = torch.tensor([[0, 4, -1, 2, 0]]).expand(6, -1)
+    found = model.likelihood(examples, candidates).at(column)
+    prompts = {
+        (model.task.prompt(example, [model.base[int(candidates.rows[b, k])]]), example.target)
+        for b, example in enumerate(examples)
+        for k in (0, 4, 2)
+    }
+    assert asked == [len(prompts)]
+    for b, example in enumerate(examples):
+        for m, k in enumerate(column[b].tolist()):
+            if k < 0:
+                assert found[b, m] == -torch.inf
+                continue
+            prompt = model.task.prompt(example, [model.base[int(candidates.rows[b, k])]])
+            expected = model.generator.log_likelihood([prompt], [example.target])[0]
+            torch.testing.assert_close(found[b, m], expected, rtol=0, atol=1e-4)
+
+
+def test_tokens_sum_to_the_sequence_and_together_reads_all_passages(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    candidates = model.retrieve(examples, 3)
+    likelihood = model.likelihood(examples, candidates)
+    column = torch.tensor([[2, -1, 0]]).expand(6, -1)
+    tokens = likelihood.tokens_at(column)
+    total = tokens.value.sum(-1)
+    torch.testing.assert_close(total, likelihood.at(column), rtol=0, atol=1e-4)
+    assert (tokens.value[:, 1][tokens.present] == -torch.inf).all()
+    chosen = [[model.base[int(row)] for row in candidates.rows[b, [2, 0]]] for b in range(6)]
+    prompts = [model.task.prompt(example, found) for example, found in zip(examples, chosen, strict=True)]
+    expected = model.generator.log_likelihood(prompts, [example.target for example in examples])
+    torch.testing.assert_close(likelihood.together(column), expected, rtol=0, atol=1e-4)
+    closed = model.generator.log_likelihood([e.query for e in examples], [e.target for e in examples])
+    nothing = likelihood.together(torch.empty(6, 0, dtype=torch.long))
+    torch.testing.assert_close(nothing, closed, rtol=0, atol=1e-4)
+
+
+def test_answers_are_the_argmax_of_the_marginal(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """Against a loop over examples, choices and passages."""
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    choices = list(model.task.choices or ())
+    for example, prediction in zip(examples, model.answer(examples, 3), strict=True):
+        found = model.retrieve([example], 3)
+        prior = found.scores.log_prior[0].log_softmax(-1)
+        rows = found.rows[0].tolist()
+        table = torch.stack(
+            [
+                prior[k] + model.generator.log_likelihood([model.task.prompt(example, [model.base[row]])] * 19, choices)
+                for k, row in enumerate(rows)
+            ]
+        )
+        best = int(table.logsumexp(0).argmax())
+        assert prediction.answer == choices[best]
+        assert prediction.log_probability == pytest.approx(table.logsumexp(0)[best].item(), abs=1e-3)
+        weight = table[:, best].softmax(0)
+        order = weight.argsort(descending=True).tolist()
+        assert prediction.rows == tuple(rows[k] for k in order)
+        assert prediction.weights == pytest.approx([weight[k].item() for k in order], abs=1e-3)
+
+
+def test_without_passages_the_generator_answers_alone(tiny_encoder: Path, tiny_causal: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_causal)
+    prediction = model.answer(examples[:1], 0)[0]
+    choices = list(model.task.choices or ())
+    alone = model.generator.log_likelihood([examples[0].query] * 19, choices)
+    assert prediction.answer == choices[int(alone.argmax())]
+    assert prediction.rows == ()
+
+
+def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    model.save(tmp_path / "model")
+    rng = torch.Generator().manual_seed(1)
+    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "", rng).eval()
+    assert loaded.answer(examples, 4) == model.answer(examples, 4)
+
+
+def test_an_index_of_another_encoder_or_base_is_refused(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    model, _ = build(tiny_encoder, tiny_seq2seq)
+    model.save(tmp_path / "model")
+    vectors = model.index.vectors(torch.arange(len(model.base)))
+    foreign = ExactIndex(vectors, base_fingerprint=model.base.fingerprint, encoder_fingerprint="another")
+    foreign.save(tmp_path / "model" / "index")
+    with pytest.raises(UserError, match="encoder"):
+        RagModel.load(tmp_path / "model", model.task, model.base, "", torch.Generator())
+    with pytest.raises(UserError, match="another knowledge base"):
+        model.use_index(ExactIndex(vectors, base_fingerprint="other", encoder_fingerprint="same"))
+
+
+def test_retrieval_before_there_is_an_index_says_what_to_do(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    fresh = RagModel(model.retriever, model.generator, model.task, model.base)
+    with pytest.raises(UserError, match="refresh_index"):
+        fresh.retrieve(examples, 2)
+    fresh.use_index(model.index)
+    with pytest.raises(UserError, match=r"retriever\.posterior"):
+        fresh.retrieve(examples, 2, with_posterior=True)

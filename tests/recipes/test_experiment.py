@@ -1,0 +1,97 @@
+"""Experiments: to text and back, and errors that name the key, the nearest key and the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retrograd.objectives import OBJECTIVES, JointStochasticApproximation, TopKMarginal
+from retrograd.recipes import RECIPES
+from retrograd.recipes.experiment import Experiment, RetrieverSettings, TrainingSettings
+from retrograd.types import UserError
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_toml_and_json(name: str, tmp_path: Path) -> None:
+    experiment = RECIPES[name]()
+    assert experiment.name == name
+    for suffix, text in ((".toml", experiment.to_toml()), (".json", experiment.to_json())):
+        path = tmp_path / f"experiment{suffix}"
+        path.write_text(text, encoding="utf-8")
+        assert Experiment.load(path) == experiment
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_every_objective_can_be_named_in_a_file(kind: type, tmp_path: Path) -> None:
+    path = tmp_path / "experiment.toml"
+    path.write_text(f'[retriever]\nposterior = true\n[objective]\nkind = "{kind.__name__}"\n', encoding="utf-8")
+    assert Experiment.load(path).objective == kind()
+
+
+def test_what_is_left_out_keeps_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text('name = "mine"\n[training]\nepochs = 7\n', encoding="utf-8")
+    assert Experiment.load(path) == Experiment(name="mine", training=TrainingSettings(epochs=7))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[training]\nepoch = 3\n", r"mine\.toml: training: unknown key 'epoch'; did you mean 'epochs'\?"),
+        ("[trainings]\nepochs = 3\n", r"mine\.toml: unknown key 'trainings'; did you mean 'training'\?"),
+        ('[training]\nepochs = "3"\n', r"training: epochs is '3'; expected a whole number"),
+        ("[training]\nepochs = true\n", r"training: epochs is True; expected a whole number"),
+        ('[retriever]\ntrained = "all"\n', r"trained is 'all'; expected one of 'both', 'query', 'none'"),
+        ('[objective]\nkind = "TopK"\n', r"objective: no objective 'TopK'; did you mean 'TopKMarginal'\?"),
+        ('[objective]\nform = "token"\n', r"objective: needs 'kind'"),
+        ('[objective]\nkind = "TopKMarginal"\nfrom = "token"\n', r"unknown key 'from'; did you mean 'form'\?"),
+        ('[objective]\nkind = "JointStochasticApproximation"\n', r"set retriever\.posterior = true"),
+        ("[training]\nepochs =\nclip = 1.0\n", r"mine\.toml: not valid TOML: .*line 2"),
+        ("", r"mine\.toml is empty"),
+    ],
+)
+def test_mistakes_are_named_with_their_place_and_remedy(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        Experiment.load(path)
+
+
+def test_settings_change_one_place_and_keep_the_rest() -> None:
+    start = RECIPES["semeval-joint"]()
+    changed = start.with_settings(
+        ["training.epochs=9", "retriever.model=some/folder", "objective.form=token", "seed=4"]
+    )
+    assert changed.training == TrainingSettings(**{**vars(start.training), "epochs": 9})
+    assert changed.retriever == RetrieverSettings(**{**vars(start.retriever), "model": "some/folder"})
+    assert changed.objective == TopKMarginal(form="token")
+    assert changed.seed == 4
+    assert changed.data == start.data
+
+
+def test_the_objective_itself_can_be_exchanged() -> None:
+    changed = RECIPES["semeval-joint"]().with_settings(
+        ["retriever.posterior=true", 'objective={kind = "JointStochasticApproximation", sampler = "metropolis"}']
+    )
+    assert changed.objective == JointStochasticApproximation(sampler="metropolis")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epochs", r"expected section\.setting=value"),
+        ("trainings.epochs=2", r"no section 'trainings'; did you mean 'training'\?"),
+        ("training.epoch=2", r"unknown key 'epoch'; did you mean 'epochs'\?"),
+        ("training.epochs=two", r"epochs is 'two'; expected a whole number"),
+    ],
+)
+def test_wrong_assignments_say_so(assignment: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RECIPES["semeval-joint"]().with_settings([assignment])
+
+
+def test_json_and_toml_agree() -> None:
+    experiment = RECIPES["semeval-jsa"]()
+    assert Experiment.from_mapping(json.loads(experiment.to_json()), "here") == experiment

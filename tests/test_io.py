@@ -1,0 +1,230 @@
+"""Every error names file and line; every write is all or nothing; every fingerprint tells things apart."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrograd.io import (
+    atomic_directory,
+    atomic_file,
+    fingerprint,
+    fingerprint_files,
+    read_json,
+    read_jsonl,
+    read_lines,
+    read_tsv,
+    write_json,
+    write_jsonl,
+)
+from retrograd.types import UserError
+
+
+def written(folder: Path, content: bytes, name: str = "data.txt") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+class TestReadLines:
+    def test_numbers_lines_and_drops_their_ends(self, tmp_path):
+        path = written(tmp_path, "\ufeffalpha\r\n\nbéta".encode())
+        assert list(read_lines(path)) == [(1, "alpha"), (2, ""), (3, "béta")]
+
+    def test_a_byte_order_mark_counts_only_at_the_start(self, tmp_path):
+        path = written(tmp_path, "a\n\ufeffb\n".encode())
+        assert list(read_lines(path)) == [(1, "a"), (2, "\ufeffb")]
+
+    def test_compressed_files_read_alike(self, tmp_path):
+        content = b"alpha\nbeta\n"
+        plain, packed = written(tmp_path, content), written(tmp_path, gzip.compress(content), "data.txt.gz")
+        assert list(read_lines(packed)) == list(read_lines(plain))
+
+    @pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda raw: raw[:20] + b"\x00" * 8 + raw[28:]])
+    def test_a_damaged_compressed_file(self, tmp_path, damage):
+        path = written(tmp_path, damage(gzip.compress(bytes(range(256)) * 40)), "data.gz")
+        with pytest.raises(UserError, match=r"data\.gz"):
+            list(read_lines(path))
+
+    def test_a_compressed_name_on_a_plain_file(self, tmp_path):
+        with pytest.raises(UserError, match=r"data\.gz: damaged after line 0 .*fetch it"):
+            list(read_lines(written(tmp_path, b"alpha\n", "data.gz")))
+
+    def test_names_the_line_that_is_not_utf8(self, tmp_path):
+        path = written(tmp_path, b"alpha\nb\xe4ta\n")
+        with pytest.raises(UserError, match=r"data\.txt, line 2: not UTF-8 \(byte 2 .*re-save the file as UTF-8"):
+            list(read_lines(path))
+
+    def test_empty(self, tmp_path):
+        with pytest.raises(UserError, match=r"data\.txt is empty"):
+            list(read_lines(written(tmp_path, b"")))
+
+    def test_missing_says_what_is_there_instead(self, tmp_path):
+        written(tmp_path, b"x", "train.jsonl")
+        with pytest.raises(UserError, match=r"no such file: .*dev\.jsonl; the folder holds train\.jsonl"):
+            list(read_lines(tmp_path / "dev.jsonl"))
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(UserError, match=r"the folder .*nowhere does not exist"):
+            list(read_lines(tmp_path / "nowhere" / "dev.jsonl"))
+
+    def test_a_folder_is_no_file(self, tmp_path):
+        with pytest.raises(UserError, match="is a folder; expected a file"):
+            list(read_lines(tmp_path))
+
+
+class TestJson:
+    def test_jsonl_round_trip(self, tmp_path):
+        records = [{"id": "é", "n": 1, "nested": {"list": [None, True, 0.1]}}, {}]
+        path = tmp_path / "new" / "records.jsonl"
+        write_jsonl(path, records)
+        assert [record for _, record in read_jsonl(path)] == records
+
+    def test_json_round_trip(self, tmp_path):
+        value = {"a": [1, "é", None], "b": {"c": 0.1}}
+        write_json(tmp_path / "value.json", value)
+        assert read_json(tmp_path / "value.json") == value
+
+    def test_blank_lines_are_skipped_yet_counted(self, tmp_path):
+        assert list(read_jsonl(written(tmp_path, b'\n{"a": 1}\n  \n{"a": 2}\n'))) == [(2, {"a": 1}), (4, {"a": 2})]
+
+    def test_only_blank_lines(self, tmp_path):
+        with pytest.raises(UserError, match="holds only blank lines"):
+            list(read_jsonl(written(tmp_path, b"\n \n")))
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            (b'{"a": }', "line 2: not valid JSON .*one object a line"),
+            (b"[1]", "line 2: expected a JSON object, found list"),
+            (b"3", "line 2: expected a JSON object, found int"),
+            (b"[" * 100_000, "line 2: not valid JSON"),
+        ],
+    )
+    def test_jsonl_errors_name_the_line(self, tmp_path, line, message):
+        with pytest.raises(UserError, match=rf"data\.txt, {message}"):
+            list(read_jsonl(written(tmp_path, b"{}\n" + line + b"\n")))
+
+    def test_json_errors_name_line_and_column(self, tmp_path):
+        with pytest.raises(UserError, match=r"data\.txt, line 2, column 8: not valid JSON"):
+            read_json(written(tmp_path, b'{"a": 1,\n  "b": }'))
+
+    def test_json_nested_without_end(self, tmp_path):
+        with pytest.raises(UserError, match=r"data\.txt: JSON nested too deeply"):
+            read_json(written(tmp_path, b"[" * 100_000))
+
+
+class TestTsv:
+    def test_rows_by_column_name(self, tmp_path):
+        path = written(tmp_path, b'id\ttext\tmore\n1\t5" pipe\t\n\n2\t"a\tb"\tx\n')
+        assert list(read_tsv(path, ("text", "id"))) == [
+            (2, {"id": "1", "text": '5" pipe', "more": ""}),
+            (4, {"id": "2", "text": "a\tb", "more": "x"}),
+        ]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"id\ttext\n1\ta\n2\n", "line 3: 1 cells; the header has 2 columns"),
+            (b"id\ttext\n1\ta\tb\n", "line 2: 3 cells"),
+            (b'id\ttext\n1\t"a\n', "line 2: malformed row"),
+            (b"id\tlabel\n", "line 1: no column 'text'; the header has id, label"),
+        ],
+    )
+    def test_errors_name_the_line(self, tmp_path, content, message):
+        with pytest.raises(UserError, match=rf"data\.txt, {message}"):
+            list(read_tsv(written(tmp_path, content), ("id", "text")))
+
+
+class TestAtomicFile:
+    def test_replaces_and_leaves_nothing_else(self, tmp_path):
+        path = written(tmp_path, b"old")
+        with atomic_file(path) as temporary:
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+        assert path.read_text() == "new"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_permissions_are_those_of_any_new_file(self, tmp_path):
+        plain = written(tmp_path, b"", "plain")
+        with atomic_file(tmp_path / "atomic") as temporary:
+            temporary.write_text("new")
+        assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+    @pytest.mark.parametrize("existed", [True, False])
+    def test_an_error_inside_changes_nothing(self, tmp_path, existed):
+        path = written(tmp_path, b"old") if existed else tmp_path / "data.txt"
+        with pytest.raises(KeyError), atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise KeyError
+        assert [p.read_text() for p in tmp_path.iterdir()] == ["old"] * existed
+
+    def test_a_record_that_cannot_be_written_keeps_the_old_file(self, tmp_path):
+        path = tmp_path / "records.jsonl"
+        write_jsonl(path, [{"a": 1}])
+        with pytest.raises(TypeError):
+            write_jsonl(path, ({"a": value} for value in (2, object())))
+        assert list(read_jsonl(path)) == [(1, {"a": 1})]
+
+
+class TestAtomicDirectory:
+    def test_appears_complete(self, tmp_path):
+        path = tmp_path / "above" / "folder"
+        with atomic_directory(path) as temporary:
+            (temporary / "part").write_text("1")
+            assert not path.exists()
+        assert (path / "part").read_text() == "1"
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_replaces_an_older_one_whole(self, tmp_path):
+        path = tmp_path / "folder"
+        for name in ("old", "new"):
+            with atomic_directory(path) as temporary:
+                (temporary / name).write_text(name)
+        assert [p.name for p in path.iterdir()] == ["new"]
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize("existed", [True, False])
+    def test_an_error_inside_changes_nothing(self, tmp_path, existed):
+        path = tmp_path / "folder"
+        if existed:
+            path.mkdir()
+            (path / "old").touch()
+        with pytest.raises(KeyError), atomic_directory(path) as temporary:
+            (temporary / "new").touch()
+            raise KeyError
+        assert list(tmp_path.rglob("*")) == ([path, path / "old"] if existed else [])
+
+
+class TestFingerprint:
+    def test_is_sha256_with_lengths_before_the_parts(self):
+        # sha256 of eight little-endian bytes of length 3, then "abc"
+        assert fingerprint(["abc"]) == hashlib.sha256(b"\x03\0\0\0\0\0\0\0abc").hexdigest()
+        assert fingerprint([b"abc"]) == fingerprint(["abc"])
+
+    @given(st.lists(st.text(max_size=3), max_size=4), st.lists(st.text(max_size=3), max_size=4))
+    def test_equal_only_for_equal_parts(self, left, right):
+        assert (fingerprint(left) == fingerprint(right)) == (left == right)
+
+    def test_boundaries_and_order_count(self):
+        variants = (["ab", "c"], ["a", "bc"], ["abc"], ["c", "ab"], ["ab", "", "c"], ["ab", "c", ""])
+        assert len({fingerprint(parts) for parts in variants}) == len(variants)
+
+    def test_lone_surrogates_have_one_too(self):
+        assert fingerprint(["\ud800"]) != fingerprint(["\ud801"])
+
+    def test_of_files_is_of_names_contents_and_order(self, tmp_path):
+        a, b = written(tmp_path, b"1", "a"), written(tmp_path, b"2", "b")
+        first = fingerprint_files([a, b])
+        assert first == fingerprint_files([a, b])
+        assert first != fingerprint_files([b, a])
+        b.write_bytes(b"3")
+        changed = fingerprint_files([a, b])
+        assert changed != first
+        assert fingerprint_files([a, b.rename(tmp_path / "c")]) not in (first, changed)

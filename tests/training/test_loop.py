@@ -1,0 +1,219 @@
+"""The loop on tiny random models: weights move or stay, splits of a batch agree, chains are carried, runs repeat."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.encoder import Encoder
+from retrograd.models.generator import Generator
+from retrograd.models.lora import Lora
+from retrograd.models.retriever import Retriever, Trained
+from retrograd.objectives import (
+    FrozenRetriever,
+    JointStochasticApproximation,
+    NoRetrieval,
+    Objective,
+    TopKMarginal,
+)
+from retrograd.rag.likelihood import CopySettings
+from retrograd.rag.rag_model import RagModel
+from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.training.loop import train
+from retrograd.training.refresh import RefreshEvery
+from retrograd.training.run_directory import RunDirectory
+from retrograd.training.stage import Evidence, FromCopying, FromGenerator, Pace, Stage
+from retrograd.types import Example, Passage, UserError
+
+LABELS = ("Content-Container(e2,e1)", "Cause-Effect(e1,e2)", "Component-Whole(e1,e2)")
+NOUNS = ("cup", "rain", "wheel")
+
+
+def build(
+    encoder: Path, generator: Path, trained: Trained = "both", posterior: bool = False, lora: Lora | None = None
+) -> tuple[RagModel, list[Example]]:
+    task = RelationExtraction.semeval("marked", "labelled")
+    examples = [
+        Example(f"{noun}{i}", f"the @ {noun} @ holds # tea # number {i} .", (task.verbalise(label),))
+        for noun, label in zip(NOUNS, LABELS, strict=True)
+        for i in range(4)
+    ]
+    base = KnowledgeBase.from_passages(Passage(e.id, e.target, e.query) for e in examples)
+    rng = torch.Generator().manual_seed(0)
+    tower = Encoder.open(str(encoder))
+    retriever = Retriever(tower, tower, 0.1, trained)
+    q = Retriever(Encoder.open(str(encoder)), tower, 0.1, trained) if posterior else None
+    return RagModel(retriever, Generator.open(str(generator), rng, lora, max_target_tokens=8), task, base, q), examples
+
+
+def stage(objective: Objective, evidence: Evidence | None = None, epochs: int = 1, micro_batch: int = 0) -> Stage:
+    pace = Pace(epochs, 8, 1e-2, 1e-2, weight_decay=0.0, warmup=0.0, clip=0.0, micro_batch=micro_batch)
+    return Stage("training", objective, evidence or FromGenerator(3), pace, RefreshEvery(1), log_every=1)
+
+
+def run(model: RagModel, examples: list[Example], what: Stage, folder: Path, seed: int = 0) -> list[dict]:
+    torch.manual_seed(seed)
+    directory = RunDirectory.create(folder, "", "no")
+    train(model, examples, what, directory, torch.Generator().manual_seed(seed), Accelerator(cpu=True))
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def moved(model: RagModel, before: dict[str, torch.Tensor]) -> set[str]:
+    """Names of the weights that are no longer what they were."""
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize(
+    ("objective", "trained", "posterior", "expected"),
+    [
+        (TopKMarginal(), "both", False, {"retriever", "generator"}),
+        (TopKMarginal(), "query", False, {"retriever", "generator"}),
+        (TopKMarginal(), "none", False, {"generator"}),
+        (JointStochasticApproximation(), "query", True, {"retriever", "posterior", "generator"}),
+        (JointStochasticApproximation(sampler="metropolis"), "both", True, {"retriever", "posterior", "generator"}),
+        (FrozenRetriever(), "both", False, {"generator"}),
+        (FrozenRetriever(form="together"), "both", False, {"generator"}),
+        (NoRetrieval(), "both", False, {"generator"}),
+    ],
+)
+def test_what_should_move_moves_and_the_rest_stays(
+    objective: Objective,
+    trained: Trained,
+    posterior: bool,
+    expected: set[str],
+    tiny_encoder: Path,
+    tiny_seq2seq: Path,
+    tmp_path: Path,
+) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq, trained, posterior)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run(model, examples, stage(objective), tmp_path / "run")
+    changed = moved(model, before)
+    assert {name.split(".")[0] for name in changed} == expected
+    # The posterior's passage tower is the prior's tower: its own part is the query encoder.
+    assert any(name.startswith("posterior.query_encoder") for name in changed) == posterior
+
+
+def test_the_warm_start_moves_the_retriever_alone(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    warm = stage(TopKMarginal(), FromCopying(CopySettings()), epochs=10)
+    log = run(model, examples, warm, tmp_path / "run")
+    assert {name.split(".")[0] for name in moved(model, before)} == {"retriever"}
+    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+
+
+def test_lora_moves_adapters_and_nothing_else(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_causal, "none", lora=Lora(rank=2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run(model, examples, stage(TopKMarginal(), epochs=2), tmp_path / "run")
+    changed = moved(model, before)
+    assert changed
+    assert all(".lora_" in name for name in changed)
+
+
+@pytest.mark.parametrize("micro_batch", [4, 1, 3])
+def test_a_split_batch_gives_the_same_step(
+    micro_batch: int, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    """1 x 8 = 2 x 4 = 8 x 1, and 3 + 3 + 2, where a mean of means would be wrong."""
+    weights = []
+    for split in (0, micro_batch):
+        model, examples = build(tiny_encoder, tiny_seq2seq, "query")
+        model.eval().train = lambda mode=True: model  # dropout would draw anew for each part
+        pace = Pace(1, 8, 0.1, 0.1, 0.0, 0.0, 0.0, split)
+        what = Stage("training", TopKMarginal(), FromGenerator(3), pace, RefreshEvery(0))
+        gradients: list[torch.Tensor] = []
+        torch.optim.AdamW.step, real = _record(gradients), torch.optim.AdamW.step
+        try:
+            run(model, examples[:8], what, tmp_path / f"run{split}")
+        finally:
+            torch.optim.AdamW.step = real
+        weights.append(gradients)
+    assert len(weights[0]) == len(weights[1]) > 0
+    for one, other in zip(*weights, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def _record(gradients: list[torch.Tensor]):
+    """An optimiser step that keeps the gradients and moves nothing: Adam would hide their scale."""
+
+    def step(self: torch.optim.Optimizer, closure: None = None) -> None:
+        found = [w.grad for group in self.param_groups for w in group["params"] if w.grad is not None]
+        gradients.extend(gradient.clone() for gradient in found)
+
+    return step
+
+
+def test_one_seed_gives_byte_identical_metrics(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        model, examples = build(tiny_encoder, tiny_seq2seq, "query", posterior=True)
+        what = stage(JointStochasticApproximation(sampler="metropolis", draws=5), epochs=2)
+        run(model, examples, what, tmp_path / name)
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+
+
+def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    """The row where a chain stopped comes back as ``previous``, and is among the candidates."""
+    model, examples = build(tiny_encoder, tiny_seq2seq, "none", posterior=True)
+    seen: list[tuple[torch.Tensor | None, torch.Tensor | None]] = []
+
+    class Spy:
+        needs_posterior = True
+
+        def __call__(self, scores, likelihood, rng):
+            estimate = objective(scores, likelihood, rng)
+            seen.append((scores.previous, estimate.last))
+            return estimate
+
+    objective = JointStochasticApproximation(sampler="metropolis", draws=3)
+    what = Stage("training", Spy(), FromGenerator(3), Pace(2, 12, 1e-3, 0.0), RefreshEvery(0), log_every=0)
+    run_quietly(model, examples, what, tmp_path / "run")
+    first, second = seen
+    assert first[0] is None
+    assert second[0] is not None
+    assert (second[0] >= 0).all()
+
+
+def run_quietly(model: RagModel, examples: list[Example], what: Stage, folder: Path) -> None:
+    directory = RunDirectory.create(folder, "", "no")
+    train(model, examples, what, directory, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+
+
+def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    pace = Pace(4, 12, 1e-3, 1e-3)
+    what = Stage("training", TopKMarginal(), FromGenerator(2), pace, RefreshEvery(1), log_every=0, save_every=1)
+    run_quietly(model, examples, what, tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-0000003", "step-0000004"]
+    assert not list((tmp_path / "run").rglob("*.bin"))
+    assert not list((tmp_path / "run").rglob("*.pt"))
+
+
+def test_nothing_to_train_is_an_error(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    what = Stage("training", TopKMarginal(), FromGenerator(2), Pace(1, 4, 0.0, 0.0), RefreshEvery(0))
+    with pytest.raises(UserError, match="nothing is trained"):
+        run_quietly(model, examples, what, tmp_path / "run")
+
+
+def test_a_run_folder_is_never_overwritten(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path / "run", "", "no")
+    with pytest.raises(UserError, match="choose another folder"):
+        RunDirectory.create(tmp_path / "run", "", "no")
+
+
+def test_a_whole_base_too_large_for_a_batch_says_what_to_set(
+    tiny_encoder: Path, tiny_seq2seq: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+
+    monkeypatch.setattr(KnowledgeBase, "__len__", lambda base: 2**30)
+    with pytest.raises(UserError, match=r"warm_start\.passages to 100"):
+        FromCopying(CopySettings()).candidates(model, examples, False, None)
