@@ -3,7 +3,8 @@
     python benchmarks/index.py --rows 200000 --width 384 --queries 32 -k 10
 
 All times are taken in one process, in turns, and printed as ratios: they travel between machines better than seconds.
-The ratio of medians is what a user sees; on a busy machine that of minima says more. Memory is the growth of the peak resident set beyond the vectors, each search in a fresh process, at N and 2N.
+The ratio of medians is what a user sees; on a busy machine that of minima says more. Memory is the
+growth of the peak resident set beyond the vectors, each search in a fresh process, at N and 2N.
 """
 
 from __future__ import annotations

@@ -31,26 +31,12 @@ from transformers import (
 )
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>")
-WORDS = (
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "iota",
-    "kappa",
-    "who",
-    "what",
-    "is",
-    "?",
-)
-WORDS += tuple(
-    "the cup holds tea . in rain caused flood came from box wheel of car number 0 1 2 3 4 5 6 7 "
-    "8 9 @ # | : part none causes results source effect content container some inside a includes component whole cause".split()
-)
+_TEXT = """
+alpha beta gamma delta epsilon zeta eta theta iota kappa who what is ?
+the cup holds tea . in rain caused flood came from box wheel of car number 0 1 2 3 4 5 6 7 8 9 @ # | : part none causes
+results source effect content container some inside a includes component whole cause
+"""
+WORDS = tuple(_TEXT.split())
 PAD, UNK, CLS, SEP, EOS = range(5)
 VOCABULARY = (*SPECIAL, "\n", *WORDS)
 

@@ -20,7 +20,7 @@ def test_the_readme_prints_the_tree_of_the_house() -> None:
     assert tree, "README.md prints no tree under src/retrograd/"
     folder, printed = "", set()
     for line in tree[1].splitlines():
-        indent, names = len(line) - len(line.lstrip()), re.split(r"\s{3,}", line.strip())[0]
+        indent, names = len(line) - len(line.lstrip()), re.split(r"\s{2,}", line.strip())[0]
         if names.endswith("/"):
             folder = names
         else:

@@ -9,7 +9,7 @@ __all__ = ["advice"]
 
 
 def advice(name: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?`` where a known name is close or begins so, else the known names themselves (at most twelve)."""
+    """``did you mean 'x'?`` where a known name is close or begins so, else the known names (at most twelve)."""
     names = list(known)
     by_key = {candidate.casefold(): candidate for candidate in names}
     longer = [candidate for candidate in names if name and candidate.casefold().startswith(name.casefold())]

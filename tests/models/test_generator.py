@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.conftest import CLS, EOS, VOCABULARY, build, llama_config
 from torch import nn
 from transformers import LlamaForCausalLM
 
 import retrograd.models.generator as generator_module
 from retrograd.models.generator import Generator
 from retrograd.types import UserError
-from tests.conftest import CLS, EOS, VOCABULARY, build, llama_config
 
 PROMPTS = ["who is alpha", "what", "is beta gamma delta epsilon zeta eta theta ?", "what is eta ? who is iota", "what"]
 TARGETS = ["beta", "alpha beta gamma delta", "", "kappa kappa", "theta iota"]
@@ -140,7 +140,7 @@ class TestLimits:
     def test_prompts_are_cut_at_the_end(self, folder):
         generator = opened(folder, max_input_tokens=5)
         kept = {"t5": 4, "bart": 3, "llama": 3}[generator.model.config.model_type]
-        words = "alpha beta gamma delta epsilon zeta".split()
+        words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
         found = generator.log_likelihood([" ".join(words)], ["eta"])
         torch.testing.assert_close(found, slow_log_likelihood(generator, [" ".join(words[:kept])], ["eta"]))
 
@@ -165,8 +165,8 @@ class TestLimits:
 
     @pytest.mark.parametrize("name", ["max_input_tokens", "max_target_tokens", "token_budget"])
     def test_limits_are_positive(self, tiny_seq2seq, name):
-        with pytest.raises(UserError, match=f"{name}.*must be at least 1"):
-            opened(tiny_seq2seq, **{name: 0})
+        with pytest.raises(UserError, match=f"{name}.*at least"):
+            opened(tiny_seq2seq, **{name: -1})
 
     def test_an_end_that_the_tokeniser_appends_does_not_end_a_causal_prompt(self, tiny_causal, tmp_path):
         ending = opened(build(tmp_path, lambda: LlamaForCausalLM(llama_config()), "[CLS] $A </s>"))
@@ -288,7 +288,7 @@ class TestDisk:
     def test_wrongly_edited_settings(self, tiny_seq2seq, tmp_path):
         opened(tiny_seq2seq).save(tmp_path)
         settings = tmp_path / "generator.json"
-        settings.write_text(settings.read_text().replace('"token_budget": 16384', '"token_budgte": 16384'))
+        settings.write_text(settings.read_text().replace('"token_budget"', '"token_budgte"'))
         with pytest.raises(
             UserError, match=r"generator\.json: unknown key 'token_budgte'; did you mean 'token_budget'"
         ):

@@ -30,7 +30,8 @@ def test_names_that_lead_nowhere(open_model, tmp_path):
     for name, place in ((tmp_path, "folder"), ("nobody/nothing", "hub name"), (tmp_path / "no" / "where", "hub name")):
         message = refused(open_model, name)
         assert f"the model {str(name)!r} ({place})" in message
-        pytest.raises(UserError, open_model, str(name)).match(REMEDY)
+        with pytest.raises(UserError, match=REMEDY):
+            open_model(str(name))
 
 
 @pytest.mark.parametrize("open_model", OPENERS)
@@ -58,18 +59,21 @@ def test_damaged_weights(tiny_encoder, tmp_path):
     folder = shutil.copytree(tiny_encoder, tmp_path / "model")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    pytest.raises(UserError, open_encoder, str(folder)).match(REMEDY)
+    with pytest.raises(UserError, match=REMEDY):
+        open_encoder(str(folder))
 
 
 def test_damaged_config(tiny_encoder, tmp_path):
     folder = shutil.copytree(tiny_encoder, tmp_path / "model")
     (folder / "config.json").write_text("{")
-    pytest.raises(UserError, open_encoder, str(folder)).match(REMEDY)
+    with pytest.raises(UserError, match=REMEDY):
+        open_encoder(str(folder))
 
 
 def test_no_tokenizer(tiny_seq2seq, tmp_path):
     T5ForConditionalGeneration.from_pretrained(tiny_seq2seq).save_pretrained(tmp_path)
-    pytest.raises(UserError, open_generator, str(tmp_path)).match(REMEDY)
+    with pytest.raises(UserError, match=REMEDY):
+        open_generator(str(tmp_path))
 
 
 def test_an_encoder_is_no_generator(tiny_encoder):
@@ -99,11 +103,16 @@ def test_quiet_gives_back_what_it_found(bars):
     verbosity, was = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     (transformers_logging.enable_progress_bar if bars else transformers_logging.disable_progress_bar)()
     try:
-        with pytest.raises(KeyError), quiet_transformers():
-            assert not transformers_logging.is_progress_bar_enabled()
-            assert transformers_logging.get_verbosity() == transformers_logging.ERROR
-            raise KeyError
+        with pytest.raises(KeyError):
+            _fail_quietly()
         assert transformers_logging.get_verbosity() == verbosity
         assert transformers_logging.is_progress_bar_enabled() == bars
     finally:
         (transformers_logging.enable_progress_bar if was else transformers_logging.disable_progress_bar)()
+
+
+def _fail_quietly() -> None:
+    with quiet_transformers():
+        assert not transformers_logging.is_progress_bar_enabled()
+        assert transformers_logging.get_verbosity() == transformers_logging.ERROR
+        raise KeyError

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.io import fingerprint, write_json
-from retrograd.models.batching import length_buckets
+from retrograd.models.batching import length_buckets, token_budget_on
 from retrograd.models.inference import inference
 from retrograd.models.loading import open_encoder, quiet_transformers
 from retrograd.types import UserError
@@ -38,13 +38,13 @@ class Encoder(nn.Module):
         pooling: Pooling = "mean",
         normalise: bool = True,
         max_tokens: int = 256,
-        token_budget: int = 16_384,
+        token_budget: int = 0,
     ) -> None:
         super().__init__()
         if pooling not in get_args(Pooling):
             raise UserError(f"pooling is {pooling!r}; expected one of {', '.join(get_args(Pooling))}")
-        if max_tokens < 2 or token_budget < 2:
-            raise UserError(f"max_tokens ({max_tokens}) and token_budget ({token_budget}) must be at least 2")
+        if max_tokens < 2 or token_budget < 0:
+            raise UserError(f"max_tokens ({max_tokens}) must be at least 2, token_budget ({token_budget}) at least 0")
         self.model = model
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
@@ -73,7 +73,8 @@ class Encoder(nn.Module):
         if not texts:
             return torch.zeros(0, self.dimension, device=self.device)
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
-        groups = length_buckets([len(ids) for ids in encoded["input_ids"]], self.token_budget)
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        groups = length_buckets(lengths, token_budget_on(self.device, self.token_budget))
         rows = torch.cat([self._pooled(encoded, group) for group in groups])
         order = torch.tensor([position for group in groups for position in group], device=rows.device)
         return rows[torch.argsort(order)]

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from retrograd.io import read_json, write_json
-from retrograd.models.batching import length_buckets
+from retrograd.models.batching import length_buckets, token_budget_on
 from retrograd.models.inference import inference
 from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
@@ -53,8 +53,8 @@ class Generator(nn.Module):
     """A Hugging Face sequence-to-sequence or decoder-only model as a conditional distribution over target texts.
 
     Prompts longer than ``max_input_tokens`` are cut at the end, targets longer than ``max_target_tokens`` likewise; the
-    end-of-sequence token counts as a target token. ``token_budget`` bounds the padded tokens of one forward pass.
-    Decoder-only models read ``prompt + separator + target``.
+    end-of-sequence token counts as a target token. ``token_budget`` bounds the padded tokens of one
+    forward pass; 0 is what suits the device. Decoder-only models read ``prompt + separator + target``.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Generator(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         max_input_tokens: int = 256,
         max_target_tokens: int = 64,
-        token_budget: int = 16_384,
+        token_budget: int = 0,
         separator: str = "\n",
     ) -> None:
         super().__init__()
-        if min(max_input_tokens, max_target_tokens, token_budget) < 1:
-            raise UserError("max_input_tokens, max_target_tokens and token_budget must be at least 1")
+        if min(max_input_tokens, max_target_tokens) < 1 or token_budget < 0:
+            raise UserError("max_input_tokens and max_target_tokens must be at least 1, token_budget at least 0")
         self.model = model
         self.tokenizer = tokenizer
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
@@ -96,7 +96,7 @@ class Generator(nn.Module):
         lora: Lora | None = None,
         max_input_tokens: int = 256,
         max_target_tokens: int = 64,
-        token_budget: int = 16_384,
+        token_budget: int = 0,
     ) -> Generator:
         """Open by hub name, folder or ``builtin:minilm-seq2seq``; ``rng`` draws the adapters of ``lora``."""
         model, tokenizer = open_generator(name)
@@ -107,6 +107,10 @@ class Generator(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def _budget(self) -> int:
+        return token_budget_on(self.device, self.token_budget)
 
     # ---- likelihood ---------------------------------------------------------------------------------------------
 
@@ -124,9 +128,7 @@ class Generator(nn.Module):
         present = torch.arange(width, device=self.device) < lengths[:, None]
         if not prompts:
             return TargetScores(torch.zeros(0, width, device=self.device), present)
-        groups = length_buckets(
-            [len(p) + len(t) for p, t in zip(prompt_ids, target_ids, strict=True)], self.token_budget
-        )
+        groups = length_buckets([len(p) + len(t) for p, t in zip(prompt_ids, target_ids, strict=True)], self._budget)
         order = torch.tensor([position for group in groups for position in group], device=self.device)
         flat = torch.cat([self._score([prompt_ids[i] for i in g], [target_ids[i] for i in g]) for g in groups])
         # `flat` lists tokens pair after pair in bucket order; masked_scatter lays them out as rows of that order.
@@ -176,7 +178,7 @@ class Generator(nn.Module):
         prompt_ids = self._prompt_ids(prompts)
         answers = [""] * len(prompts)
         write = cast(Callable[..., Tensor], self.model.generate)
-        for group in length_buckets([len(ids) for ids in prompt_ids], self.token_budget // max(beams, 1)):
+        for group in length_buckets([len(ids) for ids in prompt_ids], self._budget // max(beams, 1)):
             tokens, mask = self._padded([prompt_ids[i] for i in group], left=not self.encoder_decoder)
             with inference(self.model):
                 written = write(
@@ -212,7 +214,7 @@ class Generator(nn.Module):
         # many logits over the vocabulary are made at once as 2,048 tokens have (250 MB for 30,522 words in fp32).
         decoded = len(choices) * max(len(ids) for ids in choice_ids)
         most = max(1, _LOGIT_ROWS // tree.prefixes)
-        for group in length_buckets([len(ids) + decoded for ids in prompt_ids], self.token_budget, most):
+        for group in length_buckets([len(ids) + decoded for ids in prompt_ids], self._budget, most):
             result[group] = self._score_choices([prompt_ids[i] for i in group], choice_ids, tree)
         return result
 

@@ -77,12 +77,15 @@ class RetrieverSettings:
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """``model`` is a hub name, a folder or ``builtin:minilm-seq2seq``. ``lora_rank`` 0 trains all weights."""
+    """``model`` is a hub name, a folder or ``builtin:minilm-seq2seq``. ``lora_rank`` 0 trains all weights.
+
+    ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device.
+    """
 
     model: str = "builtin:minilm-seq2seq"
     max_input_tokens: int = 256
     max_target_tokens: int = 16
-    token_budget: int = 16_384
+    token_budget: int = 0
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
@@ -99,7 +102,7 @@ class WarmStartSettings:
     epochs: int = 3
     batch_size: int = 32
     learning_rate: float = 1e-4
-    refresh_every: int = 5
+    refresh_every: int = 10
     passages: int = 0
     noise: float = 0.05
 
@@ -109,15 +112,15 @@ class TrainingSettings:
     """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never."""
 
     epochs: int = 4
-    batch_size: int = 32
+    batch_size: int = 16
     micro_batch: int = 0
-    passages: int = 8
+    passages: int = 5
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
     weight_decay: float = 0.01
     warmup: float = 0.1
     clip: float = 1.0
-    refresh_every: int = 10
+    refresh_every: int = 20
     log_every: int = 10
     evaluate_every: int = 0
     save_every: int = 0
