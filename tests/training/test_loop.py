@@ -218,3 +218,24 @@ def test_a_whole_base_too_large_for_a_batch_says_what_to_set(
     monkeypatch.setattr(KnowledgeBase, "__len__", lambda base: 2**30)
     with pytest.raises(UserError, match=r"warm_start\.passages to 100"):
         FromCopying(CopySettings()).candidates(model, examples, False, None)
+
+
+@pytest.mark.parametrize(("trained", "passages", "expected"), [("query", 2, 4), ("none", 2, 1), ("query", 0, 0)])
+def test_the_index_is_rebuilt_when_passages_moved_and_only_then(
+    trained: Trained,
+    passages: int,
+    expected: int,
+    tiny_encoder: Path,
+    tiny_seq2seq: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Eight steps, refresh every two: at the start and three times more; a fixed tower once; without passages never."""
+    model, examples = build(tiny_encoder, tiny_seq2seq, trained)
+    built: list[int] = []
+    real = RagModel.refresh_index
+    monkeypatch.setattr(RagModel, "refresh_index", lambda self, *rest: (built.append(1), real(self, *rest))[1])
+    objective = TopKMarginal() if passages else NoRetrieval()
+    what = Stage("training", objective, FromGenerator(passages), Pace(2, 3, 1e-3, 1e-3), RefreshEvery(2), log_every=0)
+    run_quietly(model, examples, what, tmp_path / "run")
+    assert len(built) == expected

@@ -20,11 +20,9 @@ def test_every_example_is_visited_once_an_epoch() -> None:
     assert found[0].tolist() != found[3].tolist()
 
 
-def test_refresh_comes_before_the_first_step_and_then_only_if_passages_move() -> None:
-    due = RefreshEvery(3)
-    assert [step for step in range(8) if due.due(step, passages_move=True)] == [0, 3, 6]
-    assert [step for step in range(8) if due.due(step, passages_move=False)] == [0]
-    assert [step for step in range(8) if RefreshEvery(0).due(step, passages_move=True)] == [0]
+def test_refresh_comes_after_every_so_many_steps() -> None:
+    assert [step for step in range(8) if RefreshEvery(3).due(step)] == [3, 6]
+    assert not any(RefreshEvery(0).due(step) for step in range(8))
     with pytest.raises(UserError, match="optimiser steps"):
         RefreshEvery(-1)
 

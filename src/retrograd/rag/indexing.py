@@ -26,7 +26,7 @@ def build_index(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
 ) -> ExactIndex:
-    """Embed all N passages, in the words the task gives them. ``progress`` is told the rows done after each block."""
+    """Embed all N passages, in the words the task gives them. ``progress`` is told the rows of each block."""
     return ExactIndex.from_blocks(
         _embedded(retriever, task, base, progress),
         len(base),
@@ -40,12 +40,10 @@ def build_index(
 def _embedded(
     retriever: Retriever, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
 ) -> Iterator[Float[Tensor, "n D"]]:
-    done = 0
     for block in base.blocks(_BLOCK_ROWS):
         yield retriever.passage_encoder.embed([task.passage_text(passage) for passage in block])
-        done += len(block)
         if progress is not None:
-            progress(done)
+            progress(len(block))
 
 
 def passage_fingerprint(retriever: Retriever, task: Task, base: KnowledgeBase) -> str:

@@ -89,30 +89,32 @@ class RagModel(nn.Module):
         """
         if k == 0:
             return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
-        exclude = self._exclusions.rows(examples)
         query = self.retriever.queries([self.task.query_text(example) for example in examples])
+        asked = [query, self._posterior_query(examples)] if with_posterior else [query]
+        exclude = self._exclusions.rows(examples).to(query.device)
         with full_precision(query.device):
-            neighbours = self.index.search(query, k, exclude.to(query.device))
-            blocks = [neighbours.row]
-            posterior_query = self._posterior_query(examples) if with_posterior else None
-            posterior_neighbours = None
-            if posterior_query is not None:
-                posterior_neighbours = self.index.search(posterior_query, k, exclude.to(query.device))
-                blocks.append(posterior_neighbours.row)
-            if previous_row is not None:
-                blocks.append(previous_row.unsqueeze(-1))
-            rows = union(*blocks)
-            vectors, fresh = self._vectors(rows)
-            log_prior = log_probability(query, vectors, rows, neighbours, self.index, fresh)
-            log_posterior = None
-            if posterior_query is not None and posterior_neighbours is not None:
-                log_posterior = log_probability(posterior_query, vectors, rows, posterior_neighbours, self.index, fresh)
+            found = [self.index.search(one, k, exclude) for one in asked]
+        blocks = [neighbours.row for neighbours in found]
+        if previous_row is not None:
+            previous_row = previous_row.to(query.device)
+            blocks.append(previous_row.unsqueeze(-1))
+        rows = union(*blocks)
+        vectors, fresh = self._vectors(rows)
+        with full_precision(query.device):
+            log_prior, *rest = [
+                log_probability(one, vectors, rows, neighbours, self.index, fresh)
+                for one, neighbours in zip(asked, found, strict=True)
+            ]
         previous = None if previous_row is None else column_of(rows, previous_row)
-        return Candidates(rows, CandidateScores(log_prior, log_posterior, previous))
+        return Candidates(rows, CandidateScores(log_prior, rest[0] if rest else None, previous))
 
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
-        """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N)."""
+        """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N).
+
+        Passage embeddings are the index's, without gradient: a tower of passages alone does not learn from this.
+        """
         query = self.retriever.queries([self.task.query_text(example) for example in examples])
+        asked = [query, self._posterior_query(examples)] if with_posterior else [query]
         rows = torch.arange(len(self.base), device=query.device)
         hidden = torch.zeros(len(examples), len(rows) + 1, dtype=torch.bool, device=query.device)
         # Column N takes the padding (-1) of the exclusions and is cut off again.
@@ -120,13 +122,9 @@ class RagModel(nn.Module):
         hidden = hidden[:, :-1]
         with full_precision(query.device):
             vectors = self.index.vectors(rows)
-            log_prior = masked_log_softmax((query @ vectors.T).masked_fill(hidden, -torch.inf))
-            log_posterior = None
-            if with_posterior:
-                posterior_logit = self._posterior_query(examples) @ vectors.T
-                log_posterior = masked_log_softmax(posterior_logit.masked_fill(hidden, -torch.inf))
+            log_prior, *rest = [masked_log_softmax((one @ vectors.T).masked_fill(hidden, -torch.inf)) for one in asked]
         block = rows.expand(len(examples), -1).masked_fill(hidden, -1)
-        return Candidates(block, CandidateScores(log_prior, log_posterior))
+        return Candidates(block, CandidateScores(log_prior, rest[0] if rest else None))
 
     def _posterior_query(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
         if self.posterior is None:

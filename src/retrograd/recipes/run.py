@@ -26,7 +26,7 @@ from retrograd.tasks.relation_formats import read_relations
 from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.tasks.sampling import sample_instances
 from retrograd.tasks.semeval import load_semeval
-from retrograd.training.loop import train
+from retrograd.training.loop import embed_base, train
 from retrograd.training.refresh import RefreshEvery
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import FromCopying, FromGenerator, Pace, Stage
@@ -182,8 +182,7 @@ def train_stages(
             )
     seconds = time.perf_counter() - began
     model.eval()
-    with accelerator.autocast():
-        model.refresh_index()
+    embed_base(model, accelerator)
     return seconds
 
 

@@ -18,7 +18,7 @@ from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import Pace, Stage
 from retrograd.types import Example, UserError
 
-__all__ = ["train"]
+__all__ = ["embed_base", "train"]
 
 Score = Callable[[RagModel], dict[str, float]]
 
@@ -40,10 +40,13 @@ def train(
     steps = steps_in(len(examples), pace.batch_size, pace.epochs)
     optimiser, schedule = _optimiser(model, pace, steps)
     chains = Chains(len(examples))
+    moves = stage.evidence.retrieves and model.retriever.passages_move
+    if stage.evidence.retrieves:
+        embed_base(model, accelerator)
     model.train()
     with bar(stage.name, steps, "steps") as advance:
         for step, positions in enumerate(batches(len(examples), pace.batch_size, pace.epochs, rng)):
-            if stage.refresh.due(step, model.retriever.passages_move):
+            if moves and stage.refresh.due(step):
                 with accelerator.autocast():
                     model.refresh_index()
             visit = None
@@ -70,6 +73,12 @@ def train(
                 run.log(step + 1, stage.name, score(model))
             if _due(step, stage.save_every):
                 run.save_checkpoint(model, step + 1)
+
+
+def embed_base(model: RagModel, accelerator: Accelerator) -> None:
+    """Refresh the index, with a bar of its own."""
+    with bar("embedding the base", len(model.base), "passages") as advance, accelerator.autocast():
+        model.refresh_index(advance)
 
 
 def _optimiser(model: RagModel, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:

@@ -11,7 +11,7 @@ __all__ = ["RefreshEvery"]
 
 @dataclass(frozen=True)
 class RefreshEvery:
-    """Refresh before the first step and after every ``steps`` optimiser steps; 0 means before the first step only."""
+    """Refresh after every ``steps`` optimiser steps; 0 is never. A stage begins with a fresh index in any case."""
 
     steps: int
 
@@ -19,6 +19,6 @@ class RefreshEvery:
         if self.steps < 0:
             raise UserError(f"refresh_every is {self.steps}; expected 0 (never) or a number of optimiser steps")
 
-    def due(self, step: int, passages_move: bool) -> bool:
-        """Whether to refresh before step ``step`` (from 0). An index whose passages do not move never grows stale."""
-        return step == 0 or (passages_move and self.steps > 0 and step % self.steps == 0)
+    def due(self, step: int) -> bool:
+        """Whether to refresh before step ``step`` (from 0). To be asked only where training moves passages."""
+        return step > 0 and self.steps > 0 and step % self.steps == 0

@@ -25,6 +25,11 @@ _WHOLE_BASE_CELLS = 2**26
 class Evidence(Protocol):
     """Where a stage takes its candidates from and who says how likely the target is under each."""
 
+    @property
+    def retrieves(self) -> bool:
+        """Whether an index is needed at all."""
+        ...
+
     def candidates(
         self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
     ) -> Candidates: ...
@@ -37,6 +42,10 @@ class FromGenerator:
     """The ``passages`` best of the prior (and of the posterior), judged by the generator: both learn."""
 
     passages: int
+
+    @property
+    def retrieves(self) -> bool:
+        return self.passages > 0
 
     def candidates(
         self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
@@ -53,6 +62,10 @@ class FromCopying:
 
     settings: CopySettings
     passages: int = 0
+
+    @property
+    def retrieves(self) -> bool:
+        return True
 
     def candidates(
         self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
