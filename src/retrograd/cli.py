@@ -94,7 +94,9 @@ def train(
 def evaluate(
     run: Run,
     data: Annotated[Path | None, typer.Option(help="Labelled examples; default: the run's own test data.")] = None,
-    passages: Annotated[int | None, typer.Option(help="Passages per query (0: none); default as the run.")] = None,
+    passages: Annotated[
+        int | None, typer.Option(min=0, help="Passages per query, 0 for none; default: the run's.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for predictions.jsonl and scores.json.")] = None,
 ) -> None:
     """Score a finished run: official answer scores and neighbour scores.
@@ -125,7 +127,7 @@ def predict(
 def search(
     run: Run,
     query: Annotated[str, typer.Argument(help="Text with marked entities: 'The <e1>cup</e1> holds <e2>tea</e2>.'")],
-    k: Annotated[int, typer.Option("-k", help="How many passages.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
 ) -> None:
     """Show what the trained retriever finds for a text, and what the model answers.
 
@@ -156,6 +158,11 @@ def main() -> None:
         app()
     except UserError as error:
         typer.secho(f"retrograd: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.secho(f"retrograd: {error.filename}: {error.strerror}; check the path and its permissions", err=True)
         sys.exit(2)
 
 

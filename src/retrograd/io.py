@@ -149,8 +149,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
             path.replace(retired / path.name)
-            temporary.replace(path)
-            shutil.rmtree(retired)
+            try:
+                temporary.replace(path)
+            except BaseException:
+                (retired / path.name).replace(path)
+                raise
+            finally:
+                shutil.rmtree(retired)
         else:
             temporary.replace(path)
     finally:

@@ -146,6 +146,17 @@ def test_bad_data_leaves_nothing_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("setting", ["training.batch_size=0", "warm_start.noise=2.0", "retriever.trained=none"])
+def test_settings_that_cannot_run_leave_nothing_behind(
+    setting: str, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    file = experiment_file(tmp_path, data_file(tmp_path), tiny_encoder, tiny_seq2seq)
+    more = ["--set", "training.generator_learning_rate=0.0"] if "none" in setting else []
+    with pytest.raises(UserError):
+        command("train", file, "--out", tmp_path / "run", "--set", setting, *more)
+    assert not (tmp_path / "run").exists()
+
+
 def test_missing_and_empty_files_are_named(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     file = experiment_file(tmp_path, tmp_path / "gone.jsonl", tiny_encoder, tiny_seq2seq)
     with pytest.raises(UserError, match=r"no such file: .*gone\.jsonl"):
@@ -162,7 +173,7 @@ def test_an_unknown_label_names_the_nearest(tiny_encoder: Path, tiny_seq2seq: Pa
     test = tmp_path / "test.jsonl"
     test.write_text(json.dumps(RECORDS[0] | {"relation": "hold"}) + "\n", encoding="utf-8")
     file = experiment_file(tmp_path, data, tiny_encoder, tiny_seq2seq)
-    with pytest.raises(UserError, match="unknown relation 'hold'; did you mean 'holds'"):
+    with pytest.raises(UserError, match=r"test\.jsonl, instance '1' .*unknown relation 'hold'; did you mean 'holds'"):
         command("train", file, "--out", tmp_path / "run", "--set", f"data.test={test}")
     assert not (tmp_path / "run").exists()
 

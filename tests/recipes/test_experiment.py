@@ -95,3 +95,17 @@ def test_wrong_assignments_say_so(assignment: str, message: str) -> None:
 def test_json_and_toml_agree() -> None:
     experiment = RECIPES["semeval-jsa"]()
     assert Experiment.from_mapping(json.loads(experiment.to_json()), "here") == experiment
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["training.passages=-1"], "at least 0"),
+        (["training.passages=0"], "learns from passages"),
+        (["data.dev=builtin:semeval2010_task8"], "no development data"),
+        (["training.evaluate_every=5"], "needs development data"),
+    ],
+)
+def test_settings_that_cannot_run_together_say_so(assignments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RECIPES["semeval-joint"]().with_settings(assignments)

@@ -166,6 +166,7 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
 
     class Spy:
         needs_posterior = True
+        trains_retriever = True
 
         def __call__(self, scores, likelihood, rng):
             estimate = objective(scores, likelihood, rng)
@@ -239,3 +240,40 @@ def test_the_index_is_rebuilt_when_passages_moved_and_only_then(
     what = Stage("training", objective, FromGenerator(passages), Pace(2, 3, 1e-3, 1e-3), RefreshEvery(2), log_every=0)
     run_quietly(model, examples, what, tmp_path / "run")
     assert len(built) == expected
+
+
+def test_a_step_in_bf16_that_first_scores_without_gradient_still_trains_every_weight(
+    tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    """Autocast caches casts of weights; those made under no_grad would cut the scored pass from its weights."""
+    model, examples = build(tiny_encoder, tiny_seq2seq, "query", posterior=True)
+    model.refresh_index()
+    with torch.autocast("cpu", torch.bfloat16):
+        candidates = model.retrieve(examples, 3, with_posterior=True)
+        likelihood = model.likelihood(examples, candidates)
+        estimate = JointStochasticApproximation()(candidates.scores, likelihood, torch.Generator())
+    estimate.loss.backward()
+    without = {name for name, weight in model.generator.named_parameters() if weight.grad is None}
+    assert not without
+
+
+def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    """Its index was older than its tower and would be refused; it is left out and made anew."""
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    what = Stage(
+        "training", TopKMarginal(), FromGenerator(2), Pace(1, 6, 1e-2, 1e-2), RefreshEvery(0), log_every=0, save_every=2
+    )
+    run_quietly(model, examples, what, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints" / "step-0000002"
+    loaded = RagModel.load(folder, model.task, model.base, "", torch.Generator())
+    loaded.refresh_index()
+    model.refresh_index()
+    assert loaded.answer(examples[:2], 2) == model.answer(examples[:2], 2)
+
+
+def test_a_frozen_objective_needs_no_frozen_setting(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    """The control trains the generator alone, whatever ``trained`` says, and asks for no warm start."""
+    model, examples = build(tiny_encoder, tiny_seq2seq, "both")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run(model, examples, stage(FrozenRetriever()), tmp_path / "run")
+    assert {name.split(".")[0] for name in moved(model, before)} == {"generator"}

@@ -131,6 +131,7 @@ class Generator(nn.Module):
         groups = length_buckets([len(p) + len(t) for p, t in zip(prompt_ids, target_ids, strict=True)], self._budget)
         order = torch.tensor([position for group in groups for position in group], device=self.device)
         flat = torch.cat([self._score([prompt_ids[i] for i in g], [target_ids[i] for i in g]) for g in groups])
+        _forget_casts()
         # `flat` lists tokens pair after pair in bucket order; masked_scatter lays them out as rows of that order.
         rows = torch.zeros(present.shape, device=self.device).masked_scatter(present[order], flat)
         return TargetScores(rows[torch.argsort(order)], present)
@@ -146,7 +147,7 @@ class Generator(nn.Module):
         return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(-1)
 
     def _project(self, batch: _ModelInput) -> Float[Tensor, "tokens V"]:
-        """Logits in fp32 at the predicting positions only; the model's own output layer sees no other hidden state."""
+        """Logits at the predicting positions only, in the model's precision, then widened to fp32."""
         output_layer = self.model.get_output_embeddings()
         if output_layer is None:
             raise UserError(f"{type(self.model).__name__} has no output layer over the vocabulary; name a generator")
@@ -349,6 +350,12 @@ def _only_at(output_layer: nn.Module, predicts: Bool[Tensor, "P S"]) -> Iterator
         yield
     finally:
         handle.remove()
+
+
+def _forget_casts() -> None:
+    """Let autocast cast the weights anew: casts made without gradient would cut a later forward from its weights."""
+    if not torch.is_grad_enabled():
+        torch.clear_autocast_cache()
 
 
 def _start_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -22,3 +22,5 @@ def inference(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+        # Autocast keeps the casts of weights made here, which carry no gradient: a training step must not meet them.
+        torch.clear_autocast_cache()

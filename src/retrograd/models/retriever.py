@@ -49,6 +49,7 @@ class Retriever(nn.Module):
         self.trained: Trained = trained
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self._learn_temperature = learn_temperature
+        self.log_temperature.requires_grad_(learn_temperature)
 
     @property
     def shared(self) -> bool:
@@ -61,7 +62,7 @@ class Retriever(nn.Module):
         return self.trained == "both" or (self.trained == "query" and self.shared)
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """The weights that training moves. All others get no gradient, whichever objective runs."""
+        """The weights that training moves; all others get no gradient from `queries` and `passages`."""
         if self.trained == "none":
             return []
         towers = [self.query_encoder] + [self.passage_encoder] * (self.trained == "both" and not self.shared)

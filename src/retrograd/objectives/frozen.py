@@ -51,6 +51,11 @@ class FrozenRetriever:
     form: Literal["marginal", "together"] = "marginal"
 
     @property
+    def trains_retriever(self) -> bool:
+        """No: it is a control."""
+        return False
+
+    @property
     def needs_posterior(self) -> bool:
         """No: q(z|x,y) is not used."""
         return False
@@ -103,6 +108,11 @@ class NoRetrieval:
 
     **Padding.** The candidates are not looked at; a query without any is trained like all others.
     """
+
+    @property
+    def trains_retriever(self) -> bool:
+        """No: it is a control."""
+        return False
 
     @property
     def needs_posterior(self) -> bool:

@@ -96,6 +96,11 @@ class JointStochasticApproximation:
         check_share(self, "kept_mass", self.kept_mass)
 
     @property
+    def trains_retriever(self) -> bool:
+        """Yes, through ``log_prior``."""
+        return True
+
+    @property
     def needs_posterior(self) -> bool:
         """Whether the candidates must come with log q(z|x,y)."""
         return self.posterior

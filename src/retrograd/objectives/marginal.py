@@ -64,6 +64,11 @@ class TopKMarginal:
     normaliser: Literal["full", "candidates"] = "full"
 
     @property
+    def trains_retriever(self) -> bool:
+        """Yes, through ``log_prior``."""
+        return True
+
+    @property
     def needs_posterior(self) -> bool:
         """No: q(z|x,y) is not used."""
         return False

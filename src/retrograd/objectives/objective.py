@@ -99,6 +99,11 @@ class Objective(Protocol):
     """An estimator of the gradient of -log p(y|x). A value: settings in, no state."""
 
     @property
+    def trains_retriever(self) -> bool:
+        """Whether the loss has a gradient in ``log_prior``: False for the controls."""
+        ...
+
+    @property
     def needs_posterior(self) -> bool:
         """Whether ``scores.log_posterior`` must be given; a class constant, or derived from the settings."""
         ...

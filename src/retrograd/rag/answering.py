@@ -38,7 +38,11 @@ def answer(
             for b, example in enumerate(examples)
         ]
     written = generator.generate(prompts)
-    answers = [list(dict.fromkeys(written[prompt] for prompt in found)) for found in where.tolist()]
+    possible = log_prior > -torch.inf
+    answers = [
+        list(dict.fromkeys(written[prompt] for prompt, open_ in zip(found, usable, strict=True) if open_))
+        for found, usable in zip(where.tolist(), possible.tolist(), strict=True)
+    ]
     score = _score_pairs(generator, prompts, where, answers)
     return [
         _prediction(base, example, answers[b], log_prior[b].unsqueeze(-1) + score[b], rows[b])

@@ -14,6 +14,7 @@ from retrograd.corpus.index import Index
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import read_json, write_json
 from retrograd.models.generator import Generator
+from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.functional import masked_log_softmax
@@ -136,8 +137,14 @@ class RagModel(nn.Module):
         if self.retriever.trained != "both" or not torch.is_grad_enabled():
             return self.index.vectors(rows), False
         distinct, where = rows.clamp(min=0).unique(return_inverse=True)
-        passages = self.base.passages(distinct.tolist())
-        return self.retriever.passages([self.task.passage_text(passage) for passage in passages])[where], True
+        texts = [self.task.passage_text(passage) for passage in self.base.passages(distinct.tolist())]
+        tower = self.retriever.passage_encoder
+        was_training = tower.training
+        tower.eval()  # as in the index: with dropout here alone, candidates would fall behind the rest of the base
+        try:
+            return self.retriever.passages(texts)[where], True
+        finally:
+            tower.train(was_training)
 
     # ---- likelihood ---------------------------------------------------------------------------------------------
 
@@ -159,20 +166,21 @@ class RagModel(nn.Module):
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def answer(self, examples: Sequence[Example], k: int) -> list[Prediction]:
         """The most likely answer of each example under Σ_z p(z|x) p(y|x,z) over its k best passages.
 
-        k = 0 asks the generator alone. See `retrograd.rag.answering` for how candidates answers are found.
+        k = 0 asks the generator alone, as does an example for which no passage is left. `retrograd.rag.answering` says
+        how candidate answers are found. The model's own mode does not matter.
         """
         if not examples:
             return []
-        if k == 0:
-            alone = torch.full((len(examples), 1), -1, dtype=torch.long)
-            return answer(self.generator, self.task, self.base, examples, alone, torch.zeros(len(examples), 1))
-        found = self.retrieve(examples, k)
-        log_prior = masked_log_softmax(found.scores.log_prior).cpu()
-        return answer(self.generator, self.task, self.base, examples, found.rows.cpu(), log_prior)
+        with inference(self):
+            rows, log_prior = torch.full((len(examples), 1), -1), torch.full((len(examples), 1), -torch.inf)
+            if k > 0:
+                found = self.retrieve(examples, k)
+                rows, log_prior = found.rows.cpu(), masked_log_softmax(found.scores.log_prior).cpu()
+            log_prior[(rows < 0).all(dim=-1), 0] = 0.0  # no passage at all: the generator alone, with certainty
+            return answer(self.generator, self.task, self.base, examples, rows, log_prior)
 
     # ---- disk ---------------------------------------------------------------------------------------------------
 
@@ -182,7 +190,9 @@ class RagModel(nn.Module):
         if self.posterior is not None:
             self.posterior.save(folder / "posterior")
         self.generator.save(folder / "generator")
-        if isinstance(self._index, ExactIndex):
+        now = passage_fingerprint(self.retriever, self.task, self.base)
+        # In the middle of a stage the index is older than the tower; a reader then embeds the base anew.
+        if isinstance(self._index, ExactIndex) and self._index.encoder_fingerprint == now:
             self._index.save(folder / "index")
         write_json(folder / "model.json", {"format": 1, "posterior": self.posterior is not None})
 
@@ -198,6 +208,8 @@ class RagModel(nn.Module):
         retriever = Retriever.load(folder / "retriever")
         has_posterior = isinstance(settings, dict) and bool(settings.get("posterior"))
         posterior = Retriever.load(folder / "posterior") if has_posterior else None
+        if posterior is not None:  # it searches the same index: one passage tower for both
+            posterior.passage_encoder = retriever.passage_encoder
         model = cls(retriever, Generator.load(folder / "generator", generator_name, rng), task, base, posterior)
         if (folder / "index").exists():
             model.use_index(

@@ -18,8 +18,7 @@ from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
-from retrograd.recipes.run import Data, accelerator_for, build_model, evaluated, load_data, train_stages
-from retrograd.training.run_directory import RunDirectory
+from retrograd.recipes.run import Data, evaluated, load_data, train_experiment
 
 __all__ = ["run_demo"]
 
@@ -80,16 +79,10 @@ def _introduction(data: Data) -> str:
 
 
 def _train(name: str, experiment: Experiment, data: Data, out: Path) -> _Row:
-    accelerator = accelerator_for(experiment)
-    torch.manual_seed(experiment.seed)
-    rng = torch.Generator().manual_seed(experiment.seed)
-    model = build_model(experiment, data, rng).to(accelerator.device)
-    run = RunDirectory.create(out, experiment.to_toml(), str(accelerator.mixed_precision))
-    seconds = train_stages(experiment, model, data, run, rng, accelerator)
-    run.save_model(model)
-    evaluation = evaluated(experiment, model, data.test, accelerator)
-    evaluation.save(run.path)
-    return _Row(name, experiment, model, evaluation, seconds)
+    trained = train_experiment(experiment, data, out)
+    evaluation = evaluated(experiment, trained.model, data.test, trained.accelerator)
+    evaluation.save(out)
+    return _Row(name, experiment, trained.model, evaluation, trained.seconds)
 
 
 def _print_table(console: Console, rows: list[_Row], data: Data) -> None:
@@ -127,6 +120,7 @@ def _difference(baseline: _Row, system: _Row, data: Data) -> str:
     return str(paired_bootstrap_corpus(statistic, len(gold), np.random.default_rng(0)))
 
 
+@torch.no_grad()
 def _print_neighbours(console: Console, before: RagModel, after: RagModel, data: Data) -> None:
     """The first test sentence for which no neighbour was right before and at least three are right after."""
     sample = data.test[:200]
@@ -135,10 +129,12 @@ def _print_neighbours(console: Console, before: RagModel, after: RagModel, data:
     changed = ((right[0] == 0) & (right[1] >= 3)).nonzero().flatten().tolist()
     chosen = changed[0] if changed else int((right[1] - right[0]).argmax())
     example = sample[chosen]
-    console.print(f"\nA query whose neighbours changed (chosen for that):\n  {example.query}", highlight=False)
+    console.print(
+        f"\nA query whose neighbours changed (chosen for that):\n  {example.query}", highlight=False, markup=False
+    )
     console.print(f"  right relation: {example.target}", highlight=False)
     for name, rows in zip(("frozen", "trained"), found, strict=True):
         console.print(f"\n  nearest, {name} retriever:", highlight=False)
-        for passage in data.base.passages(rows[chosen][:3].tolist()):
+        for passage in data.base.passages([row for row in rows[chosen][:3].tolist() if row >= 0]):
             mark = "+" if passage.title == example.target else "-"
             console.print(f"   {mark} [{passage.title}] {passage.text}", highlight=False, markup=False)

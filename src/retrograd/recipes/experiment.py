@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import tomli_w
 
@@ -18,8 +19,8 @@ from retrograd.io import read_json, read_lines
 from retrograd.models.encoder import Pooling
 from retrograd.models.precision import Precision
 from retrograd.models.retriever import Trained
-from retrograd.objectives import OBJECTIVES, Objective, TopKMarginal
-from retrograd.records import read_record, record_mapping
+from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, TopKMarginal
+from retrograd.records import read_record, read_value, record_mapping
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -154,6 +155,18 @@ class Experiment:
                 f"{type(self.objective).__name__} needs a posterior retriever; set retriever.posterior = true"
                 f", or objective.posterior = false where the objective allows it"
             )
+        passages = self.training.passages
+        if passages < 0 or self.evaluation.passages < -1:
+            raise UserError("training.passages must be at least 0, evaluation.passages at least -1 (as in training)")
+        if passages == 0 and not isinstance(self.objective, NoRetrieval):
+            raise UserError(
+                f"training.passages is 0, but {type(self.objective).__name__} learns from passages; "
+                f"set it to 5, say, or take the objective NoRetrieval"
+            )
+        if self.data.dev.startswith("builtin:"):
+            raise UserError("data.dev: the package has no development data; give a file, or leave it empty")
+        if self.training.evaluate_every > 0 and not self.data.dev:
+            raise UserError("training.evaluate_every needs development data; set data.dev to a file")
 
     @property
     def test_passages(self) -> int:
@@ -186,14 +199,17 @@ class Experiment:
 
         Raises `UserError`, beginning with ``where``, for an unknown key (naming the nearest) or a wrong type.
         """
-        plain = {name: value for name, value in values.items() if name != "objective"}
-        objective = values.get("objective")
-        # The cross-checks of __post_init__ must see the objective that was asked for, not the default.
-        experiment = read_record(cls, plain, where) if objective is None else None
-        if experiment is not None:
-            return experiment
-        parts = {name: vars(read_record(cls, {name: value}, where))[name] for name, value in plain.items()}
-        return cls(**parts, objective=_read_objective(objective, f"{where}: objective"))  # pyright: ignore[reportArgumentType]
+        hints = get_type_hints(cls)
+        parts = {}
+        for name, value in values.items():
+            if name not in hints:
+                raise UserError(f"{where}: unknown key {name!r}; {advice(name, hints)}")
+            read = _read_objective if name == "objective" else partial(read_value, hints[name])
+            parts[name] = read(value, f"{where}: {name}")
+        try:
+            return cls(**parts)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
 
     @classmethod
     def load(cls, path: Path) -> Experiment:
@@ -232,17 +248,13 @@ class Experiment:
             table[setting] = _parsed(text.strip())
         return type(self).from_mapping(values, "--set")
 
-    def named(self, name: str) -> Experiment:
-        """The same under another name."""
-        return replace(self, name=name)
-
 
 def _read_objective(values: object, where: str) -> Objective:
     kinds = {kind.__name__: kind for kind in OBJECTIVES}
     if not isinstance(values, Mapping) or "kind" not in values:
         raise UserError(f"{where}: needs 'kind', one of {', '.join(kinds)}")
     kind = values["kind"]
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"{where}: no objective {kind!r}; {advice(str(kind), kinds)}")
     settings = {key: value for key, value in values.items() if key != "kind"}
     return read_record(kinds[kind], settings, f"{where} ({kind})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,6 +35,8 @@ from retrograd.types import Example, UserError
 __all__ = [
     "Data",
     "OpenRun",
+    "Trained",
+    "absolute_paths",
     "accelerator_for",
     "build_model",
     "evaluated",
@@ -42,7 +44,7 @@ __all__ = [
     "open_run",
     "run_experiment",
     "stages",
-    "train_stages",
+    "train_experiment",
 ]
 
 _BUILTIN_DATA = "builtin:semeval2010_task8"
@@ -65,8 +67,26 @@ def load_data(settings: DataSettings, seed: int) -> Data:
     dev = _instances(settings.dev, "test", settings, 0, seed)
     test = _instances(settings.test, "test", settings, settings.test_count, seed)
     task = _task(settings, [instance.relation for instance in train if instance.relation is not None])
-    base = KnowledgeBase.from_passages(task.passage(instance) for instance in train)
-    return Data(task, base, *([task.example(i) for i in part] for part in (train, dev, test)))
+    examples = [
+        _examples(task, part, source)
+        for part, source in ((train, settings.train), (dev, settings.dev), (test, settings.test))
+    ]
+    for instance in train:
+        if instance.relation is None:
+            raise UserError(
+                f"{settings.train}, instance {instance.id!r}: no relation; training needs one in each record"
+            )
+    return Data(task, KnowledgeBase.from_passages(task.passage(instance) for instance in train), *examples)
+
+
+def _examples(task: RelationExtraction, instances: list[RelationInstance], source: str) -> list[Example]:
+    examples = []
+    for instance in instances:
+        try:
+            examples.append(task.example(instance))
+        except UserError as error:
+            raise UserError(f"{source}, instance {instance.id!r} (without ids: the line): {error}") from None
+    return examples
 
 
 def _instances(source: str, split: str, settings: DataSettings, count: int, seed: int) -> list[RelationInstance]:
@@ -105,9 +125,13 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
     return RagModel(retriever, generator, data.task, data.base, posterior)
 
 
-def stages(experiment: Experiment, warm: bool) -> list[Stage]:
-    """The warm start, where it applies, and the main stage."""
+def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
+    """The warm start, where there is something to warm and a test to do it by, and the main stage."""
     w, t = experiment.warm_start, experiment.training
+    learns = experiment.objective.trains_retriever and model.retriever.trained != "none"
+    warm = learns and w.epochs > 0 and model.support is not None
+    if t.generator_learning_rate == 0 and not (learns and t.retriever_learning_rate > 0):
+        raise UserError("nothing is trained: set training.generator_learning_rate or training.retriever_learning_rate")
     main = Stage(
         name="training",
         objective=experiment.objective,
@@ -127,63 +151,68 @@ def stages(experiment: Experiment, warm: bool) -> list[Stage]:
         evaluate_every=t.evaluate_every,
         save_every=t.save_every,
     )
+    planned = [main] if t.epochs > 0 else []
     if not warm:
-        return [main]
+        return planned
     first = Stage(
         name="warm start",
         objective=experiment.objective,
-        evidence=FromCopying(CopySettings(noise=w.noise), w.passages),
+        evidence=FromCopying(CopySettings(w.noise, 1 / len(model.task.choices or " " * 20)), w.passages),
         pace=Pace(w.epochs, w.batch_size, 0.0, w.learning_rate, t.weight_decay, t.warmup, t.clip),
         refresh=RefreshEvery(w.refresh_every),
         log_every=t.log_every,
     )
-    return [first, main]
+    return [first, *planned]
 
 
 def run_experiment(experiment: Experiment, out: Path) -> RunDirectory:
     """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run."""
+    RunDirectory.require_free(out)
     data = load_data(experiment.data, experiment.seed)
+    trained = train_experiment(experiment, data, out)
+    if data.test:
+        evaluated(experiment, trained.model, data.test, trained.accelerator).save(out)
+    return RunDirectory.open(out)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model just trained, and the seconds of training."""
+
+    model: RagModel
+    accelerator: Accelerator
+    seconds: float
+
+
+def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
+    """All stages in turn, one last look of the passage tower at the base, and the model saved in the folder ``out``."""
     if not data.train:
         raise UserError("data.train names no training data; give a file, or builtin:semeval2010_task8")
     accelerator = accelerator_for(experiment)
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
     model = build_model(experiment, data, rng).to(accelerator.device)
-    run = RunDirectory.create(out, experiment.to_toml(), str(accelerator.mixed_precision))
-    train_stages(experiment, model, data, run, rng, accelerator)
-    run.save_model(model)
-    if data.test:
-        evaluated(experiment, model, data.test, accelerator).save(run.path)
-    return run
-
-
-def train_stages(
-    experiment: Experiment,
-    model: RagModel,
-    data: Data,
-    run: RunDirectory,
-    rng: torch.Generator,
-    accelerator: Accelerator,
-) -> float:
-    """All stages in turn, then one last look of the passage tower at the base. Returns the seconds of training."""
-    learns = model.retriever.trained != "none" and experiment.training.passages > 0
-    warm = experiment.warm_start.epochs > 0 and learns and model.support is not None
+    plan = stages(experiment, model)
+    run = RunDirectory.create(out, absolute_paths(experiment).to_toml(), str(accelerator.mixed_precision))
+    score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
-    for stage in stages(experiment, warm):
-        if stage.pace.epochs > 0:
-            train(
-                model,
-                data.train,
-                stage,
-                run,
-                rng,
-                accelerator,
-                (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None,
-            )
+    for stage in plan:
+        train(model, data.train, stage, run, rng, accelerator, score)
     seconds = time.perf_counter() - began
     model.eval()
     embed_base(model, accelerator)
-    return seconds
+    run.save_model(model)
+    return Trained(model, accelerator, seconds)
+
+
+def absolute_paths(experiment: Experiment) -> Experiment:
+    """The same with data files named from the root, so that a run can be opened from any folder."""
+    names = {
+        name: str(Path(value).resolve())
+        for name in ("train", "dev", "test")
+        if (value := vars(experiment.data)[name]) and not value.startswith("builtin:")
+    }
+    return replace(experiment, data=replace(experiment.data, **names))
 
 
 def evaluated(

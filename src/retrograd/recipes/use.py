@@ -6,6 +6,8 @@ import json
 import math
 from pathlib import Path
 
+import torch
+
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
 from retrograd.io import write_jsonl
 from retrograd.recipes.run import open_run
@@ -54,7 +56,7 @@ def search_run(run: Path, query: str, k: int) -> str:
     """The k best passages with p(z|x), and the answer."""
     opened = open_run(run)
     example = opened.data.task.example(parse_markers(query, "query", None))
-    with opened.accelerator.autocast():
+    with opened.accelerator.autocast(), torch.no_grad():
         candidates = opened.model.retrieve([example], k)
         answer = predict(opened.model, [example], opened.experiment.test_passages)[0]
     share = candidates.scores.log_prior[0].exp().tolist()

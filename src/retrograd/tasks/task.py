@@ -18,7 +18,7 @@ class Task(Protocol):
     """What a data set asks, in words.
 
     ``choices`` are all permitted answers where the task has a closed set, else None: answers are then generated.
-    ``primary_metric`` names the entry of `score` by which checkpoints are chosen.
+    ``primary_metric`` names the entry of `score` that sums the others up.
     """
 
     @property

@@ -38,7 +38,7 @@ class Visit:
 
 @torch.no_grad()
 def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, float]:
-    """The objective's diagnostics, and the share of queries whose best passage supports the target."""
+    """The objective's diagnostics on the last micro-batch, and how often the best passage supports the target."""
     candidates, estimate = visit.candidates, visit.estimate
     values = {"loss": float(estimate.loss), "gradient_norm": gradient_norm}
     values |= {name: float(value) for name, value in estimate.diagnostics.items()}

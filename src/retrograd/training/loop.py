@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from retrograd.objectives.objective import Objective
 from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.batches import batches, steps_in
@@ -38,9 +40,9 @@ def train(
     """
     pace, objective = stage.pace, stage.objective
     steps = steps_in(len(examples), pace.batch_size, pace.epochs)
-    optimiser, schedule = _optimiser(model, pace, steps)
+    optimiser, schedule = _optimiser(model, objective, pace, steps)
     chains = Chains(len(examples))
-    moves = stage.evidence.retrieves and model.retriever.passages_move
+    moves = stage.evidence.retrieves and objective.trains_retriever and model.retriever.passages_move
     if stage.evidence.retrieves:
         embed_base(model, accelerator)
     model.train()
@@ -61,9 +63,14 @@ def train(
                 chains.remember(part, candidates, estimate.last)
                 visit = Visit(batch, candidates, estimate)
             norm = _clip(optimiser, pace.clip)
+            if not math.isfinite(norm):
+                raise UserError(
+                    f"{stage.name}, step {step + 1}: the gradient is not finite; lower the learning rates, raise the "
+                    f"temperature, or set training.precision = fp32"
+                )
             optimiser.step()
             schedule.step()
-            optimiser.zero_grad()
+            model.zero_grad()
             advance(1)
             if visit is not None and _due(step, stage.log_every, steps):
                 values = health(model, visit, norm)
@@ -81,11 +88,15 @@ def embed_base(model: RagModel, accelerator: Accelerator) -> None:
         model.refresh_index(advance)
 
 
-def _optimiser(model: RagModel, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
+def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
     """AdamW over whatever is trained, each part at its own rate; rates rise linearly, then fall linearly to zero."""
     retrievers = [part for part in (model.retriever, model.posterior) if part is not None]
     # Prior and posterior may share a tower, and each weight belongs to the optimiser once.
-    theirs = list(dict.fromkeys(w for part in retrievers for w in part.trained_parameters()))
+    theirs = (
+        list(dict.fromkeys(w for part in retrievers for w in part.trained_parameters()))
+        if objective.trains_retriever
+        else []
+    )
     its = [w for w in model.generator.parameters() if w.requires_grad]
     rated = ((theirs, pace.retriever_learning_rate), (its, pace.generator_learning_rate))
     groups = [{"params": weights, "lr": rate} for weights, rate in rated if weights and rate > 0]

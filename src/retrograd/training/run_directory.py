@@ -35,14 +35,19 @@ class RunDirectory:
     @classmethod
     def create(cls, path: Path, experiment_toml: str, precision: str) -> RunDirectory:
         """A new folder with the resolved experiment and the machine. Raises `UserError` if something is there."""
-        if path.exists() and (path.is_file() or any(path.iterdir())):
-            raise UserError(f"{path} exists and is not empty; choose another folder with --out, or remove it first")
+        cls.require_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         with atomic_file(run.experiment) as temporary:
             temporary.write_text(experiment_toml, encoding="utf-8")
         write_json(path / "environment.json", _environment(precision))
         return run
+
+    @staticmethod
+    def require_free(path: Path) -> None:
+        """Raises `UserError` if ``path`` is a file, or a folder with something in it."""
+        if path.exists() and (path.is_file() or any(path.iterdir())):
+            raise UserError(f"{path} exists and is not empty; choose another folder with --out, or remove it first")
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
