@@ -138,6 +138,40 @@ def search(
     typer.echo(search_run(run, query, k))
 
 
+@app.command()
+def lab(
+    source: Annotated[str, typer.Argument(help="A finished run's folder, or a recipe or experiment file (untrained).")],
+    objectives: Annotated[
+        str, typer.Option(help="Only these, comma-separated: parts of a name, or a class such as TopKMarginal.")
+    ] = "",
+    queries: Annotated[int, typer.Option(min=1, help="Training queries in the batch.")] = 64,
+    redraws: Annotated[int, typer.Option(min=2, help="Independent draws of each estimator.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="Folder for lab.json and lab.png; default RUN/lab.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the batch and of the draws.")] = 0,
+    changes: Set = None,
+) -> None:
+    """Measure bias, variance and cost of gradient estimators on a model, its data and its knowledge base.
+
+    Example: `retrograd lab runs/joint --queries 64 --redraws 100`
+    """
+    folder = Path(source)
+    is_run = (folder / "experiment.toml").exists()
+    if is_run and changes:
+        raise UserError("--set changes an experiment before training; a finished run is measured as it is")
+    subject = folder if is_run else _experiment(source, changes)
+    from rich.console import Console
+
+    from retrograd.recipes.lab import run_laboratory
+    from retrograd.report.laboratory import draw, print_report
+
+    place = out or (folder / "lab" if is_run else Path("runs") / f"lab-{folder.stem}")
+    names = [name.strip() for name in objectives.split(",") if name.strip()]
+    report = run_laboratory(subject, names, queries, redraws, place, seed)
+    draw(report, place / "lab.png")
+    print_report(report, Console(width=None if sys.stdout.isatty() else 160))
+    typer.echo(f"\nFigures and picture are in {place}.")
+
+
 def _experiment(recipe: str, changes: list[str] | None) -> Experiment:
     from retrograd.recipes import RECIPES
     from retrograd.recipes.experiment import Experiment

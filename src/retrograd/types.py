@@ -9,6 +9,11 @@ K     candidates of one query
 M     draws, or columns asked of a likelihood at once
 E     rows excluded for one query
 C     choices (candidate answers)
+P     (prompt, target) pairs the generator scores
+R     soft slots
+S     positions of a model's output
+U     reference passages of one query, in the laboratory
+Z     distinct passages of a batch
 T     target tokens
 L     input tokens
 D     embedding width

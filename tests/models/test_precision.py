@@ -17,9 +17,15 @@ def test_a_choice_is_kept(wanted, device):
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"), [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "fp32"), ({}, "fp32")]
+    ("capabilities", "expected"),
+    [
+        ({"amx_bf16": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, "fp32"),
+        ({}, "fp32"),
+    ],
 )
-def test_auto_on_a_cpu_asks_for_amx(monkeypatch, capabilities, expected):
+def test_auto_on_a_cpu_asks_whether_it_multiplies_in_bf16(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert resolve_precision("auto", CPU) == expected
 

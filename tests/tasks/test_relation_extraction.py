@@ -148,6 +148,7 @@ def test_prompt_has_query_and_neighbours_in_order(style: str, neighbour: str) ->
     assert task.prompt(task.example(BAKER), []) == MARKED
     prompt = task.prompt(task.example(BAKER), [near, far])
     neighbours = [neighbour, neighbour.replace("owl", "elk").replace("fox", "cow")]
+    assert [task.neighbour_text(near), task.neighbour_text(far)] == neighbours
     # Phrases alone stand before the query: always at the same place.
     assert prompt == " | ".join([*neighbours, MARKED] if style == "label only" else [MARKED, *neighbours])
 

@@ -23,6 +23,8 @@ from retrograd.models.batching import length_buckets, token_budget_on
 from retrograd.models.inference import inference
 from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
+from retrograd.models.prefix_tree import PrefixTree
+from retrograd.models.soft_input import SoftSlots, in_front
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -122,26 +124,61 @@ class Generator(nn.Module):
         """The same per token. Differentiable; pairs are run in micro-batches of like length."""
         if len(prompts) != len(targets):
             raise ValueError(f"{len(prompts)} prompts but {len(targets)} targets")
-        prompt_ids, target_ids = self._prompt_ids(prompts), self._target_ids(targets)
+        return self._token_scores(self._prompt_ids(prompts), self._target_ids(targets))
+
+    def mixture_log_likelihood(
+        self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str], targets: Sequence[str]
+    ) -> Float[Tensor, " P"]:
+        """log p(target | R soft slots, prompt) in nats: slot r is Σ_z weight[r, z] · (passage z, token by token).
+
+        Passages have no special tokens of their own and stand before the prompt, which is never cut for them: each slot
+        gets an equal share of what it leaves of ``max_input_tokens``. Differentiable in ``weight`` as well.
+        """
+        prompt_ids = self._prompt_ids(prompts)
+        share = [(self.max_input_tokens - len(ids)) // max(weight.shape[1], 1) for ids in prompt_ids]
+        slots = self._soft_slots(passages, weight, share)
+        return self._token_scores(prompt_ids, self._target_ids(targets), slots).value.sum(-1)
+
+    def _soft_slots(self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], share: list[int]) -> SoftSlots:
+        """Each passage's embeddings are looked up once, however many prompts and slots it stands in."""
+        limit = {"truncation": True, "max_length": max([1, *share])}
+        ids = self.tokenizer(list(passages), add_special_tokens=False, **limit)["input_ids"] if passages else []
+        tokens, mask = self._padded(ids)
+        room = torch.tensor(share, dtype=torch.long, device=self.device)
+        return SoftSlots.of(self._embed(tokens), mask.sum(-1), weight.to(self.device), room)
+
+    def _embed(self, tokens: Int[Tensor, "P L"]) -> Float[Tensor, "P L D"]:
+        """What the model itself puts in the place of input tokens."""
+        reader = cast(PreTrainedModel, self.model.get_encoder()) if self.encoder_decoder else self.model
+        return reader.get_input_embeddings()(tokens)
+
+    def _token_scores(
+        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None = None
+    ) -> TargetScores:
         width = max((len(ids) for ids in target_ids), default=0)
         lengths = torch.tensor([len(ids) for ids in target_ids], device=self.device)
         present = torch.arange(width, device=self.device) < lengths[:, None]
-        if not prompts:
+        if not prompt_ids:
             return TargetScores(torch.zeros(0, width, device=self.device), present)
-        groups = length_buckets([len(p) + len(t) for p, t in zip(prompt_ids, target_ids, strict=True)], self._budget)
+        before = [0] * len(prompt_ids) if slots is None else slots.total.tolist()
+        sizes = [s + len(p) + len(t) for s, p, t in zip(before, prompt_ids, target_ids, strict=True)]
+        groups = length_buckets(sizes, self._budget)
         order = torch.tensor([position for group in groups for position in group], device=self.device)
-        flat = torch.cat([self._score([prompt_ids[i] for i in g], [target_ids[i] for i in g]) for g in groups])
+        chosen = [None if slots is None else slots.at(group) for group in groups]
+        parts = [
+            ([prompt_ids[i] for i in g], [target_ids[i] for i in g], c) for g, c in zip(groups, chosen, strict=True)
+        ]
+        flat = torch.cat([self._score(*part) for part in parts])
         _forget_casts()
         # `flat` lists tokens pair after pair in bucket order; masked_scatter lays them out as rows of that order.
         rows = torch.zeros(present.shape, device=self.device).masked_scatter(present[order], flat)
         return TargetScores(rows[torch.argsort(order)], present)
 
-    def _score(self, prompt_ids: list[TokenIds], target_ids: list[TokenIds]) -> Float[Tensor, " tokens"]:
-        batch = (
-            self._seq2seq_input(prompt_ids, target_ids)
-            if self.encoder_decoder
-            else self._causal_input(prompt_ids, target_ids)
-        )
+    def _score(
+        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None
+    ) -> Float[Tensor, " tokens"]:
+        make = self._seq2seq_input if self.encoder_decoder else self._causal_input
+        batch = make(prompt_ids, target_ids, slots)
         labels = torch.tensor([token for ids in target_ids for token in ids], device=self.device)
         logits = self._project(batch)
         return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(-1)
@@ -154,23 +191,36 @@ class Generator(nn.Module):
         with _only_at(output_layer, batch.predicts):
             return self.model(**batch.arguments, use_cache=False).logits.float()
 
-    def _seq2seq_input(self, prompt_ids: list[TokenIds], target_ids: list[TokenIds]) -> _ModelInput:
+    def _seq2seq_input(
+        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None
+    ) -> _ModelInput:
         start = _start_token(self.model, self.tokenizer)
-        tokens, mask = self._padded(prompt_ids)
         decoder_tokens, decoder_mask = self._padded([[start, *ids[:-1]] for ids in target_ids])
         arguments: dict[str, Tensor | BaseModelOutput] = {
-            "input_ids": tokens,
-            "attention_mask": mask,
+            **self._read(prompt_ids, slots),
             "decoder_input_ids": decoder_tokens,
             "decoder_attention_mask": decoder_mask,
         }
         return _ModelInput(arguments, decoder_mask.bool())
 
-    def _causal_input(self, prompt_ids: list[TokenIds], target_ids: list[TokenIds]) -> _ModelInput:
-        tokens, mask = self._padded([p + t[:-1] for p, t in zip(prompt_ids, target_ids, strict=True)])
-        first = torch.tensor([len(p) - 1 for p in prompt_ids], device=self.device)[:, None]
-        position = torch.arange(tokens.shape[1], device=self.device)
-        return _ModelInput({"input_ids": tokens, "attention_mask": mask}, mask.bool() & (position >= first))
+    def _causal_input(
+        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None
+    ) -> _ModelInput:
+        read = self._read([p + t[:-1] for p, t in zip(prompt_ids, target_ids, strict=True)], slots)
+        first = torch.tensor([len(p) - 1 for p in prompt_ids], device=self.device)
+        if slots is not None:
+            first = first + slots.total
+        mask = read["attention_mask"].bool()
+        position = torch.arange(mask.shape[1], device=self.device)
+        return _ModelInput({**read}, mask & (position >= first[:, None]))
+
+    def _read(self, ids: list[TokenIds], slots: SoftSlots | None) -> dict[str, Tensor]:
+        """The tokens that are read; behind soft slots, if there are any, as embeddings."""
+        tokens, mask = self._padded(ids)
+        if slots is None:
+            return {"input_ids": tokens, "attention_mask": mask}
+        embeddings, mask = in_front(slots, self._embed(tokens), mask)
+        return {"inputs_embeds": embeddings, "attention_mask": mask}
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
@@ -209,7 +259,7 @@ class Generator(nn.Module):
             pairs = [(prompt, choice) for prompt in prompts for choice in choices]
             return self.log_likelihood([p for p, _ in pairs], [c for _, c in pairs]).view(len(prompts), len(choices))
         prompt_ids, choice_ids = self._prompt_ids(prompts), self._target_ids(choices)
-        tree = _PrefixTree.of(choice_ids)
+        tree = PrefixTree.of(choice_ids)
         result = torch.empty(len(prompts), len(choices), device=self.device)
         # Each prompt is decoded once per choice: the decoder's padded tokens count towards the budget as well, and so
         # many logits over the vocabulary are made at once as 2,048 tokens have (250 MB for 30,522 words in fp32).
@@ -220,7 +270,7 @@ class Generator(nn.Module):
         return result
 
     def _score_choices(
-        self, prompt_ids: list[TokenIds], choice_ids: list[TokenIds], tree: _PrefixTree
+        self, prompt_ids: list[TokenIds], choice_ids: list[TokenIds], tree: PrefixTree
     ) -> Float[Tensor, "p C"]:
         tokens, mask = self._padded(prompt_ids)
         encoder = cast(nn.Module, self.model.get_encoder())
@@ -263,12 +313,14 @@ class Generator(nn.Module):
         return [[*ids[: self.max_target_tokens - 1], self.end] for ids in encoded]
 
     def _padded(self, ids: list[TokenIds], left: bool = False) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
-        width = max(len(row) for row in ids)
+        width = max((len(row) for row in ids), default=0)
         gaps = [[self.padding] * (width - len(row)) for row in ids]
         tokens = [gap + row if left else row + gap for row, gap in zip(ids, gaps, strict=True)]
         zeros_ones = [([0] * len(gap), [1] * len(row)) for row, gap in zip(ids, gaps, strict=True)]
         mask = [zeros + ones if left else ones + zeros for zeros, ones in zeros_ones]
-        return torch.tensor(tokens, device=self.device), torch.tensor(mask, device=self.device)
+        shape = (len(ids), width)
+        as_tensor = [torch.tensor(rows, dtype=torch.long, device=self.device).view(shape) for rows in (tokens, mask)]
+        return as_tensor[0], as_tensor[1]
 
     # ---- disk ---------------------------------------------------------------------------------------------------
 
@@ -303,43 +355,6 @@ class GeneratorSettings:
     token_budget: int
     separator: str
     lora: bool
-
-
-@dataclass(frozen=True)
-class _PrefixTree:
-    """The distinct prefixes of a list of token sequences: each is projected onto the vocabulary once.
-
-    ``paths[c][t]`` is the number of the prefix that precedes token t of sequence c; ``owner`` is where each prefix is
-    first met, as (sequence, position), in ascending order.
-    """
-
-    paths: tuple[tuple[int, ...], ...]
-    owner: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, sequences: Sequence[TokenIds]) -> _PrefixTree:
-        number: dict[tuple[int, ...], int] = {}
-        owner: list[tuple[int, int]] = []
-        paths: list[tuple[int, ...]] = []
-        for c, ids in enumerate(sequences):
-            path = []
-            for t in range(len(ids)):
-                prefix = tuple(ids[:t])
-                if prefix not in number:
-                    number[prefix] = len(number)
-                    owner.append((c, t))
-                path.append(number[prefix])
-            paths.append(tuple(path))
-        return cls(tuple(paths), tuple(owner))
-
-    @property
-    def prefixes(self) -> int:
-        return len(self.owner)
-
-    def first_seen(self, width: int) -> Bool[Tensor, "C {width}"]:
-        mask = torch.zeros(len(self.paths), width, dtype=torch.bool)
-        mask[tuple(torch.tensor(self.owner).T)] = True
-        return mask
 
 
 @contextmanager

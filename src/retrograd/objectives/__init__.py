@@ -3,23 +3,45 @@
 A new objective is a file and a line in `OBJECTIVES`; the contract tests run over that tuple.
 """
 
+from retrograd.objectives.distillation import Distillation
 from retrograd.objectives.frozen import FrozenRetriever, NoRetrieval
 from retrograd.objectives.jsa import JointStochasticApproximation
 from retrograd.objectives.marginal import TopKMarginal
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Objective, TokenLogLikelihood
+from retrograd.objectives.relaxed import StochasticTopK
+from retrograd.objectives.score_function import ScoreFunction, Vimco
+from retrograd.objectives.variational import Variational
+from retrograd.objectives.wake_sleep import WakeSleep
 
 __all__ = [
     "OBJECTIVES",
     "CandidateScores",
+    "Distillation",
     "Estimate",
     "FrozenRetriever",
     "JointStochasticApproximation",
     "Likelihood",
     "NoRetrieval",
     "Objective",
+    "ScoreFunction",
+    "StochasticTopK",
     "TokenLogLikelihood",
     "TopKMarginal",
+    "Variational",
+    "Vimco",
+    "WakeSleep",
 ]
 
-OBJECTIVES = (TopKMarginal, JointStochasticApproximation, FrozenRetriever, NoRetrieval)
+OBJECTIVES = (
+    TopKMarginal,
+    JointStochasticApproximation,
+    Variational,
+    WakeSleep,
+    StochasticTopK,
+    ScoreFunction,
+    Vimco,
+    Distillation,
+    FrozenRetriever,
+    NoRetrieval,
+)
 """Every objective there is; each can be made without arguments."""

@@ -17,7 +17,9 @@ from torch import Tensor
 __all__ = [
     "MetropolisChain",
     "columns_where",
+    "counts",
     "cover",
+    "defensive",
     "effective_sample_size",
     "entropy",
     "in_full_precision",
@@ -141,6 +143,13 @@ def spread(value: Float[Tensor, "B M"], column: Int[Tensor, "B M"], width: int) 
     return value.new_full((value.shape[0], width + 1), ABSENT).scatter(1, spare, value)[:, :width]
 
 
+def counts(column: Int[Tensor, "B M"], like: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """How often each of the K candidates stands among the columns, in ``like``'s dtype; -1 counts for nothing."""
+    spare = like.new_zeros((like.shape[0], like.shape[1] + 1))
+    ones = torch.ones_like(column, dtype=like.dtype)
+    return spare.scatter_add(1, column.masked_fill(column < 0, like.shape[1]), ones)[:, :-1]
+
+
 def cover(weight: Float[Tensor, "B K"], mass: float) -> Bool[Tensor, "B K"]:
     """The fewest columns, heaviest first, that hold at least the share ``mass`` of each row's weight.
 
@@ -156,6 +165,20 @@ def cover(weight: Float[Tensor, "B K"], mass: float) -> Bool[Tensor, "B K"]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Sampling
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def defensive(
+    log_posterior: Float[Tensor, "B K"], log_prior: Float[Tensor, "B K"], share: float
+) -> Float[Tensor, "B K"]:
+    """log(share · q + (1 - share) · p), both renormalised over the candidates: a proposal without blind spots.
+
+    Hesterberg 1995, "Weighted average importance sampling and defensive mixture distributions": an importance weight
+    p·L/proposal is then at most L / (1 - share), wherever q has no mass. ``share`` = 1 is q alone, 0 is p alone.
+    """
+    q, p = masked_log_softmax(log_posterior), masked_log_softmax(log_prior)
+    if share in (0.0, 1.0):
+        return q if share == 1.0 else p
+    return masked_logsumexp(torch.stack([q + math.log(share), p + math.log1p(-share)], dim=-1))
 
 
 def _uniform(shape: tuple[int, int], like: Float[Tensor, "B K"], rng: torch.Generator) -> Float[Tensor, "B M"]:

@@ -22,7 +22,8 @@ from torch import Tensor
 from retrograd.objectives.checks import check_choice, check_count, check_log_probability, check_share
 from retrograd.objectives.functional import (
     ABSENT,
-    cover,
+    counts,
+    defensive,
     in_full_precision,
     log_marginal,
     masked_log_softmax,
@@ -32,7 +33,15 @@ from retrograd.objectives.functional import (
     weighted_sum,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
-from retrograd.objectives.scoring import cost, describe, log_likelihood_where, mean_over_queries, mean_where
+from retrograd.objectives.scoring import (
+    cost,
+    describe,
+    log_likelihood_where,
+    mean_over_queries,
+    mean_where,
+    prior_and_posterior,
+    pruned_sum,
+)
 
 __all__ = ["JointStochasticApproximation"]
 
@@ -54,9 +63,9 @@ class JointStochasticApproximation:
 
     **Equation.** Σ_k w_k [-log p(y|x,z_k) - log p(z_k|x) - log q(z_k|x,y)], w held constant. ``sampler="exact"``:
     w = π, the responsibilities over the candidates. ``sampler="metropolis"``: w_k is the share of ``draws`` visits that
-    a Metropolis independence chain pays to candidate k; it proposes from q renormalised over the candidates and accepts
-    with min(1, ω'/ω), ω = p(z|x) p(y|x,z) / q(z|x,y). ``posterior=False`` does without q: the chain proposes from the
-    prior, and the third term is gone.
+    a Metropolis independence chain pays to candidate k; it proposes from αq + (1-α)p, α = ``proposal_share``, both
+    renormalised over the candidates, and accepts with min(1, ω'/ω), ω = p(z|x) p(y|x,z) / proposal.
+    ``posterior=False`` does without q: the chain proposes from the prior, and the third term is gone.
 
     **Paper.** Ou & Song 2020 (arXiv 2005.14001), the JSA algorithm, which carries each example's chain from visit to
     visit; Cao et al. 2025 (arXiv 2508.18168), whose released code restarts it (``chain="cold"``).
@@ -64,10 +73,11 @@ class JointStochasticApproximation:
 
     **Bias.** Both: passages outside the candidates are left out; ``normaliser="full"`` keeps the prior's and q's mass
     there in the equation, ``"candidates"`` renormalises both (see `TopKMarginal`). Metropolis, cold: the law of visit t
-    is off by at most (1 - 1/M)^t in total variation, M = max π/q; more draws, a better q or ``chain="carried"`` remove
-    it. The state from which a cold chain starts is never counted. ``kept_mass`` < 1 leaves passages holding at most
-    1 - ``kept_mass`` of w out of the generator's gradient, which so misses at most that share times the largest
-    ‖∇ log p(y|x,z)‖; 1 removes that. Prior, posterior and the value of the loss are not touched by it.
+    is off by at most (1 - 1/M)^t in total variation, M = max π/proposal; more draws, a better q, ``proposal_share``
+    below 1 (no blind spot of q stays unvisited) or ``chain="carried"`` remove it. The state from which a cold chain
+    starts is never counted. ``kept_mass`` < 1 leaves passages holding at most 1 - ``kept_mass`` of w out of the
+    generator's gradient, which so misses at most that share times the largest ‖∇ log p(y|x,z)‖; 1 removes that. Prior,
+    posterior and the value of the loss are not touched by it.
 
     **Gradient.** Prior logits get w - p from the second term only, posterior logits w - q from the third only, the
     generator Σ_k w_k ∇ log p(y|x,z_k) from the first only (ascent). Nothing flows through w. With exact weights the
@@ -87,6 +97,7 @@ class JointStochasticApproximation:
     normaliser: Literal["full", "candidates"] = "full"
     kept_mass: float = 0.99
     posterior: bool = True
+    proposal_share: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice(self, "sampler", self.sampler, ("exact", "metropolis"))
@@ -94,6 +105,7 @@ class JointStochasticApproximation:
         check_choice(self, "chain", self.chain, ("cold", "carried"))
         check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
         check_share(self, "kept_mass", self.kept_mass)
+        check_share(self, "proposal_share", self.proposal_share)
 
     @property
     def trains_retriever(self) -> bool:
@@ -114,11 +126,7 @@ class JointStochasticApproximation:
         log_prior, log_posterior = self._scores(scores)
         with torch.no_grad():
             found = self._weights(log_prior, log_posterior, scores.previous, likelihood, rng)
-            kept = cover(found.weight, self.kept_mass)
-        log_likelihood = log_likelihood_where(likelihood, kept)
-        # Pruned passages keep their part of the value, as a constant, so that the loss does not depend on kept_mass.
-        per_query = weighted_sum(found.weight.masked_fill(~kept, 0.0), log_likelihood)
-        per_query = per_query + weighted_sum(found.weight.masked_fill(kept, 0.0), found.log_likelihood)
+        per_query, kept = pruned_sum(likelihood, found.weight, found.log_likelihood, self.kept_mass)
         per_query = per_query + weighted_sum(found.weight, self._normalised(log_prior))
         if log_posterior is not None:
             per_query = per_query + weighted_sum(found.weight, self._normalised(log_posterior))
@@ -127,19 +135,10 @@ class JointStochasticApproximation:
 
     def _scores(self, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"] | None]:
         """Checked scores in full precision, absent together; the posterior's are None where none is used."""
+        if self.posterior:
+            return prior_and_posterior(self, scores)
         check_log_probability("log_prior", scores.log_prior)
-        log_prior = in_full_precision(scores.log_prior)
-        if not self.posterior:
-            return log_prior, None
-        if scores.log_posterior is None:
-            raise ValueError(
-                "JointStochasticApproximation needs log_posterior and the scores have none; retrieve with the targets "
-                "and a posterior retriever, or set posterior=False to propose from the prior"
-            )
-        check_log_probability("log_posterior", scores.log_posterior)
-        log_posterior = in_full_precision(scores.log_posterior)
-        absent = (log_prior == ABSENT) | (log_posterior == ABSENT)
-        return log_prior.masked_fill(absent, ABSENT), log_posterior.masked_fill(absent, ABSENT)
+        return in_full_precision(scores.log_prior), None
 
     def _normalised(self, log_probability: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         return log_probability if self.normaliser == "full" else masked_log_softmax(log_probability)
@@ -157,10 +156,11 @@ class JointStochasticApproximation:
             present = log_prior > ABSENT
             log_likelihood = log_likelihood_where(likelihood, present)
             return _Weights(responsibilities(log_prior, log_likelihood), present, log_likelihood)
-        log_proposal = masked_log_softmax(log_prior if log_posterior is None else log_posterior)
+        proposed = log_prior if log_posterior is None else log_posterior
+        log_proposal = defensive(proposed, log_prior, self.proposal_share)
         carried = previous if self.chain == "carried" else None
         start, proposals = propose_chain(log_proposal, self.draws, carried, rng)
-        reachable = _any_of(start, proposals, log_proposal.shape[1])
+        reachable = counts(torch.cat([start.unsqueeze(-1), proposals], dim=-1), log_proposal) > 0
         log_likelihood = log_likelihood_where(likelihood, reachable)
         chain = metropolis_independence(log_prior + log_likelihood, log_proposal, start, proposals, rng)
         last = chain.last if self.chain == "carried" else None
@@ -181,10 +181,3 @@ class JointStochasticApproximation:
             diagnostics["acceptance"] = mean_where(found.acceptance, found.scored.any(dim=-1))
             diagnostics["distinct_proposals"] = found.scored.sum(dim=-1).float().mean()
         return diagnostics
-
-
-def _any_of(start: Int[Tensor, " B"], proposals: Int[Tensor, "B M"], width: int) -> Bool[Tensor, "B K"]:
-    """The distinct columns among start and proposals, as a mask over ``width`` candidates; -1 marks nothing."""
-    column = torch.cat([start.unsqueeze(-1), proposals], dim=-1)
-    spare = torch.zeros((len(column), width + 1), dtype=torch.bool, device=column.device)
-    return spare.scatter(1, column.masked_fill(column < 0, width), True)[:, :width]

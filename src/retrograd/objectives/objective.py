@@ -60,6 +60,14 @@ class Likelihood(Protocol):
         """log p(y|x, z_1 … z_M): the passages of the columns in one prompt. M = 0 is the generator without passages."""
         ...
 
+    def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
+        """log p(y|x, R soft slots) in nats: slot r holds Σ_k weight[r, k] · (passage k, as the generator's input).
+
+        One prompt per query. Differentiable in ``weight``, which is how a relaxed selection gets its gradient. A weight
+        of exactly 0 is absence (its passage receives no gradient), a slot of zeros holds nothing.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -85,6 +93,7 @@ class Estimate:
     distinct_proposals             columns a chain could visit, per query
     generator_forwards             prompts the generator scored, with and without gradient, per query (all)
     generator_backwards            those of them that were scored with gradient, per query (all)
+    backward_saving                share of the distinct candidates scored whose backward pass was pruned (all)
     empty_share                    share of queries without any usable candidate; they add 0 to the loss
     =============================  ===================================================================================
     """

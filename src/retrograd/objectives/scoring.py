@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrograd.objectives.checks import check_log_likelihood
+from retrograd.objectives.checks import check_log_likelihood, check_log_probability
 from retrograd.objectives.functional import (
     ABSENT,
     columns_where,
+    cover,
     effective_sample_size,
     entropy,
     in_full_precision,
@@ -21,9 +22,51 @@ from retrograd.objectives.functional import (
     spread,
     weighted_sum,
 )
-from retrograd.objectives.objective import Likelihood
+from retrograd.objectives.objective import CandidateScores, Likelihood
 
-__all__ = ["cost", "describe", "log_likelihood_where", "mean_over_queries", "mean_where"]
+__all__ = [
+    "cost",
+    "describe",
+    "log_likelihood_where",
+    "mean_over_queries",
+    "mean_where",
+    "prior_and_posterior",
+    "pruned_sum",
+]
+
+
+def prior_and_posterior(owner: object, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """log p(z|x) and log q(z|x,y), checked, in full precision; a candidate absent from one is absent from both.
+
+    Raises `ValueError`, naming the objective ``owner``, when there is no posterior or when scores are no
+    log-probabilities.
+    """
+    if scores.log_posterior is None:
+        raise ValueError(
+            f"{type(owner).__name__} needs log_posterior and the scores have none; retrieve with the targets and a "
+            f"posterior retriever (retriever.posterior = true), or set posterior=False where the objective allows it"
+        )
+    check_log_probability("log_prior", scores.log_prior)
+    check_log_probability("log_posterior", scores.log_posterior)
+    log_prior, log_posterior = in_full_precision(scores.log_prior), in_full_precision(scores.log_posterior)
+    absent = (log_prior == ABSENT) | (log_posterior == ABSENT)
+    return log_prior.masked_fill(absent, ABSENT), log_posterior.masked_fill(absent, ABSENT)
+
+
+def pruned_sum(
+    likelihood: Likelihood,
+    weight: Float[Tensor, "B K"],
+    log_likelihood: Float[Tensor, "B K"],
+    kept_mass: float,
+) -> tuple[Float[Tensor, " B"], Bool[Tensor, "B K"]]:
+    """Σ_k w_k log p(y|x,z_k), with gradient for the heaviest candidates that hold ``kept_mass`` of w, and these.
+
+    ``weight`` is constant and ``log_likelihood`` was scored without gradient; the kept candidates are scored once more.
+    The others keep their part of the value, as a constant, so that the loss does not depend on ``kept_mass``.
+    """
+    kept = cover(weight, kept_mass)
+    learned = weighted_sum(weight.masked_fill(~kept, 0.0), log_likelihood_where(likelihood, kept))
+    return learned + weighted_sum(weight.masked_fill(kept, 0.0), log_likelihood), kept
 
 
 def log_likelihood_where(likelihood: Likelihood, wanted: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:
@@ -51,10 +94,19 @@ def mean_where(value: Float[Tensor, " B"], present: Bool[Tensor, " B"]) -> Float
 
 
 def cost(forwards: Bool[Tensor, "B K"] | None, backwards: Bool[Tensor, "B K"]) -> dict[str, Float[Tensor, ""]]:
-    """Generator forwards and backwards per query, from the candidates scored without gradient and with it."""
-    with_gradient = backwards.sum(dim=-1).float().mean()
-    without_gradient = with_gradient.new_zeros(()) if forwards is None else forwards.sum(dim=-1).float().mean()
-    return {"generator_forwards": without_gradient + with_gradient, "generator_backwards": with_gradient}
+    """Generator forwards and backwards per query, from the candidates scored without gradient and with it.
+
+    Where candidates were scored without gradient first, also the share of them whose backward pass was saved.
+    """
+    with_gradient = backwards.sum(dim=-1).double()
+    if forwards is None:
+        return {"generator_forwards": with_gradient.mean(), "generator_backwards": with_gradient.mean()}
+    scored = forwards.sum(dim=-1).double()
+    return {
+        "generator_forwards": (scored + with_gradient).mean(),
+        "generator_backwards": with_gradient.mean(),
+        "backward_saving": (1.0 - with_gradient / scored.clamp(min=1.0)).masked_fill(scored == 0, 0.0).mean(),
+    }
 
 
 @torch.no_grad()

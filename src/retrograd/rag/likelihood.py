@@ -64,6 +64,24 @@ class GeneratorLikelihood:
         scores, where = self._score([[tuple(passages)] for passages in chosen])
         return scores.value.sum(dim=-1)[where.squeeze(-1)]
 
+    def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
+        """log p(y|x, R soft slots) in nats: the passages mixed token by token, in front of the prompt without passages.
+
+        One prompt a query. Passages of equal text are one, with the sum of their weights. A weight of 0 keeps its
+        passage out of the input; its own gradient is what a little of the passage would change at the positions that
+        are in use. Padding (row -1) is left out whatever its weight.
+        """
+        number: dict[str, int] = {}
+        texts = {row: self._task.neighbour_text(passage) for row, passage in self._passages.items()}
+        where = [[number.setdefault(texts[r], len(number)) if r >= 0 else -1 for r in rows] for rows in self._rows]
+        index = torch.tensor(where, dtype=torch.long, device=weight.device).view(weight.shape[0], 1, weight.shape[2])
+        # Padding goes into one spare column, which is cut off again and returns no gradient.
+        column = index.masked_fill(index < 0, len(number)).expand_as(weight)
+        spread = weight.new_zeros(*weight.shape[:2], len(number) + 1).scatter_add(2, column, weight)[..., :-1]
+        prompts = [self._task.prompt(example, ()) for example in self._examples]
+        targets = [example.target for example in self._examples]
+        return self._generator.mixture_log_likelihood(list(number), spread, prompts, targets)
+
     def _passage(self, b: int, k: int) -> Passage:
         return self._passages[self._rows[b][k]]
 
@@ -130,6 +148,20 @@ class CopyLikelihood:
         """Supported if any of the passages supports the target."""
         found = self._supports.gather(1, column.clamp(min=0)) & (column >= 0)
         return self._log(found.any(dim=-1))
+
+    def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
+        """log of the mean, over the slots that hold something, of Σ_k w_k p(y|x,z_k); nothing held supports nothing.
+
+        A mixture of probabilities, because there is no input that could be mixed: it is a probability for all weights,
+        has a derivative in them (`together`'s "any" has none), and one slot with one passage is `at`.
+        """
+        # In units of the larger probability, so that the sum neither underflows nor needs log w, which 0 has not.
+        unit, other = torch.ones_like(weight[:, 0]), math.exp(self._unsupported - self._supported)
+        share = (weight * torch.where(self._supports, unit, other).unsqueeze(1)).sum(dim=-1)
+        filled = (weight != 0).any(dim=-1)
+        empty = ~filled.any(dim=-1)
+        mean = share.masked_fill(~filled, 0.0).sum(dim=-1) / filled.sum(dim=-1).clamp(min=1)
+        return (mean.masked_fill(empty, 1.0).log() + self._supported).masked_fill(empty, self._unsupported)
 
     def _log(self, supported: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         yes, no = (torch.full((), value, device=supported.device) for value in (self._supported, self._unsupported))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.index import Index
+from retrograd.corpus.index import Index, Neighbours
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import read_json, write_json
 from retrograd.models.generator import Generator
@@ -90,38 +91,59 @@ class RagModel(nn.Module):
         """
         if k == 0:
             return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
-        query = self.retriever.queries([self.task.query_text(example) for example in examples])
-        asked = [query, self._posterior_query(examples)] if with_posterior else [query]
-        exclude = self._exclusions.rows(examples).to(query.device)
-        with full_precision(query.device):
-            found = [self.index.search(one, k, exclude) for one in asked]
+        asked = self._queries(examples, with_posterior)
+        found = self._searched(asked, examples, k)
         blocks = [neighbours.row for neighbours in found]
         if previous_row is not None:
-            previous_row = previous_row.to(query.device)
+            previous_row = previous_row.to(asked[0].device)
             blocks.append(previous_row.unsqueeze(-1))
         rows = union(*blocks)
+        previous = None if previous_row is None else column_of(rows, previous_row)
+        return Candidates(rows, replace(self._scored(asked, found, rows), previous=previous))
+
+    def candidates_at(
+        self, examples: Sequence[Example], rows: Int[Tensor, "B K"], with_posterior: bool = False
+    ) -> Candidates:
+        """Given rows (-1 is padding) as candidates, with the same log-probabilities as `retrieve` would give them.
+
+        The rows should be distinct and none of an example's own.
+        """
+        asked = self._queries(examples, with_posterior)
+        return Candidates(rows, self._scored(asked, self._searched(asked, examples, 1), rows))
+
+    def _queries(self, examples: Sequence[Example], with_posterior: bool) -> list[Float[Tensor, "B D"]]:
+        query = self.retriever.queries([self.task.query_text(example) for example in examples])
+        return [query, self._posterior_query(examples)] if with_posterior else [query]
+
+    def _searched(self, asked: list[Float[Tensor, "B D"]], examples: Sequence[Example], k: int) -> list[Neighbours]:
+        exclude = self._exclusions.rows(examples).to(asked[0].device)
+        with full_precision(asked[0].device):
+            return [self.index.search(one, k, exclude) for one in asked]
+
+    def _scored(
+        self, asked: list[Float[Tensor, "B D"]], found: list[Neighbours], rows: Int[Tensor, "B K"]
+    ) -> CandidateScores:
         vectors, fresh = self._vectors(rows)
-        with full_precision(query.device):
+        with full_precision(rows.device):
             log_prior, *rest = [
                 log_probability(one, vectors, rows, neighbours, self.index, fresh)
                 for one, neighbours in zip(asked, found, strict=True)
             ]
-        previous = None if previous_row is None else column_of(rows, previous_row)
-        return Candidates(rows, CandidateScores(log_prior, rest[0] if rest else None, previous))
+        return CandidateScores(log_prior, rest[0] if rest else None)
 
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
         """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N).
 
         Passage embeddings are the index's, without gradient: a tower of passages alone does not learn from this.
         """
-        query = self.retriever.queries([self.task.query_text(example) for example in examples])
-        asked = [query, self._posterior_query(examples)] if with_posterior else [query]
-        rows = torch.arange(len(self.base), device=query.device)
-        hidden = torch.zeros(len(examples), len(rows) + 1, dtype=torch.bool, device=query.device)
+        asked = self._queries(examples, with_posterior)
+        device = asked[0].device
+        rows = torch.arange(len(self.base), device=device)
+        hidden = torch.zeros(len(examples), len(rows) + 1, dtype=torch.bool, device=device)
         # Column N takes the padding (-1) of the exclusions and is cut off again.
-        hidden.scatter_(1, self._exclusions.rows(examples).to(query.device) % (len(rows) + 1), True)
+        hidden.scatter_(1, self._exclusions.rows(examples).to(device) % (len(rows) + 1), True)
         hidden = hidden[:, :-1]
-        with full_precision(query.device):
+        with full_precision(device):
             vectors = self.index.vectors(rows)
             log_prior, *rest = [masked_log_softmax((one @ vectors.T).masked_fill(hidden, -torch.inf)) for one in asked]
         block = rows.expand(len(examples), -1).masked_fill(hidden, -1)

@@ -145,11 +145,12 @@ class RelationExtraction:
         ``phrase | phrase | query``. Otherwise the query stands first and each label before its sentence, ``query |
         phrase : neighbour | …``: a tokeniser that cuts the end loses the last neighbour's words first.
         """
-        neighbours = [self._neighbour(passage) for passage in passages]
+        neighbours = [self.neighbour_text(passage) for passage in passages]
         parts = [*neighbours, example.query] if self.neighbour_style == "label only" else [example.query, *neighbours]
         return " | ".join(parts)
 
-    def _neighbour(self, passage: Passage) -> str:
+    def neighbour_text(self, passage: Passage) -> str:
+        """A neighbour in the task's style: ``phrase : sentence``, the sentence, or the phrase alone."""
         if self.neighbour_style == "unlabelled":
             return passage.text
         if self.neighbour_style == "label only":

@@ -52,6 +52,10 @@ class Task(Protocol):
         """The generator's input; no passages is the closed-book prompt."""
         ...
 
+    def neighbour_text(self, passage: Passage) -> str:
+        """What `prompt` shows of one passage, by itself: the words that a soft slot mixes."""
+        ...
+
     def identity(self, text: str) -> str:
         """A key under which two texts count as equal, so that an example is never retrieved for itself.
 

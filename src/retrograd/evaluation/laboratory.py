@@ -1,0 +1,205 @@
+"""The laboratory: bias, variance and cost of gradient estimators, at fixed parameters, against the exact gradient.
+
+Comparing estimators by whole training runs compares temperatures, learning rates and luck as well. Here the parameters
+and the batch stand still. For an estimator ĝ of a gradient g, over independent redraws,
+
+    relative bias = ‖E ĝ - g‖ / ‖g‖      relative variance = tr Cov(ĝ) / ‖g‖²      error = bias² + variance
+
+for each place where an objective meets a model: the logits of the prior retriever, those of the posterior retriever,
+and the log-likelihoods that the generator gives to the target tokens. Any parameter's gradient is a linear image of
+these three.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.evaluation.tables import (
+    Gradients,
+    Tables,
+    TabulatedLikelihood,
+    candidate_scores,
+    to_logits,
+    union_of_best,
+)
+from retrograd.objectives import CandidateScores, Estimate, Objective
+
+__all__ = ["Component", "Estimator", "Measurement", "measure"]
+
+_CELLS = 2**24
+_EARLIER_VISITS = 4
+"""How often a carried chain has been visited before it is measured: by then its state is good to a percent."""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """An objective with the candidates it is given: the best ``passages`` of each retriever it uses, or all there are.
+
+    ``redraws`` bounds how often it is redrawn where each draw runs the generator (0: as often as the others).
+    """
+
+    name: str
+    objective: Objective
+    passages: int
+    candidates: Literal["best", "all"] = "best"
+    redraws: int = 0
+
+    def columns(self, tables: Tables) -> Int[Tensor, "B K"]:
+        """Its candidates as columns of the tables."""
+        if self.candidates == "all":
+            return union_of_best([tables.log_prior], tables.log_prior.shape[1])
+        blocks = [tables.log_prior]
+        if self.objective.needs_posterior and tables.log_posterior is not None:
+            blocks.append(tables.log_posterior)
+        return union_of_best(blocks, self.passages)
+
+
+@dataclass(frozen=True)
+class Component:
+    """How one part of the gradient is estimated; ``cosine`` is that of a single draw with the reference, on average."""
+
+    relative_bias: float
+    relative_variance: float
+    cosine: float
+
+    @property
+    def error(self) -> float:
+        """Mean squared error over the squared norm of the reference; 1 is what no update at all would have."""
+        return self.relative_bias**2 + self.relative_variance
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found for one estimator. A component is None where the objective sends nothing there by design.
+
+    ``diagnostics`` are the objective's own, meaned over queries and redraws.
+    """
+
+    name: str
+    prior: Component | None
+    posterior: Component | None
+    generator: Component | None
+    diagnostics: dict[str, float]
+
+
+def measure(estimator: Estimator, tables: Tables, redraws: int, rng: torch.Generator) -> Measurement:
+    """Redraw the estimator ``redraws`` times (at least 2) on the tables and compare it with the exact gradient."""
+    if redraws < 2:
+        raise ValueError(f"redraws is {redraws}; a variance needs at least 2")
+    wanted = min(redraws, estimator.redraws) if estimator.redraws else redraws
+    reference, columns = tables.exact(), estimator.columns(tables)
+    names = ["prior", "generator"] + ["posterior"] * (reference.posterior is not None)
+    moments = {name: _Moments(_part(reference, name)) for name in names}
+    totals: dict[str, float] = {}
+    block = max(1, min(wanted, _CELLS // max(1, reference.generator.numel())))
+    for start in range(0, wanted, block):
+        copies = min(block, wanted - start)
+        found, diagnostics = _draw(estimator.objective, tables, columns, copies, rng)
+        for name, moment in moments.items():
+            moment.add(_part(found, name), copies)
+        for name, value in diagnostics.items():
+            totals[name] = totals.get(name, 0.0) + value * copies / wanted
+    components = {name: moment.component() for name, moment in moments.items()}
+    return Measurement(
+        estimator.name, components["prior"], components.get("posterior"), components["generator"], totals
+    )
+
+
+def _draw(
+    objective: Objective, tables: Tables, columns: Int[Tensor, "B K"], copies: int, rng: torch.Generator
+) -> tuple[Gradients, dict[str, float]]:
+    """The gradients of ``copies`` independent estimates, one under the other, and their diagnostics."""
+    estimate, scores, likelihood = _estimate(objective, tables, columns, copies, None, rng)
+    if estimate.last is not None:
+        for _ in range(_EARLIER_VISITS):
+            estimate, scores, likelihood = _estimate(objective, tables, columns, copies, estimate.last, rng)
+    leaves = [scores.log_prior, likelihood.tokens] + [one for one in (scores.log_posterior,) if one is not None]
+    # The loss is the mean over queries; times their number it is the sum, whose gradients are each query's own.
+    prior, tokens, *rest = torch.autograd.grad(estimate.loss * len(scores.log_prior), leaves, allow_unused=True)
+    wide = columns.repeat(copies, 1)
+    posterior = None
+    if tables.log_posterior is not None:
+        posterior = to_logits(rest[0], tables.log_posterior.repeat(copies, 1), wide)
+    found = Gradients(
+        to_logits(prior, tables.log_prior.repeat(copies, 1), wide),
+        posterior,
+        _placed(tokens, wide, tables.log_prior.shape[1], likelihood.tokens),
+    )
+    return found, {name: float(value) for name, value in estimate.diagnostics.items()}
+
+
+def _estimate(
+    objective: Objective,
+    tables: Tables,
+    columns: Int[Tensor, "B K"],
+    copies: int,
+    previous: Int[Tensor, " B"] | None,
+    rng: torch.Generator,
+) -> tuple[Estimate, CandidateScores, TabulatedLikelihood]:
+    scores = candidate_scores(tables, columns, copies, previous)
+    likelihood = TabulatedLikelihood(tables, columns, copies)
+    return objective(scores, likelihood, rng), scores, likelihood
+
+
+def _placed(
+    gradient: Float[Tensor, "B K T"] | None, columns: Int[Tensor, "B K"], width: int, like: Float[Tensor, "B K T"]
+) -> Float[Tensor, "B U T"]:
+    """A gradient in the candidates' token log-likelihoods, put where the candidates stand in the tables."""
+    placed = like.new_zeros(len(columns), width + 1, like.shape[2])
+    if gradient is not None:
+        spare = columns.masked_fill(columns < 0, width).unsqueeze(-1).expand_as(gradient)
+        placed.scatter_(1, spare, gradient)
+    return placed[:, :-1]
+
+
+def _part(gradients: Gradients, name: str) -> Float[Tensor, "B size"]:
+    """One of the three gradients, flat per query."""
+    parts = {"prior": gradients.prior, "posterior": gradients.posterior, "generator": gradients.generator}
+    found = parts[name]
+    assert found is not None
+    return found.flatten(start_dim=1)
+
+
+class _Moments:
+    """Mean, variance and direction of draws, without keeping them."""
+
+    def __init__(self, reference: Float[Tensor, "B size"]) -> None:
+        self._reference = reference
+        self._sum = torch.zeros_like(reference)
+        self._squares = 0.0
+        self._cosine = 0.0
+        self._draws = 0
+
+    def add(self, drawn: Float[Tensor, "draws size"], copies: int) -> None:
+        """Draws one under the other: ``copies`` times the whole batch."""
+        each = drawn.view(copies, *self._reference.shape)
+        self._sum += each.sum(dim=0)
+        self._squares += float(each.square().sum())
+        length = each.flatten(1).norm(dim=-1).clamp(min=torch.finfo(drawn.dtype).tiny)
+        along = (each * self._reference).flatten(1).sum(dim=-1)
+        self._cosine += float((along / length).sum()) / self._length()
+        self._draws += copies
+
+    def component(self) -> Component | None:
+        """Bias and variance so far; None if every draw was zero: the objective sends nothing here."""
+        if self._squares == 0.0:
+            return None
+        mean = self._sum / self._draws
+        # Σ‖g - mean‖² / (n - 1) is unbiased for the trace of the covariance; ‖mean - reference‖² holds 1/n of it.
+        variance = max(self._squares - self._draws * float(mean.square().sum()), 0.0) / (self._draws - 1)
+        squared_bias = float((mean - self._reference).square().sum()) - variance / self._draws
+        scale = self._length() ** 2
+        return Component(
+            relative_bias=math.sqrt(max(squared_bias, 0.0) / scale),
+            relative_variance=variance / scale,
+            cosine=self._cosine / self._draws,
+        )
+
+    def _length(self) -> float:
+        return max(float(self._reference.norm()), torch.finfo(self._reference.dtype).tiny)

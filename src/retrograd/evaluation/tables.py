@@ -1,0 +1,184 @@
+"""One batch at fixed parameters, as tables: what the laboratory measures estimators on, and what they draw from.
+
+A gradient estimator meets the models in three places: the log-probabilities of the prior retriever, those of the
+posterior retriever, and the generator's log-likelihoods. With the parameters fixed, all three are tables. Thousands of
+independent draws of an estimator then cost no forward pass, and the exact answer can be summed up beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from retrograd.objectives.functional import responsibilities, spread, take
+from retrograd.objectives.objective import CandidateScores, TokenLogLikelihood
+
+__all__ = [
+    "Gradients",
+    "JointPrompts",
+    "Tables",
+    "TabulatedLikelihood",
+    "candidate_scores",
+    "to_logits",
+    "union_of_best",
+]
+
+
+@runtime_checkable
+class JointPrompts(Protocol):
+    """Scores of prompts that hold several passages, which no table can list. Columns are those of the tables."""
+
+    def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]: ...
+
+    def at_mixture(self, weight: Float[Tensor, "B R U"]) -> Float[Tensor, " B"]: ...
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """A gradient of the loss at the three places, one block per query: with respect to the prior's logits, the
+    posterior's logits, and the log-likelihood of every target token under every passage.
+    """
+
+    prior: Float[Tensor, "B U"]
+    posterior: Float[Tensor, "B U"] | None
+    generator: Float[Tensor, "B U T"]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """U reference passages per query. ``log_prior`` and ``log_posterior`` are normalised over the whole base.
+
+    ``whole_base`` tells whether the U passages are all there are. If not, the reference is that of these passages, and
+    a gradient's part on the others (-p(z|x) times its sum over the U) is left out.
+    """
+
+    log_prior: Float[Tensor, "B U"]
+    log_posterior: Float[Tensor, "B U"] | None
+    token_log_likelihood: Float[Tensor, "B U T"]
+    present: Bool[Tensor, "B T"]
+    whole_base: bool
+    joint_prompts: JointPrompts | None = None
+
+    @property
+    def queries(self) -> int:
+        return len(self.log_prior)
+
+    @property
+    def log_likelihood(self) -> Float[Tensor, "B U"]:
+        """log p(y|x,z) in nats, -inf where there is no passage."""
+        summed = self.token_log_likelihood.masked_fill(~self.present.unsqueeze(1), 0.0).sum(dim=-1)
+        return summed.masked_fill(self.log_prior == -torch.inf, -torch.inf)
+
+    def exact(self) -> Gradients:
+        """The gradient of -log p(y|x), and for the posterior retriever of KL(p(z|x,y) ‖ q): p - π, q - π and -π."""
+        weight = responsibilities(self.log_prior, self.log_likelihood)
+        posterior = None if self.log_posterior is None else self.log_posterior.exp() - weight
+        generator = -weight.unsqueeze(-1) * self.present.unsqueeze(1)
+        return Gradients(self.log_prior.exp() - weight, posterior, generator)
+
+
+def union_of_best(blocks: list[Float[Tensor, "B U"]], k: int) -> Int[Tensor, "B K"]:
+    """The columns that are among the k best of any block, ascending, padded with -1."""
+    wanted = torch.zeros_like(blocks[0], dtype=torch.bool)
+    for block in blocks:
+        best = block.topk(min(k, block.shape[1]), dim=-1)
+        wanted.scatter_(1, best.indices, True)
+    wanted &= blocks[0] > -torch.inf
+    width = max(int(wanted.sum(dim=-1).max()), 1)
+    order = (~wanted).to(torch.uint8).argsort(dim=-1, stable=True)[:, :width]
+    return order.masked_fill(~wanted.gather(1, order), -1)
+
+
+class TabulatedLikelihood:
+    """`Likelihood` read from tables, for R copies of the batch (copy after copy), with its prompts counted.
+
+    ``columns`` [B K] are the candidates, as columns of the tables. Gradients arrive in ``tokens`` [R·B K T].
+    """
+
+    def __init__(self, tables: Tables, columns: Int[Tensor, "B K"], copies: int) -> None:
+        self._tables = tables
+        self._columns = columns.repeat(copies, 1)
+        self._copies = copies
+        index = columns.clamp(min=0).unsqueeze(-1).expand(-1, -1, tables.present.shape[1])
+        self.tokens = tables.token_log_likelihood.gather(1, index).repeat(copies, 1, 1).requires_grad_()
+        self._present = tables.present.repeat(copies, 1)
+
+    def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+        """log p(y|x,z) in nats; column -1 gives ``-inf``."""
+        return self._picked(column).sum(dim=-1).masked_fill(column < 0, -torch.inf)
+
+    def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
+        """The same per token."""
+        value = self._picked(column).masked_fill((column < 0).unsqueeze(-1), -torch.inf)
+        return TokenLogLikelihood(value.masked_fill(~self._present.unsqueeze(1), 0.0), self._present)
+
+    def _picked(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M T"]:
+        index = column.clamp(min=0).unsqueeze(-1).expand(-1, -1, self.tokens.shape[2])
+        return self.tokens.gather(1, index).masked_fill(~self._present.unsqueeze(1), 0.0)
+
+    def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
+        """Scored by the generator itself, each distinct prompt once, without gradient for the generator."""
+        asked = take_columns(self._columns, column)
+        distinct, where = torch.cat(
+            [torch.arange(len(asked)).remainder(self._tables.queries).unsqueeze(-1), asked], dim=-1
+        ).unique(dim=0, return_inverse=True)
+        value = asked.new_zeros(len(distinct), dtype=self.tokens.dtype)
+        prompts = self._joint_prompts()
+        for occurrence in _rounds(distinct[:, 0]):
+            block = asked.new_full((self._tables.queries, asked.shape[1]), -1)
+            block[distinct[occurrence, 0]] = distinct[occurrence, 1:]
+            value[occurrence] = prompts.together(block)[distinct[occurrence, 0]].to(value.dtype)
+        return value[where]
+
+    def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
+        """Scored by the generator itself, differentiable in ``weight``."""
+        prompts, width = self._joint_prompts(), self._tables.log_prior.shape[1]
+        spare = self._columns.masked_fill(self._columns < 0, width).unsqueeze(1).expand(-1, weight.shape[1], -1)
+        wide = weight.new_zeros(*weight.shape[:2], width + 1).scatter(2, spare, weight)[..., :-1]
+        scored = [prompts.at_mixture(part.float()) for part in wide.split(self._tables.queries)]
+        return torch.cat(scored).to(weight.dtype)
+
+    def _joint_prompts(self) -> JointPrompts:
+        if self._tables.joint_prompts is None:
+            raise ValueError("this objective reads several passages in one prompt; tables alone cannot answer that")
+        return self._tables.joint_prompts
+
+
+def take_columns(columns: Int[Tensor, "B K"], chosen: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
+    """The columns of the tables behind chosen candidates; -1 stays -1."""
+    return columns.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -1)
+
+
+def _rounds(query: Int[Tensor, " n"]) -> list[Int[Tensor, " m"]]:
+    """Positions in groups that hold each query at most once, as few groups as can be. ``query`` is ascending."""
+    query = query.contiguous()
+    first = torch.searchsorted(query, query)
+    rank = torch.arange(len(query)) - first
+    return [(rank == r).nonzero().flatten() for r in range(int(rank.max()) + 1)]
+
+
+def candidate_scores(
+    tables: Tables, columns: Int[Tensor, "B K"], copies: int, previous: Int[Tensor, " B"] | None
+) -> CandidateScores:
+    """Leaves for the retrievers' log-probabilities of the candidates, for R copies of the batch."""
+
+    def leaf(value: Float[Tensor, "B U"]) -> Float[Tensor, "B K"]:
+        return take(value, columns).repeat(copies, 1).requires_grad_()
+
+    posterior = None if tables.log_posterior is None else leaf(tables.log_posterior)
+    return CandidateScores(leaf(tables.log_prior), posterior, previous)
+
+
+def to_logits(
+    gradient: Float[Tensor, "B K"] | None, log_probability: Float[Tensor, "B U"], columns: Int[Tensor, "B K"]
+) -> Float[Tensor, "B U"]:
+    """From a gradient in the candidates' log-probabilities to one in all U logits: g - p Σ g, the log-softmax's own."""
+    if gradient is None:
+        return torch.zeros_like(log_probability)
+    safe = gradient.masked_fill(columns < 0, 0.0)
+    wide = spread(safe, columns, log_probability.shape[1])
+    return wide.masked_fill(wide == -torch.inf, 0.0) - log_probability.exp() * safe.sum(dim=-1, keepdim=True)

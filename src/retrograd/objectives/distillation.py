@@ -1,0 +1,290 @@
+"""Distillation: the generator's scores of the candidates become a target that the retriever imitates.
+
+    minimise  KL( target(z|x,y) ‖ p(z|x) )  or its reverse,  plus what the generator itself learns from (the reader)
+
+Nothing flows through the target, so scoring the candidates costs forwards only. Sachan et al. 2021 (arXiv 2106.05346),
+EMDR²; Izacard et al. 2022 (arXiv 2208.03299), Atlas; Shi et al. 2023 (arXiv 2301.12652), REPLUG.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from retrograd.objectives.checks import check_choice, check_log_likelihood, check_log_probability, check_share
+from retrograd.objectives.frozen import FrozenRetriever
+from retrograd.objectives.functional import (
+    ABSENT,
+    columns_where,
+    in_full_precision,
+    kl_p_q,
+    log_marginal,
+    masked_log_softmax,
+    masked_logsumexp,
+    responsibilities,
+    spread,
+)
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.scoring import (
+    cost,
+    describe,
+    log_likelihood_where,
+    mean_over_queries,
+    mean_where,
+    pruned_sum,
+)
+from retrograd.types import UserError
+
+__all__ = ["Distillation"]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the pass without gradient found.
+
+    ``log_likelihood`` is log p(y|x,z) in nats of each candidate ``scored`` alone, ``-inf`` for the others;
+    ``log_evidence`` is log p(y|x) as far as the pass can tell; ``prompts`` is how many prompts of several passages a
+    query took.
+    """
+
+    log_target: Float[Tensor, "B K"]
+    log_likelihood: Float[Tensor, "B K"]
+    scored: Bool[Tensor, "B K"]
+    log_evidence: Float[Tensor, " B"]
+    prompts: int = 0
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The reader's term, what it says of log p(y|x), and which candidates it read one by one (None: not so)."""
+
+    loss: Float[Tensor, ""]
+    log_marginal: Float[Tensor, ""] | None = None
+    kept: Bool[Tensor, "B K"] | None = None
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The retriever imitates what the generator's scores say of the candidates; the generator learns beside it.
+
+    **Equation.** Retriever term + reader term. ℓ_k = log p(y|x,z_k), or with ``length_normalised`` its mean per target
+    token (that of a whole prompt likewise), τ = ``temperature``, and p is the prior, renormalised over the candidates
+    (p̃; ``normaliser="candidates"``) or as given ("full"). A KL is summed over candidates and averaged over queries.
+
+    * ``target="emdr2"``: -log Σ_k p(z_k|x) p(y|x,z_k), the likelihood held constant.
+    * ``"pdist_kl_target_prior"``: KL(T ‖ p), T ∝ exp(ℓ_k/τ). Perplexity distillation.
+    * ``"loop_kl_target_prior"``: KL(T ‖ p), T ∝ exp(-log p(y|x, all candidates but k)/τ): a passage counts for what is
+      lost without it. The others stand in one prompt, best prior first.
+    * ``"replug_kl_prior_target"``: KL(p̃ ‖ T), T ∝ exp(ℓ_k/τ).
+
+    ``reader="together"``: -log p(y|x, z_1 … z_K), one prompt, best prior first. ``"marginal"``: -log Σ_k p̃ p(y|x,z_k),
+    p̃ held constant. Both are `FrozenRetriever`'s. ``"none"``: nothing, the generator is frozen.
+
+    **Paper.** "emdr2": Sachan et al. 2021 (arXiv 2106.05346), with reader "together". "pdist", "loop": Izacard et al.
+    2022, Atlas (arXiv 2208.03299), with reader "together". "replug": Shi et al. 2023 (arXiv 2301.12652), the supervised
+    retriever (LSR), with reader "none". ``length_normalised="as_published"``: the mean for "pdist" and "loop", as in
+    Atlas's released code, the sum for "emdr2" and "replug". Two departures. Atlas's released loss is the KL divided by
+    K, which padding would change; here it is summed. REPLUG's T is ∝ exp(probability/τ): probabilities of long targets
+    are all nearly 0, so it goes uniform however the passages differ; log-likelihoods do not.
+
+    **Bias.** Only "emdr2" estimates the gradient of log p(y|x), as `TopKMarginal` does and with its bias, and mixes
+    it with a reader that is another model. In "pdist" and "replug" T leaves the prior out: at τ = 1, without length
+    normalisation, it is the posterior of a retriever that knows nothing. Length normalisation flattens T as if all
+    targets had one token. "loop" is a heuristic: of two passages that say the same, neither is missed. No setting
+    removes any of this. ``kept_mass`` < 1: as in `JointStochasticApproximation`, of reader "marginal" only.
+
+    **Gradient.** Prior logits (ascent): T - p for "pdist" and "loop"; π - p for "emdr2", π ∝ p(z_k|x) p(y|x,z_k);
+    p̃_k (KL - log p̃_k/T_k) for "replug". They get nothing from the reader, the generator nothing from the retriever
+    term: only ∇ log p(y|x, z_1 … z_K) or Σ_k π_k ∇ log p(y|x,z_k), or nothing. There is no posterior retriever.
+
+    **Cost.** Generator forwards without gradient: K; for "loop" K prompts of K - 1 passages instead (as many for each
+    query as the fullest one of the batch needs), and K more with reader "marginal". A mean per token asks for tokens,
+    for which a likelihood may read one prompt without passages, not counted. With gradient: one prompt of K
+    passages ("together"); the heaviest passages that hold ``kept_mass`` of π ("marginal"); none ("none").
+
+    **Padding.** A candidate with ``log_prior`` -inf is absent: not scored, not in a prompt, no gradient. The value does
+    not change with K. A query without candidates adds 0, but for the reader "together", which learns its target from
+    the prompt without passages. Where a passage makes the target impossible, "replug", infinite there, leaves it out.
+    """
+
+    target: Literal["emdr2", "pdist_kl_target_prior", "loop_kl_target_prior", "replug_kl_prior_target"] = (
+        "pdist_kl_target_prior"
+    )
+    reader: Literal["together", "marginal", "none"] = "together"
+    temperature: float = 1.0
+    length_normalised: Literal["as_published", "yes", "no"] = "as_published"
+    normaliser: Literal["full", "candidates"] = "candidates"
+    kept_mass: float = 0.99
+
+    def __post_init__(self) -> None:
+        targets = ("emdr2", "pdist_kl_target_prior", "loop_kl_target_prior", "replug_kl_prior_target")
+        check_choice(self, "target", self.target, targets)
+        check_choice(self, "reader", self.reader, ("together", "marginal", "none"))
+        check_choice(self, "length_normalised", self.length_normalised, ("as_published", "yes", "no"))
+        check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
+        check_share(self, "kept_mass", self.kept_mass)
+        if not 0.0 < self.temperature < math.inf:
+            raise UserError(f"Distillation: temperature is {self.temperature!r}; it must be a number above 0")
+        self._check_target()
+
+    def _check_target(self) -> None:
+        """Raise `UserError` where another setting means nothing to the target that is set."""
+        if self.target == "replug_kl_prior_target" and self.normaliser == "full":
+            raise UserError(
+                "Distillation: normaliser is 'full', but target 'replug_kl_prior_target' averages over the prior, "
+                "which must then be a distribution over the candidates; set normaliser = 'candidates'"
+            )
+        if self.target == "emdr2" and (self.temperature != 1.0 or self.length_normalised == "yes"):
+            raise UserError(
+                "Distillation: target 'emdr2' is the marginal likelihood of the target text, which has neither a "
+                "temperature nor a mean per token; leave temperature = 1.0 and length_normalised = 'no', or set "
+                "target = 'pdist_kl_target_prior'"
+            )
+
+    @property
+    def trains_retriever(self) -> bool:
+        """Yes, through ``log_prior``."""
+        return True
+
+    @property
+    def needs_posterior(self) -> bool:
+        """No: q(z|x,y) is not used."""
+        return False
+
+    def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
+        """Mean over queries of the retriever's and the reader's term, in nats. ``rng`` is not used."""
+        check_log_probability("log_prior", scores.log_prior)
+        given = in_full_precision(scores.log_prior)
+        with torch.no_grad():
+            seen = self._see(given, likelihood)
+        read = self._read(scores, seen, likelihood)
+        loss = read.loss - mean_over_queries(self._agreement(given, seen))
+        return Estimate(loss, self._diagnostics(given, seen, read))
+
+    # ---- the retriever's term -----------------------------------------------------------------------------------
+
+    def _see(self, given: Float[Tensor, "B K"], likelihood: Likelihood) -> _Seen:
+        """The pass without gradient: every candidate alone, or all prompts that leave one out."""
+        if self.target == "loop_kl_target_prior":
+            return self._see_left_out(given, likelihood)
+        present = given > ABSENT
+        if self._length_normalised:
+            log_likelihood, evidence = _sum_and_mean_per_token(likelihood, present)
+        else:
+            log_likelihood = evidence = log_likelihood_where(likelihood, present)
+        if self.target == "emdr2":
+            evidence = given + log_likelihood
+        log_target = masked_log_softmax(evidence / self.temperature)
+        return _Seen(log_target, log_likelihood, present, log_marginal(self._normalised(given), log_likelihood))
+
+    def _see_left_out(self, given: Float[Tensor, "B K"], likelihood: Likelihood) -> _Seen:
+        present = given > ABSENT
+        left_out, prompts = _without_each(given, likelihood)
+        evidence = left_out
+        if self._length_normalised:
+            # No column is asked for: what is wanted is which tokens a target has.
+            nothing = torch.empty((len(given), 0), dtype=torch.long, device=given.device)
+            evidence = left_out / likelihood.tokens_at(nothing).present.sum(dim=-1, keepdim=True).clamp(min=1)
+        missed = torch.where(present, -evidence / self.temperature, ABSENT)
+        # A passage without which the target is impossible scores +inf, and inf - inf is NaN.
+        log_target = masked_log_softmax(missed.clamp(max=torch.finfo(missed.dtype).max))
+        alone, scored = torch.full_like(given, ABSENT), torch.zeros_like(present)
+        if self.reader == "marginal":
+            alone, scored = log_likelihood_where(likelihood, present), present
+        log_mean = masked_logsumexp(left_out) - present.sum(dim=-1).clamp(min=1).log()
+        return _Seen(log_target, alone, scored, log_mean, prompts)
+
+    def _agreement(self, given: Float[Tensor, "B K"], seen: _Seen) -> Float[Tensor, " B"]:
+        """What the retriever maximises: a log marginal, or minus a KL."""
+        if self.target == "emdr2":
+            return log_marginal(self._normalised(given), seen.log_likelihood)
+        if self.target == "replug_kl_prior_target":
+            possible = masked_log_softmax(given.masked_fill(seen.log_target == ABSENT, ABSENT))
+            return -kl_p_q(possible, seen.log_target)
+        return -kl_p_q(seen.log_target, self._normalised(given))
+
+    def _normalised(self, log_prior: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        return log_prior if self.normaliser == "full" else masked_log_softmax(log_prior)
+
+    @property
+    def _length_normalised(self) -> bool:
+        if self.length_normalised == "as_published":
+            return self.target in ("pdist_kl_target_prior", "loop_kl_target_prior")
+        return self.length_normalised == "yes"
+
+    # ---- the generator's term -----------------------------------------------------------------------------------
+
+    def _read(self, scores: CandidateScores, seen: _Seen, likelihood: Likelihood) -> _Read:
+        """The reader's term, the only one that sends the generator a gradient."""
+        if self.reader == "together":
+            estimate = FrozenRetriever(form="together")(scores, likelihood, torch.Generator())
+            return _Read(estimate.loss, estimate.diagnostics["log_marginal"])
+        if self.reader == "none":
+            return _Read(seen.log_evidence.new_zeros(()))
+        log_prior = masked_log_softmax(in_full_precision(scores.log_prior.detach()))
+        weight = responsibilities(log_prior, seen.log_likelihood)
+        learned, kept = pruned_sum(likelihood, weight, seen.log_likelihood, self.kept_mass)
+        # Σ π ∇ log p(y|x,z) is the gradient of the log marginal, whose value is had already.
+        log_evidence = log_marginal(log_prior, seen.log_likelihood) + learned - learned.detach()
+        return _Read(-mean_over_queries(log_evidence), mean_where(log_evidence, seen.scored.any(dim=-1)), kept)
+
+    # ---- to be read ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _diagnostics(self, given: Float[Tensor, "B K"], seen: _Seen, read: _Read) -> dict[str, Float[Tensor, ""]]:
+        """`describe` with the target as the weights, and the costs of both terms.
+
+        The log marginal is the reader's, if there is one. Where no candidate was scored alone it stands for
+        ``log_likelihood`` too.
+        """
+        found = dict(describe(seen.log_target.exp(), given, seen.log_likelihood, seen.log_evidence))
+        if read.log_marginal is not None:
+            found["log_marginal"] = read.log_marginal
+        if self.target == "loop_kl_target_prior" and self.reader != "marginal":
+            found["log_likelihood"] = found["log_marginal"]
+        if read.kept is not None:
+            costs = cost(seen.scored, read.kept)
+        else:
+            scored = seen.scored.sum(dim=-1).float().mean()
+            backwards = scored.new_full((), 1.0 if self.reader == "together" else 0.0)
+            costs = {"generator_forwards": scored + backwards, "generator_backwards": backwards}
+        return {**found, **costs, "generator_forwards": costs["generator_forwards"] + seen.prompts}
+
+
+def _sum_and_mean_per_token(
+    likelihood: Likelihood, wanted: Bool[Tensor, "B K"]
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """log p(y|x,z) of the wanted candidates in nats, and the same per target token; ``-inf`` for all others."""
+    column = columns_where(wanted)
+    tokens = likelihood.tokens_at(column)
+    value = in_full_precision(tokens.value)
+    check_log_likelihood(value)
+    summed = value.masked_fill(~tokens.present.unsqueeze(1), 0.0).sum(dim=-1)
+    total = spread(summed, column, wanted.shape[1])
+    return total, total / tokens.present.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
+def _without_each(given: Float[Tensor, "B K"], likelihood: Likelihood) -> tuple[Float[Tensor, "B K"], int]:
+    """log p(y|x, all candidates but k, best prior first) in nats, for each k, and how many prompts a query took.
+
+    Each prompt is asked for all queries at once, so a query with few candidates waits for the one with most; meanwhile
+    it is asked without passages, which is the cheapest prompt there is.
+    """
+    best_first, order = given.sort(dim=-1, descending=True, stable=True)
+    order = order.masked_fill(best_first == ABSENT, -1)
+    count = (order >= 0).sum(dim=-1, keepdim=True)
+    prompts = int(count.max()) if count.numel() else 0
+    found = []
+    for left_out in range(prompts):
+        rest = torch.cat([order[:, :left_out], order[:, left_out + 1 :]], dim=-1)
+        found.append(in_full_precision(likelihood.together(rest.masked_fill(left_out >= count, -1))))
+    if not found:
+        return torch.full_like(given, ABSENT), 0
+    value = torch.stack(found, dim=-1)
+    check_log_likelihood(value)
+    return spread(value, order[:, :prompts], given.shape[1]), prompts

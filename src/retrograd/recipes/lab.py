@@ -1,0 +1,220 @@
+"""The laboratory on a model of the user's own: which estimators, on which batch, measured and saved."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from retrograd.evaluation.laboratory import Estimator, Measurement, measure
+from retrograd.evaluation.tabulate import Bench, tabulate
+from retrograd.evaluation.training_step import Step, reference_step, training_step
+from retrograd.io import JsonValue, write_json
+from retrograd.models.retriever import Retriever
+from retrograd.objectives import (
+    Distillation,
+    FrozenRetriever,
+    JointStochasticApproximation,
+    Objective,
+    ScoreFunction,
+    StochasticTopK,
+    TopKMarginal,
+    Variational,
+    Vimco,
+    WakeSleep,
+)
+from retrograd.progress import bar
+from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.run import OpenRun, accelerator_for, build_model, load_data, open_run
+from retrograd.suggestions import advice
+from retrograd.training.loop import embed_base
+from retrograd.types import Example, UserError
+
+__all__ = ["Finding", "LabReport", "estimators", "run_laboratory"]
+
+_MICRO_BATCH = 16
+_EXPENSIVE_REDRAWS = 8
+_BUDGET = 16_384
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One estimator: its errors over redraws at the scores, and one real training step.
+
+    ``cosine`` compares that step's gradient with the reference, in the parameters of each part; None: no gradient.
+    """
+
+    measured: Measurement
+    seconds: float
+    cosine: dict[str, float | None]
+
+    @property
+    def error(self) -> float:
+        """Mean relative squared error over prior and generator, the parts that every model keeps; 1 for no gradient."""
+        parts = (self.measured.prior, self.measured.generator)
+        return sum(1.0 if part is None else part.error for part in parts) / len(parts)
+
+
+@dataclass(frozen=True)
+class LabReport:
+    """What the laboratory found, and under which conditions."""
+
+    name: str
+    queries: int
+    redraws: int
+    base: int
+    reference: str
+    posterior: str
+    findings: list[Finding]
+
+    def save(self, folder: Path) -> None:
+        """Write ``lab.json``."""
+        values: dict[str, JsonValue] = {
+            "name": self.name,
+            "queries": self.queries,
+            "redraws": self.redraws,
+            "passages": self.base,
+            "reference": self.reference,
+            "posterior": self.posterior,
+            "estimators": [_record(finding) for finding in self.findings],
+        }
+        write_json(folder / "lab.json", values)
+
+
+def _record(finding: Finding) -> JsonValue:
+    return {
+        **asdict(finding.measured),
+        "error": finding.error,
+        "seconds": finding.seconds,
+        "error_seconds": finding.error * finding.seconds,
+        "parameter_cosine": dict(finding.cosine),
+    }
+
+
+def estimators(k: int) -> list[Estimator]:
+    """What the field uses, each with the candidates it is used with: the k best of every retriever it has.
+
+    JSA and RWS stand here over the whole table as well, as they are defined.
+    """
+    jsa = JointStochasticApproximation
+
+    def best(name: str, objective: Objective, redraws: int = 0) -> Estimator:
+        return Estimator(name, objective, k, redraws=redraws)
+
+    return [
+        best("no update (frozen retriever)", FrozenRetriever()),
+        best("RAG-sequence, renormalised", TopKMarginal(normaliser="candidates")),
+        best("RAG-sequence, full normaliser", TopKMarginal()),
+        best("RAG-token, full normaliser", TopKMarginal(form="token")),
+        best("exact union, renormalised", jsa(normaliser="candidates")),
+        best("exact union, full normaliser", jsa()),
+        best("JSA, 50 draws, cold", jsa(sampler="metropolis", chain="cold")),
+        best("JSA, 2 draws, carried", jsa(sampler="metropolis", draws=2)),
+        Estimator("JSA, 50 draws, whole base", jsa(sampler="metropolis", chain="cold"), k, "all"),
+        best("RWS, 50 draws", WakeSleep()),
+        Estimator("RWS, 50 draws, whole base", WakeSleep(), k, "all"),
+        best("VIMCO, 8 draws", Vimco()),
+        best("VRAG, as published", Variational(form="published", passages=k)),
+        best("ELBO, full normaliser", Variational()),
+        best("REINFORCE, 8 draws", ScoreFunction(baseline="none")),
+        best("RLOO, 8 draws", ScoreFunction()),
+        best("EMDR2", Distillation(target="emdr2")),
+        best("PDist", Distillation(target="pdist_kl_target_prior")),
+        best("LOOP", Distillation(target="loop_kl_target_prior")),
+        best("REPLUG-LSR", Distillation(target="replug_kl_prior_target", reader="none")),
+        best("Stochastic top-k", StochasticTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
+    ]
+
+
+def run_laboratory(
+    source: Experiment | Path, names: Sequence[str], queries: int, redraws: int, out: Path, seed: int
+) -> LabReport:
+    """Measure on a finished run, or on an experiment as it is before training; writes ``lab.json`` into ``out``.
+
+    ``names`` choose estimators by a part of their name or by the class of their objective; none is all. Raises
+    `UserError` for a name that fits none, and for an experiment without retrieval.
+    """
+    opened = open_run(source) if isinstance(source, Path) else _untrained(source)
+    k = opened.experiment.training.passages
+    if k == 0:
+        raise UserError(
+            f"{opened.experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure"
+        )
+    chosen = _chosen(estimators(k), names)
+    examples = random.Random(seed).sample(opened.data.train, min(queries, len(opened.data.train)))
+    with opened.accelerator.autocast():
+        report = _measured(opened, examples, chosen, redraws, seed)
+    report.save(out)
+    return report
+
+
+def _chosen(known: list[Estimator], names: Sequence[str]) -> list[Estimator]:
+    if not names:
+        return known
+    for name in names:
+        if not any(_fits(one, name) for one in known):
+            every = sorted({one.name for one in known} | {type(one.objective).__name__ for one in known})
+            raise UserError(f"--objectives {name}: no such estimator; {advice(name, every)}")
+    return [one for one in known if any(_fits(one, name) for name in names)]
+
+
+def _fits(estimator: Estimator, name: str) -> bool:
+    return name.lower() in estimator.name.lower() or name.lower() == type(estimator.objective).__name__.lower()
+
+
+def _untrained(experiment: Experiment) -> OpenRun:
+    """An experiment's model before its first step, with a fresh index."""
+    data = load_data(experiment.data, experiment.seed)
+    accelerator = accelerator_for(experiment)
+    model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed)).to(accelerator.device)
+    embed_base(model.eval(), accelerator)
+    return OpenRun(experiment, data, model, accelerator)
+
+
+def _measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
+    model = opened.model.eval()
+    posterior = _posterior(model)
+    bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
+    if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
+        chosen = [one for one in chosen if one.candidates == "best"]
+    reference = reference_step(model, bench, _MICRO_BATCH)
+    with bar("estimators", len(chosen), "estimators") as advance:
+        findings = []
+        for estimator in chosen:
+            findings.append(_finding(model, bench, estimator, reference, redraws, seed))
+            advance(1)
+    return LabReport(
+        opened.experiment.name, len(examples), redraws, len(model.base), _describe(bench), posterior, findings
+    )
+
+
+def _posterior(model: RagModel) -> str:
+    """Give a model that has none a posterior retriever: the prior's own encoder, reading query and target."""
+    if model.posterior is not None:
+        return "the model's own"
+    prior = model.retriever
+    tower = copy.deepcopy(prior.query_encoder)
+    model.posterior = Retriever(tower, prior.passage_encoder, float(prior.temperature.detach()), prior.trained)
+    return "none in this model: a copy of the prior's encoder, reading query and target, stands in"
+
+
+def _describe(bench: Bench) -> str:
+    columns = bench.tables.log_prior.shape[1]
+    if bench.tables.whole_base:
+        return f"exact, over all {columns} passages ({bench.prompts} distinct prompts)"
+    mass = float(bench.tables.log_prior.exp().sum(dim=-1).mean())
+    return (
+        f"exact over the union of the best passages, up to {columns} a query, with the full normaliser; they hold "
+        f"{mass:.1%} of the prior ({bench.prompts} distinct prompts)"
+    )
+
+
+def _finding(model: RagModel, bench: Bench, estimator: Estimator, reference: Step, redraws: int, seed: int) -> Finding:
+    measured = measure(estimator, bench.tables, redraws, torch.Generator().manual_seed(seed))
+    step = training_step(model, bench, estimator, torch.Generator().manual_seed(seed), _MICRO_BATCH)
+    return Finding(measured, step.seconds, {part: step.cosine(reference, part) for part in step.gradients})

@@ -1,0 +1,132 @@
+"""What the laboratory found, for people: a table, a picture with the Pareto front, and one sentence of advice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from retrograd.evaluation.laboratory import Component
+from retrograd.recipes.lab import Finding, LabReport
+
+__all__ = ["advice_sentence", "draw", "front", "print_report"]
+
+_LEGEND = """\
+error = bias² + variance of the gradient over redraws, relative to the squared length of the exact one; no update has 1.
+bias is relative to that length. cos: one real training step against the exact gradient, in the parameters. ESS:
+effective sample size. fwd, bwd: prompts a query. s: seconds of that step. A dash: no gradient is sent to this part.\
+"""
+
+
+def print_report(report: LabReport, console: Console) -> None:
+    """The table, its legend and the advice."""
+    console.print(
+        f"{report.name}: {report.queries} training queries, {report.base} passages, {report.redraws} redraws.\n"
+        f"Reference: {report.reference}.\nPosterior retriever: {report.posterior}.",
+        highlight=False,
+    )
+    console.print(_table(report.findings))
+    console.print(_LEGEND, highlight=False)
+    console.print(f"\n{advice_sentence(report)}", highlight=False)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("estimator", no_wrap=True)
+    for part in ("prior", "posterior", "generator"):
+        table.add_column(f"{part}\nbias", justify="right")
+        table.add_column("\nerror", justify="right")
+        table.add_column("\ncos", justify="right")
+    for heading in ("\nESS", "\nfwd", "\nbwd", "\ns", "error\nx s"):
+        table.add_column(heading, justify="right")
+    for finding in sorted(findings, key=lambda one: one.error):
+        table.add_row(finding.measured.name, *_cells(finding))
+    return table
+
+
+def _cells(finding: Finding) -> list[str]:
+    measured = finding.measured
+    cells = []
+    for part, component in (
+        ("prior", measured.prior),
+        ("posterior", measured.posterior),
+        ("generator", measured.generator),
+    ):
+        cells += [*_numbers(component), _number(finding.cosine[part])]
+    for name, digits in (("effective_sample_size", 1), ("generator_forwards", 1), ("generator_backwards", 1)):
+        value = measured.diagnostics.get(name)
+        cells.append("-" if value is None else f"{value:.{digits}f}")
+    return [*cells, f"{finding.seconds:.1f}", f"{finding.error * finding.seconds:.2f}"]
+
+
+def _numbers(component: Component | None) -> tuple[str, str]:
+    return ("-", "-") if component is None else (_number(component.relative_bias), _number(component.error))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0e}"
+
+
+def front(findings: list[Finding]) -> list[Finding]:
+    """The Pareto front, cheapest first: nothing else is both cheaper and closer to the exact gradient."""
+    best: list[Finding] = []
+    for finding in sorted(findings, key=lambda one: (one.seconds, one.error)):
+        if not best or finding.error < best[-1].error:
+            best.append(finding)
+    return best
+
+
+def advice_sentence(report: LabReport) -> str:
+    """Which estimator to use here, from the figures alone: the closest, and a cheaper one that is nearly as close."""
+    learning = [one for one in report.findings if one.measured.prior is not None and one.measured.generator is not None]
+    if not learning:
+        return "Advice: none of these trains retriever and generator both; measure some that do."
+    best = min(learning, key=lambda one: one.error)
+    near = [one for one in learning if one.error <= 1.25 * best.error + 0.01]
+    cheap = min(near, key=lambda one: one.seconds)
+    if cheap is best:
+        return (
+            f"Advice: use {best.measured.name}; its gradient is the closest to the exact one (error {best.error:.3f}), "
+            f"and nothing nearly as close is cheaper ({best.seconds:.1f} s a batch)."
+        )
+    return (
+        f"Advice: use {cheap.measured.name} (error {cheap.error:.3f}, {cheap.seconds:.1f} s a batch); "
+        f"{best.measured.name} is closest ({best.error:.3f}) but takes {best.seconds / cheap.seconds:.1f} times as "
+        f"long."
+    )
+
+
+def draw(report: LabReport, path: Path) -> None:
+    """Error against seconds, one point per estimator, the Pareto front as a line. The suffix decides the format."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.add_subplot()
+    best = front(report.findings)
+    axes.plot(
+        [one.seconds for one in best], [one.error for one in best], color="tab:green", zorder=1, label="Pareto front"
+    )
+    for finding in report.findings:
+        on_front = finding in best
+        axes.scatter(finding.seconds, finding.error, color="tab:green" if on_front else "tab:grey", zorder=2)
+        axes.annotate(
+            finding.measured.name,
+            (finding.seconds, finding.error),
+            xytext=(5, 3),
+            textcoords="offset points",
+            fontsize=7,
+            color="black" if on_front else "dimgrey",
+        )
+    axes.axhline(1.0, color="lightgrey", linewidth=1, zorder=0)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel=f"seconds for one batch of {report.queries} queries",
+        ylabel="relative squared error of the gradient (prior and generator)",
+        title=f"{report.name}: gradient estimators at fixed parameters",
+    )
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
