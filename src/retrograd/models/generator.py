@@ -6,8 +6,7 @@ after that is one path: the output layer is applied at target positions alone, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,11 +19,13 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from retrograd.io import read_json, write_json
 from retrograd.models.batching import length_buckets, token_budget_on
+from retrograd.models.choices import only_at, score_choices
 from retrograd.models.inference import inference
 from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.prefix_tree import PrefixTree
 from retrograd.models.soft_input import SoftSlots, in_front
+from retrograd.models.vocabulary import token_log_probability
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -180,16 +181,9 @@ class Generator(nn.Module):
         make = self._seq2seq_input if self.encoder_decoder else self._causal_input
         batch = make(prompt_ids, target_ids, slots)
         labels = torch.tensor([token for ids in target_ids for token in ids], device=self.device)
-        logits = self._project(batch)
-        return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(-1)
-
-    def _project(self, batch: _ModelInput) -> Float[Tensor, "tokens V"]:
-        """Logits at the predicting positions only, in the model's precision, then widened to fp32."""
-        output_layer = self.model.get_output_embeddings()
-        if output_layer is None:
-            raise UserError(f"{type(self.model).__name__} has no output layer over the vocabulary; name a generator")
-        with _only_at(output_layer, batch.predicts):
-            return self.model(**batch.arguments, use_cache=False).logits.float()
+        with only_at(self.model, batch.predicts):
+            logits = self.model(**batch.arguments, use_cache=False).logits
+        return token_log_probability(logits, labels)
 
     def _seq2seq_input(
         self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None
@@ -261,36 +255,16 @@ class Generator(nn.Module):
         prompt_ids, choice_ids = self._prompt_ids(prompts), self._target_ids(choices)
         tree = PrefixTree.of(choice_ids)
         result = torch.empty(len(prompts), len(choices), device=self.device)
-        # Each prompt is decoded once per choice: the decoder's padded tokens count towards the budget as well, and so
-        # many logits over the vocabulary are made at once as 2,048 tokens have (250 MB for 30,522 words in fp32).
+        # The decoder's padded tokens count towards the budget as well, and so many logits over the vocabulary are made
+        # at once as 2,048 tokens have (125 MB for 30,522 words in bf16).
         decoded = len(choices) * max(len(ids) for ids in choice_ids)
         most = max(1, _LOGIT_ROWS // tree.prefixes)
-        for group in length_buckets([len(ids) + decoded for ids in prompt_ids], self._budget, most):
-            result[group] = self._score_choices([prompt_ids[i] for i in group], choice_ids, tree)
-        return result
-
-    def _score_choices(
-        self, prompt_ids: list[TokenIds], choice_ids: list[TokenIds], tree: PrefixTree
-    ) -> Float[Tensor, "p C"]:
-        tokens, mask = self._padded(prompt_ids)
-        encoder = cast(nn.Module, self.model.get_encoder())
-        hidden = encoder(input_ids=tokens, attention_mask=mask, return_dict=True).last_hidden_state
         start = _start_token(self.model, self.tokenizer)
-        inputs, input_mask = self._padded([[start, *ids[:-1]] for ids in choice_ids])
-        copies = len(choice_ids)
-        arguments: dict[str, Tensor | BaseModelOutput] = {
-            "encoder_outputs": BaseModelOutput(last_hidden_state=hidden.repeat_interleave(copies, 0)),
-            "attention_mask": mask.repeat_interleave(copies, 0),
-            "decoder_input_ids": inputs.repeat(len(prompt_ids), 1),
-            "decoder_attention_mask": input_mask.repeat(len(prompt_ids), 1),
-        }
-        predicts = tree.first_seen(inputs.shape[1]).to(self.device).repeat(len(prompt_ids), 1)
-        logits = self._project(_ModelInput(arguments, predicts)).view(len(prompt_ids), tree.prefixes, -1)
-        token = torch.tensor([t for ids in choice_ids for t in ids], device=self.device)
-        prefix = torch.tensor([p for path in tree.paths for p in path], device=self.device)
-        choice = torch.tensor([c for c, ids in enumerate(choice_ids) for _ in ids], device=self.device)
-        per_token = logits[:, prefix, token] - logits.logsumexp(-1)[:, prefix]
-        return torch.zeros(len(prompt_ids), copies, device=self.device).index_add(1, choice, per_token)
+        inputs, mask = self._padded([ids[:-1] for ids in choice_ids])
+        for group in length_buckets([len(ids) + decoded for ids in prompt_ids], self._budget, most):
+            prompt = self._padded([prompt_ids[i] for i in group])
+            result[group] = score_choices(self.model, *prompt, start, choice_ids, tree, inputs, mask)
+        return result
 
     # ---- tokens -------------------------------------------------------------------------------------------------
 
@@ -355,16 +329,6 @@ class GeneratorSettings:
     token_budget: int
     separator: str
     lora: bool
-
-
-@contextmanager
-def _only_at(output_layer: nn.Module, predicts: Bool[Tensor, "P S"]) -> Iterator[None]:
-    """Let an output layer see only the hidden states marked in ``predicts``: [P S D] becomes [tokens D]."""
-    handle = output_layer.register_forward_pre_hook(lambda _, inputs: (inputs[0][predicts], *inputs[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _forget_casts() -> None:
