@@ -147,3 +147,15 @@ def test_wrongly_edited_settings(tiny_encoder, tmp_path):
     path.write_text(path.read_text().replace('"both"', '"all"'))
     with pytest.raises(UserError, match=r"retriever\.json: trained is 'all'; expected one of 'both', 'query', 'none'"):
         Retriever.load(tmp_path)
+
+
+def test_a_frozen_tower_has_no_dropout_in_training(tiny_encoder):
+    """Or a frozen retriever would find other passages while the generator learns than when it answers."""
+    tower = Encoder.open(str(tiny_encoder))
+    texts = ["the cup holds tea", "rain"]
+    for trained, moves in (("none", False), ("query", True)):
+        retriever = Retriever(tower, tower, trained=trained).train()
+        seen = [retriever.queries(texts).detach() for _ in range(2)]
+        assert torch.equal(*seen) is not moves
+        assert torch.equal(retriever.passages(texts), retriever.passages(texts))
+        assert tower.training

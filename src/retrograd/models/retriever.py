@@ -75,13 +75,13 @@ class Retriever(nn.Module):
 
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Query embeddings already divided by T: their inner product with a passage embedding is a logit."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained != "none"):
-            return self.query_encoder(texts) / self.temperature
+        if self.trained == "none":  # without dropout as well: a frozen retriever finds in training what it finds later
+            return self.query_encoder.embed(texts) / self.temperature.detach()
+        return self.query_encoder(texts) / self.temperature
 
     def passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Passage embeddings, with gradient where ``trained`` is ``both``."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "both"):
-            return self.passage_encoder(texts)
+        return self.passage_encoder(texts) if self.trained == "both" else self.passage_encoder.embed(texts)
 
     def save(self, folder: Path) -> None:
         """Write ``query/`` and, unless shared, ``passage/`` as sentence-transformers directories, and the settings."""
