@@ -58,7 +58,7 @@ def world(gold_rank: int, queries: int, seed: int) -> Tables:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=rng, dtype=torch.float64)
 
-    logits = (1.5 * normal(queries, PASSAGES)).sort(dim=-1, descending=True).values
+    logits = (1.2 * normal(queries, PASSAGES)).sort(dim=-1, descending=True).values
     gold = gold_rank - 1
     # A wrong passage makes each target token less likely by 1.6 nats on average, not every passage by as much.
     wrong = (1.6 + 0.4 * normal(queries, PASSAGES, 1)).clamp(min=0.0)
@@ -66,7 +66,7 @@ def world(gold_rank: int, queries: int, seed: int) -> Tables:
     tokens = -(0.5 + wrong + 0.2 * normal(queries, PASSAGES, TARGET_TOKENS).abs())
     log_prior = logits.log_softmax(dim=-1)
     log_true = (log_prior + tokens.sum(dim=-1)).log_softmax(dim=-1)
-    log_posterior = (0.6 * log_true + 1.0 * normal(queries, PASSAGES)).log_softmax(dim=-1)
+    log_posterior = (0.7 * log_true + 0.9 * normal(queries, PASSAGES)).log_softmax(dim=-1)
     present = torch.ones(queries, TARGET_TOKENS, dtype=torch.bool)
     return Tables(log_prior, log_posterior, tokens, present, whole_base=True)
 

@@ -11,6 +11,7 @@ E     rows excluded for one query
 C     choices (candidate answers)
 P     (prompt, target) pairs the generator scores
 R     soft slots
+RB    R copies of a batch of B queries, one after the other
 S     positions of a model's output
 U     reference passages of one query, in the laboratory
 Z     distinct passages of a batch

@@ -159,3 +159,11 @@ def test_a_frozen_tower_has_no_dropout_in_training(tiny_encoder):
         assert torch.equal(*seen) is not moves
         assert torch.equal(retriever.passages(texts), retriever.passages(texts))
         assert tower.training
+
+
+def test_dropout_can_be_left_out_of_training(tiny_encoder):
+    tower = Encoder.open(str(tiny_encoder))
+    tower.dropout = False
+    retriever = Retriever(tower, tower, trained="both").train()
+    assert torch.equal(retriever.queries(["the cup"]), retriever.queries(["the cup"]))
+    assert retriever.queries(["the cup"]).requires_grad

@@ -7,7 +7,14 @@ import torch
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.rag.candidates import Exclusions, column_of, log_probability, padded_rows, union
+from retrograd.rag.candidates import (
+    Exclusions,
+    column_of,
+    log_probability,
+    padded_rows,
+    renewed_log_normaliser,
+    union,
+)
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import Example, Passage
 
@@ -96,3 +103,35 @@ def test_an_example_never_meets_its_own_text_nor_a_copy_of_it() -> None:
     ]
     found = [sorted(row for row in rows if row >= 0) for rows in hidden.rows(asked).tolist()]
     assert found == [[0, 2], [], [0, 2]]
+
+
+@pytest.mark.parametrize("drift", [0.01, 1.0, 9.0, 60.0])
+@pytest.mark.parametrize("held", [2, 5])
+def test_a_normaliser_is_renewed_whatever_the_drift(drift: float, held: int) -> None:
+    """Rows that held nearly everything may lose it, and nothing is lost in the subtraction."""
+    rng = torch.Generator().manual_seed(0)
+    stored = torch.randn(4, 6, generator=rng, dtype=torch.float64)
+    stored[:, :held] += 12.0
+    fresh = stored.clone()
+    fresh[:, :held] -= drift
+    fresh[0, :held] += 2 * drift  # and may gain as well
+    leaf = fresh[:, :held].float().requires_grad_()
+    total = renewed_log_normaliser(stored[:, :held].float(), leaf, stored.logsumexp(-1).float())
+    exact = fresh.logsumexp(-1)
+    # A logit of 12 is known to 1e-6 in fp32, and so is the share of Z that the other rows hold: as good as it gets.
+    allowed = 1e-5 + 4e-6 / (exact - stored.logsumexp(-1)).exp()
+    assert ((total.double() - exact).abs() <= allowed).all()
+    total.sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()
+    share = (fresh[:, :held] - exact.unsqueeze(-1)).exp()
+    assert ((leaf.grad.double() - share).abs() <= allowed.unsqueeze(-1)).all()
+
+
+def test_a_normaliser_of_absent_rows_is_left_alone() -> None:
+    nothing = torch.full((2, 3), -torch.inf)
+    total = torch.tensor([1.5, -2.0], requires_grad=True)
+    found = renewed_log_normaliser(nothing, nothing, total)
+    torch.testing.assert_close(found, total)
+    found.sum().backward()
+    assert torch.equal(total.grad, torch.ones(2))

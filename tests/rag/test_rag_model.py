@@ -13,6 +13,7 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever, Trained
+from retrograd.rag.candidates import NULL_ROW
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
@@ -192,3 +193,53 @@ def test_retrieval_before_there_is_an_index_says_what_to_do(tiny_encoder: Path, 
     fresh.use_index(model.index)
     with pytest.raises(UserError, match=r"retriever\.posterior"):
         fresh.retrieve(examples, 2, with_posterior=True)
+
+
+@pytest.mark.parametrize("trained", ["query", "both"])
+def test_the_null_passage_competes_with_all_others(tiny_encoder: Path, tiny_seq2seq: Path, trained: Trained) -> None:
+    """It takes part of the mass, is prompted without passage, and both ways to retrieve agree."""
+    plain, examples = build(tiny_encoder, tiny_seq2seq, trained=trained)
+    model = RagModel(
+        plain.retriever, plain.generator, plain.task, plain.base, plain.posterior, null_passage=True
+    ).eval()
+    model.use_index(plain.index)
+    whole = model.retrieve_all(examples, with_posterior=True)
+    top = model.retrieve(examples, 6, with_posterior=True)
+    assert (whole.rows[:, -1] == NULL_ROW).all()
+    assert (top.rows[:, -1] == NULL_ROW).all()
+    for scores in (whole.scores, top.scores):
+        torch.testing.assert_close(scores.log_prior.exp().sum(-1), torch.ones(6))
+        assert scores.log_posterior is not None
+        torch.testing.assert_close(scores.log_posterior.exp().sum(-1), torch.ones(6))
+    torch.testing.assert_close(whole.scores.log_prior[:, -1], top.scores.log_prior[:, -1])
+    query = model.retriever.queries([model.task.query_text(e) for e in examples])
+    null = model.retriever.passages(["(no passage)"])[0]
+    without = plain.retrieve_all(examples).scores.log_prior
+    odds = (query @ null) - plain.index.search(query, 1, torch.arange(6).unsqueeze(-1)).log_normaliser
+    torch.testing.assert_close(whole.scores.log_prior[:, -1], torch.nn.functional.logsigmoid(odds))
+    finite = without.isfinite()
+    expected = without + torch.nn.functional.logsigmoid(-odds).unsqueeze(-1)
+    torch.testing.assert_close(whole.scores.log_prior[:, :-1][finite], expected[finite])
+    last = torch.full((6, 1), top.rows.shape[1] - 1)
+    closed_book = model.likelihood(examples, top).together(torch.empty(6, 0, dtype=torch.long))
+    torch.testing.assert_close(model.likelihood(examples, top).at(last).squeeze(-1), closed_book)
+
+
+def test_the_null_passage_survives_disk_chains_and_answers(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    plain, examples = build(tiny_encoder, tiny_seq2seq)
+    model = RagModel(plain.retriever, plain.generator, plain.task, plain.base, null_passage=True).eval()
+    model.use_index(plain.index)
+    previous = torch.tensor([NULL_ROW, -1, NULL_ROW, 0, -1, 2])
+    found = model.retrieve(examples, 2, previous_row=previous)
+    assert found.scores.previous is not None
+    assert found.scores.previous.tolist()[0] == found.rows.shape[1] - 1
+    assert found.scores.previous.tolist()[1] == -1
+    answers = model.answer(examples, 2)
+    assert all(row >= 0 for answer in answers for row in answer.rows)
+    assert all(sum(answer.weights) < 1 for answer in answers)
+    model.save(tmp_path / "model")
+    again = RagModel.load(tmp_path / "model", model.task, model.base, "", torch.Generator())
+    assert again.null_passage
+    assert [a.answer for a in again.eval().answer(examples, 2)] == [a.answer for a in answers]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrograd.objectives import OBJECTIVES, JointStochasticApproximation, TopKMarginal
+from retrograd.objectives import OBJECTIVES, JointStochasticApproximation, TopKMarginal, WakeSleep
 from retrograd.recipes import RECIPES
 from retrograd.recipes.experiment import Experiment, RetrieverSettings, TrainingSettings
 from retrograd.types import UserError
@@ -76,6 +76,15 @@ def test_the_objective_itself_can_be_exchanged() -> None:
         ["retriever.posterior=true", 'objective={kind = "JointStochasticApproximation", sampler = "metropolis"}']
     )
     assert changed.objective == JointStochasticApproximation(sampler="metropolis")
+
+
+def test_another_kind_of_objective_begins_with_its_own_defaults() -> None:
+    changed = RECIPES["semeval-joint"]().with_settings(
+        ["retriever.posterior=true", "objective.kind=WakeSleep", "objective.draws=9"]
+    )
+    assert changed.objective == WakeSleep(draws=9)
+    with pytest.raises(UserError, match="did you mean 'WakeSleep'"):
+        RECIPES["semeval-joint"]().with_settings(["objective.kind=WakeSleap"])
 
 
 @pytest.mark.parametrize(

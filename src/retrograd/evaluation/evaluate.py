@@ -74,10 +74,9 @@ def neighbour_scores(model: RagModel, examples: Sequence[Example]) -> dict[str, 
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
         candidates = model.retrieve(batch, 5)
-        best_first = candidates.rows.gather(
-            1, candidates.scores.log_prior.argsort(dim=-1, descending=True, stable=True)
-        )
-        found = model.supports(batch, best_first).cpu().numpy()
+        passages_first = candidates.scores.log_prior.masked_fill(candidates.rows < 0, -torch.inf)
+        order = passages_first.argsort(dim=-1, descending=True, stable=True)[:, :5]
+        found = model.supports(batch, candidates.rows.gather(1, order)).cpu().numpy()
         relevant.append(np.pad(found, ((0, 0), (0, 5 - found.shape[1]))))
     model.train(was_training)
     total = np.array([len(model.support(example)) for example in examples]) if model.support else np.zeros(0, int)
@@ -100,7 +99,8 @@ def vote(model: RagModel, examples: Sequence[Example]) -> list[str]:
         label[torch.as_tensor(support(Example("", "", (choice,))), dtype=torch.long)] = number
     answers: list[str] = []
     for start in range(0, len(examples), _BATCH):
-        share = model.retrieve_all(examples[start : start + _BATCH]).scores.log_prior.exp().cpu()
+        log_prior = model.retrieve_all(examples[start : start + _BATCH]).scores.log_prior
+        share = log_prior[:, : len(model.base)].exp().cpu()
         votes = torch.zeros(len(share), len(choices) + 1).index_add(1, label, share)[:, :-1]
         answers += [choices[best] for best in votes.argmax(dim=-1).tolist()]
     model.train(was_training)

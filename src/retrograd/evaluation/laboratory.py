@@ -139,7 +139,7 @@ def _estimate(
     tables: Tables,
     columns: Int[Tensor, "B K"],
     copies: int,
-    previous: Int[Tensor, " B"] | None,
+    previous: Int[Tensor, " RB"] | None,
     rng: torch.Generator,
 ) -> tuple[Estimate, CandidateScores, TabulatedLikelihood]:
     scores = candidate_scores(tables, columns, copies, previous)

@@ -96,7 +96,7 @@ def union_of_best(blocks: list[Float[Tensor, "B U"]], k: int) -> Int[Tensor, "B 
 class TabulatedLikelihood:
     """`Likelihood` read from tables, for R copies of the batch (copy after copy), with its prompts counted.
 
-    ``columns`` [B K] are the candidates, as columns of the tables. Gradients arrive in ``tokens`` [R·B K T].
+    ``columns`` [B K] are the candidates, as columns of the tables. Gradients arrive in ``tokens`` [RB K T].
     """
 
     def __init__(self, tables: Tables, columns: Int[Tensor, "B K"], copies: int) -> None:
@@ -107,20 +107,20 @@ class TabulatedLikelihood:
         self.tokens = tables.token_log_likelihood.gather(1, index).repeat(copies, 1, 1).requires_grad_()
         self._present = tables.present.repeat(copies, 1)
 
-    def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+    def at(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, "RB M"]:
         """log p(y|x,z) in nats; column -1 gives ``-inf``."""
         return self._picked(column).sum(dim=-1).masked_fill(column < 0, -torch.inf)
 
-    def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
+    def tokens_at(self, column: Int[Tensor, "RB M"]) -> TokenLogLikelihood:
         """The same per token."""
         value = self._picked(column).masked_fill((column < 0).unsqueeze(-1), -torch.inf)
         return TokenLogLikelihood(value.masked_fill(~self._present.unsqueeze(1), 0.0), self._present)
 
-    def _picked(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M T"]:
+    def _picked(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, "RB M T"]:
         index = column.clamp(min=0).unsqueeze(-1).expand(-1, -1, self.tokens.shape[2])
         return self.tokens.gather(1, index).masked_fill(~self._present.unsqueeze(1), 0.0)
 
-    def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
+    def together(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, " RB"]:
         """Scored by the generator itself, each distinct prompt once, without gradient for the generator."""
         asked = take_columns(self._columns, column)
         distinct, where = torch.cat(
@@ -134,7 +134,7 @@ class TabulatedLikelihood:
             value[occurrence] = prompts.together(block)[distinct[occurrence, 0]].to(value.dtype)
         return value[where]
 
-    def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
+    def at_mixture(self, weight: Float[Tensor, "RB R K"]) -> Float[Tensor, " RB"]:
         """Scored by the generator itself, differentiable in ``weight``."""
         prompts, width = self._joint_prompts(), self._tables.log_prior.shape[1]
         spare = self._columns.masked_fill(self._columns < 0, width).unsqueeze(1).expand(-1, weight.shape[1], -1)
@@ -162,11 +162,11 @@ def _rounds(query: Int[Tensor, " n"]) -> list[Int[Tensor, " m"]]:
 
 
 def candidate_scores(
-    tables: Tables, columns: Int[Tensor, "B K"], copies: int, previous: Int[Tensor, " B"] | None
+    tables: Tables, columns: Int[Tensor, "B K"], copies: int, previous: Int[Tensor, " RB"] | None
 ) -> CandidateScores:
     """Leaves for the retrievers' log-probabilities of the candidates, for R copies of the batch."""
 
-    def leaf(value: Float[Tensor, "B U"]) -> Float[Tensor, "B K"]:
+    def leaf(value: Float[Tensor, "B U"]) -> Float[Tensor, "RB K"]:
         return take(value, columns).repeat(copies, 1).requires_grad_()
 
     posterior = None if tables.log_posterior is None else leaf(tables.log_posterior)

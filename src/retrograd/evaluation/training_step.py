@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from retrograd.evaluation.laboratory import Estimator
 from retrograd.evaluation.tabulate import Bench
+from retrograd.models.attention import training_attention
 from retrograd.objectives.functional import columns_where, cover, responsibilities, weighted_sum
 from retrograd.rag.rag_model import RagModel
 
-__all__ = ["Step", "parts", "reference_step", "training_step"]
+__all__ = ["Step", "reference_step", "training_step"]
 
 _REFERENCE_MASS = 0.999
 """Share of each query's responsibilities whose passages the reference gradient of the generator is taken at."""
@@ -34,18 +35,6 @@ class Step:
         if mine is None or theirs is None or not mine.any() or not theirs.any():
             return None
         return float(torch.dot(mine, theirs) / (mine.norm() * theirs.norm()))
-
-
-def parts(model: RagModel) -> dict[str, list[nn.Parameter]]:
-    """The weights that training moves, by part; what prior and posterior share belongs to the prior."""
-    prior = model.retriever.trained_parameters()
-    taken = {id(weight) for weight in prior}
-    posterior = [] if model.posterior is None else model.posterior.trained_parameters()
-    return {
-        "prior": prior,
-        "posterior": [weight for weight in posterior if id(weight) not in taken],
-        "generator": [weight for weight in model.generator.parameters() if weight.requires_grad],
-    }
 
 
 def training_step(model: RagModel, bench: Bench, estimator: Estimator, rng: torch.Generator, micro_batch: int) -> Step:
@@ -93,9 +82,11 @@ def _step(model: RagModel, bench: Bench, loss: Callable[[range], Float[Tensor, "
     began = time.perf_counter()
     for start in range(0, len(bench.examples), micro_batch):
         positions = range(start, min(start + micro_batch, len(bench.examples)))
-        (loss(positions) * (len(positions) / len(bench.examples))).backward()
+        with training_attention(bench.rows.device):
+            part = loss(positions)
+        (part * (len(positions) / len(bench.examples))).backward()
     seconds = time.perf_counter() - began
-    gradients = {name: _flat(weights) for name, weights in parts(model).items()}
+    gradients = {name: _flat(weights) for name, weights in model.parts().items()}
     model.zero_grad()
     return Step(gradients, seconds)
 

@@ -52,6 +52,11 @@ class Encoder(nn.Module):
         positions = getattr(model.config, "max_position_embeddings", None)  # None where positions are relative
         self.max_tokens = min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
         self.token_budget = token_budget
+        self.dropout = True
+
+    def train(self, mode: bool = True) -> Encoder:
+        """As for every module; without ``dropout`` (an attribute, True at first) training mode is evaluation mode."""
+        return super().train(mode and self.dropout)
 
     @classmethod
     def open(cls, name: str, pooling: Pooling = "mean", normalise: bool = True, max_tokens: int = 256) -> Encoder:

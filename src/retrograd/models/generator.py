@@ -78,6 +78,7 @@ class Generator(nn.Module):
         self.max_input_tokens = _input_limit(model, max_input_tokens, 0 if self.encoder_decoder else max_target_tokens)
         self.max_target_tokens = max_target_tokens
         self.token_budget = token_budget
+        self.dropout = True
         self.separator = separator
         self._tail: TokenIds = (
             [] if self.encoder_decoder else tokenizer(separator, add_special_tokens=False)["input_ids"]
@@ -106,6 +107,10 @@ class Generator(nn.Module):
         if lora is not None and lora.rank > 0:
             add_lora(model, lora, rng)
         return cls(model, tokenizer, max_input_tokens, max_target_tokens, token_budget)
+
+    def train(self, mode: bool = True) -> Generator:
+        """As for every module; without ``dropout`` (an attribute, True at first) training mode is evaluation mode."""
+        return super().train(mode and self.dropout)
 
     @property
     def device(self) -> torch.device:

@@ -13,19 +13,34 @@ from torch import Tensor
 
 from retrograd.corpus.index import Index, Neighbours
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.objectives.functional import masked_log_softmax
+from retrograd.objectives.functional import log1mexp, masked_logsumexp
 from retrograd.objectives.objective import CandidateScores
 from retrograd.tasks.task import Task
 from retrograd.types import Example
 
-__all__ = ["Candidates", "Exclusions", "column_of", "log_probability", "padded_rows", "union"]
+__all__ = [
+    "NULL_ROW",
+    "Candidates",
+    "Exclusions",
+    "column_of",
+    "log_probability",
+    "padded_rows",
+    "renewed_log_normaliser",
+    "union",
+]
+
+NULL_ROW = -2
+"""The row of the null passage: to read nothing is one of the choices (REALM, Guu et al. 2020, arXiv 2002.08909)."""
 
 _BLOCK_ROWS = 4_096
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """K candidate passages per query: their rows in the base (-1 is padding) and what the retrievers say of them."""
+    """K candidate passages per query: their rows in the base and what the retrievers say of them.
+
+    Row -1 is padding; `NULL_ROW`, in the last column where the model has one, is the null passage.
+    """
 
     rows: Int[Tensor, "B K"]
     scores: CandidateScores
@@ -81,7 +96,7 @@ def union(*blocks: Int[Tensor, "B _"]) -> Int[Tensor, "B K"]:
 
 def column_of(rows: Int[Tensor, "B K"], row: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
     """The column where each query's row stands, -1 if it is not there or is itself -1."""
-    found = (rows == row.unsqueeze(-1)) & (row >= 0).unsqueeze(-1)
+    found = (rows == row.unsqueeze(-1)) & (row != -1).unsqueeze(-1)
     return torch.where(found.any(dim=-1), found.int().argmax(dim=-1), -1)
 
 
@@ -92,24 +107,42 @@ def log_probability(
     neighbours: Neighbours,
     index: Index,
     fresh: bool,
+    null: Float[Tensor, " D"] | None = None,
 ) -> Float[Tensor, "B K"]:
     """log p(z|x) of the candidates: over the whole base where the index knows log Z, else over the candidates.
 
-    With ``fresh`` vectors (re-encoded with gradient) the index's log Z still holds the stored, older ones. Exchanging
-    them gives log Z' = log Z + log1p(Σ_k p_k (exp(s'_k - s_k) - 1)), p_k = exp(s_k - log Z), s stored and s' fresh; its
-    gradient reaches the passage tower through the candidates, and the query through every passage of the base.
+    With ``fresh`` vectors (re-encoded with gradient) the index's log Z, which holds the stored, older ones, is renewed.
+    ``null`` is the embedding of the null passage, which then competes with all others.
     """
     logit = (query.unsqueeze(1) * vectors).sum(dim=-1).masked_fill(rows < 0, -torch.inf)
-    if neighbours.log_normaliser is None:
-        return masked_log_softmax(logit)
+    total = masked_logsumexp(logit) if neighbours.log_normaliser is None else neighbours.log_normaliser
     # A query without any admissible row has log Z = -inf; its candidates are absent, not NaN.
-    total = neighbours.log_normaliser.masked_fill(neighbours.log_normaliser == -torch.inf, 0.0).unsqueeze(-1)
-    if fresh:
-        stored = (query.unsqueeze(1) * index.vectors(rows)).sum(dim=-1)
-        present = rows >= 0
-        share = torch.where(present, (stored - total).exp(), 0.0)
-        change = torch.expm1(torch.where(present, logit, stored) - stored)
-        # Σ p_k ≤ 1 and expm1 ≥ -1, so the sum is at least -1 but for rounding; one rounding unit keeps log1p finite.
-        moved = (share * change).sum(dim=-1, keepdim=True).clamp(min=torch.finfo(logit.dtype).eps - 1.0)
-        total = total + torch.log1p(moved)
-    return (logit - total).masked_fill(rows < 0, -torch.inf)
+    empty = total == -torch.inf
+    if fresh and neighbours.log_normaliser is not None:
+        stored = (query.unsqueeze(1) * index.vectors(rows.clamp(min=-1))).sum(dim=-1).masked_fill(rows < 0, -torch.inf)
+        total = renewed_log_normaliser(stored, logit, total.masked_fill(empty, 0.0)).masked_fill(empty, -torch.inf)
+    if null is not None:
+        null_logit = query @ null
+        logit = torch.where(rows == NULL_ROW, null_logit.unsqueeze(-1), logit)
+        total = torch.logaddexp(total, null_logit)
+        empty = torch.zeros_like(empty)
+    absent = rows < 0 if null is None else rows == -1
+    return (logit - total.masked_fill(empty, 0.0).unsqueeze(-1)).masked_fill(absent, -torch.inf)
+
+
+def renewed_log_normaliser(
+    stored: Float[Tensor, "B K"], fresh: Float[Tensor, "B K"], log_normaliser: Float[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """log Z after the logits s of K rows were exchanged for s', with gradient through all three arguments.
+
+    log Z' = log Z + log1p(Σ_k p_k (exp(s'_k - s_k) - 1)), p_k = exp(s_k - log Z): exact to rounding while the logits
+    move little. Where more than half of Z goes, that sum cancels; there log Z' is the log-sum of what the other rows
+    hold, log Z + log(1 - Σ p_k), and of the fresh logits. Absent rows are -inf in both.
+    """
+    present = stored > -torch.inf
+    log_share = (stored - log_normaliser.unsqueeze(-1)).masked_fill(~present, -torch.inf)
+    change = torch.expm1(torch.where(present, fresh, 0.0) - torch.where(present, stored, 0.0))
+    moved = (log_share.exp() * change).sum(dim=-1)
+    near = log_normaliser + torch.log1p(moved.clamp(min=-0.5))
+    others = log_normaliser + log1mexp(masked_logsumexp(log_share))
+    return torch.where(moved > -0.5, near, torch.logaddexp(others, masked_logsumexp(fresh)))

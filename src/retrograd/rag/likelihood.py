@@ -13,6 +13,7 @@ from torch import Tensor
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator, TargetScores
 from retrograd.objectives.objective import TokenLogLikelihood
+from retrograd.rag.candidates import NULL_ROW
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Passage, UserError
 
@@ -60,8 +61,8 @@ class GeneratorLikelihood:
 
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
         """log p(y|x, z_1 … z_M): all passages of the columns in one prompt, in the order given."""
-        chosen = [[self._passage(b, k) for k in columns if k >= 0] for b, columns in enumerate(column.tolist())]
-        scores, where = self._score([[tuple(passages)] for passages in chosen])
+        chosen = [[self._at(b, k) or () for k in columns] for b, columns in enumerate(column.tolist())]
+        scores, where = self._score([[tuple(one for found in row for one in found)] for row in chosen])
         return scores.value.sum(dim=-1)[where.squeeze(-1)]
 
     def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
@@ -69,7 +70,8 @@ class GeneratorLikelihood:
 
         One prompt a query. Passages of equal text are one, with the sum of their weights. A weight of 0 keeps its
         passage out of the input; its own gradient is what a little of the passage would change at the positions that
-        are in use. Padding (row -1) is left out whatever its weight.
+        are in use. Padding and the null passage hold no text whatever
+        their weight.
         """
         number: dict[str, int] = {}
         texts = {row: self._task.neighbour_text(passage) for row, passage in self._passages.items()}
@@ -82,11 +84,12 @@ class GeneratorLikelihood:
         targets = [example.target for example in self._examples]
         return self._generator.mixture_log_likelihood(list(number), spread, prompts, targets)
 
-    def _passage(self, b: int, k: int) -> Passage:
-        return self._passages[self._rows[b][k]]
-
     def _at(self, b: int, k: int) -> tuple[Passage, ...] | None:
-        return (self._passage(b, k),) if k >= 0 and self._rows[b][k] >= 0 else None
+        """The passages of one candidate: one, none for the null passage, None for padding."""
+        row = self._rows[b][k] if k >= 0 else -1
+        if row == NULL_ROW:
+            return ()
+        return (self._passages[row],) if row >= 0 else None
 
     def _score(self, asked: Sequence[Sequence[tuple[Passage, ...] | None]]) -> tuple[TargetScores, Int[Tensor, "B M"]]:
         """Scores of the distinct pairs, and where each asked one stands among them (-1 for None)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Index, Neighbours
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import read_json, write_json
+from retrograd.io import JsonObject, read_json, write_json
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
@@ -21,7 +21,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.answering import answer
-from retrograd.rag.candidates import Candidates, Exclusions, column_of, log_probability, union
+from retrograd.rag.candidates import NULL_ROW, Candidates, Exclusions, column_of, log_probability, union
 from retrograd.rag.indexing import build_index, passage_fingerprint
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.tasks.task import Task
@@ -29,12 +29,15 @@ from retrograd.types import Example, Prediction, UserError
 
 __all__ = ["RagModel"]
 
+_NULL_TEXT = "(no passage)"
+
 
 class RagModel(nn.Module):
     """p(y|x) = Σ_z p(z|x) p(y|x,z) with z a passage of ``base``.
 
-    ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index. Call `refresh_index` before
-    the first retrieval, and whenever passage embeddings have moved.
+    ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index. With ``null_passage`` reading
+    nothing is one more candidate of every query, scored like a passage and prompted without one. Call `refresh_index`
+    before the first retrieval, and whenever passage embeddings have moved.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class RagModel(nn.Module):
         task: Task,
         base: KnowledgeBase,
         posterior: Retriever | None = None,
+        null_passage: bool = False,
     ) -> None:
         super().__init__()
         self.retriever = retriever
         self.generator = generator
         self.posterior = posterior
+        self.null_passage = null_passage
         self.task = task
         self.base = base
         self.support = task.support(base)
@@ -77,6 +82,17 @@ class RagModel(nn.Module):
 
     # ---- retrieval ----------------------------------------------------------------------------------------------
 
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The weights that training moves: ``prior``, ``posterior``, ``generator``; shared ones belong to the prior."""
+        prior = self.retriever.trained_parameters()
+        taken = {id(weight) for weight in prior}
+        posterior = [] if self.posterior is None else self.posterior.trained_parameters()
+        return {
+            "prior": prior,
+            "posterior": [weight for weight in posterior if id(weight) not in taken],
+            "generator": [weight for weight in self.generator.parameters() if weight.requires_grad],
+        }
+
     def retrieve(
         self,
         examples: Sequence[Example],
@@ -97,7 +113,7 @@ class RagModel(nn.Module):
         if previous_row is not None:
             previous_row = previous_row.to(asked[0].device)
             blocks.append(previous_row.unsqueeze(-1))
-        rows = union(*blocks)
+        rows = self._with_null(union(*blocks))
         previous = None if previous_row is None else column_of(rows, previous_row)
         return Candidates(rows, replace(self._scored(asked, found, rows), previous=previous))
 
@@ -124,9 +140,10 @@ class RagModel(nn.Module):
         self, asked: list[Float[Tensor, "B D"]], found: list[Neighbours], rows: Int[Tensor, "B K"]
     ) -> CandidateScores:
         vectors, fresh = self._vectors(rows)
+        null = self._null_vector()
         with full_precision(rows.device):
             log_prior, *rest = [
-                log_probability(one, vectors, rows, neighbours, self.index, fresh)
+                log_probability(one, vectors, rows, neighbours, self.index, fresh, null)
                 for one, neighbours in zip(asked, found, strict=True)
             ]
         return CandidateScores(log_prior, rest[0] if rest else None)
@@ -143,11 +160,22 @@ class RagModel(nn.Module):
         # Column N takes the padding (-1) of the exclusions and is cut off again.
         hidden.scatter_(1, self._exclusions.rows(examples).to(device) % (len(rows) + 1), True)
         hidden = hidden[:, :-1]
+        null = self._null_vector()
         with full_precision(device):
             vectors = self.index.vectors(rows)
-            log_prior, *rest = [masked_log_softmax((one @ vectors.T).masked_fill(hidden, -torch.inf)) for one in asked]
-        block = rows.expand(len(examples), -1).masked_fill(hidden, -1)
+            logits = [(one @ vectors.T).masked_fill(hidden, -torch.inf) for one in asked]
+            if null is not None:
+                logits = [torch.cat([z, (q @ null).unsqueeze(-1)], dim=-1) for z, q in zip(logits, asked, strict=True)]
+            log_prior, *rest = [masked_log_softmax(one) for one in logits]
+        block = self._with_null(rows.expand(len(examples), -1).masked_fill(hidden, -1))
         return Candidates(block, CandidateScores(log_prior, rest[0] if rest else None))
+
+    def _with_null(self, rows: Int[Tensor, "B K"]) -> Int[Tensor, "B _"]:
+        return nn.functional.pad(rows, (0, 1), value=NULL_ROW) if self.null_passage else rows
+
+    def _null_vector(self) -> Float[Tensor, " D"] | None:
+        """Embedded anew at each retrieval, so that it is never stale."""
+        return self.retriever.passages([_NULL_TEXT]).squeeze(0) if self.null_passage else None
 
     def _posterior_query(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
         if self.posterior is None:
@@ -157,7 +185,7 @@ class RagModel(nn.Module):
     def _vectors(self, rows: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B K D"], bool]:
         """Candidate embeddings, and whether they were just encoded with gradient: each distinct passage once."""
         if self.retriever.trained != "both" or not torch.is_grad_enabled():
-            return self.index.vectors(rows), False
+            return self.index.vectors(rows.clamp(min=-1)), False
         distinct, where = rows.clamp(min=0).unique(return_inverse=True)
         texts = [self.task.passage_text(passage) for passage in self.base.passages(distinct.tolist())]
         tower = self.retriever.passage_encoder
@@ -216,7 +244,8 @@ class RagModel(nn.Module):
         # In the middle of a stage the index is older than the tower; a reader then embeds the base anew.
         if isinstance(self._index, ExactIndex) and self._index.encoder_fingerprint == now:
             self._index.save(folder / "index")
-        write_json(folder / "model.json", {"format": 1, "posterior": self.posterior is not None})
+        settings: JsonObject = {"posterior": self.posterior is not None, "null_passage": self.null_passage}
+        write_json(folder / "model.json", {"format": 1} | settings)
 
     @classmethod
     def load(cls, folder: Path, task: Task, base: KnowledgeBase, generator_name: str, rng: torch.Generator) -> RagModel:
@@ -226,13 +255,14 @@ class RagModel(nn.Module):
         """
         if not (folder / "model.json").exists():
             raise UserError(f"{folder} holds no model (no model.json); give a checkpoint folder of a run")
-        settings = read_json(folder / "model.json")
+        found = read_json(folder / "model.json")
+        settings = found if isinstance(found, dict) else {}
         retriever = Retriever.load(folder / "retriever")
-        has_posterior = isinstance(settings, dict) and bool(settings.get("posterior"))
-        posterior = Retriever.load(folder / "posterior") if has_posterior else None
+        posterior = Retriever.load(folder / "posterior") if settings.get("posterior") else None
         if posterior is not None:  # it searches the same index: one passage tower for both
             posterior.passage_encoder = retriever.passage_encoder
-        model = cls(retriever, Generator.load(folder / "generator", generator_name, rng), task, base, posterior)
+        generator = Generator.load(folder / "generator", generator_name, rng)
+        model = cls(retriever, generator, task, base, posterior, bool(settings.get("null_passage")))
         if (folder / "index").exists():
             model.use_index(
                 ExactIndex.load(

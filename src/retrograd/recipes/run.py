@@ -20,7 +20,7 @@ from retrograd.models.precision import resolve_precision
 from retrograd.models.retriever import Retriever
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
-from retrograd.recipes.experiment import DataSettings, Experiment
+from retrograd.recipes.experiment import DataSettings, Experiment, RetrieverSettings
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_formats import read_relations
 from retrograd.tasks.relation_instance import RelationInstance
@@ -112,17 +112,23 @@ def _task(settings: DataSettings, labels: list[str]) -> RelationExtraction:
 def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> RagModel:
     """An untrained model: encoders and generator as named, new weights drawn from ``rng``."""
     s = experiment.retriever
-    query = Encoder.open(s.model, s.pooling, s.normalise, s.max_tokens)
-    passage = Encoder.open(s.model, s.pooling, s.normalise, s.max_tokens) if s.separate_towers else query
+    query = _tower(s)
+    passage = _tower(s) if s.separate_towers else query
     retriever = Retriever(query, passage, s.temperature, s.trained, s.learn_temperature)
     posterior = None
     if s.posterior:
-        tower = Encoder.open(s.model, s.pooling, s.normalise, s.max_tokens)
-        posterior = Retriever(tower, passage, s.temperature, s.trained, s.learn_temperature)
+        posterior = Retriever(_tower(s), passage, s.temperature, s.trained, s.learn_temperature)
     g = experiment.generator
     lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
     generator = Generator.open(g.model, rng, lora, g.max_input_tokens, g.max_target_tokens, g.token_budget)
-    return RagModel(retriever, generator, data.task, data.base, posterior)
+    generator.dropout = g.dropout
+    return RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
+
+
+def _tower(settings: RetrieverSettings) -> Encoder:
+    tower = Encoder.open(settings.model, settings.pooling, settings.normalise, settings.max_tokens)
+    tower.dropout = settings.dropout
+    return tower
 
 
 def stages(experiment: Experiment, model: RagModel) -> list[Stage]:

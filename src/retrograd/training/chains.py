@@ -12,7 +12,7 @@ __all__ = ["Chains"]
 
 
 class Chains:
-    """One row per training example, -1 for a chain that has not started."""
+    """One row per training example (maybe the null passage's), -1 for a chain that has not started."""
 
     def __init__(self, examples: int) -> None:
         self._row = torch.full((examples,), -1, dtype=torch.long)
@@ -20,7 +20,7 @@ class Chains:
     def rows(self, positions: Int[Tensor, " b"]) -> Int[Tensor, " b"] | None:
         """The rows to take up again, or None while no chain has started (then nothing is added to the candidates)."""
         rows = self._row[positions]
-        return rows if bool((rows >= 0).any()) else None
+        return rows if bool((rows != -1).any()) else None
 
     def remember(self, positions: Int[Tensor, " b"], candidates: Candidates, last: Int[Tensor, " b"] | None) -> None:
         """Store where the chains stopped; ``last`` is a column among the candidates, None where there are no chains."""

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from retrograd.models.attention import training_attention
 from retrograd.objectives.objective import Objective
 from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
@@ -54,7 +55,7 @@ def train(
             visit = None
             for part in positions.split(pace.micro_batch or pace.batch_size):
                 batch = [examples[i] for i in part.tolist()]
-                with accelerator.autocast():
+                with accelerator.autocast(), training_attention(accelerator.device):
                     candidates = stage.evidence.candidates(model, batch, objective.needs_posterior, chains.rows(part))
                     likelihood = stage.evidence.likelihood(model, batch, candidates)
                     estimate = objective(candidates.scores, likelihood, rng)
@@ -62,6 +63,8 @@ def train(
                 accelerator.backward(estimate.loss * (len(part) / len(positions)))
                 chains.remember(part, candidates, estimate.last)
                 visit = Visit(batch, candidates, estimate)
+            logged = _due(step, stage.log_every, steps)
+            norms = _norms(model) if logged else {}
             norm = _clip(optimiser, pace.clip)
             if not math.isfinite(norm):
                 raise UserError(
@@ -72,8 +75,8 @@ def train(
             schedule.step()
             model.zero_grad()
             advance(1)
-            if visit is not None and _due(step, stage.log_every, steps):
-                values = health(model, visit, norm)
+            if visit is not None and logged:
+                values = health(model, visit, norm) | norms
                 run.log(step + 1, stage.name, values)
                 say(health_line(stage.name, step + 1, steps, values))
             if score is not None and _due(step, stage.evaluate_every):
@@ -114,6 +117,16 @@ def _clip(optimiser: torch.optim.Optimizer, bound: float) -> float:
     """Scale the gradients down to norm ``bound`` (0: leave them); returns the norm before."""
     weights = [w for group in optimiser.param_groups for w in group["params"]]
     return float(nn.utils.clip_grad_norm_(weights, bound if bound > 0 else float("inf")))
+
+
+def _norms(model: RagModel) -> dict[str, float]:
+    """The gradient's norm before clipping, by part of the model."""
+    found = {}
+    for part, weights in model.parts().items():
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if gradients:
+            found[f"gradient_norm_{part}"] = float(nn.utils.get_total_norm(gradients))
+    return found
 
 
 def _due(step: int, every: int, steps: int | None = None) -> bool:

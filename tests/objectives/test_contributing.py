@@ -1,0 +1,40 @@
+"""CONTRIBUTING.md shows a whole objective. Here it is taken from the text and put through the contract."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.slow
+def test_one_file_and_one_entry_put_an_objective_under_the_contract(tmp_path: Path) -> None:
+    """As the text says: a file, an import, an entry; no test is touched."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = text.split("<!-- toy objective -->\n```python\n", 1)[1].split("```", 1)[0]
+    package = tmp_path / "retrograd"
+    shutil.copytree(ROOT / "src" / "retrograd", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "objectives" / "best_passage.py").write_text(code, encoding="utf-8")
+    house = package / "objectives" / "__init__.py"
+    listed = house.read_text(encoding="utf-8").replace("OBJECTIVES = (\n", "OBJECTIVES = (\n    BestPassage,\n")
+    house.write_text("from retrograd.objectives.best_passage import BestPassage\n" + listed, encoding="utf-8")
+    rooms = [f"tests/objectives/test_{name}.py" for name in ("contract", "learning")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=-v", *rooms, "-k", "BestPassage"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) >= 15, done.stdout[-2000:]
