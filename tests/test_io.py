@@ -17,10 +17,12 @@ from retrograd.io import (
     atomic_file,
     fingerprint,
     fingerprint_files,
+    locked,
     read_json,
     read_jsonl,
     read_lines,
     read_tsv,
+    sha256_of,
     write_json,
     write_jsonl,
 )
@@ -223,6 +225,9 @@ class TestFingerprint:
     def test_lone_surrogates_have_one_too(self):
         assert fingerprint(["\ud800"]) != fingerprint(["\ud801"])
 
+    def test_of_one_file_is_that_of_its_bytes(self, tmp_path):
+        assert sha256_of(written(tmp_path, b"abc")) == hashlib.sha256(b"abc").hexdigest()
+
     def test_of_files_is_of_names_contents_and_order(self, tmp_path):
         a, b = written(tmp_path, b"1", "a"), written(tmp_path, b"2", "b")
         first = fingerprint_files([a, b])
@@ -232,3 +237,23 @@ class TestFingerprint:
         changed = fingerprint_files([a, b])
         assert changed != first
         assert fingerprint_files([a, b.rename(tmp_path / "c")]) not in (first, changed)
+
+
+class TestLocked:
+    def test_keeps_a_second_one_out_until_the_first_is_done(self, tmp_path):
+        with (
+            locked(tmp_path),
+            pytest.raises(UserError, match=r"another process is at work in .*; wait"),
+            locked(tmp_path),
+        ):
+            pass
+        with locked(tmp_path):
+            pass
+
+    def test_goes_with_a_renamed_folder(self, tmp_path):
+        folder = tmp_path / "a"
+        folder.mkdir()
+        with locked(folder):
+            moved = folder.rename(tmp_path / "b")
+            with pytest.raises(UserError, match="another process"), locked(moved):
+                pass

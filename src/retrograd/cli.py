@@ -23,8 +23,19 @@ app = typer.Typer(
     "Example: `retrograd demo`",
 )
 
+index_app = typer.Typer(
+    no_args_is_help=True,
+    help="Build an index on disk that survives being killed, check it, describe it.\n\n"
+    "Example: `retrograd index build runs/joint --out indexes/joint`",
+)
+app.add_typer(index_app, name="index")
+
 Recipe = Annotated[str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
+IndexFolder = Annotated[Path, typer.Argument(help="The folder of an index.")]
+OfRun = Annotated[
+    str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.setting=value. Repeatable.")]
 
 
@@ -125,17 +136,24 @@ def predict(
 
 @app.command()
 def search(
-    run: Run,
+    place: Annotated[Path, typer.Argument(help="The folder of a finished run, or of an index.")],
     query: Annotated[str, typer.Argument(help="Text with marked entities: 'The <e1>cup</e1> holds <e2>tea</e2>.'")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
+    run: OfRun = None,
 ) -> None:
-    """Show what the trained retriever finds for a text, and what the model answers.
+    """Show what the trained retriever finds for a text and, for a run, what the model answers.
 
     Example: `retrograd search runs/joint 'The <e1>kettle</e1> is full of <e2>tea</e2>.'`
     """
+    from retrograd.recipes.index import is_index, search_index
     from retrograd.recipes.use import search_run
 
-    typer.echo(search_run(run, query, k))
+    if is_index(place):
+        typer.echo(search_index(place, query, k, run))
+    elif run is not None:
+        raise UserError(f"--run is for an index, and {place} is none; give an index's folder, or leave it out")
+    else:
+        typer.echo(search_run(place, query, k))
 
 
 @app.command()
@@ -172,18 +190,47 @@ def lab(
     typer.echo(f"\nFigures and picture are in {place}.")
 
 
-def _experiment(recipe: str, changes: list[str] | None) -> Experiment:
-    from retrograd.recipes import RECIPES
-    from retrograd.recipes.experiment import Experiment
-    from retrograd.suggestions import advice
+@index_app.command("build")
+def index_build(
+    source: Annotated[str, typer.Argument(help="A finished run's folder, or a recipe or experiment file (untrained).")],
+    out: Annotated[Path, typer.Option(help="Folder of the index; a new version is added to what is there.")],
+    dtype: Annotated[str, typer.Option(help="How vectors are stored: fp32, bf16 or fp16.")] = "fp32",
+) -> None:
+    """Embed the whole knowledge base; after a kill, the same command goes on where it was stopped.
 
-    if recipe in RECIPES:
-        found = RECIPES[recipe]()
-    elif recipe.endswith((".toml", ".json")):
-        found = Experiment.load(Path(recipe))
-    else:
-        raise UserError(f"no recipe {recipe!r}; {advice(recipe, RECIPES)} A file must end in .toml or .json")
-    return found.with_settings(changes or [])
+    Example: `retrograd index build runs/joint --out indexes/joint --dtype bf16`
+    """
+    from retrograd.recipes.index import build_for
+
+    typer.echo(build_for(source, out, dtype))
+
+
+@index_app.command("check")
+def index_check(folder: IndexFolder, run: OfRun = None) -> None:
+    """Read every byte: checksums, finite numbers, no zeros, and the fingerprints of base and encoder.
+
+    Example: `retrograd index check indexes/joint`
+    """
+    from retrograd.recipes.index import check_index
+
+    typer.echo(check_index(folder, run))
+
+
+@index_app.command("info")
+def index_info(folder: IndexFolder) -> None:
+    """Say what an index holds, what it was built from, and how.
+
+    Example: `retrograd index info indexes/joint`
+    """
+    from retrograd.recipes.index import describe_index
+
+    typer.echo(describe_index(folder))
+
+
+def _experiment(recipe: str, changes: list[str] | None) -> Experiment:
+    from retrograd.recipes import named_experiment
+
+    return named_experiment(recipe).with_settings(changes or [])
 
 
 def main() -> None:

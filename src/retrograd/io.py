@@ -17,6 +17,11 @@ from typing import TYPE_CHECKING
 
 from retrograd.types import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 __all__ = [
     "JsonObject",
     "JsonValue",
@@ -24,10 +29,12 @@ __all__ = [
     "atomic_file",
     "fingerprint",
     "fingerprint_files",
+    "locked",
     "read_json",
     "read_jsonl",
     "read_lines",
     "read_tsv",
+    "sha256_of",
     "write_json",
     "write_jsonl",
 ]
@@ -162,6 +169,27 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same lock out of a folder; the system lifts it when a process dies.
+
+    The lock stays with the folder if it is renamed. Raises `UserError` at once if another process holds it. Where the
+    system has no such locks (Windows), nothing is kept out.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is at work in {folder}; wait until it ends, or stop it first") from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -189,6 +217,12 @@ def fingerprint(parts: Iterable[str | bytes]) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint_files(paths: Iterable[Path]) -> str:

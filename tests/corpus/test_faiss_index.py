@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.faiss_index import FaissIndex
+from retrograd.corpus.faiss_index import FaissIndex, FaissPreset
 from retrograd.corpus.index import Index
 from retrograd.types import UserError
 
@@ -130,6 +130,74 @@ def test_without_faiss_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_faiss)
     with pytest.raises(UserError, match=r"pip install 'retrograd\[faiss\]'"):
         FaissIndex(torch.eye(3), **NAMES)
+
+
+def clustered(rows=8_000, width=32):
+    """Unit vectors in 200 clusters, as embeddings of passages are, and queries of the same kind that are no rows."""
+    rng = torch.Generator().manual_seed(3)
+    centres = torch.randn(200, width, generator=rng)
+    points = centres[torch.randint(200, (rows + 100,), generator=rng)] + 0.6 * torch.randn(
+        rows + 100, width, generator=rng
+    )
+    points = torch.nn.functional.normalize(points, dim=1)
+    return points[:rows], points[rows:]
+
+
+def measured_recall(index, vectors, queries, k=10):
+    truth = (queries @ vectors.T).topk(k).indices
+    return float((truth[:, :, None] == index.search(queries, k).row[:, None, :]).any(2).double().mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("flat", 1.0), ("ivf", 0.9), ("ivf-sq8", 0.9), ("ivf-pq", 0.85), ("hnsw", 0.95)]
+)
+def test_a_preset_declares_the_recall_it_has(name, least, tmp_path: Path):
+    vectors, queries = clustered()
+    preset = FaissIndex.preset(name, *vectors.shape)
+    index = FaissIndex(vectors, preset.factory, **NAMES, probe=preset.probe, rerank=preset.rerank, queries=queries)
+    assert index.recall == pytest.approx(
+        measured_recall(index, vectors, queries), abs=2e-3
+    )  # ties may fall differently
+    assert index.recall >= least
+    index.save(tmp_path / "index")
+    loaded = FaissIndex.load(tmp_path / "index", **NAMES)
+    assert torch.equal(loaded.search(queries, 10).row, index.search(queries, 10).row)
+    assert loaded.recall == index.recall
+    exact = vectors[:3] if name != "ivf-sq8" else loaded.vectors(torch.arange(3))
+    torch.testing.assert_close(loaded.vectors(torch.arange(3)), exact)
+    torch.testing.assert_close(exact, vectors[:3], rtol=0, atol=0.02)
+
+
+def test_putting_in_order_by_exact_vectors_raises_recall_and_gives_exact_logits():
+    vectors, queries = clustered()
+    plain, once, more = (
+        FaissIndex(vectors, factory, **NAMES, probe=16, rerank=rerank, queries=queries)
+        for factory, rerank in (("IVF32,PQ8x4fs", None), ("IVF32,PQ8x4fs,RFlat", 1), ("IVF32,PQ8x4fs,RFlat", 10))
+    )
+    assert plain.recall == pytest.approx(once.recall, abs=0.02)
+    assert more.recall > once.recall + 0.2
+    found = more.search(queries, 10)
+    torch.testing.assert_close(found.logit, torch.einsum("bd,bkd->bk", queries, vectors[found.row]))
+
+
+def test_presets_grow_with_the_base_and_bad_ones_are_refused():
+    sizes = (10, 1_000, 200_000, 1_000_000, 21_000_000)
+    assert [FaissIndex.preset("ivf", rows, 384).factory for rows in sizes] == [
+        "IVF1,Flat",
+        "IVF25,Flat",
+        "IVF1024,Flat",
+        "IVF2048,Flat",
+        "IVF8192,Flat",
+    ]
+    assert FaissIndex.preset("ivf-pq", 200_000, 384) == FaissPreset("IVF1024,PQ96x4fs,RFlat", 64, 10)
+    with pytest.raises(UserError, match=r"no preset 'ivfpq'; did you mean 'ivf-pq'"):
+        FaissIndex.preset("ivfpq", 10, 8)
+    with pytest.raises(UserError, match=r"multiple of 4, not 30; take 'ivf-sq8'"):
+        FaissIndex.preset("ivf-pq", 10, 30)
+    with pytest.raises(UserError, match=r"'Flat' keeps no exact vectors; append ',RFlat'"):
+        FaissIndex(random_vectors(20), **NAMES, rerank=4)
+    with pytest.raises(ValueError, match=r"rerank is 0"):
+        FaissIndex(random_vectors(20), "Flat,RFlat", **NAMES, rerank=0)
 
 
 def test_every_index_offers_the_protocol():

@@ -243,3 +243,22 @@ def test_the_null_passage_survives_disk_chains_and_answers(
     again = RagModel.load(tmp_path / "model", model.task, model.base, "", torch.Generator())
     assert again.null_passage
     assert [a.answer for a in again.eval().answer(examples, 2)] == [a.answer for a in answers]
+
+
+def test_extra_rows_join_the_candidates_but_never_an_examples_own(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """They are scored like any candidate, over the whole base, and nothing else changes."""
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    plain = model.retrieve(examples, 2, with_posterior=True)
+    everything = torch.arange(6).expand(6, -1)
+    found = model.retrieve(examples, 2, with_posterior=True, extra_rows=torch.cat([everything, everything], dim=1))
+    for line, rows in enumerate(found.rows.tolist()):
+        assert sorted(row for row in rows if row >= 0) == [row for row in range(6) if row != line]
+    width = plain.rows.shape[1]
+    kept = plain.rows >= 0
+    assert torch.equal(found.rows[:, :width][kept], plain.rows[kept])
+    torch.testing.assert_close(found.scores.log_prior[:, :width][kept], plain.scores.log_prior[kept])
+    torch.testing.assert_close(found.scores.log_prior.exp().sum(-1), torch.ones(6))
+    own = torch.arange(6).unsqueeze(-1)
+    assert torch.equal(model.retrieve(examples, 2, with_posterior=True, extra_rows=own).rows, plain.rows)
+    with pytest.raises(ValueError, match=r"expected -1 .padding. … 5"):
+        model.retrieve(examples, 2, extra_rows=own + 1)

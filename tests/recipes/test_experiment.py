@@ -10,6 +10,15 @@ import pytest
 from retrograd.objectives import OBJECTIVES, JointStochasticApproximation, TopKMarginal, WakeSleep
 from retrograd.recipes import RECIPES
 from retrograd.recipes.experiment import Experiment, RetrieverSettings, TrainingSettings
+from retrograd.training.refresh import (
+    EverySteps,
+    InBackground,
+    Never,
+    RefreshPolicy,
+    RetrievedLately,
+    Rolling,
+    WhenDrifted,
+)
 from retrograd.types import UserError
 
 
@@ -116,5 +125,48 @@ def test_json_and_toml_agree() -> None:
     ],
 )
 def test_settings_that_cannot_run_together_say_so(assignments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RECIPES["semeval-joint"]().with_settings(assignments)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "policy"),
+    [
+        ([], EverySteps(20)),
+        (["training.refresh_every=5"], EverySteps(5)),
+        (["training.refresh_every=0"], EverySteps(0)),
+        (["training.refresh=drift", "training.refresh_drift=0.02"], WhenDrifted(0.02, 20)),
+        (["training.refresh=rolling", "training.refresh_share=0.1"], Rolling(0.1)),
+        (["training.refresh=retrieved", "training.refresh_window=50"], RetrievedLately(20, 50)),
+        (["training.refresh=background", "training.refresh_every=7"], InBackground(7)),
+        (["training.refresh=never"], Never()),
+    ],
+)
+def test_settings_name_each_refresh_policy(assignments: list[str], policy: RefreshPolicy) -> None:
+    experiment = RECIPES["semeval-joint"]().with_settings(assignments)
+    assert experiment.training.refresh_policy == policy
+    assert Experiment.from_mapping(json.loads(experiment.to_json()), "here") == experiment
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["training.refresh=drift"], r'training: refresh = "drift" needs refresh_drift; set it to 0\.02'),
+        (["training.refresh=rolling"], "needs refresh_share"),
+        (["training.refresh=retrieved"], "needs refresh_window"),
+        (["training.refresh_share=0.1"], r'refresh_share belongs to refresh = "rolling", but refresh is "every"'),
+        (["training.refresh=never", "training.refresh_drift=0.1"], 'belongs to refresh = "drift"'),
+        (["training.refresh=rolling", "training.refresh_share=2.0"], r"refresh_share is 2\.0; expected a share"),
+        (["training.refresh=background", "training.refresh_every=0"], "refresh_every is 0"),
+        (["training.refresh_every=-1"], "refresh_every is -1"),
+        (["training.refresh=sometimes"], "expected one of 'every', 'drift'"),
+        (["training.probe_passages=-1"], "probe_passages is -1"),
+        (
+            ["training.refresh=drift", "training.refresh_drift=0.1", "training.probe_passages=0"],
+            "set probe_passages to 64",
+        ),
+    ],
+)
+def test_refresh_settings_that_do_not_fit_say_so(assignments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         RECIPES["semeval-joint"]().with_settings(assignments)

@@ -25,7 +25,7 @@ from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.loop import train
-from retrograd.training.refresh import RefreshEvery
+from retrograd.training.refresh import EverySteps
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import Evidence, FromCopying, FromGenerator, Pace, Stage
 from retrograd.types import Example, Passage, UserError
@@ -53,7 +53,7 @@ def build(
 
 def stage(objective: Objective, evidence: Evidence | None = None, epochs: int = 1, micro_batch: int = 0) -> Stage:
     pace = Pace(epochs, 8, 1e-2, 1e-2, weight_decay=0.0, warmup=0.0, clip=0.0, micro_batch=micro_batch)
-    return Stage("training", objective, evidence or FromGenerator(3), pace, RefreshEvery(1), log_every=1)
+    return Stage("training", objective, evidence or FromGenerator(3), pace, EverySteps(1), log_every=1)
 
 
 def run(model: RagModel, examples: list[Example], what: Stage, folder: Path, seed: int = 0) -> list[dict]:
@@ -128,7 +128,7 @@ def test_a_split_batch_gives_the_same_step(
         # Dropout would draw anew for each part.
         monkeypatch.setattr(RagModel, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
         pace = Pace(1, 8, 0.1, 0.1, 0.0, 0.0, 0.0, split)
-        what = Stage("training", TopKMarginal(), FromGenerator(3), pace, RefreshEvery(0))
+        what = Stage("training", TopKMarginal(), FromGenerator(3), pace, EverySteps(0))
         gradients: list[torch.Tensor] = []
         torch.optim.AdamW.step, real = _record(gradients), torch.optim.AdamW.step
         try:
@@ -174,7 +174,7 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
             return estimate
 
     objective = JointStochasticApproximation(sampler="metropolis", draws=3)
-    what = Stage("training", Spy(), FromGenerator(3), Pace(2, 12, 1e-3, 0.0), RefreshEvery(0), log_every=0)
+    what = Stage("training", Spy(), FromGenerator(3), Pace(2, 12, 1e-3, 0.0), EverySteps(0), log_every=0)
     run_quietly(model, examples, what, tmp_path / "run")
     first, second = seen
     assert first[0] is None
@@ -190,7 +190,7 @@ def run_quietly(model: RagModel, examples: list[Example], what: Stage, folder: P
 def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
     pace = Pace(4, 12, 1e-3, 1e-3)
-    what = Stage("training", TopKMarginal(), FromGenerator(2), pace, RefreshEvery(1), log_every=0, save_every=1)
+    what = Stage("training", TopKMarginal(), FromGenerator(2), pace, EverySteps(1), log_every=0, save_every=1)
     run_quietly(model, examples, what, tmp_path / "run")
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-0000003", "step-0000004"]
@@ -200,7 +200,7 @@ def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path
 
 def test_nothing_to_train_is_an_error(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    what = Stage("training", TopKMarginal(), FromGenerator(2), Pace(1, 4, 0.0, 0.0), RefreshEvery(0))
+    what = Stage("training", TopKMarginal(), FromGenerator(2), Pace(1, 4, 0.0, 0.0), EverySteps(0))
     with pytest.raises(UserError, match="nothing is trained"):
         run_quietly(model, examples, what, tmp_path / "run")
 
@@ -221,7 +221,7 @@ def test_a_whole_base_too_large_for_a_batch_says_what_to_set(
         FromCopying(CopySettings()).candidates(model, examples, False, None)
 
 
-@pytest.mark.parametrize(("trained", "passages", "expected"), [("query", 2, 4), ("none", 2, 1), ("query", 0, 0)])
+@pytest.mark.parametrize(("trained", "passages", "expected"), [("query", 2, 5), ("none", 2, 1), ("query", 0, 0)])
 def test_the_index_is_rebuilt_when_passages_moved_and_only_then(
     trained: Trained,
     passages: int,
@@ -231,13 +231,13 @@ def test_the_index_is_rebuilt_when_passages_moved_and_only_then(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Eight steps, refresh every two: at the start and three times more; a fixed tower once; without passages never."""
+    """Eight steps, refresh every two: at the start, three times more, at the end; a fixed tower once; else never."""
     model, examples = build(tiny_encoder, tiny_seq2seq, trained)
     built: list[int] = []
     real = RagModel.refresh_index
     monkeypatch.setattr(RagModel, "refresh_index", lambda self, *rest: (built.append(1), real(self, *rest))[1])
     objective = TopKMarginal() if passages else NoRetrieval()
-    what = Stage("training", objective, FromGenerator(passages), Pace(2, 3, 1e-3, 1e-3), RefreshEvery(2), log_every=0)
+    what = Stage("training", objective, FromGenerator(passages), Pace(2, 3, 1e-3, 1e-3), EverySteps(2), log_every=0)
     run_quietly(model, examples, what, tmp_path / "run")
     assert len(built) == expected
 
@@ -261,7 +261,7 @@ def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_se
     """Its index was older than its tower and would be refused; it is left out and made anew."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
     what = Stage(
-        "training", TopKMarginal(), FromGenerator(2), Pace(1, 6, 1e-2, 1e-2), RefreshEvery(0), log_every=0, save_every=2
+        "training", TopKMarginal(), FromGenerator(2), Pace(1, 6, 1e-2, 1e-2), EverySteps(0), log_every=0, save_every=2
     )
     run_quietly(model, examples, what, tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints" / "step-0000002"

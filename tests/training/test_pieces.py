@@ -1,14 +1,11 @@
-"""Batches, refresh policy, health line."""
+"""Batches, health line."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from retrograd.training.batches import batches, steps_in
 from retrograd.training.health import health_line
-from retrograd.training.refresh import RefreshEvery
-from retrograd.types import UserError
 
 
 def test_every_example_is_visited_once_an_epoch() -> None:
@@ -18,13 +15,6 @@ def test_every_example_is_visited_once_an_epoch() -> None:
         visited = torch.cat(found[3 * epoch : 3 * epoch + 3]).tolist()
         assert sorted(visited) == list(range(10))
     assert found[0].tolist() != found[3].tolist()
-
-
-def test_refresh_comes_after_every_so_many_steps() -> None:
-    assert [step for step in range(8) if RefreshEvery(3).due(step)] == [3, 6]
-    assert not any(RefreshEvery(0).due(step) for step in range(8))
-    with pytest.raises(UserError, match="optimiser steps"):
-        RefreshEvery(-1)
 
 
 def test_the_health_line_shows_what_there_is() -> None:

@@ -6,6 +6,8 @@ candidates. What it misses of the top K it says itself: `FaissIndex.recall`, mea
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -19,17 +21,28 @@ from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Neighbours, require_query, require_rows
 from retrograd.corpus.storage import Manifest, read_manifest, write_manifest
 from retrograd.io import atomic_directory, atomic_file
+from retrograd.suggestions import advice
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
     import faiss
 
-__all__ = ["FaissIndex"]
+__all__ = ["FaissIndex", "FaissPreset"]
 
 _FILE = "index.faiss"
 _BLOCK_ROWS = 65_536
 _RECALL_AT = 10
 _RECALL_QUERIES = 256
+_TRAINING_ROWS, _TRAINING_ROWS_A_LIST = 100_000, 64
+
+
+@dataclass(frozen=True)
+class FaissPreset:
+    """Arguments of `FaissIndex` that go together; made by `FaissIndex.preset`."""
+
+    factory: str
+    probe: int | None = None
+    rerank: int | None = None
 
 
 class FaissIndex:
@@ -37,6 +50,8 @@ class FaissIndex:
 
     ``factory`` is faiss's own description: "Flat", "IVF1024,Flat", "HNSW32", "IVF1024,SQ8"… ``probe`` is how hard it
     searches: lists visited (IVF; faiss's default 1 is too few) or efSearch (HNSW); None keeps faiss's default.
+    ``rerank`` is for factories that end in "RFlat": that many times k rows are found by compressed vectors and put in
+    order by exact ones, which are kept beside them (faiss's default 1 puts in order, but finds no more).
 
     ``recall`` is the share of the exact top 10 that the top 10 holds, for ``queries``, else for 256 rows of the base
     taken at equal distances (which find themselves, so it flatters by up to 0.1: give queries of your task).
@@ -52,6 +67,7 @@ class FaissIndex:
         base_fingerprint: str,
         encoder_fingerprint: str,
         probe: int | None = None,
+        rerank: int | None = None,
         queries: Float[Tensor, "Q D"] | None = None,
     ) -> None:
         exact = ExactIndex(
@@ -66,7 +82,43 @@ class FaissIndex:
         self.base_fingerprint = base_fingerprint
         self.encoder_fingerprint = encoder_fingerprint
         _set_probe(self._index, factory, probe)
+        _set_rerank(self._index, factory, rerank)
         self.recall = self._recall(exact, queries)
+
+    @staticmethod
+    def preset(name: str, rows: int, width: int) -> FaissPreset:
+        """What to begin with, for a base of ``rows`` x ``width``; then read `recall` and turn ``probe``.
+
+        ==========  ====================  ==================================================================
+        name        bytes a row           reason to take it
+        ==========  ====================  ==================================================================
+        "flat"      4 D                   exact; the yardstick. `ExactIndex` is faster and knows log Z
+        "ivf"       4 D + 8               quick to build and to add to; visits 1/16 of the lists
+        "ivf-sq8"   D + 8                 the same in a quarter of the memory: one byte a number
+        "ivf-pq"    4.125 D + 8           fastest scan: 4 bits for 4 numbers, 10 k of them put in order by
+                                          the exact vectors, which it keeps
+        "hnsw"      4 D + 256             fastest for single queries; slow to build, and to refresh is to
+                                          build: for bases that stay
+        ==========  ====================  ==================================================================
+
+        There are about 2 sqrt(rows) lists, the number at which choosing lists and reading them cost about the same, and
+        at most one for 39 rows, below which faiss warns that it cannot learn their centres. Raises `UserError` for
+        another name, and for "ivf-pq" with a width that is no multiple of 4.
+        """
+        lists = max(1, min(2 ** round(math.log2(max(2 * rows**0.5, 1))), rows // 39))
+        probe = min(lists, max(8, lists // 16))
+        presets = {
+            "flat": FaissPreset("Flat"),
+            "ivf": FaissPreset(f"IVF{lists},Flat", probe),
+            "ivf-sq8": FaissPreset(f"IVF{lists},SQ8", probe),
+            "ivf-pq": FaissPreset(f"IVF{lists},PQ{width // 4}x4fs,RFlat", probe, 10),
+            "hnsw": FaissPreset("HNSW32", 128),
+        }
+        if name not in presets:
+            raise UserError(f"there is no preset {name!r}; {advice(name, list(presets))}")
+        if name == "ivf-pq" and width % 4:
+            raise UserError(f"'ivf-pq' needs a width that is a multiple of 4, not {width}; take 'ivf-sq8'")
+        return presets[name]
 
     def __len__(self) -> int:
         return self._index.ntotal
@@ -180,11 +232,11 @@ def _built(vectors: Float[Tensor, "N D"], factory: str) -> faiss.Index:
     try:
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
-            index.train(_array(vectors))
+            index.train(_array(_training_rows(vectors, faiss.try_extract_index_ivf(index))))
         for block in vectors.split(_BLOCK_ROWS):
             index.add(_array(block))
         lists = faiss.try_extract_index_ivf(index)
-        if lists is not None:
+        if lists is not None and not _is_refined(index):
             lists.make_direct_map()  # without it an IVF index cannot return a vector by its row
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
@@ -205,3 +257,26 @@ def _set_probe(index: faiss.Index, factory: str, probe: int | None) -> None:
         _faiss().ParameterSpace().set_index_parameter(index, name, probe)
     except RuntimeError:
         raise UserError(f"probe is {probe}, but {factory!r} has no {name}; leave probe out") from None
+
+
+def _training_rows(vectors: Float[Tensor, "N D"], lists: faiss.IndexIVF | None) -> Float[Tensor, "_ D"]:
+    """Rows at equal distances, as many as faiss learns from anyway: training then needs no second copy of the base."""
+    count = max(_TRAINING_ROWS, _TRAINING_ROWS_A_LIST * (0 if lists is None else lists.nlist))
+    if len(vectors) <= count:
+        return vectors
+    return vectors[torch.arange(count, device=vectors.device) * len(vectors) // count]
+
+
+def _is_refined(index: faiss.Index) -> bool:
+    return isinstance(_faiss().downcast_index(index), _faiss().IndexRefine)
+
+
+def _set_rerank(index: faiss.Index, factory: str, rerank: int | None) -> None:
+    if rerank is None:
+        return
+    if rerank < 1:
+        raise ValueError(f"rerank is {rerank}; expected at least 1")
+    if not _is_refined(index):
+        raise UserError(f"rerank is {rerank}, but {factory!r} keeps no exact vectors; append ',RFlat' or leave it out")
+    # faiss writes this factor into its file, so load() finds it there
+    _faiss().downcast_index(index).k_factor = float(rerank)

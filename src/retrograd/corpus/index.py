@@ -33,8 +33,15 @@ class Neighbours:
 class Index(Protocol):
     """Embeddings of the N passages of one knowledge base, addressed by row number."""
 
-    base_fingerprint: str
-    encoder_fingerprint: str
+    @property
+    def base_fingerprint(self) -> str:
+        """Of the knowledge base whose rows these are."""
+        ...
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """Of what embedded them."""
+        ...
 
     def __len__(self) -> int: ...
 

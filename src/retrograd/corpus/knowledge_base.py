@@ -107,12 +107,13 @@ class KnowledgeBase:
         """The passages of the rows, in that order."""
         return [self[row] for row in rows]
 
-    def blocks(self, rows: int, start: int = 0) -> Iterator[list[Passage]]:
-        """Consecutive passages from row ``start`` on, ``rows`` at a time (fewer in the last block)."""
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[list[Passage]]:
+        """Consecutive passages ``start`` … ``stop`` - 1 (None: to the end), ``rows`` at a time (fewer in the last)."""
         if rows < 1:
             raise ValueError(f"rows is {rows}; expected at least 1")
-        for first in range(start, len(self), rows):
-            yield self._between(first, min(first + rows, len(self)))
+        end = len(self) if stop is None else min(stop, len(self))
+        for first in range(start, end, rows):
+            yield self._between(first, min(first + rows, end))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,33 +1,75 @@
-"""An index on disk: a folder of vectors (or a library's own file) and a manifest that says what they belong to."""
+"""An index on disk: a folder of vectors (or a library's own file) and a manifest that says what they belong to.
+
+Vectors lie in one file or in many (shards), each a safetensors file of consecutive rows. The manifest lists them with
+their checksums; while an index is being built, it lists those that are finished.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import get_type_hints
+from typing import BinaryIO, TypeVar, get_type_hints
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from retrograd.io import JsonValue, atomic_file, read_json, write_json
+from retrograd.io import JsonValue, atomic_directory, atomic_file, read_json, sha256_of, write_json
 from retrograd.types import UserError
 
-__all__ = ["DTYPE_NAMES", "Manifest", "read_manifest", "read_vectors", "write_manifest", "write_vectors"]
+__all__ = [
+    "DTYPE_NAMES",
+    "MANIFEST",
+    "Manifest",
+    "Shard",
+    "dtype_named",
+    "parse_manifest",
+    "read_manifest",
+    "read_shards",
+    "read_vectors",
+    "verify_shard",
+    "write_index",
+    "write_manifest",
+    "write_vectors",
+]
 
 DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 """Storage types an index may have, with their names in a safetensors header."""
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _TENSOR = "vectors"
+_WHOLE = "vectors.safetensors"
+# A shard's start tells a matrix of zeros from one that holds something, without reading it all.
+_GLANCE_ROWS = 64
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """The storage type of a manifest."""
+    return next(dtype for dtype, known in DTYPE_NAMES.items() if known == name)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of vectors: rows ``first_row`` … ``first_row + rows - 1``, and the SHA-256 (hex) of the file."""
+
+    file: str
+    first_row: int
+    rows: int
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an index folder holds. ``kind`` is "exact" or "faiss"; the last three belong to faiss alone."""
+    """What an index folder holds. ``kind`` is "exact" or "faiss".
+
+    ``factory``, ``probe`` and ``recall`` belong to faiss alone, the others after them to exact indexes: ``encoding``
+    says in words how texts became vectors (pooling, normalisation, precision), ``source`` names the run or experiment
+    whose retriever did it, and ``shards`` are the files in the order of their rows.
+    """
 
     kind: str
     base_fingerprint: str
@@ -38,11 +80,14 @@ class Manifest:
     factory: str | None = None
     probe: int | None = None
     recall: float | None = None
+    encoding: str | None = None
+    source: str | None = None
+    shards: tuple[Shard, ...] = ()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``folder/manifest.json``."""
-    write_json(folder / _MANIFEST, asdict(manifest))
+    """Atomically write ``folder/manifest.json``."""
+    write_json(folder / MANIFEST, asdict(manifest))
 
 
 def read_manifest(
@@ -53,10 +98,7 @@ def read_manifest(
     Raises `UserError` if there is none, if it is malformed or of another kind, or if a fingerprint that is given
     differs from the index's own.
     """
-    path = folder / _MANIFEST
-    if not path.is_file():
-        raise UserError(f"{folder} is not an index: it holds no {_MANIFEST}; give the folder that save() wrote")
-    manifest = _parsed(path, read_json(path))
+    manifest = parse_manifest(folder)
     if manifest.kind != kind:
         raise UserError(
             f"{folder} holds a {manifest.kind!r} index, expected {kind!r}; load it with the class that saved it"
@@ -66,17 +108,42 @@ def read_manifest(
     return manifest
 
 
-def _parsed(path: Path, value: JsonValue) -> Manifest:
+def parse_manifest(folder: Path) -> Manifest:
+    """The manifest of an index folder of any kind. Raises `UserError` if there is none or if it is malformed."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} is not an index: it holds no {MANIFEST}; give the folder that save() wrote")
+    value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; rebuild the index")
-    names = [field.name for field in fields(Manifest)]
-    if set(value) != set(names):
-        odd = sorted(set(value) ^ set(names))
+    listed = value.get("shards", [])
+    if not isinstance(listed, list):
+        raise UserError(f"{path}: field 'shards' is {listed!r}, expected a list; rebuild the index")
+    manifest = _record(Manifest, path, {name: part for name, part in value.items() if name != "shards"})
+    shards = tuple(_record(Shard, path, part) for part in listed)
+    for shard in shards:
+        if Path(shard.file).name != shard.file:
+            raise UserError(f"{path}: a shard is {shard.file!r}, expected a file name; rebuild the index")
+    return replace(manifest, shards=shards)
+
+
+_Record = TypeVar("_Record", Manifest, Shard)
+
+
+def _record(kind: type[_Record], path: Path, value: JsonValue) -> _Record:
+    """A record of plain fields; those that have a default may be missing, for an older version left them out."""
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; rebuild the index")
+    names = {field.name for field in fields(kind)}
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    odd = sorted((set(value) - names) | (needed - set(value)))
+    if odd:
         raise UserError(f"{path}: missing or unknown field {odd[0]!r}; the index is of another version, rebuild it")
-    for name, expected in get_type_hints(Manifest).items():
-        if not isinstance(value[name], expected) or isinstance(value[name], bool):
-            raise UserError(f"{path}: field {name!r} is {value[name]!r}, expected {expected}; rebuild the index")
-    return Manifest(**value)  # pyright: ignore[reportArgumentType]  (checked field by field above)
+    hints = get_type_hints(kind)
+    for name, part in value.items():
+        if not isinstance(part, hints[name]) or isinstance(part, bool):
+            raise UserError(f"{path}: field {name!r} is {part!r}, expected {hints[name]}; rebuild the index")
+    return kind(**value)  # pyright: ignore[reportArgumentType]  (checked field by field above)
 
 
 def _require_same(folder: Path, what: str, stored: str, wanted: str | None) -> None:
@@ -87,26 +154,76 @@ def _require_same(folder: Path, what: str, stored: str, wanted: str | None) -> N
         )
 
 
-def write_vectors(
-    path: Path, blocks: Iterable[Float[Tensor, "_ _"]], rows: int, width: int, dtype: torch.dtype
-) -> None:
+def write_index(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], manifest: Manifest) -> None:
+    """Atomically write the folder ``path``: the vectors in one file, and the manifest, which gets its checksum."""
+    with atomic_directory(path) as folder:
+        dtype = dtype_named(manifest.dtype)
+        checksum = write_vectors(folder / _WHOLE, blocks, manifest.rows, manifest.dimension, dtype)
+        whole = Shard(_WHOLE, 0, manifest.rows, checksum)
+        write_manifest(folder, replace(manifest, shards=(whole,)))
+
+
+def write_vectors(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], rows: int, width: int, dtype: torch.dtype) -> str:
     """Atomically write a matrix, block by block, as safetensors: memory O(block), whatever ``rows`` is.
 
-    Raises `UserError` if the blocks do not sum to ``rows``.
+    Returns the file's SHA-256 (hex). Raises `UserError` if the blocks do not sum to ``rows``.
     """
     size = rows * width * dtype.itemsize
     entry = {"dtype": DTYPE_NAMES[dtype], "shape": [rows, width], "data_offsets": [0, size]}
     header = json.dumps({_TENSOR: entry}).encode()
     header += b" " * (-len(header) % 8)  # the format asks for 8-byte alignment of the data
+    digest = hashlib.sha256()
     written = 0
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+        _append(file, digest, len(header).to_bytes(8, "little") + header)
         for block in blocks:
             raw = block.detach().to(device="cpu", dtype=dtype).contiguous()
-            file.write(raw.view(-1).view(torch.uint8).numpy().data)
+            _append(file, digest, raw.view(-1).view(torch.uint8).numpy().data)
             written += len(block)
         if written != rows:
             raise UserError(f"the blocks hold {written} rows, expected {rows}; embed each passage exactly once")
+    return digest.hexdigest()
+
+
+def _append(file: BinaryIO, digest: hashlib._Hash, raw: bytes | memoryview) -> None:
+    file.write(raw)
+    digest.update(raw)
+
+
+def read_shards(folder: Path, manifest: Manifest) -> list[Float[Tensor, "_ D"]]:
+    """The vectors of an exact index, memory-mapped, file by file.
+
+    Raises `UserError` if the files do not cover the rows, for one that is damaged or of another shape or type, and for
+    one that holds nothing but zeros.
+    """
+    shards = []
+    for shard in _covering(folder, manifest):
+        path = folder / shard.file
+        stored = read_vectors(path, shard.rows, manifest.dimension)
+        if DTYPE_NAMES.get(stored.dtype) != manifest.dtype:
+            raise UserError(
+                f"{path}: vectors are {stored.dtype}, the manifest says {manifest.dtype}; rebuild the index"
+            )
+        if len(stored) and not any(bool(glance.any()) for glance in stored.split(_GLANCE_ROWS)):
+            raise UserError(f"{path}: all {len(stored)} vectors are zero; rebuild the index")
+        shards.append(stored)
+    return shards
+
+
+def _covering(folder: Path, manifest: Manifest) -> Sequence[Shard]:
+    if not manifest.shards:  # as versions before checksums wrote it
+        return (Shard(_WHOLE, 0, manifest.rows, ""),)
+    row = 0
+    for shard in manifest.shards:
+        if shard.first_row != row:
+            break
+        row += shard.rows
+    if row != manifest.rows:
+        raise UserError(
+            f"{folder / MANIFEST}: the files hold rows 0 … {row - 1}, expected {manifest.rows} rows; "
+            "the index is incomplete, build it again"
+        )
+    return manifest.shards
 
 
 def read_vectors(path: Path, rows: int, width: int) -> Float[Tensor, "N D"]:
@@ -121,3 +238,16 @@ def read_vectors(path: Path, rows: int, width: int) -> Float[Tensor, "N D"]:
             f"{path} holds {tuple(vectors.shape)} numbers, the manifest says ({rows}, {width}); rebuild the index"
         )
     return vectors
+
+
+def verify_shard(folder: Path, shard: Shard) -> None:
+    """Raises `UserError` if a file is missing or its bytes are not those that were written. Reads all of it."""
+    path = folder / shard.file
+    if not path.is_file():
+        raise UserError(f"{path} is missing; copy it again or rebuild the index")
+    found = sha256_of(path)
+    if found != shard.sha256:
+        raise UserError(
+            f"{path} has changed since it was written (SHA-256 {found[:12]}…, the manifest says "
+            f"{shard.sha256[:12]}…); copy it again or rebuild the index"
+        )

@@ -12,22 +12,29 @@ Samples are Gumbel-max without a Gumbel for every row: the largest of :math:`s_n
 :math:`\operatorname{logsumexp}_n s_n + g` and is independent of where it stands, so one Gumbel and one uniform a block
 and draw suffice (Maddison, Tarlow, Minka, "A* sampling", 2014).
 
+The vectors come as a sequence of shards [n D], whose rows are numbered on from one to the next; one tensor is a
+sequence of one.
+
 Blocks stored in half precision are widened before the product: every number below is exact for the *stored* vectors.
-A bf16 product would be faster where the processor has AMX and slower elsewhere, and its logits carry 8 bits: at a
-logit of 20 an error of 0.06 nats.
+A bf16 product would be faster on some processors, but its logits carry 8 bits: at a logit of 20 an error of 0.06 nats,
+too much for log Z. It may find the top K all the same: `retrograd.corpus.top_rows`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
-__all__ = ["StreamResult", "sample_rows", "stream"]
+from retrograd.corpus.best_rows import BestRows, with_block
+from retrograd.corpus.shards import row_blocks
+
+__all__ = ["AbsentRows", "StreamResult", "differentiable", "gumbel_maxima", "scored_blocks", "stream"]
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,6 @@ class StreamResult:
 
 
 @dataclass(frozen=True)
-class _Best:
-    """The K best so far, best first, equal logits by row."""
-
-    row: Int[Tensor, "B K"]
-    logit: Float[Tensor, "B K"]
-
-
-@dataclass(frozen=True)
 class _Softmax:
     """m, Z' and μ' of the module's equations; m is ``-inf`` until a row is seen that is not excluded."""
 
@@ -59,30 +58,32 @@ class _Softmax:
 
 @torch.no_grad()
 def stream(
-    vectors: Float[Tensor, "N D"],
+    vectors: Sequence[Float[Tensor, "_ D"]],
     query: Float[Tensor, "B D"],
     k: int,
     exclude: Int[Tensor, "B E"] | None,
     *,
     block_rows: int,
     need_mean: bool,
+    hidden: Bool[Tensor, " N"] | None = None,
 ) -> StreamResult:
     """Top-K, log-normaliser and, if asked for, the softmax mean: two products a block with the mean, else one.
 
+    ``hidden`` rows are absent for every query, those of ``exclude`` for one.
     Memory beyond ``vectors``: O(B·K + (B + D)·block_rows). All arithmetic is fp32, or float64 for float64 vectors.
     """
-    dtype = _accumulator(vectors.dtype)
+    dtype = _accumulator(vectors[0].dtype)
     query = query.to(dtype)
-    best = _Best(query.new_full((len(query), k), -1, dtype=torch.long), query.new_full((len(query), k), -torch.inf))
+    best = BestRows.none_yet(query, k)
     softmax = _Softmax(
         query.new_full((len(query), 1), -torch.inf),
         query.new_zeros(len(query), 1),
         torch.zeros_like(query) if need_mean else None,
     )
     with torch.autocast(query.device.type, enabled=False):  # autocast would turn the products into bf16
-        for first_row, block, logits in _scored_blocks(vectors, query, exclude, block_rows):
+        for first_row, block, logits in scored_blocks(vectors, query, exclude, block_rows, hidden):
             if k:
-                best = _merged(best, logits, first_row)
+                best = with_block(best, logits, first_row)
                 peak = best.logit[:, :1]
             else:
                 peak = torch.maximum(softmax.peak, logits.amax(1, keepdim=True))
@@ -97,26 +98,30 @@ def stream(
 
 
 @torch.no_grad()
-def sample_rows(
-    vectors: Float[Tensor, "N D"],
+def gumbel_maxima(
+    vectors: Sequence[Float[Tensor, "_ D"]],
     query: Float[Tensor, "B D"],
     draws: int,
     rng: torch.Generator,
     exclude: Int[Tensor, "B E"] | None,
     *,
     block_rows: int,
-) -> Int[Tensor, "B M"]:
+    hidden: Bool[Tensor, " N"] | None = None,
+) -> tuple[Int[Tensor, "B M"], Float[Tensor, "B M"]]:
     """Independent exact draws (with replacement) from softmax(logits) over all N rows; -1 where all is excluded.
 
-    Memory beyond ``vectors``: O(B·M + (B + D)·block_rows). How much of ``rng`` is used depends on N, B, M and
-    ``block_rows`` alone.
+    With each comes the perturbed logit that won, max_n (s_n + g_n): where the base lies in parts, the part with the
+    largest one has the draw of the whole. It is ``-inf`` where all is excluded.
+
+    Memory beyond ``vectors``: O(B·M + (B + D)·block_rows). How much of ``rng`` is used depends on B, M and
+    the number of blocks alone.
     """
-    query = query.to(_accumulator(vectors.dtype))
+    query = query.to(_accumulator(vectors[0].dtype))
     shape = (len(query), draws)
     row = torch.full(shape, -1, dtype=torch.long, device=query.device)
     highest = torch.full(shape, -torch.inf, dtype=torch.float64, device=query.device)
     with torch.autocast(query.device.type, enabled=False):
-        for first_row, _, logits in _scored_blocks(vectors, query, exclude, block_rows):
+        for first_row, _, logits in scored_blocks(vectors, query, exclude, block_rows, hidden):
             peak = _finite(logits.amax(1, keepdim=True))
             cumulative = logits.sub_(peak).exp_().cumsum(1, dtype=torch.float64)
             total = cumulative[:, -1:]
@@ -127,7 +132,7 @@ def sample_rows(
             column = torch.searchsorted(cumulative, uniform * total, right=True)
             row = torch.where(value > highest, column + first_row, row)
             highest = torch.maximum(highest, value)
-    return row
+    return row, highest
 
 
 def _accumulator(storage: torch.dtype) -> torch.dtype:
@@ -139,69 +144,57 @@ def _finite(peak: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
     return peak.masked_fill(peak == -torch.inf, 0)
 
 
-def _scored_blocks(
-    vectors: Float[Tensor, "N D"],
+def scored_blocks(
+    vectors: Sequence[Float[Tensor, "_ D"]],
     query: Float[Tensor, "B D"],
     exclude: Int[Tensor, "B E"] | None,
     block_rows: int,
+    hidden: Bool[Tensor, " N"] | None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(first row, block [block_rows D], logits [B block_rows]) with ``-inf`` at excluded rows.
+    """(first row, block [block_rows D], logits [B block_rows]) with ``-inf`` at excluded and hidden rows.
 
     Block and logits live in buffers that the next step overwrites; the caller may overwrite the logits too.
     """
-    total, width = vectors.shape
-    block_rows = max(1, min(block_rows, total))
+    block_rows = max(1, min(block_rows, max(len(shard) for shard in vectors)))
     logits_buffer = query.new_empty(len(query) * block_rows)
-    widened_buffer = None if vectors.dtype == query.dtype else query.new_empty(block_rows, width)
-    excluded = None if exclude is None else _ExcludedRows.of(exclude.to(query.device))
-    for first_row in range(0, total, block_rows):
-        block = vectors[first_row : first_row + block_rows]
+    widened_buffer = None if vectors[0].dtype == query.dtype else query.new_empty(block_rows, query.shape[1])
+    absent = AbsentRows.of(exclude, hidden, query)
+    for first_row, block in row_blocks(vectors, block_rows):
         if widened_buffer is not None:
             block = widened_buffer[: len(block)].copy_(block)
         logits = logits_buffer[: len(query) * len(block)].view(len(query), len(block))
         torch.mm(query, block.T, out=logits)
-        if excluded is not None:
-            excluded.strike(logits, first_row)
+        absent.strike(logits, first_row)
         yield first_row, block, logits
 
 
 @dataclass(frozen=True)
-class _ExcludedRows:
-    """(query, row) pairs sorted by row: a block without excluded rows costs two bisections."""
+class AbsentRows:
+    """Excluded (query, row) pairs sorted by row, so that a block without one costs two bisections; hidden rows."""
 
     query: Int[Tensor, " P"]
     row: Int[Tensor, " P"]
     sorted_rows: list[int]
+    hidden: Bool[Tensor, " N"] | None
 
     @classmethod
-    def of(cls, exclude: Int[Tensor, "B E"]) -> _ExcludedRows:
-        query, column = (exclude >= 0).nonzero(as_tuple=True)
-        row, order = exclude[query, column].long().sort()
-        return cls(query[order], row, row.tolist())
+    def of(
+        cls, exclude: Int[Tensor, "B E"] | None, hidden: Bool[Tensor, " N"] | None, query: Float[Tensor, "B D"]
+    ) -> AbsentRows:
+        if exclude is None:
+            exclude = torch.empty(len(query), 0, dtype=torch.long)
+        exclude = exclude.to(query.device)
+        line, column = (exclude >= 0).nonzero(as_tuple=True)
+        row, order = exclude[line, column].long().sort()
+        return cls(line[order], row, row.tolist(), hidden)
 
     def strike(self, logits: Float[Tensor, "B rows"], first_row: int) -> None:
         start = bisect_left(self.sorted_rows, first_row)
         stop = bisect_left(self.sorted_rows, first_row + logits.shape[1])
         if start < stop:
             logits[self.query[start:stop], self.row[start:stop] - first_row] = -torch.inf
-
-
-def _merged(best: _Best, logits: Float[Tensor, "B rows"], first_row: int) -> _Best:
-    """The K best of those carried and of a block; among equal logits the lower row, at the K-th place too."""
-    k = best.logit.shape[1]
-    logit, column = logits.topk(min(k + 1, logits.shape[1]), dim=1)
-    if logit.shape[1] > k:
-        # torch.topk picks freely among equals. That matters only if equals straddle the K-th place and beat the K-th
-        # carried so far (whose rows are lower); those queries, and nobody else, pay for a stable sort of the block.
-        tied = (logit[:, k - 1] == logit[:, k]) & (logit[:, k] > best.logit[:, -1])
-        if bool(tied.any()):
-            value, place = logits[tied].sort(dim=1, descending=True, stable=True)
-            logit[tied], column[tied] = value[:, : k + 1], place[:, : k + 1]
-    column, order = column.sort(dim=1)
-    logit = torch.cat([best.logit, logit.gather(1, order)], dim=1)
-    row = torch.cat([best.row, column + first_row], dim=1)
-    logit, order = logit.sort(dim=1, descending=True, stable=True)
-    return _Best(row.gather(1, order[:, :k]), logit[:, :k])
+        if self.hidden is not None:
+            logits.masked_fill_(self.hidden[first_row : first_row + logits.shape[1]], -torch.inf)
 
 
 def _absorbed(
@@ -214,3 +207,27 @@ def _absorbed(
     mass = softmax.mass.mul_(rescale).add_(weight.sum(1, keepdim=True))
     moment = None if softmax.moment is None else softmax.moment.mul_(rescale).addmm_(weight, block)
     return _Softmax(peak, mass, moment)
+
+
+def differentiable(
+    query: Float[Tensor, "B D"], value: Float[Tensor, " B"], mean: Float[Tensor, "B D"]
+) -> Float[Tensor, " B"]:
+    """log Z, already computed, with its gradient: d log Z / d query = the softmax-mean embedding. Once only."""
+    return _LogNormaliser.apply(query, value, mean)  # pyright: ignore[reportReturnType]
+
+
+class _LogNormaliser(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, query: Float[Tensor, "B D"], value: Float[Tensor, " B"], mean: Float[Tensor, "B D"]
+    ) -> Float[Tensor, " B"]:
+        ctx.save_for_backward(mean.to(query.dtype))
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: FunctionCtx, grad: Float[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B D"], None, None]:
+        (mean,) = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        return grad[:, None].to(mean.dtype) * mean, None, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,11 +10,15 @@ from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.corpus.plan import require_memory
 from retrograd.io import fingerprint
 from retrograd.models.retriever import Retriever
 from retrograd.tasks.task import Task
 
-__all__ = ["build_index", "passage_fingerprint"]
+__all__ = ["MIXED", "build_index", "embed_rows", "passage_fingerprint", "passage_texts"]
+
+MIXED = "mixed"
+"""The encoder fingerprint of an index whose rows come from several states of the tower: no tower's own is equal."""
 
 _BLOCK_ROWS = 2_048
 
@@ -26,24 +30,41 @@ def build_index(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
 ) -> ExactIndex:
-    """Embed all N passages, in the words the task gives them. ``progress`` is told the rows of each block."""
+    """Embed all N passages, in the words the task gives them. ``progress`` is told the rows of each block.
+
+    Raises `UserError` before it starts if the vectors do not fit in memory; see `retrograd.rag.index_folder` then.
+    """
+    encoder = retriever.passage_encoder
+    if encoder.device.type == "cpu":
+        require_memory(len(base) * encoder.dimension * dtype.itemsize)
     return ExactIndex.from_blocks(
         _embedded(retriever, task, base, progress),
         len(base),
         base_fingerprint=base.fingerprint,
         encoder_fingerprint=passage_fingerprint(retriever, task, base),
         dtype=dtype,
-        device=retriever.passage_encoder.device,
+        device=encoder.device,
     )
 
 
 def _embedded(
     retriever: Retriever, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
 ) -> Iterator[Float[Tensor, "n D"]]:
-    for block in base.blocks(_BLOCK_ROWS):
-        yield retriever.passage_encoder.embed([task.passage_text(passage) for passage in block])
+    for texts in passage_texts(task, base):
+        yield retriever.passage_encoder.embed(texts)
         if progress is not None:
-            progress(len(block))
+            progress(len(texts))
+
+
+def passage_texts(task: Task, base: KnowledgeBase) -> Iterator[list[str]]:
+    """What the passage tower reads, block by block in row order: the blocks that `build_index` embeds."""
+    for block in base.blocks(_BLOCK_ROWS):
+        yield [task.passage_text(passage) for passage in block]
+
+
+def embed_rows(retriever: Retriever, task: Task, base: KnowledgeBase, rows: Sequence[int]) -> Float[Tensor, "Z D"]:
+    """Embeddings of some passages, without gradient and without dropout."""
+    return retriever.passage_encoder.embed([task.passage_text(passage) for passage in base.passages(rows)])
 
 
 def passage_fingerprint(retriever: Retriever, task: Task, base: KnowledgeBase) -> str:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.index import Index, Neighbours
+from retrograd.corpus.index import Index, Neighbours, require_rows
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import JsonObject, read_json, write_json
 from retrograd.models.generator import Generator
@@ -22,7 +22,7 @@ from retrograd.objectives.functional import masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.answering import answer
 from retrograd.rag.candidates import NULL_ROW, Candidates, Exclusions, column_of, log_probability, union
-from retrograd.rag.indexing import build_index, passage_fingerprint
+from retrograd.rag.indexing import MIXED, build_index, embed_rows, passage_fingerprint
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
@@ -30,6 +30,7 @@ from retrograd.types import Example, Prediction, UserError
 __all__ = ["RagModel"]
 
 _NULL_TEXT = "(no passage)"
+_ROWS_AT_ONCE = 2_048
 
 
 class RagModel(nn.Module):
@@ -80,6 +81,40 @@ class RagModel(nn.Module):
         """Embed the whole base anew with the passage tower as it is now."""
         self.use_index(build_index(self.retriever, self.task, self.base, progress=progress))
 
+    def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
+        """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
+
+        Rows must be distinct. Raises `UserError` for an index that cannot exchange rows.
+        """
+        index = self.index
+        if not isinstance(index, ExactIndex):
+            raise UserError(
+                f"{type(index).__name__} cannot exchange single rows; take training.refresh = every, drift or never"
+            )
+        for part in rows.split(_ROWS_AT_ONCE):
+            index.replace(part, self.embedded(part), MIXED)
+
+    def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
+        """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
+        return embed_rows(self.retriever, self.task, self.base, rows.tolist())
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index, of whatever age."""
+        return self._index is not None
+
+    def index_is_current(self) -> bool:
+        """Whether the index was built by the passage tower as it is now. Hashes the tower's weights."""
+        return self._index is not None and self._index.encoder_fingerprint == self.passage_fingerprint()
+
+    def passage_fingerprint(self) -> str:
+        """What an index built now would be marked with. Hashes the tower's weights: 0.2 s for 22 M of them."""
+        return passage_fingerprint(self.retriever, self.task, self.base)
+
+    def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
+        """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
+        return self._exclusions.rows(examples)
+
     # ---- retrieval ----------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -99,11 +134,14 @@ class RagModel(nn.Module):
         k: int,
         with_posterior: bool = False,
         previous_row: Int[Tensor, " B"] | None = None,
+        extra_rows: Int[Tensor, "B _"] | None = None,
     ) -> Candidates:
         """The prior's k best passages per query, with the posterior's k best and the chain's row if asked for.
 
         No example ever gets a passage whose text is its own. Log-probabilities are over the whole base where the index
         is exact, with gradient for whatever the retrievers train. k = 0 retrieves nothing and needs no index.
+        ``extra_rows`` (-1 is padding) join them, but for an example's own: candidates that another index found, such as
+        `LexicalIndex`.
         """
         if k == 0:
             return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
@@ -113,9 +151,17 @@ class RagModel(nn.Module):
         if previous_row is not None:
             previous_row = previous_row.to(asked[0].device)
             blocks.append(previous_row.unsqueeze(-1))
+        if extra_rows is not None:
+            blocks.append(self._admitted(extra_rows, examples).to(asked[0].device))
         rows = self._with_null(union(*blocks))
         previous = None if previous_row is None else column_of(rows, previous_row)
         return Candidates(rows, replace(self._scored(asked, found, rows), previous=previous))
+
+    def _admitted(self, rows: Int[Tensor, "B K"], examples: Sequence[Example]) -> Int[Tensor, "B K"]:
+        """The rows without each example's own."""
+        require_rows(rows, len(self.base))
+        own = self._exclusions.rows(examples).to(rows.device)
+        return rows.masked_fill((rows.unsqueeze(-1) == own.unsqueeze(-2)).any(dim=-1), -1)
 
     def candidates_at(
         self, examples: Sequence[Example], rows: Int[Tensor, "B K"], with_posterior: bool = False
@@ -240,9 +286,8 @@ class RagModel(nn.Module):
         if self.posterior is not None:
             self.posterior.save(folder / "posterior")
         self.generator.save(folder / "generator")
-        now = passage_fingerprint(self.retriever, self.task, self.base)
-        # In the middle of a stage the index is older than the tower; a reader then embeds the base anew.
-        if isinstance(self._index, ExactIndex) and self._index.encoder_fingerprint == now:
+        # In the middle of a stage the index is older than the tower, or mixed; a reader then embeds the base anew.
+        if isinstance(self._index, ExactIndex) and self.index_is_current():
             self._index.save(folder / "index")
         settings: JsonObject = {"posterior": self.posterior is not None, "null_passage": self.null_passage}
         write_json(folder / "model.json", {"format": 1} | settings)

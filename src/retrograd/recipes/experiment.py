@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,15 @@ from retrograd.models.retriever import Trained
 from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, TopKMarginal
 from retrograd.records import read_record, read_value, record_mapping
 from retrograd.suggestions import advice
+from retrograd.training.refresh import (
+    EverySteps,
+    InBackground,
+    Never,
+    RefreshPolicy,
+    RetrievedLately,
+    Rolling,
+    WhenDrifted,
+)
 from retrograd.types import UserError
 
 __all__ = [
@@ -33,6 +42,15 @@ __all__ = [
     "TrainingSettings",
     "WarmStartSettings",
 ]
+
+
+Refresh = Literal["every", "drift", "rolling", "retrieved", "background", "never"]
+_BELONGS_TO = {
+    "refresh_drift": ("drift", "0.02"),
+    "refresh_share": ("rolling", "0.02"),
+    "refresh_window": ("retrieved", "50"),
+}
+"""Numbers that one policy alone reads, and a value to begin with; 0 is not set."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,14 @@ class WarmStartSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never."""
+    """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
+
+    ``refresh`` says how the index is kept up where training moves passages (`retrograd.training.refresh`): all rows
+    ``every`` so many steps; on ``drift``, when the probe's mean 1 - cosine passes ``refresh_drift``; ``rolling``, the
+    ``refresh_share`` of the rows at each step; those ``retrieved`` in the last ``refresh_window`` steps; in the
+    ``background``, by another process; or ``never``. ``refresh_every`` is how often that is done or looked at.
+    ``probe_passages`` of the base are encoded at each logged step to measure staleness.
+    """
 
     epochs: int = 4
     batch_size: int = 16
@@ -127,11 +152,44 @@ class TrainingSettings:
     weight_decay: float = 0.01
     warmup: float = 0.1
     clip: float = 1.0
+    refresh: Refresh = "every"
     refresh_every: int = 20
+    refresh_drift: float = 0.0
+    refresh_share: float = 0.0
+    refresh_window: int = 0
+    probe_passages: int = 64
     log_every: int = 10
     evaluate_every: int = 0
     save_every: int = 0
     precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        if self.probe_passages < 0:
+            raise UserError(f"probe_passages is {self.probe_passages}; expected 0 (no measurement) or more")
+        for setting, (policy, example) in _BELONGS_TO.items():
+            value = vars(self)[setting]
+            if self.refresh == policy and value == 0:
+                raise UserError(f'refresh = "{policy}" needs {setting}; set it to {example}, say')
+            if self.refresh != policy and value != 0:
+                raise UserError(
+                    f'{setting} belongs to refresh = "{policy}", but refresh is "{self.refresh}"; set it to 0'
+                )
+        if self.refresh == "drift" and self.probe_passages == 0:
+            raise UserError('refresh = "drift" needs a probe; set probe_passages to 64, say')
+        _ = self.refresh_policy  # which checks its own numbers
+
+    @property
+    def refresh_policy(self) -> RefreshPolicy:
+        """The policy as a value."""
+        policies: dict[Refresh, Callable[[], RefreshPolicy]] = {
+            "every": lambda: EverySteps(self.refresh_every),
+            "drift": lambda: WhenDrifted(self.refresh_drift, self.refresh_every),
+            "rolling": lambda: Rolling(self.refresh_share),
+            "retrieved": lambda: RetrievedLately(self.refresh_every, self.refresh_window),
+            "background": lambda: InBackground(self.refresh_every),
+            "never": Never,
+        }
+        return policies[self.refresh]()
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,18 @@ from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
 from retrograd.models.precision import resolve_precision
 from retrograd.models.retriever import Retriever
+from retrograd.progress import say
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.staleness import fault_of
 from retrograd.recipes.experiment import DataSettings, Experiment, RetrieverSettings
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_formats import read_relations
 from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.tasks.sampling import sample_instances
 from retrograd.tasks.semeval import load_semeval
-from retrograd.training.loop import embed_base, train
-from retrograd.training.refresh import RefreshEvery
+from retrograd.training.loop import embed_base, embed_base_if_stale, train
+from retrograd.training.refresh import EverySteps
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import FromCopying, FromGenerator, Pace, Stage
 from retrograd.types import Example, UserError
@@ -39,6 +41,7 @@ __all__ = [
     "absolute_paths",
     "accelerator_for",
     "build_model",
+    "build_retriever",
     "evaluated",
     "load_data",
     "open_run",
@@ -112,17 +115,23 @@ def _task(settings: DataSettings, labels: list[str]) -> RelationExtraction:
 def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> RagModel:
     """An untrained model: encoders and generator as named, new weights drawn from ``rng``."""
     s = experiment.retriever
-    query = _tower(s)
-    passage = _tower(s) if s.separate_towers else query
-    retriever = Retriever(query, passage, s.temperature, s.trained, s.learn_temperature)
+    retriever = build_retriever(s)
     posterior = None
-    if s.posterior:
+    if s.posterior:  # it searches the same index: one passage tower for both
+        passage = retriever.passage_encoder
         posterior = Retriever(_tower(s), passage, s.temperature, s.trained, s.learn_temperature)
     g = experiment.generator
     lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
     generator = Generator.open(g.model, rng, lora, g.max_input_tokens, g.max_target_tokens, g.token_budget)
     generator.dropout = g.dropout
     return RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
+
+
+def build_retriever(settings: RetrieverSettings) -> Retriever:
+    """An untrained retriever: encoders as named."""
+    query = _tower(settings)
+    passage = _tower(settings) if settings.separate_towers else query
+    return Retriever(query, passage, settings.temperature, settings.trained, settings.learn_temperature)
 
 
 def _tower(settings: RetrieverSettings) -> Encoder:
@@ -152,10 +161,11 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
             clip=t.clip,
             micro_batch=t.micro_batch,
         ),
-        refresh=RefreshEvery(t.refresh_every),
+        refresh=t.refresh_policy,
         log_every=t.log_every,
         evaluate_every=t.evaluate_every,
         save_every=t.save_every,
+        probe_passages=t.probe_passages,
     )
     planned = [main] if t.epochs > 0 else []
     if not warm:
@@ -165,8 +175,9 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
         objective=experiment.objective,
         evidence=FromCopying(CopySettings(w.noise, 1 / len(model.task.choices or " " * 20)), w.passages),
         pace=Pace(w.epochs, w.batch_size, 0.0, w.learning_rate, t.weight_decay, t.warmup, t.clip),
-        refresh=RefreshEvery(w.refresh_every),
+        refresh=EverySteps(w.refresh_every),
         log_every=t.log_every,
+        probe_passages=t.probe_passages,
     )
     return [first, *planned]
 
@@ -191,7 +202,7 @@ class Trained:
 
 
 def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
-    """All stages in turn, one last look of the passage tower at the base, and the model saved in the folder ``out``."""
+    """All stages in turn, and the model saved in the folder ``out`` with an index that its passage tower has built."""
     if not data.train:
         raise UserError("data.train names no training data; give a file, or builtin:semeval2010_task8")
     accelerator = accelerator_for(experiment)
@@ -206,7 +217,7 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
         train(model, data.train, stage, run, rng, accelerator, score)
     seconds = time.perf_counter() - began
     model.eval()
-    embed_base(model, accelerator)
+    embed_base_if_stale(model, accelerator)
     run.save_model(model)
     return Trained(model, accelerator, seconds)
 
@@ -247,11 +258,28 @@ class OpenRun:
 
 
 def open_run(path: Path) -> OpenRun:
-    """Open what `run_experiment` wrote. Raises `UserError` for a folder that is none, or whose parts do not fit."""
+    """Open what `run_experiment` wrote. An index that is missing is built anew, in memory.
+
+    Raises `UserError` for a folder that is no run, or whose parts do not fit: data, encoder and index.
+    """
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     data = load_data(experiment.data, experiment.seed)
     rng = torch.Generator().manual_seed(experiment.seed)
     model = RagModel.load(run.model, data.task, data.base, experiment.generator.model, rng)
     accelerator = accelerator_for(experiment)
-    return OpenRun(experiment, data, model.to(accelerator.device).eval(), accelerator)
+    model.to(accelerator.device).eval()
+    _require_index(model, accelerator, run.model / "index")
+    return OpenRun(experiment, data, model, accelerator)
+
+
+def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> None:
+    """Build a missing index. Raises `UserError` for one that does not hold its passages' embeddings."""
+    if not model.has_index:
+        say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
+        embed_base(model, accelerator)
+        return
+    with accelerator.autocast():
+        fault = fault_of(model)
+    if fault is not None:
+        raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")

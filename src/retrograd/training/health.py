@@ -23,6 +23,8 @@ _SHOWN = {
     "responsibility_entropy": ("posterior entropy", "{:.2f} nats"),
     "acceptance": ("acceptance", "{:.0%}"),
     "generator_forwards": ("forwards/query", "{:.1f}"),
+    "index_age": ("index age", "{:.0f} steps"),
+    "staleness_overlap": ("index overlap", "{:.0%}"),
     "gradient_norm": ("gradient", "{:.2f}"),
 }
 

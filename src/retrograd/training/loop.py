@@ -14,16 +14,20 @@ from retrograd.models.attention import training_attention
 from retrograd.objectives.objective import Objective
 from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.staleness import Probe, fault_of
 from retrograd.training.batches import batches, steps_in
 from retrograd.training.chains import Chains
 from retrograd.training.health import Visit, health, health_line
+from retrograd.training.live_index import LiveIndex
+from retrograd.training.refresh import refreshes
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import Pace, Stage
 from retrograd.types import Example, UserError
 
-__all__ = ["embed_base", "train"]
+__all__ = ["embed_base", "embed_base_if_stale", "train"]
 
 Score = Callable[[RagModel], dict[str, float]]
+_PROBE_QUERIES, _PROBE_BEST = 32, 10
 
 
 def train(
@@ -37,21 +41,22 @@ def train(
 ) -> None:
     """Run one stage. ``rng`` orders the examples and feeds the sampler.
 
-    ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode.
+    ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode. Where passages have moved, the
+    index is fresh again at the end.
     """
     pace, objective = stage.pace, stage.objective
     steps = steps_in(len(examples), pace.batch_size, pace.epochs)
     optimiser, schedule = _optimiser(model, objective, pace, steps)
     chains = Chains(len(examples))
-    moves = stage.evidence.retrieves and objective.trains_retriever and model.retriever.passages_move
+    moves = _moves_passages(model, stage)
     if stage.evidence.retrieves:
-        embed_base(model, accelerator)
+        embed_base_if_stale(model, accelerator)
     model.train()
-    with bar(stage.name, steps, "steps") as advance:
+    live = LiveIndex(model, accelerator, _probe(model, examples, stage, rng) if moves else None, run.path)
+    with bar(stage.name, steps, "steps") as advance, live:
         for step, positions in enumerate(batches(len(examples), pace.batch_size, pace.epochs, rng)):
-            if moves and stage.refresh.due(step):
-                with accelerator.autocast():
-                    model.refresh_index()
+            if moves:
+                stage.refresh.apply(live, step)
             visit = None
             for part in positions.split(pace.micro_batch or pace.batch_size):
                 batch = [examples[i] for i in part.tolist()]
@@ -62,6 +67,7 @@ def train(
                 # Weighted by query counts: the mean over the queries of a step, however it is split.
                 accelerator.backward(estimate.loss * (len(part) / len(positions)))
                 chains.remember(part, candidates, estimate.last)
+                live.saw(candidates, step)
                 visit = Visit(batch, candidates, estimate)
             logged = _due(step, stage.log_every, steps)
             norms = _norms(model) if logged else {}
@@ -76,19 +82,55 @@ def train(
             model.zero_grad()
             advance(1)
             if visit is not None and logged:
-                values = health(model, visit, norm) | norms
+                values = health(model, visit, norm) | norms | (live.diagnostics(step + 1) if moves else {})
                 run.log(step + 1, stage.name, values)
                 say(health_line(stage.name, step + 1, steps, values))
             if score is not None and _due(step, stage.evaluate_every):
                 run.log(step + 1, stage.name, score(model))
             if _due(step, stage.save_every):
                 run.save_checkpoint(model, step + 1)
+    if moves and steps > 0:
+        embed_base(model, accelerator)
 
 
 def embed_base(model: RagModel, accelerator: Accelerator) -> None:
     """Refresh the index, with a bar of its own."""
     with bar("embedding the base", len(model.base), "passages") as advance, accelerator.autocast():
         model.refresh_index(advance)
+
+
+def embed_base_if_stale(model: RagModel, accelerator: Accelerator) -> None:
+    """Embed the base unless the passage tower as it is now has built the index, and the index holds what it says.
+
+    Cost where it does: the tower's weights are hashed, and 16 passages encoded.
+    """
+    if not model.index_is_current():
+        embed_base(model, accelerator)
+        return
+    with accelerator.autocast():
+        fault = fault_of(model)
+    if fault is not None:
+        say(f"the index is damaged: {fault}; embedding the base anew")
+        embed_base(model, accelerator)
+
+
+def _moves_passages(model: RagModel, stage: Stage) -> bool:
+    """Whether this stage makes an index stale. Says so where a refresh is wanted and the query side alone learns."""
+    learns = stage.objective.trains_retriever and stage.pace.retriever_learning_rate > 0
+    if not (stage.evidence.retrieves and learns):
+        return False
+    if model.retriever.trained == "query" and not model.retriever.passages_move and refreshes(stage.refresh):
+        say(f"{stage.name}: only the query tower learns, no passage embedding moves, so the index needs no refresh")
+    return model.retriever.passages_move
+
+
+def _probe(model: RagModel, examples: Sequence[Example], stage: Stage, rng: torch.Generator) -> Probe | None:
+    """Drawn from a copy of ``rng``: whether staleness is measured changes nothing else."""
+    if stage.probe_passages == 0:
+        return None
+    copy = torch.Generator(rng.device)
+    copy.set_state(rng.get_state())
+    return Probe.draw(len(model.base), examples, stage.probe_passages, _PROBE_QUERIES, _PROBE_BEST, copy)
 
 
 def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:

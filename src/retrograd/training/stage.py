@@ -13,7 +13,7 @@ from retrograd.objectives.objective import Likelihood, Objective
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
-from retrograd.training.refresh import RefreshEvery
+from retrograd.training.refresh import RefreshPolicy
 from retrograd.types import Example, UserError
 
 __all__ = ["Evidence", "FromCopying", "FromGenerator", "Pace", "Stage"]
@@ -113,13 +113,18 @@ class Pace:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named part of a training run: an objective, its evidence, a pace, and when things are due (in steps)."""
+    """A named part of a training run: an objective, its evidence, a pace, and when things are due (in steps).
+
+    Where training moves passages, ``refresh`` keeps the index up, and staleness is logged on a probe of
+    ``probe_passages`` (0: not measured), at the cost of encoding them at each logged step.
+    """
 
     name: str
     objective: Objective
     evidence: Evidence
     pace: Pace
-    refresh: RefreshEvery
+    refresh: RefreshPolicy
     log_every: int = 10
     evaluate_every: int = 0
     save_every: int = 0
+    probe_passages: int = 64

@@ -1,0 +1,101 @@
+"""The index of a base in a folder of versions: needs stated first, then built shard by shard, then switched to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from retrograd.corpus.build import Encode, IndexSpec, build_version, remaining_rows
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.corpus.plan import BuildPlan, free_disk, free_memory, peak_memory
+from retrograd.models.encoder import Encoder
+from retrograd.models.retriever import Retriever
+from retrograd.progress import bar, say
+from retrograd.rag.indexing import passage_fingerprint
+from retrograd.tasks.task import Task
+
+__all__ = ["build_index_folder", "index_spec", "plan_build"]
+
+# Blocks begin at a shard's first row, and 65,536 is a multiple: the texts that share a batch are always the same.
+_BLOCK_ROWS = 2_048
+_PROBE_PASSAGES, _WARMING_PASSAGES = 256, 16
+
+
+def build_index_folder(retriever: Retriever, task: Task, base: KnowledgeBase, root: Path, spec: IndexSpec) -> Path:
+    """Embed the base into the next version under ``root``, or go on with a build that was stopped; returns its folder.
+
+    Says first what it will need, and shows passages/s and time left. ``spec`` is that of `index_spec`, made under the
+    same autocast as this call. Raises `UserError` before it starts if the vectors do not fit on the disk, and as
+    `retrograd.corpus.build.build_version` does.
+    """
+    plan = plan_build(retriever, task, base, root, spec)
+    plan.require_fit()
+    say(str(plan))
+    with bar("building the index", len(base), "passages") as advance:
+        return build_version(root, spec, _encoding(retriever, task, base), advance)
+
+
+def index_spec(
+    retriever: Retriever,
+    task: Task,
+    base: KnowledgeBase,
+    dtype: torch.dtype = torch.float32,
+    source: str | None = None,
+) -> IndexSpec:
+    """What the index of this base by this retriever is to be; ``source`` names the run or experiment, for people."""
+    return IndexSpec(
+        base_fingerprint=base.fingerprint,
+        encoder_fingerprint=passage_fingerprint(retriever, task, base),
+        encoding=_encoding_in_words(retriever.passage_encoder),
+        rows=len(base),
+        dimension=retriever.passage_encoder.dimension,
+        dtype=dtype,
+        source=source,
+    )
+
+
+def plan_build(retriever: Retriever, task: Task, base: KnowledgeBase, root: Path, spec: IndexSpec) -> BuildPlan:
+    """What the build will need. The rate is measured on 256 passages spread over the base."""
+    seconds_per_passage = _probed(retriever, task, base)
+    return BuildPlan(
+        place=root,
+        passages=spec.rows,
+        remaining=remaining_rows(root, spec),
+        dimension=spec.dimension,
+        dtype=spec.dtype,
+        seconds_per_passage=seconds_per_passage,
+        resident_bytes=peak_memory(),
+        free_disk=free_disk(root),
+        free_memory=free_memory(),
+    )
+
+
+def _probed(retriever: Retriever, task: Task, base: KnowledgeBase) -> float:
+    """Seconds per passage. The first few passages are not counted: they pay for what later ones find prepared."""
+    count = min(_PROBE_PASSAGES, len(base))
+    texts = [task.passage_text(base[i * len(base) // count]) for i in range(count)]
+    retriever.passage_encoder.embed(texts[:_WARMING_PASSAGES])
+    began = time.perf_counter()
+    retriever.passage_encoder.embed(texts).cpu()  # waits for a GPU, which works on while Python goes ahead
+    return (time.perf_counter() - began) / count
+
+
+def _encoding(retriever: Retriever, task: Task, base: KnowledgeBase) -> Encode:
+    def encode(first: int, stop: int) -> Iterator[Float[Tensor, "n D"]]:
+        for block in base.blocks(_BLOCK_ROWS, first, stop):
+            yield retriever.passage_encoder.embed([task.passage_text(passage) for passage in block])
+
+    return encode
+
+
+def _encoding_in_words(encoder: Encoder) -> str:
+    device = encoder.device.type
+    half = torch.is_autocast_enabled(device)
+    precision = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if half else "float32"
+    length = "length 1" if encoder.normalise else "length as it comes"
+    return f"{encoder.pooling} pooling, {length}, at most {encoder.max_tokens} tokens, encoded in {precision}"

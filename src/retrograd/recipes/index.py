@@ -1,0 +1,189 @@
+"""Indexes on disk for the command line: build, check, describe, search. Each function returns what a person reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.plan import readable_bytes
+from retrograd.corpus.shards import checked_blocks
+from retrograd.corpus.storage import Manifest, dtype_named, read_manifest, read_shards, verify_shard
+from retrograd.corpus.versions import current_version, has_versions, opened, versions
+from retrograd.models.retriever import Retriever
+from retrograd.progress import bar
+from retrograd.rag.index_folder import build_index_folder, index_spec
+from retrograd.rag.indexing import passage_fingerprint
+from retrograd.recipes import RECIPES, named_experiment
+from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.run import Data, accelerator_for, build_retriever, load_data
+from retrograd.suggestions import advice
+from retrograd.tasks.relation_formats import parse_markers
+from retrograd.training.run_directory import RunDirectory
+from retrograd.types import UserError
+
+__all__ = ["DTYPES", "build_for", "check_index", "describe_index", "is_index", "search_index"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CHECKED_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an index is built by and searched by: a retriever and its data. ``name`` finds it again."""
+
+    name: str
+    retriever: Retriever
+    data: Data
+    accelerator: Accelerator
+
+
+def open_source(name: str) -> Source:
+    """A finished run's retriever, or the untrained one of a recipe or an experiment file; no generator is opened.
+
+    Raises `UserError` if ``name`` is none of these.
+    """
+    folder = Path(name)
+    if (folder / "experiment.toml").exists():
+        run = RunDirectory.open(folder)
+        experiment = Experiment.load(run.experiment)
+        retriever = Retriever.load(run.model / "retriever")
+    elif folder.is_dir():
+        raise UserError(f"{folder} is no run (it has no experiment.toml); give a folder that `retrograd train` wrote")
+    else:
+        experiment = named_experiment(name)
+        retriever = build_retriever(experiment.retriever)
+    known = name if name in RECIPES else str(folder.resolve())
+    accelerator = accelerator_for(experiment)
+    data = load_data(experiment.data, experiment.seed)
+    return Source(known, retriever.to(accelerator.device).eval(), data, accelerator)
+
+
+def _exists(source: str) -> bool:
+    """Whether what an index names as its source is still there."""
+    return source in RECIPES or Path(source).exists()
+
+
+def build_for(source: str, root: Path, dtype: str) -> str:
+    """Build, or go on building, the index of a run's or an experiment's base; says where it is."""
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype is {dtype!r}; {advice(dtype, DTYPES)}")
+    if (root / "manifest.json").exists() or (root / "experiment.toml").exists():
+        raise UserError(f"{root} is an index or a run itself; give a folder of its own for the index with --out")
+    found = open_source(source)
+    task, base = found.data.task, found.data.base
+    with found.accelerator.autocast():
+        spec = index_spec(found.retriever, task, base, DTYPES[dtype], found.name)
+        version = build_index_folder(found.retriever, task, base, root, spec)
+    return f"{len(base):,} passages are in {version}. Next: retrograd search {root} 'your marked sentence'"
+
+
+def is_index(path: Path) -> bool:
+    """Whether a folder is an index, or a folder of versions of one, be the first still unfinished."""
+    return has_versions(path) or (path / "manifest.json").is_file() or bool(_unfinished(path))
+
+
+def _unfinished(path: Path) -> list[Path]:
+    return sorted(path.glob(".v*.build"))
+
+
+def check_index(path: Path, source: str | None) -> str:
+    """Read every byte of an index and compare it with its manifest, and its fingerprints with their source's.
+
+    ``source`` is a run or an experiment; None takes the one that the index names, where it names one. Raises
+    `UserError` for the first thing that is wrong.
+    """
+    folder = _folder(path)
+    manifest = read_manifest(folder, "exact")
+    if manifest.rows == 0:
+        raise UserError(f"{folder} is empty; rebuild the index")
+    for shard in manifest.shards:
+        verify_shard(folder, shard)
+    with bar("checking the index", manifest.rows, "rows") as advance:
+        first_row = 0
+        for stored in read_shards(folder, manifest):
+            blocks = stored.split(_CHECKED_ROWS)
+            for block in checked_blocks(blocks, len(stored), stored.dtype, first_row):
+                advance(len(block))
+            first_row += len(stored)
+    lines = [f"{folder}: {manifest.rows:,} rows are finite and not all zero"]
+    lines += [
+        f"the checksums of {len(manifest.shards)} files are right" if manifest.shards else "there are no checksums"
+    ]
+    return "\n".join([*lines, _compared(folder, source, manifest.source)])
+
+
+def _compared(folder: Path, given: str | None, recorded: str | None) -> str:
+    source = given or (recorded if recorded is not None and _exists(recorded) else None)
+    if source is None:
+        return (
+            f"fingerprints are not compared: it was built by {recorded or 'nobody knows what'}; give a --run to compare"
+        )
+    found = open_source(source)
+    base = found.data.base
+    encoder = passage_fingerprint(found.retriever, found.data.task, base)
+    read_manifest(folder, "exact", base.fingerprint, encoder)
+    return f"knowledge base and encoder are those of {source}"
+
+
+def describe_index(path: Path) -> str:
+    """What an index is, from its manifest alone."""
+    folder = _folder(path)
+    manifest = read_manifest(folder, "exact")
+    dtype = dtype_named(manifest.dtype)
+    size = manifest.rows * manifest.dimension * dtype.itemsize
+    facts = {
+        "folder": str(folder),
+        "passages": f"{manifest.rows:,}",
+        "vectors": f"{manifest.dimension} numbers each, {str(dtype).removeprefix('torch.')}, {readable_bytes(size)}",
+        "files": f"{max(1, len(manifest.shards))}",
+        "encoding": manifest.encoding or "not recorded",
+        "knowledge base": manifest.base_fingerprint,
+        "encoder": manifest.encoder_fingerprint,
+        "built by": manifest.source or "not recorded",
+    }
+    if has_versions(path):
+        facts["versions"] = ", ".join(version.name for version in versions(path))
+    return "\n".join(f"{name:<15} {value}" for name, value in facts.items())
+
+
+def _folder(path: Path) -> Path:
+    """The plain index folder. Raises `UserError` if there is none."""
+    if has_versions(path):
+        return current_version(path)
+    if (path / "manifest.json").is_file():
+        return path
+    if _unfinished(path):
+        raise UserError(f"the index in {path} is not finished; go on with the same `retrograd index build` as before")
+    raise UserError(f"{path} holds no index; build one with: retrograd index build RUN --out {path}")
+
+
+def search_index(path: Path, query: str, k: int, source: str | None) -> str:
+    """The k best passages of an index with p(z|x) over the whole base; no generator is asked.
+
+    Raises `UserError` if base or encoder of ``source`` (None: the one that the index names) are not the index's own.
+    """
+    manifest: Manifest = opened(_folder(path), lambda folder: read_manifest(folder, "exact"))
+    name = source or manifest.source
+    if name is None or not (source or _exists(name)):
+        raise UserError(f"{path} was built by {name or 'nobody knows what'}, which is not here; name a run with --run")
+    found = open_source(name)
+    task, base = found.data.task, found.data.base
+    index = ExactIndex.load(
+        path,
+        base_fingerprint=base.fingerprint,
+        encoder_fingerprint=passage_fingerprint(found.retriever, task, base),
+        device=found.accelerator.device,
+    )
+    example = task.example(parse_markers(query, "query", None))
+    with found.accelerator.autocast(), torch.no_grad():
+        asked = found.retriever.queries([task.query_text(example)])
+    neighbours = index.search(asked, k)
+    assert neighbours.log_normaliser is not None  # the index is exact
+    share = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()
+    rows = [row for row in neighbours.row[0].tolist() if row >= 0]
+    lines = [f"{share[i]:6.1%}  [{passage.title}] {passage.text}" for i, passage in enumerate(base.passages(rows))]
+    return "\n".join(["p(z|x)  passage", *lines])

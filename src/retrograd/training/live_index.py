@@ -1,0 +1,114 @@
+"""The index of a model in training: how old each row is, which were read lately, and what a policy may do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Int
+from torch import Tensor
+
+from retrograd.rag.candidates import Candidates
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.staleness import Probe, drift_of, staleness
+from retrograd.training.background import IndexWorker
+from retrograd.types import UserError
+
+__all__ = ["LiveIndex"]
+
+
+class LiveIndex:
+    """The index during one stage, fresh at step 0. A context: at its end another process, if there is one, is ended.
+
+    ``probe`` None measures nothing. ``scratch`` is a folder for what another process needs. Age is counted in optimiser
+    steps per row, 8 bytes a row in all.
+    """
+
+    def __init__(self, model: RagModel, accelerator: Accelerator, probe: Probe | None, scratch: Path) -> None:
+        self._model = model
+        self._accelerator = accelerator
+        self._probe = probe
+        self._scratch = scratch
+        self._embedded_at = torch.zeros(len(model.base), dtype=torch.int32)
+        self._seen_at = torch.full((len(model.base),), -1, dtype=torch.int32)
+        self._worker: IndexWorker | None = None
+        self._snapshot_step = 0
+
+    def __len__(self) -> int:
+        return len(self._embedded_at)
+
+    def __enter__(self) -> LiveIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    # ---- what a policy may ask ----------------------------------------------------------------------------------
+
+    def drift(self) -> float:
+        """The cosine drift of the probe now; its passages are encoded. Raises `UserError` without a probe."""
+        if self._probe is None:
+            raise UserError("this stage measures no drift; set training.probe_passages to 64, say")
+        with self._accelerator.autocast():
+            return drift_of(self._model, self._probe.rows)
+
+    def seen_since(self, step: int) -> Int[Tensor, " Z"]:
+        """Rows that were candidates at ``step`` or later."""
+        return (self._seen_at >= max(step, 0)).nonzero().flatten()  # -1: never seen
+
+    # ---- what a policy may do -----------------------------------------------------------------------------------
+
+    def renew(self, step: int) -> None:
+        """Embed the whole base."""
+        with self._accelerator.autocast():
+            self._model.refresh_index()
+        self._embedded_at.fill_(step)
+
+    def renew_rows(self, rows: Int[Tensor, " Z"], step: int) -> None:
+        """Embed some rows; all others stay as they are."""
+        if len(rows) == 0:
+            return
+        with self._accelerator.autocast():
+            self._model.refresh_rows(rows)
+        self._embedded_at[rows] = step
+
+    def renew_elsewhere(self, step: int, every: int) -> None:
+        """Take over an index that another process has finished; give it a new snapshot when it is idle.
+
+        Two snapshots lie at least ``every`` steps apart. Raises `UserError` if the process has died.
+        """
+        if self._worker is not None:
+            found = self._worker.finished()
+            if found is not None:
+                self._model.use_index(found)
+                self._embedded_at.fill_(self._snapshot_step)
+        if step - self._snapshot_step >= every and (self._worker is None or self._worker.idle):
+            if self._worker is None:
+                self._worker = IndexWorker(self._model, self._accelerator.mixed_precision, self._scratch)
+            self._worker.embed_snapshot(self._model)
+            self._snapshot_step = step
+
+    # ---- what the loop tells and logs ---------------------------------------------------------------------------
+
+    def saw(self, candidates: Candidates, step: int) -> None:
+        """Remember which rows step ``step`` read."""
+        rows = candidates.rows
+        if rows.shape[1] >= len(self):  # the whole base stood there: no need to go through B·N cells
+            self._seen_at.fill_(step)
+        else:
+            self._seen_at[rows[rows >= 0].cpu()] = step
+
+    def diagnostics(self, step: int) -> dict[str, float]:
+        """``index_age``, the mean age of a row after ``step`` steps, and with a probe its drift and overlap."""
+        values = {"index_age": step - float(self._embedded_at.double().mean())}
+        if self._probe is not None:
+            with self._accelerator.autocast():
+                found = staleness(self._model, self._probe)
+            values |= {"staleness_drift": found.cosine_drift, "staleness_overlap": found.overlap}
+        return values

@@ -1,0 +1,202 @@
+"""`retrograd index` and `search` on an index, as a person meets them: tiny models, one sentence per mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from retrograd import cli
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.recipes.index import open_source
+from retrograd.types import UserError
+
+WORDS = ("cup", "box", "wheel", "car", "tea", "rain")
+LABELS = ("holds", "part of")
+QUERY = "the <e1>cup</e1> holds <e2>tea</e2> ."
+
+
+def command(*words: str | Path) -> None:
+    """The command in this process; `UserError` comes through, as `main` would print it."""
+    cli.app([str(word) for word in words], standalone_mode=False)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, tiny_encoder: Path) -> Path:
+    """Untrained: its retriever is the tiny encoder as it is."""
+    data = tmp_path / "data.jsonl"
+    data.write_text(
+        "".join(
+            f'{{"text": "the {word} holds tea number {i} .", "head": [4, {4 + len(word)}], '
+            f'"tail": [{11 + len(word)}, {14 + len(word)}], "relation": "{LABELS[i % 2]}"}}\n'
+            for i, word in enumerate(WORDS)
+        ),
+        encoding="utf-8",
+    )
+    file = tmp_path / "tiny.toml"
+    file.write_text(
+        f'[data]\ntrain = "{data}"\ntest = ""\nlabels = "from_train"\n'
+        f'[retriever]\nmodel = "{tiny_encoder}"\n[training]\nprecision = "fp32"\n',
+        encoding="utf-8",
+    )
+    return file
+
+
+def another_encoder(experiment: Path) -> Path:
+    """The same experiment with vectors pooled otherwise: another encoder."""
+    other = experiment.with_name("other.toml")
+    text = experiment.read_text(encoding="utf-8")
+    other.write_text(text.replace("[retriever]", '[retriever]\npooling = "cls"'), encoding="utf-8")
+    return other
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_build_info_check_search(dtype: str, experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = tmp_path / "index"
+    command("index", "build", experiment, "--out", root, "--dtype", dtype)
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"6 passages are in {root / 'v000001'}. Next: retrograd search {root}")
+    for part in ("6 passages x 16 numbers in", "of memory at most", "passages/s, measured"):
+        assert part in shown.err
+
+    command("index", "info", root)
+    shown = capsys.readouterr().out
+    for part in ("v000001", "mean pooling, length 1, at most 128 tokens, encoded in float32", str(experiment)):
+        assert part in shown
+    assert ("bfloat16, 192 bytes" if dtype == "bf16" else "float32, 384 bytes") in shown
+
+    command("index", "check", root)
+    shown = capsys.readouterr().out
+    assert "6 rows are finite and not all zero" in shown
+    assert "the checksums of 1 files are right" in shown
+    assert f"knowledge base and encoder are those of {experiment}" in shown
+
+    command("search", root, QUERY, "-k", "2")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "p(z|x)  passage"
+    assert len(lines) == 3
+    assert all("%  [" in line for line in lines[1:])
+
+
+def test_the_index_holds_what_the_encoder_says(experiment: Path, tmp_path: Path) -> None:
+    command("index", "build", experiment, "--out", tmp_path / "index")
+    source = open_source(str(experiment))
+    index = ExactIndex.load(tmp_path / "index", base_fingerprint=source.data.base.fingerprint)
+    texts = [source.data.task.passage_text(passage) for passage in source.data.base]
+    torch.testing.assert_close(index.vectors(torch.arange(6)), source.retriever.passage_encoder.embed(texts))
+
+
+@pytest.mark.slow
+def test_the_index_of_a_run_is_the_one_that_the_run_saved(
+    experiment: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = experiment.read_text(encoding="utf-8") + f'epochs = 0\n[generator]\nmodel = "{tiny_seq2seq}"\n'
+    experiment.write_text(text + "[warm_start]\nepochs = 1\nbatch_size = 3\n", encoding="utf-8")
+    run, root = tmp_path / "run", tmp_path / "index"
+    command("train", experiment, "--out", run)
+    command("index", "build", run, "--out", root)
+    own, built = ExactIndex.load(run / "model" / "index"), ExactIndex.load(root)
+    assert (own.base_fingerprint, own.encoder_fingerprint) == (built.base_fingerprint, built.encoder_fingerprint)
+    assert torch.equal(own.vectors(torch.arange(6)), built.vectors(torch.arange(6)))
+    command("index", "check", run / "model" / "index", "--run", run)
+    capsys.readouterr()
+    command("search", root, QUERY)
+    found = capsys.readouterr().out
+    command("search", run, QUERY)
+    assert capsys.readouterr().out.endswith(found)
+
+
+def test_a_second_build_is_a_new_version_where_something_changed(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "index"
+    command("index", "build", experiment, "--out", root)
+    command("index", "build", experiment, "--out", root)
+    assert f"{root} is up to date" in capsys.readouterr().err
+    command("index", "build", another_encoder(experiment), "--out", root)
+    command("index", "info", root)
+    assert "v000001, v000002" in capsys.readouterr().out
+
+
+def test_a_stale_index_is_refused_with_both_sides(experiment: Path, tmp_path: Path) -> None:
+    root = tmp_path / "index"
+    command("index", "build", experiment, "--out", root)
+    other = another_encoder(experiment)
+    for words in (("index", "check", root, "--run", other), ("search", root, QUERY, "--run", other)):
+        with pytest.raises(UserError, match=r"built from encoder \w{12}, but this run uses encoder \w{12}; rebuild"):
+            command(*words)
+
+
+def test_check_finds_damage(experiment: Path, tmp_path: Path) -> None:
+    root = tmp_path / "index"
+    command("index", "build", experiment, "--out", root)
+    path = root / "v000001" / "shard-00000.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"shard-00000\.safetensors has changed since it was written .*rebuild"):
+        command("index", "check", root)
+    path.unlink()
+    with pytest.raises(UserError, match=r"shard-00000\.safetensors is missing"):
+        command("index", "check", root)
+
+
+def test_a_source_that_moved_is_named(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "index"
+    command("index", "build", experiment, "--out", root)
+    moved = experiment.rename(tmp_path / "moved.toml")
+    capsys.readouterr()
+    command("index", "check", root)
+    assert f"fingerprints are not compared: it was built by {experiment}" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"tiny\.toml, which is not here; name a run with --run"):
+        command("search", root, QUERY)
+    command("search", root, QUERY, "--run", moved)
+
+
+def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--dtype is 'bf61'; did you mean 'bf16'"):
+        command("index", "build", experiment, "--out", tmp_path / "index", "--dtype", "bf61")
+    with pytest.raises(UserError, match="did you mean 'semeval-joint'"):
+        command("index", "build", "semeval-joined", "--out", tmp_path / "index")
+    with pytest.raises(UserError, match=r"is no run .*give a folder that `retrograd train` wrote"):
+        command("index", "build", tmp_path, "--out", tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+    for words in (("index", "check", tmp_path), ("index", "info", tmp_path / "nowhere")):
+        with pytest.raises(UserError, match=r"holds no index; build one with: retrograd index build"):
+            command(*words)
+    with pytest.raises(UserError, match="no run"):
+        command("search", tmp_path, QUERY)
+    with pytest.raises(UserError, match="--run is for an index"):
+        command("search", tmp_path, QUERY, "--run", experiment)
+    (tmp_path / "index" / ".v000001.build").mkdir(parents=True)
+    with pytest.raises(UserError, match="is not finished; go on with the same"):
+        command("index", "info", tmp_path / "index")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experiment.toml").write_text("")
+    with pytest.raises(UserError, match="is an index or a run itself"):
+        command("index", "build", experiment, "--out", tmp_path / "run")
+
+
+def test_what_does_not_fit_is_refused_before_it_begins(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrograd.rag.index_folder.free_disk", lambda _: 1000)
+    with pytest.raises(UserError, match=r"needs 384 bytes more in .*index and 1 kB are free there"):
+        command("index", "build", experiment, "--out", tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_help_imports_nothing_heavy_and_shows_examples() -> None:
+    code = (
+        "import sys, retrograd.cli as c\n"
+        "for words in [[], ['build'], ['check'], ['info']]:\n"
+        "    c.app(['index', *words, '--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'pyarrow', 'numpy', 'accelerate'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Example:") == 4

@@ -1,0 +1,95 @@
+"""A run is opened with an index that fits, with one built anew where there is none, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.recipes import run as run_module
+from retrograd.recipes.experiment import (
+    DataSettings,
+    Experiment,
+    GeneratorSettings,
+    RetrieverSettings,
+    TrainingSettings,
+    WarmStartSettings,
+)
+from retrograd.recipes.run import open_run, run_experiment
+from retrograd.types import UserError
+
+RECORDS = [
+    {
+        "text": f"the {thing} holds tea number {i} .",
+        "head": [4, 4 + len(thing)],
+        "tail": [len(thing) + 11, len(thing) + 14],
+        "relation": label,
+    }
+    for i, (thing, label) in enumerate((thing, label) for thing in ("cup", "box") for label in ("holds", "part of"))
+]
+
+
+@pytest.fixture
+def finished(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> Path:
+    """The folder of a tiny finished run; the data lie beside it."""
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
+    experiment = Experiment(
+        data=DataSettings(train=str(data), test="", labels="from_train"),
+        retriever=RetrieverSettings(model=str(tiny_encoder)),
+        generator=GeneratorSettings(model=str(tiny_seq2seq)),
+        warm_start=WarmStartSettings(epochs=0),
+        training=TrainingSettings(epochs=1, passages=2, precision="fp32", save_every=1),
+    )
+    return run_experiment(experiment, tmp_path / "run").path
+
+
+def test_a_missing_index_is_built_anew_and_answers_the_same(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(run_module, "say", lines.append)
+    opened = open_run(finished)
+    answers = opened.model.answer(opened.data.train, 2)
+    assert lines == []
+    shutil.rmtree(finished / "model" / "index")
+    again = open_run(finished)
+    assert again.model.index_is_current()
+    assert [a.answer for a in again.model.answer(again.data.train, 2)] == [a.answer for a in answers]
+    assert len(lines) == 1
+    assert "index does not exist; embedding the 4 passages of the base anew" in lines[0]
+
+
+def test_an_index_of_zeros_is_refused(finished: Path) -> None:
+    """Whole or in part: the right fingerprints, the right shape, no content."""
+    folder = finished / "model" / "index"
+    sound = ExactIndex.load(folder)
+    vectors = sound.vectors(torch.arange(4))
+    vectors[2] = 0
+    marks = {"base_fingerprint": sound.base_fingerprint, "encoder_fingerprint": sound.encoder_fingerprint}
+    ExactIndex(vectors, **marks).save(folder)
+    with pytest.raises(UserError, match=r"index is damaged: the vector of row 2 .*remove the folder"):
+        open_run(finished)
+    sound.replace(torch.arange(4), torch.zeros(4, 16), sound.encoder_fingerprint)
+    sound.save(folder)
+    with pytest.raises(UserError, match=r"zero|damaged"):
+        open_run(finished)
+
+
+def test_an_index_of_another_encoder_or_of_other_data_is_refused(finished: Path) -> None:
+    weights = finished / "model" / "retriever" / "query" / "model.safetensors"
+    kept = weights.read_bytes()
+    state = load_file(weights)
+    name = next(name for name, value in state.items() if value.dim() > 1)
+    state[name] = state[name] + 0.1
+    save_file(state, weights, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="encoder"):
+        open_run(finished)
+    weights.write_bytes(kept)
+    data = finished.parent / "data.jsonl"
+    data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS[::-1]), encoding="utf-8")
+    with pytest.raises(UserError, match="knowledge base"):
+        open_run(finished)
