@@ -12,7 +12,7 @@ import pytest
 from retrograd import cli
 from retrograd.types import UserError
 
-COMMANDS = ("demo", "recipes", "show", "train", "evaluate", "predict", "search")
+COMMANDS = ("demo", "recipes", "show", "train", "evaluate", "predict", "search", "lab")
 RECORDS = [
     {
         "text": f"the {thing} holds tea number {i} .",
@@ -71,7 +71,7 @@ def test_help_imports_nothing_heavy_and_shows_an_example() -> None:
         "import sys, retrograd.cli as c\n"
         "for words in [['--help']] + [[w, '--help'] for w in " + repr(COMMANDS) + "]:\n"
         "    c.app(words, standalone_mode=False)\n"
-        "heavy = {'torch', 'transformers', 'pyarrow', 'numpy', 'accelerate'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'pyarrow', 'numpy', 'accelerate'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -200,3 +200,35 @@ def test_recipes_lists_each_with_a_sentence(capsys: pytest.CaptureFixture[str]) 
     for name, line in zip(RECIPES, lines, strict=False):
         assert line.startswith(name)
         assert len(line) > len(name) + 20
+
+
+@pytest.mark.slow
+def test_the_laboratory_measures_every_estimator_on_a_run_and_on_an_experiment(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = experiment_file(tmp_path, data_file(tmp_path), tiny_encoder, tiny_seq2seq)
+    run = tmp_path / "run"
+    command("train", file, "--out", run)
+    capsys.readouterr()
+    command("lab", run, "--queries", "4", "--redraws", "3")
+    printed = capsys.readouterr().out
+    assert "over all 9 passages" in printed
+    assert "stands in" in printed
+    assert "Advice: " in printed
+    found = json.loads((run / "lab" / "lab.json").read_text())
+    assert len(found["estimators"]) == 21
+    assert all(one["seconds"] > 0 for one in found["estimators"])
+    assert (run / "lab" / "lab.png").exists()
+    command(
+        "lab", file, "--queries", "4", "--redraws", "2", "--objectives", "RLOO,WakeSleep", "--out", tmp_path / "lab"
+    )
+    found = json.loads((tmp_path / "lab" / "lab.json").read_text())
+    assert [one["name"] for one in found["estimators"]] == [
+        "RWS, 50 draws",
+        "RWS, 50 draws, whole base",
+        "RLOO, 8 draws",
+    ]
+    with pytest.raises(UserError, match="no such estimator; did you mean"):
+        command("lab", file, "--objectives", "RLOU", "--out", tmp_path / "lab2")
+    with pytest.raises(UserError, match="measured as it is"):
+        command("lab", run, "--set", "training.passages=3")

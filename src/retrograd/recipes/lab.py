@@ -158,7 +158,7 @@ def _chosen(known: list[Estimator], names: Sequence[str]) -> list[Estimator]:
         return known
     for name in names:
         if not any(_fits(one, name) for one in known):
-            every = sorted({one.name for one in known} | {type(one.objective).__name__ for one in known})
+            every = sorted({one.name.split(",")[0] for one in known} | {type(one.objective).__name__ for one in known})
             raise UserError(f"--objectives {name}: no such estimator; {advice(name, every)}")
     return [one for one in known if any(_fits(one, name) for name in names)]
 

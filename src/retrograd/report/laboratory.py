@@ -86,6 +86,11 @@ def advice_sentence(report: LabReport) -> str:
     if not learning:
         return "Advice: none of these trains retriever and generator both; measure some that do."
     best = min(learning, key=lambda one: one.error)
+    if best.error >= 1.0:
+        return (
+            f"Advice: none of these is closer to the exact gradient than no update (best: {best.measured.name}, error "
+            f"{best.error:.2f}); the generator tells too little about the passages yet: train it, or warm up, first."
+        )
     near = [one for one in learning if one.error <= 1.25 * best.error + 0.01]
     cheap = min(near, key=lambda one: one.seconds)
     if cheap is best:
@@ -127,6 +132,11 @@ def draw(report: LabReport, path: Path) -> None:
         ylabel="relative squared error of the gradient (prior and generator)",
         title=f"{report.name}: gradient estimators at fixed parameters",
     )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="minor", labelsize=6)
+    axes.margins(x=0.12)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
