@@ -243,3 +243,25 @@ def test_the_null_passage_survives_disk_chains_and_answers(
     again = RagModel.load(tmp_path / "model", model.task, model.base, "", torch.Generator())
     assert again.null_passage
     assert [a.answer for a in again.eval().answer(examples, 2)] == [a.answer for a in answers]
+
+
+def test_a_sampled_tail_stands_for_what_was_not_retrieved(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    rng = torch.Generator().manual_seed(0)
+    for with_posterior in (False, True):
+        found = model.retrieve(examples, 2, with_posterior, tail=3, rng=rng)
+        best = model.retrieve(examples, 2, with_posterior).rows
+        multiplicity = found.scores.log_multiplicity
+        assert multiplicity is not None
+        stands_for = (found.scores.log_prior + multiplicity).exp()
+        torch.testing.assert_close(stands_for.sum(-1), torch.ones(6))
+        for b in range(6):
+            rows = [row for row in found.rows[b].tolist() if row >= 0]
+            assert len(set(rows)) == len(rows)
+            assert b not in rows
+            known = {row for row in best[b].tolist() if row >= 0}
+            assert known <= set(rows)
+            head = [row in known for row in found.rows[b].tolist()]
+            assert not multiplicity[b][torch.tensor(head)].any()
+    with pytest.raises(UserError, match=r"training\.tail needs an exact index"):
+        model.retrieve(examples, 2, tail=3)

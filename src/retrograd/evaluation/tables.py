@@ -96,15 +96,14 @@ def union_of_best(blocks: list[Float[Tensor, "B U"]], k: int) -> Int[Tensor, "B 
 class TabulatedLikelihood:
     """`Likelihood` read from tables, for R copies of the batch (copy after copy), with its prompts counted.
 
-    ``columns`` [B K] are the candidates, as columns of the tables. Gradients arrive in ``tokens`` [RB K T].
+    ``columns`` are the candidates, as columns of the tables. Gradients arrive in ``tokens`` [RB K T].
     """
 
-    def __init__(self, tables: Tables, columns: Int[Tensor, "B K"], copies: int) -> None:
+    def __init__(self, tables: Tables, columns: Int[Tensor, "RB K"], copies: int) -> None:
         self._tables = tables
-        self._columns = columns.repeat(copies, 1)
-        self._copies = copies
-        index = columns.clamp(min=0).unsqueeze(-1).expand(-1, -1, tables.present.shape[1])
-        self.tokens = tables.token_log_likelihood.gather(1, index).repeat(copies, 1, 1).requires_grad_()
+        self._columns = columns
+        query = torch.arange(len(columns)).remainder(tables.queries).unsqueeze(-1)
+        self.tokens = tables.token_log_likelihood[query, columns.clamp(min=0)].requires_grad_()
         self._present = tables.present.repeat(copies, 1)
 
     def at(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, "RB M"]:
@@ -162,12 +161,12 @@ def _rounds(query: Int[Tensor, " n"]) -> list[Int[Tensor, " m"]]:
 
 
 def candidate_scores(
-    tables: Tables, columns: Int[Tensor, "B K"], copies: int, previous: Int[Tensor, " RB"] | None
+    tables: Tables, columns: Int[Tensor, "RB K"], copies: int, previous: Int[Tensor, " RB"] | None
 ) -> CandidateScores:
     """Leaves for the retrievers' log-probabilities of the candidates, for R copies of the batch."""
 
     def leaf(value: Float[Tensor, "B U"]) -> Float[Tensor, "RB K"]:
-        return take(value, columns).repeat(copies, 1).requires_grad_()
+        return take(value.repeat(copies, 1), columns).requires_grad_()
 
     posterior = None if tables.log_posterior is None else leaf(tables.log_posterior)
     return CandidateScores(leaf(tables.log_prior), posterior, previous)

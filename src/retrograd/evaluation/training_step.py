@@ -46,7 +46,7 @@ def training_step(model: RagModel, bench: Bench, estimator: Estimator, rng: torc
         if estimator.candidates == "all":
             candidates = model.retrieve_all(batch, needs)
         else:
-            candidates = model.retrieve(batch, estimator.passages, needs)
+            candidates = model.retrieve(batch, estimator.passages, needs, tail=estimator.tail, rng=rng)
         return estimator.objective(candidates.scores, model.likelihood(batch, candidates), rng).loss
 
     return _step(model, bench, loss, micro_batch)

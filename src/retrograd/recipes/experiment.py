@@ -116,12 +116,16 @@ class WarmStartSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never."""
+    """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
+
+    ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base.
+    """
 
     epochs: int = 4
     batch_size: int = 16
     micro_batch: int = 0
     passages: int = 5
+    tail: int = 0
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
     weight_decay: float = 0.01

@@ -113,6 +113,8 @@ def estimators(k: int) -> list[Estimator]:
         best("RAG-token, full normaliser", TopKMarginal(form="token")),
         best("exact union, renormalised", jsa(normaliser="candidates")),
         best("exact union, full normaliser", jsa()),
+        Estimator("RAG-sequence + 5 of the tail", TopKMarginal(), k, tail=5),
+        Estimator("exact union + 5 of the tail", jsa(), k, tail=5),
         best("JSA, 50 draws, cold", jsa(sampler="metropolis", chain="cold")),
         best("JSA, 2 draws, carried", jsa(sampler="metropolis", draws=2)),
         Estimator("JSA, 50 draws, whole base", jsa(sampler="metropolis", chain="cold"), k, "all"),

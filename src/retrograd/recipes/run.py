@@ -141,7 +141,7 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
     main = Stage(
         name="training",
         objective=experiment.objective,
-        evidence=FromGenerator(t.passages),
+        evidence=FromGenerator(t.passages, t.tail),
         pace=Pace(
             epochs=t.epochs,
             batch_size=t.batch_size,
