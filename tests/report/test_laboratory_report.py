@@ -13,12 +13,12 @@ from retrograd.recipes.lab import Finding, LabReport
 from retrograd.report.laboratory import advice_sentence, draw, front, print_report
 
 
-def finding(name: str, prior: float | None, generator: float | None, seconds: float) -> Finding:
+def finding(name: str, prior: float | None, generator: float | None, seconds: float, cosine: float = 0.5) -> Finding:
     def part(error: float | None) -> Component | None:
         return None if error is None else Component(error**0.5, 0.0, 0.9)
 
     measured = Measurement(name, part(prior), None, part(generator), {"generator_forwards": 5.0})
-    return Finding(measured, seconds, {"prior": 0.5, "posterior": None, "generator": None})
+    return Finding(measured, seconds, {"prior": cosine, "posterior": None, "generator": None})
 
 
 def report(*findings: Finding) -> LabReport:
@@ -31,6 +31,7 @@ CLOSE = finding("close and slow", 0.1, 0.1, 9.0)
 NEARLY = finding("nearly as close", 0.12, 0.1, 3.0)
 FAR = finding("far and quick", 2.0, 1.0, 1.0)
 WORSE = finding("slower than the one above and worse", 3.0, 1.0, 2.0)
+ALIGNED = finding("noisy but well aligned", 0.5, 0.5, 4.0, cosine=0.9)
 NOTHING = finding("frozen", None, 0.01, 0.5)
 
 
@@ -51,6 +52,8 @@ def test_a_part_without_gradient_counts_as_no_update() -> None:
     [
         ((CLOSE, FAR), "use close and slow; its gradient is the closest"),
         ((CLOSE, NEARLY, FAR), "use nearly as close (error 0.110, 3.0 s a batch); close and slow is closest"),
+        ((CLOSE, ALIGNED), "points best (mean cosine 0.45 against 0.25, 4.0 s)."),
+        ((CLOSE, FAR), "is cheaper (9.0 s a batch)."),
         ((NOTHING,), "none of these trains retriever and generator both"),
         ((NOTHING, FAR), "none of these is closer to the exact gradient than no update (best: far and quick"),
     ],
