@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,11 @@ def test_the_front_holds_what_nothing_else_beats_in_both() -> None:
         "nearly as close",
         "close and slow",
     ]
+
+
+def test_joint_prompts_count_with_the_error_of_their_step() -> None:
+    found = replace(NOTHING, joint_prompt_error=0.5, measured=replace(NOTHING.measured, generator=None))
+    assert found.error == pytest.approx((1.0 + 0.5) / 2)
 
 
 def test_a_part_without_gradient_counts_as_no_update() -> None:

@@ -6,8 +6,10 @@ and the batch stand still. For an estimator ĝ of a gradient g, over independent
     relative bias = ‖E ĝ - g‖ / ‖g‖      relative variance = tr Cov(ĝ) / ‖g‖²      error = bias² + variance
 
 for each place where an objective meets a model: the logits of the prior retriever, those of the posterior retriever,
-and the log-likelihoods that the generator gives to the target tokens. Any parameter's gradient is a linear image of
-these three.
+and the log-likelihoods that the generator gives to the target tokens, per distinct prompt. The gradient of any
+parameter is a linear image of these three. The posterior's reference is the gradient of KL(p(z|x,y) ‖ q), which JSA
+and wake-sleep estimate; the variational objectives and VIMCO train q towards another end, and their distance from it
+is no mistake.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from retrograd.evaluation.tables import (
     TabulatedLikelihood,
     candidate_scores,
     to_logits,
-    union_of_best,
 )
 from retrograd.objectives import CandidateScores, Estimate, Objective, functional
 from retrograd.objectives.functional import columns_where, counts, propose, take
@@ -69,12 +70,8 @@ class Estimator:
 
     def _columns(self, tables: Tables) -> Int[Tensor, "B K"]:
         """The best as columns of the tables."""
-        if self.candidates == "all":
-            return union_of_best([tables.log_prior], tables.log_prior.shape[1])
-        blocks = [tables.log_prior]
-        if self.objective.needs_posterior and tables.log_posterior is not None:
-            blocks.append(tables.log_posterior)
-        return union_of_best(blocks, self.passages)
+        k = tables.log_prior.shape[1] if self.candidates == "all" else self.passages
+        return tables.best(k, self.objective.needs_posterior)
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ def _draw(
     found = Gradients(
         to_logits(prior, tables.log_prior.repeat(copies, 1), wide),
         posterior,
-        _placed(tokens, wide, tables.log_prior.shape[1], likelihood.tokens),
+        tables.per_prompt(_placed(tokens, wide, tables.log_prior.shape[1], likelihood.tokens)),
     )
     return found, {name: float(value) for name, value in estimate.diagnostics.items()}
 

@@ -211,6 +211,8 @@ def propose(log_proposal: Float[Tensor, "B K"], draws: int, rng: torch.Generator
 
     By inversion of the cumulated probabilities, so that an absent column is never drawn and an empty row is no error.
     """
+    if log_proposal.shape[1] == 0:
+        return torch.full((len(log_proposal), draws), -1, device=log_proposal.device)
     cumulated = masked_log_softmax(log_proposal).exp().cumsum(dim=-1)
     total = cumulated[:, -1:].contiguous()
     column = torch.searchsorted(cumulated, _uniform((len(total), draws), log_proposal, rng) * total, right=True)

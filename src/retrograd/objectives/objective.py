@@ -98,7 +98,8 @@ class Estimate:
     kl_responsibilities_posterior  KL(w ‖ q) over the candidates, nats: how far the posterior retriever is off
     acceptance                     share of a chain's proposals that were accepted
     distinct_proposals             columns a chain could visit, per query
-    generator_forwards             prompts the generator scored, with and without gradient, per query (all)
+    generator_forwards             what the generator scored, with and without gradient, per query (all): candidates
+                                   (those worded alike count each, though run once) and prompts of several passages
     generator_backwards            those of them that were scored with gradient, per query (all)
     backward_saving                share of the distinct candidates scored whose backward pass was pruned (all)
     empty_share                    share of queries without any usable candidate; they add 0 to the loss

@@ -258,7 +258,7 @@ class RagModel(nn.Module):
             if k > 0:
                 found = self.retrieve(examples, k)
                 rows, log_prior = found.rows.cpu(), masked_log_softmax(found.scores.log_prior).cpu()
-            log_prior[(rows < 0).all(dim=-1), 0] = 0.0  # no passage at all: the generator alone, with certainty
+            log_prior[(rows == -1).all(dim=-1), 0] = 0.0  # no passage at all: the generator alone, with certainty
             return answer(self.generator, self.task, self.base, examples, rows, log_prior)
 
     # ---- disk ---------------------------------------------------------------------------------------------------
