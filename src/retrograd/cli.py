@@ -126,7 +126,7 @@ def predict(
 @app.command()
 def search(
     run: Run,
-    query: Annotated[str, typer.Argument(help="Text with marked entities: 'The <e1>cup</e1> holds <e2>tea</e2>.'")],
+    query: Annotated[str, typer.Argument(help="Text with marked entities: `'The <e1>cup</e1> holds <e2>tea</e2>.'`")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
 ) -> None:
     """Show what the trained retriever finds for a text, and what the model answers.

@@ -203,6 +203,34 @@ def test_recipes_lists_each_with_a_sentence(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
+def test_a_run_needs_nothing_outside_its_folder(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training data may be changed or gone; what is there already is not overwritten."""
+    data = data_file(tmp_path)
+    run = tmp_path / "run"
+    command("train", experiment_file(tmp_path, data, tiny_encoder, tiny_seq2seq), "--out", run)
+    capsys.readouterr()
+    data.unlink()
+    command("search", run, "the <e1>cup</e1> holds <e2>tea</e2> .")
+    assert "probability" in capsys.readouterr().out
+    new = tmp_path / "new.jsonl"
+    new.write_text(json.dumps(RECORDS[0] | {"relation": "invents"}) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"new\.jsonl, instance '1' .*unknown relation 'invents'"):
+        command("evaluate", run, "--data", new)
+    new.write_text(json.dumps({k: v for k, v in RECORDS[0].items() if k != "relation"}) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"new\.jsonl, instance '1': no relation"):
+        command("evaluate", run, "--data", new)
+    command("predict", run, new, "--out", tmp_path / "answers.jsonl")
+    with pytest.raises(UserError, match=r"answers\.jsonl exists"):
+        command("predict", run, new, "--out", tmp_path / "answers.jsonl")
+    with pytest.raises(UserError, match=r"no such file: .*data\.jsonl"):
+        command("evaluate", run)
+    with pytest.raises(UserError, match="no entity is marked"):
+        command("search", run, "the cup holds tea .")
+
+
+@pytest.mark.slow
 def test_the_laboratory_measures_every_estimator_on_a_run_and_on_an_experiment(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,7 +193,7 @@ def _untrained(experiment: Experiment) -> OpenRun:
     accelerator = accelerator_for(experiment)
     model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed)).to(accelerator.device)
     embed_base(model.eval(), accelerator)
-    return OpenRun(experiment, data, model, accelerator)
+    return OpenRun(experiment, model, data.task, accelerator)
 
 
 def _measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
