@@ -75,7 +75,7 @@ class TestReadLines:
 
     def test_missing_says_what_is_there_instead(self, tmp_path):
         written(tmp_path, b"x", "train.jsonl")
-        with pytest.raises(UserError, match=r"no such file: .*dev\.jsonl; the folder holds train\.jsonl"):
+        with pytest.raises(UserError, match=r"no such file: .*dev\.jsonl; did you mean 'train\.jsonl'"):
             list(read_lines(tmp_path / "dev.jsonl"))
 
     def test_missing_folder(self, tmp_path):

@@ -137,7 +137,7 @@ def predict(
 @app.command()
 def search(
     place: Annotated[Path, typer.Argument(help="The folder of a finished run, or of an index.")],
-    query: Annotated[str, typer.Argument(help="Text with marked entities: 'The <e1>cup</e1> holds <e2>tea</e2>.'")],
+    query: Annotated[str, typer.Argument(help="Text with marked entities: `'The <e1>cup</e1> holds <e2>tea</e2>.'`")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
     run: OfRun = None,
 ) -> None:

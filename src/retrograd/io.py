@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrograd.suggestions import advice
 from retrograd.types import UserError
 
 try:
@@ -72,11 +73,17 @@ def require_file(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected a file")
     if not path.exists():
-        beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-        hint = f"; the folder holds {', '.join(beside[:8])}" if beside else f"; the folder {path.parent} does not exist"
-        raise UserError(f"no such file: {path}{hint}")
+        raise UserError(f"no such file: {path}; {_beside(path)}")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} may not be read; check its permissions")
+
+
+def _beside(path: Path) -> str:
+    """What stands where a missing file was looked for: the nearest name, else some of them."""
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist"
+    names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+    return advice(path.name, names) if names else f"the folder {path.parent} is empty"
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, JsonObject]]:

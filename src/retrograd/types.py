@@ -75,7 +75,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer with its evidence: knowledge-base rows, their ids and p(z|x, answer), best first."""
+    """An answer with its evidence: knowledge-base rows, their ids and p(z|x, answer), best first.
+
+    ``log_probability`` is log p(answer|x) in nats; where the task has a closed set of answers, among those.
+    """
 
     id: str
     answer: str

@@ -162,8 +162,8 @@ class Prompts:
         power = torch.arange(1, column.shape[1] + 1)
         return -(column.clamp(min=0) * power).sum(-1).double() - torch.arange(len(column))
 
-    def at_mixture(self, weight: Tensor) -> Tensor:
-        return -(weight * torch.arange(weight.shape[2])).sum((1, 2)).float()
+    def at_mixture(self, weight: Tensor, column: Tensor) -> Tensor:
+        return -(weight * column.unsqueeze(1)).sum((1, 2)).float()
 
 
 def test_joint_prompts_are_asked_once_for_all_copies() -> None:
@@ -171,7 +171,7 @@ def test_joint_prompts_are_asked_once_for_all_copies() -> None:
     here = tables()
     here = replace(here, joint_prompts=prompts)
     columns = union_of_best([here.log_prior], 3)
-    likelihood = TabulatedLikelihood(here, columns, copies=4)
+    likelihood = TabulatedLikelihood(here, columns.repeat(4, 1), copies=4)
     order = torch.tensor([[2, 0, 1]]).expand(12, -1).clone()
     order[3:6] = torch.tensor([1, 2, 0])  # the second copy asks in another order
     found = likelihood.together(order)
@@ -263,3 +263,101 @@ def test_redraws_of_one_seed_are_equal(model: tuple[RagModel, list[Example]]) ->
     first, second = (measure(Estimator("rws", WakeSleep(draws=4), 3), bench.tables, 10, seeded(7)) for _ in range(2))
     assert first == second
     assert json.dumps(first.diagnostics)
+
+
+def test_a_sampled_tail_trades_the_bias_of_truncation_for_variance() -> None:
+    """Where many passages explain the target, neither normaliser of the best three is right; a few draws are."""
+    here = tables(seed=1, b=4, n=60)
+    # A third of the passages support the target, as neighbours with the right label do.
+    supports = torch.arange(60).remainder(3) == 0
+    said = torch.where(supports, -0.25, -3.0).double().view(1, -1, 1).expand(4, -1, 2)
+    here = replace(here, token_log_likelihood=said)
+    found = {}
+    for name, tail, normaliser in (("full", 0, "full"), ("renormalised", 0, "candidates"), ("tail", 12, "full")):
+        estimator = Estimator(name, TopKMarginal(normaliser=normaliser), 3, tail=tail)
+        component = measure(estimator, here, 2_000, seeded()).prior
+        assert component is not None
+        found[name] = component
+    assert found["tail"].relative_bias < 0.2 * min(found[name].relative_bias for name in ("full", "renormalised"))
+    assert found["tail"].relative_variance > 0.0
+
+
+def test_passages_of_one_prompt_are_one_to_the_generator() -> None:
+    """With all passages worded alike the best two alone give the generator the exact gradient, the prior another."""
+    here = replace(tables(), prompt=torch.zeros(3, 7, dtype=torch.long))
+    said = here.token_log_likelihood[:, :1].expand(-1, 7, -1).contiguous()
+    found = measure(
+        Estimator("two", TopKMarginal(), 2),
+        replace(here, token_log_likelihood=said),
+        2,
+        seeded(),
+    )
+    assert is_exact(found.generator)
+    assert found.prior is not None
+    assert found.prior.error > 0.1
+
+
+@pytest.fixture
+def nullable(tiny_encoder: Path, tiny_seq2seq: Path, model: tuple[RagModel, list[Example]]) -> RagModel:
+    rag, _ = model
+    found = RagModel(rag.retriever, rag.generator, rag.task, rag.base, rag.posterior, null_passage=True).eval()
+    found.use_index(rag.index)
+    return found
+
+
+def test_the_null_passage_has_its_own_likelihood_and_is_always_a_candidate(
+    nullable: RagModel, model: tuple[RagModel, list[Example]]
+) -> None:
+    _, examples = model
+    bench = tabulate(nullable, examples, 2, budget=1_000)
+    with torch.no_grad():
+        candidates = nullable.retrieve_all(examples)
+        closed_book = nullable.likelihood(examples, candidates).together(torch.empty(6, 0, dtype=torch.long))
+    torch.testing.assert_close(bench.tables.log_likelihood[:, -1].float(), closed_book)
+    columns, _ = Estimator("best", TopKMarginal(), 2).drawn(bench.tables, 1, seeded())
+    assert (columns[:, -1] == 6).all()
+    assert columns.shape[1] == 3
+    reference = reference_step(nullable, bench, micro_batch=3)
+    step = training_step(nullable, bench, Estimator("exact", EXACT, 2, "all"), seeded(), micro_batch=3)
+    for part in ("prior", "posterior", "generator"):
+        cosine = step.cosine(reference, part)
+        assert cosine is not None
+        assert cosine > 0.999, part
+
+
+def test_with_both_towers_trained_the_posterior_sends_the_prior_nothing(
+    tiny_encoder: Path, tiny_seq2seq: Path, model: tuple[RagModel, list[Example]]
+) -> None:
+    """The reference of the prior is the marginal's gradient, whatever towers the posterior shares with it."""
+    rag, examples = model
+    query, passage = Encoder.open(str(tiny_encoder)), Encoder.open(str(tiny_encoder))
+    with torch.no_grad():
+        for weight in passage.parameters():
+            weight += 0.02 * torch.randn(weight.shape, generator=seeded(1))
+    retriever = Retriever(query, passage, 0.1, "both")
+    posterior = Retriever(Encoder.open(str(tiny_encoder)), passage, 0.1, "both")
+    both = RagModel(retriever, rag.generator, rag.task, rag.base, posterior).eval()
+    both.refresh_index()
+    bench = tabulate(both, examples, 6, budget=1_000)
+    reference = reference_step(both, bench, micro_batch=6)
+    step = training_step(both, bench, Estimator("all", TopKMarginal(), 6), seeded(), micro_batch=6)
+    cosine = step.cosine(reference, "prior")
+    assert cosine is not None
+    assert cosine > 0.99
+
+
+def test_a_carried_chain_is_stepped_after_earlier_visits(model: tuple[RagModel, list[Example]]) -> None:
+    rag, examples = model
+    bench = tabulate(rag, examples, 3, budget=1_000)
+    seen = []
+
+    @dataclass(frozen=True)
+    class Watching(JointStochasticApproximation):
+        def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
+            seen.append(scores.previous)
+            return super().__call__(scores, likelihood, rng)
+
+    training_step(rag, bench, Estimator("jsa", Watching("metropolis", 2), 3), seeded(), micro_batch=6)
+    assert seen[0] is None
+    assert len(seen) == 4 + 2
+    assert all(previous is not None and (previous >= 0).all() for previous in seen[1:])

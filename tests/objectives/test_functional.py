@@ -139,3 +139,7 @@ def test_cover_keeps_the_fewest_heaviest(mass: float, kept: list[int]) -> None:
     weight = torch.tensor([[0.25, 0.5625, 0.1875, 0.0], [0.0] * 4])
     assert f.cover(weight, mass).int().tolist() == [kept, [0] * 4]
     assert f.cover(weight * 4, mass).int().tolist() == [kept, [0] * 4]
+
+
+def test_nothing_is_proposed_where_there_are_no_candidates() -> None:
+    assert f.propose(torch.empty(2, 0), 3, torch.Generator()).tolist() == [[-1] * 3] * 2

@@ -149,7 +149,7 @@ def test_answers_are_the_argmax_of_the_marginal(tiny_encoder: Path, tiny_seq2seq
         )
         best = int(table.logsumexp(0).argmax())
         assert prediction.answer == choices[best]
-        assert prediction.log_probability == pytest.approx(table.logsumexp(0)[best].item(), abs=1e-3)
+        assert prediction.log_probability == pytest.approx(table.logsumexp(0).log_softmax(0)[best].item(), abs=1e-3)
         weight = table[:, best].softmax(0)
         order = weight.argsort(descending=True).tolist()
         assert prediction.rows == tuple(rows[k] for k in order)
@@ -262,3 +262,25 @@ def test_extra_rows_join_the_candidates_but_never_an_examples_own(tiny_encoder: 
     assert torch.equal(model.retrieve(examples, 2, with_posterior=True, extra_rows=own).rows, plain.rows)
     with pytest.raises(ValueError, match=r"expected -1 .padding. … 5"):
         model.retrieve(examples, 2, extra_rows=own + 1)
+
+
+def test_a_sampled_tail_stands_for_what_was_not_retrieved(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    rng = torch.Generator().manual_seed(0)
+    for with_posterior in (False, True):
+        found = model.retrieve(examples, 2, with_posterior, tail=3, rng=rng)
+        best = model.retrieve(examples, 2, with_posterior).rows
+        multiplicity = found.scores.log_multiplicity
+        assert multiplicity is not None
+        stands_for = (found.scores.log_prior + multiplicity).exp()
+        torch.testing.assert_close(stands_for.sum(-1), torch.ones(6))
+        for b in range(6):
+            rows = [row for row in found.rows[b].tolist() if row >= 0]
+            assert len(set(rows)) == len(rows)
+            assert b not in rows
+            known = {row for row in best[b].tolist() if row >= 0}
+            assert known <= set(rows)
+            head = [row in known for row in found.rows[b].tolist()]
+            assert not multiplicity[b][torch.tensor(head)].any()
+    with pytest.raises(UserError, match=r"training\.tail needs an exact index"):
+        model.retrieve(examples, 2, tail=3)

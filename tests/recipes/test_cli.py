@@ -12,7 +12,7 @@ import pytest
 from retrograd import cli
 from retrograd.types import UserError
 
-COMMANDS = ("demo", "recipes", "show", "train", "evaluate", "predict", "search")
+COMMANDS = ("demo", "recipes", "show", "train", "evaluate", "predict", "search", "lab", "index")
 RECORDS = [
     {
         "text": f"the {thing} holds tea number {i} .",
@@ -71,7 +71,7 @@ def test_help_imports_nothing_heavy_and_shows_an_example() -> None:
         "import sys, retrograd.cli as c\n"
         "for words in [['--help']] + [[w, '--help'] for w in " + repr(COMMANDS) + "]:\n"
         "    c.app(words, standalone_mode=False)\n"
-        "heavy = {'torch', 'transformers', 'pyarrow', 'numpy', 'accelerate'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'pyarrow', 'numpy', 'accelerate'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -200,3 +200,63 @@ def test_recipes_lists_each_with_a_sentence(capsys: pytest.CaptureFixture[str]) 
     for name, line in zip(RECIPES, lines, strict=False):
         assert line.startswith(name)
         assert len(line) > len(name) + 20
+
+
+@pytest.mark.slow
+def test_a_run_needs_nothing_outside_its_folder(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training data may be changed or gone; what is there already is not overwritten."""
+    data = data_file(tmp_path)
+    run = tmp_path / "run"
+    command("train", experiment_file(tmp_path, data, tiny_encoder, tiny_seq2seq), "--out", run)
+    capsys.readouterr()
+    data.unlink()
+    command("search", run, "the <e1>cup</e1> holds <e2>tea</e2> .")
+    assert "probability" in capsys.readouterr().out
+    new = tmp_path / "new.jsonl"
+    new.write_text(json.dumps(RECORDS[0] | {"relation": "invents"}) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"new\.jsonl, instance '1' .*unknown relation 'invents'"):
+        command("evaluate", run, "--data", new)
+    new.write_text(json.dumps({k: v for k, v in RECORDS[0].items() if k != "relation"}) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"new\.jsonl, instance '1': no relation"):
+        command("evaluate", run, "--data", new)
+    command("predict", run, new, "--out", tmp_path / "answers.jsonl")
+    with pytest.raises(UserError, match=r"answers\.jsonl exists"):
+        command("predict", run, new, "--out", tmp_path / "answers.jsonl")
+    with pytest.raises(UserError, match=r"no such file: .*data\.jsonl"):
+        command("evaluate", run)
+    with pytest.raises(UserError, match="no entity is marked"):
+        command("search", run, "the cup holds tea .")
+
+
+@pytest.mark.slow
+def test_the_laboratory_measures_every_estimator_on_a_run_and_on_an_experiment(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = experiment_file(tmp_path, data_file(tmp_path), tiny_encoder, tiny_seq2seq)
+    run = tmp_path / "run"
+    command("train", file, "--out", run)
+    capsys.readouterr()
+    command("lab", run, "--queries", "4", "--redraws", "3")
+    printed = capsys.readouterr().out
+    assert "over all 9 passages" in printed
+    assert "stands in" in printed
+    assert "Advice: " in printed
+    found = json.loads((run / "lab" / "lab.json").read_text())
+    assert len(found["estimators"]) == 23
+    assert all(one["seconds"] > 0 for one in found["estimators"])
+    assert (run / "lab" / "lab.png").exists()
+    command(
+        "lab", file, "--queries", "4", "--redraws", "2", "--objectives", "RLOO,WakeSleep", "--out", tmp_path / "lab"
+    )
+    found = json.loads((tmp_path / "lab" / "lab.json").read_text())
+    assert [one["name"] for one in found["estimators"]] == [
+        "RWS, 50 draws",
+        "RWS, 50 draws, whole base",
+        "RLOO, 8 draws",
+    ]
+    with pytest.raises(UserError, match="no such estimator; did you mean"):
+        command("lab", file, "--objectives", "RLOU", "--out", tmp_path / "lab2")
+    with pytest.raises(UserError, match="measured as it is"):
+        command("lab", run, "--set", "training.passages=3")

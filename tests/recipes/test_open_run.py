@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.recipes import run as run_module
 from retrograd.recipes.experiment import (
     DataSettings,
@@ -89,7 +90,7 @@ def test_an_index_of_another_encoder_or_of_other_data_is_refused(finished: Path)
     with pytest.raises(UserError, match="encoder"):
         open_run(finished)
     weights.write_bytes(kept)
-    data = finished.parent / "data.jsonl"
-    data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS[::-1]), encoding="utf-8")
+    base = list(KnowledgeBase.open(finished / "base.arrow"))
+    KnowledgeBase.from_passages(base[::-1]).save(finished / "base.arrow")
     with pytest.raises(UserError, match="knowledge base"):
         open_run(finished)

@@ -99,7 +99,7 @@ def test_nested_and_literal_marks(marked: str, text: str, head: str, tail: str) 
 @pytest.mark.parametrize(
     ("marked", "advice"),
     [
-        ("no marks here", r"no mark '<<' in 'no marks here'; expected exactly one entity written <<entity>>"),
+        ("no marks here", r"no entity is marked in 'no marks here'; mark both"),
         ("an <e1>owl</e1> flew", r"no mark '<e2>'.*<e2>entity</e2>"),
         ("an <e2>owl</e2> flew", r"no mark '<e1>'"),
         ("<< an owl >> flew", r"no mark '\[\['"),

@@ -218,7 +218,7 @@ def test_a_whole_base_too_large_for_a_batch_says_what_to_set(
 
     monkeypatch.setattr(KnowledgeBase, "__len__", lambda base: 2**30)
     with pytest.raises(UserError, match=r"warm_start\.passages to 100"):
-        FromCopying(CopySettings()).candidates(model, examples, False, None)
+        FromCopying(CopySettings()).candidates(model, examples, False, None, torch.Generator())
 
 
 @pytest.mark.parametrize(("trained", "passages", "expected"), [("query", 2, 5), ("none", 2, 1), ("query", 0, 0)])

@@ -6,14 +6,16 @@ and the batch stand still. For an estimator ĝ of a gradient g, over independent
     relative bias = ‖E ĝ - g‖ / ‖g‖      relative variance = tr Cov(ĝ) / ‖g‖²      error = bias² + variance
 
 for each place where an objective meets a model: the logits of the prior retriever, those of the posterior retriever,
-and the log-likelihoods that the generator gives to the target tokens. Any parameter's gradient is a linear image of
-these three.
+and the log-likelihoods that the generator gives to the target tokens, per distinct prompt. The gradient of any
+parameter is a linear image of these three. The posterior's reference is the gradient of KL(p(z|x,y) ‖ q), which JSA
+and wake-sleep estimate; the variational objectives and VIMCO train q towards another end, and their distance from it
+is no mistake.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,9 +28,9 @@ from retrograd.evaluation.tables import (
     TabulatedLikelihood,
     candidate_scores,
     to_logits,
-    union_of_best,
 )
-from retrograd.objectives import CandidateScores, Estimate, Objective
+from retrograd.objectives import CandidateScores, Estimate, Objective, functional
+from retrograd.objectives.functional import columns_where, counts, propose, take
 
 __all__ = ["Component", "Estimator", "Measurement", "measure"]
 
@@ -41,6 +43,7 @@ _EARLIER_VISITS = 4
 class Estimator:
     """An objective with the candidates it is given: the best ``passages`` of each retriever it uses, or all there are.
 
+    ``tail`` more are drawn from the prior outside the best at every redraw, and stand for all that is there.
     ``redraws`` bounds how often it is redrawn where each draw runs the generator (0: as often as the others).
     """
 
@@ -49,15 +52,26 @@ class Estimator:
     passages: int
     candidates: Literal["best", "all"] = "best"
     redraws: int = 0
+    tail: int = 0
 
-    def columns(self, tables: Tables) -> Int[Tensor, "B K"]:
-        """Its candidates as columns of the tables."""
-        if self.candidates == "all":
-            return union_of_best([tables.log_prior], tables.log_prior.shape[1])
-        blocks = [tables.log_prior]
-        if self.objective.needs_posterior and tables.log_posterior is not None:
-            blocks.append(tables.log_posterior)
-        return union_of_best(blocks, self.passages)
+    def drawn(
+        self, tables: Tables, copies: int, rng: torch.Generator
+    ) -> tuple[Int[Tensor, "RB K"], Float[Tensor, "RB K"] | None]:
+        """The candidates of R copies of the batch, and for how many passages each stands if a tail was sampled."""
+        best = self._columns(tables).repeat(copies, 1)
+        if self.tail == 0:
+            return best, None
+        log_prior = tables.log_prior.repeat(copies, 1)
+        is_best = counts(best, log_prior) > 0
+        times = counts(propose(log_prior.masked_fill(is_best, -torch.inf), self.tail, rng), log_prior)
+        columns = columns_where(is_best | (times > 0))
+        found = take(times, columns).masked_fill(columns < 0, 0.0)
+        return columns, functional.log_multiplicity(take(log_prior, columns), found)
+
+    def _columns(self, tables: Tables) -> Int[Tensor, "B K"]:
+        """The best as columns of the tables."""
+        k = tables.log_prior.shape[1] if self.candidates == "all" else self.passages
+        return tables.best(k, self.objective.needs_posterior)
 
 
 @dataclass(frozen=True)
@@ -93,14 +107,14 @@ def measure(estimator: Estimator, tables: Tables, redraws: int, rng: torch.Gener
     if redraws < 2:
         raise ValueError(f"redraws is {redraws}; a variance needs at least 2")
     wanted = min(redraws, estimator.redraws) if estimator.redraws else redraws
-    reference, columns = tables.exact(), estimator.columns(tables)
+    reference = tables.exact()
     names = ["prior", "generator"] + ["posterior"] * (reference.posterior is not None)
     moments = {name: _Moments(_part(reference, name)) for name in names}
     totals: dict[str, float] = {}
     block = max(1, min(wanted, _CELLS // max(1, reference.generator.numel())))
     for start in range(0, wanted, block):
         copies = min(block, wanted - start)
-        found, diagnostics = _draw(estimator.objective, tables, columns, copies, rng)
+        found, diagnostics = _draw(estimator, tables, copies, rng)
         for name, moment in moments.items():
             moment.add(_part(found, name), copies)
         for name, value in diagnostics.items():
@@ -112,39 +126,32 @@ def measure(estimator: Estimator, tables: Tables, redraws: int, rng: torch.Gener
 
 
 def _draw(
-    objective: Objective, tables: Tables, columns: Int[Tensor, "B K"], copies: int, rng: torch.Generator
+    estimator: Estimator, tables: Tables, copies: int, rng: torch.Generator
 ) -> tuple[Gradients, dict[str, float]]:
     """The gradients of ``copies`` independent estimates, one under the other, and their diagnostics."""
-    estimate, scores, likelihood = _estimate(objective, tables, columns, copies, None, rng)
+    wide, log_multiplicity = estimator.drawn(tables, copies, rng)
+
+    def visit(previous: Int[Tensor, " RB"] | None) -> tuple[Estimate, CandidateScores, TabulatedLikelihood]:
+        scores = replace(candidate_scores(tables, wide, copies, previous), log_multiplicity=log_multiplicity)
+        likelihood = TabulatedLikelihood(tables, wide, copies)
+        return estimator.objective(scores, likelihood, rng), scores, likelihood
+
+    estimate, scores, likelihood = visit(None)
     if estimate.last is not None:
         for _ in range(_EARLIER_VISITS):
-            estimate, scores, likelihood = _estimate(objective, tables, columns, copies, estimate.last, rng)
+            estimate, scores, likelihood = visit(estimate.last)
     leaves = [scores.log_prior, likelihood.tokens] + [one for one in (scores.log_posterior,) if one is not None]
     # The loss is the mean over queries; times their number it is the sum, whose gradients are each query's own.
     prior, tokens, *rest = torch.autograd.grad(estimate.loss * len(scores.log_prior), leaves, allow_unused=True)
-    wide = columns.repeat(copies, 1)
     posterior = None
     if tables.log_posterior is not None:
         posterior = to_logits(rest[0], tables.log_posterior.repeat(copies, 1), wide)
     found = Gradients(
         to_logits(prior, tables.log_prior.repeat(copies, 1), wide),
         posterior,
-        _placed(tokens, wide, tables.log_prior.shape[1], likelihood.tokens),
+        tables.per_prompt(_placed(tokens, wide, tables.log_prior.shape[1], likelihood.tokens)),
     )
     return found, {name: float(value) for name, value in estimate.diagnostics.items()}
-
-
-def _estimate(
-    objective: Objective,
-    tables: Tables,
-    columns: Int[Tensor, "B K"],
-    copies: int,
-    previous: Int[Tensor, " RB"] | None,
-    rng: torch.Generator,
-) -> tuple[Estimate, CandidateScores, TabulatedLikelihood]:
-    scores = candidate_scores(tables, columns, copies, previous)
-    likelihood = TabulatedLikelihood(tables, columns, copies)
-    return objective(scores, likelihood, rng), scores, likelihood
 
 
 def _placed(

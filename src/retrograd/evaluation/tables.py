@@ -34,7 +34,7 @@ class JointPrompts(Protocol):
 
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]: ...
 
-    def at_mixture(self, weight: Float[Tensor, "B R U"]) -> Float[Tensor, " B"]: ...
+    def at_mixture(self, weight: Float[Tensor, "B R K"], column: Int[Tensor, "B K"]) -> Float[Tensor, " B"]: ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Tables:
 
     ``whole_base`` tells whether the U passages are all there are. If not, the reference is that of these passages, and
     a gradient's part on the others (-p(z|x) times its sum over the U) is left out.
+
+    ``prompt`` numbers the distinct prompts of a query: passages worded alike are one to the generator, and its gradient
+    is compared per prompt (None: all differ). ``null`` says that the last column is the null passage, which every
+    estimator has among its candidates.
     """
 
     log_prior: Float[Tensor, "B U"]
@@ -62,6 +66,8 @@ class Tables:
     present: Bool[Tensor, "B T"]
     whole_base: bool
     joint_prompts: JointPrompts | None = None
+    prompt: Int[Tensor, "B U"] | None = None
+    null: bool = False
 
     @property
     def queries(self) -> int:
@@ -78,15 +84,31 @@ class Tables:
         weight = responsibilities(self.log_prior, self.log_likelihood)
         posterior = None if self.log_posterior is None else self.log_posterior.exp() - weight
         generator = -weight.unsqueeze(-1) * self.present.unsqueeze(1)
-        return Gradients(self.log_prior.exp() - weight, posterior, generator)
+        return Gradients(self.log_prior.exp() - weight, posterior, self.per_prompt(generator))
+
+    def per_prompt(self, gradient: Float[Tensor, "RB U T"]) -> Float[Tensor, "RB U T"]:
+        """A gradient in the log-likelihoods with the passages of one prompt added up, in the prompt's own place."""
+        if self.prompt is None:
+            return gradient
+        place = self.prompt.repeat(len(gradient) // self.queries, 1).unsqueeze(-1).expand_as(gradient)
+        return torch.zeros_like(gradient).scatter_add(1, place, gradient)
+
+    def best(self, k: int, with_posterior: bool) -> Int[Tensor, "B K"]:
+        """The columns of the k best of the prior, and of the posterior if asked for, and the null passage's."""
+        blocks = [self.log_prior]
+        if with_posterior and self.log_posterior is not None:
+            blocks.append(self.log_posterior)
+        return union_of_best(blocks, k, self.null)
 
 
-def union_of_best(blocks: list[Float[Tensor, "B U"]], k: int) -> Int[Tensor, "B K"]:
-    """The columns that are among the k best of any block, ascending, padded with -1."""
+def union_of_best(blocks: list[Float[Tensor, "B U"]], k: int, null: bool = False) -> Int[Tensor, "B K"]:
+    """The columns that are among the k best of any block, ascending, padded with -1; with ``null`` the last one too."""
     wanted = torch.zeros_like(blocks[0], dtype=torch.bool)
+    passages = blocks[0].shape[1] - null
     for block in blocks:
-        best = block.topk(min(k, block.shape[1]), dim=-1)
+        best = block[:, :passages].topk(min(k, passages), dim=-1)
         wanted.scatter_(1, best.indices, True)
+    wanted[:, passages:] = True
     wanted &= blocks[0] > -torch.inf
     width = max(int(wanted.sum(dim=-1).max()), 1)
     order = (~wanted).to(torch.uint8).argsort(dim=-1, stable=True)[:, :width]
@@ -96,15 +118,14 @@ def union_of_best(blocks: list[Float[Tensor, "B U"]], k: int) -> Int[Tensor, "B 
 class TabulatedLikelihood:
     """`Likelihood` read from tables, for R copies of the batch (copy after copy), with its prompts counted.
 
-    ``columns`` [B K] are the candidates, as columns of the tables. Gradients arrive in ``tokens`` [RB K T].
+    ``columns`` are the candidates, as columns of the tables. Gradients arrive in ``tokens`` [RB K T].
     """
 
-    def __init__(self, tables: Tables, columns: Int[Tensor, "B K"], copies: int) -> None:
+    def __init__(self, tables: Tables, columns: Int[Tensor, "RB K"], copies: int) -> None:
         self._tables = tables
-        self._columns = columns.repeat(copies, 1)
-        self._copies = copies
-        index = columns.clamp(min=0).unsqueeze(-1).expand(-1, -1, tables.present.shape[1])
-        self.tokens = tables.token_log_likelihood.gather(1, index).repeat(copies, 1, 1).requires_grad_()
+        self._columns = columns
+        query = torch.arange(len(columns)).remainder(tables.queries).unsqueeze(-1)
+        self.tokens = tables.token_log_likelihood[query, columns.clamp(min=0)].requires_grad_()
         self._present = tables.present.repeat(copies, 1)
 
     def at(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, "RB M"]:
@@ -136,11 +157,9 @@ class TabulatedLikelihood:
 
     def at_mixture(self, weight: Float[Tensor, "RB R K"]) -> Float[Tensor, " RB"]:
         """Scored by the generator itself, differentiable in ``weight``."""
-        prompts, width = self._joint_prompts(), self._tables.log_prior.shape[1]
-        spare = self._columns.masked_fill(self._columns < 0, width).unsqueeze(1).expand(-1, weight.shape[1], -1)
-        wide = weight.new_zeros(*weight.shape[:2], width + 1).scatter(2, spare, weight)[..., :-1]
-        scored = [prompts.at_mixture(part.float()) for part in wide.split(self._tables.queries)]
-        return torch.cat(scored).to(weight.dtype)
+        prompts, batch = self._joint_prompts(), self._tables.queries
+        parts = zip(weight.split(batch), self._columns.split(batch), strict=True)
+        return torch.cat([prompts.at_mixture(one.float(), column) for one, column in parts]).to(weight.dtype)
 
     def _joint_prompts(self) -> JointPrompts:
         if self._tables.joint_prompts is None:
@@ -162,12 +181,12 @@ def _rounds(query: Int[Tensor, " n"]) -> list[Int[Tensor, " m"]]:
 
 
 def candidate_scores(
-    tables: Tables, columns: Int[Tensor, "B K"], copies: int, previous: Int[Tensor, " RB"] | None
+    tables: Tables, columns: Int[Tensor, "RB K"], copies: int, previous: Int[Tensor, " RB"] | None
 ) -> CandidateScores:
     """Leaves for the retrievers' log-probabilities of the candidates, for R copies of the batch."""
 
     def leaf(value: Float[Tensor, "B U"]) -> Float[Tensor, "RB K"]:
-        return take(value, columns).repeat(copies, 1).requires_grad_()
+        return take(value.repeat(copies, 1), columns).requires_grad_()
 
     posterior = None if tables.log_posterior is None else leaf(tables.log_posterior)
     return CandidateScores(leaf(tables.log_prior), posterior, previous)

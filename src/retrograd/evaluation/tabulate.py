@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.evaluation.tables import Tables
-from retrograd.objectives.functional import ABSENT, columns_where
+from retrograd.objectives.functional import ABSENT
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
@@ -32,6 +32,11 @@ class Bench:
     tables: Tables
     prompts: int
 
+    def parts(self, micro_batch: int) -> list[range]:
+        """Positions of the examples, ``micro_batch`` at a time."""
+        count = len(self.examples)
+        return [range(start, min(start + micro_batch, count)) for start in range(0, count, micro_batch)]
+
 
 @torch.no_grad()
 def tabulate(model: RagModel, examples: Sequence[Example], passages: int, budget: int) -> Bench:
@@ -40,17 +45,17 @@ def tabulate(model: RagModel, examples: Sequence[Example], passages: int, budget
     Else under as many of the best passages of prior and posterior together as the budget allows, at least ``passages``
     of each. The model should be in evaluation mode, with an index, and with a posterior retriever.
     """
-    candidates, prompts = None, 0
+    candidates, prompt = None, None
     if len(examples) * len(model.base) <= _PAIRS:
         candidates = model.retrieve_all(examples, with_posterior=True)
-        prompts = _distinct_prompts(model, examples, candidates.rows)
-    whole_base = candidates is not None and prompts <= budget
-    if candidates is None or not whole_base:
+        prompt = _numbered_prompts(model, examples, candidates.rows)
+    whole_base = prompt is not None and _distinct(prompt) <= budget
+    if candidates is None or prompt is None or not whole_base:
         k = max(passages, budget // (2 * len(examples)))
         candidates = model.retrieve(examples, min(k, len(model.base)), with_posterior=True)
-        prompts = _distinct_prompts(model, examples, candidates.rows)
+        prompt = _numbered_prompts(model, examples, candidates.rows)
     every = torch.arange(candidates.rows.shape[1], device=candidates.rows.device).expand(len(examples), -1)
-    tokens = model.likelihood(examples, candidates).tokens_at(every.masked_fill(candidates.rows < 0, -1))
+    tokens = model.likelihood(examples, candidates).tokens_at(every.masked_fill(candidates.rows == -1, -1))
     value = tokens.value.masked_fill(tokens.value == ABSENT, 0.0)
     scores = candidates.scores
     assert scores.log_posterior is not None
@@ -61,8 +66,10 @@ def tabulate(model: RagModel, examples: Sequence[Example], passages: int, budget
         present=tokens.present.cpu(),
         whole_base=whole_base,
         joint_prompts=_ModelPrompts(model, examples, candidates.rows),
+        prompt=prompt,
+        null=model.null_passage,
     )
-    return Bench(examples, candidates.rows, tables, prompts)
+    return Bench(examples, candidates.rows, tables, _distinct(prompt))
 
 
 def _on_cpu(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -70,14 +77,20 @@ def _on_cpu(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return value.double().cpu()
 
 
-def _distinct_prompts(model: RagModel, examples: Sequence[Example], rows: Int[Tensor, "B U"]) -> int:
-    """How many different prompts the generator would have to read: passages worded alike are one."""
+def _numbered_prompts(model: RagModel, examples: Sequence[Example], rows: Int[Tensor, "B U"]) -> Int[Tensor, "B U"]:
+    """The distinct prompts of each query, numbered from 0: passages worded alike share one. Padding has number 0."""
     wanted = sorted({row for found in rows.tolist() for row in found if row >= 0})
     passage = dict(zip(wanted, model.base.passages(wanted), strict=True))
-    return sum(
-        len({model.task.prompt(example, (passage[row],)) for row in found if row >= 0})
-        for example, found in zip(examples, rows.tolist(), strict=True)
-    )
+    numbers = []
+    for example, found in zip(examples, rows.tolist(), strict=True):
+        known: dict[str, int] = {}
+        texts = [model.task.prompt(example, (passage[row],) if row >= 0 else ()) if row != -1 else "" for row in found]
+        numbers.append([known.setdefault(text, len(known)) if text else 0 for text in texts])
+    return torch.tensor(numbers, dtype=torch.long)
+
+
+def _distinct(prompt: Int[Tensor, "B U"]) -> int:
+    return int((prompt.max(dim=-1).values + 1).sum())
 
 
 class _ModelPrompts:
@@ -90,17 +103,14 @@ class _ModelPrompts:
 
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
         bound = self._model.likelihood(self._examples, self._chosen(column))
-        place = torch.arange(column.shape[1]).expand_as(column).masked_fill(column < 0, -1)
+        place = torch.arange(column.shape[1]).expand_as(column.cpu()).masked_fill(column.cpu() < 0, -1)
         with torch.no_grad():
             return bound.together(place.to(self._rows.device)).cpu()
 
-    def at_mixture(self, weight: Float[Tensor, "B R U"]) -> Float[Tensor, " B"]:
-        column = columns_where((weight != 0).any(dim=1))
-        index = column.clamp(min=0).unsqueeze(1).expand(-1, weight.shape[1], -1)
-        narrow = weight.gather(2, index).masked_fill((column < 0).unsqueeze(1), 0.0)
+    def at_mixture(self, weight: Float[Tensor, "B R K"], column: Int[Tensor, "B K"]) -> Float[Tensor, " B"]:
         bound = self._model.likelihood(self._examples, self._chosen(column))
         with _constant(self._model):
-            return bound.at_mixture(narrow.to(self._rows.device)).cpu()
+            return bound.at_mixture(weight.to(self._rows.device)).cpu()
 
     def _chosen(self, column: Int[Tensor, "B M"]) -> Candidates:
         """The candidates of some columns; nobody reads their scores."""

@@ -2,7 +2,9 @@
 
     slot_r[s] = Σ_z w[r, z] · E[z, s],     E[z, s] the input embedding of token s of passage z, zero beyond its end
 
-A one-hot row is the passage itself, token by token, so a hard choice is read exactly as its text would be. Letters
+A one-hot row is the passage itself, token by token: what would be read if its text stood there. That place, before the
+prompt and without a separator, is not where a task's own prompt puts a neighbour, so a generator that never trained on
+soft slots reads them worse than its usual prompts. Letters
 beyond the house's legend: P prompts, R slots, Z distinct passages, S token positions of a passage.
 """
 

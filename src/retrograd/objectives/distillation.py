@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_log_likelihood, check_log_probability, check_share
+from retrograd.objectives.checks import check_choice, check_log_likelihood, check_share
 from retrograd.objectives.frozen import FrozenRetriever
 from retrograd.objectives.functional import (
     ABSENT,
@@ -36,6 +36,7 @@ from retrograd.objectives.scoring import (
     log_likelihood_where,
     mean_over_queries,
     mean_where,
+    prior_alone,
     pruned_sum,
 )
 from retrograd.types import UserError
@@ -158,8 +159,7 @@ class Distillation:
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries of the retriever's and the reader's term, in nats. ``rng`` is not used."""
-        check_log_probability("log_prior", scores.log_prior)
-        given = in_full_precision(scores.log_prior)
+        given = prior_alone(self, scores)
         with torch.no_grad():
             seen = self._see(given, likelihood)
         read = self._read(scores, seen, likelihood)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_log_likelihood, check_log_probability
+from retrograd.objectives.checks import check_choice, check_log_likelihood
 from retrograd.objectives.functional import (
     ABSENT,
     entropy,
@@ -20,7 +20,15 @@ from retrograd.objectives.functional import (
     responsibilities,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
-from retrograd.objectives.scoring import cost, describe, log_likelihood_where, mean_over_queries, mean_where
+from retrograd.objectives.scoring import (
+    cost,
+    describe,
+    log_likelihood_where,
+    mean_over_queries,
+    mean_where,
+    prior_alone,
+    represented,
+)
 
 __all__ = ["FrozenRetriever", "NoRetrieval"]
 
@@ -65,9 +73,9 @@ class FrozenRetriever:
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
-        check_log_probability("log_prior", scores.log_prior)
-        given = in_full_precision(scores.log_prior.detach())
-        return self._marginal(given, likelihood) if self.form == "marginal" else self._together(given, likelihood)
+        if self.form == "marginal":
+            return self._marginal(represented(scores).detach(), likelihood)
+        return self._together(prior_alone(self, scores).detach(), likelihood)
 
     @staticmethod
     def _marginal(given: Float[Tensor, "B K"], likelihood: Likelihood) -> Estimate:

@@ -26,6 +26,7 @@ __all__ = [
     "kl_p_q",
     "log1mexp",
     "log_marginal",
+    "log_multiplicity",
     "masked_log_softmax",
     "masked_logsumexp",
     "metropolis_independence",
@@ -98,6 +99,25 @@ def log_marginal(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tensor, 
 def responsibilities(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """π_k = p(z_k|x,y) ∝ p(z_k|x) p(y|x,z_k), Bayes' rule over the candidates; rows sum to 1, an empty row to 0."""
     return masked_log_softmax(log_prior + log_likelihood).exp()
+
+
+@torch.no_grad()
+def log_multiplicity(log_prior: Float[Tensor, "B K"], times: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """How many passages of the base each candidate stands for, as a logarithm, when the tail was sampled.
+
+    Candidates with ``times`` = 0 were retrieved: they stand for themselves (0). The others were drawn ``times`` times
+    from the prior over all other passages: with m = Σ times draws and c the mass of the retrieved,
+
+        log( times · (1 - c) / (m · p(z|x)) ),   so that Σ_k p_k · multiplicity_k = 1.
+
+    Stratified sampling with one certain stratum (Cochran 1977, §5): Σ_k p_k · multiplicity_k · f(z_k) is unbiased for
+    the expectation of f under the prior over the whole base.
+    """
+    drawn = times > 0
+    log_tail = log1mexp(masked_logsumexp(log_prior.masked_fill(drawn, ABSENT))).unsqueeze(-1)
+    share = times / times.sum(dim=-1, keepdim=True).clamp(min=1.0)
+    stands_for = torch.where(drawn, share, 1.0).log() + log_tail - torch.where(drawn, log_prior, 0.0)
+    return torch.where(drawn, stands_for, 0.0)
 
 
 def entropy(log_probability: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
@@ -191,6 +211,8 @@ def propose(log_proposal: Float[Tensor, "B K"], draws: int, rng: torch.Generator
 
     By inversion of the cumulated probabilities, so that an absent column is never drawn and an empty row is no error.
     """
+    if log_proposal.shape[1] == 0:
+        return torch.full((len(log_proposal), draws), -1, device=log_proposal.device)
     cumulated = masked_log_softmax(log_proposal).exp().cumsum(dim=-1)
     total = cumulated[:, -1:].contiguous()
     column = torch.searchsorted(cumulated, _uniform((len(total), draws), log_proposal, rng) * total, right=True)

@@ -12,19 +12,18 @@ Ou & Song 2020, "Joint Stochastic Approximation and Its Application to Learning 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_count, check_log_probability, check_share
+from retrograd.objectives.checks import check_choice, check_count, check_share
 from retrograd.objectives.functional import (
     ABSENT,
     counts,
     defensive,
-    in_full_precision,
     log_marginal,
     masked_log_softmax,
     metropolis_independence,
@@ -39,6 +38,7 @@ from retrograd.objectives.scoring import (
     log_likelihood_where,
     mean_over_queries,
     mean_where,
+    prior_alone,
     prior_and_posterior,
     pruned_sum,
 )
@@ -135,10 +135,14 @@ class JointStochasticApproximation:
 
     def _scores(self, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"] | None]:
         """Checked scores in full precision, absent together; the posterior's are None where none is used."""
+        log_multiplicity = scores.log_multiplicity
+        if self.sampler == "exact":  # a chain would take a sampled candidate for one passage, and is refused below
+            scores = replace(scores, log_multiplicity=None)
         if self.posterior:
-            return prior_and_posterior(self, scores)
-        check_log_probability("log_prior", scores.log_prior)
-        return in_full_precision(scores.log_prior), None
+            log_prior, log_posterior = prior_and_posterior(self, scores)
+        else:
+            log_prior, log_posterior = prior_alone(self, scores), None
+        return log_prior if log_multiplicity is None else log_prior + log_multiplicity.detach(), log_posterior
 
     def _normalised(self, log_probability: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         return log_probability if self.normaliser == "full" else masked_log_softmax(log_probability)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_log_likelihood, check_log_probability
+from retrograd.objectives.checks import check_choice, check_log_likelihood
 from retrograd.objectives.functional import (
     ABSENT,
     columns_where,
@@ -27,7 +27,7 @@ from retrograd.objectives.functional import (
     take,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
-from retrograd.objectives.scoring import cost, describe, log_likelihood_where, mean_over_queries
+from retrograd.objectives.scoring import cost, describe, log_likelihood_where, mean_over_queries, represented
 
 __all__ = ["TopKMarginal"]
 
@@ -44,6 +44,7 @@ class TopKMarginal:
     ``normaliser="candidates"``; ``"full"`` takes ``log_prior`` as the index gives it.
 
     **Bias.** Passages outside the candidates are left out; larger K, or candidates that know the target, remove that.
+    So do candidates sampled from the tail (``log_multiplicity``), up to the bias of the log of an unbiased sum, O(1/m).
     ``"candidates"`` also hides from the prior how much mass it wastes on the rest of the base: it is not a bound on
     log p(y|x) and pushes the candidates up only against each other. ``"full"`` is a lower bound on log p(y|x), exact at
     K = N, provided that ``log_prior`` is normalised over the base. The token form is another model, not another
@@ -79,8 +80,7 @@ class TopKMarginal:
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries of the negative log marginal, in nats. ``rng`` is not used."""
-        check_log_probability("log_prior", scores.log_prior)
-        given = in_full_precision(scores.log_prior)
+        given = represented(scores)
         log_prior = given if self.normaliser == "full" else masked_log_softmax(given)
         present = log_prior > ABSENT
         if self.form == "sequence":

@@ -23,11 +23,17 @@ class CandidateScores:
     ``log_prior`` is log p(z|x), normalised over the whole knowledge base where the index is exact (a row then sums to
     at most 1), else over the candidates. ``log_posterior`` is log q(z|x,y), likewise. ``previous`` is the column where
     each query's Markov chain stood at its last visit, -1 where it has none.
+
+    ``log_multiplicity`` is the log of how many passages each candidate stands for: 0 for a passage that was retrieved
+    and stands for itself, log((1-c) / (m p)) for one of m draws from the prior outside the retrieved ones, which hold
+    the mass c (`functional.log_multiplicity`). Constant. With it a sum over the candidates is an unbiased estimate of
+    the sum over the base. Objectives that cannot use it refuse it.
     """
 
     log_prior: Float[Tensor, "B K"]
     log_posterior: Float[Tensor, "B K"] | None = None
     previous: Int[Tensor, " B"] | None = None
+    log_multiplicity: Float[Tensor, "B K"] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,8 @@ class Estimate:
     =============================  ===================================================================================
     log_marginal                   log p(y|x) in nats as the objective models it (all)
     log_likelihood                 Σ w log p(y|x,z) in nats, w being the weights the objective trains with (all)
-    candidate_mass                 Σ p(z|x) as given: how much of the prior over the base the candidates hold
+    candidate_mass                 Σ p(z|x) as given: how much of the prior over the base the candidates hold (with
+                                   candidates sampled from the tail, what they stand for: 1)
     prior_entropy                  of p(z|x) over the candidates, nats; near 0 is collapse, near log K is indifference
     posterior_entropy              of q(z|x,y) over the candidates, nats
     responsibility_entropy         of w, nats
@@ -91,7 +98,8 @@ class Estimate:
     kl_responsibilities_posterior  KL(w ‖ q) over the candidates, nats: how far the posterior retriever is off
     acceptance                     share of a chain's proposals that were accepted
     distinct_proposals             columns a chain could visit, per query
-    generator_forwards             prompts the generator scored, with and without gradient, per query (all)
+    generator_forwards             what the generator scored, with and without gradient, per query (all): candidates
+                                   (those worded alike count each, though run once) and prompts of several passages
     generator_backwards            those of them that were scored with gradient, per query (all)
     backward_saving                share of the distinct candidates scored whose backward pass was pruned (all)
     empty_share                    share of queries without any usable candidate; they add 0 to the loss

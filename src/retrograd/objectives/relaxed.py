@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood, check_log_probability
+from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood
 from retrograd.objectives.functional import (
     ABSENT,
     effective_sample_size,
@@ -30,7 +30,7 @@ from retrograd.objectives.functional import (
     masked_logsumexp,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
-from retrograd.objectives.scoring import mean_over_queries, mean_where
+from retrograd.objectives.scoring import mean_over_queries, mean_where, prior_alone
 from retrograd.types import UserError
 
 __all__ = ["StochasticTopK", "gumbel", "hard_top_k", "softsort_rows", "straight_through", "successive_softmax"]
@@ -207,8 +207,7 @@ class StochasticTopK:
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries and draws of the negative log-likelihood in nats. ``rng`` draws the noise, if any."""
-        check_log_probability("log_prior", scores.log_prior)
-        log_prior = in_full_precision(scores.log_prior)
+        log_prior = prior_alone(self, scores)
         softs, values = [], []
         for noise in self._noise(log_prior, rng):
             perturbed = log_prior + noise

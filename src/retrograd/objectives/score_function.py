@@ -19,12 +19,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_count, check_log_probability, check_share
+from retrograd.objectives.checks import check_choice, check_count, check_share
 from retrograd.objectives.functional import (
     ABSENT,
     counts,
     defensive,
-    in_full_precision,
     masked_log_softmax,
     masked_logsumexp,
     propose,
@@ -37,6 +36,7 @@ from retrograd.objectives.scoring import (
     describe,
     log_likelihood_where,
     mean_over_queries,
+    prior_alone,
     prior_and_posterior,
 )
 from retrograd.types import UserError
@@ -259,8 +259,7 @@ def _scores(
     """Checked scores in full precision, absent together; the posterior's are None where none is used."""
     if owner.needs_posterior:
         return prior_and_posterior(owner, scores)
-    check_log_probability("log_prior", scores.log_prior)
-    return in_full_precision(scores.log_prior), None
+    return prior_alone(owner, scores), None
 
 
 def _per_column(value: Float[Tensor, "B M"], drawn: Int[Tensor, "B M"], width: int) -> Float[Tensor, "B width"]:

@@ -30,9 +30,37 @@ __all__ = [
     "log_likelihood_where",
     "mean_over_queries",
     "mean_where",
+    "prior_alone",
     "prior_and_posterior",
     "pruned_sum",
+    "represented",
 ]
+
+
+def prior_alone(owner: object, scores: CandidateScores) -> Float[Tensor, "B K"]:
+    """log p(z|x), checked and in full precision, for an objective whose candidates must stand for themselves.
+
+    Raises `ValueError` for scores that are no log-probabilities, and for candidates sampled from the tail.
+    """
+    if scores.log_multiplicity is not None:
+        raise ValueError(
+            f"{type(owner).__name__} cannot use candidates sampled from the tail; set training.tail = 0, or take "
+            f"TopKMarginal or JointStochasticApproximation with exact weights"
+        )
+    check_log_probability("log_prior", scores.log_prior)
+    return in_full_precision(scores.log_prior)
+
+
+def represented(scores: CandidateScores) -> Float[Tensor, "B K"]:
+    """log of the prior mass that each candidate stands for: log p(z|x), plus its multiplicity where it was sampled.
+
+    Checked and in full precision; the gradient is that of log p(z|x).
+    """
+    check_log_probability("log_prior", scores.log_prior)
+    log_prior = in_full_precision(scores.log_prior)
+    if scores.log_multiplicity is None:
+        return log_prior
+    return log_prior + in_full_precision(scores.log_multiplicity.detach())
 
 
 def prior_and_posterior(owner: object, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
@@ -46,9 +74,9 @@ def prior_and_posterior(owner: object, scores: CandidateScores) -> tuple[Float[T
             f"{type(owner).__name__} needs log_posterior and the scores have none; retrieve with the targets and a "
             f"posterior retriever (retriever.posterior = true), or set posterior=False where the objective allows it"
         )
-    check_log_probability("log_prior", scores.log_prior)
+    log_prior = prior_alone(owner, scores)
     check_log_probability("log_posterior", scores.log_posterior)
-    log_prior, log_posterior = in_full_precision(scores.log_prior), in_full_precision(scores.log_posterior)
+    log_posterior = in_full_precision(scores.log_posterior)
     absent = (log_prior == ABSENT) | (log_posterior == ABSENT)
     return log_prior.masked_fill(absent, ABSENT), log_posterior.masked_fill(absent, ABSENT)
 

@@ -133,5 +133,6 @@ def _cost(
     wanted: Bool[Tensor, "B K"], kept: Bool[Tensor, "B K"], like: Float[Tensor, "B K"]
 ) -> dict[str, Float[Tensor, ""]]:
     """`cost` where none is scored twice, so that the saving is a share of all that are wanted."""
-    saving = 1.0 - kept.sum().to(like.dtype) / wanted.sum().clamp(min=1)
-    return cost(wanted & ~kept, kept) | {"backward_saving": saving}
+    read = wanted.sum(dim=-1)
+    saving = (1.0 - kept.sum(dim=-1).to(like.dtype) / read.clamp(min=1)).masked_fill(read == 0, 0.0)
+    return cost(wanted & ~kept, kept) | {"backward_saving": saving.mean()}

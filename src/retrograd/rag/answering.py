@@ -34,7 +34,7 @@ def answer(
         choices = list(task.choices)
         score = generator.choice_log_likelihood(prompts, choices).cpu()
         return [
-            _prediction(base, example, choices, log_prior[b].unsqueeze(-1) + score[where[b]], rows[b])
+            _prediction(base, example, choices, log_prior[b].unsqueeze(-1) + score[where[b]], rows[b], closed=True)
             for b, example in enumerate(examples)
         ]
     written = generator.generate(prompts)
@@ -78,17 +78,24 @@ def _score_pairs(
 
 
 def _prediction(
-    base: KnowledgeBase, example: Example, answers: list[str], joint: Float[Tensor, "K C"], rows: Int[Tensor, " K"]
+    base: KnowledgeBase,
+    example: Example,
+    answers: list[str],
+    joint: Float[Tensor, "K C"],
+    rows: Int[Tensor, " K"],
+    closed: bool = False,
 ) -> Prediction:
+    """The best of the answers; of a closed set, with its probability among that set."""
     total = joint.logsumexp(dim=0)
     best = int(total.argmax())
+    log_probability = total.log_softmax(dim=0) if closed else total
     weight = (joint[:, best] - total[best]).exp()
     order = [k for k in weight.argsort(descending=True, stable=True).tolist() if rows[k] >= 0]
     found = [int(rows[k]) for k in order]
     return Prediction(
         id=example.id,
         answer=answers[best],
-        log_probability=float(total[best]),
+        log_probability=float(log_probability[best]),
         rows=tuple(found),
         passage_ids=tuple(passage.id for passage in base.passages(found)),
         weights=tuple(float(weight[k]) for k in order),

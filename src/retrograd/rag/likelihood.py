@@ -70,8 +70,7 @@ class GeneratorLikelihood:
 
         One prompt a query. Passages of equal text are one, with the sum of their weights. A weight of 0 keeps its
         passage out of the input; its own gradient is what a little of the passage would change at the positions that
-        are in use. Padding and the null passage hold no text whatever
-        their weight.
+        are in use. Padding and the null passage hold no text, whatever their weight.
         """
         number: dict[str, int] = {}
         texts = {row: self._task.neighbour_text(passage) for row, passage in self._passages.items()}

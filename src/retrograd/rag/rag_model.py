@@ -18,7 +18,7 @@ from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
 from retrograd.models.retriever import Retriever
-from retrograd.objectives.functional import masked_log_softmax
+from retrograd.objectives.functional import log_multiplicity, masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.answering import answer
 from retrograd.rag.candidates import NULL_ROW, Candidates, Exclusions, column_of, log_probability, union
@@ -134,6 +134,8 @@ class RagModel(nn.Module):
         k: int,
         with_posterior: bool = False,
         previous_row: Int[Tensor, " B"] | None = None,
+        tail: int = 0,
+        rng: torch.Generator | None = None,
         extra_rows: Int[Tensor, "B _"] | None = None,
     ) -> Candidates:
         """The prior's k best passages per query, with the posterior's k best and the chain's row if asked for.
@@ -142,6 +144,10 @@ class RagModel(nn.Module):
         is exact, with gradient for whatever the retrievers train. k = 0 retrieves nothing and needs no index.
         ``extra_rows`` (-1 is padding) join them, but for an example's own: candidates that another index found, such as
         `LexicalIndex`.
+
+        With ``tail`` so many passages are drawn besides (by ``rng``, with replacement) from the prior over all others,
+        as the index holds it. They stand for the tail: see `CandidateScores.log_multiplicity`. That takes a second pass
+        over the index, which must be exact.
         """
         if k == 0:
             return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
@@ -153,9 +159,15 @@ class RagModel(nn.Module):
             blocks.append(previous_row.unsqueeze(-1))
         if extra_rows is not None:
             blocks.append(self._admitted(extra_rows, examples).to(asked[0].device))
-        rows = self._with_null(union(*blocks))
+        rows = union(*blocks)
+        drawn = self._tail(asked[0], examples, rows, tail, rng)
+        rows = self._with_null(union(rows, drawn))
+        scores = self._scored(asked, found, rows)
+        if tail:
+            times = (rows.unsqueeze(-1) == drawn.unsqueeze(1)).sum(dim=-1).masked_fill(rows < 0, 0)
+            scores = replace(scores, log_multiplicity=log_multiplicity(scores.log_prior, times.float()))
         previous = None if previous_row is None else column_of(rows, previous_row)
-        return Candidates(rows, replace(self._scored(asked, found, rows), previous=previous))
+        return Candidates(rows, replace(scores, previous=previous))
 
     def _admitted(self, rows: Int[Tensor, "B K"], examples: Sequence[Example]) -> Int[Tensor, "B K"]:
         """The rows without each example's own."""
@@ -181,6 +193,23 @@ class RagModel(nn.Module):
         exclude = self._exclusions.rows(examples).to(asked[0].device)
         with full_precision(asked[0].device):
             return [self.index.search(one, k, exclude) for one in asked]
+
+    def _tail(
+        self,
+        query: Float[Tensor, "B D"],
+        examples: Sequence[Example],
+        rows: Int[Tensor, "B K"],
+        draws: int,
+        rng: torch.Generator | None,
+    ) -> Int[Tensor, "B M"]:
+        """Rows drawn from the prior over everything that is neither retrieved already nor an example's own."""
+        if draws == 0:
+            return rows.new_empty(len(rows), 0)
+        if not isinstance(self.index, ExactIndex) or rng is None:
+            raise UserError("training.tail needs an exact index and a source of randomness; set training.tail = 0")
+        exclude = torch.cat([self._exclusions.rows(examples).to(rows.device), rows], dim=-1)
+        with full_precision(rows.device):
+            return self.index.sample(query, draws, rng, exclude)
 
     def _scored(
         self, asked: list[Float[Tensor, "B D"]], found: list[Neighbours], rows: Int[Tensor, "B K"]
@@ -275,7 +304,7 @@ class RagModel(nn.Module):
             if k > 0:
                 found = self.retrieve(examples, k)
                 rows, log_prior = found.rows.cpu(), masked_log_softmax(found.scores.log_prior).cpu()
-            log_prior[(rows < 0).all(dim=-1), 0] = 0.0  # no passage at all: the generator alone, with certainty
+            log_prior[(rows == -1).all(dim=-1), 0] = 0.0  # no passage at all: the generator alone, with certainty
             return answer(self.generator, self.task, self.base, examples, rows, log_prior)
 
     # ---- disk ---------------------------------------------------------------------------------------------------

@@ -136,6 +136,8 @@ class WarmStartSettings:
 class TrainingSettings:
     """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
 
+    ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base.
+
     ``refresh`` says how the index is kept up where training moves passages (`retrograd.training.refresh`): all rows
     ``every`` so many steps; on ``drift``, when the probe's mean 1 - cosine passes ``refresh_drift``; ``rolling``, the
     ``refresh_share`` of the rows at each step; those ``retrieved`` in the last ``refresh_window`` steps; in the
@@ -147,6 +149,7 @@ class TrainingSettings:
     batch_size: int = 16
     micro_batch: int = 0
     passages: int = 5
+    tail: int = 0
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
     weight_decay: float = 0.01

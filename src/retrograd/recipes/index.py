@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.plan import readable_bytes
 from retrograd.corpus.shards import checked_blocks
 from retrograd.corpus.storage import Manifest, dtype_named, read_manifest, read_shards, verify_shard
@@ -19,8 +20,9 @@ from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.indexing import passage_fingerprint
 from retrograd.recipes import RECIPES, named_experiment
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import Data, accelerator_for, build_retriever, load_data
+from retrograd.recipes.run import accelerator_for, build_retriever, load_data, saved_task
 from retrograd.suggestions import advice
+from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_formats import parse_markers
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import UserError
@@ -33,11 +35,12 @@ _CHECKED_ROWS = 16_384
 
 @dataclass(frozen=True)
 class Source:
-    """What an index is built by and searched by: a retriever and its data. ``name`` finds it again."""
+    """What an index is built by and searched by: a retriever, its task and its base. ``name`` finds it again."""
 
     name: str
     retriever: Retriever
-    data: Data
+    task: RelationExtraction
+    base: KnowledgeBase
     accelerator: Accelerator
 
 
@@ -51,15 +54,17 @@ def open_source(name: str) -> Source:
         run = RunDirectory.open(folder)
         experiment = Experiment.load(run.experiment)
         retriever = Retriever.load(run.model / "retriever")
+        task, base = saved_task(experiment, run), KnowledgeBase.open(run.base)
     elif folder.is_dir():
         raise UserError(f"{folder} is no run (it has no experiment.toml); give a folder that `retrograd train` wrote")
     else:
         experiment = named_experiment(name)
         retriever = build_retriever(experiment.retriever)
+        data = load_data(experiment.data, experiment.seed)
+        task, base = data.task, data.base
     known = name if name in RECIPES else str(folder.resolve())
     accelerator = accelerator_for(experiment)
-    data = load_data(experiment.data, experiment.seed)
-    return Source(known, retriever.to(accelerator.device).eval(), data, accelerator)
+    return Source(known, retriever.to(accelerator.device).eval(), task, base, accelerator)
 
 
 def _exists(source: str) -> bool:
@@ -74,7 +79,7 @@ def build_for(source: str, root: Path, dtype: str) -> str:
     if (root / "manifest.json").exists() or (root / "experiment.toml").exists():
         raise UserError(f"{root} is an index or a run itself; give a folder of its own for the index with --out")
     found = open_source(source)
-    task, base = found.data.task, found.data.base
+    task, base = found.task, found.base
     with found.accelerator.autocast():
         spec = index_spec(found.retriever, task, base, DTYPES[dtype], found.name)
         version = build_index_folder(found.retriever, task, base, root, spec)
@@ -123,8 +128,8 @@ def _compared(folder: Path, given: str | None, recorded: str | None) -> str:
             f"fingerprints are not compared: it was built by {recorded or 'nobody knows what'}; give a --run to compare"
         )
     found = open_source(source)
-    base = found.data.base
-    encoder = passage_fingerprint(found.retriever, found.data.task, base)
+    base = found.base
+    encoder = passage_fingerprint(found.retriever, found.task, base)
     read_manifest(folder, "exact", base.fingerprint, encoder)
     return f"knowledge base and encoder are those of {source}"
 
@@ -171,7 +176,7 @@ def search_index(path: Path, query: str, k: int, source: str | None) -> str:
     if name is None or not (source or _exists(name)):
         raise UserError(f"{path} was built by {name or 'nobody knows what'}, which is not here; name a run with --run")
     found = open_source(name)
-    task, base = found.data.task, found.data.base
+    task, base = found.task, found.base
     index = ExactIndex.load(
         path,
         base_fingerprint=base.fingerprint,

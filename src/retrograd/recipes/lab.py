@@ -16,9 +16,11 @@ from retrograd.evaluation.training_step import Step, reference_step, training_st
 from retrograd.io import JsonValue, write_json
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import (
+    OBJECTIVES,
     Distillation,
     FrozenRetriever,
     JointStochasticApproximation,
+    NoRetrieval,
     Objective,
     ScoreFunction,
     StochasticTopK,
@@ -47,17 +49,25 @@ class Finding:
     """One estimator: its errors over redraws at the scores, and one real training step.
 
     ``cosine`` compares that step's gradient with the reference, in the parameters of each part; None: no gradient.
+    ``joint_prompt_error`` is that step's relative squared error in the generator's parameters, where the generator
+    learns from prompts of several passages, which the tables do not list; else None.
     """
 
     measured: Measurement
     seconds: float
     cosine: dict[str, float | None]
+    joint_prompt_error: float | None = None
+
+    @property
+    def generator_error(self) -> float | None:
+        """Relative squared error of the generator's gradient; None if it gets none."""
+        return self.joint_prompt_error if self.measured.generator is None else self.measured.generator.error
 
     @property
     def error(self) -> float:
         """Mean relative squared error over prior and generator, the parts that every model keeps; 1 for no gradient."""
-        parts = (self.measured.prior, self.measured.generator)
-        return sum(1.0 if part is None else part.error for part in parts) / len(parts)
+        prior = 1.0 if self.measured.prior is None else self.measured.prior.error
+        return (prior + (1.0 if self.generator_error is None else self.generator_error)) / 2
 
 
 @dataclass(frozen=True)
@@ -93,26 +103,30 @@ def _record(finding: Finding) -> JsonValue:
         "seconds": finding.seconds,
         "error_seconds": finding.error * finding.seconds,
         "parameter_cosine": dict(finding.cosine),
+        "joint_prompt_error": finding.joint_prompt_error,
     }
 
 
 def estimators(k: int) -> list[Estimator]:
     """What the field uses, each with the candidates it is used with: the k best of every retriever it has.
 
-    JSA and RWS stand here over the whole table as well, as they are defined.
+    JSA and RWS stand here over the whole base as well, as they are defined. An objective that is in `OBJECTIVES` and in
+    none of these lines comes last, with its defaults.
     """
     jsa = JointStochasticApproximation
 
     def best(name: str, objective: Objective, redraws: int = 0) -> Estimator:
         return Estimator(name, objective, k, redraws=redraws)
 
-    return [
+    known = [
         best("no update (frozen retriever)", FrozenRetriever()),
         best("RAG-sequence, renormalised", TopKMarginal(normaliser="candidates")),
         best("RAG-sequence, full normaliser", TopKMarginal()),
         best("RAG-token, full normaliser", TopKMarginal(form="token")),
         best("exact union, renormalised", jsa(normaliser="candidates")),
         best("exact union, full normaliser", jsa()),
+        Estimator("RAG-sequence + 5 of the tail", TopKMarginal(), k, tail=5),
+        Estimator("exact union + 5 of the tail", jsa(), k, tail=5),
         best("JSA, 50 draws, cold", jsa(sampler="metropolis", chain="cold")),
         best("JSA, 2 draws, carried", jsa(sampler="metropolis", draws=2)),
         Estimator("JSA, 50 draws, whole base", jsa(sampler="metropolis", chain="cold"), k, "all"),
@@ -129,6 +143,8 @@ def estimators(k: int) -> list[Estimator]:
         best("REPLUG-LSR", Distillation(target="replug_kl_prior_target", reader="none")),
         best("Stochastic top-k", StochasticTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
     ]
+    there = {type(one.objective) for one in known} | {NoRetrieval}
+    return known + [best(kind.__name__, kind()) for kind in OBJECTIVES if kind not in there]
 
 
 def run_laboratory(
@@ -145,7 +161,11 @@ def run_laboratory(
         raise UserError(
             f"{opened.experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure"
         )
-    chosen = _chosen(estimators(k), names)
+    own = opened.experiment.objective
+    known = estimators(k)
+    if all(one.objective != own for one in known):
+        known.append(Estimator("the experiment's own", own, k, tail=opened.experiment.training.tail))
+    chosen = _chosen(known, names)
     examples = random.Random(seed).sample(opened.data.train, min(queries, len(opened.data.train)))
     with opened.accelerator.autocast():
         report = _measured(opened, examples, chosen, redraws, seed)
@@ -158,7 +178,7 @@ def _chosen(known: list[Estimator], names: Sequence[str]) -> list[Estimator]:
         return known
     for name in names:
         if not any(_fits(one, name) for one in known):
-            every = sorted({one.name for one in known} | {type(one.objective).__name__ for one in known})
+            every = sorted({one.name.split(",")[0] for one in known} | {type(one.objective).__name__ for one in known})
             raise UserError(f"--objectives {name}: no such estimator; {advice(name, every)}")
     return [one for one in known if any(_fits(one, name) for name in names)]
 
@@ -173,7 +193,7 @@ def _untrained(experiment: Experiment) -> OpenRun:
     accelerator = accelerator_for(experiment)
     model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed)).to(accelerator.device)
     embed_base(model.eval(), accelerator)
-    return OpenRun(experiment, data, model, accelerator)
+    return OpenRun(experiment, model, data.task, accelerator)
 
 
 def _measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
@@ -217,4 +237,8 @@ def _describe(bench: Bench) -> str:
 def _finding(model: RagModel, bench: Bench, estimator: Estimator, reference: Step, redraws: int, seed: int) -> Finding:
     measured = measure(estimator, bench.tables, redraws, torch.Generator().manual_seed(seed))
     step = training_step(model, bench, estimator, torch.Generator().manual_seed(seed), _MICRO_BATCH)
-    return Finding(measured, step.seconds, {part: step.cosine(reference, part) for part in step.gradients})
+    cosine = {part: step.cosine(reference, part) for part in step.gradients}
+    if estimator.candidates == "all" and model.retriever.trained == "both":
+        cosine["prior"] = None  # the whole base is looked at without gradient for its passages
+    joint = step.error(reference, "generator") if measured.generator is None else None
+    return Finding(measured, step.seconds, cosine, joint)

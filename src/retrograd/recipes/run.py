@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.evaluate import Evaluation, evaluate
+from retrograd.io import read_json, write_json
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
@@ -43,9 +45,11 @@ __all__ = [
     "build_model",
     "build_retriever",
     "evaluated",
+    "labelled_examples",
     "load_data",
     "open_run",
     "run_experiment",
+    "saved_task",
     "stages",
     "train_experiment",
 ]
@@ -67,28 +71,35 @@ class Data:
 def load_data(settings: DataSettings, seed: int) -> Data:
     """Read, draw and verbalise. Raises `UserError` with file and line for what is wrong in the files."""
     train = _instances(settings.train, "train", settings, settings.train_count, seed)
+    _require_relations(train, settings.train)
     dev = _instances(settings.dev, "test", settings, 0, seed)
     test = _instances(settings.test, "test", settings, settings.test_count, seed)
     task = _task(settings, [instance.relation for instance in train if instance.relation is not None])
     examples = [
-        _examples(task, part, source)
+        labelled_examples(task, part, source)
         for part, source in ((train, settings.train), (dev, settings.dev), (test, settings.test))
     ]
-    for instance in train:
-        if instance.relation is None:
-            raise UserError(
-                f"{settings.train}, instance {instance.id!r}: no relation; training needs one in each record"
-            )
     return Data(task, KnowledgeBase.from_passages(task.passage(instance) for instance in train), *examples)
 
 
-def _examples(task: RelationExtraction, instances: list[RelationInstance], source: str) -> list[Example]:
+def _require_relations(instances: list[RelationInstance], source: str) -> None:
+    for instance in instances:
+        if instance.relation is None:
+            raise UserError(
+                f"{source}, instance {instance.id!r} (without ids: the line): no relation; training needs one in each "
+                f'record, as "relation": "…"'
+            )
+
+
+def labelled_examples(task: RelationExtraction, instances: Sequence[RelationInstance], source: str) -> list[Example]:
+    """Instances in the task's words. Raises `UserError` with source and instance for a relation it does not know."""
     examples = []
     for instance in instances:
         try:
             examples.append(task.example(instance))
         except UserError as error:
-            raise UserError(f"{source}, instance {instance.id!r} (without ids: the line): {error}") from None
+            hint = ' (data.labels = "from_train" takes the labels of your own data)' if task.metric == "semeval" else ""
+            raise UserError(f"{source}, instance {instance.id!r} (without ids: the line): {error}{hint}") from None
     return examples
 
 
@@ -101,6 +112,10 @@ def _instances(source: str, split: str, settings: DataSettings, count: int, seed
         raise UserError(f"no built-in data set {source!r}; there is {_BUILTIN_DATA}")
     else:
         found = list(read_relations(Path(source), settings.format))
+    if count > len(found):
+        raise UserError(
+            f"data.{split}_count is {count}, but {source} holds {len(found)} instances; set it to 0 for all of them"
+        )
     return sample_instances(found, count, random.Random(seed)) if count else found
 
 
@@ -150,7 +165,7 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
     main = Stage(
         name="training",
         objective=experiment.objective,
-        evidence=FromGenerator(t.passages),
+        evidence=FromGenerator(t.passages, t.tail),
         pace=Pace(
             epochs=t.epochs,
             batch_size=t.batch_size,
@@ -211,6 +226,8 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     model = build_model(experiment, data, rng).to(accelerator.device)
     plan = stages(experiment, model)
     run = RunDirectory.create(out, absolute_paths(experiment).to_toml(), str(accelerator.mixed_precision))
+    data.base.save(run.base)
+    write_json(run.labels, list(data.task.phrases))
     score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
     for stage in plan:
@@ -249,12 +266,17 @@ def accelerator_for(experiment: Experiment) -> Accelerator:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A finished run, ready to answer."""
+    """A finished run, ready to answer. It needs nothing outside its folder but, for ``data``, the files it names."""
 
     experiment: Experiment
-    data: Data
     model: RagModel
+    task: RelationExtraction
     accelerator: Accelerator
+
+    @cached_property
+    def data(self) -> Data:
+        """The experiment's data, read when first asked for. Raises `UserError` where files are gone or differ."""
+        return load_data(self.experiment.data, self.experiment.seed)
 
 
 def open_run(path: Path) -> OpenRun:
@@ -264,13 +286,13 @@ def open_run(path: Path) -> OpenRun:
     """
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
-    data = load_data(experiment.data, experiment.seed)
+    task = saved_task(experiment, run)
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = RagModel.load(run.model, data.task, data.base, experiment.generator.model, rng)
+    model = RagModel.load(run.model, task, KnowledgeBase.open(run.base), experiment.generator.model, rng)
     accelerator = accelerator_for(experiment)
     model.to(accelerator.device).eval()
     _require_index(model, accelerator, run.model / "index")
-    return OpenRun(experiment, data, model, accelerator)
+    return OpenRun(experiment, model, task, accelerator)
 
 
 def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> None:
@@ -283,3 +305,11 @@ def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> N
         fault = fault_of(model)
     if fault is not None:
         raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")
+
+
+def saved_task(experiment: Experiment, run: RunDirectory) -> RelationExtraction:
+    """The task of a run, with the labels it was trained on."""
+    found = read_json(run.labels)
+    if not isinstance(found, list):
+        raise UserError(f"{run.labels}: expected the list of relations the run was trained on; train it again")
+    return _task(experiment.data, [str(label) for label in found])

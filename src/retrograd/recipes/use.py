@@ -10,9 +10,9 @@ import torch
 
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
 from retrograd.io import write_jsonl
-from retrograd.recipes.run import open_run
+from retrograd.recipes.run import OpenRun, labelled_examples, open_run
 from retrograd.tasks.relation_formats import parse_markers, read_relations
-from retrograd.types import Prediction, UserError
+from retrograd.types import Example, Prediction, UserError
 
 __all__ = ["evaluate_run", "predict_file", "search_run"]
 
@@ -20,11 +20,14 @@ __all__ = ["evaluate_run", "predict_file", "search_run"]
 def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path | None) -> str:
     """Scores as readable lines; with ``out`` also predictions and scores as files."""
     opened = open_run(run)
-    examples = opened.data.test
-    if data is not None:
-        examples = [opened.data.task.example(i) for i in read_relations(data, opened.experiment.data.format)]
-    if not examples:
+    if data is None and not opened.experiment.data.test:
         raise UserError(f"{run} has no test data of its own; give some with --data FILE")
+    examples = opened.data.test if data is None else _examples(opened, data)
+    for example in examples:
+        if not example.targets:
+            raise UserError(f"{data}, instance {example.id!r}: no relation, so there is nothing to score; use predict")
+    if out is not None and (out / "scores.json").exists():
+        raise UserError(f"{out} holds scores already; choose another folder with --out")
     with opened.accelerator.autocast():
         k = opened.experiment.test_passages if passages is None else passages
         found = evaluate(opened.model, examples, k)
@@ -38,14 +41,20 @@ def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path |
 def predict_file(run: Path, data: Path, out: Path | None) -> str:
     """Answers as JSON Lines, or where they were written."""
     opened = open_run(run)
-    examples = [opened.data.task.example(i) for i in read_relations(data, opened.experiment.data.format)]
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists; choose another file with --out, or remove it first")
+    examples = _examples(opened, data)
     with opened.accelerator.autocast():
         predictions = predict(opened.model, examples, opened.experiment.test_passages)
-    records = [_with_relation(opened.data.task.relation_of(p.answer), p) for p in predictions]
+    records = [_with_relation(opened.task.relation_of(p.answer), p) for p in predictions]
     if out is None:
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_jsonl(out, records)
     return f"{len(records)} answers in {out}\n"
+
+
+def _examples(opened: OpenRun, data: Path) -> list[Example]:
+    return labelled_examples(opened.task, list(read_relations(data, opened.experiment.data.format)), str(data))
 
 
 def _with_relation(relation: str | None, prediction: Prediction) -> dict:
@@ -55,7 +64,7 @@ def _with_relation(relation: str | None, prediction: Prediction) -> dict:
 def search_run(run: Path, query: str, k: int) -> str:
     """The k best passages with p(z|x), and the answer."""
     opened = open_run(run)
-    example = opened.data.task.example(parse_markers(query, "query", None))
+    example = opened.task.example(parse_markers(query, "query", None))
     with opened.accelerator.autocast(), torch.no_grad():
         candidates = opened.model.retrieve([example], k)
         answer = predict(opened.model, [example], opened.experiment.test_passages)[0]
@@ -63,10 +72,9 @@ def search_run(run: Path, query: str, k: int) -> str:
     rows = [row for row in candidates.rows[0].tolist() if row >= 0]
     lines = [
         f"{share[i]:6.1%}  [{passage.title}] {passage.text}"
-        for i, passage in enumerate(opened.data.base.passages(rows))
+        for i, passage in enumerate(opened.model.base.passages(rows))
     ]
-    relation = opened.data.task.relation_of(answer.answer)
+    relation = opened.task.relation_of(answer.answer)
     probability = f"{math.exp(answer.log_probability):.0%}"
-    return "\n".join(
-        [f"answer: {answer.answer} ({relation}), probability {probability}", "", "p(z|x)  passage", *lines]
-    )
+    label = "" if relation in (None, answer.answer) else f" ({relation})"
+    return "\n".join([f"answer: {answer.answer}{label}, probability {probability}", "", "p(z|x)  passage", *lines])

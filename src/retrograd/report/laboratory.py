@@ -14,9 +14,11 @@ from retrograd.recipes.lab import Finding, LabReport
 __all__ = ["advice_sentence", "draw", "front", "print_report"]
 
 _LEGEND = """\
-error = bias² + variance of the gradient over redraws, relative to the squared length of the exact one; no update has 1.
-bias is relative to that length. cos: one real training step against the exact gradient, in the parameters. ESS:
-effective sample size. fwd, bwd: prompts a query. s: seconds of that step. A dash: no gradient is sent to this part.\
+bias, var: bias and variance over redraws, relative to the length and the squared length of the exact gradient.
+error: mean over prior and generator of bias² + var; no update has 1. cos: one real training step against the exact
+gradient, in the parameters. ESS: effective sample size. fwd, bwd: candidates scored per query, in all and with gradient
+(equal prompts are run once). s: seconds of the step. A dash: this part gets no gradient, or (*) from prompts of several
+passages; the error is then that of the one step, in the parameters. The posterior's reference is KL(p(z|x,y) || q).\
 """
 
 
@@ -36,10 +38,9 @@ def _table(findings: list[Finding]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("estimator", no_wrap=True)
     for part in ("prior", "posterior", "generator"):
-        table.add_column(f"{part}\nbias", justify="right")
-        table.add_column("\nerror", justify="right")
-        table.add_column("\ncos", justify="right")
-    for heading in ("\nESS", "\nfwd", "\nbwd", "\ns", "error\nx s"):
+        for line in (f"{part}\nbias", "\nvar", "\ncos"):
+            table.add_column(line, justify="right")
+    for heading in ("\nerror", "\nESS", "\nfwd", "\nbwd", "\ns", "error\nx s"):
         table.add_column(heading, justify="right")
     for finding in sorted(findings, key=lambda one: one.error):
         table.add_row(finding.measured.name, *_cells(finding))
@@ -48,21 +49,28 @@ def _table(findings: list[Finding]) -> Table:
 
 def _cells(finding: Finding) -> list[str]:
     measured = finding.measured
-    cells = []
-    for part, component in (
-        ("prior", measured.prior),
-        ("posterior", measured.posterior),
-        ("generator", measured.generator),
-    ):
-        cells += [*_numbers(component), _number(finding.cosine[part])]
-    for name, digits in (("effective_sample_size", 1), ("generator_forwards", 1), ("generator_backwards", 1)):
-        value = measured.diagnostics.get(name)
-        cells.append("-" if value is None else f"{value:.{digits}f}")
-    return [*cells, f"{finding.seconds:.1f}", f"{finding.error * finding.seconds:.2f}"]
+    parts = {"prior": measured.prior, "posterior": measured.posterior, "generator": measured.generator}
+    cells = [
+        cell for part, component in parts.items() for cell in (*_numbers(component), _number(finding.cosine[part]))
+    ]
+    mark = "" if finding.joint_prompt_error is None else "*"
+    counts = [
+        measured.diagnostics.get(name)
+        for name in ("effective_sample_size", "generator_forwards", "generator_backwards")
+    ]
+    return [
+        *cells,
+        _number(finding.error) + mark,
+        *("-" if value is None else f"{value:.1f}" for value in counts),
+        f"{finding.seconds:.1f}",
+        _number(finding.error * finding.seconds),
+    ]
 
 
 def _numbers(component: Component | None) -> tuple[str, str]:
-    return ("-", "-") if component is None else (_number(component.relative_bias), _number(component.error))
+    if component is None:
+        return "-", "-"
+    return _number(component.relative_bias), _number(component.relative_variance)
 
 
 def _number(value: float | None) -> str:
@@ -82,22 +90,48 @@ def front(findings: list[Finding]) -> list[Finding]:
 
 def advice_sentence(report: LabReport) -> str:
     """Which estimator to use here, from the figures alone: the closest, and a cheaper one that is nearly as close."""
-    learning = [one for one in report.findings if one.measured.prior is not None and one.measured.generator is not None]
+    learning = [one for one in report.findings if one.measured.prior is not None and one.generator_error is not None]
     if not learning:
         return "Advice: none of these trains retriever and generator both; measure some that do."
     best = min(learning, key=lambda one: one.error)
+    if best.error >= 1.0:
+        return (
+            f"Advice: none of these is closer to the exact gradient than no update (best: {best.measured.name}, error "
+            f"{best.error:.2f}); the generator tells too little about the passages yet: train it, or warm up, first."
+        )
     near = [one for one in learning if one.error <= 1.25 * best.error + 0.01]
     cheap = min(near, key=lambda one: one.seconds)
     if cheap is best:
-        return (
+        sentence = (
             f"Advice: use {best.measured.name}; its gradient is the closest to the exact one (error {best.error:.3f}), "
-            f"and nothing nearly as close is cheaper ({best.seconds:.1f} s a batch)."
+            f"and nothing nearly as close is cheaper ({best.seconds:.1f} s a batch)"
         )
+    else:
+        sentence = (
+            f"Advice: use {cheap.measured.name} (error {cheap.error:.3f}, {cheap.seconds:.1f} s a batch); "
+            f"{best.measured.name} is closest ({best.error:.3f}) but takes {best.seconds / cheap.seconds:.1f} times as "
+            f"long"
+        )
+    return f"{sentence}{_aligned(learning, cheap)}."
+
+
+def _aligned(learning: list[Finding], advised: Finding) -> str:
+    """Whose single step points best along the exact gradient in the parameters, if that is another one.
+
+    Noise on single passages averages out in the parameters, a bias does not: the two rankings may differ.
+    """
+    best = max(learning, key=_alignment)
+    if best is advised or _alignment(best) <= _alignment(advised) + 0.05:
+        return ""
     return (
-        f"Advice: use {cheap.measured.name} (error {cheap.error:.3f}, {cheap.seconds:.1f} s a batch); "
-        f"{best.measured.name} is closest ({best.error:.3f}) but takes {best.seconds / cheap.seconds:.1f} times as "
-        f"long."
+        f"; in the parameters a step of {best.measured.name} points best (mean cosine {_alignment(best):.2f} against "
+        f"{_alignment(advised):.2f}, {best.seconds:.1f} s)"
     )
+
+
+def _alignment(finding: Finding) -> float:
+    """Mean cosine of the prior's and the generator's step with the exact gradient; 0 for none."""
+    return sum(finding.cosine[part] or 0.0 for part in ("prior", "generator")) / 2
 
 
 def draw(report: LabReport, path: Path) -> None:
@@ -127,6 +161,11 @@ def draw(report: LabReport, path: Path) -> None:
         ylabel="relative squared error of the gradient (prior and generator)",
         title=f"{report.name}: gradient estimators at fixed parameters",
     )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="minor", labelsize=6)
+    axes.margins(x=0.12)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

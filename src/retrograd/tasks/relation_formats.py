@@ -150,6 +150,11 @@ def parse_markers(text: str, id: str, relation: str | None) -> RelationInstance:
     The marks go, with one space inside each; offsets count in what remains. Raises `UserError` for a mark that is
     missing, unbalanced or repeated, and for what `RelationInstance` refuses.
     """
+    if not any(mark in text for mark in ("<e1>", "<e2>", "<<", "[[")):
+        raise UserError(
+            f"no entity is marked in {_excerpt(text)}; mark both, as in <e1>head</e1> … <e2>tail</e2> or << head >> … "
+            f"[[ tail ]]"
+        )
     strict = "<e1>" in text or "<e2>" in text
     pairs = (("<e1>", "</e1>"), ("<e2>", "</e2>")) if strict else (("<<", ">>"), ("[[", "]]"))
     head, tail = (_find_marks(text, *pair, strict=strict) for pair in pairs)

@@ -61,7 +61,9 @@ def train(
             for part in positions.split(pace.micro_batch or pace.batch_size):
                 batch = [examples[i] for i in part.tolist()]
                 with accelerator.autocast(), training_attention(accelerator.device):
-                    candidates = stage.evidence.candidates(model, batch, objective.needs_posterior, chains.rows(part))
+                    candidates = stage.evidence.candidates(
+                        model, batch, objective.needs_posterior, chains.rows(part), rng
+                    )
                     likelihood = stage.evidence.likelihood(model, batch, candidates)
                     estimate = objective(candidates.scores, likelihood, rng)
                 # Weighted by query counts: the mean over the queries of a step, however it is split.

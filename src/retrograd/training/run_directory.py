@@ -1,7 +1,8 @@
 """One run on disk: what was asked for, on what machine, what happened, and what came out.
 
-``experiment.toml`` (resolved), ``environment.json``, ``metrics.jsonl`` (one line per logged step), ``checkpoints/``,
-``model/`` (the finished model), ``predictions.jsonl`` and ``scores.json``.
+``experiment.toml`` (resolved), ``environment.json``, ``base.arrow`` and ``labels.json`` (what the model was trained on
+and needs again), ``metrics.jsonl`` (one line per logged step), ``checkpoints/``, ``model/`` (the finished model),
+``predictions.jsonl`` and ``scores.json``.
 """
 
 from __future__ import annotations
@@ -60,6 +61,16 @@ class RunDirectory:
     @property
     def experiment(self) -> Path:
         return self.path / "experiment.toml"
+
+    @property
+    def base(self) -> Path:
+        """The knowledge base, as it was in training."""
+        return self.path / "base.arrow"
+
+    @property
+    def labels(self) -> Path:
+        """The task's labels."""
+        return self.path / "labels.json"
 
     @property
     def model(self) -> Path:

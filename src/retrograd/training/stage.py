@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -31,7 +32,12 @@ class Evidence(Protocol):
         ...
 
     def candidates(
-        self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
+        self,
+        model: RagModel,
+        examples: Sequence[Example],
+        posterior: bool,
+        previous: Int[Tensor, " B"] | None,
+        rng: torch.Generator,
     ) -> Candidates: ...
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood: ...
@@ -39,18 +45,27 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class FromGenerator:
-    """The ``passages`` best of the prior (and of the posterior), judged by the generator: both learn."""
+    """The ``passages`` best of the prior (and of the posterior), judged by the generator: both learn.
+
+    ``tail`` more are drawn from the prior over the rest of the base and stand for it.
+    """
 
     passages: int
+    tail: int = 0
 
     @property
     def retrieves(self) -> bool:
         return self.passages > 0
 
     def candidates(
-        self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
+        self,
+        model: RagModel,
+        examples: Sequence[Example],
+        posterior: bool,
+        previous: Int[Tensor, " B"] | None,
+        rng: torch.Generator,
     ) -> Candidates:
-        return model.retrieve(examples, self.passages, posterior, previous)
+        return model.retrieve(examples, self.passages, posterior, previous, self.tail, rng)
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         return model.likelihood(examples, candidates)
@@ -68,7 +83,12 @@ class FromCopying:
         return True
 
     def candidates(
-        self, model: RagModel, examples: Sequence[Example], posterior: bool, previous: Int[Tensor, " B"] | None
+        self,
+        model: RagModel,
+        examples: Sequence[Example],
+        posterior: bool,
+        previous: Int[Tensor, " B"] | None,
+        rng: torch.Generator,
     ) -> Candidates:
         if self.passages > 0:
             return model.retrieve(examples, self.passages, posterior, previous)
