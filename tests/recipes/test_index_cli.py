@@ -84,8 +84,8 @@ def test_build_info_check_search(dtype: str, experiment: Path, tmp_path: Path, c
 def test_the_index_holds_what_the_encoder_says(experiment: Path, tmp_path: Path) -> None:
     command("index", "build", experiment, "--out", tmp_path / "index")
     source = open_source(str(experiment))
-    index = ExactIndex.load(tmp_path / "index", base_fingerprint=source.data.base.fingerprint)
-    texts = [source.data.task.passage_text(passage) for passage in source.data.base]
+    index = ExactIndex.load(tmp_path / "index", base_fingerprint=source.base.fingerprint)
+    texts = [source.task.passage_text(passage) for passage in source.base]
     torch.testing.assert_close(index.vectors(torch.arange(6)), source.retriever.passage_encoder.embed(texts))
 
 
