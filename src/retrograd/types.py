@@ -10,10 +10,12 @@ M     draws, or columns asked of a likelihood at once
 E     rows excluded for one query
 C     choices (candidate answers)
 P     (prompt, target) pairs the generator scores
+Q     queries that an index is measured with
 R     soft slots
 RB    R copies of a batch of B queries, one after the other
 S     positions of a model's output
 U     reference passages of one query, in the laboratory
+W     ranks of a group of processes
 Z     distinct passages of a batch
 T     target tokens
 L     input tokens
