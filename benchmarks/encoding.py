@@ -4,7 +4,7 @@
     python benchmarks/encoding.py --texts 4000
 
 Both sides embed SemEval sentences with MiniLM in this process, in turns. `sentence-transformers` runs with its
-defaults (batches of 32 texts, sorted by length); ours with its defaults (batches of like length under a budget of padded
+defaults (batches of 32 texts, sorted by length); ours with its own (batches of like length, a budget of padded
 tokens). Vectors must agree. The last line is ours under bf16 autocast.
 """
 

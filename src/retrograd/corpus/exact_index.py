@@ -23,9 +23,9 @@ from retrograd.types import UserError
 
 __all__ = ["ExactIndex"]
 
-# Each step costs some ten kernel launches on a GPU, so steps are large there; on a CPU a block and its logits should stay
-# near the processor (500,000 x 384, 32 queries, two threads, top 20 with log Z and gradient: 319 ms with blocks of 65,536
-# rows, 308 with 16,384, 300 with 8,192). Half precision is widened block by block.
+# Each step costs some ten kernel launches on a GPU, so steps are large there; on a CPU a block and its logits should
+# stay near the processor (500,000 x 384, 32 queries, two threads, top 20 with log Z and gradient: 319 ms with blocks of
+# 65,536 rows, 308 with 16,384, 300 with 8,192). Half precision is widened block by block.
 _CPU_BLOCK_ROWS, _CPU_WIDENED_BLOCK_ROWS, _GPU_BLOCK_ROWS = 8_192, 16_384, 131_072
 
 
