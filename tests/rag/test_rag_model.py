@@ -10,6 +10,7 @@ import torch
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.corpus.restricted_index import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever, Trained
@@ -284,3 +285,21 @@ def test_a_sampled_tail_stands_for_what_was_not_retrieved(tiny_encoder: Path, ti
             assert not multiplicity[b][torch.tensor(head)].any()
     with pytest.raises(UserError, match=r"training\.tail needs an exact index"):
         model.retrieve(examples, 2, tail=3)
+
+
+def test_a_refresh_keeps_the_dtype_and_never_drops_another_kind_of_index(
+    tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    model, _ = build(tiny_encoder, tiny_seq2seq)
+    exact = model.index
+    assert isinstance(exact, ExactIndex)
+    marks = {"base_fingerprint": exact.base_fingerprint, "encoder_fingerprint": exact.encoder_fingerprint}
+    model.use_index(ExactIndex(exact.vectors(torch.arange(6)), dtype=torch.bfloat16, **marks))
+    model.refresh_index()
+    assert isinstance(model.index, ExactIndex)
+    assert model.index.dtype == torch.bfloat16
+    view = RestrictedIndex(model.index, torch.tensor([0, 2, 4]))
+    model.use_index(view)
+    with pytest.raises(UserError, match="RestrictedIndex cannot be refreshed here"):
+        model.refresh_index()
+    assert model.index is view

@@ -78,8 +78,19 @@ class RagModel(nn.Module):
         self._index = index
 
     def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
-        """Embed the whole base anew with the passage tower as it is now."""
-        self.use_index(build_index(self.retriever, self.task, self.base, progress=progress))
+        """Embed the whole base anew with the passage tower as it is now, in the dtype of the present index.
+
+        The old index is given up first, or memory would have to hold both. Raises `UserError` for an index that is not
+        exact: what restricts or approximates must be built again by whoever chose it.
+        """
+        if self._index is not None and not isinstance(self._index, ExactIndex):
+            raise UserError(
+                f"a {type(self._index).__name__} cannot be refreshed here; build it anew and give it to use_index(), or "
+                f"train the query side with separate towers, which moves no passage"
+            )
+        dtype = torch.float32 if self._index is None else self._index.dtype
+        self._index = None
+        self.use_index(build_index(self.retriever, self.task, self.base, dtype, progress))
 
     def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
         """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
