@@ -85,7 +85,7 @@ class RagModel(nn.Module):
         """
         if self._index is not None and not isinstance(self._index, ExactIndex):
             raise UserError(
-                f"a {type(self._index).__name__} cannot be refreshed here; build it anew and give it to use_index(), or "
+                f"a {type(self._index).__name__} cannot be refreshed here; build it anew for use_index(), or "
                 f"train the query side with separate towers, which moves no passage"
             )
         dtype = torch.float32 if self._index is None else self._index.dtype
