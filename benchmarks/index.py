@@ -1,14 +1,15 @@
 """What exactness costs: the exact index, and faiss, in units of the bare blocked product.
 
-    python benchmarks/index.py --rows 1000000 --width 384 --queries 32 -k 20 --storage bf16
+    python benchmarks/index.py --rows 1000000 --width 384 --queries 32 -k 20 --storage fp32 bf16
 
 The unit is the product ``query @ block.T`` of every block of rows, in fp32, into one buffer: the least that any exact
 search does. All times are taken in one process, in turns, and printed as ratios: they travel between machines better
 than seconds. The ratio of medians is what a user sees; on a busy machine that of minima says more. Memory is the growth
 of the peak resident set beyond the vectors, each search in a fresh process, at N and 2N.
 
-With ``--storage bf16`` the same for an index stored in bf16, where top-K alone may use a bf16 product: forced, and as
-the index itself chooses. faiss runs twice: as shipped, and with the batch size above which it calls BLAS at 20.
+Stored in bf16, top-K alone may take its candidates by a bf16 product and rescore them in fp32: forced, forbidden, and
+as the index itself chooses after a probe. Its rows are compared with those of the fp32 product over the same vectors,
+and with those of fp32 storage. faiss runs twice: as shipped, and with the batch size above which it calls BLAS at 20.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, {options.repeats} repeats\n"
     )
     report_times(measured(searches(options), options.repeats))
-    report_memory(options)
+    for storage in options.storage:
+        report_memory(options, storage)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--storage", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--storage", nargs="+", choices=tuple(STORAGE), default=["fp32"])
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--queries", type=int, default=32)
     parser.add_argument("-k", type=int, default=10)
@@ -69,28 +71,54 @@ def world(rows: int, width: int, queries: int) -> tuple[torch.Tensor, torch.Tens
 
 def searches(options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     vectors, query = world(options.rows, options.width, options.queries)
-    index = ExactIndex(vectors, dtype=STORAGE[options.storage], **NAMES)
     exclude = torch.arange(options.queries)[:, None]
-    learning = query.clone().requires_grad_()
-    rng = torch.Generator().manual_seed(1)
-    k, name = options.k, f"exact {options.storage}"
+    k = options.k
     found: dict[str, Callable[[], object]] = {
         UNIT: blocked_product(vectors, query),
         "whole product": lambda: query @ vectors.T,
         "whole product + topk": lambda: (query @ vectors.T).topk(k),
-        f"{name}: top-K alone": lambda: index.top_k(query, k, exclude, bf16_product=False),
-        f"{name}: top-K + log Z": lambda: index.search(query, k, exclude),
-        f"{name}: top-K + log Z + gradient": lambda: index.search(learning, k, exclude).log_normaliser.sum().backward(),
-        f"{name}: {options.draws} samples": lambda: index.sample(query, options.draws, rng, exclude),
     }
-    if options.storage == "bf16":
-        found[f"{name}: top-K alone, bf16 product"] = lambda: index.top_k(query, k, exclude, bf16_product=True)
-        found[f"{name}: top-K alone, its own choice"] = lambda: index.top_k(query, k, exclude)
-        same = torch.equal(index.top_k(query, k, exclude, bf16_product=True).row, index.search(query, k, exclude).row)
-        print(f"a bf16 product finds {'the same rows' if same else 'OTHER ROWS (equal logits?)'}\n")
+    indexes = {name: ExactIndex(vectors, dtype=STORAGE[name], **NAMES) for name in options.storage}
+    for name, index in indexes.items():
+        found |= exact_searches(f"exact {name}", index, query, exclude, options)
+    if "bf16" in indexes:
+        report_rows(indexes["bf16"], indexes.get("fp32"), query, exclude, k)
     if not options.no_faiss:
         found |= faiss_searches(FaissIndex(vectors, "Flat", queries=query, **NAMES), query, k, exclude)
     return found
+
+
+def exact_searches(
+    name: str, index: ExactIndex, query: torch.Tensor, exclude: torch.Tensor, options: argparse.Namespace
+) -> dict[str, Callable[[], object]]:
+    k, draws = options.k, options.draws
+    learning = query.clone().requires_grad_()
+    rng = torch.Generator().manual_seed(1)
+    found: dict[str, Callable[[], object]] = {
+        f"{name}: top-K alone": lambda: index.top_k(query, k, exclude, bf16_product=False),
+        f"{name}: top-K + log Z": lambda: index.search(query, k, exclude),
+        f"{name}: top-K + log Z + gradient": lambda: index.search(learning, k, exclude).log_normaliser.sum().backward(),
+        f"{name}: {draws} samples": lambda: index.sample(query, draws, rng, exclude),
+    }
+    if index.dtype == torch.bfloat16:
+        found[f"{name}: top-K alone, bf16 and rescored"] = lambda: index.top_k(query, k, exclude, bf16_product=True)
+        found[f"{name}: top-K alone, its own choice"] = lambda: index.top_k(query, k, exclude)
+    return found
+
+
+def report_rows(index: ExactIndex, full: ExactIndex | None, query: torch.Tensor, exclude: torch.Tensor, k: int) -> None:
+    """Whether rescoring gives the rows of the fp32 product, what fp32 storage finds, and what the index chooses."""
+    rescored = index.top_k(query, k, exclude, bf16_product=True).row
+    product = index.top_k(query, k, exclude, bf16_product=False).row
+    other = int((rescored != product).any(dim=1).sum())
+    same = "the same rows for every query" if other == 0 else f"OTHER ROWS for {other} queries (equal logits?)"
+    print(f"bf16 storage, bf16 product and rescoring against its fp32 product: {same}")
+    if full is not None:
+        exact = full.top_k(query, k, exclude).row
+        shared = (exact[:, :, None] == product[:, None, :]).any(dim=2).double().mean()
+        print(f"bf16 storage against fp32 storage: {float(shared):.1%} of the top {k} in common")
+    chosen = "bf16 and rescored" if index.prefers_bf16_product(query, k) else "fp32"
+    print(f"bf16 storage, own choice of product: {chosen}\n")
 
 
 def blocked_product(vectors: torch.Tensor, query: torch.Tensor) -> Callable[[], object]:
@@ -143,21 +171,21 @@ def report_times(seconds: dict[str, list[float]]) -> None:
         print(f"{name:48}{ratios[0]:12.2f}{ratios[1]:10.2f}{1000 * median(values):10.1f}")
 
 
-def report_memory(options: argparse.Namespace) -> None:
+def report_memory(options: argparse.Namespace, storage: str) -> None:
     """Peak beyond the vectors, MB: dense grows with N, streaming does not."""
-    print(f"\n{'peak memory beyond the vectors, MB':48}{'N':>12}{'2 N':>10}")
+    print(f"\n{f'peak memory beyond the vectors ({storage}), MB':48}{'N':>12}{'2 N':>10}")
     context = multiprocessing.get_context("spawn")
     for name in MEMORY:
         peaks = []
         for rows in (options.rows, 2 * options.rows):
             with context.Pool(1) as pool:
-                peaks.append(pool.apply(extra_memory, (name, rows, options)))
+                peaks.append(pool.apply(extra_memory, (name, rows, storage, options)))
         print(f"{name:48}{peaks[0]:12.0f}{peaks[1]:10.0f}")
 
 
-def extra_memory(name: str, rows: int, options: argparse.Namespace) -> float:
+def extra_memory(name: str, rows: int, storage: str, options: argparse.Namespace) -> float:
     vectors, query = world(rows, options.width, options.queries)
-    index = ExactIndex(vectors, dtype=STORAGE[options.storage], **NAMES)
+    index = ExactIndex(vectors, dtype=STORAGE[storage], **NAMES)
     _ = query[:1] @ index.vectors(torch.arange(1000)).T  # the libraries' own work space is not the search's
     if name == "exact, top-K alone":
         index.top_k(query[:1], options.k)  # nor is what it measures once

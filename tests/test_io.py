@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import TextIO
 
@@ -23,6 +25,7 @@ from retrograd.io import (
     read_lines,
     read_tsv,
     sha256_of,
+    standing,
     write_json,
     write_jsonl,
 )
@@ -206,6 +209,99 @@ class TestAtomicDirectory:
         with pytest.raises(TypeError), atomic_directory(path) as temporary, (temporary / "new").open("w") as file:
             write_half(file)
         assert list(tmp_path.rglob("*")) == ([path, path / "old"] if existed else [])
+
+    def test_a_file_is_not_replaced(self, tmp_path):
+        path = written(tmp_path, b"mine")
+        with pytest.raises(UserError, match="is a file; expected a folder"), atomic_directory(path):
+            pass
+        assert path.read_bytes() == b"mine"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_rename_that_fails_puts_the_older_one_back(self, tmp_path, monkeypatch):
+        path = tmp_path / "folder"
+        with atomic_directory(path) as temporary:
+            (temporary / "old").touch()
+        rename, seen = Path.replace, []
+
+        def fails_for_the_new_one(source, target):
+            if source.suffix == ".tmp":
+                seen.extend(one.name for one in standing(path).iterdir())
+                raise PermissionError
+            return rename(source, target)
+
+        monkeypatch.setattr(Path, "replace", fails_for_the_new_one)
+        with pytest.raises(PermissionError), atomic_directory(path) as temporary:
+            (temporary / "new").touch()
+        assert seen == ["old"]
+        assert sorted(tmp_path.rglob("*")) == [path, path / "old"]
+        assert standing(tmp_path / "nothing") == tmp_path / "nothing"
+
+    def test_killed_at_any_line_the_old_or_the_new_stands_whole(self, tmp_path):
+        """In a process of its own, which forks one child for each line that a replacement runs."""
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_AT_EVERY_LINE, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        seen = done.stdout.split()
+        assert seen[0] == "old"
+        assert seen[-1] == "new"
+        assert seen == sorted(seen, reverse=True)  # once the new one stands, it stays
+        assert "aside" in done.stderr  # so that the gap between the two renames was met
+
+
+KILLED_AT_EVERY_LINE = """
+import os, shutil, sys, tempfile
+from pathlib import Path
+from retrograd import io
+
+WATCHED = (io.__file__, shutil.__file__, tempfile.__file__)
+
+def write(path, text):
+    with io.atomic_directory(path) as folder:
+        for name in "ab":
+            (folder / name).write_text(text)
+
+def write_and_die(path, last_line):
+    left = last_line
+    def trace(frame, event, _):
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(WATCHED):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                os._exit(9)
+        return trace
+    sys.settrace(trace)
+    write(path, "new")
+    sys.settrace(None)
+
+def killed(path, last_line):
+    child = os.fork()
+    if child == 0:
+        write_and_die(path, last_line)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9)
+    return status == 9
+
+line, died = 0, True
+while died:
+    line += 1
+    path = Path(sys.argv[1]) / str(line) / "folder"
+    write(path, "old")
+    died = killed(path, line)
+    folder = io.standing(path)
+    if folder != path:
+        sys.stderr.write("aside ")
+    texts = {(folder / name).read_text() for name in "ab"}
+    assert len(texts) == 1, texts
+    print(*texts)
+    write(path, "next")
+    assert {one.read_text() for one in path.iterdir()} == {"next"}
+    left = [one.name for one in path.parent.iterdir() if one != path]
+    assert all(name.endswith(".tmp") for name in left), left
+"""
 
 
 class TestFingerprint:

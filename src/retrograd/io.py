@@ -36,6 +36,7 @@ __all__ = [
     "read_lines",
     "read_tsv",
     "sha256_of",
+    "standing",
     "write_json",
     "write_jsonl",
 ]
@@ -154,26 +155,52 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """The same for a whole folder: it appears under its name complete, or not at all. An older one is replaced."""
+    """The same for a whole folder: it appears under its name complete, or not at all. An older one is replaced.
+
+    No system call that is everywhere puts one folder in the place of another, so the older one steps aside first. If
+    the process is killed just then, `standing` finds the older one there, and the next writer puts it back.
+
+    Raises `UserError` if ``path`` is a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        raise UserError(f"{path} is a file; expected a folder, or nothing there yet")
+    aside = _aside(path)
+    if aside.parent.exists():
+        if aside.exists() and not path.exists():
+            aside.replace(path)
+        shutil.rmtree(aside.parent)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            path.replace(retired / path.name)
-            try:
-                temporary.replace(path)
-            except BaseException:
-                (retired / path.name).replace(path)
-                raise
-            finally:
-                shutil.rmtree(retired)
-        else:
+        if not path.exists():
             temporary.replace(path)
+            return
+        aside.parent.mkdir()
+        path.replace(aside)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            aside.replace(path)
+            aside.parent.rmdir()
+            raise
+        aside.parent.replace(temporary)  # in one step: a half-removed folder must not be taken for the older one
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def standing(path: Path) -> Path:
+    """Where to read a folder that `atomic_directory` writes: ``path``, or where the older one stands aside meanwhile.
+
+    ``path`` itself where there is neither.
+    """
+    aside = _aside(path)
+    return aside if not path.exists() and aside.exists() else path
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old") / path.name
 
 
 @contextmanager

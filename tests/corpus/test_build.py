@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.corpus import storage
-from retrograd.corpus.build import IndexSpec, build_vectors, build_version, finished_rows
+from retrograd.corpus import build, storage, versions
+from retrograd.corpus.build import IndexSpec, build_vectors, build_version, discarded_bytes, finished_rows
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.shards import row_blocks, take_rows
 from retrograd.io import locked
@@ -216,6 +216,49 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(code, tmp_path: Path, 
     build_version(root, SPEC, encoder)
     assert encoder.asked == [3, 6, 9]
     assert torch.equal(ExactIndex.load(root).vectors(torch.arange(11)), VECTORS)
+
+
+def test_a_disk_that_fills_up_at_the_switch_is_the_same_error(tmp_path: Path, monkeypatch):
+    root = tmp_path / "index"
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(versions, "atomic_file", full)
+    with pytest.raises(UserError, match=r"is full.*: all 11 rows are finished and kept, .* free some space and give"):
+        build_version(root, SPEC, Encoder())
+    monkeypatch.undo()
+    encoder = Encoder()
+    build_version(root, SPEC, encoder)
+    assert encoder.asked == []
+    assert torch.equal(ExactIndex.load(root).vectors(torch.arange(11)), VECTORS)
+
+
+def test_a_version_that_was_finished_and_not_switched_to_is_read_once(tmp_path: Path, monkeypatch):
+    build_vectors(tmp_path / "index" / "v000001", SPEC, Encoder())
+    read = []
+    verify = build.verify_shard
+    monkeypatch.setattr(build, "verify_shard", lambda folder, shard: (read.append(shard.file), verify(folder, shard)))
+    encoder = Encoder()
+    build_version(tmp_path / "index", SPEC, encoder)
+    assert encoder.asked == []
+    assert len(read) == len(set(read)) == 4
+
+
+def test_what_a_build_will_discard_is_known_before(tmp_path: Path):
+    root = tmp_path / "index"
+    other = replace(SPEC, dtype=torch.bfloat16)
+    assert discarded_bytes(root, SPEC) == 0
+    folder = interrupted(root / "v000001", other)
+    (folder / ".shard-00002.safetensors.x.tmp").write_bytes(b"half")
+    assert discarded_bytes(root, other) == 4
+    assert discarded_bytes(root, SPEC) == sum(path.stat().st_size for path in folder.iterdir())
+    build_vectors(root / "v000001", other, Encoder())  # finished, and nobody made it current
+    assert discarded_bytes(root, other) == 0
+    whole = sum(path.stat().st_size for path in (root / "v000001").iterdir())
+    assert discarded_bytes(root, SPEC) == whole
+    build_version(root, SPEC, Encoder())
+    assert discarded_bytes(root, other) == 0  # the current version is read until the next one is whole
 
 
 def test_other_errors_of_the_system_pass(tmp_path: Path, monkeypatch):

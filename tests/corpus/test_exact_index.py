@@ -365,7 +365,7 @@ def test_from_blocks_needs_a_block_to_know_the_width():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("rows", [0, 1, 37])
+@pytest.mark.parametrize("rows", [1, 37])
 def test_save_and_load_keep_every_bit(dtype, rows, tmp_path: Path):
     vectors = torch.randn(rows, 5, generator=torch.Generator().manual_seed(10)).to(dtype)
     index = index_of(vectors, block_rows=8)
@@ -416,6 +416,46 @@ def test_load_refuses_damage(tmp_path: Path):
         manifest.write_text(text.replace(old, new))
         with pytest.raises(UserError, match=advice):
             ExactIndex.load(path)
+
+
+def test_an_index_that_stands_aside_is_read(tmp_path: Path):
+    """Its writer was killed while it put a newer one in its place (`retrograd.io.atomic_directory`)."""
+    index_of(torch.eye(3)).save(tmp_path / ".index.old" / "index")
+    assert len(ExactIndex.load(tmp_path / "index")) == 3
+
+
+def test_no_rows_are_neither_built_nor_saved_nor_loaded(tmp_path: Path):
+    """Unlike the part of one rank, a whole index without rows is a mistake."""
+    with pytest.raises(UserError, match="an index of 0 rows; embed at least one passage"):
+        ExactIndex.from_blocks([torch.empty(0, 3)], 0, **NAMES)
+    with pytest.raises(UserError, match="an index of 0 rows; embed at least one passage"):
+        index_of(torch.empty(0, 3)).save(tmp_path / "index")
+    assert list(tmp_path.iterdir()) == []
+    index_of(torch.eye(3)).save(tmp_path / "index")
+    manifest = tmp_path / "index" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"rows": 3', '"rows": 0'))
+    with pytest.raises(UserError, match="index holds 0 rows; build it again"):
+        ExactIndex.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize("bf16_product", [False, True])
+def test_replaced_rows_leave_the_callers_tensor_alone(bf16_product):
+    vectors = torch.eye(3, dtype=torch.bfloat16)
+    index = index_of(vectors)
+    for row in (1, 2):
+        index.replace(torch.tensor([row]), torch.full((1, 3), 7.0), "other")
+    assert torch.equal(vectors, torch.eye(3, dtype=torch.bfloat16))
+    assert index.vectors(torch.tensor([1])).tolist() == [[7.0] * 3]
+    assert index.top_k(torch.ones(1, 3), 2, bf16_product=bf16_product).row.tolist() == [[1, 2]]
+
+
+def test_replacing_rows_copies_nothing_that_is_the_indexs_own(tmp_path: Path):
+    built = [ExactIndex.from_blocks([torch.ones(1000, 8)], 1000, **NAMES, path=path) for path in (None, tmp_path / "i")]
+    built.append(index_of(torch.ones(1000, 8), dtype=torch.bfloat16))  # the conversion made a tensor of its own
+    for index in built:
+        with _Largest(*index._shards) as seen:
+            index.replace(torch.tensor([3]), torch.zeros(1, 8), "other")
+        assert seen.bytes < 1000 * 8
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

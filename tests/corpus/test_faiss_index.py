@@ -80,6 +80,14 @@ def test_save_and_load(factory, probe, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+def test_an_index_that_stands_aside_is_read_and_one_of_no_rows_refused(tmp_path: Path):
+    """Its writer was killed while it put a newer one in its place (`retrograd.io.atomic_directory`)."""
+    FaissIndex(random_vectors(), **NAMES).save(tmp_path / ".index.old" / "index")
+    assert len(FaissIndex.load(tmp_path / "index")) == 400
+    with pytest.raises(UserError, match="an index of 0 rows; embed at least one passage"):
+        FaissIndex(torch.empty(0, 8), **NAMES)
+
+
 def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
     path = tmp_path / "index"
     FaissIndex(random_vectors(), **NAMES).save(path)
@@ -117,6 +125,13 @@ def test_bad_arguments_are_refused():
         FaissIndex(vectors, "HNSW16", **NAMES, probe=0)
     with pytest.raises(UserError, match=r"all 4 vectors"):
         FaissIndex(torch.zeros(4, 8), **NAMES)
+
+
+@pytest.mark.parametrize("factory", ["IVF1,PQ2x4fs", "IVF1,PQ2x4fsr", "IVF1,RaBitQfs"])
+def test_what_cannot_give_its_vectors_back_is_refused(factory):
+    index = FaissIndex(torch.randn(64, 8), factory, base_fingerprint="b", encoder_fingerprint="e")
+    with pytest.raises(UserError, match="append ',RFlat'"):
+        index.vectors(torch.tensor([0]))
 
 
 def test_without_faiss_the_remedy_is_named(monkeypatch):

@@ -96,6 +96,12 @@ def test_a_saved_index_answers_the_same(tmp_path: Path):
     assert {path.suffix for path in (tmp_path / "bm25").iterdir()} == {".json", ".safetensors"}
 
 
+def test_an_index_that_stands_aside_is_read(tmp_path: Path):
+    """Its writer was killed while it put a newer one in its place (`retrograd.io.atomic_directory`)."""
+    LexicalIndex.build(TEXTS, "base").save(tmp_path / ".bm25.old" / "bm25")
+    assert len(LexicalIndex.load(tmp_path / "bm25")) == len(TEXTS)
+
+
 @pytest.mark.slow
 def test_a_build_does_not_depend_on_the_hash_seed(tmp_path: Path):
     code = f"from retrograd.corpus.lexical import LexicalIndex as L; from pathlib import Path; import sys; \

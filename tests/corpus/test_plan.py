@@ -7,6 +7,7 @@ import torch
 
 from retrograd.corpus.plan import (
     BuildPlan,
+    container_memory,
     free_disk,
     free_memory,
     peak_memory,
@@ -19,7 +20,7 @@ from retrograd.types import UserError
 GB = 10**9
 
 
-def plan(remaining=21_000_000, free_disk=100 * GB, free_memory=20 * GB, in_memory=False):
+def plan(remaining=21_000_000, free_disk=100 * GB, free_memory=20 * GB):
     """The 21 M passages of Wikipedia at 768 numbers in bf16: 32.3 GB."""
     return BuildPlan(
         place=Path("indexes"),
@@ -27,11 +28,11 @@ def plan(remaining=21_000_000, free_disk=100 * GB, free_memory=20 * GB, in_memor
         remaining=remaining,
         dimension=768,
         dtype=torch.bfloat16,
+        block_rows=2_048,
         seconds_per_passage=0.001,
         resident_bytes=2 * GB,
         free_disk=free_disk,
         free_memory=free_memory,
-        in_memory=in_memory,
     )
 
 
@@ -40,14 +41,15 @@ def test_the_needs_are_arithmetic():
     assert wanted.vector_bytes == 21_000_000 * 768 * 2
     assert wanted.remaining_bytes == 7_000_000 * 768 * 2
     assert wanted.seconds == 7000
-    assert wanted.peak_bytes == 2 * GB
-    assert plan(in_memory=True).peak_bytes == 2 * GB + 21_000_000 * 768 * 2
+    assert wanted.block_bytes == 2_048 * 768 * (4 + 4 + 2)
+    assert wanted.peak_bytes == 2 * GB + wanted.block_bytes
 
 
 def test_the_text_names_each_need():
     text = str(plan(remaining=7_000_000))
-    for part in ("21,000,000 passages", "768 numbers in bfloat16", "14,000,000 are done", "32.3 GB on disk", "2 GB of"):
+    for part in ("21,000,000 passages", "768 numbers in bfloat16", "14,000,000 are done", "32.3 GB on disk"):
         assert part in text
+    assert "about 2.02 GB of memory (from the probe), 20 GB free" in text
     assert "about 1 h 56 min (1,000 passages/s, measured)" in text
     assert "done" not in str(plan())
     assert "free space unknown" in str(plan(free_memory=None))
@@ -59,9 +61,10 @@ def test_what_cannot_fit_is_refused():
     with pytest.raises(UserError, match=r"needs 32.3 GB more in indexes and 30 GB are free there; free some space"):
         plan(free_disk=30 * GB).require_fit()
     plan(remaining=7_000_000, free_disk=30 * GB).require_fit()
-    with pytest.raises(UserError, match=r"32.3 GB of memory and 20 GB are free; build the index on disk, or store"):
-        plan(in_memory=True).require_fit()
-    plan(in_memory=True, free_memory=40 * GB).require_fit()
+    with pytest.raises(UserError, match=r"a block of 2,048 passages takes 15.7 MB of memory and 10 MB are free; stop"):
+        plan(free_memory=GB // 100).require_fit()
+    plan(free_memory=GB // 50).require_fit()
+    plan(remaining=0, free_memory=0, free_disk=0).require_fit()  # nothing is built
     require_memory(1)
     with pytest.raises(UserError, match="of memory and"):
         require_memory(10**18)
@@ -72,6 +75,40 @@ def test_this_machine_tells(tmp_path: Path):
     memory = free_memory()
     assert memory is None or memory > 0
     assert peak_memory() >= 0
+
+
+class TestContainer:
+    """What a container still grants: its limit less what is used, where file pages that can go count as free."""
+
+    def test_version_2_nested(self, tmp_path: Path):
+        (tmp_path / "membership").write_text("0::/jobs/one\n")
+        job, root = tmp_path / "cgroup" / "jobs" / "one", tmp_path / "cgroup"
+        group(job, {"memory.max": 10 * GB, "memory.current": 7 * GB}, inactive_file=2 * GB)
+        assert container_memory(tmp_path / "membership", root) == 5 * GB
+        group(job.parent, {"memory.max": 30 * GB, "memory.current": 28 * GB}, inactive_file=GB)
+        assert container_memory(tmp_path / "membership", root) == 3 * GB
+        (job.parent / "memory.max").write_text("max\n")
+        (job / "memory.current").write_text(f"{20 * GB}\n")
+        assert container_memory(tmp_path / "membership", root) == 0
+
+    def test_version_1_whose_own_name_is_not_mounted(self, tmp_path: Path):
+        (tmp_path / "membership").write_text("9:name=systemd:/\n4:cpu,memory:/docker/0123\n0::/\n")
+        root = tmp_path / "cgroup" / "memory"
+        files = {"memory.limit_in_bytes": 8 * GB, "memory.usage_in_bytes": 6 * GB}
+        group(root, files, inactive_file=GB, total_inactive_file=4 * GB)
+        assert container_memory(tmp_path / "membership", tmp_path / "cgroup") == 6 * GB
+
+    def test_without_limits_nothing_is_known(self, tmp_path: Path):
+        assert container_memory(tmp_path / "membership", tmp_path) is None
+        (tmp_path / "membership").write_text("0::/\n")
+        assert container_memory(tmp_path / "membership", tmp_path) is None
+
+
+def group(folder: Path, files: dict[str, int], **statistics: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in files.items():
+        (folder / name).write_text(f"{value}\n")
+    (folder / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in statistics.items()))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from retrograd.corpus import top_rows
 from retrograd.corpus.best_rows import BestRows, entries_of, with_block
@@ -96,6 +97,34 @@ def test_blocks_are_indeed_left_out(monkeypatch):
     assert sum(taken) < 0.02 * 4 * 20_000
 
 
+class _Gathered(TorchDispatchMode):
+    """How many stored rows each product of row with row takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.mul.Tensor and isinstance(args[1], torch.Tensor) and args[1].ndim == 2:
+            self.rows.append(len(args[1]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_rows_are_rescored_a_few_at_a_time(monkeypatch):
+    """Up to 16 K rows a query and block may be listed: gathered at once they would outgrow the block itself."""
+    rng = torch.Generator().manual_seed(4)
+    index = index_of(torch.randn(3000, 64, generator=rng), dtype=torch.bfloat16, block_rows=1_000)
+    query = torch.randn(40, 64, generator=rng)
+    expected = index.top_k(query, 20, bf16_product=True)
+    monkeypatch.setattr(top_rows, "_RESCORED", 128)
+    with _Gathered() as gathered:
+        found = index.top_k(query, 20, bf16_product=True)
+    assert max(gathered.rows) == 128
+    assert sum(gathered.rows) > 500
+    assert torch.equal(found.row, expected.row)
+    assert torch.equal(found.logit, expected.logit)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("bf16_product", [None, False, True])
 def test_top_k_equals_search(dtype, bf16_product):
@@ -131,9 +160,29 @@ def test_the_faster_product_is_measured_once_for_each_size_of_batch(monkeypatch)
     monkeypatch.setattr(top_rows, "_seconds", lambda action: (action(), asked.append(1), float(len(asked)))[2])
     monkeypatch.setattr(top_rows, "_multiplies_bf16", lambda vectors: True)
     index = index_of(torch.randn(4000, 8, generator=torch.Generator().manual_seed(3)).bfloat16(), block_rows=100)
-    for batch in (4, 5, 9):
-        index.top_k(torch.ones(batch, 8), 3)
-    assert len(asked) == 4
+    for batch, k in ((4, 3), (5, 2), (9, 3), (4, 9)):
+        index.top_k(torch.ones(batch, 8), k)
+    assert len(asked) == 6
+
+
+@pytest.mark.parametrize("faster", ["_selected", "_shortlisted"])
+def test_a_bf16_product_is_taken_only_where_it_was_faster(faster, monkeypatch):
+    monkeypatch.setattr(top_rows, "_multiplies_bf16", lambda vectors: True)
+    monkeypatch.setattr(top_rows, "_seconds", lambda action: 1.0 if faster in action.__code__.co_names else 2.0)
+    index = index_of(torch.eye(64).bfloat16(), block_rows=8)
+    assert index.prefers_bf16_product(torch.ones(2, 64), 3) == (faster == "_shortlisted")
+    called = []
+    for name in ("_selected", "_shortlisted"):
+        real = getattr(top_rows, name)
+        monkeypatch.setattr(top_rows, name, lambda *words, n=name, real=real: (called.append(n), real(*words))[1])
+    index.top_k(torch.ones(2, 64), 3)
+    assert called == [faster]
+
+
+def test_without_instructions_for_bf16_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(top_rows, "_multiplies_bf16", lambda vectors: False)
+    monkeypatch.setattr(top_rows, "_seconds", lambda action: pytest.fail("measured"))
+    assert not index_of(torch.eye(64).bfloat16(), block_rows=8).prefers_bf16_product(torch.ones(2, 64), 3)
 
 
 def test_bad_arguments_are_refused():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from tests.conftest import CLS, SEP, bert_config, word_tokenizer
-from transformers import AutoModel, AutoTokenizer, BertModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from retrograd.models.encoder import Encoder
 from retrograd.types import UserError
@@ -123,6 +124,49 @@ def test_the_fingerprint_changes_with_a_weight_and_with_each_setting(tiny_encode
         next(moved.model.parameters())[7, 3] += 1e-6
     assert len({encoder.fingerprint() for encoder in [*encoders, moved]}) == 5
     assert encoders[0].fingerprint() == Encoder.open(str(tiny_encoder), *settings[0]).fingerprint()
+
+
+def test_the_fingerprint_changes_with_the_tokenizer(tiny_encoder, tmp_path):
+    """The same weights that read other ids are another encoder, be it two words exchanged or one token not added."""
+    first = Encoder.open(str(tiny_encoder))
+    state = json.loads(first.tokenizer.backend_tokenizer.to_str())
+    words = state["model"]["vocab"]
+    words["alpha"], words["beta"] = words["beta"], words["alpha"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    exchanged = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="[PAD]")
+    for tokenizer in (exchanged, word_tokenizer("[CLS] $A"), ByT5Tokenizer(), ByT5Tokenizer(extra_ids=7)):
+        other = Encoder(first.model, tokenizer)
+        assert other.fingerprint() != first.fingerprint()
+        first = other
+
+
+@pytest.mark.parametrize("setting", [{"hidden_act": "relu"}, {"layer_norm_eps": 0.1}, {"num_attention_heads": 4}])
+def test_the_fingerprint_changes_with_what_the_model_does_with_its_weights(tiny_encoder, setting):
+    first = Encoder.open(str(tiny_encoder))
+    model = BertModel(BertConfig(**bert_config().to_dict() | setting))
+    model.load_state_dict(first.model.state_dict())
+    other = Encoder(model, first.tokenizer)
+    assert not torch.equal(other.embed(TEXTS), first.embed(TEXTS))
+    assert other.fingerprint() != first.fingerprint()
+
+
+def test_the_fingerprint_is_none_of_paths_versions_and_earlier_texts(tiny_encoder, tmp_path):
+    """A call leaves its truncation and padding in the tokenizer, and saving writes both."""
+    first = Encoder.open(str(tiny_encoder), max_tokens=6)
+    before = first.fingerprint()
+    first.embed(TEXTS)
+    assert first.fingerprint() == before
+    first.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"transformers_version": "4.0", "_name_or_path": "x"}))
+    assert Encoder.open(str(tmp_path), max_tokens=6).fingerprint() == before
+
+
+def test_the_builtin_encoder_keeps_its_fingerprint_on_disk(tmp_path):
+    first = Encoder.open("builtin:minilm", max_tokens=64)
+    first.embed(TEXTS)
+    first.save(tmp_path)
+    assert Encoder.open(str(tmp_path), max_tokens=64).fingerprint() == first.fingerprint()
 
 
 def test_a_folder_without_the_unused_pooler_has_one_fingerprint(tmp_path):

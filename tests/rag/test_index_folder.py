@@ -12,7 +12,7 @@ from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
-from retrograd.rag import indexing
+from retrograd.rag import index_folder, indexing
 from retrograd.rag.index_folder import build_index_folder, index_spec, plan_build
 from retrograd.rag.indexing import build_index
 from retrograd.tasks.relation_extraction import RelationExtraction
@@ -55,6 +55,24 @@ def test_the_plan_counts_what_an_earlier_build_finished(tiny_encoder: Path, tmp_
     build_index_folder(retriever, TASK, BASE, tmp_path / "index", spec)
     assert plan_build(retriever, TASK, BASE, tmp_path / "index", spec).remaining == 0
     assert plan_build(retriever, TASK, BASE, tmp_path / "index", replace(spec, dtype=torch.float32)).remaining == 5
+
+
+def test_what_an_unfinished_build_of_something_else_takes_counts_as_free(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is discarded first: a disk that it fills has room for the new build."""
+    encoder = Encoder.open(str(tiny_encoder))
+    retriever = Retriever(encoder, encoder)
+    spec = index_spec(retriever, TASK, BASE)
+    unfinished = tmp_path / "index" / ".v000001.build"
+    unfinished.mkdir(parents=True)
+    (unfinished / "shard-00000.safetensors").write_bytes(bytes(3_000_000))
+    monkeypatch.setattr(index_folder, "free_disk", lambda _: 0)
+    plan = plan_build(retriever, TASK, BASE, tmp_path / "index", spec)
+    assert plan.free_disk == 3_000_000
+    build_index_folder(retriever, TASK, BASE, tmp_path / "index", spec)
+    with pytest.raises(UserError, match="are free there"):
+        build_index_folder(retriever, TASK, BASE, tmp_path / "index", replace(spec, dtype=torch.bfloat16))
 
 
 def test_in_memory_what_does_not_fit_is_refused(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

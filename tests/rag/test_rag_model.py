@@ -16,6 +16,7 @@ from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.rag.candidates import NULL_ROW
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.staleness import fault_of
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
@@ -172,6 +173,25 @@ def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, 
     rng = torch.Generator().manual_seed(1)
     loaded = RagModel.load(tmp_path / "model", model.task, model.base, "", rng).eval()
     assert loaded.answer(examples, 4) == model.answer(examples, 4)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_a_loaded_model_and_its_index_are_on_the_device_asked_for(
+    name: str, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here: only the CPU is tested")
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    model.save(tmp_path / "model")
+    rng = torch.Generator().manual_seed(5)
+    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "", rng, torch.device(name)).eval()
+    assert isinstance(loaded.index, ExactIndex)
+    assert loaded.index.device.type == name
+    assert {weight.device.type for weight in loaded.parameters()} == {name}
+    assert fault_of(loaded) is None
+    assert [found.answer for found in loaded.answer(examples, 3)] == [
+        found.answer for found in model.answer(examples, 3)
+    ]
 
 
 def test_an_index_of_another_encoder_or_base_is_refused(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.faiss_index import FaissIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.corpus.restricted_index import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.rag.indexing import MIXED
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, cosine_drift, drift_of, fault_of, overlap_at, staleness
+from retrograd.rag.staleness import Probe, cosine_drift, drift_of, fault_of, held_rows, overlap_at, staleness
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
@@ -128,14 +130,14 @@ def test_an_examples_own_passage_does_not_compete(tiny_encoder: Path, tiny_seq2s
 def test_a_probe_is_a_sample_that_its_seed_decides(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     _, examples = build(tiny_encoder, tiny_seq2seq)
     one, same, other = (
-        Probe.draw(1_000_000, examples, 50, 8, 10, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        Probe.draw(range(1_000_000), examples, 50, 8, 10, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(one.rows, same.rows)
     assert one.queries == same.queries
     assert not torch.equal(one.rows, other.rows)
     assert len(set(one.rows.tolist())) == 50
     assert len(set(one.queries)) == 8
-    small = Probe.draw(5, examples[:2], 50, 8, 10, torch.Generator())
+    small = Probe.draw(range(5), examples[:2], 50, 8, 10, torch.Generator())
     assert (small.rows.tolist(), len(small.queries), small.k) == ([0, 1, 2, 3, 4], 2, 2)
 
 
@@ -196,3 +198,54 @@ def test_an_index_that_does_not_hold_its_passages_is_found_out(tiny_encoder: Pat
         fault = fault_of(model)
         assert fault is not None
         assert f"row {row} is not the embedding of its passage" in fault
+
+
+def test_the_fingerprint_hears_of_other_words_for_some_of_the_passages(
+    tiny_encoder: Path, tiny_seq2seq: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wording may depend on the passage: the first one alone says nothing of the others."""
+    model, _ = build(tiny_encoder, tiny_seq2seq)
+    before = model.passage_fingerprint()
+    real = RelationExtraction.passage_text
+    monkeypatch.setattr(
+        RelationExtraction,
+        "passage_text",
+        lambda task, passage: real(task, passage) + " ." * passage.id.startswith("box"),
+    )
+    assert model.passage_fingerprint() != before
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_a_restricted_index_is_looked_at_where_it_has_rows(
+    gather: bool, tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    whole = model.index
+    assert isinstance(whole, ExactIndex)
+    kept = torch.tensor([3, 4, 9, 17])
+    model.use_index(RestrictedIndex(whole, kept, gather=gather))
+    assert list(held_rows(model.index)) == kept.tolist()
+    assert fault_of(model) is None
+    probe = Probe.draw(held_rows(model.index), examples, 8, 4, 2, torch.Generator())
+    assert probe.rows.tolist() == kept.tolist()
+    assert staleness(model, probe).cosine_drift < 1e-10
+    whole.replace(torch.tensor([9]), -whole.vectors(torch.tensor([9])), model.passage_fingerprint())
+    model.use_index(RestrictedIndex(whole, kept, gather=gather))
+    assert "row 9 is not the embedding" in (fault_of(model) or "")
+
+
+def test_nothing_is_said_of_vectors_that_are_stored_approximately(
+    tiny_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator
+) -> None:
+    """The error of a quantiser is neither damage nor staleness. Here it keeps each number's sign, and nothing else."""
+    pytest.importorskip("faiss")
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    fingerprints = {"base_fingerprint": model.base.fingerprint, "encoder_fingerprint": model.passage_fingerprint()}
+    model.use_index(FaissIndex(model.index.vectors(torch.arange(20)).sign(), "Flat", **fingerprints))
+    assert cosine_drift(model.index.vectors(torch.arange(20)), model.embedded(torch.arange(20))) > 0.01
+    assert model.index_is_current()
+    assert fault_of(model) is None
+    with pytest.raises(UserError, match=r"FaissIndex.*ExactIndex"):
+        staleness(model, whole(model, examples))
+    with pytest.raises(UserError, match=r"FaissIndex.*ExactIndex"):
+        drift_of(model, torch.arange(3))

@@ -11,7 +11,7 @@ import torch
 
 from retrograd import cli
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.recipes.index import open_source
+from retrograd.recipes.index import is_index, open_source
 from retrograd.types import UserError
 
 WORDS = ("cup", "box", "wheel", "car", "tea", "rain")
@@ -59,7 +59,7 @@ def test_build_info_check_search(dtype: str, experiment: Path, tmp_path: Path, c
     command("index", "build", experiment, "--out", root, "--dtype", dtype)
     shown = capsys.readouterr()
     assert shown.out.startswith(f"6 passages are in {root / 'v000001'}. Next: retrograd search {root}")
-    for part in ("6 passages x 16 numbers in", "of memory at most", "passages/s, measured"):
+    for part in ("6 passages x 16 numbers in", "of memory (from the probe)", "passages/s, measured"):
         assert part in shown.err
 
     command("index", "info", root)
@@ -178,6 +178,15 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "experiment.toml").write_text("")
     with pytest.raises(UserError, match="is an index or a run itself"):
         command("index", "build", experiment, "--out", tmp_path / "run")
+
+
+def test_an_index_that_stands_aside_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its writer was killed while it put a newer one in its place (`retrograd.io.atomic_directory`)."""
+    index = ExactIndex(torch.eye(3), base_fingerprint="base", encoder_fingerprint="encoder")
+    index.save(tmp_path / ".index.old" / "index")
+    assert is_index(tmp_path / "index")
+    command("index", "info", tmp_path / "index")
+    assert "3 numbers each, float32" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_is_refused_before_it_begins(

@@ -21,7 +21,10 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.recipes.index import search_index
+from retrograd.recipes.lab import run_laboratory
 from retrograd.recipes.run import open_run, run_experiment
+from retrograd.recipes.use import evaluate_run, search_run
 from retrograd.types import UserError
 
 RECORDS = [
@@ -94,3 +97,34 @@ def test_an_index_of_another_encoder_or_of_other_data_is_refused(finished: Path)
     KnowledgeBase.from_passages(base[::-1]).save(finished / "base.arrow")
     with pytest.raises(UserError, match="knowledge base"):
         open_run(finished)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.passages=5", r"training\.passages is 5.*holds 4 passages; set it to 4 at most"),
+        ("evaluation.passages=6", r"evaluation\.passages is 6.*holds 4"),
+        ("warm_start.passages=7", r"warm_start\.passages is 7.*holds 4"),
+    ],
+)
+def test_an_experiment_that_asks_for_more_passages_than_there_are_is_refused_at_once(
+    change: str, message: str, finished: Path, tmp_path: Path
+) -> None:
+    experiment = Experiment.load(finished / "experiment.toml").with_settings([change])
+    with pytest.raises(UserError, match=message):
+        run_experiment(experiment, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(UserError, match=message):
+        run_laboratory(experiment, [], 4, 2, tmp_path / "lab", 0)
+
+
+def test_a_command_that_asks_for_more_passages_than_there_are_is_refused(finished: Path, tmp_path: Path) -> None:
+    query = "the <e1>cup</e1> holds <e2>tea</e2> ."
+    with pytest.raises(UserError, match=r"--passages is 5.*holds 4"):
+        evaluate_run(finished, tmp_path / "data.jsonl", 5, None)
+    with pytest.raises(UserError, match=r"-k is 5.*holds 4"):
+        search_run(finished, query, 5)
+    with pytest.raises(UserError, match=r"-k is 5.*holds 4"):
+        search_index(finished / "model" / "index", query, 5, str(finished))
+    assert evaluate_run(finished, tmp_path / "data.jsonl", 4, None)
+    assert search_run(finished, query, 4).count("[") == 4

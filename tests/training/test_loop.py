@@ -21,6 +21,7 @@ from retrograd.objectives import (
     Objective,
     TopKMarginal,
 )
+from retrograd.rag.indexing import build_index
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relation_extraction import RelationExtraction
@@ -269,6 +270,29 @@ def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_se
     loaded.refresh_index()
     model.refresh_index()
     assert loaded.answer(examples[:2], 2) == model.answer(examples[:2], 2)
+
+
+def test_what_was_learnt_is_saved_before_the_last_embedding(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take longer than the training, and may fail: the weights are those of the last step."""
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    model.refresh_index()
+
+    def refuse(model: RagModel, *_: object) -> None:
+        raise UserError("no memory")
+
+    monkeypatch.setattr(RagModel, "refresh_index", refuse)
+    for save_every, expected in ((0, []), (100, ["step-0000003"])):
+        pace = Pace(1, 4, 1e-2, 1e-2)
+        what = Stage("training", TopKMarginal(), FromGenerator(2), pace, EverySteps(0), 0, save_every=save_every)
+        folder = tmp_path / f"save_every={save_every}"
+        with pytest.raises(UserError, match="no memory"):
+            run_quietly(model, examples, what, folder)
+        assert [path.name for path in folder.glob("checkpoints/*")] == expected
+        model.use_index(build_index(model.retriever, model.task, model.base))
+    saved = RagModel.load(folder / "checkpoints" / expected[0], model.task, model.base, "", torch.Generator())
+    assert moved(saved, dict(model.state_dict())) == set()
 
 
 def test_a_frozen_objective_needs_no_frozen_setting(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,11 @@ import torch
 from accelerate import Accelerator
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.faiss_index import FaissIndex
+from retrograd.corpus.index import Index
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.corpus.restricted_index import RestrictedIndex
+from retrograd.io import locked
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever, Trained
@@ -22,7 +29,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training import live_index
-from retrograd.training.background import IndexWorker
+from retrograd.training.background import IndexWorker, remove_leftovers
 from retrograd.training.live_index import LiveIndex
 from retrograd.training.loop import train
 from retrograd.training.refresh import (
@@ -207,11 +214,11 @@ def test_a_mixed_index_is_exact_for_what_it_holds(tiny_encoder: Path, tiny_seq2s
 def test_the_age_is_the_mean_over_rows_in_steps(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, _ = build(tiny_encoder, tiny_seq2seq)
     index = live(model, tmp_path)
-    assert index.diagnostics(5) == {"index_age": 5.0}
+    assert index.diagnostics(5) == {"index_age": 5.0, "index_embedded": 0}
     EverySteps(3).apply(index, 3)
-    assert index.diagnostics(5) == {"index_age": 2.0}
+    assert index.diagnostics(5) == {"index_age": 2.0, "index_embedded": N}
     Rolling(0.25).apply(index, 6)
-    assert index.diagnostics(7) == {"index_age": pytest.approx((3 * 1 + 9 * 4) / 12)}
+    assert index.diagnostics(7) == {"index_age": pytest.approx((3 * 1 + 9 * 4) / 12), "index_embedded": N + 3}
 
 
 def test_staleness_is_logged_where_passages_move(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
@@ -332,6 +339,37 @@ def test_training_never_reads_an_index_of_zeros_or_of_other_weights(
     assert [line for line in lines if "damaged" in line] == [lines[0]]
 
 
+def kinds_of_index(model: RagModel) -> list[Index]:
+    """What restricts and what approximates, of the tower as it is: half the rows, and each number's sign alone."""
+    whole = build_index(model.retriever, model.task, model.base)
+    fingerprints = {"base_fingerprint": whole.base_fingerprint, "encoder_fingerprint": whole.encoder_fingerprint}
+    approximate = FaissIndex(whole.vectors(torch.arange(N)).sign(), "Flat", **fingerprints)
+    return [RestrictedIndex(whole, torch.arange(0, N, 2)), approximate]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_an_index_that_is_not_exact_serves_where_no_passage_moves_and_is_refused_at_once_elsewhere(
+    kind: int, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("faiss")
+    stage = Stage(
+        "training", TopKMarginal(normaliser="candidates"), FromGenerator(3), Pace(1, 4, 1e-3, 1e-3), Never(), 1
+    )
+    for shared in (False, True):
+        model, examples = build(tiny_encoder, tiny_seq2seq, shared=shared)
+        index = kinds_of_index(model)[kind]
+        model.use_index(index)
+        directory = RunDirectory.create(tmp_path / f"shared-{shared}", "", "no")
+        arguments = (model, examples, stage, directory, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+        if shared:
+            with pytest.raises(UserError, match=r"cannot be refreshed.*use_index\(\)"):
+                train(*arguments)
+            assert not (directory.path / "metrics.jsonl").exists()
+        else:
+            train(*arguments)
+        assert model.index is index
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -402,6 +440,7 @@ def test_an_index_from_elsewhere_is_as_old_as_its_snapshot(
         policy.apply(index, 7)
         assert torch.equal(stored(model), fresh(model))
         assert index.diagnostics(7)["index_age"] == 1
+        assert index.diagnostics(7)["index_embedded"] == 2 * N
         policy.apply(index, 8)
         assert not worker.idle
     assert worker.closed
@@ -439,6 +478,85 @@ def test_another_process_embeds_the_snapshot_and_its_death_is_told(
     assert not list(tmp_path.iterdir())
     worker_gone = stored(model)  # its files are removed, and the index mapped from them still serves
     assert worker_gone.isfinite().all()
+
+
+def test_a_stage_begins_by_removing_what_killed_trainings_left(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    model, _ = build(tiny_encoder, tiny_seq2seq)
+    index = live(model, tmp_path)
+    for name in ("background-killed", "background-alive", "other"):
+        (tmp_path / name / "snapshot-0").mkdir(parents=True)
+        (tmp_path / name / "texts.jsonl").write_text("{}")
+    with locked(tmp_path / "background-alive"), index:
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["background-alive", "other"]
+    with index:
+        assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+_TRAINING = """
+import sys, time
+from pathlib import Path
+from tests.training.test_refresh import build
+from retrograd.training.background import IndexWorker
+encoder, generator, scratch = map(Path, sys.argv[1:])
+worker = IndexWorker(build(encoder, generator)[0], "no", scratch)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_a_folder_that_is_removed_once_it_is_dead(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    folders = [str(folder) for folder in (tiny_encoder, tiny_seq2seq, tmp_path)]
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _TRAINING, *folders]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as training:
+        assert training.stdout is not None
+        assert training.stdout.readline() == b"ready\n"
+        remove_leftovers(tmp_path)
+        assert len(list(tmp_path.glob("background-*/texts.jsonl"))) == 1
+        training.kill()
+    assert len(list(tmp_path.glob("background-*/texts.jsonl"))) == 1
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_process_whose_training_died_before_it_began_embeds_nothing(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    """Its parent is another process than it was told, and the snapshot is in the pipe already."""
+    model, _ = build(tiny_encoder, tiny_seq2seq)
+    worker = IndexWorker(model, "no", tmp_path)
+    try:
+        worker.embed_snapshot(model)
+        worker.wait(120.0)
+        snapshot = next(tmp_path.glob("background-*/snapshot-0"))
+        shutil.rmtree(snapshot / "index")
+        orphan = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"from retrograd.training.background import serve; serve({training_that_is_gone()})",
+            ],
+            input=json.dumps(str(snapshot)).encode(),
+            capture_output=True,
+            check=False,
+        )
+        assert orphan.returncode == 1
+        assert b"the training process is gone" in orphan.stderr
+        assert not (snapshot / "index").exists()
+    finally:
+        worker.close()
+
+
+def training_that_is_gone() -> int:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    return gone.pid
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,16 @@ from retrograd.io import locked
 from retrograd.progress import say
 from retrograd.types import UserError
 
-__all__ = ["SHARD_ROWS", "Encode", "IndexSpec", "build_vectors", "build_version", "finished_rows", "remaining_rows"]
+__all__ = [
+    "SHARD_ROWS",
+    "Encode",
+    "IndexSpec",
+    "build_vectors",
+    "build_version",
+    "discarded_bytes",
+    "finished_rows",
+    "remaining_rows",
+]
 
 SHARD_ROWS = 65_536
 """Rows of a shard. A multiple of the rows the exact index reads at once, so that it computes what it would on one
@@ -119,8 +128,10 @@ def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progres
             target = next_version(root)
             if target.exists() and not _is_whole(target, spec):
                 shutil.rmtree(target)  # finished and never made current, so nobody reads it
-            build_vectors(target, spec, encode, progress)
-            switch_to(target)
+            if not target.exists():
+                build_vectors(target, spec, encode, progress)
+            with _explained_when_full(target, spec):
+                switch_to(target)
         prune(root, keep)
         return current_version(root)
 
@@ -141,7 +152,7 @@ def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: Progr
         return
     folder = _build_folder(target)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), _explained_when_full(folder, spec):
+    with locked(folder), _explained_when_full(target, spec):
         shards = {shard.first_row: shard for shard in _finished(folder, spec)}
         _remove_leftovers(folder, {shard.file for shard in shards.values()})
         if progress is not None:
@@ -160,17 +171,37 @@ def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: Progr
 
 def finished_rows(target: Path, spec: IndexSpec) -> int:
     """How many rows an unfinished build of ``target`` has to show, by its manifest: nothing is verified yet."""
-    folder = target if target.exists() else _build_folder(target)
-    manifest = _manifest_of(folder)
-    if manifest is None or spec.difference(manifest) is not None:
-        return 0
-    return sum(shard.rows for shard in _planned(manifest, spec))
+    return sum(shard.rows for shard in _listed(target if target.exists() else _build_folder(target), spec))
 
 
 def remaining_rows(root: Path, spec: IndexSpec) -> int:
     """How many rows `build_version` will still encode under ``root``, by the manifests: nothing is verified yet."""
     places = [next_version(root)] + ([current_version(root)] if has_versions(root) else [])
     return spec.rows - max(finished_rows(place, spec) for place in places)
+
+
+def discarded_bytes(root: Path, spec: IndexSpec) -> int:
+    """How many bytes `build_version` removes under ``root`` before it encodes: what is unfinished and of no use to it.
+
+    By the manifests: nothing is verified yet. The current version is not among them, for it is read until the next one
+    is whole.
+    """
+    target = next_version(root)
+    count = 0
+    for folder in (target, _build_folder(target)):
+        kept = {shard.file for shard in _listed(folder, spec)}
+        kept |= {MANIFEST} if kept else set()
+        for path in folder.glob("*"):
+            if path.name not in kept:
+                with suppress(FileNotFoundError):  # another process builds here, and will be met at the lock
+                    count += path.stat().st_size
+    return count
+
+
+def _listed(folder: Path, spec: IndexSpec) -> list[Shard]:
+    """The shards of a folder that can be kept, by its manifest alone."""
+    manifest = _manifest_of(folder)
+    return [] if manifest is None or spec.difference(manifest) is not None else _planned(manifest, spec)
 
 
 def _build_folder(target: Path) -> Path:
@@ -261,16 +292,21 @@ def _of_width(blocks: Iterable[Float[Tensor, "_ _"]], width: int) -> Iterator[Fl
 
 
 @contextmanager
-def _explained_when_full(folder: Path, spec: IndexSpec) -> Iterator[None]:
+def _explained_when_full(target: Path, spec: IndexSpec) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        done = finished_rows(folder.with_name(folder.name[1 : -len(".build")]), spec)
+        full = f"the disk of {target.parent} is full ({os.strerror(error.errno)})"
+        remedy = "free some space and give the same command again"
+        done = finished_rows(target, spec)
+        if done == spec.rows:
+            raise UserError(
+                f"{full}: all {done:,} rows are finished and kept, a last small file is not; {remedy}"
+            ) from None
         needed = (spec.rows - done) * spec.dimension * spec.dtype.itemsize
         raise UserError(
-            f"the disk of {folder} is full ({os.strerror(error.errno)}): {needed} more bytes "
-            f"({readable_bytes(needed)}) are needed, {free_disk(folder)} are free; the {done:,} finished rows are "
-            "kept: free some space and give the same command again"
+            f"{full}: {needed} more bytes ({readable_bytes(needed)}) are needed, {free_disk(target)} are free; "
+            f"the {done:,} finished rows are kept: {remedy}"
         ) from None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from retrograd.corpus.index import Neighbours, require_query, require_rows
 from retrograd.corpus.shards import checked_blocks, row_blocks, take_rows
-from retrograd.corpus.storage import DTYPE_NAMES, Manifest, read_manifest, read_shards, write_index
+from retrograd.corpus.storage import DTYPE_NAMES, Manifest, read_manifest, read_shards, require_any, write_index
 from retrograd.corpus.streaming import StreamResult, differentiable, gumbel_maxima, stream
 from retrograd.corpus.top_rows import TopRows
 from retrograd.corpus.versions import opened
@@ -34,8 +34,9 @@ class ExactIndex:
 
     ``vectors`` [N D] stay on their device (queries are brought there, results come back to the query's) and in
     ``dtype``: fp32, bf16 or fp16, float64 for tests; None keeps that of ``vectors``. Half precision halves the memory;
-    it rounds the vectors once, and everything computed is exact for the rounded ones. ``block_rows`` is how many rows
-    the pass takes at once; it bounds memory and changes results only by rounding.
+    it rounds the vectors once, and everything computed is exact for the rounded ones. A tensor that is right as it is
+    is not copied before `replace` writes for the first time, so do not change it meanwhile. ``block_rows`` is how many
+    rows the pass takes at once; it bounds memory and changes results only by rounding.
 
     Equal logits are ordered by row. The product itself may round equal vectors differently in the last bit where they
     stand at different places of a block.
@@ -54,6 +55,7 @@ class ExactIndex:
     ) -> None:
         stored = vectors.detach().to(_supported(dtype or vectors.dtype)).contiguous()
         self._keep((stored,), base_fingerprint, encoder_fingerprint, block_rows)
+        self._borrowed = stored.data_ptr() == vectors.data_ptr()
         for _ in checked_blocks(stored.split(self._block_rows), len(stored), stored.dtype):
             pass
 
@@ -66,6 +68,7 @@ class ExactIndex:
     ) -> None:
         self._shards = tuple(shards)  # one tensor in memory, one or more files when mapped; at least one
         self._rows = sum(len(shard) for shard in self._shards)
+        self._borrowed = False  # whether the caller holds the tensor too
         self._block_rows = block_rows or _default_block_rows(self._shards[0])
         self._top_rows = TopRows(self._shards, self._block_rows)
         self.base_fingerprint = base_fingerprint
@@ -86,13 +89,15 @@ class ExactIndex:
         """The same from consecutive blocks of rows, held in memory once; the first block says D.
 
         With ``path``, blocks go straight to that folder, in memory O(block), and the index is mapped from it.
-        Raises `UserError` for a row that is not finite (as soon as it comes) and unless the blocks sum to ``rows``.
+        Raises `UserError` for a row that is not finite (as soon as it comes), unless the blocks sum to ``rows``, and
+        for no rows at all.
         """
         _supported(dtype)
         checked = checked_blocks(blocks, rows, dtype)
         first = next(checked, None)
         if first is None:
             raise UserError("there are no blocks of vectors; embed at least one passage")
+        require_any(rows)
         checked, width = chain([first], checked), first.shape[1]
         if path is not None:
             manifest = Manifest("exact", base_fingerprint, encoder_fingerprint, DTYPE_NAMES[dtype], rows, width)
@@ -167,6 +172,10 @@ class ExactIndex:
         best = self._top_rows.search(query.detach().to(self.device), k, exclude, bf16_product)
         return Neighbours(best.row.to(query.device), best.logit.to(query.device), None)
 
+    def prefers_bf16_product(self, query: Float[Tensor, "B D"], k: int) -> bool:
+        """What `top_k` does by itself for such a batch: a bf16 product only if it was the faster one when measured."""
+        return self._top_rows.bf16_pays(query.detach().to(self.device), k)
+
     def log_normaliser(
         self,
         query: Float[Tensor, "B D"],
@@ -227,7 +236,8 @@ class ExactIndex:
     def replace(self, row: Int[Tensor, " Z"], vectors: Float[Tensor, "Z D"], encoder_fingerprint: str) -> None:
         """Store other embeddings for some distinct rows, in place; the index is then marked ``encoder_fingerprint``.
 
-        Files that an index is mapped from stay as they are: the pages written to become this process's own.
+        A row -1 is skipped. Files that an index is mapped from stay as they are: the pages written to become this
+        process's own. A tensor that the caller gave stays as it is: the first call copies it, whole.
 
         Raises `UserError` for an embedding that is not finite, `ValueError` for a row that does not exist.
         """
@@ -235,6 +245,9 @@ class ExactIndex:
         stored = vectors.detach().to(self._shards[0])
         if not bool(stored.isfinite().all()):
             raise UserError(f"an embedding to store in {self.dtype} is not finite; check the encoder")
+        if self._borrowed:
+            own = [shard.clone() for shard in self._shards]
+            self._keep(own, self.base_fingerprint, self.encoder_fingerprint, self._block_rows)
         place, first_row = row.to(stored.device), 0
         for shard in self._shards:
             here = (place >= first_row) & (place < first_row + len(shard))

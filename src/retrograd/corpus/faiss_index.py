@@ -7,6 +7,7 @@ candidates. What it misses of the top K it says itself: `FaissIndex.recall`, mea
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Neighbours, require_query, require_rows
-from retrograd.corpus.storage import Manifest, read_manifest, write_manifest
-from retrograd.io import atomic_directory, atomic_file
+from retrograd.corpus.storage import Manifest, read_manifest, require_any, write_manifest
+from retrograd.io import atomic_directory, atomic_file, standing
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -33,6 +34,8 @@ _FILE = "index.faiss"
 _BLOCK_ROWS = 65_536
 _RECALL_AT = 10
 _RECALL_QUERIES = 256
+# Loaded again, faiss 1.15 crashes when asked for a vector of the first kind, and decodes the second wrongly.
+_FAST_SCAN = re.compile(r"x4fs|RaBitQ")
 _TRAINING_ROWS, _TRAINING_ROWS_A_LIST = 100_000, 64
 
 
@@ -56,7 +59,8 @@ class FaissIndex:
     ``recall`` is the share of the exact top 10 that the top 10 holds, for ``queries``, else for 256 rows of the base
     taken at equal distances (which find themselves, so it flatters by up to 0.1: give queries of your task).
 
-    Raises `UserError` without faiss, for vectors that `ExactIndex` refuses and for a factory that faiss refuses.
+    Raises `UserError` without faiss, for no vectors, for some that `ExactIndex` refuses and for a factory that faiss
+    refuses.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class FaissIndex:
         rerank: int | None = None,
         queries: Float[Tensor, "Q D"] | None = None,
     ) -> None:
+        require_any(len(vectors))
         exact = ExactIndex(
             vectors.cpu(),
             base_fingerprint=base_fingerprint,
@@ -152,9 +157,11 @@ class FaissIndex:
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
         """Embeddings as faiss stores them (decoded, so approximate for SQ and PQ), fp32; row -1 gives zeros.
 
-        Raises `ValueError` for a row that does not exist.
+        Raises `ValueError` for a row that does not exist, and `UserError` where faiss cannot give vectors back.
         """
         require_rows(row, len(self))
+        if _FAST_SCAN.search(self.factory) and not _is_refined(self._index):
+            raise UserError(f"faiss cannot give vectors back from {self.factory!r}; append ',RFlat' to train with it")
         place = row.reshape(-1).cpu()
         found = torch.zeros(len(place), self.dimension)
         kept = place >= 0
@@ -181,7 +188,7 @@ class FaissIndex:
         cls, path: Path, *, base_fingerprint: str | None = None, encoder_fingerprint: str | None = None
     ) -> FaissIndex:
         """The index of a folder. Raises `UserError` if a fingerprint given is not its own, and for a damaged folder."""
-        faiss = _faiss()
+        faiss, path = _faiss(), standing(path)
         manifest = read_manifest(path, "faiss", base_fingerprint, encoder_fingerprint)
         try:
             stored = faiss.read_index(str(path / _FILE))
@@ -206,9 +213,9 @@ class FaissIndex:
     def _recall(self, exact: ExactIndex, queries: Float[Tensor, "Q D"] | None) -> float:
         if queries is None:
             count = min(_RECALL_QUERIES, len(self))
-            queries = exact.vectors(torch.arange(count) * len(self) // max(1, count))
+            queries = exact.vectors(torch.arange(count) * len(self) // count)
         k = min(_RECALL_AT, len(self))
-        if k == 0 or len(queries) == 0:
+        if len(queries) == 0:
             return 1.0
         truth = exact.search(queries.detach().cpu(), k).row
         found = self.search(queries.detach().cpu(), k).row

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from retrograd.corpus.index import Neighbours, require_rows
-from retrograd.io import atomic_directory, read_json, write_json
+from retrograd.io import atomic_directory, read_json, standing, write_json
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -145,6 +145,7 @@ class LexicalIndex:
     @classmethod
     def load(cls, path: Path, *, base_fingerprint: str | None = None) -> LexicalIndex:
         """The index of a folder. Raises `UserError` if it belongs to another base, and for a damaged folder."""
+        path = standing(path)
         manifest = _read_manifest(path)
         if base_fingerprint is not None and manifest.base_fingerprint != base_fingerprint:
             raise UserError(

@@ -19,6 +19,7 @@ except ImportError:  # Windows
 
 __all__ = [
     "BuildPlan",
+    "container_memory",
     "free_disk",
     "free_memory",
     "peak_memory",
@@ -30,16 +31,20 @@ __all__ = [
 # Manifest and file system need a little as well.
 _MARGIN_BYTES = 1 << 20
 _MEMORY_INFO = Path("/proc/meminfo")
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_MEMBERSHIP, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """The needs of embedding ``remaining`` of ``passages`` passages to width ``dimension``.
+    """The needs of embedding ``remaining`` of ``passages`` passages to width ``dimension``, into the folder ``place``.
 
     ``seconds_per_passage`` is measured on a probe; ``resident_bytes`` is the most memory this process has held, the
-    probe included. ``free_disk`` and ``free_memory`` are bytes, None where the system does not tell. An index
-    ``in_memory`` is held whole, any other goes to the folder ``place`` in memory that knows no N.
+    encoder and the probe included. From there on the build adds one block of ``block_rows`` passages at a time, which
+    goes to the disk as it comes; longer texts than the probe's may take more, so memory is said with an "about".
+    ``free_disk`` (with what the build will discard first) and ``free_memory`` are bytes, after the probe; None where
+    the system does not tell.
     """
 
     place: Path
@@ -47,26 +52,31 @@ class BuildPlan:
     remaining: int
     dimension: int
     dtype: torch.dtype
+    block_rows: int
     seconds_per_passage: float
     resident_bytes: int
     free_disk: int | None
     free_memory: int | None
-    in_memory: bool = False
 
     @property
     def vector_bytes(self) -> int:
-        """What all vectors take, on disk or in memory."""
+        """What all vectors take on disk."""
         return self.passages * self.dimension * self.dtype.itemsize
 
     @property
     def remaining_bytes(self) -> int:
-        """What is still to be written or held."""
+        """What is still to be written."""
         return self.remaining * self.dimension * self.dtype.itemsize
 
     @property
+    def block_bytes(self) -> int:
+        """What the vectors of a block take: as computed and in the order of rows, both in fp32, and as stored."""
+        return min(self.block_rows, self.passages) * self.dimension * (4 + 4 + self.dtype.itemsize)
+
+    @property
     def peak_bytes(self) -> int:
-        """The most memory the process will hold."""
-        return self.resident_bytes + (self.vector_bytes if self.in_memory else 0)
+        """About the most memory the process will hold."""
+        return self.resident_bytes + self.block_bytes
 
     @property
     def seconds(self) -> float:
@@ -77,35 +87,39 @@ class BuildPlan:
         """Three lines for people."""
         rate = f"{1 / self.seconds_per_passage:,.0f} passages/s" if self.seconds_per_passage > 0 else "rate unknown"
         done = self.passages - self.remaining
-        where = "in memory" if self.in_memory else f"on disk, {_free(self.free_disk)}"
         return "\n".join(
             [
                 f"{self.passages:,} passages x {self.dimension} numbers in {_name(self.dtype)}"
                 + (f"; {done:,} are done, {self.remaining:,} remain" if done else ""),
-                f"{readable_bytes(self.vector_bytes)} {where}; "
-                f"{readable_bytes(self.peak_bytes)} of memory at most, {_free(self.free_memory)}",
+                f"{readable_bytes(self.vector_bytes)} on disk, {_free(self.free_disk)}; "
+                f"about {readable_bytes(self.peak_bytes)} of memory (from the probe), {_free(self.free_memory)}",
                 f"about {readable_seconds(self.seconds)} ({rate}, measured)",
             ]
         )
 
     def require_fit(self) -> None:
-        """Raises `UserError` if what is still to come does not fit on the disk, or in memory if it is held there."""
-        remedy = "free some space, choose another place, or halve it with bf16"
-        if self.in_memory:
-            _require_memory(self.remaining_bytes, self.free_memory)
-        elif self.free_disk is not None and self.remaining_bytes + _MARGIN_BYTES > self.free_disk:
+        """Raises `UserError` if what is still to come does not fit on the disk, or a block of it in memory.
+
+        Encoder and probe are held or were held when memory was measured, so a block is what is added to them.
+        """
+        if self.remaining == 0:
+            return
+        if self.free_disk is not None and self.remaining_bytes + _MARGIN_BYTES > self.free_disk:
             raise UserError(
                 f"the index needs {readable_bytes(self.remaining_bytes)} more in {self.place} and "
-                f"{readable_bytes(self.free_disk)} are free there; {remedy}"
+                f"{readable_bytes(self.free_disk)} are free there; free some space, choose another place, "
+                "or halve it with bf16"
+            )
+        if self.free_memory is not None and self.block_bytes > self.free_memory:
+            raise UserError(
+                f"a block of {self.block_rows:,} passages takes {readable_bytes(self.block_bytes)} of memory and "
+                f"{readable_bytes(self.free_memory)} are free; stop other programs, or raise the container's limit"
             )
 
 
 def require_memory(count: int) -> None:
     """Raises `UserError` if vectors of ``count`` bytes do not fit in the memory that is free now."""
-    _require_memory(count, free_memory())
-
-
-def _require_memory(count: int, free: int | None) -> None:
+    free = free_memory()
     if free is not None and count > free:
         raise UserError(
             f"the vectors need {readable_bytes(count)} of memory and {readable_bytes(free)} are free; "
@@ -119,10 +133,28 @@ def free_disk(place: Path) -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that can be had without swapping, at most the limit of the container; None where unknown."""
-    found = [_available(), _limit()]
-    known = [one for one in found if one is not None]
-    return min(known) if known else None
+    """Bytes of memory that can be had without swapping, in the container we run in; None where unknown."""
+    known = [one for one in (_available(), container_memory()) if one is not None]
+    return min(known, default=None)
+
+
+def container_memory(membership: Path = _MEMBERSHIP, root: Path = _CGROUPS) -> int | None:
+    """Bytes of memory that our control groups (cgroups of Linux, versions 1 and 2) still grant; None without a limit.
+
+    ``membership`` names the groups we are in, which lie under ``root``; each limit on the way up to the root holds. In
+    a container the names may be those of the host and not be found: then the root is the container's own group.
+    """
+    if not membership.is_file():
+        return None
+    granted: list[int | None] = []
+    for line in membership.read_text(encoding="utf-8").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, files = (root / "memory", _VERSION_1) if controllers else (root, _VERSION_2)
+        own = top / name.lstrip("/")
+        granted += [_granted(folder, *files) for folder in (own, *own.parents) if folder.is_relative_to(top)]
+    return min((one for one in granted if one is not None), default=None)
 
 
 def peak_memory() -> int:
@@ -171,8 +203,11 @@ def _available() -> int | None:
         return None
 
 
-def _limit() -> int | None:
-    if not _CONTAINER_LIMIT.is_file():
+def _granted(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    """The limit of one control group less its usage; pages of files that nobody uses are given up when asked for."""
+    try:
+        most, used = ((group / name).read_text(encoding="ascii").strip() for name in (limit, usage))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0, int(most) - int(used) + int(statistics.get(reclaimable, 0)))
+    except (OSError, ValueError):  # no such group, or its limit is "max", which is none
         return None
-    text = _CONTAINER_LIMIT.read_text(encoding="ascii").strip()
-    return int(text) if text.isdigit() else None

@@ -50,6 +50,11 @@ class RestrictedIndex:
         return len(self._rows)
 
     @property
+    def rows(self) -> Int[Tensor, " n"]:
+        """The rows there are to find, ascending, by their numbers in the whole base."""
+        return self._rows
+
+    @property
     def encoder_fingerprint(self) -> str:
         """Of the vectors that are searched: those of the base as it is, or as it was when they were copied."""
         return self._whole.encoder_fingerprint if self._copy is None else self._copy.encoder_fingerprint

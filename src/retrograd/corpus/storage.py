@@ -31,6 +31,7 @@ __all__ = [
     "read_manifest",
     "read_shards",
     "read_vectors",
+    "require_any",
     "verify_shard",
     "write_index",
     "write_manifest",
@@ -95,14 +96,16 @@ def read_manifest(
 ) -> Manifest:
     """The manifest of an index folder.
 
-    Raises `UserError` if there is none, if it is malformed or of another kind, or if a fingerprint that is given
-    differs from the index's own.
+    Raises `UserError` if there is none, if it is malformed, of another kind or of no rows, or if a fingerprint that is
+    given differs from the index's own.
     """
     manifest = parse_manifest(folder)
     if manifest.kind != kind:
         raise UserError(
             f"{folder} holds a {manifest.kind!r} index, expected {kind!r}; load it with the class that saved it"
         )
+    if manifest.rows < 1:
+        raise UserError(f"{folder}: the index holds {manifest.rows} rows; build it again, over at least one passage")
     _require_same(folder, "knowledge base", manifest.base_fingerprint, base_fingerprint)
     _require_same(folder, "encoder", manifest.encoder_fingerprint, encoder_fingerprint)
     return manifest
@@ -155,12 +158,22 @@ def _require_same(folder: Path, what: str, stored: str, wanted: str | None) -> N
 
 
 def write_index(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], manifest: Manifest) -> None:
-    """Atomically write the folder ``path``: the vectors in one file, and the manifest, which gets its checksum."""
+    """Atomically write the folder ``path``: the vectors in one file, and the manifest, which gets its checksum.
+
+    Raises `UserError` for no rows, and if the blocks do not sum to those of the manifest.
+    """
+    require_any(manifest.rows)
     with atomic_directory(path) as folder:
         dtype = dtype_named(manifest.dtype)
         checksum = write_vectors(folder / _WHOLE, blocks, manifest.rows, manifest.dimension, dtype)
         whole = Shard(_WHOLE, 0, manifest.rows, checksum)
         write_manifest(folder, replace(manifest, shards=(whole,)))
+
+
+def require_any(rows: int) -> None:
+    """Raises `UserError` for an index without rows."""
+    if rows < 1:
+        raise UserError(f"an index of {rows} rows; embed at least one passage")
 
 
 def write_vectors(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], rows: int, width: int, dtype: torch.dtype) -> str:

@@ -33,21 +33,23 @@ _HEAD_ROWS = 2_048
 """Rows multiplied in fp32 first, so that there is a K-th logit to compare with."""
 _FEW = 16
 """Up to this many times K rows of a block are taken one by one: a row costs some 10 times its share of a product."""
+_RESCORED = 8_192
+"""Pairs of query and row taken in fp32 at once: what is gathered for them stays as small as a block."""
 _PROBED_BLOCKS = 4
 
 
 class TopRows:
     """Searches one matrix, [N D] in shards, for top-K alone.
 
-    What it measures, it measures once: the largest norm (one pass), and for each order of magnitude of the batch
-    whether the bf16 product pays. Say `vectors_changed` where vectors are replaced.
+    What it measures, it measures once: the largest norm (one pass), and whether the bf16 product pays, for each order
+    of magnitude of batch and k. Say `vectors_changed` where vectors are replaced.
     """
 
     def __init__(self, vectors: Sequence[Float[Tensor, "_ D"]], block_rows: int) -> None:
         self._vectors = vectors
         self._block_rows = block_rows
         self._largest_norm: float | None = None
-        self._pays: dict[int, bool] = {}
+        self._pays: dict[tuple[int, int], bool] = {}
 
     def vectors_changed(self) -> None:
         """Forget what depends on the vectors: the largest norm."""
@@ -65,7 +67,7 @@ class TopRows:
         dtype = torch.promote_types(self._vectors[0].dtype, torch.float32)
         query = query.to(dtype)
         if bf16_product is None:
-            bf16_product = self._bf16_pays(query, k)
+            bf16_product = self.bf16_pays(query, k)
         with torch.autocast(query.device.type, enabled=False):
             if bf16_product and self._vectors[0].dtype == torch.bfloat16:
                 best = _shortlisted(self._vectors, query, k, exclude, self._block_rows, self._norm())
@@ -73,24 +75,27 @@ class TopRows:
                 best = _selected(self._vectors, query, k, exclude, self._block_rows)
         return BestRows(best.row.masked_fill(best.logit == -torch.inf, -1), best.logit)
 
+    @torch.no_grad()
+    def bf16_pays(self, query: Float[Tensor, "B D"], k: int) -> bool:
+        """Whether a bf16 product is faster for such a batch, measured; never without instructions for it."""
+        rows = _PROBED_BLOCKS * self._block_rows
+        longest = max(self._vectors, key=len)
+        if len(longest) < rows or not _multiplies_bf16(longest):
+            return False
+        size = len(query).bit_length(), k.bit_length()
+        if size not in self._pays:
+            some, norm, query = [longest[:rows]], self._norm(), query.float()
+            with torch.autocast(query.device.type, enabled=False):
+                fp32 = _seconds(lambda: _selected(some, query, k, None, self._block_rows))
+                bf16 = _seconds(lambda: _shortlisted(some, query, k, None, self._block_rows, norm))
+            self._pays[size] = bf16 < fp32
+        return self._pays[size]
+
     def _norm(self) -> float:
         if self._largest_norm is None:
             blocks = row_blocks(self._vectors, self._block_rows)
             self._largest_norm = max((float(block.float().norm(dim=1).max()) for _, block in blocks), default=0.0)
         return self._largest_norm
-
-    def _bf16_pays(self, query: Float[Tensor, "B D"], k: int) -> bool:
-        rows = _PROBED_BLOCKS * self._block_rows
-        longest = max(self._vectors, key=len)
-        if len(longest) < rows or not _multiplies_bf16(longest):
-            return False
-        size = len(query).bit_length()
-        if size not in self._pays:
-            some, norm = [longest[:rows]], self._norm()
-            fp32 = _seconds(lambda: _selected(some, query, k, None, self._block_rows))
-            bf16 = _seconds(lambda: _shortlisted(some, query, k, None, self._block_rows, norm))
-            self._pays[size] = bf16 < fp32
-        return self._pays[size]
 
 
 def _seconds(action: Callable[[], object]) -> float:
@@ -171,7 +176,8 @@ def _rescored(
     """The listed rows' logits in fp32, and the K best with them."""
     asking, column, place, width = listed
     logit = query.new_full((len(query), width), -torch.inf)
-    logit[asking, place] = (query[asking] * block[column].float()).sum(dim=1)
+    for some in torch.arange(len(asking), device=query.device).split(_RESCORED):
+        logit[asking[some], place[some]] = (query[asking[some]] * block[column[some]].float()).sum(dim=1)
     row = torch.full_like(logit, -1, dtype=torch.long)
     row[asking, place] = column + first_row
     return with_entries(best, row, logit)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from retrograd.io import atomic_file
+from retrograd.io import atomic_file, standing
 from retrograd.types import UserError
 
 __all__ = ["current_version", "has_versions", "next_version", "opened", "prune", "switch_to", "versions"]
@@ -83,7 +83,7 @@ def opened(path: Path, read: Callable[[Path], Opened]) -> Opened:
         except (UserError, OSError):
             if current_version(path) == version:
                 raise
-    return read(path)
+    return read(standing(path))
 
 
 def _number(version: Path) -> int:

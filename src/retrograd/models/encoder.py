@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from retrograd.io import fingerprint, write_json
 from retrograd.models.batching import length_buckets, token_budget_on
@@ -22,6 +23,8 @@ from retrograd.types import UserError
 __all__ = ["Encoder", "Pooling"]
 
 Pooling = Literal["mean", "cls"]
+
+_VOLATILE = {"architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 
 class Encoder(nn.Module):
@@ -98,10 +101,14 @@ class Encoder(nn.Module):
         return F.normalize(pooled, dim=-1) if self.normalise else pooled
 
     def fingerprint(self) -> str:
-        """SHA-256 over the weights and everything else that decides an embedding."""
-        settings = f"{self.pooling} {self.normalise} {self.max_tokens}"
+        """SHA-256 over what decides an embedding: weights, the model's configuration, tokenizer, and how it is used.
+
+        Paths and versions do not count; a model saved and opened again keeps it.
+        """
+        used = f"{self.pooling} {self.normalise} {self.max_tokens}"
         state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        return fingerprint([settings, *(part for name in sorted(state) for part in (name, save({"": state[name]})))])
+        weights = (part for name in sorted(state) for part in (name, save({"": state[name]})))
+        return fingerprint([used, _configuration(self.model), _tokenization(self.tokenizer), *weights])
 
     def save(self, folder: Path) -> None:
         """Write a sentence-transformers directory, which `open` also reads."""
@@ -121,6 +128,35 @@ class Encoder(nn.Module):
         write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.max_tokens, "do_lower_case": False})
         if self.normalise:
             (folder / "2_Normalize").mkdir(exist_ok=True)
+
+
+def _configuration(model: PreTrainedModel) -> str:
+    return json.dumps(_decisive(json.loads(model.config.to_json_string())), sort_keys=True)
+
+
+def _decisive(settings: dict[str, object]) -> dict[str, object]:
+    """Settings of a model without those that vary while it computes the same.
+
+    None and False are left out: a later version of transformers adds settings, mostly one of these, to every model.
+    """
+    return {
+        name: _decisive(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if not (name.startswith("_") or name in _VOLATILE or value is None or value is False)
+    }
+
+
+def _tokenization(tokenizer: PreTrainedTokenizerBase) -> str:
+    """How texts become ids, without truncation and padding, which a tokenizer keeps from its last call.
+
+    A tokenizer written in Python has no such form: its class, its vocabulary and its special tokens stand for it.
+    """
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        state = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    else:
+        special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        state = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), "special": special}
+    return json.dumps([state, tokenizer.model_input_names], sort_keys=True)
 
 
 def _pool(hidden: Float[Tensor, "b L D"], mask: Int[Tensor, "b L"], pooling: Pooling) -> Float[Tensor, "b D"]:

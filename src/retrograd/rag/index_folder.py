@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from retrograd.corpus.build import Encode, IndexSpec, build_version, remaining_rows
+from retrograd.corpus.build import Encode, IndexSpec, build_version, discarded_bytes, remaining_rows
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.plan import BuildPlan, free_disk, free_memory, peak_memory
 from retrograd.models.encoder import Encoder
@@ -30,8 +30,8 @@ def build_index_folder(retriever: Retriever, task: Task, base: KnowledgeBase, ro
     """Embed the base into the next version under ``root``, or go on with a build that was stopped; returns its folder.
 
     Says first what it will need, and shows passages/s and time left. ``spec`` is that of `index_spec`, made under the
-    same autocast as this call. Raises `UserError` before it starts if the vectors do not fit on the disk, and as
-    `retrograd.corpus.build.build_version` does.
+    same autocast as this call. Raises `UserError` before it starts if the vectors do not fit on the disk or a
+    block of them in memory, and as `retrograd.corpus.build.build_version` does.
     """
     plan = plan_build(retriever, task, base, root, spec)
     plan.require_fit()
@@ -68,9 +68,10 @@ def plan_build(retriever: Retriever, task: Task, base: KnowledgeBase, root: Path
         remaining=remaining_rows(root, spec),
         dimension=spec.dimension,
         dtype=spec.dtype,
+        block_rows=_BLOCK_ROWS,
         seconds_per_passage=seconds_per_passage,
         resident_bytes=peak_memory(),
-        free_disk=free_disk(root),
+        free_disk=free_disk(root) + discarded_bytes(root, spec),
         free_memory=free_memory(),
     )
 

@@ -15,12 +15,13 @@ from retrograd.io import fingerprint
 from retrograd.models.retriever import Retriever
 from retrograd.tasks.task import Task
 
-__all__ = ["MIXED", "build_index", "embed_rows", "passage_fingerprint", "passage_texts"]
+__all__ = ["MIXED", "build_index", "embed_rows", "passage_fingerprint", "passage_texts", "spread"]
 
 MIXED = "mixed"
 """The encoder fingerprint of an index whose rows come from several states of the tower: no tower's own is equal."""
 
 _BLOCK_ROWS = 2_048
+_SPREAD_ROWS = 16
 
 
 def build_index(
@@ -68,5 +69,15 @@ def embed_rows(retriever: Retriever, task: Task, base: KnowledgeBase, rows: Sequ
 
 
 def passage_fingerprint(retriever: Retriever, task: Task, base: KnowledgeBase) -> str:
-    """What decides a stored embedding besides the base: the passage tower, and how the task words a passage."""
-    return fingerprint([retriever.passage_encoder.fingerprint(), task.passage_text(base[0])])
+    """What decides a stored embedding besides the base: the passage tower, and how the task words a passage.
+
+    The wording is that of up to 16 passages: all of them would have to be read.
+    """
+    wording = (task.passage_text(passage) for passage in base.passages(spread(range(len(base)))))
+    return fingerprint([retriever.passage_encoder.fingerprint(), *wording])
+
+
+def spread(rows: Sequence[int]) -> list[int]:
+    """Up to 16 of the rows, evenly spaced, the first and the last among them."""
+    count = min(_SPREAD_ROWS, len(rows))
+    return [rows[i * (len(rows) - 1) // max(1, count - 1)] for i in range(count)]

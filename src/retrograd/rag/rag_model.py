@@ -77,31 +77,34 @@ class RagModel(nn.Module):
             )
         self._index = index
 
+    def require_exact_index(self) -> ExactIndex:
+        """The index, of the one kind that can be refreshed here.
+
+        Raises `UserError` for any other: what restricts or approximates must be built again by whoever chose it.
+        """
+        if not isinstance(self.index, ExactIndex):
+            raise UserError(
+                f"a {type(self.index).__name__} cannot be refreshed here; build it anew for use_index(), or "
+                f"train the query side with separate towers, which moves no passage"
+            )
+        return self.index
+
     def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
         """Embed the whole base anew with the passage tower as it is now, in the dtype of the present index.
 
-        The old index is given up first, or memory would have to hold both. Raises `UserError` for an index that is not
-        exact: what restricts or approximates must be built again by whoever chose it.
+        The old index is given up first, or memory would have to hold both. Raises as `require_exact_index` where there
+        is an index.
         """
-        if self._index is not None and not isinstance(self._index, ExactIndex):
-            raise UserError(
-                f"a {type(self._index).__name__} cannot be refreshed here; build it anew for use_index(), or "
-                f"train the query side with separate towers, which moves no passage"
-            )
-        dtype = torch.float32 if self._index is None else self._index.dtype
+        dtype = self.require_exact_index().dtype if self.has_index else torch.float32
         self._index = None
         self.use_index(build_index(self.retriever, self.task, self.base, dtype, progress))
 
     def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
         """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
 
-        Rows must be distinct. Raises `UserError` for an index that cannot exchange rows.
+        Rows must be distinct. Raises as `require_exact_index`.
         """
-        index = self.index
-        if not isinstance(index, ExactIndex):
-            raise UserError(
-                f"{type(index).__name__} cannot exchange single rows; take training.refresh = every, drift or never"
-            )
+        index = self.require_exact_index()
         for part in rows.split(_ROWS_AT_ONCE):
             index.replace(part, self.embedded(part), MIXED)
 
@@ -115,11 +118,11 @@ class RagModel(nn.Module):
         return self._index is not None
 
     def index_is_current(self) -> bool:
-        """Whether the index was built by the passage tower as it is now. Hashes the tower's weights."""
+        """Whether the index was built by the passage tower as it is now. Hashes the tower, as `passage_fingerprint`."""
         return self._index is not None and self._index.encoder_fingerprint == self.passage_fingerprint()
 
     def passage_fingerprint(self) -> str:
-        """What an index built now would be marked with. Hashes the tower's weights: 0.2 s for 22 M of them."""
+        """What an index built now would be marked with. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
         return passage_fingerprint(self.retriever, self.task, self.base)
 
     def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
@@ -333,10 +336,19 @@ class RagModel(nn.Module):
         write_json(folder / "model.json", {"format": 1} | settings)
 
     @classmethod
-    def load(cls, folder: Path, task: Task, base: KnowledgeBase, generator_name: str, rng: torch.Generator) -> RagModel:
-        """Read what `save` wrote. ``generator_name`` names the model under LoRA adapters.
+    def load(
+        cls,
+        folder: Path,
+        task: Task,
+        base: KnowledgeBase,
+        generator_name: str,
+        rng: torch.Generator,
+        device: torch.device | str = "cpu",
+    ) -> RagModel:
+        """Read what `save` wrote; models and index go to ``device``. ``generator_name`` names the model under adapters.
 
-        Raises `UserError` for a folder without a model, and for an index of another base or encoder.
+        The index stays there when the model is moved. Raises `UserError` for a folder without a model, and for an index
+        of another base or encoder.
         """
         if not (folder / "model.json").exists():
             raise UserError(f"{folder} holds no model (no model.json); give a checkpoint folder of a run")
@@ -347,13 +359,14 @@ class RagModel(nn.Module):
         if posterior is not None:  # it searches the same index: one passage tower for both
             posterior.passage_encoder = retriever.passage_encoder
         generator = Generator.load(folder / "generator", generator_name, rng)
-        model = cls(retriever, generator, task, base, posterior, bool(settings.get("null_passage")))
+        model = cls(retriever, generator, task, base, posterior, bool(settings.get("null_passage"))).to(device)
         if (folder / "index").exists():
             model.use_index(
                 ExactIndex.load(
                     folder / "index",
                     base_fingerprint=base.fingerprint,
-                    encoder_fingerprint=passage_fingerprint(retriever, task, base),
+                    encoder_fingerprint=model.passage_fingerprint(),
+                    device=device,
                 )
             )
         return model

@@ -25,16 +25,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.index import Index
+from retrograd.corpus.restricted_index import RestrictedIndex
+from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.models.precision import full_precision
+from retrograd.rag.indexing import spread
 from retrograd.rag.rag_model import RagModel
-from retrograd.types import Example
+from retrograd.types import Example, UserError
 
-__all__ = ["Probe", "Staleness", "cosine_drift", "drift_of", "fault_of", "overlap_at", "staleness"]
+__all__ = ["Probe", "Staleness", "cosine_drift", "drift_of", "fault_of", "held_rows", "overlap_at", "staleness"]
 
 # Half precision, another processor or another batch moves a cosine by some 0.001; zeros and foreign vectors by 1.
 _ROUNDING = 0.01
-_CHECKED_ROWS = 16
 _EQUAL = 1e-6
+_GIVE_BACK_WHAT_THEY_STORE = (ExactIndex, RestrictedIndex, ShardedIndex)
 
 
 @dataclass(frozen=True)
@@ -56,22 +61,31 @@ class Probe:
 
     @classmethod
     def draw(
-        cls, rows: int, examples: Sequence[Example], passages: int, queries: int, k: int, rng: torch.Generator
+        cls, rows: Sequence[int], examples: Sequence[Example], passages: int, queries: int, k: int, rng: torch.Generator
     ) -> Probe:
-        """``passages`` of a base of ``rows`` and ``queries`` of the examples (all, where there are fewer), at random.
+        """``passages`` of the ``rows`` and ``queries`` of the examples (all, where there are fewer), at random.
 
-        k is at most half the passages: with all of them both rankings would agree whatever happens.
+        ``rows`` are those of the index: `held_rows`. k is at most half the passages: with all of them both rankings
+        would agree whatever happens.
         """
         # Python's sampler costs O(passages), a permutation of all rows O(rows).
         source = random.Random(int(torch.randint(2**62, (1,), generator=rng, device=rng.device)))
-        drawn = sorted(source.sample(range(rows), min(passages, rows)))
+        drawn = sorted(source.sample(rows, min(passages, len(rows))))
         asked = tuple(examples[i] for i in source.sample(range(len(examples)), min(queries, len(examples))))
         return cls(torch.tensor(drawn, dtype=torch.long), asked, max(1, min(k, len(drawn) // 2)))
 
 
+def held_rows(index: Index) -> Sequence[int]:
+    """The rows that an index has, ascending: all of the base, but for a `RestrictedIndex`."""
+    return index.rows.tolist() if isinstance(index, RestrictedIndex) else range(len(index))
+
+
 @torch.no_grad()
 def staleness(model: RagModel, probe: Probe) -> Staleness:
-    """Both numbers, for the model as it is now. Its index must hold all rows of the probe."""
+    """Both numbers, for the model as it is now. Its index must hold all rows of the probe.
+
+    Raises `UserError` for an index that stores approximations.
+    """
     stored, fresh = _stored_and_fresh(model, probe.rows)
     query = model.retriever.query_encoder.embed([model.task.query_text(example) for example in probe.queries])
     own = model.own_rows(probe.queries)
@@ -82,7 +96,7 @@ def staleness(model: RagModel, probe: Probe) -> Staleness:
 
 @torch.no_grad()
 def drift_of(model: RagModel, rows: Int[Tensor, " Z"]) -> float:
-    """The first number alone: no query is encoded."""
+    """The first number alone: no query is encoded. Raises `UserError` for an index that stores approximations."""
     return cosine_drift(*_stored_and_fresh(model, rows))
 
 
@@ -119,10 +133,12 @@ def fault_of(model: RagModel) -> str | None:
     """What is wrong with the index where some stored embedding is zero or not its passage's; None where nothing is.
 
     Fingerprints say what an index was built from; this looks whether it holds that, on 16 rows evenly spread. It finds
-    zeros and vectors of another model; to find every changed byte is what checksums are for.
+    zeros and vectors of another model; to find every changed byte is what checksums are for. Nothing can be said, and
+    None is returned, of an index that stores approximations: what it gives back is no passage's embedding anyway.
     """
-    checked = min(_CHECKED_ROWS, len(model.base))
-    rows = torch.linspace(0, len(model.base) - 1, checked, dtype=torch.float64).long()
+    if not isinstance(model.index, _GIVE_BACK_WHAT_THEY_STORE):
+        return None
+    rows = torch.tensor(spread(held_rows(model.index)))
     with torch.no_grad():
         distance = _distances(*_stored_and_fresh(model, rows))
     worst = int(distance.argmax())
@@ -136,6 +152,11 @@ def fault_of(model: RagModel) -> str | None:
 
 def _stored_and_fresh(model: RagModel, rows: Int[Tensor, " Z"]) -> tuple[Float[Tensor, "Z D"], Float[Tensor, "Z D"]]:
     """On the CPU, where double precision is to be had on every machine."""
+    if not isinstance(model.index, _GIVE_BACK_WHAT_THEY_STORE):
+        raise UserError(
+            f"a {type(model.index).__name__} may store approximations, whose error would count as staleness; measure "
+            f"on an ExactIndex"
+        )
     return model.index.vectors(rows), model.embedded(rows).cpu()
 
 

@@ -14,13 +14,14 @@ from retrograd.corpus.plan import readable_bytes
 from retrograd.corpus.shards import checked_blocks
 from retrograd.corpus.storage import Manifest, dtype_named, read_manifest, read_shards, verify_shard
 from retrograd.corpus.versions import current_version, has_versions, opened, versions
+from retrograd.io import standing
 from retrograd.models.retriever import Retriever
 from retrograd.progress import bar
 from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.indexing import passage_fingerprint
 from retrograd.recipes import RECIPES, named_experiment
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import accelerator_for, build_retriever, load_data, saved_task
+from retrograd.recipes.run import accelerator_for, build_retriever, load_data, require_passages, saved_task
 from retrograd.suggestions import advice
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_formats import parse_markers
@@ -88,7 +89,7 @@ def build_for(source: str, root: Path, dtype: str) -> str:
 
 def is_index(path: Path) -> bool:
     """Whether a folder is an index, or a folder of versions of one, be the first still unfinished."""
-    return has_versions(path) or (path / "manifest.json").is_file() or bool(_unfinished(path))
+    return has_versions(path) or (standing(path) / "manifest.json").is_file() or bool(_unfinished(path))
 
 
 def _unfinished(path: Path) -> list[Path]:
@@ -103,8 +104,6 @@ def check_index(path: Path, source: str | None) -> str:
     """
     folder = _folder(path)
     manifest = read_manifest(folder, "exact")
-    if manifest.rows == 0:
-        raise UserError(f"{folder} is empty; rebuild the index")
     for shard in manifest.shards:
         verify_shard(folder, shard)
     with bar("checking the index", manifest.rows, "rows") as advance:
@@ -159,8 +158,8 @@ def _folder(path: Path) -> Path:
     """The plain index folder. Raises `UserError` if there is none."""
     if has_versions(path):
         return current_version(path)
-    if (path / "manifest.json").is_file():
-        return path
+    if (standing(path) / "manifest.json").is_file():
+        return standing(path)
     if _unfinished(path):
         raise UserError(f"the index in {path} is not finished; go on with the same `retrograd index build` as before")
     raise UserError(f"{path} holds no index; build one with: retrograd index build RUN --out {path}")
@@ -177,6 +176,7 @@ def search_index(path: Path, query: str, k: int, source: str | None) -> str:
         raise UserError(f"{path} was built by {name or 'nobody knows what'}, which is not here; name a run with --run")
     found = open_source(name)
     task, base = found.task, found.base
+    require_passages(base, "-k", k)
     index = ExactIndex.load(
         path,
         base_fingerprint=base.fingerprint,

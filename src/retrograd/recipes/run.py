@@ -48,6 +48,8 @@ __all__ = [
     "labelled_examples",
     "load_data",
     "open_run",
+    "require_enough_passages",
+    "require_passages",
     "run_experiment",
     "saved_task",
     "stages",
@@ -197,6 +199,21 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
     return [first, *planned]
 
 
+def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
+    """Raises `UserError` where ``passages``, the value of ``setting``, are more than there are."""
+    if passages > len(base):
+        raise UserError(
+            f"{setting} is {passages}, but the knowledge base holds {len(base)} passages; set it to {len(base)} at most"
+        )
+
+
+def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None:
+    """The same for all that an experiment asks for."""
+    require_passages(base, "warm_start.passages", experiment.warm_start.passages)
+    require_passages(base, "training.passages", experiment.training.passages)
+    require_passages(base, "evaluation.passages", experiment.evaluation.passages)
+
+
 def run_experiment(experiment: Experiment, out: Path) -> RunDirectory:
     """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run."""
     RunDirectory.require_free(out)
@@ -220,6 +237,7 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     """All stages in turn, and the model saved in the folder ``out`` with an index that its passage tower has built."""
     if not data.train:
         raise UserError("data.train names no training data; give a file, or builtin:semeval2010_task8")
+    require_enough_passages(experiment, data.base)
     accelerator = accelerator_for(experiment)
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
@@ -288,9 +306,9 @@ def open_run(path: Path) -> OpenRun:
     experiment = Experiment.load(run.experiment)
     task = saved_task(experiment, run)
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = RagModel.load(run.model, task, KnowledgeBase.open(run.base), experiment.generator.model, rng)
     accelerator = accelerator_for(experiment)
-    model.to(accelerator.device).eval()
+    base, name = KnowledgeBase.open(run.base), experiment.generator.model
+    model = RagModel.load(run.model, task, base, name, rng, accelerator.device).eval()
     _require_index(model, accelerator, run.model / "index")
     return OpenRun(experiment, model, task, accelerator)
 

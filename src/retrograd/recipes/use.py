@@ -10,7 +10,7 @@ import torch
 
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
 from retrograd.io import write_jsonl
-from retrograd.recipes.run import OpenRun, labelled_examples, open_run
+from retrograd.recipes.run import OpenRun, labelled_examples, open_run, require_passages
 from retrograd.tasks.relation_formats import parse_markers, read_relations
 from retrograd.types import Example, Prediction, UserError
 
@@ -20,6 +20,7 @@ __all__ = ["evaluate_run", "predict_file", "search_run"]
 def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path | None) -> str:
     """Scores as readable lines; with ``out`` also predictions and scores as files."""
     opened = open_run(run)
+    require_passages(opened.model.base, "--passages", passages or 0)
     if data is None and not opened.experiment.data.test:
         raise UserError(f"{run} has no test data of its own; give some with --data FILE")
     examples = opened.data.test if data is None else _examples(opened, data)
@@ -64,6 +65,7 @@ def _with_relation(relation: str | None, prediction: Prediction) -> dict:
 def search_run(run: Path, query: str, k: int) -> str:
     """The k best passages with p(z|x), and the answer."""
     opened = open_run(run)
+    require_passages(opened.model.base, "-k", k)
     example = opened.task.example(parse_markers(query, "query", None))
     with opened.accelerator.autocast(), torch.no_grad():
         candidates = opened.model.retrieve([example], k)

@@ -2,7 +2,8 @@
 
 The two share a folder and a pipe. Into the folder go, once, the passages as the tower reads them; then, for each
 snapshot, the tower and a note of what is wanted; back comes an index, which appears complete or not at all. The pipe
-says which snapshot is next; when it closes, the process ends, so none outlives the training.
+says which snapshot is next; when it closes, the process ends, so none outlives the training. A training that is killed
+leaves its folder, which `remove_leftovers` removes.
 
 A fresh interpreter, never a fork: forking a process whose libraries hold threads or a GPU may hang it. Nor does it run
 the user's script a second time, as `multiprocessing` does, so a script needs no guard around its main part.
@@ -26,16 +27,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.io import read_json, read_jsonl, write_json, write_jsonl
+from retrograd.io import locked, read_json, read_jsonl, write_json, write_jsonl
 from retrograd.models.encoder import Encoder, Pooling
 from retrograd.rag.indexing import passage_texts
 from retrograd.rag.rag_model import RagModel
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
-__all__ = ["IndexWorker", "serve"]
+__all__ = ["IndexWorker", "remove_leftovers", "serve"]
 
 _PATIENCE_SECONDS = 10.0
+_PREFIX = "background-"
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,17 @@ class _Job:
 class IndexWorker:
     """The process, seen from training: one snapshot at a time.
 
-    It is started here and needs some seconds to import what it needs. Its memory is a second passage tower and one
-    block of embeddings; on disk, in ``scratch``, lie the passages' texts and up to two indexes. Close it.
+    Training waits here until all passages' texts are written, and then goes on while the process imports what it needs.
+    While that embeds, both share processors or GPU, and a step takes longer. Its memory is a second passage tower and
+    one block of embeddings; on disk, in ``scratch``, lie the passages' texts and up to two indexes. Close it.
     """
 
     def __init__(self, model: RagModel, precision: str, scratch: Path) -> None:
         self._precision = precision
         self._device = model.retriever.passage_encoder.device
-        self._folder = Path(tempfile.mkdtemp(dir=scratch, prefix="background-"))
+        self._folder = Path(tempfile.mkdtemp(dir=scratch, prefix=_PREFIX))
+        self._alive = contextlib.ExitStack()
+        self._alive.enter_context(locked(self._folder))
         self._jobs = 0
         self._job: Path | None = None
         try:
@@ -72,14 +77,14 @@ class IndexWorker:
             write_jsonl(self._folder / "texts.jsonl", ({"texts": list(texts)} for texts in blocks))
             with self._messages.open("wb") as messages:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+                    [sys.executable, "-c", f"from {__name__} import serve; serve({os.getpid()})"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=messages,
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 )
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove()
             raise
 
     @property
@@ -90,7 +95,7 @@ class IndexWorker:
     def embed_snapshot(self, model: RagModel) -> None:
         """Write the passage tower as it is now, and have the base embedded with it. Only when idle.
 
-        Training waits while the tower is written and hashed: 0.2 s for 22 M weights. Raises `UserError` if the process
+        Training waits while the tower is written and hashed: 0.3 s for 22 M weights. Raises `UserError` if the process
         is no more.
         """
         tower = model.retriever.passage_encoder
@@ -113,9 +118,10 @@ class IndexWorker:
         self._job, self._jobs = folder, self._jobs + 1
 
     def finished(self) -> ExactIndex | None:
-        """The index of the last snapshot, once, as soon as it is complete; never waits.
+        """The index of the last snapshot, once, as soon as it is complete; None until then.
 
-        Raises `UserError` if the process is no more.
+        It is mapped from its file; on a GPU training waits while all of it is copied there. Raises `UserError` if the
+        process is no more.
         """
         if self._job is None or not (self._job / "index").exists():
             self._require_alive()
@@ -148,6 +154,10 @@ class IndexWorker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self._remove()
+
+    def _remove(self) -> None:
+        self._alive.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -179,15 +189,25 @@ class IndexWorker:
         )
 
 
-def serve() -> None:
-    """The process: each line of its input is the folder of a snapshot; the end of the input is its end."""
-    parent = os.getppid()
+def remove_leftovers(scratch: Path) -> None:
+    """Remove the folders of trainings that were killed; one whose training lives is locked, and stays."""
+    for folder in scratch.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(UserError), locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def serve(training: int) -> None:
+    """The process: each line of its input is the folder of a snapshot; the end of the input is its end.
+
+    ``training`` is the id of the process that started it. Asked of the system here, it would be another's if that had
+    died already.
+    """
     for line in sys.stdin:
         folder = Path(json.loads(line))
         values = read_json(folder / "job.json")
         job = read_record(_Job, values if isinstance(values, dict) else {}, str(folder / "job.json"))
         torch.set_num_threads(job.threads)
-        embed_job(folder, job, _while_child_of(parent, read_texts(folder.parent / "texts.jsonl")))
+        embed_job(folder, job, _while_child_of(training, read_texts(folder.parent / "texts.jsonl")))
 
 
 def embed_job(folder: Path, job: _Job, blocks: Iterable[list[str]]) -> None:
@@ -221,7 +241,7 @@ def _embedded(
 
 
 def _while_child_of(parent: int, blocks: Iterable[list[str]]) -> Iterator[list[str]]:
-    """The blocks, as long as this process is still its parent's: a training that was killed is mourned at once."""
+    """The blocks, while ``parent`` is still this process's; its death is noticed at the next block."""
     for texts in blocks:
         if os.getppid() != parent:
             sys.exit("the training process is gone")

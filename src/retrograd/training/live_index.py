@@ -13,14 +13,15 @@ from torch import Tensor
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, drift_of, staleness
-from retrograd.training.background import IndexWorker
+from retrograd.training.background import IndexWorker, remove_leftovers
 from retrograd.types import UserError
 
 __all__ = ["LiveIndex"]
 
 
 class LiveIndex:
-    """The index during one stage, fresh at step 0. A context: at its end another process, if there is one, is ended.
+    """The index during one stage, fresh at step 0. A context: at its end another process, if there is one, is ended;
+    at its beginning, what the process of a killed training left in ``scratch`` is removed.
 
     ``probe`` None measures nothing. ``scratch`` is a folder for what another process needs. Age is counted in optimiser
     steps per row, 8 bytes a row in all.
@@ -33,6 +34,7 @@ class LiveIndex:
         self._scratch = scratch
         self._embedded_at = torch.zeros(len(model.base), dtype=torch.int32)
         self._seen_at = torch.full((len(model.base),), -1, dtype=torch.int32)
+        self._embedded = 0
         self._worker: IndexWorker | None = None
         self._snapshot_step = 0
 
@@ -40,6 +42,7 @@ class LiveIndex:
         return len(self._embedded_at)
 
     def __enter__(self) -> LiveIndex:
+        remove_leftovers(self._scratch)
         return self
 
     def __exit__(
@@ -68,6 +71,7 @@ class LiveIndex:
         """Embed the whole base."""
         with self._accelerator.autocast():
             self._model.refresh_index()
+        self._embedded += len(self)
         self._embedded_at.fill_(step)
 
     def renew_rows(self, rows: Int[Tensor, " Z"], step: int) -> None:
@@ -76,6 +80,7 @@ class LiveIndex:
             return
         with self._accelerator.autocast():
             self._model.refresh_rows(rows)
+        self._embedded += len(rows)
         self._embedded_at[rows] = step
 
     def renew_elsewhere(self, step: int, every: int) -> None:
@@ -92,6 +97,7 @@ class LiveIndex:
             if self._worker is None:
                 self._worker = IndexWorker(self._model, self._accelerator.mixed_precision, self._scratch)
             self._worker.embed_snapshot(self._model)
+            self._embedded += len(self)
             self._snapshot_step = step
 
     # ---- what the loop tells and logs ---------------------------------------------------------------------------
@@ -105,8 +111,14 @@ class LiveIndex:
             self._seen_at[rows[rows >= 0].cpu()] = step
 
     def diagnostics(self, step: int) -> dict[str, float]:
-        """``index_age``, the mean age of a row after ``step`` steps, and with a probe its drift and overlap."""
-        values = {"index_age": step - float(self._embedded_at.double().mean())}
+        """``index_age``, the mean age of a row after ``step`` steps, and with a probe its drift and overlap.
+
+        ``index_embedded`` is what the policy has cost so far, in rows embedded; a snapshot counts when it is taken.
+        """
+        values = {
+            "index_age": step - float(self._embedded_at.double().mean()),
+            "index_embedded": float(self._embedded),
+        }
         if self._probe is not None:
             with self._accelerator.autocast():
                 found = staleness(self._model, self._probe)

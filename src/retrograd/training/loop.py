@@ -14,7 +14,7 @@ from retrograd.models.attention import training_attention
 from retrograd.objectives.objective import Objective
 from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, fault_of
+from retrograd.rag.staleness import Probe, fault_of, held_rows
 from retrograd.training.batches import batches, steps_in
 from retrograd.training.chains import Chains
 from retrograd.training.health import Visit, health, health_line
@@ -51,6 +51,8 @@ def train(
     moves = _moves_passages(model, stage)
     if stage.evidence.retrieves:
         embed_base_if_stale(model, accelerator)
+    if moves:
+        model.require_exact_index()  # or the last refresh would refuse, after all steps
     model.train()
     live = LiveIndex(model, accelerator, _probe(model, examples, stage, rng) if moves else None, run.path)
     with bar(stage.name, steps, "steps") as advance, live:
@@ -89,7 +91,7 @@ def train(
                 say(health_line(stage.name, step + 1, steps, values))
             if score is not None and _due(step, stage.evaluate_every):
                 run.log(step + 1, stage.name, score(model))
-            if _due(step, stage.save_every):
+            if _due(step, stage.save_every, steps):  # the last embedding may cost more than the stage, and fail
                 run.save_checkpoint(model, step + 1)
     if moves and steps > 0:
         embed_base(model, accelerator)
@@ -104,7 +106,8 @@ def embed_base(model: RagModel, accelerator: Accelerator) -> None:
 def embed_base_if_stale(model: RagModel, accelerator: Accelerator) -> None:
     """Embed the base unless the passage tower as it is now has built the index, and the index holds what it says.
 
-    Cost where it does: the tower's weights are hashed, and 16 passages encoded.
+    Cost where it does: the tower's weights are hashed, and 16 passages encoded. Raises `UserError` for an index to be
+    embedded anew that is not exact.
     """
     if not model.index_is_current():
         embed_base(model, accelerator)
@@ -112,7 +115,7 @@ def embed_base_if_stale(model: RagModel, accelerator: Accelerator) -> None:
     with accelerator.autocast():
         fault = fault_of(model)
     if fault is not None:
-        say(f"the index is damaged: {fault}; embedding the base anew")
+        say(f"the index is damaged: {fault}; it must be embedded anew")
         embed_base(model, accelerator)
 
 
@@ -132,7 +135,7 @@ def _probe(model: RagModel, examples: Sequence[Example], stage: Stage, rng: torc
         return None
     copy = torch.Generator(rng.device)
     copy.set_state(rng.get_state())
-    return Probe.draw(len(model.base), examples, stage.probe_passages, _PROBE_QUERIES, _PROBE_BEST, copy)
+    return Probe.draw(held_rows(model.index), examples, stage.probe_passages, _PROBE_QUERIES, _PROBE_BEST, copy)
 
 
 def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:

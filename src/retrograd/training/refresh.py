@@ -126,8 +126,10 @@ class InBackground:
     """Another process embeds all rows with a snapshot of the tower; its index is taken over before the next step.
 
     Snapshots lie ``every`` steps apart, more where embedding takes longer. Cost: N a snapshot in the other process,
-    which shares this machine's processors or GPU; training waits only while the tower is written. Just taken over, the
-    index is as old as the embedding took: ``index_age`` in the log says it.
+    which shares this machine's processors or GPU, so that steps take longer meanwhile. Training itself waits while the
+    passages' texts are written, once, while the tower is written and hashed, and on a GPU while a finished index is
+    copied there; `IndexWorker` says how long. Just taken over, the index is as old as the embedding took: ``index_age``
+    in the log says it.
 
     Not reproducible: the step at which an index is taken over depends on the clock. Take another policy where a seed
     must repeat a run.

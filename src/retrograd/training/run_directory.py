@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from retrograd.io import JsonObject, JsonValue, atomic_directory, atomic_file, write_json
+from retrograd.io import JsonObject, JsonValue, atomic_directory, atomic_file, standing, write_json
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import UserError
 
@@ -75,7 +75,7 @@ class RunDirectory:
     @property
     def model(self) -> Path:
         """The finished model. Raises `UserError` while there is none."""
-        folder = self.path / "model"
+        folder = standing(self.path / "model")
         if not folder.exists():
             raise UserError(f"{self.path} holds no finished model; its training did not end, start it again")
         return folder
