@@ -116,6 +116,10 @@ class TableLikelihood:
         mixed = (weight * torch.where(weight == 0, 0.0, said.unsqueeze(1))).sum(dim=-1)
         return self.closed_book + (mixed * slot).sum(dim=-1)
 
+    def supports_at(self, column: Tensor) -> Tensor:
+        """Candidates whose first token is likely; costs no prompt."""
+        return (self.table[..., 0].detach() > -0.8).gather(1, column.clamp(min=0)) & (column >= 0)
+
 
 @dataclass
 class Gradients:

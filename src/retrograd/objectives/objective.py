@@ -28,12 +28,17 @@ class CandidateScores:
     and stands for itself, log((1-c) / (m p)) for one of m draws from the prior outside the retrieved ones, which hold
     the mass c (`functional.log_multiplicity`). Constant. With it a sum over the candidates is an unbiased estimate of
     the sum over the base. Objectives that cannot use it refuse it.
+
+    ``temperature`` is the T of the prior, log p(z|x) = similarity / T - log Z, with gradient where it is learned:
+    T·log_prior is the similarity itself, less a constant per query. None where there is no such scale; objectives that
+    need one then take T = 1.
     """
 
     log_prior: Float[Tensor, "B K"]
     log_posterior: Float[Tensor, "B K"] | None = None
     previous: Int[Tensor, " B"] | None = None
     log_multiplicity: Float[Tensor, "B K"] | None = None
+    temperature: Float[Tensor, ""] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,13 @@ class Likelihood(Protocol):
 
         One prompt per query. Differentiable in ``weight``, which is how a relaxed selection gets its gradient. A weight
         of exactly 0 is absence (its passage receives no gradient), a slot of zeros holds nothing.
+        """
+        ...
+
+    def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
+        """Whether the candidates support the target by the task's own cheap test; False at column -1. No prompt.
+
+        Raises `UserError` where the task has no such test.
         """
         ...
 

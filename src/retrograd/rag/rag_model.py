@@ -232,7 +232,12 @@ class RagModel(nn.Module):
                 log_probability(one, vectors, rows, neighbours, self.index, fresh, null)
                 for one, neighbours in zip(asked, found, strict=True)
             ]
-        return CandidateScores(log_prior, rest[0] if rest else None)
+        return CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
+
+    def _temperature(self) -> Float[Tensor, ""]:
+        """The prior's temperature, with gradient where it is learned."""
+        temperature = self.retriever.temperature
+        return temperature.detach() if self.retriever.trained == "none" else temperature
 
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
         """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N).
@@ -254,7 +259,8 @@ class RagModel(nn.Module):
                 logits = [torch.cat([z, (q @ null).unsqueeze(-1)], dim=-1) for z, q in zip(logits, asked, strict=True)]
             log_prior, *rest = [masked_log_softmax(one) for one in logits]
         block = self._with_null(rows.expand(len(examples), -1).masked_fill(hidden, -1))
-        return Candidates(block, CandidateScores(log_prior, rest[0] if rest else None))
+        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
+        return Candidates(block, scores)
 
     def _with_null(self, rows: Int[Tensor, "B K"]) -> Int[Tensor, "B _"]:
         return nn.functional.pad(rows, (0, 1), value=NULL_ROW) if self.null_passage else rows
@@ -286,7 +292,7 @@ class RagModel(nn.Module):
 
     def likelihood(self, examples: Sequence[Example], candidates: Candidates) -> GeneratorLikelihood:
         """The generator, bound to these examples and candidates."""
-        return GeneratorLikelihood(self.generator, self.task, self.base, examples, candidates.rows)
+        return GeneratorLikelihood(self.generator, self.task, self.base, examples, candidates.rows, self.support)
 
     def copy_likelihood(
         self, examples: Sequence[Example], candidates: Candidates, settings: CopySettings
