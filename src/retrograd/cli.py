@@ -33,6 +33,9 @@ app.add_typer(index_app, name="index")
 Recipe = Annotated[str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of an index.")]
+Patch = Annotated[
+    Path | None, typer.Option(help="Corrected labels for the data: a patch in TACREV's or Re-TACRED's format.")
+]
 OfRun = Annotated[
     str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
 ]
@@ -105,6 +108,7 @@ def train(
 def evaluate(
     run: Run,
     data: Annotated[Path | None, typer.Option(help="Labelled examples; default: the run's own test data.")] = None,
+    patch: Patch = None,
     passages: Annotated[
         int | None, typer.Option(min=0, help="Passages per query, 0 for none; default: the run's.")
     ] = None,
@@ -116,13 +120,14 @@ def evaluate(
     """
     from retrograd.recipes.use import evaluate_run
 
-    typer.echo(evaluate_run(run, data, passages, out))
+    typer.echo(evaluate_run(run, data, patch, passages, out))
 
 
 @app.command()
 def predict(
     run: Run,
     data: Annotated[Path, typer.Argument(help="Instances, with or without relation, in any format `train` reads.")],
+    patch: Patch = None,
     out: Annotated[Path | None, typer.Option(help="File for the answers as JSON Lines; default: the screen.")] = None,
 ) -> None:
     """Answer new examples, each answer with its passages and their weights.
@@ -131,7 +136,7 @@ def predict(
     """
     from retrograd.recipes.use import predict_file
 
-    typer.echo(predict_file(run, data, out), nl=False)
+    typer.echo(predict_file(run, data, patch, out), nl=False)
 
 
 @app.command()

@@ -16,9 +16,10 @@ from retrograd.evaluation.evaluate import Evaluation, vote
 from retrograd.metrics.relations import semeval_resampler
 from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.data import Data, load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
-from retrograd.recipes.run import Data, evaluated, load_data, train_experiment
+from retrograd.recipes.run import evaluated, train_experiment
 
 __all__ = ["run_demo"]
 

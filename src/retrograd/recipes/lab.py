@@ -31,8 +31,9 @@ from retrograd.objectives import (
 )
 from retrograd.progress import bar
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.data import load_data
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import OpenRun, accelerator_for, build_model, load_data, open_run
+from retrograd.recipes.run import OpenRun, accelerator_for, build_model, open_run
 from retrograd.suggestions import advice
 from retrograd.training.loop import embed_base
 from retrograd.types import Example, UserError

@@ -10,19 +10,24 @@ import torch
 
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
 from retrograd.io import write_jsonl
-from retrograd.recipes.run import OpenRun, labelled_examples, open_run
-from retrograd.tasks.relation_formats import parse_markers, read_relations
+from retrograd.recipes.data import labelled_examples, read_instances
+from retrograd.recipes.run import OpenRun, open_run
+from retrograd.tasks.relation_formats import parse_markers
 from retrograd.types import Example, Prediction, UserError
 
 __all__ = ["evaluate_run", "predict_file", "search_run"]
 
 
-def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path | None) -> str:
-    """Scores as readable lines; with ``out`` also predictions and scores as files."""
+def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int | None, out: Path | None) -> str:
+    """Scores as readable lines; with ``out`` also predictions and scores as files. ``patch`` corrects ``data``."""
+    if patch is not None and data is None:
+        raise UserError(
+            "--patch corrects the labels of --data, which is missing; the run's own patch applies by itself"
+        )
     opened = open_run(run)
     if data is None and not opened.experiment.data.test:
         raise UserError(f"{run} has no test data of its own; give some with --data FILE")
-    examples = opened.data.test if data is None else _examples(opened, data)
+    examples = opened.data.test if data is None else _examples(opened, data, patch)
     for example in examples:
         if not example.targets:
             raise UserError(f"{data}, instance {example.id!r}: no relation, so there is nothing to score; use predict")
@@ -38,12 +43,12 @@ def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path |
     return "\n".join([f"{len(examples)} examples, {k} passages each", *lines])
 
 
-def predict_file(run: Path, data: Path, out: Path | None) -> str:
-    """Answers as JSON Lines, or where they were written."""
+def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) -> str:
+    """Answers as JSON Lines, or where they were written. A ``patch`` that drops instances drops them here too."""
     opened = open_run(run)
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
-    examples = _examples(opened, data)
+    examples = _examples(opened, data, patch)
     with opened.accelerator.autocast():
         predictions = predict(opened.model, examples, opened.experiment.test_passages)
     records = [_with_relation(opened.task.relation_of(p.answer), p) for p in predictions]
@@ -53,8 +58,9 @@ def predict_file(run: Path, data: Path, out: Path | None) -> str:
     return f"{len(records)} answers in {out}\n"
 
 
-def _examples(opened: OpenRun, data: Path) -> list[Example]:
-    return labelled_examples(opened.task, list(read_relations(data, opened.experiment.data.format)), str(data))
+def _examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
+    settings = opened.experiment.data
+    return labelled_examples(opened.task, read_instances(data, settings.format, patch), str(data), settings.labels)
 
 
 def _with_relation(relation: str | None, prediction: Prediction) -> dict:
