@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,14 +16,26 @@ from retrograd.tasks.relation_formats import read_relations
 from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.tasks.sampling import sample_instances, split_instances
 from retrograd.tasks.semeval import load_semeval
-from retrograd.tasks.tacred import NO_RELATION, RETACRED_LABELS, TACRED_LABELS, read_patch
+from retrograd.tasks.tacred import NO_RELATION, read_patch
+from retrograd.tasks.type_constraints import TypeConstraints
+from retrograd.tasks.verbalisation import Verbalisation, derive_phrases, open_verbalisation
 from retrograd.types import Example, UserError
 
-__all__ = ["Data", "DataSettings", "labelled_examples", "load_data", "read_instances", "task_of"]
+__all__ = [
+    "Data",
+    "DataSettings",
+    "labelled_examples",
+    "load_data",
+    "read_instances",
+    "task_from_record",
+    "task_record",
+]
 
 _BUILTIN_DATA = "builtin:semeval2010_task8"
 _NEGATIVE = {"semeval": "Other", "tacred": NO_RELATION, "retacred": NO_RELATION}
 """The negative label of each label set that is known by name."""
+_TEMPLATES = {"semeval": "builtin:semeval2010_task8", "tacred": "builtin:tacred", "retacred": "builtin:retacred"}
+"""The words of each label set that is known by name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,16 @@ class DataSettings:
     ``labels`` is ``semeval`` for the 19 relations of SemEval-2010 Task 8 with its official score, ``tacred`` (TACREV's
     too) for 42 and ``retacred`` for 40 labels with the official micro-F1 without ``no_relation``, else ``from_train``:
     phrases derived from the labels in ``train``, drawn or not, with ``negative`` and ``metric`` as set here.
+
+    ``templates`` replaces the words of the labels: ``builtin:tacred``, another file of the package or one of your own
+    (`retrograd.tasks.verbalisation`), with phrase and template for every label; with ``from_train`` its labels are the
+    task's, those that ``train`` lacks too. ``target_style`` "sentence" makes the filled template the target (it is
+    longer: see generator.max_target_tokens), ``input_style`` "described" names entities and their types before the
+    sentence, and ``type_constraints`` leaves to each pair of types the relations that the drawn training data have for
+    it (`retrograd.tasks.type_constraints` has the rule for others).
+
+    ``key_style`` "published" adds the label to what the passage tower reads. ``exclude`` says what is never retrieved
+    for an example: instances of an equal ``sentence``, or of an equal sentence with an equal ``pair`` of entities.
     """
 
     train: str = _BUILTIN_DATA
@@ -63,6 +85,12 @@ class DataSettings:
     metric: Literal["macro", "micro"] = "micro"
     query_style: Literal["marked", "entities+marked", "between", "between+marked"] = "between+marked"
     neighbour_style: Literal["labelled", "unlabelled", "label only"] = "labelled"
+    templates: str = ""
+    target_style: Literal["phrase", "sentence"] = "phrase"
+    input_style: Literal["marked", "described"] = "marked"
+    type_constraints: bool = False
+    key_style: Literal["split", "published"] = "split"
+    exclude: Literal["sentence", "pair"] = "sentence"
 
     def __post_init__(self) -> None:
         self._check_draws()
@@ -138,8 +166,9 @@ class _Part:
         }
 
 
-def load_data(settings: DataSettings, seed: int) -> Data:
-    """Read, correct, draw and verbalise; ``seed`` is the experiment's.
+def load_data(settings: DataSettings, seed: int, task: RelationExtraction | None = None) -> Data:
+    """Read, correct, draw and verbalise; ``seed`` is the experiment's. ``task`` is that of a finished run; without one
+    it is made from the settings and the data.
 
     Raises `UserError` with file and line for what is wrong in the files, and for draws that ask for too much.
     """
@@ -151,7 +180,7 @@ def load_data(settings: DataSettings, seed: int) -> Data:
     if dev is None:
         dev = _draw(_read(settings, "dev"), settings, "dev", settings.dev_count, settings.dev_share, seed)
     test = _draw(_read(settings, "test"), settings, "test", settings.test_count, 0.0, seed)
-    task = task_of(settings, [instance.relation for instance in whole.instances if instance.relation is not None])
+    task = task or _new_task(settings, whole.instances, train.instances)
     parts = {"train": train, "dev": dev, "test": test}
     sources = {"train": settings.train, "dev": settings.dev or settings.train, "test": settings.test}
     examples = {
@@ -246,12 +275,59 @@ def _draw(part: _Part, settings: DataSettings, name: str, count: int, share: flo
     return replace(part, instances=sample_instances(part.instances, count, random.Random(seed))) if count else part
 
 
-def task_of(settings: DataSettings, labels: list[str]) -> RelationExtraction:
-    """The task that the settings name; ``labels`` count where they are the data's own."""
-    styles = (settings.query_style, settings.neighbour_style)
-    if settings.labels == "semeval":
-        return RelationExtraction.semeval(*styles)
-    if settings.labels == "from_train":
-        return RelationExtraction.from_labels(labels, settings.negative or None, settings.metric, *styles)
-    known = TACRED_LABELS if settings.labels == "tacred" else RETACRED_LABELS
-    return RelationExtraction.from_labels(known, NO_RELATION, "micro", *styles)
+def _new_task(
+    settings: DataSettings, whole: Sequence[RelationInstance], drawn: Sequence[RelationInstance]
+) -> RelationExtraction:
+    """The task that settings and training data make: labels of the whole, type constraints of what was drawn."""
+    labels = [instance.relation for instance in whole if instance.relation is not None]
+    constraints = TypeConstraints.learn(drawn) if settings.type_constraints else None
+    return _task(settings, _verbalisation(settings, labels), constraints)
+
+
+def _verbalisation(settings: DataSettings, labels: Sequence[str]) -> Verbalisation:
+    """The words that the settings name. Raises `UserError` for a label without any, or one that a fixed set lacks."""
+    fixed = settings.labels != "from_train"
+    source = settings.templates or _TEMPLATES.get(settings.labels, "")
+    if not source:
+        return Verbalisation(derive_phrases(labels))
+    found = open_verbalisation(source)
+    if fixed and settings.templates:
+        found.require(open_verbalisation(_TEMPLATES[settings.labels]).phrases, source, exactly=True)
+    elif not fixed:
+        found.require([*labels, settings.negative] if settings.negative else labels, source)
+    return found
+
+
+def _task(
+    settings: DataSettings, verbalisation: Verbalisation, constraints: TypeConstraints | None
+) -> RelationExtraction:
+    names = {"semeval": "semeval2010_task8", "from_train": "relation extraction"}
+    metrics = {"semeval": "semeval", "tacred": "micro", "retacred": "micro"}
+    return RelationExtraction(
+        verbalisation,
+        negative=_NEGATIVE.get(settings.labels, settings.negative or None),
+        metric=metrics.get(settings.labels, settings.metric),
+        query_style=settings.query_style,
+        neighbour_style=settings.neighbour_style,
+        name=names.get(settings.labels, settings.labels),
+        target_style=settings.target_style,
+        input_style=settings.input_style,
+        key_style=settings.key_style,
+        exclude=settings.exclude,
+        constraints=constraints,
+    )
+
+
+def task_record(task: RelationExtraction) -> JsonObject:
+    """What of a task the settings do not hold: the words of its labels, and the type constraints learned."""
+    constraints = None if task.constraints is None else task.constraints.to_record()
+    return {"relations": task.verbalisation.to_record(), "type_constraints": constraints}
+
+
+def task_from_record(settings: DataSettings, record: object, where: str) -> RelationExtraction:
+    """The task that `task_record` wrote. Raises `UserError`, beginning with ``where``, for anything else."""
+    if not isinstance(record, Mapping) or set(record) != {"relations", "type_constraints"}:
+        raise UserError(f"{where}: expected the relations and type constraints of the run; train it again")
+    found = record["type_constraints"]
+    constraints = None if found is None else TypeConstraints.from_record(found, f"{where}: type_constraints")
+    return _task(settings, Verbalisation.from_record(record["relations"], f"{where}: relations"), constraints)

@@ -23,7 +23,7 @@ from retrograd.progress import say
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
-from retrograd.recipes.data import Data, load_data, task_of
+from retrograd.recipes.data import Data, load_data, task_from_record, task_record
 from retrograd.recipes.experiment import Experiment, RetrieverSettings
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.loop import embed_base, embed_base_if_stale, train
@@ -148,7 +148,7 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     plan = stages(experiment, model)
     run = RunDirectory.create(out, absolute_paths(experiment).to_toml(), str(accelerator.mixed_precision))
     data.base.save(run.base)
-    write_json(run.labels, list(data.task.phrases))
+    write_json(run.labels, task_record(data.task))
     write_json(run.drawn, data.drawn)
     score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
@@ -165,7 +165,7 @@ def absolute_paths(experiment: Experiment) -> Experiment:
     """The same with data files named from the root, so that a run can be opened from any folder."""
     names = {
         name: str(Path(value).resolve())
-        for name in ("train", "dev", "test", "train_patch", "dev_patch", "test_patch")
+        for name in ("train", "dev", "test", "train_patch", "dev_patch", "test_patch", "templates")
         if (value := vars(experiment.data)[name]) and not value.startswith("builtin:")
     }
     return replace(experiment, data=replace(experiment.data, **names))
@@ -197,8 +197,11 @@ class OpenRun:
 
     @cached_property
     def data(self) -> Data:
-        """The experiment's data, read when first asked for. Raises `UserError` where files are gone or differ."""
-        return load_data(self.experiment.data, self.experiment.seed)
+        """The experiment's data in the words of the run's task, read when first asked for.
+
+        Raises `UserError` where files are gone or differ.
+        """
+        return load_data(self.experiment.data, self.experiment.seed, self.task)
 
 
 def open_run(path: Path) -> OpenRun:
@@ -230,8 +233,5 @@ def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> N
 
 
 def saved_task(experiment: Experiment, run: RunDirectory) -> RelationExtraction:
-    """The task of a run, with the labels it was trained on."""
-    found = read_json(run.labels)
-    if not isinstance(found, list):
-        raise UserError(f"{run.labels}: expected the list of relations the run was trained on; train it again")
-    return task_of(experiment.data, [str(label) for label in found])
+    """The task of a run, with the labels, their words and the type constraints it was trained with."""
+    return task_from_record(experiment.data, read_json(run.labels), str(run.labels))

@@ -51,7 +51,10 @@ def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) ->
     examples = _examples(opened, data, patch)
     with opened.accelerator.autocast():
         predictions = predict(opened.model, examples, opened.experiment.test_passages)
-    records = [_with_relation(opened.task.relation_of(p.answer), p) for p in predictions]
+    records = [
+        _with_relation(opened.task.relation_of(prediction.answer, example), prediction)
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
     if out is None:
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_jsonl(out, records)
@@ -80,7 +83,7 @@ def search_run(run: Path, query: str, k: int) -> str:
         f"{share[i]:6.1%}  [{passage.title}] {passage.text}"
         for i, passage in enumerate(opened.model.base.passages(rows))
     ]
-    relation = opened.task.relation_of(answer.answer)
+    relation = opened.task.relation_of(answer.answer, example)
     probability = f"{math.exp(answer.log_probability):.0%}"
     label = "" if relation in (None, answer.answer) else f" ({relation})"
     return "\n".join([f"answer: {answer.answer}{label}, probability {probability}", "", "p(z|x)  passage", *lines])

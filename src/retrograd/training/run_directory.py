@@ -69,7 +69,7 @@ class RunDirectory:
 
     @property
     def labels(self) -> Path:
-        """The task's labels."""
+        """The task's labels with their words, and the type constraints that were learned."""
         return self.path / "labels.json"
 
     @property
