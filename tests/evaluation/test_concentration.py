@@ -91,7 +91,10 @@ def test_absent_candidates_are_in_no_hard_set() -> None:
 
 
 def test_slots_are_summed_up_over_queries() -> None:
-    found = slots(torch.cat([ORTHOGONAL, SAME]), LOG_PRIOR.expand(2, -1))
+    narrow = torch.eye(3)[None, :, :2]  # two candidates: the third slot holds nothing
+    found = slots([(torch.cat([ORTHOGONAL, SAME]), LOG_PRIOR.expand(2, -1))])
+    assert slots([(narrow, LOG_PRIOR[:, :2]), (ORTHOGONAL, LOG_PRIOR)]).candidates == 3
+    assert found == slots([(ORTHOGONAL, LOG_PRIOR), (SAME, LOG_PRIOR)])
     assert (found.count, found.candidates) == (3, 3)
     assert found.similarity == pytest.approx(0.5)
     assert found.hard_distance == pytest.approx((0.0 + 0.5 + 0.5 + 1.0) / 2)

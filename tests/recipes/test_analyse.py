@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import torch
 from rich.console import Console
 
 from retrograd import cli
-from retrograd.objectives import NoRetrieval
-from retrograd.recipes.analyse import analyse_run, retrieve, stratified
+from retrograd.evaluation.retrieval import retrieve, soft_slots
+from retrograd.objectives import CandidateScores, NoRetrieval
+from retrograd.recipes.analyse import analyse_run, stratified
 from retrograd.recipes.data import DataSettings, load_data
 from retrograd.recipes.experiment import (
     EvaluationSettings,
@@ -156,6 +158,21 @@ def test_a_run_that_retrieves_nothing_needs_k(tiny_encoder: Path, tiny_seq2seq: 
         analyse_run(run, "test", 0, [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert analyse_run(run, "test", 0, [2], tmp_path / "out").at[0].k == 2
+
+
+def test_soft_slots_are_those_of_the_candidates(run: Path, tmp_path: Path) -> None:
+    """A selection that takes the two best of four candidates, and prints as a table of its own."""
+    opened = open_run(run)
+
+    def two_best(scores: CandidateScores) -> torch.Tensor:
+        return torch.nn.functional.one_hot(scores.log_prior.topk(2).indices, scores.log_prior.shape[1]).float()
+
+    found = soft_slots(opened.model, two_best, opened.data.test, 4)
+    assert (found.count, found.candidates) == (2, 4)
+    assert (found.similarity, found.hard_distance, found.largest_sum) == (0.0, 0.0, 1.0)
+    stream = StringIO()
+    print_analysis(replace(analyse_run(run, "test", 0, [], tmp_path), slots=found), Console(file=stream, width=110))
+    assert "Soft slots: 2 weight rows over 4 candidates" in stream.getvalue()
 
 
 def test_a_limit_keeps_the_mix_of_labels(rng: torch.Generator) -> None:

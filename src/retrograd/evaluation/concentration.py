@@ -6,7 +6,7 @@ temperature all rows are nearly the same row, and the rows together are far from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,15 +128,23 @@ class Slots:
     largest_sum: float
 
 
-def slots(weight: Float[Tensor, "B R K"], log_prior: Float[Tensor, "B K"]) -> Slots:
-    """Sum up the slots of B queries."""
+def slots(blocks: Iterable[tuple[Float[Tensor, "B R K"], Float[Tensor, "B K"]]]) -> Slots:
+    """Sum up the slots of some queries, given in blocks: weights, and log p(z|x) of the candidates. K may vary."""
+    parts = [(*weight.shape[1:], *_per_query(weight, log_prior)) for weight, log_prior in blocks]
+    counts, candidates, similarity, distance, largest = zip(*parts, strict=True)
     return Slots(
-        count=weight.shape[1],
-        candidates=weight.shape[2],
-        similarity=float(slot_similarity(weight).nanmean()),
-        hard_distance=float(hard_distance(weight, log_prior).mean()),
-        largest_sum=float(weight.sum(dim=1).amax(dim=-1).mean()),
+        count=counts[0],
+        candidates=max(candidates),
+        similarity=float(torch.cat(similarity).nanmean()),
+        hard_distance=float(torch.cat(distance).mean()),
+        largest_sum=float(torch.cat(largest).mean()),
     )
+
+
+def _per_query(
+    weight: Float[Tensor, "B R K"], log_prior: Float[Tensor, "B K"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
+    return slot_similarity(weight), hard_distance(weight, log_prior), weight.sum(dim=1).amax(dim=-1)
 
 
 def slot_similarity(weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
 from retrograd.evaluation.concentration import (
@@ -22,20 +21,25 @@ from retrograd.evaluation.concentration import (
     usage,
 )
 from retrograd.evaluation.neighbours import Agreement, Instance, Matches, Retrieved, agreement, match
+from retrograd.evaluation.retrieval import retrieve
 from retrograd.io import JsonValue, write_json
-from retrograd.models.inference import inference
-from retrograd.progress import bar
-from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.run import OpenRun, open_run
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_instance import RelationExample, unmark
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["AnalysisReport", "AtK", "Hub", "Neighbour", "QueryStory", "Split", "analyse_run", "retrieve", "stratified"]
+__all__ = [
+    "AnalysisReport",
+    "AtK",
+    "Hub",
+    "Neighbour",
+    "QueryStory",
+    "Split",
+    "analyse_run",
+    "stratified",
+]
 
 Split = Literal["test", "dev", "train"]
-_CELLS = 2**24
-_BATCH = 64
 _HUBS = 10
 _STORIES = 5
 
@@ -187,38 +191,6 @@ def stratified(labels: Sequence[str], count: int, rng: random.Random) -> list[in
     order.sort(key=lambda position: labels[position])
     start = rng.random()
     return sorted(order[math.floor((i + start) * len(labels) / count)] for i in range(count))
-
-
-def retrieve(model: RagModel, examples: Sequence[Example], k: int) -> Retrieved:
-    """The k best instances (at most all) under the exact prior over the whole base, without the null passage."""
-    found: list[Retrieved] = []
-    size = len(model.base)
-    batch = max(1, min(_BATCH, _CELLS // size))
-    with inference(model), bar("retrieving", len(examples), "queries") as advance:
-        for start in range(0, len(examples), batch):
-            found.append(_block(model, examples[start : start + batch], min(k, size)))
-            advance(len(found[-1].rows))
-    return Retrieved(
-        rows=np.concatenate([part.rows for part in found]),
-        probability=np.concatenate([part.probability for part in found]),
-        own=[rows for part in found for rows in part.own],
-        entropy=np.concatenate([part.entropy for part in found]),
-        null=np.concatenate([part.null for part in found]),
-    )
-
-
-def _block(model: RagModel, examples: Sequence[Example], k: int) -> Retrieved:
-    candidates = model.retrieve_all(examples)
-    log_prior = candidates.scores.log_prior.double()
-    probability = log_prior.exp()
-    entropy = torch.special.entr(probability).sum(dim=-1)
-    best = log_prior[:, : len(model.base)].topk(k, dim=-1)
-    rows = best.indices.masked_fill(best.values == -torch.inf, -1)
-    null = probability[:, len(model.base) :].sum(dim=-1)
-    own = [np.unique(one[one >= 0]) for one in model.own_rows(examples).numpy()]
-    return Retrieved(
-        rows.cpu().numpy(), best.values.exp().cpu().numpy(), own, entropy.cpu().numpy(), null.cpu().numpy()
-    )
 
 
 def _analysed(opened: OpenRun, split: Split, examples: list[Example], ks: list[int]) -> AnalysisReport:

@@ -106,8 +106,7 @@ def _score(path: Path, metric: str) -> float:
 def _value(experiment: Experiment, over: str, path: Path) -> float:
     settings = _flat(experiment.to_mapping())
     if not over:
-        slots = [name for name in ("objective.selection.slots", "objective.slots") if name in settings]
-        over = slots[0] if slots else "training.passages"
+        over = "objective.slots" if "objective.slots" in settings else "training.passages"
     if over not in settings:
         raise UserError(f"--over {over}: {path} has no such setting; {advice(over, settings)}")
     value = settings[over]
