@@ -105,7 +105,11 @@ class Estimate:
     prior_entropy                  of p(z|x) over the candidates, nats; near 0 is collapse, near log K is indifference
     posterior_entropy              of q(z|x,y) over the candidates, nats
     responsibility_entropy         of w, nats
-    effective_sample_size          1 / Σ w², in passages
+    effective_sample_size          1 / Σ w², in passages (of a soft slot: the mean over slots)
+    effective_neighbours           1 / Σ w̄², w̄ the mean of a query's slots: how many passages they hold together
+    slot_similarity                mean cosine between the weights of two slots of a query: 1 when all slots are alike
+    vote                           Σ p(z|x) [z supports y] over the candidates that vote: what kNN gives the target
+    unsupported_share              share of queries of which no candidate that votes supports the target
     kl_responsibilities_prior      KL(w ‖ p) over the candidates, nats: what the target tells about the passage
     kl_responsibilities_posterior  KL(w ‖ q) over the candidates, nats: how far the posterior retriever is off
     acceptance                     share of a chain's proposals that were accepted
