@@ -142,7 +142,7 @@ class RelationExtraction:
         except UserError:  # a query without marks names no entities
             return None
         said = level(answer)
-        return next((label for label, sentence in sentences.items() if level(sentence) == said), None)
+        return next((label for label, sentence in sentences.items() if sentence.casefold() == said), None)
 
     def choices_for(self, example: Example) -> tuple[str, ...]:
         """The answers permitted for this example, in the order of the labels and the style of its target: those of all

@@ -43,21 +43,25 @@ _KEYS = ("phrase", "template")
 class Verbalisation:
     """``phrases`` and ``templates`` by label; templates for all labels or for none.
 
-    Phrases are one to one after case and spaces are levelled, and so are templates; each template has ``{subject}``
-    (the head) and ``{object}`` (the tail) once. Raises `UserError` where something of this is not so.
+    Phrases are one to one after case and spaces are levelled, and so are templates; runs of spaces in templates become
+    one. Each template has ``{subject}`` (the head) and ``{object}`` (the tail) once. Raises `UserError` where something
+    of this is not so.
     """
 
     phrases: Mapping[str, str]
     templates: Mapping[str, str] = field(default_factory=dict)
     _relations: dict[str, str] = field(init=False, compare=False, repr=False)
+    _pieces: dict[str, list[str]] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # The frozen record takes its own copies, and derives the way back once.
         object.__setattr__(self, "phrases", dict(self.phrases))
-        object.__setattr__(self, "templates", dict(self.templates))
+        object.__setattr__(self, "templates", {label: _spaced(text) for label, text in self.templates.items()})
         if not self.phrases:
             raise UserError("relation extraction without labels; give at least one label with its phrase")
         object.__setattr__(self, "_relations", _way_back(self.phrases, "phrase"))
+        # Words and slots in turn: filling is concatenation, done for every label of every example.
+        object.__setattr__(self, "_pieces", {label: _SLOT.split(text) for label, text in self.templates.items()})
         if not self.templates:
             return
         for label in self.templates:
@@ -80,11 +84,14 @@ class Verbalisation:
         {subject}`` for equal names) both are told by their phrases instead. Names are taken literally, whatever signs
         they hold; runs of spaces in them become one.
         """
-        names = dict(zip(_SLOTS, (" ".join(subject.split()), " ".join(object_.split())), strict=True))
-        filled = {label: _SLOT.sub(lambda slot: names[slot[1]], template) for label, template in self.templates.items()}
-        count = Counter(level(sentence) for sentence in filled.values())
+        names = {"subject": _spaced(subject), "object": _spaced(object_)}
+        filled = {
+            label: f"{before}{names[first]}{between}{names[second]}{after}"
+            for label, (before, first, between, second, after) in self._pieces.items()
+        }
+        count = Counter(sentence.casefold() for sentence in filled.values())
         return {
-            label: sentence if count[level(sentence)] == 1 else self.phrases[label]
+            label: sentence if count[sentence.casefold()] == 1 else self.phrases[label]
             for label, sentence in filled.items()
         }
 
@@ -198,7 +205,11 @@ def _way_back(words: Mapping[str, str], kind: str) -> dict[str, str]:
 
 def level(text: str) -> str:
     """Case folded, runs of spaces made one: what answers are compared by."""
-    return " ".join(text.casefold().split())
+    return _spaced(text.casefold())
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
 
 
 def derive_phrases(labels: Iterable[str]) -> dict[str, str]:
