@@ -235,6 +235,19 @@ def make_world(
     )
 
 
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def scored(similarity: Tensor, temperature: float | Tensor) -> CandidateScores:
+    """What a retriever with this temperature says: log-probabilities over the candidates, and the temperature."""
+    t = temperature if isinstance(temperature, Tensor) else similarity.new_tensor(temperature)
+    absent = similarity == -math.inf
+    logit = (similarity.masked_fill(absent, 0.0) / t).masked_fill(absent, -math.inf)
+    log_prior = logit.log_softmax(dim=-1)
+    return CandidateScores(log_prior.masked_fill(absent.all(dim=-1, keepdim=True), -math.inf), temperature=t)
+
+
 def check_mean(samples: Tensor, expected: Tensor) -> None:
     """The mean of independent ``samples`` [S ...] equals ``expected`` [...] as far as its standard error can tell."""
     allowed = -torch.special.ndtri(torch.tensor(FALSE_ALARM / (2 * expected.numel()), dtype=torch.float64))

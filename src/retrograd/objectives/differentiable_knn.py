@@ -188,7 +188,10 @@ class Selection:
         if self.perplexity == 0:
             return Neighbourhood(column, score, given, width)
         gamma, reached = sharpness(log_prior, self.perplexity)
-        return Neighbourhood(column, torch.where(reached, score, score.detach()), given / gamma, width)
+        score, temperature = (
+            torch.where(reached, value, value.detach()) for value in (score, (given / gamma).expand(len(score), 1))
+        )
+        return Neighbourhood(column, score, temperature, width)
 
 
 def _check_selection(owner: object, slots: int, best: int, operator: str, perplexity: float) -> None:
