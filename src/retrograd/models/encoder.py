@@ -128,17 +128,18 @@ class Encoder(nn.Module):
     def _vectors(self, texts: Sequence[str], pooling: Pooling, normalise: bool) -> Float[Tensor, "B _"]:
         if not texts:
             return torch.zeros(0, self.dimension if pooling == self.pooling else self.width, device=self.device)
-        offsets = {"return_offsets_mapping": True} if pooling == "roles" else {}
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens, **offsets)
-        found = encoded.pop("offset_mapping") if offsets else []
-        spans = self._spans(texts) if offsets else []
+        by_role = pooling == "roles"
+        spans = self._spans(texts) if by_role else []
+        limit = {"truncation": True, "max_length": self.max_tokens}
+        encoded = self.tokenizer(list(texts), return_offsets_mapping=by_role, **limit)
+        offsets = encoded.pop("offset_mapping") if by_role else []
         lengths = [len(ids) for ids in encoded["input_ids"]]
         groups = length_buckets(lengths, token_budget_on(self.device, self.token_budget))
         rows = []
         for group in groups:
             hidden, mask = self._hidden(encoded, group)
-            if pooling == "roles":
-                roles = _role_masks([found[i] for i in group], [spans[i] for i in group], hidden.shape[1])
+            if by_role:
+                roles = _role_masks([offsets[i] for i in group], [spans[i] for i in group], hidden.shape[1])
                 self.roles_missed += int((~roles.any(dim=-1)).sum())
                 rows.append(_pool_roles(hidden, mask, roles.to(hidden.device), normalise))
             else:
