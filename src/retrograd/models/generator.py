@@ -18,15 +18,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from retrograd.models.batching import length_buckets, padded, token_budget_on
-from retrograd.models.choices import only_at, score_choices
+from retrograd.models.choices import score_choices
 from retrograd.models.generator_settings import GeneratorSettings, read_settings, write_settings
 from retrograd.models.inference import inference
 from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
-from retrograd.models.prefix_tree import PrefixTree
+from retrograd.models.output_layer import only_at
+from retrograd.models.prefix_tree import Scoring
 from retrograd.models.soft_input import SoftInput, SoftPosition, SoftSlots, inserted
 from retrograd.models.soft_prompt import SoftPrompt, SoftPromptSettings
 from retrograd.models.special_tokens import end_token, input_limit, start_token
+from retrograd.models.tree_decoding import TreeDecoder
 from retrograd.models.vocabulary import token_log_probability
 from retrograd.types import UserError
 
@@ -34,7 +36,6 @@ __all__ = ["Generator", "TargetScores"]
 
 TokenIds = list[int]
 
-_LOGIT_ROWS = 2_048
 _WORD_SAMPLE = 4_096
 
 
@@ -279,31 +280,33 @@ class Generator(nn.Module):
                 answers[i] = text.strip()
         return answers
 
-    def choice_log_likelihood(self, prompts: Sequence[str], choices: Sequence[str]) -> Float[Tensor, "P C"]:
-        """log p(choice | prompt) in nats for every prompt and choice, without gradient and without dropout.
+    def choice_log_likelihood(
+        self,
+        prompts: Sequence[str],
+        choices: Sequence[Sequence[str]],
+        scoring: Scoring = "sequence",
+        soft: SoftInput | None = None,
+    ) -> Float[Tensor, "P C"]:
+        """log p(choice | prompt) in nats of each prompt's own choices, without gradient and without dropout.
 
-        A seq2seq encoder reads each prompt once.
+        ``-inf`` where a prompt has fewer choices than another. ``scoring`` "sequence" is the likelihood of the whole
+        choice, "tree" its probability among the prompt's choices (see `prefix_tree`). A prompt is read once. Raises
+        `UserError` where soft input leaves a prompt no room.
         """
-        with inference(self.model):
-            return self._choice_log_likelihood(prompts, choices)
+        if len(prompts) != len(choices) or not all(choices):
+            raise ValueError(f"{len(prompts)} prompts, choices for {sum(map(bool, choices))} of them")
+        prompt_ids = self._prompt_ids(prompts, soft)
+        distinct = list(dict.fromkeys(text for texts in choices for text in texts))
+        ids = dict(zip(distinct, self._target_ids(distinct), strict=True))
+        start = start_token(self.model, self.tokenizer) if self.encoder_decoder else None
 
-    def _choice_log_likelihood(self, prompts: Sequence[str], choices: Sequence[str]) -> Float[Tensor, "P C"]:
-        if not self.encoder_decoder:
-            pairs = [(prompt, choice) for prompt in prompts for choice in choices]
-            return self.log_likelihood([p for p, _ in pairs], [c for _, c in pairs]).view(len(prompts), len(choices))
-        prompt_ids, choice_ids = self._prompt_ids(prompts), self._target_ids(choices)
-        tree = PrefixTree.of(choice_ids)
-        result = torch.empty(len(prompts), len(choices), device=self.device)
-        # The decoder's padded tokens count towards the budget as well, and so many logits over the vocabulary are made
-        # at once as 2,048 tokens have (125 MB for 30,522 words in bf16).
-        decoded = len(choices) * max(len(ids) for ids in choice_ids)
-        most = max(1, _LOGIT_ROWS // tree.prefixes)
-        start = start_token(self.model, self.tokenizer)
-        inputs, mask = self._padded([ids[:-1] for ids in choice_ids])
-        for group in length_buckets([len(ids) + decoded for ids in prompt_ids], self._budget, most):
-            prompt = self._padded([prompt_ids[i] for i in group])
-            result[group] = score_choices(self.model, *prompt, start, choice_ids, tree, inputs, mask)
-        return result
+        def read(chosen: Sequence[int]) -> dict[str, Tensor]:
+            return self._read([prompt_ids[i] for i in chosen], soft and soft.at(chosen))
+
+        with inference(self.model):
+            decoder = TreeDecoder(self.model, read, start, self._budget)
+            own = [[ids[text] for text in texts] for texts in choices]
+            return score_choices(decoder, _sizes(prompt_ids, soft), own, scoring)
 
     # ---- tokens -------------------------------------------------------------------------------------------------
 
