@@ -17,6 +17,7 @@ from retrograd.io import JsonObject, read_json, write_json
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
+from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.functional import log_multiplicity, masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
@@ -308,7 +309,7 @@ class RagModel(nn.Module):
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
-    def answer(self, examples: Sequence[Example], k: int) -> list[Prediction]:
+    def answer(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
         """The most likely answer of each example under Σ_z p(z|x) p(y|x,z) over its k best passages.
 
         k = 0 asks the generator alone, as does an example for which no passage is left. `retrograd.rag.answering` says
@@ -322,7 +323,7 @@ class RagModel(nn.Module):
                 found = self.retrieve(examples, k)
                 rows, log_prior = found.rows.cpu(), masked_log_softmax(found.scores.log_prior).cpu()
             log_prior[(rows == -1).all(dim=-1), 0] = 0.0  # no passage at all: the generator alone, with certainty
-            return answer(self.generator, self.task, self.base, examples, rows, log_prior)
+            return answer(self.generator, self.task, self.base, examples, rows, log_prior, scoring)
 
     # ---- disk ---------------------------------------------------------------------------------------------------
 

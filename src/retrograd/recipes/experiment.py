@@ -18,6 +18,7 @@ import tomli_w
 from retrograd.io import read_json, read_lines
 from retrograd.models.encoder import Pooling
 from retrograd.models.precision import Precision
+from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Trained
 from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, TopKMarginal
 from retrograd.recipes.data import DataSettings
@@ -175,9 +176,12 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """``passages`` is K at test time; -1 means as in training."""
+    """``passages`` is K at test time; -1 means as in training. ``scoring`` compares the answers of a closed set by the
+    likelihood of the whole answer ("sequence") or by the steps at which the permitted answers part ("tree", as SuRE).
+    """
 
     passages: int = -1
+    scoring: Scoring = "sequence"
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def evaluated(
 ) -> Evaluation:
     """`evaluate` at the experiment's K and precision."""
     with accelerator.autocast():
-        return evaluate(model, examples, experiment.test_passages)
+        return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)
 
 
 def accelerator_for(experiment: Experiment) -> Accelerator:

@@ -35,7 +35,7 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
         raise UserError(f"{out} holds scores already; choose another folder with --out")
     with opened.accelerator.autocast():
         k = opened.experiment.test_passages if passages is None else passages
-        found = evaluate(opened.model, examples, k)
+        found = evaluate(opened.model, examples, k, opened.experiment.evaluation.scoring)
     if out is not None:
         found.save(out)
     scores = found.answers | found.neighbours
@@ -50,7 +50,7 @@ def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) ->
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
     examples = _examples(opened, data, patch)
     with opened.accelerator.autocast():
-        predictions = predict(opened.model, examples, opened.experiment.test_passages)
+        predictions = _answered(opened, examples)
     records = [
         _with_relation(opened.task.relation_of(prediction.answer, example), prediction)
         for example, prediction in zip(examples, predictions, strict=True)
@@ -59,6 +59,12 @@ def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) ->
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_jsonl(out, records)
     return f"{len(records)} answers in {out}\n"
+
+
+def _answered(opened: OpenRun, examples: list[Example]) -> list[Prediction]:
+    """As the experiment says."""
+    experiment = opened.experiment
+    return predict(opened.model, examples, experiment.test_passages, experiment.evaluation.scoring)
 
 
 def _examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
@@ -76,7 +82,7 @@ def search_run(run: Path, query: str, k: int) -> str:
     example = opened.task.example(parse_markers(query, "query", None))
     with opened.accelerator.autocast(), torch.no_grad():
         candidates = opened.model.retrieve([example], k)
-        answer = predict(opened.model, [example], opened.experiment.test_passages)[0]
+        answer = _answered(opened, [example])[0]
     share = candidates.scores.log_prior[0].exp().tolist()
     rows = [row for row in candidates.rows[0].tolist() if row >= 0]
     lines = [
