@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import stat
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from retrograd.io import (
     fingerprint_files,
     locked,
     read_json,
+    read_json_list,
     read_jsonl,
     read_lines,
     read_tsv,
@@ -353,3 +355,49 @@ class TestLocked:
             moved = folder.rename(tmp_path / "b")
             with pytest.raises(UserError, match="another process"), locked(moved):
                 pass
+
+
+SIGNS = st.text(alphabet='ab\n[]{},"\\ é', max_size=6)
+RECORDS = st.lists(st.dictionaries(SIGNS, SIGNS, max_size=3), min_size=1, max_size=5)
+
+
+class TestReadJsonList:
+    @given(RECORDS, st.sampled_from([None, 0, 2]))
+    def test_records_come_with_their_number_and_the_line_they_begin_at(
+        self, tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, str]], indent: int | None
+    ) -> None:
+        text = json.dumps(records, indent=indent)
+        path = written(tmp_path_factory.mktemp("list"), text.encode())
+        found = list(read_json_list(path))
+        assert [record for _, _, record in found] == records
+        assert [number for number, _, _ in found] == list(range(1, len(records) + 1))
+        before, lines = 1 if indent is None else 2, []
+        for record in records:
+            lines.append(before)
+            before += 0 if indent is None else json.dumps([record], indent=indent).count("\n") - 1
+        assert [line for _, line, _ in found] == lines
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b'{"a": 1}', r"data\.txt: expected one JSON list of objects, found '\{\"a\": 1\}'"),
+            (b" [ ] ", "is an empty list; expected at least one object"),
+            (b'[{"a": 1},\n {"a" 1}]', r"line 2, record 2: not valid JSON \(Expecting ':' .*, line 2, column 7\)"),
+            (b'[{"a": 1},\n]', "line 2, record 2: not valid JSON"),
+            (b'[{"a": 1}\n {"a": 1}]', r"line 1, record 1: expected ',' or '\]' after it, found '\{"),
+            (b'[{"a": 1},', "record 2: not valid JSON"),
+            (b'[{"a": 1}', "record 1: expected ',' or ']' after it, found the end of the file"),
+            (b'[{"a": 1}] []', "something follows the end of the list"),
+            (b'[{"a": 1}, 2]', "line 1, record 2: expected a JSON object, found int"),
+            (b'[{"a": 1, "a": 2}]', "line 1, record 1: the key 'a' stands twice in one object; keep one"),
+            (b"[" + b'{"a":' * 100_000, "record 1: JSON nested too deeply"),
+        ],
+    )
+    def test_what_is_wrong_is_named_by_line_and_record(self, tmp_path: Path, content: bytes, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            list(read_json_list(written(tmp_path, content)))
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.txt: the key 'b' stands twice in one object; keep one"):
+        read_json(written(tmp_path, b'{"a": {"b": 1, "b": 1}}'))

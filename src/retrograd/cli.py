@@ -11,6 +11,7 @@ import typer
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
+    from retrograd.recipes.analyse import Split
     from retrograd.recipes.experiment import Experiment
 
 __all__ = ["app", "main"]
@@ -33,6 +34,9 @@ app.add_typer(index_app, name="index")
 Recipe = Annotated[str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of an index.")]
+Patch = Annotated[
+    Path | None, typer.Option(help="Corrected labels for the data: a patch in TACREV's or Re-TACRED's format.")
+]
 OfRun = Annotated[
     str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
 ]
@@ -105,6 +109,7 @@ def train(
 def evaluate(
     run: Run,
     data: Annotated[Path | None, typer.Option(help="Labelled examples; default: the run's own test data.")] = None,
+    patch: Patch = None,
     passages: Annotated[
         int | None, typer.Option(min=0, help="Passages per query, 0 for none; default: the run's.")
     ] = None,
@@ -116,13 +121,14 @@ def evaluate(
     """
     from retrograd.recipes.use import evaluate_run
 
-    typer.echo(evaluate_run(run, data, passages, out))
+    typer.echo(evaluate_run(run, data, patch, passages, out))
 
 
 @app.command()
 def predict(
     run: Run,
     data: Annotated[Path, typer.Argument(help="Instances, with or without relation, in any format `train` reads.")],
+    patch: Patch = None,
     out: Annotated[Path | None, typer.Option(help="File for the answers as JSON Lines; default: the screen.")] = None,
 ) -> None:
     """Answer new examples, each answer with its passages and their weights.
@@ -131,7 +137,7 @@ def predict(
     """
     from retrograd.recipes.use import predict_file
 
-    typer.echo(predict_file(run, data, out), nl=False)
+    typer.echo(predict_file(run, data, patch, out), nl=False)
 
 
 @app.command()
@@ -188,6 +194,69 @@ def lab(
     draw(report, place / "lab.png")
     print_report(report, Console(width=None if sys.stdout.isatty() else 160))
     typer.echo(f"\nFigures and picture are in {place}.")
+
+
+@app.command()
+def analyse(
+    runs: Annotated[list[Path], typer.Argument(help="The folder of a finished run; with --runs several.")],
+    compare: Annotated[
+        bool, typer.Option("--runs", help="Compare the scores of several runs over k instead; opens no model.")
+    ] = False,
+    split: Annotated[str, typer.Option(help="Whose queries: test, dev or train.")] = "test",
+    limit: Annotated[int, typer.Option(min=0, help="So many queries, stratified by label; 0 for all.")] = 0,
+    k: Annotated[
+        list[int] | None, typer.Option("-k", min=1, help="Neighbours looked at. Repeatable; default: the run's.")
+    ] = None,
+    over: Annotated[
+        str, typer.Option(help="With --runs: the setting to draw scores over, such as data.train_count; default: k.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; default: RUN/analysis.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw of queries.")] = 0,
+) -> None:
+    """Show what a run retrieves: whether neighbours share label or entities, against chance, and how few carry it.
+
+    Example: `retrograd analyse runs/joint -k 1 -k 5`
+
+    Several runs: `retrograd analyse --runs runs/k1-seed0 runs/k1-seed1 runs/k5-seed0 runs/k5-seed1`
+    """
+    if split not in ("test", "dev", "train"):
+        raise UserError(f"--split {split}: expected test, dev or train")
+    if compare and (split != "test" or limit or k):
+        raise UserError("--runs reads scores that are there; --split, --limit and -k belong to a single run")
+    if not compare and len(runs) > 1:
+        raise UserError(f"{len(runs)} runs; analyse one at a time, or compare their scores with --runs")
+    if not compare and over:
+        raise UserError("--over is for comparing runs; add --runs")
+    place = out or runs[0] / "analysis"
+    if compare:
+        _compare_runs(runs, place, over)
+    else:
+        _analyse_run(runs[0], split, limit, k or [], place, seed)
+    typer.echo(f"\nFigures and pictures are in {place}.")
+
+
+def _compare_runs(runs: list[Path], place: Path, over: str) -> None:
+    from rich.console import Console
+
+    from retrograd.recipes.curves import compare_runs
+    from retrograd.report.curves import draw_curves, print_curves, save_curve_text
+
+    curves = compare_runs(runs, place, over)
+    save_curve_text(curves, place / "curves.txt")
+    draw_curves(curves, place / "curves.png")
+    print_curves(curves, Console(width=None if sys.stdout.isatty() else 110))
+
+
+def _analyse_run(run: Path, split: Split, limit: int, ks: list[int], place: Path, seed: int) -> None:
+    from rich.console import Console
+
+    from retrograd.recipes.analyse import analyse_run
+    from retrograd.report.analysis import draw_analysis, print_analysis, save_text
+
+    found = analyse_run(run, split, limit, ks, place, seed)
+    save_text(found, place / "analysis.txt")
+    draw_analysis(found, place)
+    print_analysis(found, Console(width=None if sys.stdout.isatty() else 110))
 
 
 @index_app.command("build")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -32,6 +34,7 @@ __all__ = [
     "fingerprint_files",
     "locked",
     "read_json",
+    "read_json_list",
     "read_jsonl",
     "read_lines",
     "read_tsv",
@@ -106,14 +109,88 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, JsonObject]]:
 
 
 def read_json(path: Path) -> JsonValue:
-    """The JSON value of a file. Raises `UserError` with file and line."""
-    text = "\n".join(line for _, line in read_lines(path))
+    """The JSON value of a file. Raises `UserError` with file and line, and for a key that an object has twice."""
+    text = _text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
     except RecursionError:
         raise UserError(f"{path}: JSON nested too deeply to be read") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_json_list(path: Path) -> Iterator[tuple[int, int, JsonObject]]:
+    """(record, line, object) of a file that is one JSON list of objects; both numbers count from 1.
+
+    Records are parsed one at a time, so that an error names the record even where the whole list is one line.
+    Raises `UserError` with file, line and record.
+    """
+    text = _text(path)
+    position = _after_blanks(text, 0)
+    if not text.startswith("[", position):
+        raise UserError(f"{path}: expected one JSON list of objects, found {_excerpt(text, position)}")
+    if text.startswith("]", _after_blanks(text, position + 1)):
+        raise UserError(f"{path} is an empty list; expected at least one object")
+    line, counted = 1, 0
+    for number in itertools.count(1):
+        position = _after_blanks(text, position + 1)  # past the '[' or ','
+        line += text.count("\n", counted, position)
+        counted = position
+        record, position = _record_at(text, position, f"{path}, line {line}, record {number}")
+        yield number, line, record
+        if text.startswith("]", position):
+            break
+        if not text.startswith(",", position):
+            raise UserError(
+                f"{path}, line {line}, record {number}: expected ',' or ']' after it, found {_excerpt(text, position)}"
+            )
+    if _after_blanks(text, position + 1) != len(text):
+        raise UserError(f"{path}: something follows the end of the list; keep one list in a file")
+
+
+def _record_at(text: str, position: int, where: str) -> tuple[JsonObject, int]:
+    """The object that begins at ``position``, and where the next sign after it stands."""
+    try:
+        record, end = _DECODER.raw_decode(text, position)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise UserError(f"{where}: JSON nested too deeply to be read") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}")
+    return record, _after_blanks(text, end)
+
+
+def _excerpt(text: str, position: int) -> str:
+    return repr(text[position : position + 20]) if position < len(text) else "the end of the file"
+
+
+def _text(path: Path) -> str:
+    return "\n".join(line for _, line in read_lines(path))
+
+
+def _after_blanks(text: str, position: int) -> int:
+    """The first position from ``position`` on that is no blank of JSON, or the length of the text."""
+    found = _NO_BLANK.search(text, position)
+    return found.start() if found else len(text)
+
+
+def _distinct(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    """An object's keys and values. `json` keeps the last of two equal keys without a word."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise UserError(f"the key {twice!r} stands twice in one object; keep one")
+    return values
+
+
+_NO_BLANK = re.compile(r"[^ \t\n\r]")
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
 def read_tsv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -80,7 +80,9 @@ def test_likelihood_and_gradient_equal_the_slow_twins(generator):
 def test_choices_equal_pairs(generator):
     choices = ["part", "part of", "cause"]
     expected = [generator.log_likelihood([prompt] * 3, choices) for prompt in PROMPTS]
-    torch.testing.assert_close(generator.choice_log_likelihood(PROMPTS, choices), torch.stack(expected).detach())
+    torch.testing.assert_close(
+        generator.choice_log_likelihood(PROMPTS, [choices] * len(PROMPTS)), torch.stack(expected).detach()
+    )
 
 
 def test_the_decoder_does_not_look_ahead(generator):

@@ -8,13 +8,11 @@ from tests.conftest import CLS, EOS, VOCABULARY, build, llama_config
 from torch import nn
 from transformers import LlamaForCausalLM
 
-import retrograd.models.generator as generator_module
 from retrograd.models.generator import Generator
 from retrograd.types import UserError
 
 PROMPTS = ["who is alpha", "what", "is beta gamma delta epsilon zeta eta theta ?", "what is eta ? who is iota", "what"]
 TARGETS = ["beta", "alpha beta gamma delta", "", "kappa kappa", "theta iota"]
-CHOICES = ["alpha", "alpha beta", "delta", "alpha beta gamma", "", "alpha beta"]
 KINDS = ["tiny_seq2seq", "tiny_bart", "tiny_causal"]
 
 
@@ -180,45 +178,6 @@ class TestLimits:
         found = generator.token_log_likelihood([""], ["alpha beta"]).value[0]
         logits = generator.model(torch.tensor([[EOS, *ids_of("alpha beta")]])).logits[0].log_softmax(-1)
         torch.testing.assert_close(found, logits[torch.arange(3), torch.tensor([*ids_of("alpha beta"), EOS])])
-
-
-class TestChoices:
-    @pytest.mark.parametrize("token_budget", [1, 60, 16_384])
-    def test_equal_the_likelihood_of_each_pair(self, folder, token_budget):
-        generator = opened(folder, token_budget=token_budget)
-        expected = [slow_log_likelihood(generator, [prompt] * len(CHOICES), CHOICES) for prompt in PROMPTS]
-        torch.testing.assert_close(generator.choice_log_likelihood(PROMPTS, CHOICES), torch.stack(expected))
-
-    def test_few_logits_at_a_time(self, generator, monkeypatch):
-        expected = generator.choice_log_likelihood(PROMPTS, CHOICES)
-        monkeypatch.setattr(generator_module, "_LOGIT_ROWS", 11)
-        torch.testing.assert_close(generator.choice_log_likelihood(PROMPTS, CHOICES), expected)
-
-    @pytest.mark.parametrize("kind", ["tiny_seq2seq", "tiny_bart"])
-    def test_each_prefix_is_projected_once(self, kind, request):
-        generator = opened(request.getfixturevalue(kind))
-        seen = []
-        handle = generator.model.get_output_embeddings().register_forward_hook(
-            lambda _, inputs, __: seen.append(len(inputs[0]))
-        )
-        generator.choice_log_likelihood(["what", "who"], CHOICES)
-        handle.remove()
-        # Prefixes of the choices: nothing, alpha, alpha beta, alpha beta gamma, delta.
-        assert sum(seen) == 2 * 5
-
-    def test_no_prompts(self, generator):
-        assert generator.choice_log_likelihood([], CHOICES).shape == (0, len(CHOICES))
-
-    def test_neither_dropout_nor_gradient(self, generator):
-        expected = generator.choice_log_likelihood(PROMPTS, CHOICES)
-        for part in generator.modules():
-            if isinstance(part, nn.Dropout):
-                part.p = 0.5
-        generator.train()
-        found = generator.choice_log_likelihood(PROMPTS, CHOICES)
-        assert torch.equal(found, expected)
-        assert not found.requires_grad
-        assert generator.model.training
 
 
 class TestGenerate:

@@ -18,6 +18,7 @@ from retrograd.objectives import (
     FrozenRetriever,
     JointStochasticApproximation,
     Objective,
+    RelaxedTopK,
     ScoreFunction,
     StochasticTopK,
     TokenLogLikelihood,
@@ -48,6 +49,12 @@ VARIANTS = (
     WakeSleep(proposal_share=0.5),
     StochasticTopK(noise=0.0, temperature=0.3),
     StochasticTopK(slots=3, relaxation="softsort", draws=3),
+    RelaxedTopK(slots=1, operator="n3", vote_weight=0.5),
+    RelaxedTopK(slots=2, best=3, operator="n3"),
+    RelaxedTopK(slots=3, best=4, perplexity=1.7, vote_weight=2.0),
+    RelaxedTopK(slots=2, operator="n3", perplexity=2.5),
+    RelaxedTopK(slots=2, operator="hard", vote_weight=1.0),
+    RelaxedTopK(slots=3, operator="hard_n3", best=3),
     ScoreFunction(baseline="none"),
     ScoreFunction(reward="likelihood", draws=3),
     ScoreFunction(reward="elbo"),
@@ -115,6 +122,10 @@ class TableLikelihood:
         slot = 0.5 ** torch.arange(1, weight.shape[1] + 1)
         mixed = (weight * torch.where(weight == 0, 0.0, said.unsqueeze(1))).sum(dim=-1)
         return self.closed_book + (mixed * slot).sum(dim=-1)
+
+    def supports_at(self, column: Tensor) -> Tensor:
+        """Candidates whose first token is likely; costs no prompt."""
+        return (self.table[..., 0].detach() > -0.8).gather(1, column.clamp(min=0)) & (column >= 0)
 
 
 @dataclass
@@ -222,6 +233,19 @@ def make_world(
         present=torch.arange(t) < lengths,
         absent=torch.zeros(b, k, dtype=torch.bool),
     )
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def scored(similarity: Tensor, temperature: float | Tensor) -> CandidateScores:
+    """What a retriever with this temperature says: log-probabilities over the candidates, and the temperature."""
+    t = temperature if isinstance(temperature, Tensor) else similarity.new_tensor(temperature)
+    absent = similarity == -math.inf
+    logit = (similarity.masked_fill(absent, 0.0) / t).masked_fill(absent, -math.inf)
+    log_prior = logit.log_softmax(dim=-1)
+    return CandidateScores(log_prior.masked_fill(absent.all(dim=-1, keepdim=True), -math.inf), temperature=t)
 
 
 def check_mean(samples: Tensor, expected: Tensor) -> None:

@@ -15,6 +15,7 @@ from retrograd.objectives import (
     FrozenRetriever,
     JointStochasticApproximation,
     NoRetrieval,
+    RelaxedTopK,
     ScoreFunction,
     StochasticTopK,
     TopKMarginal,
@@ -37,6 +38,10 @@ DIAGNOSTICS = EVERYWHERE | {
     "backward_saving",
     "distinct_proposals",
     "empty_share",
+    "effective_neighbours",
+    "slot_similarity",
+    "vote",
+    "unsupported_share",
 }
 
 # Prompts scored (without gradient, with gradient) for one query of six candidates, of which the third holds all but
@@ -54,6 +59,8 @@ COSTS = [
     (WakeSleep(), (1, 1)),
     (StochasticTopK(), (0, 1)),
     (StochasticTopK(slots=3, draws=4), (0, 4)),
+    (RelaxedTopK(), (0, 1)),
+    (RelaxedTopK(operator="hard", vote_weight=1.0), (0, 1)),
     (ScoreFunction(reward="elbo"), (0, 1)),
     (Vimco(), (0, 1)),
     (Distillation(), (6, 1)),

@@ -60,6 +60,9 @@ class TinyLikelihood:
     def at_mixture(self, weight: Tensor) -> Tensor:
         return self._log((weight.sum(dim=1) @ self.model.passage) / max(weight.shape[1], 1))
 
+    def supports_at(self, column: Tensor) -> Tensor:
+        return (column % ANSWERS == self.target.unsqueeze(-1)) & (column >= 0)
+
     def _log(self, logits: Tensor) -> Tensor:
         return logits.log_softmax(-1).gather(-1, self.target.unsqueeze(-1)).squeeze(-1)
 

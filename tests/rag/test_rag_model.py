@@ -167,6 +167,21 @@ def test_without_passages_the_generator_answers_alone(tiny_encoder: Path, tiny_c
     assert prediction.rows == ()
 
 
+def test_answers_are_chosen_by_the_scoring_asked_for(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    prompts = [model.task.prompt(example, ()) for example in examples]
+    choices = [list(model.task.choices_for(example) or ()) for example in examples]
+    predictions = model.answer(examples, 0, "tree")
+    # The tiny tokeniser reads some choices alike: those have one share, and the choices together more than 1.
+    shares = model.generator.choice_log_likelihood(prompts, choices, "tree").log_softmax(-1)
+    assert [p.answer for p in predictions] == [
+        found[best] for found, best in zip(choices, shares.argmax(-1).tolist(), strict=True)
+    ]
+    found = [p.log_probability for p in predictions]
+    assert found == pytest.approx(shares.amax(-1).tolist(), abs=1e-4)
+    assert found != pytest.approx([p.log_probability for p in model.answer(examples, 0)], abs=1e-4)
+
+
 def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
     model.save(tmp_path / "model")

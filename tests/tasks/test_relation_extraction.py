@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.tasks.relation_extraction import NEIGHBOUR_STYLES, QUERY_STYLES, RelationExtraction, derive_phrases
-from retrograd.tasks.relation_instance import RelationInstance, Span
-from retrograd.tasks.semeval import SEMEVAL_PHRASES
+from retrograd.tasks.relation_extraction import NEIGHBOUR_STYLES, TARGET_STYLES, RelationExtraction
+from retrograd.tasks.relation_instance import RelationExample, RelationInstance, Span
+from retrograd.tasks.retriever_text import QUERY_STYLES
 from retrograd.tasks.task import Task
+from retrograd.tasks.type_constraints import TypeConstraints
+from retrograd.tasks.verbalisation import Verbalisation, open_verbalisation
 from retrograd.types import Example, Passage, UserError
 
 BAKER = RelationInstance("1", "The old baker sold warm bread.", Span(8, 13), Span(24, 29), "Product-Producer(e2,e1)")
 MARKED = "The old @ baker @ sold warm # bread #."
 OWL = RelationInstance("2", "An owl saw a fox.", Span(13, 16), Span(3, 6), "Other")
 SEMEVAL = RelationExtraction.semeval()
+SEMEVAL_PHRASES = SEMEVAL.phrases
 
 
 def test_it_is_a_task() -> None:
@@ -43,26 +46,6 @@ def test_semeval_phrases_come_back_whatever_case_and_spaces(label: str, change) 
     assert SEMEVAL.relation_of(change(SEMEVAL.verbalise(label)).replace(" ", "  ")) == label
 
 
-@pytest.mark.parametrize(
-    ("label", "phrase"),
-    [
-        ("org:founded_by", "org founded by"),
-        ("Cause-Effect(e1,e2)", "cause effect"),
-        ("Cause-Effect(e2,e1)", "cause effect reversed"),
-        ("/people/person/place_of_birth", "people person place of birth"),
-        ("INDIRECT-DOWNREGULATOR", "indirect downregulator"),
-        ("bornIn", "born in"),
-        ("???", "relation"),
-    ],
-)
-def test_derived_phrases_read_well(label: str, phrase: str) -> None:
-    assert derive_phrases([label]) == {label: phrase}
-
-
-def test_equal_words_get_a_number() -> None:
-    assert derive_phrases(["a_b", "a-b", "a_b_2"]) == {"a-b": "a b", "a_b": "a b 2", "a_b_2": "a b 2 2"}
-
-
 @pytest.mark.parametrize("answer", ["", "baker", "creates a product.", "creates a", "Product-Producer(e2,e1)"])
 def test_what_is_no_phrase_is_no_label(answer: str) -> None:
     assert SEMEVAL.relation_of(answer) is None
@@ -78,9 +61,6 @@ def test_an_unknown_label_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("phrases", "negative", "metric", "query_style", "neighbour_style", "advice"),
     [
-        ({}, None, "micro", "marked", "labelled", "give at least one label"),
-        ({"a": " "}, None, "micro", "marked", "labelled", "the phrase of 'a' is empty"),
-        ({"a": "x  y", "b": "X y"}, None, "micro", "marked", "labelled", "'a' and 'b' share the phrase.*different"),
         ({"a": "x"}, "none", "micro", "marked", "labelled", "negative label 'none' has no phrase; known: 'a'"),
         ({"a": "x"}, None, "mirco", "marked", "labelled", "unknown metric 'mirco'.*did you mean 'micro'"),
         ({"a": "x"}, None, "micro", "market", "labelled", "unknown query style 'market'.*did you mean 'marked'"),
@@ -93,7 +73,7 @@ def test_impossible_tasks_are_refused(
     phrases: dict[str, str], negative: str | None, metric: str, query_style: str, neighbour_style: str, advice: str
 ) -> None:
     with pytest.raises(UserError, match=advice):
-        RelationExtraction(phrases, negative, metric, query_style, neighbour_style)
+        RelationExtraction(Verbalisation(phrases), negative, metric, query_style, neighbour_style)
 
 
 # What the models read
@@ -111,7 +91,7 @@ def test_impossible_tasks_are_refused(
 def test_both_towers_read_the_same_style(style: str, text: str) -> None:
     task = RelationExtraction.semeval(query_style=style)
     example = task.example(BAKER)
-    assert example == Example("1", MARKED, ("creates a product",))
+    assert example == RelationExample("1", MARKED, ("creates a product",))
     assert task.query_text(example) == text == task.passage_text(task.passage(BAKER))
     assert task.posterior_text(example, example.target) == f"{text} | creates a product"
     assert task.posterior_text(example, "made by producer") == f"{text} | made by producer"
@@ -166,7 +146,114 @@ def test_a_query_that_is_not_marked_says_how_to_build_it() -> None:
         task.query_text(Example("1", "The baker sold bread."))
 
 
+# Sentences about both entities, described inputs, type constraints
+
+
+TACRED = RelationExtraction(open_verbalisation("builtin:tacred"), "no_relation", "micro", target_style="sentence")
+RUNS = RelationInstance("7", "Ann @ home runs Bo {Ltd} #1.", Span(0, 10), Span(16, 27), "org:members", "PERSON", "ORG")
+
+
+@given(st.sampled_from(sorted(TACRED.phrases)), st.sampled_from([str.upper, lambda text: f" {text}\n"]))
+def test_sentences_come_back_as_their_labels(label: str, change) -> None:
+    example = TACRED.example(dataclasses.replace(RUNS, relation=label))
+    assert example.target.startswith("Ann @ home ")
+    assert "Bo {Ltd} #1" in example.target
+    assert TACRED.relation_of(change(example.target), example) == label
+    assert TACRED.relation_of(TACRED.verbalise(label), example) == label
+    assert TACRED.relation_of(TACRED.verbalise(label)) == label
+    assert TACRED.relation_of(example.target) is None  # without the entities it is any sentence
+
+
+def test_a_sentence_about_other_entities_is_no_label() -> None:
+    example, other = TACRED.example(RUNS), TACRED.example(dataclasses.replace(RUNS, head=RUNS.tail, tail=RUNS.head))
+    assert TACRED.relation_of(other.target, example) is None
+    assert TACRED.relation_of("Ann runs it", example) is None
+    assert TACRED.relation_of("Ann runs it", Example("1", "no marks")) is None
+    assert SEMEVAL.relation_of("what", Example("1", MARKED)) is None
+
+
+def test_sentences_score_and_support_like_phrases() -> None:
+    labels = ["no_relation", "org:members", "per:age"]
+    instances = [dataclasses.replace(RUNS, id=label, relation=label) for label in labels]
+    support = TACRED.support(TACRED.passage(instance) for instance in instances)
+    gold = [TACRED.example(instance) for instance in instances]
+    assert [tuple(support(example)) for example in gold] == [(0,), (1,), (2,)]
+    assert tuple(support(Example("", "", ("aged years",)))) == (2,)
+    scores = TACRED.score(gold, [gold[0].target, gold[1].target, "aged years"])
+    assert scores["micro_f1"] == scores["accuracy"] == pytest.approx(100.0)
+    assert TACRED.score(gold, ["what"] * 3)["invalid_rate"] == pytest.approx(100.0)
+    with pytest.raises(UserError, match=r"target 'what' of example '1' is no sentence of this task"):
+        TACRED.score([Example("1", MARKED, ("what",))], ["x"])
+    # What a neighbour shows of its label is the phrase in either style.
+    assert TACRED.passage(instances[2]).title == "aged years"
+
+
+def test_choices_are_those_of_all_labels_without_constraints() -> None:
+    example = TACRED.example(RUNS)
+    assert TACRED.choices == tuple(TACRED.phrases.values())
+    assert len(TACRED.choices_for(example)) == 42
+    assert example.target in TACRED.choices_for(example)
+    assert SEMEVAL.choices_for(SEMEVAL.example(BAKER)) == SEMEVAL.choices
+
+
+@pytest.mark.parametrize("style", TARGET_STYLES)
+def test_constraints_leave_what_the_types_permit_and_the_negative(style: str) -> None:
+    seen = [RUNS, dataclasses.replace(RUNS, relation="per:employee_of"), dataclasses.replace(RUNS, tail_type="DATE")]
+    task = dataclasses.replace(TACRED, target_style=style, constraints=TypeConstraints.learn(seen))
+    example = task.example(dataclasses.replace(RUNS, relation=None))
+    labels = [task.relation_of(answer, example) for answer in task.choices_for(example)]
+    assert labels == ["no_relation", "org:members", "per:employee_of"]
+    dated = task.choices_for(dataclasses.replace(example, tail_type="DATE"))
+    assert [task.relation_of(answer, example) for answer in dated] == ["no_relation", "org:members"]
+    assert len(task.choices_for(Example("1", example.query))) == 42  # no types, no constraint
+    without = dataclasses.replace(task, negative=None)
+    assert [without.relation_of(answer, example) for answer in without.choices_for(example)] == labels[1:]
+
+
+def test_described_inputs_name_entities_and_types_first() -> None:
+    task = dataclasses.replace(TACRED, input_style="described")
+    example, neighbour = task.example(RUNS), task.passage(RUNS)
+    about = "What is Ann @ home to Bo {Ltd} #1? Ann @ home is tagged as person. Bo {Ltd} #1 is tagged as org. Read:"
+    assert task.prompt(example, []) == f"{about} {RUNS.text}"
+    assert task.prompt(example, [neighbour]) == f"{about} {RUNS.text} | counts as member : {neighbour.text}"
+    untyped = Example("1", example.query)
+    assert task.prompt(untyped, []) == f"What is Ann @ home to Bo {{Ltd}} #1? Read: {RUNS.text}"
+    # However many phrases stand before the sentence, what is cut at the end is never the entities.
+    short = dataclasses.replace(task, neighbour_style="label only")
+    assert short.prompt(example, [neighbour] * 2) == f"{about} | counts as member | counts as member | {RUNS.text}"
+    assert task.query_text(example) == TACRED.query_text(example)
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"target_style": "sentense"}, "unknown target style.*did you mean 'sentence'"),
+        ({"input_style": "describe"}, "unknown input style.*did you mean 'described'"),
+        ({"key_style": "spilt"}, "unknown key style.*did you mean 'split'"),
+        ({"exclude": "pairs"}, "unknown exclusion.*did you mean 'pair'"),
+        (
+            {"verbalisation": Verbalisation({"no_relation": "x"})},
+            r"need a template for every label; set data\.templates",
+        ),
+        ({"constraints": TypeConstraints({("A", "B"): frozenset({"per:agee"})})}, "'per:agee', which is no label.*age"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict, advice: str) -> None:
+    with pytest.raises(UserError, match=advice):
+        dataclasses.replace(TACRED, **change)
+
+
 # Equality and support
+
+
+def test_pairs_of_one_sentence_can_be_told_apart() -> None:
+    task = dataclasses.replace(SEMEVAL, exclude="pair")
+    again = dataclasses.replace(BAKER, id="9", text="The OLD baker  sold warm bread.", tail=Span(25, 30))
+    swapped = dataclasses.replace(BAKER, head=BAKER.tail, tail=BAKER.head)
+    key = task.identity(task.example(BAKER).query)
+    assert key == task.identity(task.passage(again).text)
+    assert key != task.identity(task.passage(swapped).text)
+    assert key != task.identity(task.passage(dataclasses.replace(BAKER, head=Span(4, 7))).text)
 
 
 def test_equal_sentences_are_one_whatever_is_marked_or_spaced() -> None:

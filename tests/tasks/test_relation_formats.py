@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrograd.tasks.record_fields import token_span
 from retrograd.tasks.relation_formats import (
     RelationInstance,
     Span,
@@ -19,7 +20,6 @@ from retrograd.tasks.relation_formats import (
     read_markers,
     read_relations,
     read_semeval,
-    token_span,
 )
 from retrograd.types import UserError
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 
 from retrograd.metrics.relations import SEMEVAL_LABELS
-from retrograd.tasks.semeval import SEMEVAL_PHRASES, load_semeval
+from retrograd.tasks.semeval import load_semeval, semeval_verbalisation
 from retrograd.types import UserError
 
 
@@ -57,7 +57,8 @@ def test_an_unknown_split_names_the_nearest() -> None:
 
 
 def test_phrases_cover_the_labels_and_differ_at_their_first_word() -> None:
-    assert tuple(SEMEVAL_PHRASES) == SEMEVAL_LABELS
-    words = [phrase.split() for phrase in SEMEVAL_PHRASES.values()]
+    phrases = semeval_verbalisation().phrases
+    assert tuple(phrases) == SEMEVAL_LABELS
+    words = [phrase.split() for phrase in phrases.values()]
     assert len({phrase[0] for phrase in words}) == len(SEMEVAL_LABELS)
     assert all(2 <= len(phrase) <= 4 for phrase in words)

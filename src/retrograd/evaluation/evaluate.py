@@ -11,6 +11,7 @@ import torch
 
 from retrograd.io import JsonObject, write_json, write_jsonl
 from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
+from retrograd.models.prefix_tree import Scoring
 from retrograd.progress import bar
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, Prediction
@@ -41,15 +42,15 @@ def prediction_record(prediction: Prediction) -> JsonObject:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(prediction).items()}
 
 
-def evaluate(model: RagModel, examples: Sequence[Example], k: int) -> Evaluation:
+def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> Evaluation:
     """Answer every example from its k best passages (0: from none) and score answers and neighbours."""
-    predictions = predict(model, examples, k)
+    predictions = predict(model, examples, k, scoring)
     answers = model.task.score(examples, [prediction.answer for prediction in predictions])
     neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
     return Evaluation(predictions, answers, neighbours)
 
 
-def predict(model: RagModel, examples: Sequence[Example], k: int) -> list[Prediction]:
+def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
     """Answers with their passages, in the order given; the model is in evaluation mode meanwhile."""
     was_training = model.training
     model.eval()
@@ -58,7 +59,7 @@ def predict(model: RagModel, examples: Sequence[Example], k: int) -> list[Predic
         with bar("answering", len(examples), "examples") as advance:
             for start in range(0, len(examples), _BATCH):
                 batch = examples[start : start + _BATCH]
-                predictions += model.answer(batch, k)
+                predictions += model.answer(batch, k, scoring)
                 advance(len(batch))
     finally:
         model.train(was_training)

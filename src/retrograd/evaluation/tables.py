@@ -16,6 +16,7 @@ from torch import Tensor
 
 from retrograd.objectives.functional import responsibilities, spread, take
 from retrograd.objectives.objective import CandidateScores, TokenLogLikelihood
+from retrograd.types import UserError
 
 __all__ = [
     "Gradients",
@@ -57,7 +58,8 @@ class Tables:
 
     ``prompt`` numbers the distinct prompts of a query: passages worded alike are one to the generator, and its gradient
     is compared per prompt (None: all differ). ``null`` says that the last column is the null passage, which every
-    estimator has among its candidates.
+    estimator has among its candidates. ``supports`` is the task's cheap test of the targets, where it has one, and
+    ``temperature`` that of the prior.
     """
 
     log_prior: Float[Tensor, "B U"]
@@ -68,6 +70,8 @@ class Tables:
     joint_prompts: JointPrompts | None = None
     prompt: Int[Tensor, "B U"] | None = None
     null: bool = False
+    supports: Bool[Tensor, "B U"] | None = None
+    temperature: Float[Tensor, ""] | None = None
 
     @property
     def queries(self) -> int:
@@ -161,6 +165,16 @@ class TabulatedLikelihood:
         parts = zip(weight.split(batch), self._columns.split(batch), strict=True)
         return torch.cat([prompts.at_mixture(one.float(), column) for one, column in parts]).to(weight.dtype)
 
+    def supports_at(self, column: Int[Tensor, "RB M"]) -> Bool[Tensor, "RB M"]:
+        """The task's cheap test, from its table; False at column -1."""
+        if self._tables.supports is None:
+            raise UserError(
+                "the task has no cheap test of support; leave objectives that need one out of the laboratory"
+            )
+        asked = take_columns(self._columns, column)
+        query = torch.arange(len(asked)).remainder(self._tables.queries).unsqueeze(-1)
+        return self._tables.supports[query, asked.clamp(min=0)] & (asked >= 0)
+
     def _joint_prompts(self) -> JointPrompts:
         if self._tables.joint_prompts is None:
             raise ValueError("this objective reads several passages in one prompt; tables alone cannot answer that")
@@ -189,7 +203,7 @@ def candidate_scores(
         return take(value.repeat(copies, 1), columns).requires_grad_()
 
     posterior = None if tables.log_posterior is None else leaf(tables.log_posterior)
-    return CandidateScores(leaf(tables.log_prior), posterior, previous)
+    return CandidateScores(leaf(tables.log_prior), posterior, previous, temperature=tables.temperature)
 
 
 def to_logits(

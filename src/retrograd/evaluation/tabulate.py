@@ -68,6 +68,8 @@ def tabulate(model: RagModel, examples: Sequence[Example], passages: int, budget
         joint_prompts=_ModelPrompts(model, examples, candidates.rows),
         prompt=prompt,
         null=model.null_passage,
+        supports=None if model.support is None else model.supports(examples, candidates.rows).cpu(),
+        temperature=None if scores.temperature is None else _on_cpu(scores.temperature),
     )
     return Bench(examples, candidates.rows, tables, _distinct(prompt))
 

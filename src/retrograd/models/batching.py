@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-__all__ = ["length_buckets", "token_budget_on"]
+__all__ = ["length_buckets", "padded", "token_budget_on"]
 
 _TOKEN_BUDGET_CPU = 2_048
 _TOKEN_BUDGET_ELSEWHERE = 32_768
@@ -36,3 +38,17 @@ def length_buckets(lengths: Sequence[int], budget: int, most: int | None = None)
             longest = max(lengths[position], 1)
         groups[-1].append(position)
     return groups
+
+
+def padded(
+    ids: list[list[int]], padding: int, device: torch.device, left: bool = False
+) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
+    """Token ids as one tensor, filled up with ``padding`` on the right or on the ``left``, and the attention mask."""
+    width = max((len(row) for row in ids), default=0)
+    gaps = [[padding] * (width - len(row)) for row in ids]
+    tokens = [gap + row if left else row + gap for row, gap in zip(ids, gaps, strict=True)]
+    zeros_ones = [([0] * len(gap), [1] * len(row)) for row, gap in zip(ids, gaps, strict=True)]
+    mask = [zeros + ones if left else ones + zeros for zeros, ones in zeros_ones]
+    shape = (len(ids), width)
+    as_tensor = [torch.tensor(rows, dtype=torch.long, device=device).view(shape) for rows in (tokens, mask)]
+    return as_tensor[0], as_tensor[1]

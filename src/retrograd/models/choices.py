@@ -1,91 +1,95 @@
-"""log p(choice | prompt) for all choices of a prompt: the encoder reads it once, and what choices share is run once.
+"""log p(choice | prompt) for all choices of a prompt: what is shared is run once, what is not asked is not run.
 
-The decoder sees the start token once per prompt. Its cached view of the prompt (keys and values of the cross-attention,
-the dearest part of a short decoder) is then copied, not computed again, for the rest of every choice.
+The prompt is read once, `tree_decoding` runs each distinct prefix that matters, and `output_layer` projects it onto the
+vocabulary, or onto the few words that may follow. `prefix_tree` has the two scores' equations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import cast
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutput
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from retrograd.models.prefix_tree import PrefixTree
-from retrograd.models.vocabulary import log_partition
-from retrograd.types import UserError
+from retrograd.models.batching import length_buckets
+from retrograd.models.output_layer import OutputLayer
+from retrograd.models.prefix_tree import PrefixTree, Scoring
+from retrograd.models.tree_decoding import TreeDecoder
 
-__all__ = ["only_at", "score_choices"]
+__all__ = ["score_choices"]
+
+_STATES = 2_048
+"""Most prefixes whose states are held at once: as logits of 30,522 words in bf16 they take 125 MB."""
 
 
 def score_choices(
-    model: PreTrainedModel,
-    tokens: Int[Tensor, "P L"],
-    mask: Int[Tensor, "P L"],
-    start: int,
-    choice_ids: list[list[int]],
-    tree: PrefixTree,
-    inputs: Int[Tensor, "C T"],
-    input_mask: Int[Tensor, "C T"],
+    decoder: TreeDecoder,
+    lengths: Sequence[int],
+    choices: Sequence[Sequence[Sequence[int]]],
+    scoring: Scoring,
 ) -> Float[Tensor, "P C"]:
-    """Sequence-to-sequence models, without gradient. ``inputs`` are the choices without their last token, padded."""
-    prompts, copies = len(tokens), len(choice_ids)
-    encoder = cast(nn.Module, model.get_encoder())
-    hidden = encoder(input_ids=tokens, attention_mask=mask, return_dict=True).last_hidden_state
-    first = model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
-        attention_mask=mask,
-        decoder_input_ids=tokens.new_full((prompts, 1), start),
-        use_cache=True,
-    )
-    logits = [first.logits]
-    if tree.prefixes > 1:
-        seen: Cache = first.past_key_values
-        seen.batch_repeat_interleave(copies)
-        predicts = tree.first_seen(inputs.shape[1] + 1)[:, 1:].to(tokens.device).repeat(prompts, 1)
-        with only_at(model, predicts):
-            rest = model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=hidden.repeat_interleave(copies, 0)),
-                attention_mask=mask.repeat_interleave(copies, 0),
-                decoder_input_ids=inputs.repeat(prompts, 1),
-                decoder_attention_mask=nn.functional.pad(input_mask, (1, 0), value=1).repeat(prompts, 1),
-                past_key_values=seen,
-                use_cache=True,
-            )
-        logits.append(rest.logits.view(prompts, tree.prefixes - 1, -1))
-    return _sums(logits, choice_ids, tree)
+    """In nats; ``-inf`` where a prompt has fewer choices than another. Without gradient.
 
-
-def _sums(logits: list[Float[Tensor, "P _ V"]], choice_ids: list[list[int]], tree: PrefixTree) -> Float[Tensor, "P C"]:
-    """Σ_t log p(token t | prefix) per choice, from the logits after each distinct prefix."""
-    device = logits[0].device
-    total = torch.cat([log_partition(block.flatten(0, 1)).view(block.shape[:2]) for block in logits], dim=1)
-    token = torch.tensor([t for ids in choice_ids for t in ids], device=device)
-    prefix = torch.tensor([p for path in tree.paths for p in path], device=device)
-    choice = torch.tensor([c for c, ids in enumerate(choice_ids) for _ in ids], device=device)
-    # Prefix 0 is the empty one: it stands in the first block alone.
-    said = [logits[0][:, 0][:, token], *(block[:, (prefix - 1).clamp(min=0), token] for block in logits[1:])]
-    value = torch.where(prefix > 0, said[-1], said[0]).float() - total[:, prefix]
-    return value.new_zeros(len(value), len(choice_ids)).index_add(1, choice, value)
-
-
-@contextmanager
-def only_at(model: PreTrainedModel, predicts: Bool[Tensor, "P S"]) -> Iterator[None]:
-    """Let the output layer see only the hidden states marked in ``predicts``: [P S D] becomes [tokens D].
-
-    Raises `UserError` for a model without an output layer.
+    ``lengths`` are the prompts' tokens, ``choices`` each prompt's choices as token ids with the end of sequence.
     """
-    output_layer = model.get_output_embeddings()
-    if output_layer is None:
-        raise UserError(f"{type(model).__name__} has no output layer over the vocabulary; name a generator")
-    handle = output_layer.register_forward_pre_hook(lambda _, inputs: (inputs[0][predicts], *inputs[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
+    if not choices:
+        return torch.zeros(0, 0, device=decoder.model.device)
+    layer = OutputLayer(decoder.model, decoder.sample(choices[0][0][-1]))
+    known: dict[tuple[tuple[int, ...], ...], PrefixTree] = {}
+    trees: list[PrefixTree] = []
+    for found in choices:
+        key = tuple(map(tuple, found))
+        known[key] = known.get(key) or PrefixTree.of(key, scoring)
+        trees.append(known[key])
+    device = decoder.model.device
+    count = torch.tensor([len(found) for found in choices], device=device)
+    result = torch.zeros(len(choices), int(count.max()), device=device)
+    undecided = [p for p, tree in enumerate(trees) if tree.asking]
+    most = max(1, _STATES // max(1, *(len(tree.asking) for tree in trees)))
+    sizes = [decoder.size(lengths[p], trees[p]) for p in undecided]
+    for group in length_buckets(sizes, decoder.budget, most):
+        prompts = [undecided[i] for i in group]
+        asked = [trees[p] for p in prompts]
+        states = decoder.states(prompts, asked, layer)
+        result[prompts] = _summed(_answers(layer, states, asked, scoring), asked, result.shape[1])
+    return result.masked_fill(torch.arange(result.shape[1], device=device) >= count.unsqueeze(-1), -torch.inf)
+
+
+def _answers(
+    layer: OutputLayer, states: Float[Tensor, "S W"], trees: Sequence[PrefixTree], scoring: Scoring
+) -> Float[Tensor, " A"]:
+    """log-probabilities of what is asked, tree after tree."""
+    row, token = _asked(trees, states.device)
+    if scoring == "sequence":
+        return layer.log_probability(states, row, token)
+    logit = layer.logit(states, row, token)
+    # log-softmax among the tokens that are asked after the same prefix.
+    highest = logit.new_full((len(states),), -torch.inf).scatter_reduce(0, row, logit, "amax")
+    above = logit - highest[row]
+    return above - logit.new_zeros(len(states)).index_add(0, row, above.exp()).log()[row]
+
+
+def _asked(trees: Sequence[PrefixTree], device: torch.device) -> tuple[Int[Tensor, " A"], Int[Tensor, " A"]]:
+    """Which state each token that is asked follows, and the token."""
+    pairs: list[tuple[int, int]] = []
+    before = 0
+    for tree in trees:
+        pairs += [(before + place, token) for place, token in tree.asked]
+        before += len(tree.asking)
+    row, token = torch.tensor(pairs, device=device).T
+    return row, token
+
+
+def _summed(answer: Float[Tensor, " A"], trees: Sequence[PrefixTree], width: int) -> Float[Tensor, "P C"]:
+    """Σ over each choice's terms; a choice without any, and a place without a choice, is 0."""
+    cells: list[int] = []
+    terms: list[int] = []
+    before = 0
+    for p, tree in enumerate(trees):
+        for c, found in enumerate(tree.terms):
+            cells += [p * width + c] * len(found)
+            terms += [before + term for term in found]
+        before += len(tree.asked)
+    cell, term = (torch.tensor(index, dtype=torch.long, device=answer.device) for index in (cells, terms))
+    return answer.new_zeros(len(trees) * width).index_add(0, cell, answer[term]).view(len(trees), width)

@@ -1,14 +1,25 @@
-"""One text tower: a Hugging Face encoder and a pooling give each text one embedding."""
+"""One text tower: a Hugging Face encoder and a pooling give each text one embedding.
+
+Pooling "roles" is for texts whose parts play roles: the head entity, the tail entity and the context of a relation
+instance. A role's vector is the mean of the hidden states h_t over the tokens that overlap its character span, scaled
+to length 1, and the embedding is all three side by side, divided by √3:
+
+    e = [r_head; r_tail; r_context] / √3,     r_c = m_c / ‖m_c‖,     m_c = mean of h_t over the tokens t of role c
+
+So an inner product of two embeddings is the mean of three cosines, role by role: one minus the distance of ETRAG
+(Makino et al. 2024, arXiv 2406.03790), and every index works unchanged.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,11 +29,17 @@ from retrograd.io import fingerprint, write_json
 from retrograd.models.batching import length_buckets, token_budget_on
 from retrograd.models.inference import inference
 from retrograd.models.loading import open_encoder, quiet_transformers
+from retrograd.models.precision import full_precision
 from retrograd.types import UserError
 
-__all__ = ["Encoder", "Pooling"]
+__all__ = ["ROLES", "Encoder", "Pooling", "RoleSpans"]
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "roles"]
+
+ROLES = ("head", "tail", "context")
+
+RoleSpans = Callable[[str], Sequence[tuple[int, int]]]
+"""A text's spans in characters, [start, end), one per role and in the order of `ROLES`."""
 
 _VOLATILE = {"architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
@@ -32,6 +49,13 @@ class Encoder(nn.Module):
 
     ``max_tokens`` is the longest input read; longer texts are cut at the end. ``token_budget`` bounds the padded tokens
     of one forward pass and with it the memory.
+
+    With pooling "roles" (see above) the attribute ``role_spans`` says where a text's roles stand. Whoever opens or
+    loads the encoder sets it; it is never written to disk. A role without a token, because its span is empty or was
+    cut off, gets the mean over the whole text; ``roles_missed`` counts how often since the encoder was opened. Then
+    ``normalise`` scales each role's vector; without it an inner product is the mean of three inner products.
+
+    Raises `UserError` for settings that make no sense and for "roles" with a tokenizer that knows no characters.
     """
 
     def __init__(
@@ -48,6 +72,11 @@ class Encoder(nn.Module):
             raise UserError(f"pooling is {pooling!r}; expected one of {', '.join(get_args(Pooling))}")
         if max_tokens < 2 or token_budget < 0:
             raise UserError(f"max_tokens ({max_tokens}) must be at least 2, token_budget ({token_budget}) at least 0")
+        if pooling == "roles" and not tokenizer.is_fast:
+            raise UserError(
+                f"pooling 'roles' needs the characters of each token, which {type(tokenizer).__name__} does not tell; "
+                "name a model with a fast tokenizer (its folder has a tokenizer.json), or choose pooling 'mean'"
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
@@ -56,6 +85,8 @@ class Encoder(nn.Module):
         self.max_tokens = min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
         self.token_budget = token_budget
         self.dropout = True
+        self.role_spans: RoleSpans | None = None
+        self.roles_missed = 0
 
     def train(self, mode: bool = True) -> Encoder:
         """As for every module; without ``dropout`` (an attribute, True at first) training mode is evaluation mode."""
@@ -70,6 +101,11 @@ class Encoder(nn.Module):
     @property
     def dimension(self) -> int:
         """D, the width of an embedding."""
+        return self.width * (len(ROLES) if self.pooling == "roles" else 1)
+
+    @property
+    def width(self) -> int:
+        """The width of a hidden state, and so of one role's vector."""
         return int(self.model.config.hidden_size)
 
     @property
@@ -77,28 +113,63 @@ class Encoder(nn.Module):
         return next(self.model.parameters()).device
 
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Embeddings in fp32, differentiable with respect to the weights, in the order given."""
-        if not texts:
-            return torch.zeros(0, self.dimension, device=self.device)
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
-        lengths = [len(ids) for ids in encoded["input_ids"]]
-        groups = length_buckets(lengths, token_budget_on(self.device, self.token_budget))
-        rows = torch.cat([self._pooled(encoded, group) for group in groups])
-        order = torch.tensor([position for group in groups for position in group], device=rows.device)
-        return rows[torch.argsort(order)]
+        """Embeddings in fp32, differentiable with respect to the weights, in the order given.
+
+        Raises `UserError` for pooling "roles" while ``role_spans`` is None.
+        """
+        return self._vectors(texts, self.pooling, self.normalise)
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """The same without gradient and without dropout, for an index."""
         with inference(self):
             return self(texts)
 
-    def _pooled(self, encoded: BatchEncoding, group: Sequence[int]) -> Float[Tensor, "b D"]:
+    def mean_vectors(self, texts: Sequence[str]) -> Float[Tensor, "B width"]:
+        """Mean-pooled vectors of length 1 whatever the pooling, with gradient: of phrases, which have no roles."""
+        return self._vectors(texts, "mean", normalise=True)
+
+    def _vectors(self, texts: Sequence[str], pooling: Pooling, normalise: bool) -> Float[Tensor, "B _"]:
+        if not texts:
+            return torch.zeros(0, self.dimension if pooling == self.pooling else self.width, device=self.device)
+        by_role = pooling == "roles"
+        spans = self._spans(texts) if by_role else []
+        limit = {"truncation": True, "max_length": self.max_tokens}
+        encoded = self.tokenizer(list(texts), return_offsets_mapping=by_role, **limit)
+        offsets = encoded.pop("offset_mapping") if by_role else []
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        groups = length_buckets(lengths, token_budget_on(self.device, self.token_budget))
+        rows = []
+        for group in groups:
+            hidden, mask = self._hidden(encoded, group)
+            if by_role:
+                roles = _role_masks([offsets[i] for i in group], [spans[i] for i in group], hidden.shape[1])
+                self.roles_missed += int((~roles.any(dim=-1)).sum())
+                rows.append(_pool_roles(hidden, mask, roles.to(hidden.device), normalise))
+            else:
+                pooled = _pool(hidden, mask, pooling)
+                rows.append(F.normalize(pooled, dim=-1) if normalise else pooled)
+        order = torch.tensor([position for group in groups for position in group], device=self.device)
+        return torch.cat(rows)[torch.argsort(order)]
+
+    def _spans(self, texts: Sequence[str]) -> list[Sequence[tuple[int, int]]]:
+        if self.role_spans is None:
+            raise UserError(
+                "pooling 'roles' needs role_spans, which say where a text's roles stand; set encoder.role_spans to the "
+                "role_spans of a task that has them, or choose pooling 'mean'"
+            )
+        spans = [self.role_spans(text) for text in texts]
+        for text, found in zip(texts, spans, strict=True):
+            if len(found) != len(ROLES):
+                raise ValueError(f"role_spans gave {len(found)} spans for {text!r}; expected {', '.join(ROLES)}")
+        return spans
+
+    def _hidden(
+        self, encoded: BatchEncoding, group: Sequence[int]
+    ) -> tuple[Float[Tensor, "b L width"], Int[Tensor, "b L"]]:
         columns = {name: [values[i] for i in group] for name, values in encoded.items()}
         # On the right whatever the tokenizer prefers: the first token is the one that "cls" pooling takes.
         batch = self.tokenizer.pad(columns, padding_side="right", return_tensors="pt").to(self.device)
-        hidden = self.model(**batch).last_hidden_state.float()
-        pooled = _pool(hidden, batch["attention_mask"], self.pooling)
-        return F.normalize(pooled, dim=-1) if self.normalise else pooled
+        return self.model(**batch).last_hidden_state.float(), batch["attention_mask"]
 
     def fingerprint(self) -> str:
         """SHA-256 over what decides an embedding: weights, the model's configuration, tokenizer, and how it is used.
@@ -111,12 +182,16 @@ class Encoder(nn.Module):
         return fingerprint([used, _configuration(self.model), _tokenization(self.tokenizer), *weights])
 
     def save(self, folder: Path) -> None:
-        """Write a sentence-transformers directory, which `open` also reads."""
+        """Write a sentence-transformers directory, which `open` also reads.
+
+        Such a directory cannot express roles: with pooling "roles" it says "mean", and sentence-transformers makes of
+        it what `mean_vectors` does. Whoever opens it again names the pooling; `Retriever` writes it beside the towers.
+        """
         with quiet_transformers():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-        pooling = {"word_embedding_dimension": self.dimension}
-        modes = {"pooling_mode_cls_token": self.pooling == "cls", "pooling_mode_mean_tokens": self.pooling == "mean"}
+        pooling = {"word_embedding_dimension": self.width}
+        modes = {"pooling_mode_cls_token": self.pooling == "cls", "pooling_mode_mean_tokens": self.pooling != "cls"}
         write_json(folder / "1_Pooling" / "config.json", pooling | modes)
         names = ["Transformer", "Pooling"] + ["Normalize"] * self.normalise
         paths = ["", "1_Pooling", "2_Normalize"]
@@ -165,3 +240,25 @@ def _pool(hidden: Float[Tensor, "b L D"], mask: Int[Tensor, "b L"], pooling: Poo
         return hidden[:, 0]
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1)
+
+
+def _role_masks(
+    offsets: Sequence[Sequence[tuple[int, int]]], spans: Sequence[Sequence[tuple[int, int]]], width: int
+) -> Bool[Tensor, "b roles L"]:
+    """Which tokens overlap each role's span, both in characters [start, end); special tokens and padding never do."""
+    nowhere = [(0, 0)]  # what a tokenizer says of a token that it has added
+    token = torch.tensor([[*row, *nowhere * (width - len(row))] for row in offsets]).view(len(offsets), 1, width, 2)
+    span = torch.tensor([[*found] for found in spans]).view(len(spans), len(ROLES), 1, 2)
+    overlaps = (token[..., 0] < span[..., 1]) & (span[..., 0] < token[..., 1])
+    return overlaps & (span[..., 0] < span[..., 1])
+
+
+def _pool_roles(
+    hidden: Float[Tensor, "b L width"], mask: Int[Tensor, "b L"], roles: Bool[Tensor, "b roles L"], normalise: bool
+) -> Float[Tensor, "b D"]:
+    """Masked means side by side, divided by √3; a role without a token has the mean over the whole text."""
+    weight = torch.where(roles.any(dim=-1, keepdim=True), roles, mask.bool().unsqueeze(1)).float()
+    with full_precision(hidden.device):
+        mean = (weight / weight.sum(dim=-1, keepdim=True)) @ hidden
+    each = F.normalize(mean, dim=-1) if normalise else mean
+    return each.flatten(1) / math.sqrt(len(ROLES))

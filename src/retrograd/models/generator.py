@@ -17,23 +17,26 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from retrograd.io import read_json, write_json
-from retrograd.models.batching import length_buckets, token_budget_on
-from retrograd.models.choices import only_at, score_choices
+from retrograd.models.batching import length_buckets, padded, token_budget_on
+from retrograd.models.choices import score_choices
+from retrograd.models.generator_settings import GeneratorSettings, read_settings, write_settings
 from retrograd.models.inference import inference
 from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
-from retrograd.models.prefix_tree import PrefixTree
-from retrograd.models.soft_input import SoftSlots, in_front
+from retrograd.models.output_layer import only_at
+from retrograd.models.prefix_tree import Scoring
+from retrograd.models.soft_input import SoftInput, SoftPosition, SoftSlots, inserted
+from retrograd.models.soft_prompt import SoftPrompt, SoftPromptSettings
+from retrograd.models.special_tokens import end_token, input_limit, start_token
+from retrograd.models.tree_decoding import TreeDecoder
 from retrograd.models.vocabulary import token_log_probability
-from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
 __all__ = ["Generator", "TargetScores"]
 
 TokenIds = list[int]
 
-_LOGIT_ROWS = 2_048
+_WORD_SAMPLE = 4_096
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class Generator(nn.Module):
     Prompts longer than ``max_input_tokens`` are cut at the end, targets longer than ``max_target_tokens`` likewise; the
     end-of-sequence token counts as a target token. ``token_budget`` bounds the padded tokens of one
     forward pass; 0 is what suits the device. Decoder-only models read ``prompt + separator + target``.
+
+    Soft input stands where the attribute ``soft_position`` says: "before" the prompt, or "after" it, which is between
+    prompt and separator for a decoder-only model. It counts towards ``max_input_tokens``: a prompt that does not fit
+    beside it is cut. ``soft_prompt``, which makes such input, is None until `add_soft_prompt`.
     """
 
     def __init__(
@@ -75,22 +82,24 @@ class Generator(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
-        self.max_input_tokens = _input_limit(model, max_input_tokens, 0 if self.encoder_decoder else max_target_tokens)
+        self.max_input_tokens = input_limit(model, max_input_tokens, 0 if self.encoder_decoder else max_target_tokens)
         self.max_target_tokens = max_target_tokens
         self.token_budget = token_budget
         self.dropout = True
         self.separator = separator
+        self.soft_position: SoftPosition = "before"
+        self.soft_prompt: SoftPrompt | None = None
         self._tail: TokenIds = (
             [] if self.encoder_decoder else tokenizer(separator, add_special_tokens=False)["input_ids"]
         )
-        least = len(self._tail) + tokenizer.num_special_tokens_to_add() + 1
-        if self.max_input_tokens < least:
+        self._least = len(self._tail) + tokenizer.num_special_tokens_to_add() + 1
+        if self.max_input_tokens < self._least:
             raise UserError(
-                f"{self.max_input_tokens} input tokens leave a prompt no room; this model needs at least {least}: "
-                "raise max_input_tokens, or lower max_target_tokens if the model's positions are the limit"
+                f"{self.max_input_tokens} input tokens leave a prompt no room; this model needs at least {self._least}"
+                ": raise max_input_tokens, or lower max_target_tokens if the model's positions are the limit"
             )
-        self.end = _end_token(model, tokenizer)
-        self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end
+        self.end = end_token(model, tokenizer)
+        self.padding = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.end
 
     @classmethod
     def open(
@@ -107,6 +116,16 @@ class Generator(nn.Module):
         if lora is not None and lora.rank > 0:
             add_lora(model, lora, rng)
         return cls(model, tokenizer, max_input_tokens, max_target_tokens, token_budget)
+
+    def add_soft_prompt(self, settings: SoftPromptSettings, rng: torch.Generator) -> SoftPrompt:
+        """Give the generator a soft prompt, drawn from ``rng``, that trains and is saved with it."""
+        size = self.tokenizer.vocab_size
+        # An even sample: all words would be a second copy of the embeddings.
+        sample = torch.linspace(0, size - 1, min(size, _WORD_SAMPLE), device=self.device).long()
+        with torch.no_grad():
+            words = self._embed(sample.unsqueeze(0)).squeeze(0)
+        self.soft_prompt = SoftPrompt(settings, words, rng).to(self.device)
+        return self.soft_prompt
 
     def train(self, mode: bool = True) -> Generator:
         """As for every module; without ``dropout`` (an attribute, True at first) training mode is evaluation mode."""
@@ -126,19 +145,23 @@ class Generator(nn.Module):
         """log p(target | prompt) in nats per pair: the fp32 sum over target tokens, end of sequence included."""
         return self.token_log_likelihood(prompts, targets).value.sum(-1)
 
-    def token_log_likelihood(self, prompts: Sequence[str], targets: Sequence[str]) -> TargetScores:
-        """The same per token. Differentiable; pairs are run in micro-batches of like length."""
+    def token_log_likelihood(
+        self, prompts: Sequence[str], targets: Sequence[str], soft: SoftInput | None = None
+    ) -> TargetScores:
+        """The same per token, given ``soft`` beside the prompts. Differentiable, in ``soft`` as well; pairs are run in
+        micro-batches of like length. Raises `UserError` where soft input leaves a prompt no room.
+        """
         if len(prompts) != len(targets):
             raise ValueError(f"{len(prompts)} prompts but {len(targets)} targets")
-        return self._token_scores(self._prompt_ids(prompts), self._target_ids(targets))
+        return self._token_scores(self._prompt_ids(prompts, soft), self._target_ids(targets), soft)
 
     def mixture_log_likelihood(
         self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str], targets: Sequence[str]
     ) -> Float[Tensor, " P"]:
         """log p(target | R soft slots, prompt) in nats: slot r is Σ_z weight[r, z] · (passage z, token by token).
 
-        Passages have no special tokens of their own and stand before the prompt, which is never cut for them: each slot
-        gets an equal share of what it leaves of ``max_input_tokens``. Differentiable in ``weight`` as well.
+        Passages have no special tokens of their own. The prompt is never cut for them: each slot gets an equal share of
+        what it leaves of ``max_input_tokens``. Differentiable in ``weight`` as well.
         """
         prompt_ids = self._prompt_ids(prompts)
         share = [(self.max_input_tokens - len(ids)) // max(weight.shape[1], 1) for ids in prompt_ids]
@@ -159,21 +182,17 @@ class Generator(nn.Module):
         return reader.get_input_embeddings()(tokens)
 
     def _token_scores(
-        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None = None
+        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> TargetScores:
         width = max((len(ids) for ids in target_ids), default=0)
         lengths = torch.tensor([len(ids) for ids in target_ids], device=self.device)
         present = torch.arange(width, device=self.device) < lengths[:, None]
         if not prompt_ids:
             return TargetScores(torch.zeros(0, width, device=self.device), present)
-        before = [0] * len(prompt_ids) if slots is None else slots.total.tolist()
-        sizes = [s + len(p) + len(t) for s, p, t in zip(before, prompt_ids, target_ids, strict=True)]
+        sizes = [p + len(t) for p, t in zip(_sizes(prompt_ids, soft), target_ids, strict=True)]
         groups = length_buckets(sizes, self._budget)
         order = torch.tensor([position for group in groups for position in group], device=self.device)
-        chosen = [None if slots is None else slots.at(group) for group in groups]
-        parts = [
-            ([prompt_ids[i] for i in g], [target_ids[i] for i in g], c) for g, c in zip(groups, chosen, strict=True)
-        ]
+        parts = [([prompt_ids[i] for i in g], [target_ids[i] for i in g], soft and soft.at(g)) for g in groups]
         flat = torch.cat([self._score(*part) for part in parts])
         _forget_casts()
         # `flat` lists tokens pair after pair in bucket order; masked_scatter lays them out as rows of that order.
@@ -181,102 +200,134 @@ class Generator(nn.Module):
         return TargetScores(rows[torch.argsort(order)], present)
 
     def _score(
-        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None
+        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> Float[Tensor, " tokens"]:
         make = self._seq2seq_input if self.encoder_decoder else self._causal_input
-        batch = make(prompt_ids, target_ids, slots)
+        batch = make(prompt_ids, target_ids, soft)
         labels = torch.tensor([token for ids in target_ids for token in ids], device=self.device)
         with only_at(self.model, batch.predicts):
             logits = self.model(**batch.arguments, use_cache=False).logits
         return token_log_probability(logits, labels)
 
     def _seq2seq_input(
-        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None
+        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> _ModelInput:
-        start = _start_token(self.model, self.tokenizer)
+        start = start_token(self.model, self.tokenizer)
         decoder_tokens, decoder_mask = self._padded([[start, *ids[:-1]] for ids in target_ids])
         arguments: dict[str, Tensor | BaseModelOutput] = {
-            **self._read(prompt_ids, slots),
+            **self._read(prompt_ids, soft),
             "decoder_input_ids": decoder_tokens,
             "decoder_attention_mask": decoder_mask,
         }
         return _ModelInput(arguments, decoder_mask.bool())
 
     def _causal_input(
-        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], slots: SoftSlots | None
+        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> _ModelInput:
-        read = self._read([p + t[:-1] for p, t in zip(prompt_ids, target_ids, strict=True)], slots)
-        first = torch.tensor([len(p) - 1 for p in prompt_ids], device=self.device)
-        if slots is not None:
-            first = first + slots.total
+        read = self._read(prompt_ids, soft, [ids[:-1] for ids in target_ids])
+        first = torch.tensor(_sizes(prompt_ids, soft), device=self.device) - 1
         mask = read["attention_mask"].bool()
         position = torch.arange(mask.shape[1], device=self.device)
         return _ModelInput({**read}, mask & (position >= first[:, None]))
 
-    def _read(self, ids: list[TokenIds], slots: SoftSlots | None) -> dict[str, Tensor]:
-        """The tokens that are read; behind soft slots, if there are any, as embeddings."""
-        tokens, mask = self._padded(ids)
-        if slots is None:
+    def _read(
+        self,
+        prompt_ids: list[TokenIds],
+        soft: SoftInput | None,
+        written: list[TokenIds] | None = None,
+        left: bool = False,
+    ) -> dict[str, Tensor]:
+        """Prompts, and what is written behind them, as the model reads them: beside soft input as embeddings."""
+        ids = [p + w for p, w in zip(prompt_ids, written, strict=True)] if written else prompt_ids
+        tokens, mask = self._padded(ids, left=left and soft is None)
+        if soft is None:
             return {"input_ids": tokens, "attention_mask": mask}
-        embeddings, mask = in_front(slots, self._embed(tokens), mask)
+        after = self.soft_position == "after"
+        place = torch.tensor([(len(ids) - len(self._tail)) * after for ids in prompt_ids], device=self.device)
+        embeddings, mask = inserted(soft, self._embed(tokens), mask, place, left)
         return {"inputs_embeds": embeddings, "attention_mask": mask}
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
-    def generate(self, prompts: Sequence[str], max_new_tokens: int | None = None, beams: int = 1) -> list[str]:
-        """The most likely continuation of each prompt: greedy, or by beam search. Never sampled, never with dropout."""
-        prompt_ids = self._prompt_ids(prompts)
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int | None = None,
+        beams: int = 1,
+        soft: SoftInput | None = None,
+    ) -> list[str]:
+        """The most likely continuation of each prompt, given ``soft`` beside it: greedy, or by beam search. Never
+        sampled, never with dropout. Raises `UserError` where soft input leaves a prompt no room.
+        """
+        prompt_ids = self._prompt_ids(prompts, soft)
         answers = [""] * len(prompts)
         write = cast(Callable[..., Tensor], self.model.generate)
-        for group in length_buckets([len(ids) for ids in prompt_ids], self._budget // max(beams, 1)):
-            tokens, mask = self._padded([prompt_ids[i] for i in group], left=not self.encoder_decoder)
+        for group in length_buckets(_sizes(prompt_ids, soft), self._budget // max(beams, 1)):
+            chosen = [prompt_ids[i] for i in group]
             with inference(self.model):
+                read = self._read(chosen, soft and soft.at(group), left=not self.encoder_decoder)
                 written = write(
-                    input_ids=tokens,
-                    attention_mask=mask,
+                    **read,
                     max_new_tokens=max_new_tokens or self.max_target_tokens,
                     num_beams=beams,
                     do_sample=False,
                     eos_token_id=self.end,
                     pad_token_id=self.padding,
                 )
-            written = written if self.encoder_decoder else written[:, tokens.shape[1] :]
+            if not self.encoder_decoder and soft is None:  # read as embeddings, the prompt is not repeated
+                written = written[:, read["input_ids"].shape[1] :]
             for i, text in zip(group, self.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
                 answers[i] = text.strip()
         return answers
 
-    def choice_log_likelihood(self, prompts: Sequence[str], choices: Sequence[str]) -> Float[Tensor, "P C"]:
-        """log p(choice | prompt) in nats for every prompt and choice, without gradient and without dropout.
+    def choice_log_likelihood(
+        self,
+        prompts: Sequence[str],
+        choices: Sequence[Sequence[str]],
+        scoring: Scoring = "sequence",
+        soft: SoftInput | None = None,
+    ) -> Float[Tensor, "P C"]:
+        """log p(choice | prompt) in nats of each prompt's own choices, without gradient and without dropout.
 
-        A seq2seq encoder reads each prompt once.
+        ``-inf`` where a prompt has fewer choices than another. ``scoring`` "sequence" is the likelihood of the whole
+        choice, "tree" its probability among the prompt's choices (see `prefix_tree`). A prompt is read once. Raises
+        `UserError` where soft input leaves a prompt no room.
         """
-        with inference(self.model):
-            return self._choice_log_likelihood(prompts, choices)
+        if len(prompts) != len(choices) or not all(choices):
+            raise ValueError(f"{len(prompts)} prompts, choices for {sum(map(bool, choices))} of them")
+        prompt_ids = self._prompt_ids(prompts, soft)
+        distinct = list(dict.fromkeys(text for texts in choices for text in texts))
+        ids = dict(zip(distinct, self._target_ids(distinct), strict=True))
+        start = start_token(self.model, self.tokenizer) if self.encoder_decoder else None
 
-    def _choice_log_likelihood(self, prompts: Sequence[str], choices: Sequence[str]) -> Float[Tensor, "P C"]:
-        if not self.encoder_decoder:
-            pairs = [(prompt, choice) for prompt in prompts for choice in choices]
-            return self.log_likelihood([p for p, _ in pairs], [c for _, c in pairs]).view(len(prompts), len(choices))
-        prompt_ids, choice_ids = self._prompt_ids(prompts), self._target_ids(choices)
-        tree = PrefixTree.of(choice_ids)
-        result = torch.empty(len(prompts), len(choices), device=self.device)
-        # The decoder's padded tokens count towards the budget as well, and so many logits over the vocabulary are made
-        # at once as 2,048 tokens have (125 MB for 30,522 words in bf16).
-        decoded = len(choices) * max(len(ids) for ids in choice_ids)
-        most = max(1, _LOGIT_ROWS // tree.prefixes)
-        start = _start_token(self.model, self.tokenizer)
-        inputs, mask = self._padded([ids[:-1] for ids in choice_ids])
-        for group in length_buckets([len(ids) + decoded for ids in prompt_ids], self._budget, most):
-            prompt = self._padded([prompt_ids[i] for i in group])
-            result[group] = score_choices(self.model, *prompt, start, choice_ids, tree, inputs, mask)
-        return result
+        def read(chosen: Sequence[int]) -> dict[str, Tensor]:
+            return self._read([prompt_ids[i] for i in chosen], soft and soft.at(chosen))
+
+        with inference(self.model):
+            decoder = TreeDecoder(self.model, read, start, self._budget)
+            own = [[ids[text] for text in texts] for texts in choices]
+            return score_choices(decoder, _sizes(prompt_ids, soft), own, scoring)
 
     # ---- tokens -------------------------------------------------------------------------------------------------
 
-    def _prompt_ids(self, prompts: Sequence[str]) -> list[TokenIds]:
+    def _prompt_ids(self, prompts: Sequence[str], soft: SoftInput | None = None) -> list[TokenIds]:
+        """Soft input counts towards ``max_input_tokens``: a prompt is cut to what it leaves."""
+        found = self._cut_ids(prompts, self.max_input_tokens)
+        for i, taken in enumerate([] if soft is None else soft.total.tolist()):
+            room = self.max_input_tokens - taken
+            if len(found[i]) > room:
+                if room < self._least:
+                    raise UserError(
+                        f"{taken} soft tokens leave a prompt {max(room, 0)} of {self.max_input_tokens} input tokens, "
+                        f"and it needs at least {self._least}: raise max_input_tokens or retrieve into fewer slots"
+                    )
+                found[i] = self._cut_ids([prompts[i]], room)[0]
+        return found
+
+    def _cut_ids(self, prompts: Sequence[str], most: int) -> list[TokenIds]:
         if not prompts:
             return []
-        limit = self.max_input_tokens - len(self._tail)
+        limit = most - len(self._tail)
         encoded = self.tokenizer(list(prompts), truncation=True, max_length=limit)["input_ids"]
         if not self.encoder_decoder:
             # The separator survives truncation: it tells a decoder-only model that the answer begins. An
@@ -292,76 +343,45 @@ class Generator(nn.Module):
         return [[*ids[: self.max_target_tokens - 1], self.end] for ids in encoded]
 
     def _padded(self, ids: list[TokenIds], left: bool = False) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
-        width = max((len(row) for row in ids), default=0)
-        gaps = [[self.padding] * (width - len(row)) for row in ids]
-        tokens = [gap + row if left else row + gap for row, gap in zip(ids, gaps, strict=True)]
-        zeros_ones = [([0] * len(gap), [1] * len(row)) for row, gap in zip(ids, gaps, strict=True)]
-        mask = [zeros + ones if left else ones + zeros for zeros, ones in zeros_ones]
-        shape = (len(ids), width)
-        as_tensor = [torch.tensor(rows, dtype=torch.long, device=self.device).view(shape) for rows in (tokens, mask)]
-        return as_tensor[0], as_tensor[1]
+        return padded(ids, self.padding, self.device, left)
 
     # ---- disk ---------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write a transformers directory, or a PEFT directory of adapters alone, and our settings beside it."""
+        """Write a transformers directory, or a PEFT directory of adapters alone; beside it our settings and, if there
+        is one, the soft prompt (``soft_prompt.safetensors``).
+        """
         with quiet_transformers():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         limits = (self.max_input_tokens, self.max_target_tokens, self.token_budget)
-        settings = GeneratorSettings(*limits, self.separator, has_lora(self.model))
-        write_json(folder / "generator.json", record_mapping(settings))
+        settings = GeneratorSettings(*limits, self.separator, has_lora(self.model), self.soft_position)
+        if self.soft_prompt is not None:
+            self.soft_prompt.save_weights(folder)
+        write_settings(folder, settings, self.soft_prompt and self.soft_prompt.settings)
 
     @classmethod
     def load(cls, folder: Path, base: str, rng: torch.Generator | None = None) -> Generator:
         """Read what `save` wrote. ``base`` names the model under the adapters, used only for a PEFT directory."""
-        path = folder / "generator.json"
-        found = read_json(path)
-        settings = read_record(GeneratorSettings, found if isinstance(found, dict) else {}, str(path))
+        settings, soft_prompt = read_settings(folder)
         model, tokenizer = open_generator(base if settings.lora else str(folder))
         if settings.lora:
             load_lora(model, folder)
         limits = (settings.max_input_tokens, settings.max_target_tokens, settings.token_budget)
-        return cls(model, tokenizer, *limits, settings.separator)
+        generator = cls(model, tokenizer, *limits, settings.separator)
+        generator.soft_position = settings.soft_position
+        if soft_prompt is not None:
+            generator.add_soft_prompt(soft_prompt, torch.Generator()).load_weights(folder)
+        return generator
 
 
-@dataclass(frozen=True)
-class GeneratorSettings:
-    """``generator.json``: what a transformers or PEFT directory does not say."""
-
-    max_input_tokens: int
-    max_target_tokens: int
-    token_budget: int
-    separator: str
-    lora: bool
+def _sizes(prompt_ids: list[TokenIds], soft: SoftInput | None) -> list[int]:
+    """Input positions of each prompt with its soft input."""
+    taken = [0] * len(prompt_ids) if soft is None else soft.total.tolist()
+    return [s + len(ids) for s, ids in zip(taken, prompt_ids, strict=True)]
 
 
 def _forget_casts() -> None:
     """Let autocast cast the weights anew: casts made without gradient would cut a later forward from its weights."""
     if not torch.is_grad_enabled():
         torch.clear_autocast_cache()
-
-
-def _start_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    named = (model.config.decoder_start_token_id, tokenizer.cls_token_id, tokenizer.pad_token_id)
-    return _first_token(named, "decoder_start_token", "the model's config.json")
-
-
-def _end_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    first = configured[0] if isinstance(configured, list) and configured else configured
-    return _first_token((tokenizer.eos_token_id, first, tokenizer.sep_token_id), "eos_token", "tokenizer_config.json")
-
-
-def _first_token(candidates: tuple[object, ...], name: str, place: str) -> int:
-    for token in candidates:
-        if isinstance(token, int):
-            return token
-    raise UserError(f"the model names no {name}; set it in {place}")
-
-
-def _input_limit(model: PreTrainedModel, wanted: int, reserved: int) -> int:
-    """The longest prompt, in tokens: what was asked for, or what the model's positions leave room for."""
-    text = model.config.get_text_config(encoder=True) if model.config.is_encoder_decoder else model.config
-    positions = getattr(text, "max_position_embeddings", None)  # T5 has none: its positions are relative
-    return wanted if positions is None else max(1, min(wanted, positions - reserved))

@@ -1,49 +1,118 @@
-"""The distinct prefixes of token sequences: what many answers share is computed once."""
+"""The prefix tree of one prompt's choices: what has to be run, and what is asked after it.
+
+Two ways to score choice c, of tokens y_1 … y_T with the end of sequence as the last:
+
+    sequence    Σ_t log p(y_t | y_<t)                                 over the whole vocabulary
+    tree        Σ_t log [ p(y_t | y_<t) / Σ_v p(v | y_<t) ]           over the tokens v that the choices allow there
+
+The second is the scoring of SuRE (Lu et al. 2022, arXiv 2205.09837): where only one token may follow, nothing is
+decided and nothing is asked; the choices' probabilities sum to 1. The end of sequence is a token that may follow, so a
+choice that begins another competes with it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-__all__ = ["PrefixTree"]
+__all__ = ["PrefixTree", "Scoring"]
+
+Scoring = Literal["sequence", "tree"]
 
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """The distinct prefixes of a list of token sequences: each is projected onto the vocabulary once.
+    """The distinct prefixes that must be run, numbered from the empty one, 0; a parent comes before its children.
 
-    ``paths[c][t]`` is the number of the prefix that precedes token t of sequence c; ``owner`` is where each prefix is
-    first met, as (sequence, position), in ascending order.
+    ``token[n]`` is the last token of prefix n, ``parent[n]`` the prefix without it (-1 for both at 0). ``asking`` are
+    the prefixes after which a token's probability counts; ``asked`` lists those tokens, as (position in ``asking``,
+    token), each once; choice c is the product of the ``asked`` numbered in ``terms[c]``. A single choice asks nothing
+    of a tree: it is certain.
     """
 
-    paths: tuple[tuple[int, ...], ...]
-    owner: tuple[tuple[int, int], ...]
+    token: tuple[int, ...]
+    parent: tuple[int, ...]
+    asking: tuple[int, ...]
+    asked: tuple[tuple[int, int], ...]
+    terms: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, sequences: Sequence[list[int]]) -> PrefixTree:
-        number: dict[tuple[int, ...], int] = {}
-        owner: list[tuple[int, int]] = []
-        paths: list[tuple[int, ...]] = []
-        for c, ids in enumerate(sequences):
-            path = []
-            for t in range(len(ids)):
-                prefix = tuple(ids[:t])
-                if prefix not in number:
-                    number[prefix] = len(number)
-                    owner.append((c, t))
-                path.append(number[prefix])
-            paths.append(tuple(path))
-        return cls(tuple(paths), tuple(owner))
+    def of(cls, choices: Sequence[Sequence[int]], scoring: Scoring) -> PrefixTree:
+        """``choices`` are token ids with the end of sequence; equal ones count as one and get the same score."""
+        parent, token, following, paths = _grown(choices)
+        least = 2 if scoring == "tree" else 1
+        asking = [prefix for prefix, after in enumerate(following) if len(after) >= least]
+        needed: set[int] = set()
+        for prefix in asking:
+            while prefix >= 0 and prefix not in needed:
+                needed.add(prefix)
+                prefix = parent[prefix]
+        number = {old: new for new, old in enumerate(sorted(needed))} | {-1: -1}
+        asked = [(prefix, after) for prefix in asking for after in following[prefix]]
+        term, place = ({key: i for i, key in enumerate(keys)} for keys in (asked, asking))
+        return cls(
+            token=tuple(token[old] for old in sorted(needed)),
+            parent=tuple(number[parent[old]] for old in sorted(needed)),
+            asking=tuple(number[prefix] for prefix in asking),
+            asked=tuple((place[prefix], after) for prefix, after in asked),
+            terms=tuple(tuple(term[step] for step in path if step in term) for path in paths),
+        )
 
     @property
-    def prefixes(self) -> int:
-        return len(self.owner)
+    def depth(self) -> list[int]:
+        """Tokens of each prefix."""
+        depth: list[int] = []
+        for parent in self.parent:
+            depth.append(depth[parent] + 1 if parent >= 0 else 0)
+        return depth
 
-    def first_seen(self, width: int) -> Bool[Tensor, "C {width}"]:
-        mask = torch.zeros(len(self.paths), width, dtype=torch.bool)
-        mask[tuple(torch.tensor(self.owner).T)] = True
-        return mask
+    def sees(self) -> Bool[Tensor, "S S"]:
+        """Whether prefix i begins with prefix j: what the last token of i may attend to."""
+        seen = torch.eye(len(self.parent), dtype=torch.bool)
+        for prefix, parent in enumerate(self.parent[1:], start=1):
+            seen[prefix] |= seen[parent]
+        return seen
+
+    def rows(self) -> tuple[list[list[int]], list[tuple[int, int]]]:
+        """The prefixes that no other one continues, as token ids; and for each of ``asking`` where among them it ends.
+
+        The latter as (row, number of tokens).
+        """
+        sequences: list[list[int]] = []
+        place: dict[int, tuple[int, int]] = {}
+        continued = set(self.parent)
+        for prefix in range(len(self.parent)):
+            if prefix in continued:
+                continue
+            path = [prefix]
+            while self.parent[path[-1]] >= 0:
+                path.append(self.parent[path[-1]])
+            for length, at in enumerate(reversed(path)):
+                place.setdefault(at, (len(sequences), length))
+            sequences.append([self.token[at] for at in reversed(path[:-1])])
+        return sequences, [place[prefix] for prefix in self.asking]
+
+
+def _grown(
+    choices: Sequence[Sequence[int]],
+) -> tuple[list[int], list[int], list[dict[int, int]], list[list[tuple[int, int]]]]:
+    """All prefixes: parent, last token, the prefix that each further token leads to; and each choice's steps."""
+    parent, token, following = [-1], [-1], [{}]
+    paths: list[list[tuple[int, int]]] = []
+    for ids in choices:
+        prefix, path = 0, []
+        for after in ids:
+            path.append((prefix, after))
+            if after not in following[prefix]:
+                following[prefix][after] = len(parent)
+                parent.append(prefix)
+                token.append(after)
+                following.append({})
+            prefix = following[prefix][after]
+        paths.append(path)
+    return parent, token, following, paths

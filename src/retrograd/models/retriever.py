@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from retrograd.io import read_json, write_json
-from retrograd.models.encoder import Encoder, Pooling
+from retrograd.models.encoder import Encoder, Pooling, RoleSpans
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -100,13 +100,17 @@ class Retriever(nn.Module):
         write_json(folder / "retriever.json", record_mapping(settings))
 
     @classmethod
-    def load(cls, folder: Path) -> Retriever:
-        """Read what `save` wrote. Raises `UserError` for a missing folder or wrongly edited settings."""
+    def load(cls, folder: Path, role_spans: RoleSpans | None = None) -> Retriever:
+        """Read what `save` wrote. ``role_spans``, which no folder holds, is what towers with pooling "roles" read by.
+
+        Raises `UserError` for a missing folder or wrongly edited settings.
+        """
         path = folder / "retriever.json"
         found = read_json(path)
         settings = read_record(RetrieverSettings, found if isinstance(found, dict) else {}, str(path))
         query = settings.encoder(folder / "query")
         passage = query if settings.shared else settings.encoder(folder / "passage")
+        query.role_spans = passage.role_spans = role_spans
         temperature = math.exp(settings.log_temperature)
         retriever = cls(query, passage, temperature, settings.trained, settings.learn_temperature)
         with torch.no_grad():  # exp and log do not cancel to the last bit

@@ -1,17 +1,20 @@
-"""Soft slots: mixtures of passages, as rows of input embeddings that stand in front of a prompt.
+"""Soft input: rows of input embeddings that stand before or after a prompt, one list per prompt.
+
+Two kinds. `SoftTokens` are given as they are, by a soft prompt. `SoftSlots` are mixtures of passages, token by token:
 
     slot_r[s] = Σ_z w[r, z] · E[z, s],     E[z, s] the input embedding of token s of passage z, zero beyond its end
 
-A one-hot row is the passage itself, token by token: what would be read if its text stood there. That place, before the
-prompt and without a separator, is not where a task's own prompt puts a neighbour, so a generator that never trained on
-soft slots reads them worse than its usual prompts. Letters
-beyond the house's legend: P prompts, R slots, Z distinct passages, S token positions of a passage.
+A one-hot row is the passage itself: what would be read if its text stood there. That place, beside the prompt and
+without a separator, is not where a task's own prompt puts a neighbour, so a generator that never trained on soft slots
+reads them worse than its usual prompts. Letters beyond the house's legend: P prompts, R slots, Z distinct passages, S
+positions of the soft input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +22,49 @@ from torch import Tensor
 
 from retrograd.models.precision import full_precision
 
-__all__ = ["SoftSlots", "in_front"]
+__all__ = ["SoftInput", "SoftPosition", "SoftSlots", "SoftTokens", "inserted"]
+
+SoftPosition = Literal["before", "after"]
+
+
+@runtime_checkable
+class SoftInput(Protocol):
+    """What a generator reads beside P prompts."""
+
+    def at(self, position: Sequence[int], /) -> SoftInput:
+        """The soft input of some of the prompts."""
+        ...
+
+    @property
+    def total(self) -> Int[Tensor, " P"]:
+        """How many positions each prompt's soft input takes."""
+        ...
+
+    def mixed(self) -> tuple[Float[Tensor, "P S D"], Bool[Tensor, "P S"]]:
+        """The embeddings in the generator's width, and which positions hold something; the others are absent."""
+        ...
+
+
+@dataclass(frozen=True)
+class SoftTokens:
+    """Embeddings as they are. A position that does not hold is absent, whatever its embedding: it takes no room."""
+
+    embedding: Float[Tensor, "P S D"]
+    holds: Bool[Tensor, "P S"]
+
+    def at(self, position: Sequence[int]) -> SoftTokens:
+        """The soft tokens of some of the prompts."""
+        chosen = torch.tensor(position, dtype=torch.long, device=self.holds.device)
+        return SoftTokens(self.embedding[chosen], self.holds[chosen])
+
+    @property
+    def total(self) -> Int[Tensor, " P"]:
+        """Soft tokens of each prompt."""
+        return self.holds.sum(dim=-1)
+
+    def mixed(self) -> tuple[Float[Tensor, "P S D"], Bool[Tensor, "P S"]]:
+        """Both fields."""
+        return self.embedding, self.holds
 
 
 @dataclass(frozen=True)
@@ -76,17 +121,29 @@ class SoftSlots:
         return mixture.to(part.dtype).view(prompts, slots * width, size), holds.view(prompts, slots * width)
 
 
-def in_front(
-    slots: SoftSlots, embedding: Float[Tensor, "P L D"], mask: Int[Tensor, "P L"]
+def inserted(
+    soft: SoftInput,
+    embedding: Float[Tensor, "P L D"],
+    mask: Int[Tensor, "P L"],
+    place: Int[Tensor, " P"],
+    left: bool = False,
 ) -> tuple[Float[Tensor, "P M D"], Int[Tensor, "P M"]]:
-    """The slots, then the prompt, without gaps between them: positions are counted as if all of it were one text.
+    """Soft input among hard tokens, behind the first ``place`` of each row and without gaps: positions are counted as
+    if all of it were one text.
 
-    Returns embeddings and attention mask; padding stands at the end and is zero.
+    The hard tokens are padded on the right; what is returned, embeddings and attention mask, is padded with zeros on
+    the right, or on the ``left``.
     """
-    mixture, holds = slots.mixed()
-    everything, kept = torch.cat([mixture, embedding], dim=1), torch.cat([holds, mask.bool()], dim=1)
+    given, holds = soft.mixed()
+    position = torch.arange(mask.shape[1], device=mask.device)
+    # What comes first has the smallest number: tokens before the soft input 1, soft input 2, tokens after it 3.
+    turn = torch.where(position < place.unsqueeze(-1), 1, 3)
+    turn = torch.cat([torch.full_like(holds, 2, dtype=turn.dtype), turn], dim=1)
+    kept = torch.cat([holds, mask.bool()], dim=1)
     width = int(kept.sum(dim=-1).max())
-    order = kept.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :width]
+    order = turn.masked_fill(~kept, 0 if left else 4).argsort(dim=-1, stable=True)
+    order = order[:, order.shape[1] - width :] if left else order[:, :width]
     packed_mask = kept.gather(1, order)
+    everything = torch.cat([given.to(embedding.dtype), embedding], dim=1)
     packed = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, embedding.shape[-1]))
     return packed.masked_fill(~packed_mask.unsqueeze(-1), 0.0), packed_mask.to(mask.dtype)

@@ -3,6 +3,7 @@
 A new objective is a file and a line in `OBJECTIVES`; the contract tests run over that tuple.
 """
 
+from retrograd.objectives.differentiable_knn import RelaxedTopK, Selection
 from retrograd.objectives.distillation import Distillation
 from retrograd.objectives.frozen import FrozenRetriever, NoRetrieval
 from retrograd.objectives.jsa import JointStochasticApproximation
@@ -23,7 +24,9 @@ __all__ = [
     "Likelihood",
     "NoRetrieval",
     "Objective",
+    "RelaxedTopK",
     "ScoreFunction",
+    "Selection",
     "StochasticTopK",
     "TokenLogLikelihood",
     "TopKMarginal",
@@ -38,6 +41,7 @@ OBJECTIVES = (
     Variational,
     WakeSleep,
     StochasticTopK,
+    RelaxedTopK,
     ScoreFunction,
     Vimco,
     Distillation,

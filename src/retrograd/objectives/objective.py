@@ -28,12 +28,17 @@ class CandidateScores:
     and stands for itself, log((1-c) / (m p)) for one of m draws from the prior outside the retrieved ones, which hold
     the mass c (`functional.log_multiplicity`). Constant. With it a sum over the candidates is an unbiased estimate of
     the sum over the base. Objectives that cannot use it refuse it.
+
+    ``temperature`` is the T of the prior, log p(z|x) = similarity / T - log Z, with gradient where it is learned:
+    T·log_prior is the similarity itself, less a constant per query. None where there is no such scale; objectives that
+    need one then take T = 1.
     """
 
     log_prior: Float[Tensor, "B K"]
     log_posterior: Float[Tensor, "B K"] | None = None
     previous: Int[Tensor, " B"] | None = None
     log_multiplicity: Float[Tensor, "B K"] | None = None
+    temperature: Float[Tensor, ""] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,13 @@ class Likelihood(Protocol):
         """
         ...
 
+    def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
+        """Whether the candidates support the target by the task's own cheap test; False at column -1. No prompt.
+
+        Raises `UserError` where the task has no such test.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -93,7 +105,11 @@ class Estimate:
     prior_entropy                  of p(z|x) over the candidates, nats; near 0 is collapse, near log K is indifference
     posterior_entropy              of q(z|x,y) over the candidates, nats
     responsibility_entropy         of w, nats
-    effective_sample_size          1 / Σ w², in passages
+    effective_sample_size          1 / Σ w², in passages (of a soft slot: the mean over slots)
+    effective_neighbours           1 / Σ w̄², w̄ the mean of a query's slots: how many passages they hold together
+    slot_similarity                mean cosine between the weights of two slots of a query: 1 when all slots are alike
+    vote                           Σ p(z|x) [z supports y] over the candidates that vote: what kNN gives the target
+    unsupported_share              share of queries of which no candidate that votes supports the target
     kl_responsibilities_prior      KL(w ‖ p) over the candidates, nats: what the target tells about the passage
     kl_responsibilities_posterior  KL(w ‖ q) over the candidates, nats: how far the posterior retriever is off
     acceptance                     share of a chain's proposals that were accepted

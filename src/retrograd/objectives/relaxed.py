@@ -3,7 +3,8 @@
     hard    slot r holds the candidate with the r-th largest score
     soft    slot r holds Σ_k w_k^r (candidate k), w^r a softmax that hardens to the hard choice as T → 0
 
-Everything runs in log space; the temperature stands inside each softmax. `StochasticTopK` puts the pieces together.
+Everything runs in log space; the temperature stands inside each softmax. `StochasticTopK` puts the pieces together
+for sampled selections, `RelaxedTopK` (`retrograd.objectives.differentiable_knn`) for the one best.
 
 Plötz & Roth 2018, "Neural Nearest Neighbors Networks" (arXiv 1810.12575); Prillo & Eisenschlos 2020, "SoftSort"
 (arXiv 2006.16038); Kool et al. 2019, "Stochastic Beams and Where to Find Them" (arXiv 1903.06059), Gumbel top-k.
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood
@@ -33,30 +34,77 @@ from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
 from retrograd.objectives.scoring import mean_over_queries, mean_where, prior_alone
 from retrograd.types import UserError
 
-__all__ = ["StochasticTopK", "gumbel", "hard_top_k", "softsort_rows", "straight_through", "successive_softmax"]
+__all__ = [
+    "Operator",
+    "StochasticTopK",
+    "describe_slots",
+    "gumbel",
+    "hard_top_k",
+    "slot_weights",
+    "softsort_rows",
+    "straight_through",
+    "successive_softmax",
+]
+
+Operator = Literal["softsort", "n3", "hard", "hard_n3"]
+"""How scores become slots. The hard ones have the gradient of the soft ones, straight through."""
+
+Temperature = float | Float[Tensor, "#B 1"]
+"""One for all queries, or one for each."""
 
 HEAVY = -0.5
 """A log-weight above this (a share of 0.61) belongs to the one candidate that may hold nearly all of a slot."""
+
+STEEPEST = 1e12
+"""What is left of a derivative that grew beyond it: finite in fp32, squared and summed for a norm as well."""
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Scores to weights
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def successive_softmax(score: Float[Tensor, "B K"], slots: int, temperature: float) -> Float[Tensor, "B {slots} K"]:
+def slot_weights(
+    score: Float[Tensor, "B K"], slots: int, temperature: Temperature, operator: Operator
+) -> Float[Tensor, "B {slots} K"]:
+    """The R slots by any of the operators."""
+    relax = softsort_rows if operator in ("softsort", "hard") else successive_softmax
+    soft = relax(score, slots, temperature)
+    return straight_through(hard_top_k(score, slots), soft) if operator.startswith("hard") else soft
+
+
+def successive_softmax(
+    score: Float[Tensor, "B K"], slots: int, temperature: Temperature
+) -> Float[Tensor, "B {slots} K"]:
     """N3: a¹ = score; wʳ = softmax(aʳ / T); aʳ⁺¹ = aʳ + log(1 - wʳ). Plötz & Roth 2018, §3.1.
 
     The logarithm is not rescaled by T: scaled, a candidate that fills a slot would come back as an equal of the next.
     Each row sums to 1, but a candidate may get more than 1 over all rows, and equal scores never separate. Of n
     candidates present the first n rows are filled; later ones are zero, as in `hard_top_k`.
+
+    Where scores lie within T of each other the subtraction overshoots: their order turns round from row to row, and
+    derivatives may grow by a factor of the order 1/T with each; they are cut at `STEEPEST` on their way back from row
+    to row, before they overflow. Those of `softsort_rows` stay below 1/(2T).
     """
     left = in_full_precision(score)
     rows: list[Tensor] = []
     for _ in range(slots):
-        log_weight = masked_log_softmax(_near_zero(left / temperature))
+        log_weight = masked_log_softmax(_near_zero(_divided(left, temperature)))
         rows.append(log_weight)
         left = left + _log_unused(log_weight)
+        if left.requires_grad:
+            left.register_hook(_cut)
     return torch.stack(rows, dim=1).exp().masked_fill(~_fillable(score, slots), 0.0)
+
+
+def _cut(gradient: Float[Tensor, "B K"] | None) -> Float[Tensor, "B K"] | None:
+    """None, where torch knows that nothing came back, stays None."""
+    return None if gradient is None else gradient.clamp(-STEEPEST, STEEPEST)
+
+
+def _divided(score: Float[Tensor, "B K"], temperature: Temperature) -> Float[Tensor, "B K"]:
+    """score / T, where absent scores stay absent and give a learned T no gradient (-inf·0 would be NaN)."""
+    absent = score == ABSENT
+    return (score.masked_fill(absent, 0.0) / temperature).masked_fill(absent, ABSENT)
 
 
 def _near_zero(logit: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
@@ -76,7 +124,7 @@ def _log_unused(log_weight: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     return torch.where(heavy, masked_logsumexp(light).unsqueeze(-1), log1mexp(light))
 
 
-def softsort_rows(score: Float[Tensor, "B K"], slots: int, temperature: float) -> Float[Tensor, "B {slots} K"]:
+def softsort_rows(score: Float[Tensor, "B K"], slots: int, temperature: Temperature) -> Float[Tensor, "B {slots} K"]:
     """SoftSort: row r = softmax(-|s_[r] - s| / T), s_[r] the r-th largest score. Prillo & Eisenschlos 2020, eq. 4.
 
     Each row sums to 1 and is largest at the r-th largest score, at every temperature. Of n candidates present the first
@@ -90,7 +138,8 @@ def softsort_rows(score: Float[Tensor, "B K"], slots: int, temperature: float) -
     anchor = best.masked_fill(best == ABSENT, 0.0).unsqueeze(-1)
     distance = (anchor - score.masked_fill(~present, 0.0).unsqueeze(1)).abs()
     usable = present.unsqueeze(1) & _fillable(score, slots)
-    return masked_log_softmax((-distance / temperature).masked_fill(~usable, ABSENT)).exp()
+    scale = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+    return masked_log_softmax((-distance / scale).masked_fill(~usable, ABSENT)).exp()
 
 
 def hard_top_k(score: Float[Tensor, "B K"], slots: int) -> Float[Tensor, "B {slots} K"]:
@@ -139,6 +188,46 @@ def _gumbel_where(
     noise = gumbel((draws, int(present.sum())), rng, like)
     everywhere = present.expand(draws, *present.shape)
     return torch.zeros(everywhere.shape, dtype=like.dtype, device=like.device).masked_scatter(everywhere, noise)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Diagnostics
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def describe_slots(
+    log_prior: Float[Tensor, "B K"], weight: Float[Tensor, "M B R K"], log_likelihood: Float[Tensor, " B"]
+) -> dict[str, Float[Tensor, ""]]:
+    """The diagnostics of `Estimate` for M prompts of R slots a query; means over filled slots, then prompts, then
+    queries that have a candidate (for ``slot_similarity``: two filled slots).
+    """
+    present = (log_prior > ABSENT).any(dim=-1)
+    filled = (weight > 0).any(dim=-1).sum(dim=-1)
+    per_query = effective_sample_size(weight).sum(dim=-1) / filled.clamp(min=1)
+    mean = mean_over_queries(log_likelihood)
+    prompts = mean.new_full((), float(len(weight)))
+    found = {
+        "log_marginal": mean,
+        "log_likelihood": mean,
+        "candidate_mass": mean_where(masked_logsumexp(log_prior).exp(), present),
+        "prior_entropy": mean_where(entropy(masked_log_softmax(log_prior)), present),
+        "effective_sample_size": mean_where(per_query.mean(dim=0), present),
+        "effective_neighbours": mean_where(effective_sample_size(weight.sum(dim=-2)).mean(dim=0), present),
+        "generator_forwards": prompts,
+        "generator_backwards": prompts,
+        "empty_share": 1.0 - present.to(log_prior.dtype).mean(),
+    }
+    if weight.shape[-2] == 1:
+        return found
+    return found | {"slot_similarity": mean_where(_slot_cosine(weight, filled).mean(dim=0), filled[0] > 1)}
+
+
+def _slot_cosine(weight: Float[Tensor, "M B R K"], filled: Int[Tensor, "M B"]) -> Float[Tensor, "M B"]:
+    """Mean cosine over all pairs of n filled slots, (‖Σ u‖² - n) / (n (n - 1)) for their unit rows u."""
+    length = weight.norm(dim=-1, keepdim=True)
+    together = (weight / length.masked_fill(length == 0, 1.0)).sum(dim=-2).square().sum(dim=-1)
+    return (together - filled) / (filled * (filled - 1)).clamp(min=1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -211,13 +300,13 @@ class StochasticTopK:
         softs, values = [], []
         for noise in self._noise(log_prior, rng):
             perturbed = log_prior + noise
-            soft = self._relaxed(perturbed)
+            soft = slot_weights(perturbed, self.slots, self.temperature, self._operator)
             value = in_full_precision(likelihood.at_mixture(straight_through(hard_top_k(perturbed, self.slots), soft)))
             check_log_likelihood(value)
             softs.append(soft.detach())
             values.append(value)
         log_likelihood = torch.stack(values).mean(dim=0)
-        diagnostics = self._diagnostics(log_prior.detach(), torch.stack(softs), log_likelihood.detach())
+        diagnostics = describe_slots(log_prior.detach(), torch.stack(softs), log_likelihood.detach())
         return Estimate(-mean_over_queries(log_likelihood), diagnostics)
 
     def _noise(self, log_prior: Float[Tensor, "B K"], rng: torch.Generator) -> Float[Tensor, "M B K"]:
@@ -225,26 +314,6 @@ class StochasticTopK:
             return torch.zeros_like(log_prior).unsqueeze(0)
         return self.noise * _gumbel_where(log_prior > ABSENT, self.draws, rng, log_prior)
 
-    def _relaxed(self, score: Float[Tensor, "B K"]) -> Float[Tensor, "B R K"]:
-        relax = successive_softmax if self.relaxation == "successive_softmax" else softsort_rows
-        return relax(score, self.slots, self.temperature)
-
-    def _diagnostics(
-        self, log_prior: Float[Tensor, "B K"], soft: Float[Tensor, "M B R K"], log_likelihood: Float[Tensor, " B"]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """The effective sample size is that of a soft row, averaged over filled slots and draws: 1 is a hard choice."""
-        present = (log_prior > ABSENT).any(dim=-1)
-        per_slot = effective_sample_size(soft)
-        per_query = per_slot.sum(dim=(0, 2)) / (per_slot > 0).sum(dim=(0, 2)).clamp(min=1)
-        mean = mean_over_queries(log_likelihood)
-        prompts = mean.new_full((), float(self.draws))
-        return {
-            "log_marginal": mean,
-            "log_likelihood": mean,
-            "candidate_mass": mean_where(masked_logsumexp(log_prior).exp(), present),
-            "prior_entropy": mean_where(entropy(masked_log_softmax(log_prior)), present),
-            "effective_sample_size": mean_where(per_query, present),
-            "generator_forwards": prompts,
-            "generator_backwards": prompts,
-            "empty_share": 1.0 - present.to(log_prior.dtype).mean(),
-        }
+    @property
+    def _operator(self) -> Operator:
+        return "softsort" if self.relaxation == "softsort" else "n3"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator
+from retrograd.models.prefix_tree import Scoring
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction
 
@@ -27,15 +28,24 @@ def answer(
     examples: Sequence[Example],
     rows: Int[Tensor, "B K"],
     log_prior: Float[Tensor, "B K"],
+    scoring: Scoring = "sequence",
 ) -> list[Prediction]:
-    """One prediction per example with its passages, heaviest first under p(z|x, answer). Row -1: the query alone."""
+    """One prediction per example with its passages, heaviest first under p(z|x, answer). Row -1: the query alone.
+
+    A closed set is what the task permits for each example; ``scoring`` says how its answers are compared
+    (`retrograd.models.prefix_tree`).
+    """
     prompts, where = _prompts(task, base, examples, rows)
-    if task.choices is not None:
-        choices = list(task.choices)
-        score = generator.choice_log_likelihood(prompts, choices).cpu()
+    permitted = [task.choices_for(example) for example in examples]
+    choices = [list(found) for found in permitted if found is not None]
+    if len(choices) == len(examples):
+        asked, pairs = _distinct_questions(prompts, where, choices)
+        score = generator.choice_log_likelihood(
+            [prompts[prompt] for prompt, _ in asked], [list(found) for _, found in asked], scoring
+        ).cpu()
+        joint = [log_prior[b].unsqueeze(-1) + score[pairs[b], : len(found)] for b, found in enumerate(choices)]
         return [
-            _prediction(base, example, choices, log_prior[b].unsqueeze(-1) + score[where[b]], rows[b], closed=True)
-            for b, example in enumerate(examples)
+            _prediction(base, example, choices[b], joint[b], rows[b], closed=True) for b, example in enumerate(examples)
         ]
     written = generator.generate(prompts)
     possible = log_prior > -torch.inf
@@ -62,6 +72,18 @@ def _prompts(
         for example, found in zip(examples, rows.tolist(), strict=True)
     ]
     return list(number), torch.tensor(where)
+
+
+def _distinct_questions(
+    prompts: list[str], where: Int[Tensor, "B K"], choices: list[list[str]]
+) -> tuple[list[tuple[int, tuple[str, ...]]], list[Int[Tensor, " K"]]]:
+    """Distinct (prompt, choices), and which of them each example's passages ask."""
+    number: dict[tuple[int, tuple[str, ...]], int] = {}
+    pairs = [
+        torch.tensor([number.setdefault((prompt, tuple(found)), len(number)) for prompt in used])
+        for used, found in zip(where.tolist(), choices, strict=True)
+    ]
+    return list(number), pairs
 
 
 def _score_pairs(

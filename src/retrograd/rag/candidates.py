@@ -39,11 +39,15 @@ _BLOCK_ROWS = 4_096
 class Candidates:
     """K candidate passages per query: their rows in the base and what the retrievers say of them.
 
-    Row -1 is padding; `NULL_ROW`, in the last column where the model has one, is the null passage.
+    Row -1 is padding; `NULL_ROW`, in the last column where the model has one, is the null passage. ``query`` (divided by
+    the temperature) and ``vectors`` are the embeddings that were compared, for those who mix them: None where nobody
+    kept them. What stands in the column of padding or of the null passage means nothing.
     """
 
     rows: Int[Tensor, "B K"]
     scores: CandidateScores
+    query: Float[Tensor, "B D"] | None = None
+    vectors: Float[Tensor, "B K D"] | None = None
 
 
 class Exclusions:

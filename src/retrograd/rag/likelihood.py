@@ -24,7 +24,7 @@ class GeneratorLikelihood:
     """log p(y|x,z) by the generator, for the candidates of one batch.
 
     Pairs whose prompt and target are equal as *text* are scored once, so passages that a task words alike (neighbours
-    with the same label, say) cost one forward together.
+    with the same label, say) cost one forward together. ``support`` is the task's cheap test, where it has one.
     """
 
     def __init__(
@@ -34,10 +34,13 @@ class GeneratorLikelihood:
         base: KnowledgeBase,
         examples: Sequence[Example],
         rows: Int[Tensor, "B K"],
+        support: Support | None = None,
     ) -> None:
         self._generator = generator
         self._task = task
         self._examples = examples
+        self._support = support
+        self._candidates = rows
         self._rows = rows.tolist()
         self._device = rows.device
         distinct = sorted({row for found in self._rows for row in found if row >= 0})
@@ -82,6 +85,19 @@ class GeneratorLikelihood:
         prompts = [self._task.prompt(example, ()) for example in self._examples]
         targets = [example.target for example in self._examples]
         return self._generator.mixture_log_likelihood(list(number), spread, prompts, targets)
+
+    def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
+        """Which candidates support the targets: neither padding nor the null passage ever does.
+
+        Raises `UserError` where the task has no cheap test of support.
+        """
+        if self._support is None:
+            raise UserError(
+                f"the task {self._task.name!r} has no cheap test of support, so passages cannot vote for a target; "
+                f"set objective.vote_weight = 0"
+            )
+        found = supported(self._support, self._examples, self._candidates)
+        return found.gather(1, column.clamp(min=0)) & (column >= 0)
 
     def _at(self, b: int, k: int) -> tuple[Passage, ...] | None:
         """The passages of one candidate: one, none for the null passage, None for padding."""
@@ -164,6 +180,10 @@ class CopyLikelihood:
         empty = ~filled.any(dim=-1)
         mean = share.masked_fill(~filled, 0.0).sum(dim=-1) / filled.sum(dim=-1).clamp(min=1)
         return (mean.masked_fill(empty, 1.0).log() + self._supported).masked_fill(empty, self._unsupported)
+
+    def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
+        """The test that the likelihood is made of; False at column -1."""
+        return self._supports.gather(1, column.clamp(min=0)) & (column >= 0)
 
     def _log(self, supported: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         yes, no = (torch.full((), value, device=supported.device) for value in (self._supported, self._unsupported))

@@ -17,6 +17,7 @@ from retrograd.io import JsonObject, read_json, write_json
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
+from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.functional import log_multiplicity, masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
@@ -151,6 +152,7 @@ class RagModel(nn.Module):
         tail: int = 0,
         rng: torch.Generator | None = None,
         extra_rows: Int[Tensor, "B _"] | None = None,
+        pool: Pool | None = None,
     ) -> Candidates:
         """The prior's k best passages per query, with the posterior's k best and the chain's row if asked for.
 
@@ -161,7 +163,7 @@ class RagModel(nn.Module):
 
         With ``tail`` so many passages are drawn besides (by ``rng``, with replacement) from the prior over all others,
         as the index holds it. They stand for the tail: see `CandidateScores.log_multiplicity`. That takes a second pass
-        over the index, which must be exact.
+        over the index, which must be exact. With a ``pool`` all queries share their candidates: see `Pool`.
         """
         if k == 0:
             return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
@@ -174,14 +176,17 @@ class RagModel(nn.Module):
         if extra_rows is not None:
             blocks.append(self._admitted(extra_rows, examples).to(asked[0].device))
         rows = union(*blocks)
+        if pool is not None:
+            rows = self._admitted(pool.rows(rows, len(self.base), rng), examples)
         drawn = self._tail(asked[0], examples, rows, tail, rng)
         rows = self._with_null(union(rows, drawn))
-        scores = self._scored(asked, found, rows)
+        found = self._scored(asked, found, rows)
+        scores = found.scores
         if tail:
             times = (rows.unsqueeze(-1) == drawn.unsqueeze(1)).sum(dim=-1).masked_fill(rows < 0, 0)
             scores = replace(scores, log_multiplicity=log_multiplicity(scores.log_prior, times.float()))
         previous = None if previous_row is None else column_of(rows, previous_row)
-        return Candidates(rows, replace(scores, previous=previous))
+        return replace(found, scores=replace(scores, previous=previous))
 
     def _admitted(self, rows: Int[Tensor, "B K"], examples: Sequence[Example]) -> Int[Tensor, "B K"]:
         """The rows without each example's own."""
@@ -197,7 +202,7 @@ class RagModel(nn.Module):
         The rows should be distinct and none of an example's own.
         """
         asked = self._queries(examples, with_posterior)
-        return Candidates(rows, self._scored(asked, self._searched(asked, examples, 1), rows))
+        return self._scored(asked, self._searched(asked, examples, 1), rows)
 
     def _queries(self, examples: Sequence[Example], with_posterior: bool) -> list[Float[Tensor, "B D"]]:
         query = self.retriever.queries([self.task.query_text(example) for example in examples])
@@ -227,7 +232,7 @@ class RagModel(nn.Module):
 
     def _scored(
         self, asked: list[Float[Tensor, "B D"]], found: list[Neighbours], rows: Int[Tensor, "B K"]
-    ) -> CandidateScores:
+    ) -> Candidates:
         vectors, fresh = self._vectors(rows)
         null = self._null_vector()
         with full_precision(rows.device):
@@ -235,7 +240,13 @@ class RagModel(nn.Module):
                 log_probability(one, vectors, rows, neighbours, self.index, fresh, null)
                 for one, neighbours in zip(asked, found, strict=True)
             ]
-        return CandidateScores(log_prior, rest[0] if rest else None)
+        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
+        return Candidates(rows, scores, asked[0], vectors)
+
+    def _temperature(self) -> Float[Tensor, ""]:
+        """The prior's temperature, with gradient where it is learned."""
+        temperature = self.retriever.temperature
+        return temperature.detach() if self.retriever.trained == "none" else temperature
 
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
         """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N).
@@ -257,7 +268,8 @@ class RagModel(nn.Module):
                 logits = [torch.cat([z, (q @ null).unsqueeze(-1)], dim=-1) for z, q in zip(logits, asked, strict=True)]
             log_prior, *rest = [masked_log_softmax(one) for one in logits]
         block = self._with_null(rows.expand(len(examples), -1).masked_fill(hidden, -1))
-        return Candidates(block, CandidateScores(log_prior, rest[0] if rest else None))
+        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
+        return Candidates(block, scores)
 
     def _with_null(self, rows: Int[Tensor, "B K"]) -> Int[Tensor, "B _"]:
         return nn.functional.pad(rows, (0, 1), value=NULL_ROW) if self.null_passage else rows
@@ -289,7 +301,7 @@ class RagModel(nn.Module):
 
     def likelihood(self, examples: Sequence[Example], candidates: Candidates) -> GeneratorLikelihood:
         """The generator, bound to these examples and candidates."""
-        return GeneratorLikelihood(self.generator, self.task, self.base, examples, candidates.rows)
+        return GeneratorLikelihood(self.generator, self.task, self.base, examples, candidates.rows, self.support)
 
     def copy_likelihood(
         self, examples: Sequence[Example], candidates: Candidates, settings: CopySettings
@@ -305,7 +317,7 @@ class RagModel(nn.Module):
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
-    def answer(self, examples: Sequence[Example], k: int) -> list[Prediction]:
+    def answer(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
         """The most likely answer of each example under Σ_z p(z|x) p(y|x,z) over its k best passages.
 
         k = 0 asks the generator alone, as does an example for which no passage is left. `retrograd.rag.answering` says
@@ -319,7 +331,7 @@ class RagModel(nn.Module):
                 found = self.retrieve(examples, k)
                 rows, log_prior = found.rows.cpu(), masked_log_softmax(found.scores.log_prior).cpu()
             log_prior[(rows == -1).all(dim=-1), 0] = 0.0  # no passage at all: the generator alone, with certainty
-            return answer(self.generator, self.task, self.base, examples, rows, log_prior)
+            return answer(self.generator, self.task, self.base, examples, rows, log_prior, scoring)
 
     # ---- disk ---------------------------------------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ from retrograd.evaluation.evaluate import Evaluation, vote
 from retrograd.metrics.relations import semeval_resampler
 from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.data import Data, load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
-from retrograd.recipes.run import Data, evaluated, load_data, train_experiment
+from retrograd.recipes.run import evaluated, train_experiment
 
 __all__ = ["run_demo"]
 
@@ -114,8 +115,11 @@ def _matches(row: _Row) -> tuple[str, str]:
 def _difference(baseline: _Row, system: _Row, data: Data) -> str:
     """Paired bootstrap of the official score over the test sentences."""
     way_back = data.task.relation_of
-    gold = [way_back(example.target) or example.target for example in data.test]
-    answers = [[way_back(p.answer) for p in row.evaluation.predictions] for row in (baseline, system)]
+    gold = [way_back(example.target, example) or example.target for example in data.test]
+    answers = [
+        [way_back(p.answer, example) for example, p in zip(data.test, row.evaluation.predictions, strict=True)]
+        for row in (baseline, system)
+    ]
     statistic = semeval_resampler([*gold, *gold], [*answers[0], *answers[1]])
     return str(paired_bootstrap_corpus(statistic, len(gold), np.random.default_rng(0)))
 
@@ -133,8 +137,9 @@ def _print_neighbours(console: Console, before: RagModel, after: RagModel, data:
         f"\nA query whose neighbours changed (chosen for that):\n  {example.query}", highlight=False, markup=False
     )
     console.print(f"  right relation: {example.target}", highlight=False)
+    relation = data.task.relation_of(example.target, example)
     for name, rows in zip(("frozen", "trained"), found, strict=True):
         console.print(f"\n  nearest, {name} retriever:", highlight=False)
         for passage in data.base.passages([row for row in rows[chosen][:3].tolist() if row >= 0]):
-            mark = "+" if passage.title == example.target else "-"
+            mark = "+" if data.task.relation_of(passage.title) == relation else "-"
             console.print(f"   {mark} [{passage.title}] {passage.text}", highlight=False, markup=False)

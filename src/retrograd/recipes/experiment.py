@@ -18,8 +18,10 @@ import tomli_w
 from retrograd.io import read_json, read_lines
 from retrograd.models.encoder import Pooling
 from retrograd.models.precision import Precision
+from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Trained
 from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, TopKMarginal
+from retrograd.recipes.data import DataSettings
 from retrograd.records import read_record, read_value, record_mapping
 from retrograd.suggestions import advice
 from retrograd.training.refresh import (
@@ -51,29 +53,6 @@ _BELONGS_TO = {
     "refresh_window": ("retrieved", "50"),
 }
 """Numbers that one policy alone reads, and a value to begin with; 0 is not set."""
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Relation extraction data. ``train`` is also the knowledge base.
-
-    ``train``, ``dev`` and ``test`` are files, or ``builtin:semeval2010_task8`` for the data set in the package (its
-    training or its test part). ``train_count`` and ``test_count`` draw that many instances, stratified by label,
-    with the experiment's seed (0: all). ``labels`` is ``semeval`` for the 19 relations of SemEval-2010 Task 8 with our
-    own phrases and its official score, else ``from_train``: phrases derived from the labels that occur.
-    """
-
-    train: str = "builtin:semeval2010_task8"
-    test: str = "builtin:semeval2010_task8"
-    dev: str = ""
-    format: Literal["auto", "semeval", "jsonl", "markers"] = "auto"
-    train_count: int = 0
-    test_count: int = 0
-    labels: Literal["semeval", "from_train"] = "semeval"
-    negative: str = ""
-    metric: Literal["macro", "micro"] = "micro"
-    query_style: Literal["marked", "entities+marked", "between", "between+marked"] = "between+marked"
-    neighbour_style: Literal["labelled", "unlabelled", "label only"] = "labelled"
 
 
 @dataclass(frozen=True)
@@ -197,9 +176,12 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """``passages`` is K at test time; -1 means as in training."""
+    """``passages`` is K at test time; -1 means as in training. ``scoring`` compares the answers of a closed set by the
+    likelihood of the whole answer ("sequence") or by the steps at which the permitted answers part ("tree", as SuRE).
+    """
 
     passages: int = -1
+    scoring: Scoring = "sequence"
 
 
 @dataclass(frozen=True)
@@ -230,10 +212,11 @@ class Experiment:
                 f"training.passages is 0, but {type(self.objective).__name__} learns from passages; "
                 f"set it to 5, say, or take the objective NoRetrieval"
             )
-        if self.data.dev.startswith("builtin:"):
-            raise UserError("data.dev: the package has no development data; give a file, or leave it empty")
-        if self.training.evaluate_every > 0 and not self.data.dev:
-            raise UserError("training.evaluate_every needs development data; set data.dev to a file")
+        if self.training.evaluate_every > 0 and not self.data.has_dev:
+            raise UserError(
+                "training.evaluate_every needs development data; set data.dev to a file, or data.dev_from_train to a "
+                "number of training instances"
+            )
 
     @property
     def test_passages(self) -> int:

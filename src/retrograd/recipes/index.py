@@ -20,8 +20,9 @@ from retrograd.progress import bar
 from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.indexing import passage_fingerprint
 from retrograd.recipes import RECIPES, named_experiment
+from retrograd.recipes.data import load_data
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import accelerator_for, build_retriever, load_data, require_passages, saved_task
+from retrograd.recipes.run import accelerator_for, build_retriever, require_passages, saved_task
 from retrograd.suggestions import advice
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_formats import parse_markers

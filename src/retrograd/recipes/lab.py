@@ -22,6 +22,7 @@ from retrograd.objectives import (
     JointStochasticApproximation,
     NoRetrieval,
     Objective,
+    RelaxedTopK,
     ScoreFunction,
     StochasticTopK,
     TopKMarginal,
@@ -31,8 +32,9 @@ from retrograd.objectives import (
 )
 from retrograd.progress import bar
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.data import load_data
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import OpenRun, accelerator_for, build_model, load_data, open_run, require_enough_passages
+from retrograd.recipes.run import OpenRun, accelerator_for, build_model, open_run, require_enough_passages
 from retrograd.suggestions import advice
 from retrograd.training.loop import embed_base
 from retrograd.types import Example, UserError
@@ -142,6 +144,7 @@ def estimators(k: int) -> list[Estimator]:
         best("LOOP", Distillation(target="loop_kl_target_prior")),
         best("REPLUG-LSR", Distillation(target="replug_kl_prior_target", reader="none")),
         best("Stochastic top-k", StochasticTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
+        best("Relaxed top-k", RelaxedTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
     ]
     there = {type(one.objective) for one in known} | {NoRetrieval}
     return known + [best(kind.__name__, kind()) for kind in OBJECTIVES if kind not in there]

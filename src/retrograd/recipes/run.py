@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +23,9 @@ from retrograd.progress import say
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
-from retrograd.recipes.experiment import DataSettings, Experiment, RetrieverSettings
+from retrograd.recipes.data import Data, load_data, task_from_record, task_record
+from retrograd.recipes.experiment import Experiment, RetrieverSettings
 from retrograd.tasks.relation_extraction import RelationExtraction
-from retrograd.tasks.relation_formats import read_relations
-from retrograd.tasks.relation_instance import RelationInstance
-from retrograd.tasks.sampling import sample_instances
-from retrograd.tasks.semeval import load_semeval
 from retrograd.training.loop import embed_base, embed_base_if_stale, train
 from retrograd.training.refresh import EverySteps
 from retrograd.training.run_directory import RunDirectory
@@ -37,7 +33,6 @@ from retrograd.training.stage import FromCopying, FromGenerator, Pace, Stage
 from retrograd.types import Example, UserError
 
 __all__ = [
-    "Data",
     "OpenRun",
     "Trained",
     "absolute_paths",
@@ -45,8 +40,6 @@ __all__ = [
     "build_model",
     "build_retriever",
     "evaluated",
-    "labelled_examples",
-    "load_data",
     "open_run",
     "require_enough_passages",
     "require_passages",
@@ -55,78 +48,6 @@ __all__ = [
     "stages",
     "train_experiment",
 ]
-
-_BUILTIN_DATA = "builtin:semeval2010_task8"
-
-
-@dataclass(frozen=True)
-class Data:
-    """A task, its knowledge base, and its examples."""
-
-    task: RelationExtraction
-    base: KnowledgeBase
-    train: list[Example]
-    dev: list[Example]
-    test: list[Example]
-
-
-def load_data(settings: DataSettings, seed: int) -> Data:
-    """Read, draw and verbalise. Raises `UserError` with file and line for what is wrong in the files."""
-    train = _instances(settings.train, "train", settings, settings.train_count, seed)
-    _require_relations(train, settings.train)
-    dev = _instances(settings.dev, "test", settings, 0, seed)
-    test = _instances(settings.test, "test", settings, settings.test_count, seed)
-    task = _task(settings, [instance.relation for instance in train if instance.relation is not None])
-    examples = [
-        labelled_examples(task, part, source)
-        for part, source in ((train, settings.train), (dev, settings.dev), (test, settings.test))
-    ]
-    return Data(task, KnowledgeBase.from_passages(task.passage(instance) for instance in train), *examples)
-
-
-def _require_relations(instances: list[RelationInstance], source: str) -> None:
-    for instance in instances:
-        if instance.relation is None:
-            raise UserError(
-                f"{source}, instance {instance.id!r} (without ids: the line): no relation; training needs one in each "
-                f'record, as "relation": "…"'
-            )
-
-
-def labelled_examples(task: RelationExtraction, instances: Sequence[RelationInstance], source: str) -> list[Example]:
-    """Instances in the task's words. Raises `UserError` with source and instance for a relation it does not know."""
-    examples = []
-    for instance in instances:
-        try:
-            examples.append(task.example(instance))
-        except UserError as error:
-            hint = ' (data.labels = "from_train" takes the labels of your own data)' if task.metric == "semeval" else ""
-            raise UserError(f"{source}, instance {instance.id!r} (without ids: the line): {error}{hint}") from None
-    return examples
-
-
-def _instances(source: str, split: str, settings: DataSettings, count: int, seed: int) -> list[RelationInstance]:
-    if not source:
-        return []
-    if source == _BUILTIN_DATA:
-        found = load_semeval(split)
-    elif source.startswith("builtin:"):
-        raise UserError(f"no built-in data set {source!r}; there is {_BUILTIN_DATA}")
-    else:
-        found = list(read_relations(Path(source), settings.format))
-    if count > len(found):
-        raise UserError(
-            f"data.{split}_count is {count}, but {source} holds {len(found)} instances; set it to 0 for all of them"
-        )
-    return sample_instances(found, count, random.Random(seed)) if count else found
-
-
-def _task(settings: DataSettings, labels: list[str]) -> RelationExtraction:
-    if settings.labels == "semeval":
-        return RelationExtraction.semeval(settings.query_style, settings.neighbour_style)
-    return RelationExtraction.from_labels(
-        labels, settings.negative or None, settings.metric, settings.query_style, settings.neighbour_style
-    )
 
 
 def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> RagModel:
@@ -245,7 +166,8 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     plan = stages(experiment, model)
     run = RunDirectory.create(out, absolute_paths(experiment).to_toml(), str(accelerator.mixed_precision))
     data.base.save(run.base)
-    write_json(run.labels, list(data.task.phrases))
+    write_json(run.labels, task_record(data.task))
+    write_json(run.drawn, data.drawn)
     score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
     for stage in plan:
@@ -261,7 +183,7 @@ def absolute_paths(experiment: Experiment) -> Experiment:
     """The same with data files named from the root, so that a run can be opened from any folder."""
     names = {
         name: str(Path(value).resolve())
-        for name in ("train", "dev", "test")
+        for name in ("train", "dev", "test", "train_patch", "dev_patch", "test_patch", "templates")
         if (value := vars(experiment.data)[name]) and not value.startswith("builtin:")
     }
     return replace(experiment, data=replace(experiment.data, **names))
@@ -272,7 +194,7 @@ def evaluated(
 ) -> Evaluation:
     """`evaluate` at the experiment's K and precision."""
     with accelerator.autocast():
-        return evaluate(model, examples, experiment.test_passages)
+        return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)
 
 
 def accelerator_for(experiment: Experiment) -> Accelerator:
@@ -293,8 +215,11 @@ class OpenRun:
 
     @cached_property
     def data(self) -> Data:
-        """The experiment's data, read when first asked for. Raises `UserError` where files are gone or differ."""
-        return load_data(self.experiment.data, self.experiment.seed)
+        """The experiment's data in the words of the run's task, read when first asked for.
+
+        Raises `UserError` where files are gone or differ.
+        """
+        return load_data(self.experiment.data, self.experiment.seed, self.task)
 
 
 def open_run(path: Path) -> OpenRun:
@@ -326,8 +251,5 @@ def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> N
 
 
 def saved_task(experiment: Experiment, run: RunDirectory) -> RelationExtraction:
-    """The task of a run, with the labels it was trained on."""
-    found = read_json(run.labels)
-    if not isinstance(found, list):
-        raise UserError(f"{run.labels}: expected the list of relations the run was trained on; train it again")
-    return _task(experiment.data, [str(label) for label in found])
+    """The task of a run, with the labels, their words and the type constraints it was trained with."""
+    return task_from_record(experiment.data, read_json(run.labels), str(run.labels))

@@ -10,20 +10,25 @@ import torch
 
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
 from retrograd.io import write_jsonl
-from retrograd.recipes.run import OpenRun, labelled_examples, open_run, require_passages
-from retrograd.tasks.relation_formats import parse_markers, read_relations
+from retrograd.recipes.data import labelled_examples, read_instances
+from retrograd.recipes.run import OpenRun, open_run, require_passages
+from retrograd.tasks.relation_formats import parse_markers
 from retrograd.types import Example, Prediction, UserError
 
 __all__ = ["evaluate_run", "predict_file", "search_run"]
 
 
-def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path | None) -> str:
-    """Scores as readable lines; with ``out`` also predictions and scores as files."""
+def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int | None, out: Path | None) -> str:
+    """Scores as readable lines; with ``out`` also predictions and scores as files. ``patch`` corrects ``data``."""
+    if patch is not None and data is None:
+        raise UserError(
+            "--patch corrects the labels of --data, which is missing; the run's own patch applies by itself"
+        )
     opened = open_run(run)
     require_passages(opened.model.base, "--passages", passages or 0)
     if data is None and not opened.experiment.data.test:
         raise UserError(f"{run} has no test data of its own; give some with --data FILE")
-    examples = opened.data.test if data is None else _examples(opened, data)
+    examples = opened.data.test if data is None else _examples(opened, data, patch)
     for example in examples:
         if not example.targets:
             raise UserError(f"{data}, instance {example.id!r}: no relation, so there is nothing to score; use predict")
@@ -31,7 +36,7 @@ def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path |
         raise UserError(f"{out} holds scores already; choose another folder with --out")
     with opened.accelerator.autocast():
         k = opened.experiment.test_passages if passages is None else passages
-        found = evaluate(opened.model, examples, k)
+        found = evaluate(opened.model, examples, k, opened.experiment.evaluation.scoring)
     if out is not None:
         found.save(out)
     scores = found.answers | found.neighbours
@@ -39,23 +44,33 @@ def evaluate_run(run: Path, data: Path | None, passages: int | None, out: Path |
     return "\n".join([f"{len(examples)} examples, {k} passages each", *lines])
 
 
-def predict_file(run: Path, data: Path, out: Path | None) -> str:
-    """Answers as JSON Lines, or where they were written."""
+def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) -> str:
+    """Answers as JSON Lines, or where they were written. A ``patch`` that drops instances drops them here too."""
     opened = open_run(run)
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
-    examples = _examples(opened, data)
+    examples = _examples(opened, data, patch)
     with opened.accelerator.autocast():
-        predictions = predict(opened.model, examples, opened.experiment.test_passages)
-    records = [_with_relation(opened.task.relation_of(p.answer), p) for p in predictions]
+        predictions = _answered(opened, examples)
+    records = [
+        _with_relation(opened.task.relation_of(prediction.answer, example), prediction)
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
     if out is None:
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_jsonl(out, records)
     return f"{len(records)} answers in {out}\n"
 
 
-def _examples(opened: OpenRun, data: Path) -> list[Example]:
-    return labelled_examples(opened.task, list(read_relations(data, opened.experiment.data.format)), str(data))
+def _answered(opened: OpenRun, examples: list[Example]) -> list[Prediction]:
+    """As the experiment says."""
+    experiment = opened.experiment
+    return predict(opened.model, examples, experiment.test_passages, experiment.evaluation.scoring)
+
+
+def _examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
+    settings = opened.experiment.data
+    return labelled_examples(opened.task, read_instances(data, settings.format, patch), str(data), settings.labels)
 
 
 def _with_relation(relation: str | None, prediction: Prediction) -> dict:
@@ -69,14 +84,14 @@ def search_run(run: Path, query: str, k: int) -> str:
     example = opened.task.example(parse_markers(query, "query", None))
     with opened.accelerator.autocast(), torch.no_grad():
         candidates = opened.model.retrieve([example], k)
-        answer = predict(opened.model, [example], opened.experiment.test_passages)[0]
+        answer = _answered(opened, [example])[0]
     share = candidates.scores.log_prior[0].exp().tolist()
     rows = [row for row in candidates.rows[0].tolist() if row >= 0]
     lines = [
         f"{share[i]:6.1%}  [{passage.title}] {passage.text}"
         for i, passage in enumerate(opened.model.base.passages(rows))
     ]
-    relation = opened.task.relation_of(answer.answer)
+    relation = opened.task.relation_of(answer.answer, example)
     probability = f"{math.exp(answer.log_probability):.0%}"
     label = "" if relation in (None, answer.answer) else f" ({relation})"
     return "\n".join([f"answer: {answer.answer}{label}, probability {probability}", "", "p(z|x)  passage", *lines])

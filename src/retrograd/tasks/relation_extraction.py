@@ -1,32 +1,40 @@
-"""Relation extraction as text: labels become short phrases, training instances become passages, phrases are scored.
+"""Relation extraction as text: labels become words, training instances become passages, answers are scored.
 
 Key and value of a passage are apart. The key, which every retriever reads, is the sentence with both entities marked;
 the value is the verbalised label and stands in the title alone, so that no label ever enters a distance. Queries and
-keys are written in the same style (`QUERY_STYLES`), so that both sides live in the same space.
+keys are written in the same style (`QUERY_STYLES`), so that both sides live in the same space. The published form of
+ETRAG (arXiv 2406.03790) has the label in the key as well: ``key_style="published"``.
 
-The phrase alone is the target: on SemEval-2010 Task 8 generating it beats repeating both entity names, and with first
-words that differ the generator decides at its first token (the verbalised relations of SuRE, Lu et al. 2022,
-"Summarization as Indirect Supervision for Relation Extraction", are whole sentences).
+By default the phrase alone is the target: on SemEval-2010 Task 8 generating it beats repeating both entity names, and
+with first words that differ the generator decides at its first token. ``target_style="sentence"`` is the target of
+SuRE (Lu et al. 2022, "Summarization as Indirect Supervision for Relation Extraction"): the relation's template with
+both entity names filled in; ``input_style="described"`` and ``constraints`` are the other two parts of it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrograd.metrics.relations import SEMEVAL_LABELS, relation_table, semeval_score
 from retrograd.suggestions import advice
-from retrograd.tasks.relation_instance import RelationInstance, Span, bare_sentence, mark, unmark
-from retrograd.tasks.semeval import SEMEVAL_PHRASES
+from retrograd.tasks.relation_instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
+from retrograd.tasks.retriever_text import QUERY_STYLES, RoleSpans, role_spans, styled, with_label
+from retrograd.tasks.semeval import semeval_verbalisation
 from retrograd.tasks.task import Support
+from retrograd.tasks.type_constraints import TypeConstraints
+from retrograd.tasks.verbalisation import Verbalisation, derive_phrases, level, words_of
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["METRICS", "NEIGHBOUR_STYLES", "QUERY_STYLES", "RelationExtraction"]
-
-QUERY_STYLES = ("marked", "entities+marked", "between", "between+marked")
-"""What both retriever towers read: the marked sentence; the two entities before it; from the first entity to the last,
-marked; or that part before the whole marked sentence."""
+__all__ = [
+    "EXCLUDED",
+    "INPUT_STYLES",
+    "KEY_STYLES",
+    "METRICS",
+    "NEIGHBOUR_STYLES",
+    "TARGET_STYLES",
+    "RelationExtraction",
+]
 
 NEIGHBOUR_STYLES = ("labelled", "unlabelled", "label only")
 """What a retrieved instance adds to the generator's prompt: phrase and sentence, the sentence, or the phrase."""
@@ -34,52 +42,65 @@ NEIGHBOUR_STYLES = ("labelled", "unlabelled", "label only")
 METRICS = ("semeval", "macro", "micro")
 """``semeval``: the official macro-F1 over nine directed relations; ``macro`` and ``micro``: F1 without the negative."""
 
-_DIRECTED = re.compile(r"(.+)\((e[12]),(e[12])\)")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_BETWEEN_WORDS = re.compile(r"[\W_]+")
+TARGET_STYLES = ("phrase", "sentence")
+"""What the generator is to say: the label's phrase, or its template with both entity names filled in."""
+
+INPUT_STYLES = ("marked", "described")
+"""How the generator reads the query: the marked sentence; or both entities by name and type, then the bare sentence."""
+
+KEY_STYLES = ("split", "published")
+"""What the passage tower reads: the instance without its label; or, as published, with the label's phrase behind."""
+
+EXCLUDED = ("sentence", "pair")
+"""What is never retrieved for an example: any instance of an equal sentence, whichever entities are marked; or only one
+with the same head and tail in it. The pair (tail, head) is another one, and its label often gives the answer away."""
 
 
 @dataclass(frozen=True)
 class RelationExtraction:
     """The task of naming the relation between two marked entities.
 
-    ``phrases`` maps every label to the phrase that stands for it, one to one after case and spaces are levelled;
-    ``negative`` is the label of "no relation", or None. Both have shortcuts: `semeval` and `from_labels`.
-    Raises `UserError` for empty or equal phrases, a negative that is no label, an unknown metric or style.
+    ``negative`` is the label of "no relation", or None; ``constraints``, where given, say which relations the types
+    of a pair permit. `semeval` and `from_labels` are shortcuts; `dataclasses.replace` changes a setting.
+    Raises `UserError` for a negative or a constrained relation that is no label, for an unknown metric or style, and
+    for sentences as targets without templates.
     """
 
-    phrases: Mapping[str, str]
+    verbalisation: Verbalisation
     negative: str | None
     metric: str
     query_style: str = "marked"
     neighbour_style: str = "labelled"
     name: str = "relation extraction"
+    target_style: str = "phrase"
+    input_style: str = "marked"
+    key_style: str = "split"
+    exclude: str = "sentence"
+    constraints: TypeConstraints | None = None
     choices: tuple[str, ...] = field(init=False, compare=False)
     primary_metric: str = field(init=False, compare=False)
-    _relations: dict[str, str] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for value, known, what in (
             (self.metric, METRICS, "metric"),
             (self.query_style, QUERY_STYLES, "query style"),
             (self.neighbour_style, NEIGHBOUR_STYLES, "neighbour style"),
+            (self.target_style, TARGET_STYLES, "target style"),
+            (self.input_style, INPUT_STYLES, "input style"),
+            (self.key_style, KEY_STYLES, "key style"),
+            (self.exclude, EXCLUDED, "exclusion"),
         ):
             if value not in known:
                 raise UserError(f"unknown {what} {value!r} of relation extraction; {advice(value, known)}")
-        if self.negative is not None and self.negative not in self.phrases:
-            raise UserError(f"negative label {self.negative!r} has no phrase; {advice(self.negative, self.phrases)}")
-        if self.metric == "semeval":
-            _require_semeval(self.phrases, self.negative)
-        # The frozen record takes its own copy, and derives the way back once.
-        object.__setattr__(self, "phrases", dict(self.phrases))
-        object.__setattr__(self, "_relations", _way_back(self.phrases))
+        _check_labels(self)
+        # The frozen record derives these once.
         object.__setattr__(self, "choices", tuple(self.phrases.values()))
         object.__setattr__(self, "primary_metric", "micro_f1" if self.metric == "micro" else "macro_f1")
 
     @classmethod
     def semeval(cls, query_style: str = "marked", neighbour_style: str = "labelled") -> RelationExtraction:
-        """SemEval-2010 Task 8: 19 labels with our own phrases, scored as the task's official scorer does."""
-        return cls(SEMEVAL_PHRASES, "Other", "semeval", query_style, neighbour_style, "semeval2010_task8")
+        """SemEval-2010 Task 8: 19 labels with our own words, scored as the task's official scorer does."""
+        return cls(semeval_verbalisation(), "Other", "semeval", query_style, neighbour_style, "semeval2010_task8")
 
     @classmethod
     def from_labels(
@@ -95,10 +116,14 @@ class RelationExtraction:
 
         Raises `UserError` for no labels at all and as the constructor does.
         """
-        phrases = derive_phrases(labels)
-        return cls(phrases, negative, metric, query_style, neighbour_style)
+        return cls(Verbalisation(derive_phrases(labels)), negative, metric, query_style, neighbour_style)
 
-    # Labels and phrases
+    # Labels and words
+
+    @property
+    def phrases(self) -> Mapping[str, str]:
+        """The phrase of every label, one to one: what titles and prompts show."""
+        return self.verbalisation.phrases
 
     def verbalise(self, relation: str) -> str:
         """The phrase of a label. Raises `UserError` for an unknown label, with the nearest known one."""
@@ -106,16 +131,50 @@ class RelationExtraction:
             raise UserError(f"unknown relation {relation!r}; {advice(relation, self.phrases)}")
         return self.phrases[relation]
 
-    def relation_of(self, phrase: str) -> str | None:
-        """The label of a phrase, exact but for case and spaces; None is an invalid answer, never mapped to a label."""
-        return self._relations.get(_level(phrase))
+    def relation_of(self, answer: str, example: Example | None = None) -> str | None:
+        """The label of a phrase or, where there are templates, of a sentence about the example's two entities; exact
+        but for case and spaces. None is an invalid answer, never mapped to a label."""
+        known = self.verbalisation.relation_of(answer)
+        if known is not None or example is None or not self.verbalisation.templates:
+            return known
+        try:
+            sentences = self._sentences(example.query)
+        except UserError:  # a query without marks names no entities
+            return None
+        said = level(answer)
+        return next((label for label, sentence in sentences.items() if sentence.casefold() == said), None)
+
+    def choices_for(self, example: Example) -> tuple[str, ...]:
+        """The answers permitted for this example, in the order of the labels and the style of its target: those of all
+        labels or, with ``constraints``, of those that its entity types permit and the negative."""
+        permitted = self._permitted(example)
+        answers = self._sentences(example.query) if self.target_style == "sentence" else self.phrases
+        return tuple(answers[label] for label in self.phrases if permitted is None or label in permitted)
+
+    def _permitted(self, example: Example) -> frozenset[str] | None:
+        """Labels; None is all."""
+        if self.constraints is None or not isinstance(example, RelationExample):
+            return None
+        permitted = self.constraints.permitted(example.head_type, example.tail_type)
+        return permitted if permitted is None or self.negative is None else permitted | {self.negative}
+
+    def _sentences(self, query: str) -> dict[str, str]:
+        text, head, tail = unmark(query)
+        return self.verbalisation.sentences(head.of(text), tail.of(text))
 
     # Instances as examples and passages
 
-    def example(self, instance: RelationInstance) -> Example:
-        """The marked sentence and, where the relation is known, its phrase. Raises `UserError` for an unknown label."""
-        targets = () if instance.relation is None else (self.verbalise(instance.relation),)
-        return Example(instance.id, mark(instance.text, instance.head, instance.tail), targets)
+    def example(self, instance: RelationInstance) -> RelationExample:
+        """The marked sentence, the entity types and, where the relation is known, what the generator is to say.
+
+        Raises `UserError` for an unknown label.
+        """
+        query = mark(instance.text, instance.head, instance.tail)
+        targets: tuple[str, ...] = ()
+        if instance.relation is not None:
+            phrase = self.verbalise(instance.relation)
+            targets = (self._sentences(query)[instance.relation] if self.target_style == "sentence" else phrase,)
+        return RelationExample(instance.id, query, targets, instance.head_type, instance.tail_type)
 
     def passage(self, instance: RelationInstance) -> Passage:
         """Key: the marked sentence in ``text``. Value: the phrase in ``title``. Raises `UserError` without a label."""
@@ -124,30 +183,57 @@ class RelationExtraction:
         title = self.verbalise(instance.relation)
         return Passage(instance.id, title, mark(instance.text, instance.head, instance.tail))
 
-    # What the models read
+    # What the retrievers read
 
     def query_text(self, example: Example) -> str:
         """The marked sentence in the task's query style. Raises `UserError` where a query is not marked."""
-        return self._styled(example.query)
+        return styled(example.query, self.query_style)
 
     def posterior_text(self, example: Example, target: str) -> str:
         """The query text, a bar, and the target."""
-        return f"{self.query_text(example)} | {target}"
+        return with_label(self.query_text(example), target)
 
     def passage_text(self, passage: Passage) -> str:
-        """The passage's sentence in the same style as a query; the label stays out. Raises `UserError` as there."""
-        return self._styled(passage.text)
+        """The passage's sentence in the same style as a query; the label stays out of it, but for ``key_style``
+        "published", which adds a bar and the phrase. Raises `UserError` as there."""
+        text = styled(passage.text, self.query_style)
+        return with_label(text, passage.title) if self.key_style == "published" else text
+
+    def role_spans(self, text: str) -> RoleSpans:
+        """Characters ``[start, end)`` of head, tail and context in a text of `query_text`, `passage_text` or
+        `posterior_text`. Where that ends with a label ("published"), the label's characters are the third role.
+
+        Raises `UserError` for a text that is none of these.
+        """
+        return role_spans(text, self.query_style, self.choices if self.key_style == "published" else ())
+
+    # What the generator reads
 
     def prompt(self, example: Example, passages: Sequence[Passage]) -> str:
-        """The marked sentence and the neighbours, best first, parted by bars.
+        """The query in the task's input style and the neighbours, best first, parted by bars.
 
-        With ``label only`` the phrases stand first, where a generator finds them at the same place in every prompt:
-        ``phrase | phrase | query``. Otherwise the query stands first and each label before its sentence, ``query |
-        phrase : neighbour | …``: a tokeniser that cuts the end loses the last neighbour's words first.
+        With ``label only`` the phrases stand before the sentence, where a generator finds them at the same place in
+        every prompt: ``phrase | phrase | sentence``. Otherwise neighbours come last and each label before its sentence,
+        ``sentence | phrase : neighbour | …``: a tokeniser that cuts the end loses the last neighbour's words first.
+        What describes the entities (``input_style`` "described") comes before all else, and is cut last.
         """
+        described, sentence = self._described(example)
         neighbours = [self.neighbour_text(passage) for passage in passages]
-        parts = [*neighbours, example.query] if self.neighbour_style == "label only" else [example.query, *neighbours]
-        return " | ".join(parts)
+        if self.neighbour_style == "label only":
+            return " | ".join([*described, *neighbours, sentence])
+        return " | ".join([" ".join([*described, sentence]), *neighbours])
+
+    def _described(self, example: Example) -> tuple[list[str], str]:
+        """What is said of the two entities (in at most one text), and the sentence."""
+        if self.input_style == "marked":
+            return [], example.query
+        sentence, *spans = unmark(example.query)
+        head, tail = (" ".join(span.of(sentence).split()) for span in spans)
+        types = (example.head_type, example.tail_type) if isinstance(example, RelationExample) else ("", "")
+        kinds = [
+            f"{name} is tagged as {words_of(kind)}." for name, kind in zip((head, tail), types, strict=True) if kind
+        ]
+        return [" ".join([f"What is {head} to {tail}?", *kinds, "Read:"])], sentence
 
     def neighbour_text(self, passage: Passage) -> str:
         """A neighbour in the task's style: ``phrase : sentence``, the sentence, or the phrase alone."""
@@ -157,29 +243,21 @@ class RelationExtraction:
             return passage.title
         return f"{passage.title} : {passage.text}"
 
-    def _styled(self, marked: str) -> str:
-        if self.query_style == "marked":
-            return marked
-        text, head, tail = unmark(marked)
-        if self.query_style == "entities+marked":
-            return f"{head.of(text)} ; {tail.of(text)} : {marked}"
-        between = _between(text, head, tail)
-        return between if self.query_style == "between" else f"{between} : {marked}"
-
     # Equality, support, score
 
     def identity(self, text: str) -> str:
-        """The sentence without marks, case and spaces levelled: equal sentences are never retrieved for each other,
-        whichever entities are marked in them."""
-        return _level(bare_sentence(text))
+        """What of a marked sentence is never retrieved for itself, case and spaces levelled: the sentence without marks
+        or, with ``exclude`` "pair", with them."""
+        return level(text if self.exclude == "pair" else bare_sentence(text))
 
     def support(self, passages: Iterable[Passage]) -> Support:
-        """Rows of the instances whose phrase equals the example's target."""
-        rows: dict[str, list[int]] = {}
+        """Rows of the instances with the relation of the example's target."""
+        rows: dict[str | None, list[int]] = {}
         for row, passage in enumerate(passages):
-            rows.setdefault(passage.title, []).append(row)
-        by_title = {title: tuple(found) for title, found in rows.items()}
-        return lambda example: by_title.get(example.target, ())
+            rows.setdefault(self.verbalisation.relation_of(passage.title), []).append(row)
+        rows.pop(None, None)
+        by_relation = {relation: tuple(found) for relation, found in rows.items()}
+        return lambda example: by_relation.get(self.relation_of(example.target, example), ())
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
         """Official scores in percent, with the rates of answers that are no label and that are the negative label.
@@ -190,7 +268,7 @@ class RelationExtraction:
         if len(examples) != len(answers):
             raise UserError(f"{len(answers)} answers to {len(examples)} examples; give one answer per example")
         gold = [self._gold(example) for example in examples]
-        predicted = [self.relation_of(answer) for answer in answers]
+        predicted = [self.relation_of(answer, example) for example, answer in zip(examples, answers, strict=True)]
         if self.metric == "semeval":
             table = semeval_score(gold, predicted).official.table
         else:
@@ -208,23 +286,33 @@ class RelationExtraction:
         }
 
     def _gold(self, example: Example) -> str:
-        relation = self.relation_of(example.target)
+        relation = self.relation_of(example.target, example)
         if relation is None:
             raise UserError(
-                f"the target {example.target!r} of example {example.id!r} is no phrase of this task; "
-                f"{advice(example.target, self.choices)}"
+                f"the target {example.target!r} of example {example.id!r} is no {self.target_style} of this "
+                f"task; {advice(example.target, self.choices_for(example))}"
             )
         return relation
 
 
-def _level(phrase: str) -> str:
-    return " ".join(phrase.casefold().split())
-
-
-def _between(text: str, head: Span, tail: Span) -> str:
-    """The marked text from the first entity's start to the last one's end."""
-    start, end = min(head.start, tail.start), max(head.end, tail.end)
-    return mark(text[start:end], Span(head.start - start, head.end - start), Span(tail.start - start, tail.end - start))
+def _check_labels(task: RelationExtraction) -> None:
+    """Raises `UserError` where metric, negative, constraints or target style do not fit the labels and their words."""
+    if task.negative is not None and task.negative not in task.phrases:
+        raise UserError(f"negative label {task.negative!r} has no phrase; {advice(task.negative, task.phrases)}")
+    if task.metric == "semeval":
+        _require_semeval(task.phrases, task.negative)
+    if task.target_style == "sentence" and not task.verbalisation.templates:
+        raise UserError(
+            "sentences as targets need a template for every label; set data.templates to builtin:tacred, "
+            "builtin:semeval2010_task8 or a TOML file of your own"
+        )
+    for pair, relations in task.constraints.seen.items() if task.constraints else ():
+        for relation in relations:
+            if relation not in task.phrases:
+                raise UserError(
+                    f"the type constraints of {pair} permit {relation!r}, which is no label; "
+                    f"{advice(relation, task.phrases)}"
+                )
 
 
 def _require_semeval(phrases: Mapping[str, str], negative: str | None) -> None:
@@ -237,43 +325,3 @@ def _require_semeval(phrases: Mapping[str, str], negative: str | None) -> None:
             )
     if negative != "Other":
         raise UserError(f"metric 'semeval' has the negative label 'Other', not {negative!r}; give negative='Other'")
-
-
-def _way_back(phrases: Mapping[str, str]) -> dict[str, str]:
-    """Label by levelled phrase. Raises `UserError` unless there are phrases, none empty, all different."""
-    if not phrases:
-        raise UserError("relation extraction without labels; give at least one label with its phrase")
-    relations: dict[str, str] = {}
-    for relation, phrase in phrases.items():
-        key = _level(phrase)
-        if not key:
-            raise UserError(f"the phrase of {relation!r} is empty; give it words that a model can generate")
-        if key in relations:
-            raise UserError(f"{relations[key]!r} and {relation!r} share the phrase {phrase!r}; make them different")
-        relations[key] = relation
-    return relations
-
-
-def derive_phrases(labels: Iterable[str]) -> dict[str, str]:
-    """A phrase for every label, one to one: its words in lower case, "reversed" for the direction (e2,e1), and a
-    number where another label has the same words."""
-    phrases: dict[str, str] = {}
-    taken: set[str] = set()
-    for label in sorted(set(labels)):
-        words = phrase = _words(label) or "relation"
-        number = 1
-        while phrase in taken:
-            number += 1
-            phrase = f"{words} {number}"
-        taken.add(phrase)
-        phrases[label] = phrase
-    return phrases
-
-
-def _words(label: str) -> str:
-    directed = _DIRECTED.fullmatch(label)
-    name = directed[1] if directed else label
-    words = _BETWEEN_WORDS.sub(" ", _CAMEL.sub(" ", name)).casefold().split()
-    if directed and directed[2] != directed[3]:
-        return " ".join([*words, "reversed"] if directed[2] == "e2" else words)
-    return " ".join([*words, directed[2], directed[3]] if directed else words)

@@ -1,4 +1,4 @@
-"""Reading relation instances: SemEval-2010 Task 8 files, plain JSON Lines, and marker text.
+"""Reading relation instances: SemEval-2010 Task 8 files, plain JSON Lines, marker text, and TACRED.
 
 Every reader yields `RelationInstance` lazily, and every error names the file, the line and the remedy.
 
@@ -11,6 +11,7 @@ Every reader yields `RelationInstance` lazily, and every error names the file, t
 ``markers``   one object a line, the entities marked in the text and the relation in ``label`` or ``relation``:
               ``{"text": "<< X >> inhibits [[ Y ]].", "label": "INHIBITOR"}``,
               where ``<< >>`` is the head and ``[[ ]]`` the tail, or ``<e1></e1>`` and ``<e2></e2>``.
+``tacred``    one JSON list of records with token positions, the end inclusive; see `retrograd.tasks.tacred`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,26 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from retrograd import io
-from retrograd.io import JsonObject, JsonValue
+from retrograd.io import JsonObject
 from retrograd.suggestions import advice
+from retrograd.tasks.record_fields import (
+    number_pair,
+    optional_string,
+    record_id,
+    refuse_unknown,
+    require_fields,
+    require_new,
+    string,
+    token_list,
+    token_span,
+)
 from retrograd.tasks.relation_instance import RelationInstance, Span
+from retrograd.tasks.tacred import read_tacred
 from retrograd.types import UserError
 
 __all__ = [
@@ -39,8 +52,9 @@ __all__ = [
     "read_semeval",
 ]
 
-FORMATS = ("auto", "semeval", "jsonl", "markers")
+FORMATS = ("auto", "semeval", "jsonl", "markers", "tacred")
 
+_JSON_LIST = re.compile(r"\s*\[\s*([{\]].*)?")
 _SENTENCE = re.compile(r"(\d+)\t\s*(.*\S)\s*")
 _COMMON_FIELDS = ("id", "relation", "head_type", "tail_type", "metadata")
 _TEXT_FIELDS = ("text", "head", "tail", *_COMMON_FIELDS)
@@ -56,7 +70,7 @@ def read_relations(path: Path, format: str = "auto") -> Iterator[RelationInstanc
     if format not in FORMATS:
         raise UserError(f"unknown relation format {format!r}; {advice(format, FORMATS)}")
     chosen = detect_format(path) if format == "auto" else format
-    readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers}
+    readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers, "tacred": read_tacred}
     return readers[chosen](path)
 
 
@@ -67,6 +81,8 @@ def detect_format(path: Path) -> str:
             continue
         if _SENTENCE.fullmatch(line):
             return "semeval"
+        if _JSON_LIST.fullmatch(line):
+            return "tacred"
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError):
@@ -74,7 +90,7 @@ def detect_format(path: Path) -> str:
         if isinstance(record, dict):
             return "jsonl" if "tokens" in record or "head" in record else "markers"
         raise UserError(
-            f"{path}, line {number}: neither a SemEval line (number, tab, sentence) nor a JSON object; "
+            f"{path}, line {number}: neither a SemEval line (number, tab, sentence) nor a JSON object or list; "
             f"name the format: {', '.join(FORMATS[1:])}"
         )
     raise UserError(f"{path} holds only blank lines; expected relation instances")
@@ -100,7 +116,7 @@ def read_semeval(path: Path) -> Iterator[RelationInstance]:
     seen: dict[str, int] = {}
     for number, id_, sentence, relation in _semeval_blocks(path):
         with _located(path, number):
-            _require_new(id_, number, seen)
+            require_new(id_, number, seen)
             yield parse_markers(sentence, id_, relation)
 
 
@@ -210,13 +226,14 @@ def read_markers(path: Path) -> Iterator[RelationInstance]:
     seen: dict[str, int] = {}
     for number, record in io.read_jsonl(path):
         with _located(path, number):
-            _require_fields(record, _MARKER_FIELDS, ("text",))
+            refuse_unknown(record, _MARKER_FIELDS)
+            require_fields(record, ("text",))
             if "label" in record and "relation" in record:
                 raise UserError("both 'label' and 'relation' are given; keep one")
-            relation = _optional_string(record, "label" if "label" in record else "relation")
-            id_ = _id(record, number)
-            _require_new(id_, number, seen)
-            yield parse_markers(_string(record, "text"), id_, relation)
+            relation = optional_string(record, "label" if "label" in record else "relation")
+            id_ = record_id(record, number)
+            require_new(id_, number, seen)
+            yield parse_markers(string(record, "text"), id_, relation)
 
 
 # JSON Lines -----------------------------------------------------------------------------------------------------------
@@ -231,112 +248,28 @@ def read_jsonl(path: Path) -> Iterator[RelationInstance]:
     for number, record in io.read_jsonl(path):
         with _located(path, number):
             instance = _instance(record, number)
-            _require_new(instance.id, number, seen)
+            require_new(instance.id, number, seen)
             yield instance
 
 
 def _instance(record: JsonObject, number: int) -> RelationInstance:
     if "tokens" in record:
-        _require_fields(record, _TOKEN_FIELDS, _TOKEN_FIELDS[:3])
-        tokens = _tokens(record["tokens"])
+        refuse_unknown(record, _TOKEN_FIELDS)
+        require_fields(record, _TOKEN_FIELDS[:3])
+        tokens = token_list(record, "tokens")
         text = " ".join(tokens)
-        head, tail = (token_span(tokens, _pair(record, name), name) for name in ("head", "tail"))
+        head, tail = (token_span(tokens, number_pair(record, name), name) for name in ("head", "tail"))
     else:
-        _require_fields(record, _TEXT_FIELDS, _TEXT_FIELDS[:3])
-        text = _string(record, "text")
-        head, tail = (Span(*_pair(record, name)) for name in ("head", "tail"))
+        refuse_unknown(record, _TEXT_FIELDS)
+        require_fields(record, _TEXT_FIELDS[:3])
+        text = string(record, "text")
+        head, tail = (Span(*number_pair(record, name)) for name in ("head", "tail"))
     return RelationInstance(
-        id=_id(record, number),
+        id=record_id(record, number),
         text=text,
         head=head,
         tail=tail,
-        relation=_optional_string(record, "relation"),
-        head_type=_optional_string(record, "head_type") or "",
-        tail_type=_optional_string(record, "tail_type") or "",
+        relation=optional_string(record, "relation"),
+        head_type=optional_string(record, "head_type") or "",
+        tail_type=optional_string(record, "tail_type") or "",
     )
-
-
-def token_span(tokens: Sequence[str], pair: tuple[int, int], name: str) -> Span:
-    """Character offsets of tokens ``first`` (inclusive) to ``last`` (exclusive) in the tokens joined by one space.
-
-    Raises `UserError` for positions outside the tokens and for an empty range.
-    """
-    first, last = pair
-    if not 0 <= first <= last <= len(tokens):
-        raise UserError(
-            f"{name} [{first}, {last}) lies outside the {len(tokens)} tokens; "
-            "positions count tokens from 0 and the end is exclusive"
-        )
-    if first == last:
-        raise UserError(f"{name} [{first}, {last}) covers no token; the end is exclusive, one past the last token")
-    start = sum(len(token) + 1 for token in tokens[:first])
-    return Span(start, start + len(" ".join(tokens[first:last])))
-
-
-# Fields ---------------------------------------------------------------------------------------------------------------
-
-
-def _require_fields(record: Mapping[str, JsonValue], known: Sequence[str], required: Sequence[str]) -> None:
-    """Raises `UserError` for an unknown field, then for a missing one, with the nearest name."""
-    for name in record:
-        if name not in known:
-            raise UserError(f"unknown field {name!r}; {advice(name, known)} Put what else you keep under 'metadata'")
-    for name in required:
-        if name not in record:
-            raise UserError(f"no field {name!r}; the record has {', '.join(record) or 'no fields'}")
-
-
-def _string(record: Mapping[str, JsonValue], name: str) -> str:
-    value = record[name]
-    if not isinstance(value, str):
-        raise UserError(f"{name!r} is {_kind(value)}; expected a string")
-    return value
-
-
-def _optional_string(record: Mapping[str, JsonValue], name: str) -> str | None:
-    return None if record.get(name) is None else _string(record, name)
-
-
-def _id(record: Mapping[str, JsonValue], number: int) -> str:
-    """The record's id as a string; without one, the number of its line."""
-    value = record.get("id", number)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(f"'id' is {_kind(value)}; expected a string or a whole number")
-    return str(value)
-
-
-def _require_new(id_: str, number: int, seen: dict[str, int]) -> None:
-    if id_ in seen:
-        raise UserError(f"id {id_!r} stands already at line {seen[id_]}; ids must differ, predictions are kept by id")
-    seen[id_] = number
-
-
-def _tokens(value: JsonValue) -> list[str]:
-    if not isinstance(value, list):
-        raise UserError(f"'tokens' is {_kind(value)}; expected a list of strings")
-    tokens: list[str] = []
-    for position, token in enumerate(value):
-        if not isinstance(token, str) or not token:
-            raise UserError(f"token {position} is {_kind(token)}; expected a non-empty string")
-        tokens.append(token)
-    return tokens
-
-
-def _pair(record: Mapping[str, JsonValue], name: str) -> tuple[int, int]:
-    """Two whole numbers. ``True`` is an `int` to Python and a mistake here."""
-    value = record[name]
-    if isinstance(value, list) and len(value) == 2:
-        start, end = value
-        if type(start) is int and type(end) is int:
-            return start, end
-    written = json.dumps(value, ensure_ascii=False)[:60]
-    raise UserError(f"{name!r} is {written}; expected two whole numbers [start, end], the end exclusive")
-
-
-def _kind(value: JsonValue) -> str:
-    if value is None:
-        return "null"
-    if value == "":
-        return "an empty string"
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
-    return names[type(value)]

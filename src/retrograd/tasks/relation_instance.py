@@ -11,9 +11,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from retrograd.types import UserError
+from retrograd.types import Example, UserError
 
-__all__ = ["RelationInstance", "Span", "bare_sentence", "mark", "unmark"]
+__all__ = [
+    "RelationExample",
+    "RelationInstance",
+    "Span",
+    "bare_sentence",
+    "escape",
+    "mark",
+    "marked_spans",
+    "unmark",
+]
 
 HEAD_MARK = "@"
 TAIL_MARK = "#"
@@ -65,6 +74,17 @@ class RelationInstance:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class RelationExample(Example):
+    """An example that knows the types of its two entities, where the data tell them; ``query`` is the marked sentence.
+
+    Names and offsets stand in the query; the relation is what the target says.
+    """
+
+    head_type: str = ""
+    tail_type: str = ""
+
+
 def check_span(span: Span, name: str, text: str) -> None:
     """Raises `UserError` unless ``span`` covers something visible inside ``text``."""
     if not 0 <= span.start <= span.end <= len(text):
@@ -86,36 +106,61 @@ def mark(text: str, head: Span, tail: Span) -> str:
     parts: list[str] = []
     done = 0
     for (position, _, _), written in sorted(marks):
-        parts += [_escape(text[done:position]), written]
+        parts += [escape(text[done:position]), written]
         done = position
-    return "".join([*parts, _escape(text[done:])])
+    return "".join([*parts, escape(text[done:])])
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """``text`` with a backslash before each sign that could be a mark."""
     return _ESCAPED.sub(lambda match: "\\" + match[0], text)
 
 
 def unmark(marked: str) -> tuple[str, Span, Span]:
     """Sentence, head and tail of a marked text. Raises `UserError` where a mark is missing or stands too often."""
-    text, places = _scan(marked)
-    for name, symbol in (("head", HEAD_MARK), ("tail", TAIL_MARK)):
-        if len(places[symbol]) != 2:
-            raise UserError(
-                f"{len(places[symbol])} {symbol!r} marks in {marked!r}, expected 2 around the {name}; "
-                f"build texts with RelationExtraction.example or .passage, or write a literal sign as \\{symbol}"
-            )
-    return text, Span(*places[HEAD_MARK]), Span(*places[TAIL_MARK])
+    scan = _require_marks(marked)
+    return scan.text, Span(*scan.bare[HEAD_MARK]), Span(*scan.bare[TAIL_MARK])
+
+
+def marked_spans(marked: str) -> tuple[Span, Span]:
+    """Head and tail in the marked text itself, their own marks excluded; an entity inside another keeps its marks.
+
+    Raises `UserError` as `unmark` does.
+    """
+    scan = _require_marks(marked)
+    return Span(*scan.inside[HEAD_MARK]), Span(*scan.inside[TAIL_MARK])
 
 
 def bare_sentence(marked: str) -> str:
     """The sentence without marks; a text that was never marked correctly is taken as it comes, without error."""
-    return _scan(marked)[0]
+    return _scan(marked).text
 
 
-def _scan(marked: str) -> tuple[str, dict[str, list[int]]]:
-    """The text without marks, and where in it each mark stood, in order."""
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """The text without marks; by mark, in order, where in it each stood (``bare``) and where in the marked text the
+    words inside the marks begin and end (``inside``)."""
+
+    text: str
+    bare: dict[str, list[int]]
+    inside: dict[str, list[int]]
+
+
+def _require_marks(marked: str) -> _Scan:
+    scan = _scan(marked)
+    for name, symbol in (("head", HEAD_MARK), ("tail", TAIL_MARK)):
+        if len(scan.bare[symbol]) != 2:
+            raise UserError(
+                f"{len(scan.bare[symbol])} {symbol!r} marks in {marked!r}, expected 2 around the {name}; "
+                f"build texts with RelationExtraction.example or .passage, or write a literal sign as \\{symbol}"
+            )
+    return scan
+
+
+def _scan(marked: str) -> _Scan:
     text = ""
-    places: dict[str, list[int]] = {HEAD_MARK: [], TAIL_MARK: []}
+    bare: dict[str, list[int]] = {HEAD_MARK: [], TAIL_MARK: []}
+    inside: dict[str, list[int]] = {HEAD_MARK: [], TAIL_MARK: []}
     done = 0
     for token in _TOKEN.finditer(marked):
         text += marked[done : token.start()]
@@ -124,10 +169,14 @@ def _scan(marked: str) -> tuple[str, dict[str, list[int]]]:
             text += token[1]
             continue
         # The space inside a mark belongs to it: after an opening one, before a closing one.
-        opening = len(places[token[2]]) % 2 == 0
-        if opening and marked.startswith(" ", done):
-            done += 1
-        elif not opening:
-            text = text.removesuffix(" ")
-        places[token[2]].append(len(text))
-    return text + marked[done:], places
+        opening = len(bare[token[2]]) % 2 == 0
+        edge = token.start()
+        if opening:
+            done += marked.startswith(" ", done)
+            edge = done
+        elif text.endswith(" "):
+            text = text[:-1]
+            edge -= 1
+        bare[token[2]].append(len(text))
+        inside[token[2]].append(edge)
+    return _Scan(text + marked[done:], bare, inside)

@@ -18,6 +18,7 @@ class Task(Protocol):
     """What a data set asks, in words.
 
     ``choices`` are all permitted answers where the task has a closed set, else None: answers are then generated.
+    ``choices_for`` are those of one example, which may be fewer, or other words for the same.
     ``primary_metric`` names the entry of `score` that sums the others up.
     """
 
@@ -34,6 +35,11 @@ class Task(Protocol):
     @property
     def primary_metric(self) -> str:
         """A key of what `score` returns."""
+        ...
+
+    def choices_for(self, example: Example) -> tuple[str, ...] | None:
+        """The answers permitted for this example, as `score` understands them, its target among them where the example
+        is one to train on; None where `choices` is None."""
         ...
 
     def query_text(self, example: Example) -> str:

@@ -1,8 +1,8 @@
 """One run on disk: what was asked for, on what machine, what happened, and what came out.
 
-``experiment.toml`` (resolved), ``environment.json``, ``base.arrow`` and ``labels.json`` (what the model was trained on
-and needs again), ``metrics.jsonl`` (one line per logged step), ``checkpoints/``, ``model/`` (the finished model),
-``predictions.jsonl`` and ``scores.json``.
+``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
+``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step),
+``checkpoints/``, ``model/`` (the finished model), ``predictions.jsonl`` and ``scores.json``.
 """
 
 from __future__ import annotations
@@ -69,8 +69,13 @@ class RunDirectory:
 
     @property
     def labels(self) -> Path:
-        """The task's labels."""
+        """The task's labels with their words, and the type constraints that were learned."""
         return self.path / "labels.json"
+
+    @property
+    def drawn(self) -> Path:
+        """What was drawn of the data: the seed, and counts by part and label."""
+        return self.path / "data.json"
 
     @property
     def model(self) -> Path:

@@ -1,0 +1,171 @@
+"""On how few instances retrieval rests: per query (effective neighbours), over all queries (usage), between soft slots.
+
+Slots: R weight rows over K candidates, as a relaxed selection makes them. Two things go wrong there unseen: at a high
+temperature all rows are nearly the same row, and the rows together are far from the R best instances they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+__all__ = [
+    "Distribution",
+    "Slots",
+    "Usage",
+    "effective_number",
+    "hard_distance",
+    "perplexity",
+    "slot_similarity",
+    "slots",
+    "usage",
+]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A number per query, summed up: mean and percentiles."""
+
+    mean: float
+    p5: float
+    p25: float
+    median: float
+    p75: float
+    p95: float
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, " Q"]) -> Distribution:
+        """Of at least one value."""
+        return cls(float(values.mean()), *(float(cut) for cut in np.percentile(values, (5, 25, 50, 75, 95))))
+
+
+# ---- per query ----------------------------------------------------------------------------------------------------
+
+
+def effective_number(weight: Float[np.ndarray, "Q K"]) -> Float[np.ndarray, " Q"]:
+    """1 / Σ w²: how many equal weights would be as concentrated. Rows must sum to 1."""
+    return 1.0 / (weight**2).sum(axis=1)
+
+
+def perplexity(weight: Float[np.ndarray, "Q K"]) -> Float[np.ndarray, " Q"]:
+    """exp(-Σ w log w): the same by entropy; a weight of 0 adds nothing. Rows must sum to 1."""
+    log = np.log(weight, out=np.zeros_like(weight), where=weight > 0)
+    return np.exp(-(weight * log).sum(axis=1))
+
+
+# ---- over all queries ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How often each of N instances was retrieved by Q queries.
+
+    ``effective`` is exp of the entropy of the retrievals over instances, ``gini`` is 0 where all are retrieved equally
+    often and near 1 where one is always, ``top10_share`` is what the ten most retrieved take of all retrievals.
+    ``never_share`` of the base is retrieved by nobody; ``random_never_share`` is expected of blind draws.
+    """
+
+    counts: Integer[np.ndarray, " N"]
+    effective: float
+    gini: float
+    top10_share: float
+    never_share: float
+    random_never_share: float
+
+    def hubs(self, count: int) -> list[tuple[int, int]]:
+        """(row, times retrieved) of the most retrieved instances; only those retrieved at all."""
+        order = np.argsort(-self.counts, kind="stable")[:count]
+        return [(int(row), int(self.counts[row])) for row in order if self.counts[row] > 0]
+
+
+def usage(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base: int) -> Usage:
+    """Count retrievals (-1 is padding) of a base of so many instances. At least one must have been retrieved."""
+    counts = np.bincount(rows[rows >= 0], minlength=base)
+    share = counts / counts.sum()
+    ordered = np.sort(counts)
+    rank = 2 * np.arange(1, base + 1) - base - 1
+    return Usage(
+        counts=counts,
+        effective=float(perplexity(share[None])[0]),
+        gini=float((rank * ordered).sum() / (base * counts.sum())),
+        top10_share=float(ordered[-10:].sum() / counts.sum()),
+        never_share=float((counts == 0).mean()),
+        random_never_share=_never_by_chance(rows, own, base),
+    )
+
+
+def _never_by_chance(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base: int) -> float:
+    """Mean over instances of Π_q (1 - k_q / N_q) over the queries that may retrieve it."""
+    missed = np.ones(base)
+    for drawn, hidden in zip((rows >= 0).sum(axis=1), own, strict=True):
+        untouched = missed[hidden]
+        missed *= 1.0 - drawn / max(base - len(hidden), 1)
+        missed[hidden] = untouched
+    return float(missed.mean())
+
+
+# ---- between slots ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slots:
+    """R soft slots, as a mean over queries; ``candidates`` is how many instances they could choose from.
+
+    ``similarity``: mean cosine between the weight rows of two slots (0: they read different instances, 1: the same
+    mixture). ``hard_distance``: L1 distance of the summed weights to the hard set (0: the same, at most 2R).
+    ``largest_sum``: the largest summed weight of one instance; above 1 it was chosen more than once.
+    """
+
+    count: int
+    candidates: int
+    similarity: float
+    hard_distance: float
+    largest_sum: float
+
+
+def slots(blocks: Iterable[tuple[Float[Tensor, "B R K"], Float[Tensor, "B K"]]]) -> Slots:
+    """Sum up the slots of some queries, given in blocks: weights, and log p(z|x) of the candidates. K may vary."""
+    parts = [(*weight.shape[1:], *_per_query(weight, log_prior)) for weight, log_prior in blocks]
+    counts, candidates, similarity, distance, largest = zip(*parts, strict=True)
+    return Slots(
+        count=counts[0],
+        candidates=max(candidates),
+        similarity=float(torch.cat(similarity).nanmean()),
+        hard_distance=float(torch.cat(distance).mean()),
+        largest_sum=float(torch.cat(largest).mean()),
+    )
+
+
+def _per_query(
+    weight: Float[Tensor, "B R K"], log_prior: Float[Tensor, "B K"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
+    return slot_similarity(weight), hard_distance(weight, log_prior), weight.sum(dim=1).amax(dim=-1)
+
+
+def slot_similarity(weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
+    """Mean cosine over all pairs of different slots; a slot of zeros holds nothing and is in no pair.
+
+    NaN for a query with fewer than two slots that hold something.
+    """
+    norm = weight.norm(dim=-1, keepdim=True)
+    filled = norm > 0
+    unit = weight / torch.where(filled, norm, 1.0)
+    cosine = unit @ unit.mT
+    pairs = (filled & filled.mT) & ~torch.eye(weight.shape[1], dtype=torch.bool, device=weight.device)
+    return (cosine * pairs).sum(dim=(-2, -1)) / pairs.sum(dim=(-2, -1))
+
+
+def hard_distance(weight: Float[Tensor, "B R K"], log_prior: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
+    """Σ_k |Σ_r w[r, k] - h[k]|, h being 1 at the R candidates with the largest log p(z|x) and 0 elsewhere.
+
+    Where fewer than R candidates are there (-inf is absence), h has 1 at them.
+    """
+    r = min(weight.shape[1], log_prior.shape[1])
+    best = log_prior.topk(r, dim=-1).indices
+    hard = torch.zeros_like(log_prior).scatter(-1, best, 1.0).masked_fill(log_prior == -torch.inf, 0.0)
+    return (weight.sum(dim=1) - hard).abs().sum(dim=-1)

@@ -1,0 +1,225 @@
+"""What retrieved instances share with their query, against instances drawn at random: numbers in, numbers out.
+
+Among ten training instances drawn blindly one nearly always shares a label or an entity with a query where one label
+is frequent. So every share here stands beside its expectation under k instances drawn without replacement from those
+that the query may retrieve, and that expectation is computed, not sampled: with S of N instances sharing the trait,
+
+    share of k: S / N        any of k: 1 - C(N-S, k) / C(N, k)     (hypergeometric)
+
+A weighted share has the expectation S / N too, since blind instances know nothing of the weights. The second reference
+draws from the instances whose head and tail have the query's own entity types: that much a pair of types gives away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+__all__ = ["TRAITS", "Agreement", "Instance", "Matches", "Retrieved", "agreement", "chance_of_any", "match"]
+
+TRAITS = ("same label", "shared entity, same role", "shared entity, any role", "entity or label")
+"""What a query and an instance may share; the last means any role. Entities are compared by `surface`."""
+
+Reference = Literal["base", "types"]
+Key = TypeVar("Key", bound=Hashable)
+
+
+def surface(entity: str) -> str:
+    """An entity as it is compared: case and spaces levelled."""
+    return " ".join(entity.casefold().split())
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What is compared: label, head and tail as written and, where the data have them, the two entity types."""
+
+    label: str
+    head: str
+    tail: str
+    types: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """The K best instances of Q queries, best first, with p(z|x) over the whole base; row -1 is padding, with p = 0.
+
+    ``own`` are the rows that each query may not retrieve. ``entropy`` is that of p(z|x) over the whole base in nats,
+    ``null`` the probability of reading nothing (0 where the model has no such choice).
+    """
+
+    rows: Integer[np.ndarray, "Q K"]
+    probability: Float[np.ndarray, "Q K"]
+    own: Sequence[Integer[np.ndarray, " _"]]
+    entropy: Float[np.ndarray, " Q"]
+    null: Float[np.ndarray, " Q"]
+
+    def weight(self, k: int) -> Float[np.ndarray, "Q k"]:
+        """p(z|x) renormalised over the k best; zeros where a query has no instance at all."""
+        best = self.probability[:, :k]
+        total = best.sum(axis=1, keepdims=True)
+        return np.divide(best, total, out=np.zeros_like(best), where=total > 0)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which retrieved instance shares which of the four `TRAITS`, and how many instances could have.
+
+    ``support`` and ``available`` count the instances that share a trait, and all that the query may retrieve: over the
+    base, and over those of the query's pair of types (0 available where the types are unknown, or nobody has them).
+    """
+
+    found: Bool[np.ndarray, "Q K 4"]
+    present: Bool[np.ndarray, "Q K"]
+    support: Integer[np.ndarray, "Q 4"]
+    available: Integer[np.ndarray, " Q"]
+    typed_support: Integer[np.ndarray, "Q 4"]
+    typed_available: Integer[np.ndarray, " Q"]
+
+
+def match(queries: Sequence[Instance], base: Sequence[Instance], retrieved: Retrieved) -> Matches:
+    """Compare each query with what it retrieved, and count what it could have retrieved. Time O(Q·N) in bytes."""
+    known = _Base(base)
+    count, width = retrieved.rows.shape
+    found = np.zeros((count, width, len(TRAITS)), dtype=bool)
+    support, typed_support = (np.zeros((count, len(TRAITS)), dtype=np.int64) for _ in range(2))
+    available, typed_available = (np.zeros(count, dtype=np.int64) for _ in range(2))
+    for q, query in enumerate(queries):
+        shares, typed = known.shared(query), known.typed(query)
+        shares[:, retrieved.own[q]] = False
+        typed[retrieved.own[q]] = False
+        there = retrieved.rows[q] >= 0
+        found[q, there] = shares[:, retrieved.rows[q, there]].T
+        support[q], typed_support[q] = shares.sum(axis=1), shares[:, typed].sum(axis=1)
+        available[q], typed_available[q] = len(base) - len(retrieved.own[q]), typed.sum()
+    return Matches(found, retrieved.rows >= 0, support, available, typed_support, typed_available)
+
+
+class _Base:
+    """Rows of the base by label, head, tail and pair of types."""
+
+    def __init__(self, base: Sequence[Instance]) -> None:
+        self._size = len(base)
+        self._label = _rows_by([one.label for one in base])
+        self._head = _rows_by([surface(one.head) for one in base])
+        self._tail = _rows_by([surface(one.tail) for one in base])
+        self._types = _rows_by([one.types for one in base])
+
+    def shared(self, query: Instance) -> Bool[np.ndarray, "4 N"]:
+        """Which row shares which trait with the query."""
+        head, tail = surface(query.head), surface(query.tail)
+        shares = np.zeros((len(TRAITS), self._size), dtype=bool)
+        shares[0, self._label.get(query.label, _NO_ROWS)] = True
+        shares[1, self._head.get(head, _NO_ROWS)] = True
+        shares[1, self._tail.get(tail, _NO_ROWS)] = True
+        for rows in (self._head.get(tail, _NO_ROWS), self._tail.get(head, _NO_ROWS)):
+            shares[2, rows] = True
+        shares[2] |= shares[1]
+        shares[3] = shares[0] | shares[2]
+        return shares
+
+    def typed(self, query: Instance) -> Bool[np.ndarray, " N"]:
+        """Which row has the query's pair of types; none where the query's are unknown."""
+        same = np.zeros(self._size, dtype=bool)
+        if query.types is not None:
+            same[self._types.get(query.types, _NO_ROWS)] = True
+        return same
+
+
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+def _rows_by(keys: Sequence[Key]) -> dict[Key, np.ndarray]:
+    rows: dict[Key, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return {key: np.array(found) for key, found in rows.items()}
+
+
+def chance_of_any(
+    support: Integer[np.ndarray, " Q"], available: Integer[np.ndarray, " Q"], k: int
+) -> Float[np.ndarray, " Q"]:
+    """P(at least one of k drawn without replacement is among the ``support`` of ``available``); all where fewer than k.
+
+    1 - Π_{i<k} (N - S - i) / (N - i), which is the hypergeometric probability of none.
+    """
+    none = np.ones(len(support))
+    for i in range(k):
+        left = available - i
+        none *= np.where(left > 0, np.clip(left - support, 0, None) / np.maximum(left, 1), 1.0)
+    return 1.0 - none
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How much of what is retrieved shares one trait, beside what a blind draw would give; all in [0, 1].
+
+    ``weight``: mean weight on instances that share it. ``share``: mean share of the k. ``any_of_k``: share of queries
+    with at least one. ``queries`` were counted, ``without`` of them find no such instance in the whole reference.
+    """
+
+    trait: str
+    queries: int
+    without: int
+    weight: float
+    share: float
+    any_of_k: float
+    random_share: float
+    random_any_of_k: float
+
+    @property
+    def weight_lift(self) -> float | None:
+        """``weight`` over its random expectation; None where that is 0. 1 is no better than chance."""
+        return _ratio(self.weight, self.random_share)
+
+    @property
+    def share_lift(self) -> float | None:
+        """``share`` over its random expectation; None where that is 0."""
+        return _ratio(self.share, self.random_share)
+
+    @property
+    def any_lift(self) -> float | None:
+        """``any_of_k`` over its random expectation; None where that is 0."""
+        return _ratio(self.any_of_k, self.random_any_of_k)
+
+
+def _ratio(found: float, expected: float) -> float | None:
+    return found / expected if expected > 0 else None
+
+
+def agreement(
+    matches: Matches,
+    weight: Float[np.ndarray, "Q K"],
+    k: int,
+    among: Bool[np.ndarray, " Q"],
+    reference: Reference = "base",
+) -> list[Agreement]:
+    """One line per trait for the queries ``among`` that have something to retrieve from the reference; [] for none.
+
+    ``weight`` are the weights of the k best (`Retrieved.weight`). With the reference "types" only queries count whose
+    pair of types occurs in the base, and what was found is that of the same queries.
+    """
+    typed = reference == "types"
+    available = matches.typed_available if typed else matches.available
+    chosen = among & (available > 0) & matches.present[:, 0]
+    if not chosen.any():
+        return []
+    support = (matches.typed_support if typed else matches.support)[chosen]
+    available = available[chosen]
+    found, present = matches.found[chosen, :k], matches.present[chosen, :k]
+    return [
+        Agreement(
+            trait,
+            queries=int(chosen.sum()),
+            without=int((support[:, column] == 0).sum()),
+            weight=float((weight[chosen, :k] * found[:, :, column]).sum(axis=1).mean()),
+            share=float((found[:, :, column].sum(axis=1) / present.sum(axis=1)).mean()),
+            any_of_k=float(found[:, :, column].any(axis=1).mean()),
+            random_share=float((support[:, column] / available).mean()),
+            random_any_of_k=float(chance_of_any(support[:, column], available, k).mean()),
+        )
+        for column, trait in enumerate(TRAITS)
+    ]
