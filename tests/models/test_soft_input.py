@@ -152,7 +152,7 @@ def test_word_mixtures_stand_where_the_position_says(kind, request):
     passages, weight = ["kappa iota", "theta"], torch.eye(2)[[0, 1, 0]].unsqueeze(1)
     for position in POSITIONS:
         generator = made(kind, position, request)
-        found = generator.mixture_log_likelihood(passages, weight, PROMPTS, TARGETS)
+        found = generator.log_likelihood(PROMPTS, TARGETS, generator.word_slots(passages, weight, PROMPTS))
         layer = generator.model.get_encoder() if generator.encoder_decoder else generator.model
         ids = [generator.tokenizer(passages[i], add_special_tokens=False)["input_ids"] for i in (0, 1, 0)]
         rows = [layer.get_input_embeddings()(torch.tensor(one)) for one in ids]

@@ -15,6 +15,7 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.rag.candidates import NULL_ROW
+from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
 from retrograd.tasks.relation_extraction import RelationExtraction
@@ -97,7 +98,7 @@ def test_likelihood_is_the_generators_and_equal_prompts_are_run_once(
     asked: list[int] = []
     real = Generator.token_log_likelihood
     monkeypatch.setattr(
-        Generator, "token_log_likelihood", lambda self, p, t: (asked.append(len(p)), real(self, p, t))[1]
+        Generator, "token_log_likelihood", lambda self, p, t, s=None: (asked.append(len(p)), real(self, p, t, s))[1]
     )
     column = torch.tensor([[0, 4, -1, 2, 0]]).expand(6, -1)
     found = model.likelihood(examples, candidates).at(column)
@@ -184,9 +185,9 @@ def test_answers_are_chosen_by_the_scoring_asked_for(tiny_encoder: Path, tiny_se
 
 def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    model.save(tmp_path / "model")
+    save_model(model, tmp_path / "model")
     rng = torch.Generator().manual_seed(1)
-    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "", rng).eval()
+    loaded = load_model(tmp_path / "model", model.task, model.base, "", rng).eval()
     assert loaded.answer(examples, 4) == model.answer(examples, 4)
 
 
@@ -197,9 +198,9 @@ def test_a_loaded_model_and_its_index_are_on_the_device_asked_for(
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU here: only the CPU is tested")
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    model.save(tmp_path / "model")
+    save_model(model, tmp_path / "model")
     rng = torch.Generator().manual_seed(5)
-    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "", rng, torch.device(name)).eval()
+    loaded = load_model(tmp_path / "model", model.task, model.base, "", rng, torch.device(name)).eval()
     assert isinstance(loaded.index, ExactIndex)
     assert loaded.index.device.type == name
     assert {weight.device.type for weight in loaded.parameters()} == {name}
@@ -211,12 +212,12 @@ def test_a_loaded_model_and_its_index_are_on_the_device_asked_for(
 
 def test_an_index_of_another_encoder_or_base_is_refused(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, _ = build(tiny_encoder, tiny_seq2seq)
-    model.save(tmp_path / "model")
+    save_model(model, tmp_path / "model")
     vectors = model.index.vectors(torch.arange(len(model.base)))
     foreign = ExactIndex(vectors, base_fingerprint=model.base.fingerprint, encoder_fingerprint="another")
     foreign.save(tmp_path / "model" / "index")
     with pytest.raises(UserError, match="encoder"):
-        RagModel.load(tmp_path / "model", model.task, model.base, "", torch.Generator())
+        load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
     with pytest.raises(UserError, match="another knowledge base"):
         model.use_index(ExactIndex(vectors, base_fingerprint="other", encoder_fingerprint="same"))
 
@@ -275,8 +276,8 @@ def test_the_null_passage_survives_disk_chains_and_answers(
     answers = model.answer(examples, 2)
     assert all(row >= 0 for answer in answers for row in answer.rows)
     assert all(sum(answer.weights) < 1 for answer in answers)
-    model.save(tmp_path / "model")
-    again = RagModel.load(tmp_path / "model", model.task, model.base, "", torch.Generator())
+    save_model(model, tmp_path / "model")
+    again = load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
     assert again.null_passage
     assert [a.answer for a in again.eval().answer(examples, 2)] == [a.answer for a in answers]
 

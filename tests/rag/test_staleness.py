@@ -16,6 +16,7 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.rag.indexing import MIXED
+from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, cosine_drift, drift_of, fault_of, held_rows, overlap_at, staleness
 from retrograd.tasks.relation_extraction import RelationExtraction
@@ -156,14 +157,14 @@ def test_some_rows_embedded_anew_leave_a_mixed_index_that_is_not_saved(
     others = [row for row in range(20) if row not in rows.tolist()]
     assert torch.equal(after[others], before[others])
     assert model.index.encoder_fingerprint == MIXED
-    model.save(tmp_path / "model")
+    save_model(model, tmp_path / "model")
     assert not (tmp_path / "model" / "index").exists()
-    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "", torch.Generator())
+    loaded = load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
     assert not loaded.has_index
     assert not loaded.index_is_current()
     model.refresh_index()
-    model.save(tmp_path / "model")
-    assert RagModel.load(tmp_path / "model", model.task, model.base, "", torch.Generator()).index_is_current()
+    save_model(model, tmp_path / "model")
+    assert load_model(tmp_path / "model", model.task, model.base, "", torch.Generator()).index_is_current()
 
 
 def test_rows_of_a_mapped_index_are_replaced_in_memory_alone(tmp_path: Path, rng: torch.Generator) -> None:

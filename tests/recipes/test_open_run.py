@@ -121,10 +121,10 @@ def test_an_experiment_that_asks_for_more_passages_than_there_are_is_refused_at_
 def test_a_command_that_asks_for_more_passages_than_there_are_is_refused(finished: Path, tmp_path: Path) -> None:
     query = "the <e1>cup</e1> holds <e2>tea</e2> ."
     with pytest.raises(UserError, match=r"--passages is 5.*holds 4"):
-        evaluate_run(finished, tmp_path / "data.jsonl", 5, None)
+        evaluate_run(finished, tmp_path / "data.jsonl", None, 5, None)
     with pytest.raises(UserError, match=r"-k is 5.*holds 4"):
         search_run(finished, query, 5)
     with pytest.raises(UserError, match=r"-k is 5.*holds 4"):
         search_index(finished / "model" / "index", query, 5, str(finished))
-    assert evaluate_run(finished, tmp_path / "data.jsonl", 4, None)
+    assert evaluate_run(finished, tmp_path / "data.jsonl", None, 4, None)
     assert search_run(finished, query, 4).count("[") == 4

@@ -23,6 +23,7 @@ from retrograd.objectives import (
 )
 from retrograd.rag.indexing import build_index
 from retrograd.rag.likelihood import CopySettings
+from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.loop import train
@@ -266,7 +267,7 @@ def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_se
     )
     run_quietly(model, examples, what, tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints" / "step-0000002"
-    loaded = RagModel.load(folder, model.task, model.base, "", torch.Generator())
+    loaded = load_model(folder, model.task, model.base, "", torch.Generator())
     loaded.refresh_index()
     model.refresh_index()
     assert loaded.answer(examples[:2], 2) == model.answer(examples[:2], 2)
@@ -291,7 +292,7 @@ def test_what_was_learnt_is_saved_before_the_last_embedding(
             run_quietly(model, examples, what, folder)
         assert [path.name for path in folder.glob("checkpoints/*")] == expected
         model.use_index(build_index(model.retriever, model.task, model.base))
-    saved = RagModel.load(folder / "checkpoints" / expected[0], model.task, model.base, "", torch.Generator())
+    saved = load_model(folder / "checkpoints" / expected[0], model.task, model.base, "", torch.Generator())
     assert moved(saved, dict(model.state_dict())) == set()
 
 

@@ -128,7 +128,7 @@ class Slots:
     largest_sum: float
 
 
-def slots(blocks: Iterable[tuple[Float[Tensor, "B R K"], Float[Tensor, "B K"]]]) -> Slots:
+def slots(blocks: Iterable[tuple[Float[Tensor, "_ _ _"], Float[Tensor, "_ _"]]]) -> Slots:
     """Sum up the slots of some queries, given in blocks: weights, and log p(z|x) of the candidates. K may vary."""
     parts = [(*weight.shape[1:], *_per_query(weight, log_prior)) for weight, log_prior in blocks]
     counts, candidates, similarity, distance, largest = zip(*parts, strict=True)

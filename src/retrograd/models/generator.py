@@ -141,9 +141,11 @@ class Generator(nn.Module):
 
     # ---- likelihood ---------------------------------------------------------------------------------------------
 
-    def log_likelihood(self, prompts: Sequence[str], targets: Sequence[str]) -> Float[Tensor, " P"]:
+    def log_likelihood(
+        self, prompts: Sequence[str], targets: Sequence[str], soft: SoftInput | None = None
+    ) -> Float[Tensor, " P"]:
         """log p(target | prompt) in nats per pair: the fp32 sum over target tokens, end of sequence included."""
-        return self.token_log_likelihood(prompts, targets).value.sum(-1)
+        return self.token_log_likelihood(prompts, targets, soft).value.sum(-1)
 
     def token_log_likelihood(
         self, prompts: Sequence[str], targets: Sequence[str], soft: SoftInput | None = None
@@ -155,21 +157,14 @@ class Generator(nn.Module):
             raise ValueError(f"{len(prompts)} prompts but {len(targets)} targets")
         return self._token_scores(self._prompt_ids(prompts, soft), self._target_ids(targets), soft)
 
-    def mixture_log_likelihood(
-        self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str], targets: Sequence[str]
-    ) -> Float[Tensor, " P"]:
-        """log p(target | R soft slots, prompt) in nats: slot r is Σ_z weight[r, z] · (passage z, token by token).
+    def word_slots(self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str]) -> SoftSlots:
+        """R soft slots beside each prompt: slot r is Σ_z weight[r, z] · (passage z, token by token).
 
         Passages have no special tokens of their own. The prompt is never cut for them: each slot gets an equal share of
-        what it leaves of ``max_input_tokens``. Differentiable in ``weight`` as well.
+        what it leaves of ``max_input_tokens``. Differentiable in ``weight``. Each passage's embeddings are looked up
+        once, however many prompts and slots it stands in.
         """
-        prompt_ids = self._prompt_ids(prompts)
-        share = [(self.max_input_tokens - len(ids)) // max(weight.shape[1], 1) for ids in prompt_ids]
-        slots = self._soft_slots(passages, weight, share)
-        return self._token_scores(prompt_ids, self._target_ids(targets), slots).value.sum(-1)
-
-    def _soft_slots(self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], share: list[int]) -> SoftSlots:
-        """Each passage's embeddings are looked up once, however many prompts and slots it stands in."""
+        share = [(self.max_input_tokens - len(ids)) // max(weight.shape[1], 1) for ids in self._prompt_ids(prompts)]
         limit = {"truncation": True, "max_length": max([1, *share])}
         ids = self.tokenizer(list(passages), add_special_tokens=False, **limit)["input_ids"] if passages else []
         tokens, mask = self._padded(ids)

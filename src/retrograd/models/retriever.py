@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from retrograd.io import read_json, write_json
-from retrograd.models.encoder import Encoder, Pooling, RoleSpans
+from retrograd.models.encoder import ROLES, Encoder, Pooling, RoleSpans
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -82,6 +82,15 @@ class Retriever(nn.Module):
     def passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Passage embeddings, with gradient where ``trained`` is ``both``."""
         return self.passage_encoder(texts) if self.trained == "both" else self.passage_encoder.embed(texts)
+
+    def no_passage(self, text: str) -> Float[Tensor, " D"]:
+        """The embedding of the null passage: of ``text``, or of it in the place of every role where there are roles."""
+        tower = self.passage_encoder
+        if tower.pooling != "roles":
+            return self.passages([text]).squeeze(0)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "both"):
+            vector = tower.mean_vectors([text]).squeeze(0)
+        return vector.repeat(len(ROLES)) / math.sqrt(len(ROLES))
 
     def save(self, folder: Path) -> None:
         """Write ``query/`` and, unless shared, ``passage/`` as sentence-transformers directories, and the settings."""

@@ -22,6 +22,7 @@ __all__ = [
     "NULL_ROW",
     "Candidates",
     "Exclusions",
+    "Pool",
     "column_of",
     "log_probability",
     "padded_rows",
@@ -39,15 +40,37 @@ _BLOCK_ROWS = 4_096
 class Candidates:
     """K candidate passages per query: their rows in the base and what the retrievers say of them.
 
-    Row -1 is padding; `NULL_ROW`, in the last column where the model has one, is the null passage. ``query`` (divided by
-    the temperature) and ``vectors`` are the embeddings that were compared, for those who mix them: None where nobody
-    kept them. What stands in the column of padding or of the null passage means nothing.
+    Row -1 is padding; `NULL_ROW`, in the last column where the model has one, is the null passage. ``query``
+    (divided by the temperature) and ``vectors`` are the embeddings that were compared, for those who mix them: None
+    where nobody kept them. What stands in the column of padding or of the null passage means nothing.
     """
 
     rows: Int[Tensor, "B K"]
     scores: CandidateScores
     query: Float[Tensor, "B D"] | None = None
     vectors: Float[Tensor, "B K D"] | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One set of candidates for all queries of a batch: whatever any of them retrieved, and ``explorers`` at random.
+
+    With trained passages a step embeds each distinct candidate once, so a pool of B·k + ``explorers`` rows gives every
+    query all of them for the price of its own k. Explorers, uniform over the base, let passages be found that no query
+    ranks high yet. They are candidates like any other; one that a query must not see is absent for that query.
+    """
+
+    explorers: int = 0
+
+    def rows(self, found: Int[Tensor, "B K"], base: int, rng: torch.Generator | None) -> Int[Tensor, "B P"]:
+        """The same rows for every query, ascending. Raises `ValueError` for explorers without ``rng``."""
+        shared = found[found >= 0]
+        if self.explorers > 0:
+            if rng is None:
+                raise ValueError(f"{self.explorers} explorers need a source of randomness")
+            drawn = torch.randint(base, (self.explorers,), generator=rng, device=rng.device)
+            shared = torch.cat([shared, drawn.to(shared.device)])
+        return shared.unique().expand(len(found), -1)
 
 
 class Exclusions:

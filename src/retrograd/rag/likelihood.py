@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator, TargetScores
+from retrograd.models.soft_input import SoftInput
 from retrograd.objectives.objective import TokenLogLikelihood
 from retrograd.rag.candidates import NULL_ROW
+from retrograd.rag.mixture import MakeMixture, WordMixture
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Passage, UserError
 
@@ -24,7 +27,8 @@ class GeneratorLikelihood:
     """log p(y|x,z) by the generator, for the candidates of one batch.
 
     Pairs whose prompt and target are equal as *text* are scored once, so passages that a task words alike (neighbours
-    with the same label, say) cost one forward together. ``support`` is the task's cheap test, where it has one.
+    with the same label, say) cost one forward together. ``support`` is the task's cheap test, where it has one;
+    ``make_mixture`` says what soft slots hold; by default the passages' words are mixed.
     """
 
     def __init__(
@@ -35,11 +39,13 @@ class GeneratorLikelihood:
         examples: Sequence[Example],
         rows: Int[Tensor, "B K"],
         support: Support | None = None,
+        make_mixture: MakeMixture | None = None,
     ) -> None:
         self._generator = generator
         self._task = task
         self._examples = examples
         self._support = support
+        self._make_mixture = make_mixture
         self._candidates = rows
         self._rows = rows.tolist()
         self._device = rows.device
@@ -69,22 +75,20 @@ class GeneratorLikelihood:
         return scores.value.sum(dim=-1)[where.squeeze(-1)]
 
     def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
-        """log p(y|x, R soft slots) in nats: the passages mixed token by token, in front of the prompt without passages.
+        """log p(y|x, R soft slots) in nats: the mixture of the passages beside the prompt without passages.
 
-        One prompt a query. Passages of equal text are one, with the sum of their weights. A weight of 0 keeps its
-        passage out of the input; its own gradient is what a little of the passage would change at the positions that
-        are in use. Padding and the null passage hold no text, whatever their weight.
+        One prompt a query. A weight of 0 keeps its passage out of the input; its own gradient is what a little of the
+        passage would change at the positions that are in use. `retrograd.rag.mixture` says what is mixed.
         """
-        number: dict[str, int] = {}
-        texts = {row: self._task.neighbour_text(passage) for row, passage in self._passages.items()}
-        where = [[number.setdefault(texts[r], len(number)) if r >= 0 else -1 for r in rows] for rows in self._rows]
-        index = torch.tensor(where, dtype=torch.long, device=weight.device).view(weight.shape[0], 1, weight.shape[2])
-        # Padding goes into one spare column, which is cut off again and returns no gradient.
-        column = index.masked_fill(index < 0, len(number)).expand_as(weight)
-        spread = weight.new_zeros(*weight.shape[:2], len(number) + 1).scatter_add(2, column, weight)[..., :-1]
         prompts = [self._task.prompt(example, ()) for example in self._examples]
         targets = [example.target for example in self._examples]
-        return self._generator.mixture_log_likelihood(list(number), spread, prompts, targets)
+        return self._generator.log_likelihood(prompts, targets, self.soft_slots(weight))
+
+    def soft_slots(self, weight: Float[Tensor, "B R K"]) -> SoftInput:
+        """What `at_mixture` puts beside the prompts."""
+        prompts = [self._task.prompt(example, ()) for example in self._examples]
+        make = self._make_mixture or partial(WordMixture, self._generator, self._task, self._candidates)
+        return make(prompts, self._passages)(weight)
 
     def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
         """Which candidates support the targets: neither padding nor the null passage ever does.

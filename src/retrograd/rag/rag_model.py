@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Index, Neighbours, require_rows
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import JsonObject, read_json, write_json
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
 from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Retriever
+from retrograd.objectives.differentiable_knn import Selection
 from retrograd.objectives.functional import log_multiplicity, masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
-from retrograd.rag.answering import answer
-from retrograd.rag.candidates import NULL_ROW, Candidates, Exclusions, column_of, log_probability, union
+from retrograd.rag.answering import Reading, answers, choice_scores
+from retrograd.rag.candidates import NULL_ROW, Candidates, Exclusions, Pool, column_of, log_probability, union
+from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.rag.indexing import MIXED, build_index, embed_rows, passage_fingerprint
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
+from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
 
@@ -59,6 +61,8 @@ class RagModel(nn.Module):
         self.task = task
         self.base = base
         self.support = task.support(base)
+        self.selection: Selection | None = None
+        self.decision = Decision()
         self._exclusions = Exclusions(task, base)
         self._index: Index | None = None
 
@@ -276,7 +280,7 @@ class RagModel(nn.Module):
 
     def _null_vector(self) -> Float[Tensor, " D"] | None:
         """Embedded anew at each retrieval, so that it is never stale."""
-        return self.retriever.passages([_NULL_TEXT]).squeeze(0) if self.null_passage else None
+        return self.retriever.no_passage(_NULL_TEXT) if self.null_passage else None
 
     def _posterior_query(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
         if self.posterior is None:
@@ -301,7 +305,16 @@ class RagModel(nn.Module):
 
     def likelihood(self, examples: Sequence[Example], candidates: Candidates) -> GeneratorLikelihood:
         """The generator, bound to these examples and candidates."""
-        return GeneratorLikelihood(self.generator, self.task, self.base, examples, candidates.rows, self.support)
+        return GeneratorLikelihood(
+            self.generator, self.task, self.base, examples, candidates.rows, self.support, self._mixture(candidates)
+        )
+
+    def _mixture(self, candidates: Candidates) -> MakeMixture:
+        """What soft slots hold: instances through the soft prompt where there is one, else words."""
+        prompt = self.generator.soft_prompt
+        if prompt is None:
+            return partial(WordMixture, self.generator, self.task, candidates.rows)
+        return partial(InstanceMixture, prompt, self.retriever, candidates)
 
     def copy_likelihood(
         self, examples: Sequence[Example], candidates: Candidates, settings: CopySettings
@@ -318,70 +331,49 @@ class RagModel(nn.Module):
     # ---- answers ------------------------------------------------------------------------------------------------
 
     def answer(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
-        """The most likely answer of each example under Σ_z p(z|x) p(y|x,z) over its k best passages.
+        """The most likely answer of each example from its k best passages, by the model's ``decision``.
 
-        k = 0 asks the generator alone, as does an example for which no passage is left. `retrograd.rag.answering` says
-        how candidate answers are found. The model's own mode does not matter.
+        Passages are read one by one, Σ_z p(z|x) p(y|x,z), or in the soft slots of ``selection``. k = 0 asks the
+        generator alone, as does an example for which no passage is left. `retrograd.rag.answering` says how candidate
+        answers are found; ``scoring`` is for a closed set. The model's own mode does not matter.
         """
         if not examples:
             return []
         with inference(self):
-            rows, log_prior = torch.full((len(examples), 1), -1), torch.full((len(examples), 1), -torch.inf)
-            if k > 0:
-                found = self.retrieve(examples, k)
-                rows, log_prior = found.rows.cpu(), masked_log_softmax(found.scores.log_prior).cpu()
-            log_prior[(rows == -1).all(dim=-1), 0] = 0.0  # no passage at all: the generator alone, with certainty
-            return answer(self.generator, self.task, self.base, examples, rows, log_prior, scoring)
+            reading = self._reading(examples, k)
+            return answers(self.generator, self.task, self.base, examples, reading, scoring, self.decision)
 
-    # ---- disk ---------------------------------------------------------------------------------------------------
+    def choice_scores(
+        self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence"
+    ) -> list[ChoiceScores] | None:
+        """What speaks for each permitted answer before any decision; None where the set of answers is open."""
+        with inference(self):
+            reading = self._reading(examples, k)
+            return choice_scores(self.generator, self.task, self.base, examples, reading, scoring)
 
-    def save(self, folder: Path) -> None:
-        """Write ``retriever/``, ``generator/``, ``index/`` and, if there is one, ``posterior/``, as safetensors."""
-        self.retriever.save(folder / "retriever")
-        if self.posterior is not None:
-            self.posterior.save(folder / "posterior")
-        self.generator.save(folder / "generator")
-        # In the middle of a stage the index is older than the tower, or mixed; a reader then embeds the base anew.
-        if isinstance(self._index, ExactIndex) and self.index_is_current():
-            self._index.save(folder / "index")
-        settings: JsonObject = {"posterior": self.posterior is not None, "null_passage": self.null_passage}
-        write_json(folder / "model.json", {"format": 1} | settings)
+    def _reading(self, examples: Sequence[Example], k: int) -> Reading:
+        """As `answer` reads: without a passage the query alone, with certainty."""
+        none = torch.full((len(examples), 1), -torch.inf)
+        reading = Reading(torch.full((len(examples), 1), -1), none.clone(), none)
+        if k > 0:
+            found = self.retrieve(examples, k)
+            soft = self.selection
+            reading = self._read_singly(found) if soft is None else self._read_softly(soft, examples, found)
+        reading.log_weight[(reading.rows == -1).all(dim=-1), 0] = 0.0
+        return reading
 
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        task: Task,
-        base: KnowledgeBase,
-        generator_name: str,
-        rng: torch.Generator,
-        device: torch.device | str = "cpu",
-    ) -> RagModel:
-        """Read what `save` wrote; models and index go to ``device``. ``generator_name`` names the model under adapters.
+    def _read_singly(self, found: Candidates) -> Reading:
+        log_prior = masked_log_softmax(found.scores.log_prior).cpu()
+        return Reading(found.rows.cpu(), log_prior, log_prior.clone())
 
-        The index stays there when the model is moved. Raises `UserError` for a folder without a model, and for an index
-        of another base or encoder.
-        """
-        if not (folder / "model.json").exists():
-            raise UserError(f"{folder} holds no model (no model.json); give a checkpoint folder of a run")
-        found = read_json(folder / "model.json")
-        settings = found if isinstance(found, dict) else {}
-        retriever = Retriever.load(folder / "retriever")
-        posterior = Retriever.load(folder / "posterior") if settings.get("posterior") else None
-        if posterior is not None:  # it searches the same index: one passage tower for both
-            posterior.passage_encoder = retriever.passage_encoder
-        generator = Generator.load(folder / "generator", generator_name, rng)
-        model = cls(retriever, generator, task, base, posterior, bool(settings.get("null_passage"))).to(device)
-        if (folder / "index").exists():
-            model.use_index(
-                ExactIndex.load(
-                    folder / "index",
-                    base_fingerprint=base.fingerprint,
-                    encoder_fingerprint=model.passage_fingerprint(),
-                    device=device,
-                )
-            )
-        return model
+    def _read_softly(self, selection: Selection, examples: Sequence[Example], found: Candidates) -> Reading:
+        """A passage's weight is the mean of its shares of the slots."""
+        near = selection.neighbourhood(found.scores)
+        weight = near.weights(selection.slots, selection.operator)
+        share = weight.sum(dim=1)
+        share = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+        soft = self.likelihood(examples, found).soft_slots(weight)
+        return Reading(found.rows.cpu(), share.log().cpu(), near.log_vote().cpu(), soft, selection.slots)
 
 
 def _no_candidates(queries: int, device: torch.device) -> tuple[Int[Tensor, "B 0"], CandidateScores]:

@@ -20,7 +20,9 @@ from retrograd.models.encoder import Pooling
 from retrograd.models.precision import Precision
 from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Trained
-from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, TopKMarginal
+from retrograd.models.soft_input import SoftPosition
+from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, RelaxedTopK, TopKMarginal
+from retrograd.objectives.differentiable_knn import Selection
 from retrograd.recipes.data import DataSettings
 from retrograd.records import read_record, read_value, record_mapping
 from retrograd.suggestions import advice
@@ -41,6 +43,7 @@ __all__ = [
     "Experiment",
     "GeneratorSettings",
     "RetrieverSettings",
+    "SoftPromptSettings",
     "TrainingSettings",
     "WarmStartSettings",
 ]
@@ -97,6 +100,21 @@ class GeneratorSettings:
 
 
 @dataclass(frozen=True)
+class SoftPromptSettings:
+    """What the soft slots of `RelaxedTopK` hold: the ``words`` of passages, mixed token by token, or the retriever's
+    vectors of instances through a learned map, ``improved`` or as ``published`` (`retrograd.models.soft_prompt`).
+
+    ``position`` is where they stand, ``gain`` where the improved form's learned gain starts. With retriever.pooling
+    "roles" an instance has a vector for head, tail and context, else one for all; the label's is added to them, except
+    with data.key_style "published".
+    """
+
+    form: Literal["words", "improved", "published"] = "words"
+    position: SoftPosition = "before"
+    gain: float = 0.1
+
+
+@dataclass(frozen=True)
 class WarmStartSettings:
     """The retriever alone, on the copy likelihood, before the generator joins. ``epochs`` 0 turns it off.
 
@@ -115,7 +133,8 @@ class WarmStartSettings:
 class TrainingSettings:
     """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
 
-    ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base.
+    ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base. With ``pool``
+    the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random.
 
     ``refresh`` says how the index is kept up where training moves passages (`retrograd.training.refresh`): all rows
     ``every`` so many steps; on ``drift``, when the probe's mean 1 - cosine passes ``refresh_drift``; ``rolling``, the
@@ -129,6 +148,8 @@ class TrainingSettings:
     micro_batch: int = 0
     passages: int = 5
     tail: int = 0
+    pool: bool = False
+    explorers: int = 0
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
     weight_decay: float = 0.01
@@ -193,6 +214,7 @@ class Experiment:
     data: DataSettings = field(default_factory=DataSettings)
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    soft_prompt: SoftPromptSettings = field(default_factory=SoftPromptSettings)
     objective: Objective = field(default_factory=TopKMarginal)
     warm_start: WarmStartSettings = field(default_factory=WarmStartSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -207,6 +229,17 @@ class Experiment:
         passages = self.training.passages
         if passages < 0 or self.evaluation.passages < -1:
             raise UserError("training.passages must be at least 0, evaluation.passages at least -1 (as in training)")
+        if self.retriever.pooling == "roles" and self.training.refresh == "background":
+            raise UserError(
+                'retriever.pooling = "roles" cannot be refreshed by another process; set training.refresh = "every"'
+            )
+        if self.training.explorers > 0 and not self.training.pool:
+            raise UserError("training.explorers join a pool; set training.pool = true, or explorers = 0")
+        if self.soft_prompt.form != "words" and self.selection is None:
+            raise UserError(
+                f"soft_prompt.form is {self.soft_prompt.form!r}, but {type(self.objective).__name__} fills no soft "
+                f'slots; take the objective RelaxedTopK, or set soft_prompt.form = "words"'
+            )
         if passages == 0 and not isinstance(self.objective, NoRetrieval):
             raise UserError(
                 f"training.passages is 0, but {type(self.objective).__name__} learns from passages; "
@@ -217,6 +250,11 @@ class Experiment:
                 "training.evaluate_every needs development data; set data.dev to a file, or data.dev_from_train to a "
                 "number of training instances"
             )
+
+    @property
+    def selection(self) -> Selection | None:
+        """How the trained model fills soft slots when it answers; None where it reads passages one by one."""
+        return self.objective.selection if isinstance(self.objective, RelaxedTopK) else None
 
     @property
     def test_passages(self) -> int:

@@ -19,8 +19,11 @@ from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
 from retrograd.models.precision import resolve_precision
 from retrograd.models.retriever import Retriever
+from retrograd.models.soft_prompt import SoftPromptSettings
 from retrograd.progress import say
+from retrograd.rag.candidates import Pool
 from retrograd.rag.likelihood import CopySettings
+from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
 from retrograd.recipes.data import Data, load_data, task_from_record, task_record
@@ -62,7 +65,26 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
     lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
     generator = Generator.open(g.model, rng, lora, g.max_input_tokens, g.max_target_tokens, g.token_budget)
     generator.dropout = g.dropout
-    return RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
+    model = RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
+    for one in (retriever, *([posterior] if posterior else [])):
+        one.query_encoder.role_spans = one.passage_encoder.role_spans = data.task.role_spans
+    model.selection = experiment.selection
+    _add_soft_prompt(experiment, model, rng)
+    return model
+
+
+def _add_soft_prompt(experiment: Experiment, model: RagModel, rng: torch.Generator) -> None:
+    s = experiment.soft_prompt
+    model.generator.soft_position = s.position
+    if s.form == "words" or model.selection is None:
+        return
+    tower = model.retriever.query_encoder
+    roles = tower.dimension // tower.width
+    label = 0 if experiment.data.key_style == "published" else 1
+    settings = SoftPromptSettings(
+        tower.width, model.selection.slots, roles, roles + label, s.form, s.gain, model.null_passage
+    )
+    model.generator.add_soft_prompt(settings, rng)
 
 
 def build_retriever(settings: RetrieverSettings) -> Retriever:
@@ -88,7 +110,7 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
     main = Stage(
         name="training",
         objective=experiment.objective,
-        evidence=FromGenerator(t.passages, t.tail),
+        evidence=FromGenerator(t.passages, t.tail, Pool(t.explorers) if t.pool else None),
         pace=Pace(
             epochs=t.epochs,
             batch_size=t.batch_size,
@@ -233,7 +255,7 @@ def open_run(path: Path) -> OpenRun:
     rng = torch.Generator().manual_seed(experiment.seed)
     accelerator = accelerator_for(experiment)
     base, name = KnowledgeBase.open(run.base), experiment.generator.model
-    model = RagModel.load(run.model, task, base, name, rng, accelerator.device).eval()
+    model = load_model(run.model, task, base, name, rng, accelerator.device).eval()
     _require_index(model, accelerator, run.model / "index")
     return OpenRun(experiment, model, task, accelerator)
 

@@ -151,6 +151,13 @@ class RelationExtraction:
         answers = self._sentences(example.query) if self.target_style == "sentence" else self.phrases
         return tuple(answers[label] for label in self.phrases if permitted is None or label in permitted)
 
+    def negative_for(self, example: Example) -> str | None:
+        """The negative label in the style of the target, or None without one."""
+        if self.negative is None:
+            return None
+        answers = self._sentences(example.query) if self.target_style == "sentence" else self.phrases
+        return answers[self.negative]
+
     def _permitted(self, example: Example) -> frozenset[str] | None:
         """Labels; None is all."""
         if self.constraints is None or not isinstance(example, RelationExample):

@@ -42,6 +42,17 @@ class Task(Protocol):
         is one to train on; None where `choices` is None."""
         ...
 
+    def negative_for(self, example: Example) -> str | None:
+        """The permitted answer that says there is nothing to be found ("no relation", "cannot answer"), or None."""
+        ...
+
+    def role_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where in a retriever's text head, tail and context stand: characters [start, end).
+
+        Raises `UserError` in a task whose texts have no such roles.
+        """
+        ...
+
     def query_text(self, example: Example) -> str:
         """What the prior retriever reads. It never contains the target."""
         ...

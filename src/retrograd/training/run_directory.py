@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from retrograd.io import JsonObject, JsonValue, atomic_directory, atomic_file, standing, write_json
+from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import UserError
 
@@ -95,14 +96,14 @@ class RunDirectory:
         """Write ``checkpoints/step-…`` and remove all but the newest two."""
         folder = self.path / "checkpoints"
         with atomic_directory(folder / f"step-{step:07d}") as temporary:
-            model.save(temporary)
+            save_model(model, temporary)
         for old in sorted(folder.glob("step-*"))[:-_KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
 
     def save_model(self, model: RagModel) -> None:
         """Write ``model/``, the result of the run."""
         with atomic_directory(self.path / "model") as temporary:
-            model.save(temporary)
+            save_model(model, temporary)
 
 
 def _finite(value: float) -> float | None:

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from retrograd.objectives.objective import Likelihood, Objective
-from retrograd.rag.candidates import Candidates
+from retrograd.rag.candidates import Candidates, Pool
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.refresh import RefreshPolicy
@@ -47,11 +47,12 @@ class Evidence(Protocol):
 class FromGenerator:
     """The ``passages`` best of the prior (and of the posterior), judged by the generator: both learn.
 
-    ``tail`` more are drawn from the prior over the rest of the base and stand for it.
+    ``tail`` more are drawn from the prior over the rest of the base and stand for it. The batch shares a ``pool``.
     """
 
     passages: int
     tail: int = 0
+    pool: Pool | None = None
 
     @property
     def retrieves(self) -> bool:
@@ -65,7 +66,7 @@ class FromGenerator:
         previous: Int[Tensor, " B"] | None,
         rng: torch.Generator,
     ) -> Candidates:
-        return model.retrieve(examples, self.passages, posterior, previous, self.tail, rng)
+        return model.retrieve(examples, self.passages, posterior, previous, self.tail, rng, pool=self.pool)
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         return model.likelihood(examples, candidates)

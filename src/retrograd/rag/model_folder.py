@@ -1,0 +1,85 @@
+"""A `RagModel` on disk: its parts as folders of safetensors, and ``model.json`` for what no part says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.io import read_json, write_json
+from retrograd.models.generator import Generator
+from retrograd.models.retriever import Retriever
+from retrograd.objectives.differentiable_knn import Selection
+from retrograd.rag.decision import Decision
+from retrograd.rag.rag_model import RagModel
+from retrograd.records import read_record, record_mapping
+from retrograd.tasks.task import Task
+from retrograd.types import UserError
+
+__all__ = ["load_model", "save_model"]
+
+_FILE = "model.json"
+
+
+def save_model(model: RagModel, folder: Path) -> None:
+    """Write ``retriever/``, ``generator/``, ``index/`` and, if there is one, ``posterior/``."""
+    model.retriever.save(folder / "retriever")
+    if model.posterior is not None:
+        model.posterior.save(folder / "posterior")
+    model.generator.save(folder / "generator")
+    # In the middle of a stage the index is older than the tower, or mixed; a reader then embeds the base anew.
+    if model.has_index and isinstance(model.index, ExactIndex) and model.index_is_current():
+        model.index.save(folder / "index")
+    write_json(
+        folder / _FILE,
+        {
+            "format": 1,
+            "posterior": model.posterior is not None,
+            "null_passage": model.null_passage,
+            "selection": None if model.selection is None else record_mapping(model.selection),
+            "decision": record_mapping(model.decision),
+        },
+    )
+
+
+def load_model(
+    folder: Path,
+    task: Task,
+    base: KnowledgeBase,
+    generator_name: str,
+    rng: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> RagModel:
+    """Read what `save_model` wrote; models and index go to ``device``. ``generator_name`` is the model under adapters.
+
+    The index stays there when the model is moved. Raises `UserError` for a folder without a model, and for an index of
+    another base or encoder.
+    """
+    path = folder / _FILE
+    if not path.exists():
+        raise UserError(f"{folder} holds no model (no {_FILE}); give a checkpoint folder of a run")
+    found = read_json(path)
+    settings = found if isinstance(found, dict) else {}
+    retriever = Retriever.load(folder / "retriever", task.role_spans)
+    posterior = Retriever.load(folder / "posterior", task.role_spans) if settings.get("posterior") else None
+    if posterior is not None:  # it searches the same index: one passage tower for both
+        posterior.passage_encoder = retriever.passage_encoder
+    generator = Generator.load(folder / "generator", generator_name, rng)
+    model = RagModel(retriever, generator, task, base, posterior, bool(settings.get("null_passage"))).to(device)
+    selection, decision = settings.get("selection"), settings.get("decision")
+    if isinstance(selection, dict):
+        model.selection = read_record(Selection, selection, f"{path}: selection")
+    if isinstance(decision, dict):
+        model.decision = read_record(Decision, decision, f"{path}: decision")
+    if (folder / "index").exists():
+        model.use_index(
+            ExactIndex.load(
+                folder / "index",
+                base_fingerprint=base.fingerprint,
+                encoder_fingerprint=model.passage_fingerprint(),
+                device=device,
+            )
+        )
+    return model
