@@ -21,7 +21,7 @@ from retrograd.evaluation.concentration import (
     usage,
 )
 from retrograd.evaluation.neighbours import Agreement, Instance, Matches, Retrieved, agreement, match
-from retrograd.evaluation.retrieval import retrieve
+from retrograd.evaluation.retrieval import retrieve, soft_slots
 from retrograd.io import JsonValue, write_json
 from retrograd.recipes.run import OpenRun, open_run
 from retrograd.tasks.relation_extraction import RelationExtraction
@@ -198,6 +198,8 @@ def _analysed(opened: OpenRun, split: Split, examples: list[Example], ks: list[i
     kept = list(dict.fromkeys(min(k, size) for k in ks))
     with opened.accelerator.autocast():
         retrieved = retrieve(model, examples, max(kept))
+        read = min(opened.experiment.test_passages, size)
+        slots = None if model.selection is None else soft_slots(model, model.selection, examples, read)
     passages = list(model.base)
     types = {(example.id, example.query): _types(example) for example in opened.data.train}
     base = [_of_passage(task, passage, types.get((passage.id, passage.text))) for passage in passages]
@@ -213,7 +215,7 @@ def _analysed(opened: OpenRun, split: Split, examples: list[Example], ks: list[i
     best, worst = _stories(examples, queries, base, passages, retrieved, matches, kept[0], groups)
     notes = _notes(task, ks, size, queries, base, matches, retrieved, split)
     entropy = retrieved.entropy[there]
-    return AnalysisReport(opened.experiment.name, split, len(examples), size, notes, at, entropy, None, best, worst)
+    return AnalysisReport(opened.experiment.name, split, len(examples), size, notes, at, entropy, slots, best, worst)
 
 
 # ---- instances ----------------------------------------------------------------------------------------------------
