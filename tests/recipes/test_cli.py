@@ -244,7 +244,7 @@ def test_the_laboratory_measures_every_estimator_on_a_run_and_on_an_experiment(
     assert "stands in" in printed
     assert "Advice: " in printed
     found = json.loads((run / "lab" / "lab.json").read_text())
-    assert len(found["estimators"]) == 23
+    assert len(found["estimators"]) == 24
     assert all(one["seconds"] > 0 for one in found["estimators"])
     assert (run / "lab" / "lab.png").exists()
     command(

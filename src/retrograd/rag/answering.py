@@ -50,17 +50,18 @@ def answers(
     reading: Reading,
     scoring: Scoring,
     decision: Decision,
+    support: Support | None,
 ) -> list[Prediction]:
     """One prediction per example with its passages, heaviest first under p(z|x, answer).
 
     A closed set is what the task permits for each example; ``scoring`` says how its answers are compared
-    (`retrograd.models.prefix_tree`), ``decision`` which of them is taken.
+    (`retrograd.models.prefix_tree`), ``decision`` which of them is taken; ``support`` lets passages vote.
     """
     prompts, where = _prompts(task, base, examples, reading)
     choices = _permitted(task, examples)
     if choices is not None:
         joint = _joint(generator, prompts, where, choices, reading, scoring)
-        scores = _choice_scores(task, examples, choices, joint, reading, base if decision.vote_weight > 0 else None)
+        scores = _choice_scores(task, examples, choices, joint, reading, support if decision.vote_weight > 0 else None)
         decided = [(decision(one), decision.chosen(one)) for one in scores]
         return [
             _prediction(base, example, choices[b][best], joint[b][:, best], float(log_p[best]), reading, b)
@@ -89,6 +90,7 @@ def choice_scores(
     examples: Sequence[Example],
     reading: Reading,
     scoring: Scoring,
+    support: Support | None,
 ) -> list[ChoiceScores] | None:
     """What speaks for each permitted answer, the vote included; None where the set of answers is open."""
     choices = _permitted(task, examples)
@@ -96,7 +98,7 @@ def choice_scores(
         return None
     prompts, where = _prompts(task, base, examples, reading)
     joint = _joint(generator, prompts, where, choices, reading, scoring)
-    return _choice_scores(task, examples, choices, joint, reading, base)
+    return _choice_scores(task, examples, choices, joint, reading, support)
 
 
 def votes(
@@ -141,10 +143,9 @@ def _choice_scores(
     choices: list[tuple[str, ...]],
     joint: list[Float[Tensor, "K C"]],
     reading: Reading,
-    base: KnowledgeBase | None,
+    support: Support | None,
 ) -> list[ChoiceScores]:
-    """``base`` None leaves the vote out."""
-    support = None if base is None else task.support(base)
+    """``support`` None leaves the vote out."""
     voted = [torch.zeros(len(own)) for own in choices]
     if support is not None:
         voted = votes(support, examples, choices, reading.rows, reading.log_vote)

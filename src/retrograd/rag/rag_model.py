@@ -341,7 +341,9 @@ class RagModel(nn.Module):
             return []
         with inference(self):
             reading = self._reading(examples, k)
-            return answers(self.generator, self.task, self.base, examples, reading, scoring, self.decision)
+            return answers(
+                self.generator, self.task, self.base, examples, reading, scoring, self.decision, self.support
+            )
 
     def choice_scores(
         self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence"
@@ -349,7 +351,7 @@ class RagModel(nn.Module):
         """What speaks for each permitted answer before any decision; None where the set of answers is open."""
         with inference(self):
             reading = self._reading(examples, k)
-            return choice_scores(self.generator, self.task, self.base, examples, reading, scoring)
+            return choice_scores(self.generator, self.task, self.base, examples, reading, scoring, self.support)
 
     def _reading(self, examples: Sequence[Example], k: int) -> Reading:
         """As `answer` reads: without a passage the query alone, with certainty."""

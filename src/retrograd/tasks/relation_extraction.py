@@ -147,16 +147,16 @@ class RelationExtraction:
     def choices_for(self, example: Example) -> tuple[str, ...]:
         """The answers permitted for this example, in the order of the labels and the style of its target: those of all
         labels or, with ``constraints``, of those that its entity types permit and the negative."""
-        permitted = self._permitted(example)
-        answers = self._sentences(example.query) if self.target_style == "sentence" else self.phrases
+        permitted, answers = self._permitted(example), self._answers(example)
         return tuple(answers[label] for label in self.phrases if permitted is None or label in permitted)
 
     def negative_for(self, example: Example) -> str | None:
         """The negative label in the style of the target, or None without one."""
-        if self.negative is None:
-            return None
-        answers = self._sentences(example.query) if self.target_style == "sentence" else self.phrases
-        return answers[self.negative]
+        return None if self.negative is None else self._answers(example)[self.negative]
+
+    def _answers(self, example: Example) -> Mapping[str, str]:
+        """What stands for each label where this example is asked."""
+        return self._sentences(example.query) if self.target_style == "sentence" else self.phrases
 
     def _permitted(self, example: Example) -> frozenset[str] | None:
         """Labels; None is all."""
