@@ -199,10 +199,13 @@ class TrainingSettings:
 class EvaluationSettings:
     """``passages`` is K at test time; -1 means as in training. ``scoring`` compares the answers of a closed set by the
     likelihood of the whole answer ("sequence") or by the steps at which the permitted answers part ("tree", as SuRE).
+    ``calibrate`` fits, after training, how much the neighbours' vote weighs beside the generator and how much better
+    than "no relation" a relation must be, on the development data (`retrograd.evaluation.calibration`).
     """
 
     passages: int = -1
     scoring: Scoring = "sequence"
+    calibrate: bool = False
 
 
 @dataclass(frozen=True)
@@ -245,11 +248,16 @@ class Experiment:
                 f"training.passages is 0, but {type(self.objective).__name__} learns from passages; "
                 f"set it to 5, say, or take the objective NoRetrieval"
             )
-        if self.training.evaluate_every > 0 and not self.data.has_dev:
-            raise UserError(
-                "training.evaluate_every needs development data; set data.dev to a file, or data.dev_from_train to a "
-                "number of training instances"
-            )
+        wants_dev = {
+            "training.evaluate_every": self.training.evaluate_every > 0,
+            "evaluation.calibrate": self.evaluation.calibrate,
+        }
+        for setting, wanted in wants_dev.items():
+            if wanted and not self.data.has_dev:
+                raise UserError(
+                    f"{setting} needs development data; set data.dev to a file, or data.dev_from_train to a number of "
+                    f"training instances"
+                )
 
     @property
     def selection(self) -> Selection | None:

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.io import read_json, write_json
 from retrograd.models.encoder import Encoder
@@ -20,6 +21,7 @@ from retrograd.models.lora import Lora
 from retrograd.models.precision import resolve_precision
 from retrograd.models.retriever import Retriever
 from retrograd.models.soft_prompt import SoftPromptSettings
+from retrograd.objectives import TopKMarginal
 from retrograd.progress import say
 from retrograd.rag.candidates import Pool
 from retrograd.rag.likelihood import CopySettings
@@ -132,7 +134,8 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
         return planned
     first = Stage(
         name="warm start",
-        objective=experiment.objective,
+        # Soft slots would leave all but the best candidates without a gradient; copying needs no prompt to mix in.
+        objective=experiment.objective if experiment.selection is None else TopKMarginal(),
         evidence=FromCopying(CopySettings(w.noise, 1 / len(model.task.choices or " " * 20)), w.passages),
         pace=Pace(w.epochs, w.batch_size, 0.0, w.learning_rate, t.weight_decay, t.warmup, t.clip),
         refresh=EverySteps(w.refresh_every),
@@ -197,8 +200,25 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     seconds = time.perf_counter() - began
     model.eval()
     embed_base_if_stale(model, accelerator)
+    if experiment.evaluation.calibrate:
+        _calibrate(experiment, model, data.dev, run, accelerator)
     run.save_model(model)
     return Trained(model, accelerator, seconds)
+
+
+def _calibrate(
+    experiment: Experiment, model: RagModel, dev: Sequence[Example], run: RunDirectory, accelerator: Accelerator
+) -> None:
+    """Fit the model's decision on development data, and write down what that gave."""
+    with accelerator.autocast():
+        found = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
+    model.decision = found.decision
+    write_json(run.calibration, found.record())
+    say(
+        f"decision fitted on {found.examples} development examples: vote weight {found.decision.vote_weight:g}, "
+        f"bias of the negative {found.decision.negative_bias:.2f} nats; {found.metric} {found.before:.1f} before, "
+        f"{found.after:.1f} with it"
+    )
 
 
 def absolute_paths(experiment: Experiment) -> Experiment:

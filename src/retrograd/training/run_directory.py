@@ -2,7 +2,8 @@
 
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
 ``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step),
-``checkpoints/``, ``model/`` (the finished model), ``predictions.jsonl`` and ``scores.json``.
+``checkpoints/``, ``model/`` (the finished model), ``calibration.json`` (where a decision was fitted), and
+``predictions.jsonl`` and ``scores.json``.
 """
 
 from __future__ import annotations
@@ -72,6 +73,11 @@ class RunDirectory:
     def labels(self) -> Path:
         """The task's labels with their words, and the type constraints that were learned."""
         return self.path / "labels.json"
+
+    @property
+    def calibration(self) -> Path:
+        """The decision fitted on development data, with the scores before and after."""
+        return self.path / "calibration.json"
 
     @property
     def drawn(self) -> Path:

@@ -1,0 +1,130 @@
+"""Fit a decision on development data: the weight of the neighbours' vote, and the threshold of "no relation".
+
+A grid, because the official scores are steps: every λ of `VOTE_WEIGHTS`, and for each a threshold b at quantiles of the
+margins, best positive less negative, at which some example changes its answer. The model runs once. Of equal scores the
+decision nearest to none is taken, so that nothing is fitted where nothing is gained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.io import JsonObject
+from retrograd.models.prefix_tree import Scoring
+from retrograd.progress import bar
+from retrograd.rag.decision import ChoiceScores, Decision
+from retrograd.rag.rag_model import RagModel
+from retrograd.records import record_mapping
+from retrograd.types import Example, UserError
+
+__all__ = ["VOTE_WEIGHTS", "Calibration", "calibrate", "fit_decision"]
+
+VOTE_WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+_THRESHOLDS = 33
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted decision, and the official score in percent on the development data without and with it."""
+
+    decision: Decision
+    metric: str
+    before: float
+    after: float
+    examples: int
+
+    def record(self) -> JsonObject:
+        """As JSON."""
+        return {name: value for name, value in vars(self).items() if name != "decision"} | {
+            "decision": dict(record_mapping(self.decision))
+        }
+
+
+def calibrate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> Calibration:
+    """The decision that scores best on ``examples``, which should be none that the model was trained on.
+
+    The model's own decision is left as it is. Raises `UserError` for a task with an open set of answers, or without
+    examples.
+    """
+    if not examples or model.task.choices is None:
+        raise UserError(
+            f"a decision is fitted on examples with a closed set of answers; here are {len(examples)} examples of the "
+            f"task {model.task.name!r}; set evaluation.calibrate = false"
+        )
+    scores: list[ChoiceScores] = []
+    with bar("calibrating", len(examples), "examples") as advance:
+        for start in range(0, len(examples), _BATCH):
+            batch = examples[start : start + _BATCH]
+            scores += model.choice_scores(batch, k, scoring) or []
+            advance(len(batch))
+    metric = model.task.primary_metric
+
+    def official(answers: list[str]) -> float:
+        return model.task.score(examples, answers)[metric]
+
+    decision, before, after = fit_decision(scores, official)
+    return Calibration(decision, metric, before, after, len(examples))
+
+
+def fit_decision(
+    scores: Sequence[ChoiceScores], official: Callable[[list[str]], float]
+) -> tuple[Decision, float, float]:
+    """The best decision for given scores, with what ``official`` says of the answers without it and with it."""
+    voted = any(bool((one.vote > 0).any()) for one in scores)
+    plain = official([one.choices[Decision().chosen(one)] for one in scores])
+    found, best = Decision(), plain
+    for vote_weight in VOTE_WEIGHTS if voted else (0.0,):
+        margins = _Margins.of(scores, Decision(vote_weight))
+        for bias in margins.thresholds():
+            score = official(margins.answers(bias))
+            nearer = (vote_weight, abs(bias)) < (found.vote_weight, abs(found.negative_bias))
+            if score > best or (score == best and nearer):
+                found, best = Decision(vote_weight, bias), score
+    return found, plain, best
+
+
+@dataclass(frozen=True)
+class _Margins:
+    """For each example its best positive choice and the negative one, and by how many nats the first is ahead."""
+
+    scores: Sequence[ChoiceScores]
+    positive: Int[Tensor, " N"]
+    margin: Float[Tensor, " N"]
+
+    @classmethod
+    def of(cls, scores: Sequence[ChoiceScores], decision: Decision) -> _Margins:
+        positive: list[int] = []
+        margin: list[float] = []
+        for one in scores:
+            total = decision(one)
+            rest = total.clone()
+            if one.negative is not None and len(rest) > 1:
+                rest[one.negative] = -torch.inf
+            best = int(rest.argmax())
+            positive.append(best)
+            # Without a negative choice, or with nothing else, no threshold changes the answer.
+            fixed = one.negative is None or best == one.negative
+            margin.append(torch.inf if fixed else float(total[best] - total[one.negative or 0]))
+        return cls(scores, torch.tensor(positive), torch.tensor(margin, dtype=torch.double))
+
+    def thresholds(self) -> list[float]:
+        """0, and values between margins that stand next to each other, at even quantiles."""
+        finite = self.margin[self.margin.isfinite()].unique()  # sorted
+        if len(finite) < 2:
+            return [0.0]
+        between = (finite[1:] + finite[:-1]) / 2
+        where = torch.linspace(0, len(between) - 1, min(_THRESHOLDS, len(between))).round().long().unique()
+        return [0.0, *between[where].tolist()]
+
+    def answers(self, bias: float) -> list[str]:
+        """What is answered when the negative choice is ``bias`` nats better than it is."""
+        return [
+            one.choices[one.negative if margin < bias and one.negative is not None else best]
+            for one, best, margin in zip(self.scores, self.positive.tolist(), self.margin.tolist(), strict=True)
+        ]
