@@ -67,7 +67,7 @@ def recipes() -> None:
 
     width = max(len(name) for name in RECIPES)
     for name, recipe in RECIPES.items():
-        typer.echo(f"{name:<{width}}  {(recipe.__doc__ or '').strip().splitlines()[0]}")
+        typer.echo(f"{name:<{width}}  {recipe.summary}")
     typer.echo("\nLook at one with `retrograd show NAME`, run it with `retrograd train NAME --out runs/NAME`.")
 
 
@@ -79,10 +79,21 @@ def show(
 ) -> None:
     """Print an experiment with every setting resolved, as TOML that `train` reads.
 
+    Recipes of a paper mark what differs from it.
+
     Example: `retrograd show semeval-joint > mine.toml`
     """
     experiment = _experiment(recipe, changes)
-    typer.echo(experiment.to_json() if json else experiment.to_toml(), nl=False)
+    from retrograd.recipes import RECIPES
+    from retrograd.recipes.show import annotated
+
+    named = RECIPES.get(recipe)
+    if json:
+        typer.echo(experiment.to_json(), nl=False)
+    elif named is None or named.published is None:
+        typer.echo(experiment.to_toml(), nl=False)
+    else:
+        typer.echo(annotated(experiment, named.published(), named.notes), nl=False)
 
 
 @app.command()

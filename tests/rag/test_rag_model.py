@@ -73,6 +73,18 @@ def test_no_training_row_retrieves_itself(tiny_encoder: Path, tiny_seq2seq: Path
         assert ((candidates.rows >= 0).sum(-1) == len(examples) - 1).all()
 
 
+def test_a_random_search_knows_nothing_of_the_query(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
+    found = model.retrieve(examples, 3)
+    model.searches_at_random = True
+    control, again = model.retrieve(examples, 3), model.retrieve(examples[:2], 3)
+    assert torch.equal(control.rows[:2], again.rows)  # whoever else is in the batch
+    assert not torch.equal(control.rows, found.rows)
+    assert (control.rows != torch.arange(len(examples)).unsqueeze(-1)).all()  # nor ever a query's own
+    moved = [replace(example, query=example.query + " and so on") for example in examples]
+    assert not torch.equal(control.rows, model.retrieve(moved, 3).rows)
+
+
 @pytest.mark.parametrize("trained", ["query", "both"])
 def test_all_candidates_are_a_distribution_over_the_base(
     tiny_encoder: Path, tiny_seq2seq: Path, trained: Trained

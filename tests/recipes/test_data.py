@@ -139,6 +139,17 @@ def test_labels_of_the_whole_training_file_stay_known_in_a_small_regime() -> Non
     assert set(data.task.phrases) == set(official_labels("train").values())
 
 
+def test_sentences_of_the_base_can_exchange_their_labels_as_a_control() -> None:
+    right = load_data(DataSettings(train_count=100), 0)
+    control = load_data(DataSettings(train_count=100, base_labels="shuffled"), 0)
+    assert control.train == right.train
+    assert [p.text for p in control.base] == [p.text for p in right.base]
+    pairs = [(a.title, b.title) for a, b in zip(control.base, right.base, strict=True)]
+    assert sorted(a for a, _ in pairs) == sorted(b for _, b in pairs)
+    assert sum(a == b for a, b in pairs) < 30
+    assert control.base.fingerprint != right.base.fingerprint
+
+
 def test_what_was_drawn_is_recorded() -> None:
     settings = DataSettings(**FILES, **RETACRED, labels="retacred", train_share=0.5, seed=11)
     drawn = load_data(settings, 0).drawn

@@ -121,7 +121,9 @@ def test_json_and_toml_agree() -> None:
         (["training.passages=-1"], "at least 0"),
         (["training.passages=0"], "learns from passages"),
         (["data.dev=builtin:semeval2010_task8"], "no development data"),
-        (["training.evaluate_every=5"], "needs development data"),
+        (["training.evaluate_every=5"], "training.evaluate_every needs development data"),
+        (["evaluation.calibrate=true"], "evaluation.calibrate needs development data"),
+        (["retriever.search=random"], 'set retriever.trained = "none"'),
     ],
 )
 def test_settings_that_cannot_run_together_say_so(assignments: list[str], message: str) -> None:

@@ -38,6 +38,7 @@ def save_model(model: RagModel, folder: Path) -> None:
             "format": 1,
             "posterior": model.posterior is not None,
             "null_passage": model.null_passage,
+            "searches_at_random": model.searches_at_random,
             "selection": None if model.selection is None else record_mapping(model.selection),
             "decision": record_mapping(model.decision),
         },
@@ -68,6 +69,7 @@ def load_model(
         posterior.passage_encoder = retriever.passage_encoder
     generator = Generator.load(folder / "generator", generator_name, rng)
     model = RagModel(retriever, generator, task, base, posterior, bool(settings.get("null_passage"))).to(device)
+    model.searches_at_random = bool(settings.get("searches_at_random"))
     selection, decision = settings.get("selection"), settings.get("decision")
     if isinstance(selection, dict):
         model.selection = read_record(Selection, selection, f"{path}: selection")

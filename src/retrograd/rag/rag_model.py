@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Index, Neighbours, require_rows
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.io import fingerprint
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
@@ -42,6 +43,9 @@ class RagModel(nn.Module):
     ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index. With ``null_passage`` reading
     nothing is one more candidate of every query, scored like a passage and prompted without one. Call `refresh_index`
     before the first retrieval, and whenever passage embeddings have moved.
+
+    ``searches_at_random`` (an attribute, False at first) is the control of retrieval itself: every query is replaced by
+    a passage that has nothing to do with it.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class RagModel(nn.Module):
         self.support = task.support(base)
         self.selection: Selection | None = None
         self.decision = Decision()
+        self.searches_at_random = False
         self._exclusions = Exclusions(task, base)
         self._index: Index | None = None
 
@@ -209,8 +214,19 @@ class RagModel(nn.Module):
         return self._scored(asked, self._searched(asked, examples, 1), rows)
 
     def _queries(self, examples: Sequence[Example], with_posterior: bool) -> list[Float[Tensor, "B D"]]:
+        if self.searches_at_random:
+            return [self._stand_ins(examples)]
         query = self.retriever.queries([self.task.query_text(example) for example in examples])
         return [query, self._posterior_query(examples)] if with_posterior else [query]
+
+    def _stand_ins(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
+        """A passage of the base for each query, the same whenever it is asked, and unrelated to it.
+
+        As queries they find what retrieval looks like, label frequencies and scores included, without the query.
+        """
+        rows = [int(fingerprint([example.query])[:12], 16) % len(self.base) for example in examples]
+        found = self.index.vectors(torch.tensor(rows, device=self.retriever.query_encoder.device))
+        return found.float() / self.retriever.temperature.detach()
 
     def _searched(self, asked: list[Float[Tensor, "B D"]], examples: Sequence[Example], k: int) -> list[Neighbours]:
         exclude = self._exclusions.rows(examples).to(asked[0].device)

@@ -1,18 +1,50 @@
-"""Recipes: functions that return an `Experiment`. A recipe is a line in `RECIPES`."""
+"""Recipes: named experiments. A recipe is an entry of `RECIPES`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from retrograd.recipes import etrag
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_jsa, semeval_no_retrieval
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
-__all__ = ["RECIPES", "named_experiment"]
+__all__ = ["RECIPES", "Recipe", "named_experiment"]
 
-RECIPES: dict[str, Callable[[], Experiment]] = {
-    recipe().name: recipe for recipe in (semeval_joint, semeval_jsa, semeval_frozen, semeval_no_retrieval)
-}
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes an experiment, in a line; for one from a paper the published settings and what no setting can say."""
+
+    make: Callable[[], Experiment]
+    summary: str
+    published: Callable[[], Experiment] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __call__(self) -> Experiment:
+        """The experiment."""
+        return self.make()
+
+
+def _plain(make: Callable[[], Experiment]) -> Recipe:
+    return Recipe(make, (make.__doc__ or "").strip().splitlines()[0])
+
+
+def _etrag(make: Callable[[int], Experiment], published: Callable[[int], Experiment], percent: int) -> Recipe:
+    summary = (make.__doc__ or "").strip().splitlines()[0]
+    summary = f"{summary.removesuffix('.')} ({percent} % of the training data)"
+    return Recipe(partial(make, percent), summary, partial(published, percent), etrag.DEVIATIONS)
+
+
+_ALL = (
+    *(_plain(make) for make in (semeval_joint, semeval_jsa, semeval_frozen, semeval_no_retrieval)),
+    *(_etrag(make, etrag.semeval_published, n) for make in etrag.SEMEVAL for n in etrag.SEMEVAL_PERCENTAGES),
+    *(_etrag(make, etrag.tacred_published, n) for make in etrag.TACRED for n in etrag.TACRED_PERCENTAGES),
+)
+
+RECIPES: dict[str, Recipe] = {recipe().name: recipe for recipe in _ALL}
 
 
 def named_experiment(name: str) -> Experiment:

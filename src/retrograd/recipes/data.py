@@ -62,6 +62,8 @@ class DataSettings:
     sentence, and ``type_constraints`` leaves to each pair of types the relations that the drawn training data have for
     it (`retrograd.tasks.type_constraints` has the rule for others).
 
+    ``base_labels`` "shuffled" is a control: the sentences of the knowledge base exchange their labels.
+
     ``key_style`` "published" adds the label to what the passage tower reads. ``exclude`` says what is never retrieved
     for an example: instances of an equal ``sentence``, or of an equal sentence with an equal ``pair`` of entities.
     """
@@ -91,6 +93,7 @@ class DataSettings:
     type_constraints: bool = False
     key_style: Literal["split", "published"] = "split"
     exclude: Literal["sentence", "pair"] = "sentence"
+    base_labels: Literal["right", "shuffled"] = "right"
 
     def __post_init__(self) -> None:
         self._check_draws()
@@ -187,8 +190,11 @@ def load_data(settings: DataSettings, seed: int, task: RelationExtraction | None
         name: labelled_examples(task, part.instances, sources[name], settings.labels) for name, part in parts.items()
     }
     drawn: JsonObject = {"seed": seed, **{name: part.record() for name, part in parts.items() if part.instances}}
-    base = KnowledgeBase.from_passages(task.passage(instance) for instance in train.instances)
-    return Data(task, base, **examples, drawn=drawn)
+    passages = [task.passage(instance) for instance in train.instances]
+    if settings.base_labels == "shuffled":
+        titles = random.Random(seed).sample([passage.title for passage in passages], len(passages))
+        passages = [replace(passage, title=title) for passage, title in zip(passages, titles, strict=True)]
+    return Data(task, KnowledgeBase.from_passages(passages), **examples, drawn=drawn)
 
 
 def _require_relations(instances: list[RelationInstance], source: str) -> None:

@@ -64,7 +64,8 @@ class RetrieverSettings:
 
     ``posterior`` adds q(z|x,y), which shares the passage embeddings. ``null_passage`` makes reading nothing one of the
     candidates. ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of
-    training: a quarter of the time of a small encoder on a CPU.
+    training: a quarter of the time of a small encoder on a CPU. ``search`` "random" is a control: neighbours of some
+    passage that has nothing to do with the query.
     """
 
     model: str = "builtin:minilm"
@@ -78,6 +79,14 @@ class RetrieverSettings:
     posterior: bool = False
     null_passage: bool = False
     dropout: bool = True
+    search: Literal["nearest", "random"] = "nearest"
+
+    def __post_init__(self) -> None:
+        if self.search == "random" and (self.trained != "none" or self.posterior):
+            raise UserError(
+                'retriever.search = "random" is a control in which nothing is learned of the query; set '
+                'retriever.trained = "none" and posterior = false'
+            )
 
 
 @dataclass(frozen=True)

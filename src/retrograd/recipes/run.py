@@ -71,6 +71,7 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
     for one in (retriever, *([posterior] if posterior else [])):
         one.query_encoder.role_spans = one.passage_encoder.role_spans = data.task.role_spans
     model.selection = experiment.selection
+    model.searches_at_random = s.search == "random"
     _add_soft_prompt(experiment, model, rng)
     return model
 
