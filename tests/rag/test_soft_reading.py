@@ -11,6 +11,7 @@ import torch
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.lora import Lora
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.models.soft_prompt import SoftPromptSettings
 from retrograd.objectives import RelaxedTopK
@@ -41,14 +42,14 @@ def build(
     null: bool = False,
     soft: bool = True,
     passages: Sequence[Passage] = BASE,
+    lora: Lora | None = None,
 ) -> RagModel:
     tower = Encoder.open(str(encoder), "roles")
     tower.role_spans = TASK.role_spans
     rng = torch.Generator().manual_seed(0)
     retriever = Retriever(tower, tower, 0.05, trained)
-    model = RagModel(
-        retriever, Generator.open(str(generator), rng), TASK, KnowledgeBase.from_passages(passages), null_passage=null
-    )
+    reader = Generator.open(str(generator), rng, lora or Lora())
+    model = RagModel(retriever, reader, TASK, KnowledgeBase.from_passages(passages), null_passage=null)
     model.selection = RelaxedTopK(slots=2).selection
     if soft:
         settings = SoftPromptSettings(tower.width, slots=2, null=null)
@@ -72,6 +73,34 @@ def test_one_loss_reaches_every_part(tiny_encoder: Path, tiny_seq2seq: Path, tra
     if null:
         assert prompt.null_value is not None
         assert prompt.null_value.grad is not None
+
+
+@pytest.mark.parametrize("kind", ["tiny_seq2seq", "tiny_causal"])
+@pytest.mark.parametrize("trained", ["both", "none"])
+def test_steps_on_one_loss_move_what_is_trained_and_nothing_else(
+    tiny_encoder: Path, kind: str, trained: Trained, request: pytest.FixtureRequest
+) -> None:
+    model = build(tiny_encoder, request.getfixturevalue(kind), trained, lora=Lora(rank=2))
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    learning = [weight for weights in model.parts().values() for weight in weights]
+    optimiser = torch.optim.AdamW(learning, lr=1e-2, weight_decay=0.0)
+    for _ in range(2):  # adapters begin with one factor at zero, so the other moves in the second step
+        candidates = model.retrieve(EXAMPLES, 3)
+        likelihood = model.likelihood(EXAMPLES, candidates)
+        RelaxedTopK(slots=2)(candidates.scores, likelihood, torch.Generator()).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    adapters = {name for name in before if "lora_" in name}
+    prompt = {name for name in before if "soft_prompt" in name}
+    tower = {name for name in before if name.startswith("retriever") and "layer.0.attention" in name}
+    assert adapters
+    assert adapters <= moved
+    assert {name for name in prompt if "projection" in name or "gain" in name} <= moved
+    assert tower
+    assert (tower - {name for name in tower if name.endswith("key.bias")} <= moved) == (trained == "both")
+    assert not {name for name in moved if name.startswith("generator")} - adapters - prompt
+    assert trained == "both" or not {name for name in moved if name.startswith("retriever")}
 
 
 def test_labels_never_enter_the_distance(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
