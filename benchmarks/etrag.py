@@ -38,18 +38,19 @@ from retrograd.recipes.data import Data, load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import train_experiment
 
-CLOSED_BOOK = ["objective.kind=NoRetrieval", "retriever.trained=none", "training.passages=0", "soft_prompt.form=words"]
+CLOSED_BOOK = ["objective.kind=NoRetrieval", "retriever.trained=none", "training.passages=0", "training.epochs=10"]
 ROWS: dict[str, list[str]] = {
     "k = 0 (no retrieval)": CLOSED_BOOK,
     **{f"k = {k}": [f"objective.slots={k}"] for k in (1, 3, 5, 10)},
     "frozen retriever": ["retriever.trained=none"],
     "random retriever": ["retriever.trained=none", "retriever.search=random"],
     "labels shuffled": ["data.base_labels=shuffled"],
+    "role vectors in the slots": ["soft_prompt.form=improved"],
     "no warm start": ["warm_start.epochs=0"],
-    "words in the slots": ["soft_prompt.form=words"],
-    "N3 instead of SoftSort": ["objective.operator=n3"],
     "no vote in the loss": ["objective.vote_weight=0.0"],
 }
+"""The generator without retrieval gets ten epochs, those with retrieval six visits in all: three of them warm start."""
+
 CLASSIFIER, PUBLISHED = "entity-marker classifier", "as published"
 CLASSIFIER_EPOCHS = {10: 10, 100: 5}
 

@@ -108,11 +108,11 @@ def train(
     """
     experiment = _experiment(recipe, changes)
     from retrograd.recipes.run import run_experiment
+    from retrograd.recipes.use import scores_of
 
     run = run_experiment(experiment, out or Path("runs") / experiment.name)
-    scores = run.path / "scores.json"
-    if scores.exists():
-        typer.echo(scores.read_text(encoding="utf-8"), nl=False)
+    if scores := scores_of(run.path):
+        typer.echo(scores)
     typer.echo(f"The run is in {run.path}. Next: retrograd search {run.path} 'your marked sentence'")
 
 

@@ -105,8 +105,10 @@ def test_train_evaluate_predict_search(
     file = experiment_file(tmp_path, data, tiny_encoder, generator, more)
     run = tmp_path / "run"
     command("train", file, "--out", run, "--set", "training.log_every=1")
+    printed = capsys.readouterr().out
     scores = json.loads((run / "scores.json").read_text())
     assert 0 <= scores["answers"]["micro_f1"] <= 100
+    assert f"micro_f1             {scores['answers']['micro_f1']:6.2f} %" in printed.splitlines()
     assert set(scores["neighbours"]) == {"precision@1", "precision@5"}
     stages = [json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert stages == ["warm start"] * 3 + ["training"] * 3 or stages == ["warm start"] * 1 + ["training"] * 3

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
-from retrograd.io import write_jsonl
+from retrograd.io import read_json, write_jsonl
 from retrograd.recipes.data import labelled_examples, read_instances
 from retrograd.recipes.run import OpenRun, open_run, require_passages
 from retrograd.tasks.relation_formats import parse_markers
 from retrograd.types import Example, Prediction, UserError
 
-__all__ = ["evaluate_run", "predict_file", "search_run"]
+__all__ = ["evaluate_run", "predict_file", "scores_of", "search_run"]
 
 
 def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int | None, out: Path | None) -> str:
@@ -39,9 +40,20 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
         found = evaluate(opened.model, examples, k, opened.experiment.evaluation.scoring)
     if out is not None:
         found.save(out)
-    scores = found.answers | found.neighbours
-    lines = [f"{name:<20} {value:6.2f} %" for name, value in scores.items()]
-    return "\n".join([f"{len(examples)} examples, {k} passages each", *lines])
+    return f"{len(examples)} examples, {k} passages each\n{readable(found.answers | found.neighbours)}"
+
+
+def readable(scores: Mapping[str, float]) -> str:
+    """Scores in percent, one a line."""
+    return "\n".join(f"{name:<20} {value:6.2f} %" for name, value in scores.items())
+
+
+def scores_of(run: Path) -> str:
+    """What `run_experiment` scored on the run's test data, as lines; empty where there was none."""
+    file = run / "scores.json"
+    found = read_json(file) if file.exists() else {}
+    parts = [part for part in found.values() if isinstance(part, dict)] if isinstance(found, dict) else []
+    return readable({name: value for part in parts for name, value in part.items() if isinstance(value, float)})
 
 
 def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) -> str:
