@@ -73,6 +73,10 @@ def test_no_training_row_retrieves_itself(tiny_encoder: Path, tiny_seq2seq: Path
         assert ((candidates.rows >= 0).sum(-1) == len(examples) - 1).all()
 
 
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 def test_a_random_search_knows_nothing_of_the_query(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
     found = model.retrieve(examples, 3)
@@ -83,6 +87,27 @@ def test_a_random_search_knows_nothing_of_the_query(tiny_encoder: Path, tiny_seq
     assert (control.rows != torch.arange(len(examples)).unsqueeze(-1)).all()  # nor ever a query's own
     moved = [replace(example, query=example.query + " and so on") for example in examples]
     assert not torch.equal(control.rows, model.retrieve(moved, 3).rows)
+
+
+def test_distracted_queries_find_something_else_and_teach_the_retriever_nothing(
+    tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    plain = model.retrieve(examples, 3)
+    calm = model.retrieve(examples, 3, distraction=1e-9, rng=seeded())
+    torch.testing.assert_close(calm.scores.log_prior, plain.scores.log_prior)
+    found = model.retrieve(examples, 3, distraction=0.5, rng=seeded())
+    changed = (found.scores.log_prior.nan_to_num() != plain.scores.log_prior.nan_to_num()).any(dim=-1)
+    assert 0 < int(changed.sum()) < len(examples)
+    assert (found.rows != torch.arange(len(examples)).unsqueeze(-1)).all()  # a query's own passage is never found
+    for rows, moves in ((changed, False), (~changed, True)):
+        model.zero_grad()
+        log_prior = model.retrieve(examples, 3, distraction=0.5, rng=seeded()).scores.log_prior
+        log_prior[rows, 0].sum().backward()
+        gradient = [w.grad for w in model.retriever.query_encoder.parameters() if w.grad is not None]
+        assert any(bool((g != 0).any()) for g in gradient) == moves
+    with pytest.raises(UserError, match="pass rng"):
+        model.retrieve(examples, 3, distraction=0.5)
 
 
 @pytest.mark.parametrize("trained", ["query", "both"])

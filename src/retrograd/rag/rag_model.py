@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Index, Neighbours, require_rows
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import fingerprint
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
@@ -25,6 +24,7 @@ from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.answering import Reading, answers, choice_scores
 from retrograd.rag.candidates import NULL_ROW, Candidates, Exclusions, Pool, column_of, log_probability, union
 from retrograd.rag.decision import ChoiceScores, Decision
+from retrograd.rag.distraction import distractors, stand_ins
 from retrograd.rag.indexing import MIXED, build_index, embed_rows, passage_fingerprint
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
@@ -162,6 +162,7 @@ class RagModel(nn.Module):
         rng: torch.Generator | None = None,
         extra_rows: Int[Tensor, "B _"] | None = None,
         pool: Pool | None = None,
+        distraction: float = 0.0,
     ) -> Candidates:
         """The prior's k best passages per query, with the posterior's k best and the chain's row if asked for.
 
@@ -177,6 +178,9 @@ class RagModel(nn.Module):
         if k == 0:
             return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
         asked = self._queries(examples, with_posterior)
+        if distraction > 0:
+            replaced, rows = distractors(len(examples), len(self.base), distraction, rng)
+            asked[0] = torch.where(replaced.to(asked[0].device), self._as_queries(rows), asked[0])
         found = self._searched(asked, examples, k)
         blocks = [neighbours.row for neighbours in found]
         if previous_row is not None:
@@ -215,17 +219,13 @@ class RagModel(nn.Module):
 
     def _queries(self, examples: Sequence[Example], with_posterior: bool) -> list[Float[Tensor, "B D"]]:
         if self.searches_at_random:
-            return [self._stand_ins(examples)]
+            return [self._as_queries(stand_ins(examples, len(self.base)))]
         query = self.retriever.queries([self.task.query_text(example) for example in examples])
         return [query, self._posterior_query(examples)] if with_posterior else [query]
 
-    def _stand_ins(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
-        """A passage of the base for each query, the same whenever it is asked, and unrelated to it.
-
-        As queries they find what retrieval looks like, label frequencies and scores included, without the query.
-        """
-        rows = [int(fingerprint([example.query])[:12], 16) % len(self.base) for example in examples]
-        found = self.index.vectors(torch.tensor(rows, device=self.retriever.query_encoder.device))
+    def _as_queries(self, rows: Int[Tensor, " B"]) -> Float[Tensor, "B D"]:
+        """Passages in the place of queries, without gradient."""
+        found = self.index.vectors(rows.to(self.retriever.query_encoder.device))
         return found.float() / self.retriever.temperature.detach()
 
     def _searched(self, asked: list[Float[Tensor, "B D"]], examples: Sequence[Example], k: int) -> list[Neighbours]:

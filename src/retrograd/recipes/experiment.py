@@ -143,7 +143,9 @@ class TrainingSettings:
     """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
 
     ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base. With ``pool``
-    the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random.
+    the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random. A share of
+    the queries, ``distraction``, reads what was found for an unrelated passage: where training queries retrieve far
+    better than new ones, a generator that never saw a wrong neighbour learns to copy, and forgets to read.
 
     ``refresh`` says how the index is kept up where training moves passages (`retrograd.training.refresh`): all rows
     ``every`` so many steps; on ``drift``, when the probe's mean 1 - cosine passes ``refresh_drift``; ``rolling``, the
@@ -159,6 +161,7 @@ class TrainingSettings:
     tail: int = 0
     pool: bool = False
     explorers: int = 0
+    distraction: float = 0.0
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
     weight_decay: float = 0.01
@@ -176,6 +179,8 @@ class TrainingSettings:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.distraction < 1:
+            raise UserError(f"distraction is {self.distraction:g}; expected a share of the queries, from 0 to below 1")
         if self.probe_passages < 0:
             raise UserError(f"probe_passages is {self.probe_passages}; expected 0 (no measurement) or more")
         for setting, (policy, example) in _BELONGS_TO.items():

@@ -113,7 +113,7 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
     main = Stage(
         name="training",
         objective=experiment.objective,
-        evidence=FromGenerator(t.passages, t.tail, Pool(t.explorers) if t.pool else None),
+        evidence=FromGenerator(t.passages, t.tail, Pool(t.explorers) if t.pool else None, t.distraction),
         pace=Pace(
             epochs=t.epochs,
             batch_size=t.batch_size,

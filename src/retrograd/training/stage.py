@@ -47,12 +47,14 @@ class Evidence(Protocol):
 class FromGenerator:
     """The ``passages`` best of the prior (and of the posterior), judged by the generator: both learn.
 
-    ``tail`` more are drawn from the prior over the rest of the base and stand for it. The batch shares a ``pool``.
+    ``tail`` more are drawn from the prior over the rest of the base and stand for it. The batch shares a ``pool``. A
+    share of the queries, ``distraction``, reads what was found for something else.
     """
 
     passages: int
     tail: int = 0
     pool: Pool | None = None
+    distraction: float = 0.0
 
     @property
     def retrieves(self) -> bool:
@@ -66,7 +68,9 @@ class FromGenerator:
         previous: Int[Tensor, " B"] | None,
         rng: torch.Generator,
     ) -> Candidates:
-        return model.retrieve(examples, self.passages, posterior, previous, self.tail, rng, pool=self.pool)
+        return model.retrieve(
+            examples, self.passages, posterior, previous, self.tail, rng, pool=self.pool, distraction=self.distraction
+        )
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         return model.likelihood(examples, candidates)
