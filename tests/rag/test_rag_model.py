@@ -14,7 +14,8 @@ from retrograd.corpus.restricted_index import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever, Trained
-from retrograd.rag.candidates import NULL_ROW
+from retrograd.rag.candidates import NULL_ROW, Pool
+from retrograd.rag.distraction import stand_ins
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
@@ -87,12 +88,29 @@ def test_a_random_search_knows_nothing_of_the_query(tiny_encoder: Path, tiny_seq
     assert (control.rows != torch.arange(len(examples)).unsqueeze(-1)).all()  # nor ever a query's own
     moved = [replace(example, query=example.query + " and so on") for example in examples]
     assert not torch.equal(control.rows, model.retrieve(moved, 3).rows)
+    assert control.query is not None
+    assert found.query is not None
+    torch.testing.assert_close(control.query, found.query)  # what a soft prompt says of the query is still its own
+    whole = model.retrieve_all(examples).scores.log_prior
+    torch.testing.assert_close(whole.gather(1, control.rows.clamp(min=0)), control.scores.log_prior)
 
 
+def test_what_stands_in_for_a_query_does_not_find_itself(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """It would be found with cosine 1, which no query ever has, and the generator would know that it is misled."""
+    model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
+    hidden = model.own_rows(examples)
+    rows = stand_ins(examples, hidden, len(model.base))
+    assert (rows.unsqueeze(-1) != hidden).all()
+    model.searches_at_random = True
+    assert (model.retrieve(examples, 6).rows != rows.unsqueeze(-1)).all()
+    assert (model.retrieve(examples, 2, pool=Pool(explorers=6), rng=seeded()).rows != rows.unsqueeze(-1)).all()
+
+
+@pytest.mark.parametrize("trained", ["query", "both"])
 def test_distracted_queries_find_something_else_and_teach_the_retriever_nothing(
-    tiny_encoder: Path, tiny_seq2seq: Path
+    tiny_encoder: Path, tiny_seq2seq: Path, trained: Trained
 ) -> None:
-    model, examples = build(tiny_encoder, tiny_seq2seq)
+    model, examples = build(tiny_encoder, tiny_seq2seq, trained=trained)
     plain = model.retrieve(examples, 3)
     calm = model.retrieve(examples, 3, distraction=1e-9, rng=seeded())
     torch.testing.assert_close(calm.scores.log_prior, plain.scores.log_prior)
@@ -102,12 +120,17 @@ def test_distracted_queries_find_something_else_and_teach_the_retriever_nothing(
     assert (found.rows != torch.arange(len(examples)).unsqueeze(-1)).all()  # a query's own passage is never found
     for rows, moves in ((changed, False), (~changed, True)):
         model.zero_grad()
-        log_prior = model.retrieve(examples, 3, distraction=0.5, rng=seeded()).scores.log_prior
-        log_prior[rows, 0].sum().backward()
-        gradient = [w.grad for w in model.retriever.query_encoder.parameters() if w.grad is not None]
+        again = model.retrieve(examples, 3, distraction=0.5, rng=seeded())
+        assert again.vectors is not None
+        (again.scores.log_prior[rows, 0].sum() + again.vectors[rows, 0, 0].sum()).backward()
+        gradient = [w.grad for w in model.retriever.parameters() if w.grad is not None]
         assert any(bool((g != 0).any()) for g in gradient) == moves
-    with pytest.raises(UserError, match="pass rng"):
-        model.retrieve(examples, 3, distraction=0.5)
+    for settings, message in (
+        ({"distraction": 0.5}, "pass rng"),
+        ({"distraction": 2.0, "rng": seeded()}, "from 0 to 1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.retrieve(examples, 3, **settings)
 
 
 @pytest.mark.parametrize("trained", ["query", "both"])

@@ -1,33 +1,69 @@
-"""Retrieval for something else: a control of retrieval, and wrong neighbours for a generator to learn to doubt.
+"""What a batch asks of the index; and retrieval for something else, as a control and as wrong neighbours to learn from.
 
-The query is replaced by a passage that has nothing to do with it, so that what is found looks like retrieval, label
-frequencies and scores included, and knows nothing of the query.
+A misled query searches with a passage drawn at random instead. Neither that passage nor an equal one is found, so what
+is found looks like retrieval, label frequencies and scores included, and knows nothing of the query.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.io import fingerprint
 from retrograd.types import Example, UserError
 
-__all__ = ["distractors", "stand_ins"]
+__all__ = ["Asked", "distractors", "stand_ins"]
 
 
-def stand_ins(examples: Sequence[Example], passages: int) -> Int[Tensor, " B"]:
-    """A row of the base for each query, unrelated to it and the same whenever it is asked."""
-    return torch.tensor([int(fingerprint([example.query])[:12], 16) % passages for example in examples])
+@dataclass(frozen=True)
+class Asked:
+    """B queries, divided by the temperature: ``query`` is the prior's own, ``search`` what is searched with (prior,
+    posterior). ``hidden`` rows are never found; -1 is padding. ``misled`` says whose search is not its own.
+    """
+
+    query: Float[Tensor, "B D"]
+    search: tuple[Float[Tensor, "B D"], ...]
+    hidden: Int[Tensor, "B E"]
+    misled: Bool[Tensor, "B 1"] | None = None
+
+    def instead(self, vectors: Float[Tensor, "B D"], own: Int[Tensor, "B E2"], misled: Bool[Tensor, "B 1"]) -> Asked:
+        """The ``misled`` queries search with ``vectors``, and do not find the ``own`` rows of what these are."""
+        first, *rest = self.search
+        hidden = torch.cat([self.hidden, own.to(self.hidden.device).masked_fill(~misled, -1)], dim=1)
+        return replace(self, search=(torch.where(misled, vectors, first), *rest), hidden=hidden, misled=misled)
+
+    def settled(self, value: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """The value, without gradient where the search is not the query's own: nothing is to be learned of that."""
+        if self.misled is None:
+            return value
+        return torch.where(self.misled.view(-1, *[1] * (value.dim() - 1)), value.detach(), value)
+
+
+def stand_ins(examples: Sequence[Example], hidden: Int[Tensor, "B E"], passages: int) -> Int[Tensor, " B"]:
+    """A row of the base for each query, unrelated to it, the same whenever it is asked, and not of its own rows."""
+    drawn = [int(fingerprint([example.query])[:12], 16) % passages for example in examples]
+    return _not_hidden(torch.tensor(drawn, device=hidden.device), hidden, passages)
 
 
 def distractors(
-    queries: int, passages: int, share: float, rng: torch.Generator | None
+    hidden: Int[Tensor, "B E"], passages: int, share: float, rng: torch.Generator | None
 ) -> tuple[Bool[Tensor, "B 1"], Int[Tensor, " B"]]:
-    """Which queries are replaced, a ``share`` of them on average, and a random row of the base for each."""
+    """Which queries are misled, a ``share`` of them on average, and a random row for each, not of its own."""
     if rng is None:
         raise UserError("distraction is drawn at random and needs a source of randomness; pass rng")
-    replaced = torch.rand(queries, 1, generator=rng) < share
-    return replaced, torch.randint(passages, (queries,), generator=rng)
+    if not 0 <= share <= 1:
+        raise UserError(f"distraction is {share:g}; expected a share of the queries, from 0 to 1")
+    misled = torch.rand(len(hidden), 1, generator=rng) < share
+    rows = torch.randint(passages, (len(hidden),), generator=rng)
+    return misled.to(hidden.device), _not_hidden(rows.to(hidden.device), hidden, passages)
+
+
+def _not_hidden(rows: Int[Tensor, " B"], hidden: Int[Tensor, "B E"], passages: int) -> Int[Tensor, " B"]:
+    """The next row where one is hidden; a run of hidden rows may leave one in a million as it was."""
+    for _ in range(3):
+        rows = torch.where((rows.unsqueeze(-1) == hidden).any(dim=-1), (rows + 1) % passages, rows)
+    return rows

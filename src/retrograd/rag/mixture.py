@@ -77,7 +77,7 @@ class InstanceMixture:
         self._soft_prompt = soft_prompt
         self._retriever = retriever
         self._rows = candidates.rows
-        self._query = query * retriever.temperature.detach()
+        self._query = query * retriever.temperature  # with its gradient, which cancels that of the division
         self._vectors = vectors
         self._labels, self._column = _numbered(candidates.rows, {row: one.title for row, one in passages.items()})
 

@@ -24,7 +24,7 @@ from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.answering import Reading, answers, choice_scores
 from retrograd.rag.candidates import NULL_ROW, Candidates, Exclusions, Pool, column_of, log_probability, union
 from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.rag.distraction import distractors, stand_ins
+from retrograd.rag.distraction import Asked, distractors, stand_ins
 from retrograd.rag.indexing import MIXED, build_index, embed_rows, passage_fingerprint
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
@@ -173,25 +173,23 @@ class RagModel(nn.Module):
 
         With ``tail`` so many passages are drawn besides (by ``rng``, with replacement) from the prior over all others,
         as the index holds it. They stand for the tail: see `CandidateScores.log_multiplicity`. That takes a second pass
-        over the index, which must be exact. With a ``pool`` all queries share their candidates: see `Pool`.
+        over the index, which must be exact. With a ``pool`` all queries share their candidates: see `Pool`. With
+        ``distraction`` a share of the queries, drawn by ``rng``, finds what an unrelated passage would: see `Asked`.
         """
         if k == 0:
             return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
-        asked = self._queries(examples, with_posterior)
-        if distraction > 0:
-            replaced, rows = distractors(len(examples), len(self.base), distraction, rng)
-            asked[0] = torch.where(replaced.to(asked[0].device), self._as_queries(rows), asked[0])
-        found = self._searched(asked, examples, k)
+        asked = self._asked(examples, with_posterior, distraction, rng)
+        found = self._searched(asked, k)
         blocks = [neighbours.row for neighbours in found]
         if previous_row is not None:
-            previous_row = previous_row.to(asked[0].device)
+            previous_row = previous_row.to(asked.query.device)
             blocks.append(previous_row.unsqueeze(-1))
         if extra_rows is not None:
-            blocks.append(self._admitted(extra_rows, examples).to(asked[0].device))
+            blocks.append(self._admitted(extra_rows.to(asked.query.device), asked.hidden))
         rows = union(*blocks)
         if pool is not None:
-            rows = self._admitted(pool.rows(rows, len(self.base), rng), examples)
-        drawn = self._tail(asked[0], examples, rows, tail, rng)
+            rows = self._admitted(pool.rows(rows, len(self.base), rng), asked.hidden)
+        drawn = self._tail(asked, rows, tail, rng)
         rows = self._with_null(union(rows, drawn))
         found = self._scored(asked, found, rows)
         scores = found.scores
@@ -201,11 +199,10 @@ class RagModel(nn.Module):
         previous = None if previous_row is None else column_of(rows, previous_row)
         return replace(found, scores=replace(scores, previous=previous))
 
-    def _admitted(self, rows: Int[Tensor, "B K"], examples: Sequence[Example]) -> Int[Tensor, "B K"]:
-        """The rows without each example's own."""
+    def _admitted(self, rows: Int[Tensor, "B K"], hidden: Int[Tensor, "B E"]) -> Int[Tensor, "B K"]:
+        """The rows without those that an example must not see."""
         require_rows(rows, len(self.base))
-        own = self._exclusions.rows(examples).to(rows.device)
-        return rows.masked_fill((rows.unsqueeze(-1) == own.unsqueeze(-2)).any(dim=-1), -1)
+        return rows.masked_fill((rows.unsqueeze(-1) == hidden.unsqueeze(-2)).any(dim=-1), -1)
 
     def candidates_at(
         self, examples: Sequence[Example], rows: Int[Tensor, "B K"], with_posterior: bool = False
@@ -214,54 +211,57 @@ class RagModel(nn.Module):
 
         The rows should be distinct and none of an example's own.
         """
-        asked = self._queries(examples, with_posterior)
-        return self._scored(asked, self._searched(asked, examples, 1), rows)
+        asked = self._asked(examples, with_posterior)
+        return self._scored(asked, self._searched(asked, 1), rows)
 
-    def _queries(self, examples: Sequence[Example], with_posterior: bool) -> list[Float[Tensor, "B D"]]:
-        if self.searches_at_random:
-            return [self._as_queries(stand_ins(examples, len(self.base)))]
+    def _asked(
+        self,
+        examples: Sequence[Example],
+        with_posterior: bool,
+        distraction: float = 0.0,
+        rng: torch.Generator | None = None,
+    ) -> Asked:
         query = self.retriever.queries([self.task.query_text(example) for example in examples])
-        return [query, self._posterior_query(examples)] if with_posterior else [query]
+        search = (query, self._posterior_query(examples)) if with_posterior else (query,)
+        asked = Asked(query, search, self._exclusions.rows(examples).to(query.device))
+        if self.searches_at_random:
+            rows = stand_ins(examples, asked.hidden, len(self.base))
+            return self._misled(asked, torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device), rows)
+        if distraction > 0:
+            return self._misled(asked, *distractors(asked.hidden, len(self.base), distraction, rng))
+        return asked
 
-    def _as_queries(self, rows: Int[Tensor, " B"]) -> Float[Tensor, "B D"]:
-        """Passages in the place of queries, without gradient."""
-        found = self.index.vectors(rows.to(self.retriever.query_encoder.device))
-        return found.float() / self.retriever.temperature.detach()
+    def _misled(self, asked: Asked, misled: Bool[Tensor, "B 1"], rows: Int[Tensor, " B"]) -> Asked:
+        """Some of the queries search with passages of the base in their place."""
+        own = self._exclusions.rows([Example("", passage.text, ("",)) for passage in self.base.passages(rows.tolist())])
+        vectors = self.index.vectors(rows).float() / self.retriever.temperature.detach()
+        return asked.instead(vectors, own, misled)
 
-    def _searched(self, asked: list[Float[Tensor, "B D"]], examples: Sequence[Example], k: int) -> list[Neighbours]:
-        exclude = self._exclusions.rows(examples).to(asked[0].device)
-        with full_precision(asked[0].device):
-            return [self.index.search(one, k, exclude) for one in asked]
+    def _searched(self, asked: Asked, k: int) -> list[Neighbours]:
+        with full_precision(asked.query.device):
+            return [self.index.search(one, k, asked.hidden) for one in asked.search]
 
     def _tail(
-        self,
-        query: Float[Tensor, "B D"],
-        examples: Sequence[Example],
-        rows: Int[Tensor, "B K"],
-        draws: int,
-        rng: torch.Generator | None,
+        self, asked: Asked, rows: Int[Tensor, "B K"], draws: int, rng: torch.Generator | None
     ) -> Int[Tensor, "B M"]:
         """Rows drawn from the prior over everything that is neither retrieved already nor an example's own."""
         if draws == 0:
             return rows.new_empty(len(rows), 0)
         if not isinstance(self.index, ExactIndex) or rng is None:
             raise UserError("training.tail needs an exact index and a source of randomness; set training.tail = 0")
-        exclude = torch.cat([self._exclusions.rows(examples).to(rows.device), rows], dim=-1)
         with full_precision(rows.device):
-            return self.index.sample(query, draws, rng, exclude)
+            return self.index.sample(asked.search[0], draws, rng, torch.cat([asked.hidden, rows], dim=-1))
 
-    def _scored(
-        self, asked: list[Float[Tensor, "B D"]], found: list[Neighbours], rows: Int[Tensor, "B K"]
-    ) -> Candidates:
+    def _scored(self, asked: Asked, found: list[Neighbours], rows: Int[Tensor, "B K"]) -> Candidates:
         vectors, fresh = self._vectors(rows)
         null = self._null_vector()
         with full_precision(rows.device):
             log_prior, *rest = [
                 log_probability(one, vectors, rows, neighbours, self.index, fresh, null)
-                for one, neighbours in zip(asked, found, strict=True)
+                for one, neighbours in zip(asked.search, found, strict=True)
             ]
-        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
-        return Candidates(rows, scores, asked[0], vectors)
+        scores = CandidateScores(asked.settled(log_prior), rest[0] if rest else None, temperature=self._temperature())
+        return Candidates(rows, scores, asked.query, asked.settled(vectors))
 
     def _temperature(self) -> Float[Tensor, ""]:
         """The prior's temperature, with gradient where it is learned."""
@@ -273,19 +273,20 @@ class RagModel(nn.Module):
 
         Passage embeddings are the index's, without gradient: a tower of passages alone does not learn from this.
         """
-        asked = self._queries(examples, with_posterior)
-        device = asked[0].device
+        asked = self._asked(examples, with_posterior)
+        device = asked.query.device
         rows = torch.arange(len(self.base), device=device)
         hidden = torch.zeros(len(examples), len(rows) + 1, dtype=torch.bool, device=device)
         # Column N takes the padding (-1) of the exclusions and is cut off again.
-        hidden.scatter_(1, self._exclusions.rows(examples).to(device) % (len(rows) + 1), True)
+        hidden.scatter_(1, asked.hidden % (len(rows) + 1), True)
         hidden = hidden[:, :-1]
         null = self._null_vector()
         with full_precision(device):
             vectors = self.index.vectors(rows)
-            logits = [(one @ vectors.T).masked_fill(hidden, -torch.inf) for one in asked]
+            logits = [(one @ vectors.T).masked_fill(hidden, -torch.inf) for one in asked.search]
             if null is not None:
-                logits = [torch.cat([z, (q @ null).unsqueeze(-1)], dim=-1) for z, q in zip(logits, asked, strict=True)]
+                scored = zip(logits, asked.search, strict=True)
+                logits = [torch.cat([logit, (one @ null).unsqueeze(-1)], dim=-1) for logit, one in scored]
             log_prior, *rest = [masked_log_softmax(one) for one in logits]
         block = self._with_null(rows.expand(len(examples), -1).masked_fill(hidden, -1))
         scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
