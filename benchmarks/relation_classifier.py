@@ -21,6 +21,7 @@ from retrograd.models.attention import training_attention
 from retrograd.models.encoder import Encoder
 from retrograd.models.precision import resolve_precision
 from retrograd.progress import bar
+from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.recipes.data import Data, DataSettings, load_data
 from retrograd.training.batches import batches, steps_in
 from retrograd.types import Example
@@ -45,11 +46,14 @@ class Classifier(nn.Module):
         return self.head(self.tower([self.task.query_text(example) for example in examples]))
 
     @torch.no_grad()
-    def predict(self, examples: list[Example], size: int = 64) -> list[str]:
-        """The most likely answer of each example."""
+    def choice_scores(self, examples: list[Example], size: int = 64) -> list[ChoiceScores]:
+        """What `RagModel.choice_scores` says, without a vote."""
         self.eval()
         parts = [examples[start : start + size] for start in range(0, len(examples), size)]
-        return [self.answers[i] for part in parts for i in self(part).argmax(dim=-1).tolist()]
+        log_p = torch.cat([self(part).log_softmax(dim=-1) for part in parts])
+        negative = self.task.negative_for(examples[0])
+        where = self.answers.index(negative) if negative in self.answers else None
+        return [ChoiceScores(self.answers, one, torch.zeros(len(one)), where) for one in log_p]
 
 
 def train_classifier(data: Data, epochs: int, seed: int, encoder: str = "builtin:minilm") -> Classifier:
@@ -101,7 +105,8 @@ def main() -> None:
         data = load_data(settings, seed)
         model = train_classifier(data, options.epochs, seed)
         examples = data.dev if options.on == "dev" else data.test
-        scores.append(data.task.score(examples, model.predict(examples))["macro_f1"])
+        answers = [one.choices[Decision().chosen(one)] for one in model.choice_scores(examples)]
+        scores.append(data.task.score(examples, answers)["macro_f1"])
         print(
             f"seed {seed}: {len(data.train)} sentences, {options.epochs} epochs, macro-F1 {scores[-1]:.1f}", flush=True
         )

@@ -90,10 +90,10 @@ def show(
     named = RECIPES.get(recipe)
     if json:
         typer.echo(experiment.to_json(), nl=False)
-    elif named is None or named.published is None:
+    elif named is None or not named.published:
         typer.echo(experiment.to_toml(), nl=False)
     else:
-        typer.echo(annotated(experiment, named.published(), named.notes), nl=False)
+        typer.echo(annotated(experiment, named.published, named.deviations), nl=False)
 
 
 @app.command()

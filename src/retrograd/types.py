@@ -79,7 +79,8 @@ class Example:
 class Prediction:
     """An answer with its evidence: knowledge-base rows, their ids and p(z|x, answer), best first.
 
-    ``log_probability`` is log p(answer|x) in nats; where the task has a closed set of answers, among those.
+    ``log_probability`` is log p(answer|x) in nats; where the task has a closed set of answers, among those, after the
+    model's decision (`retrograd.rag.decision`).
     """
 
     id: str

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.evaluation.calibration import VOTE_WEIGHTS, calibrate, fit_decision
+from retrograd.evaluation.calibration import VOTE_WEIGHTS, Official, calibrate, fit_decision
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
@@ -26,8 +26,8 @@ def scored(log_p: torch.Tensor, vote: torch.Tensor, negative: int | None = 2) ->
     return [ChoiceScores(CHOICES, p.log_softmax(-1), v, negative) for p, v in zip(log_p, vote, strict=True)]
 
 
-def accuracy(gold: list[str]) -> Callable[[list[str]], float]:
-    return lambda answers: 100 * sum(a == g for a, g in zip(answers, gold, strict=True)) / len(gold)
+def accuracy(gold: list[str]) -> Official:
+    return lambda rows, answers: 100 * sum(a == gold[row] for row, a in zip(rows, answers, strict=True)) / len(rows)
 
 
 def drawn(seed: int, n: int = 60) -> tuple[list[ChoiceScores], list[str]]:
@@ -40,19 +40,32 @@ def drawn(seed: int, n: int = 60) -> tuple[list[ChoiceScores], list[str]]:
     return scored(log_p, vote), [CHOICES[i] for i in gold.tolist()]
 
 
+def answered(scores: list[ChoiceScores], decision: Decision) -> list[str]:
+    return [one.choices[decision.chosen(one)] for one in scores]
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_no_decision_on_a_fine_grid_is_better(seed: int) -> None:
-    scores, gold = drawn(seed)
-    official = accuracy(gold)
-    decision, before, after = fit_decision(scores, official)
-    answered = [one.choices[decision.chosen(one)] for one in scores]
-    assert official(answered) == pytest.approx(after)
-    assert before == official([one.choices[Decision().chosen(one)] for one in scores])
-    grid = [Decision(weight, bias / 10) for weight in VOTE_WEIGHTS for bias in range(-60, 61)]
-    best = max(official([one.choices[decided.chosen(one)] for one in scores]) for decided in grid)
-    # Thresholds stand at quantiles of 60 margins, so that one or two examples may lie between two of them.
-    assert after >= best - 2 * 100 / len(scores)
-    assert after > before
+def test_what_helps_is_found_and_nearly_as_good_as_the_best_of_a_fine_grid(seed: int) -> None:
+    scores, gold = drawn(seed, 300)
+    official = partial(accuracy(gold), range(len(scores)))
+    decision, before, after = fit_decision(scores, accuracy(gold))
+    assert official(answered(scores, decision)) == pytest.approx(after)
+    assert before == official(answered(scores, Decision()))
+    grid = [Decision(weight, bias / 10) for weight in VOTE_WEIGHTS for bias in range(-60, 61, 2)]
+    best = max(official(answered(scores, decided)) for decided in grid)
+    assert decision.vote_weight > 0  # the vote is better than the generator here
+    assert decision.negative_bias < 0  # which says the negative too often
+    # One standard error of a difference of two accuracies on 300 examples is at most √(2 · 0.25 / 300) = 4 points.
+    assert best - 4 <= after <= best + 1
+    assert after > before + 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_vote_that_is_noise_gets_no_weight_to_speak_of(seed: int) -> None:
+    scores, gold = drawn(seed, 200)
+    rng = torch.Generator().manual_seed(100 + seed)
+    noise = scored(torch.stack([s.log_probability for s in scores]), torch.rand(200, 3, generator=rng).softmax(-1))
+    assert fit_decision(noise, accuracy(gold))[0].vote_weight <= 0.125
 
 
 def test_nothing_is_fitted_where_nothing_is_gained() -> None:
@@ -74,9 +87,9 @@ def test_without_votes_or_a_negative_only_what_is_there_is_fitted() -> None:
 def test_one_permitted_answer_stays() -> None:
     only = [ChoiceScores(("no relation",), torch.zeros(1), torch.zeros(1), 0)]
     scores, gold = drawn(0)
-    decision, _, after = fit_decision([*scores, *only], accuracy([*gold, "no relation"]))
-    assert decision.chosen(only[0]) == 0
-    assert after > 0
+    with_it = fit_decision([*scores, *only], accuracy([*gold, "no relation"]))
+    without = fit_decision(scores, accuracy(gold))
+    assert with_it[0] == without[0]  # no threshold changes it, so it does not move the thresholds either
 
 
 def test_a_model_whose_generator_knows_nothing_learns_to_trust_the_vote(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
@@ -87,18 +100,20 @@ def test_a_model_whose_generator_knows_nothing_learns_to_trust_the_vote(tiny_enc
         neighbour_style="label only",
     )
     phrases = task.choices or ()
-    texts = ["@ x @ red # y #", "@ x @ blue # y #"]
+    texts = ["the @ cup @ holds # tea # .", "the @ rain @ caused the # flood # ."]
     base = KnowledgeBase.from_passages(
-        Passage(f"p{i}", phrases[i % 2], f"{texts[i % 2]} {'so ' * (i // 2)}") for i in range(8)
+        Passage(f"p{i}", phrases[i % 2], f"{texts[i % 2]} {'. ' * (i // 2)}") for i in range(8)
     )
     tower = Encoder.open(str(tiny_encoder))
     rng = torch.Generator().manual_seed(0)
     model = RagModel(Retriever(tower, tower, 0.01), Generator.open(str(tiny_seq2seq), rng), task, base)
     model.refresh_index()
-    examples = [Example(f"q{i}", f"{texts[i % 2]} q{i}", (phrases[i % 2],)) for i in range(6)]
+    examples = [Example(f"q{i}", f"{texts[i % 2]} {'the ' * (1 + i // 2)}", (phrases[i % 2],)) for i in range(20)]
     found = calibrate(model, examples, 4)
     assert model.decision == Decision()  # it is the caller's to take
-    assert found.after >= found.before
+    assert found.after > found.before + 30
+    assert found.decision.vote_weight > 0
+    assert (found.passages, found.scoring) == (4, "sequence")
     model.decision = found.decision
     answers = [prediction.answer for prediction in model.answer(examples, 4)]
     assert task.score(examples, answers)[task.primary_metric] == pytest.approx(found.after)
@@ -110,5 +125,9 @@ def test_an_open_set_of_answers_or_no_examples_are_refused(tiny_encoder: Path, t
     tower = Encoder.open(str(tiny_encoder))
     generator = Generator.open(str(tiny_seq2seq), torch.Generator().manual_seed(0))
     base = KnowledgeBase.from_passages([Passage("p", "a", "@ x @ # y #")])
+    model = RagModel(Retriever(tower, tower, 0.05), generator, task, base)
     with pytest.raises(UserError, match="0 examples"):
-        calibrate(RagModel(Retriever(tower, tower, 0.05), generator, task, base), [], 1)
+        calibrate(model, [], 1)
+    object.__setattr__(task, "choices", None)
+    with pytest.raises(UserError, match="closed set"):
+        calibrate(model, [Example("q", "@ x @ # y #", ("a",))], 1)

@@ -9,10 +9,20 @@ import pytest
 from typer.testing import CliRunner
 
 from retrograd.cli import app
+from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.recipes import RECIPES
-from retrograd.recipes.etrag import SEMEVAL_PERCENTAGES, TACRED_PERCENTAGES, tacred, tacred_published
+from retrograd.recipes.etrag import (
+    DEVIATIONS,
+    PUBLISHED,
+    SEMEVAL_PERCENTAGES,
+    TACRED_PERCENTAGES,
+    tacred,
+    tacred_published,
+)
 from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.run import require_enough_passages
 from retrograd.recipes.show import annotated
+from retrograd.types import Passage
 
 
 def shown(recipe: str, *arguments: str) -> str:
@@ -22,27 +32,28 @@ def shown(recipe: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("percent", TACRED_PERCENTAGES)
-def test_the_regimes_are_there_in_both_forms(percent: int) -> None:
+def test_the_regimes_are_there_in_both_forms_and_fit_their_data(percent: int) -> None:
+    train, dev = TACRED_PERCENTAGES[percent]
+    base = KnowledgeBase.from_passages(Passage(str(i), "born in", f"@ a{i} @ # b #") for i in range(train))
     for name in (f"etrag-tacred-{percent}", f"etrag-tacred-{percent}-published"):
         experiment = RECIPES[name]()
         assert (experiment.name, experiment.data.labels, experiment.data.format) == (name, "tacred", "tacred")
-        assert experiment.data.train_share == (percent / 100 if percent < 100 else 0.0)
+        drawn = (experiment.data.train_count or train, experiment.data.dev_count or dev)
+        assert drawn == (train, dev)
         assert experiment.data.seed == 0  # runs with several seeds share their data
+        require_enough_passages(experiment, base)
+        # A warm start over the best of a trained passage tower would encode all of these with gradient.
+        assert experiment.warm_start.passages == 0
 
 
-def test_published_is_what_the_paper_says() -> None:
-    experiment = tacred_published(10)
-    assert experiment.to_mapping()["objective"] == {
-        "kind": "RelaxedTopK",
-        "slots": 10,
-        "best": 0,
-        "operator": "n3",
-        "perplexity": 0.0,
-        "vote_weight": 0.0,
-    }
-    assert (experiment.retriever.model, experiment.retriever.temperature) == ("roberta-base", 1.0)
-    assert (experiment.generator.model, experiment.generator.lora_rank) == ("google/flan-t5-large", 32)
-    assert experiment.training.passages + experiment.training.explorers == 32
+def test_the_published_form_has_every_known_setting_but_one() -> None:
+    """Nothing can be left out of the exclusion; on SemEval models and targets are others besides."""
+    values = tacred_published(10).to_mapping()
+    for name, value in PUBLISHED.items():
+        section, setting = name.split(".")
+        table = values[section]
+        assert isinstance(table, dict)
+        assert (table[setting] == value) == (name != "data.exclude"), name
 
 
 def test_show_marks_what_differs_and_nothing_else() -> None:
@@ -50,15 +61,17 @@ def test_show_marks_what_differs_and_nothing_else() -> None:
     assert 'key_style = "split"  # published: "published"' in lines
     assert "temperature = 0.05  # published: 1.0" in lines
     assert 'model = "roberta-base"' in lines
-    assert "#   the database holds every training instance; the paper's at most 5,000" in lines
-    assert "published:" not in shown("etrag-tacred-10-published").replace("As published", "")
+    assert "epochs = 10" in lines  # the paper says no number of them
+    assert f"#   {DEVIATIONS[0]}" in lines
+    marked = [line for line in shown("etrag-tacred-10-published").splitlines() if "# published" in line]
+    assert marked == ['exclude = "pair"  # published: "nothing"']
     assert "slots = 10" in shown("etrag-tacred-10", "--set", "objective.slots=10").splitlines()
     assert shown("semeval-joint") == RECIPES["semeval-joint"]().to_toml()
 
 
-def test_another_objective_has_settings_of_its_own() -> None:
-    text = shown("etrag-semeval-10", "--set", "objective.kind=TopKMarginal", "--set", "soft_prompt.form=words")
-    assert 'normaliser = "full"  # no setting of the published objective' in text.splitlines()
+def test_the_settings_of_another_objective_are_not_compared() -> None:
+    text = shown("etrag-semeval-10", "--set", "objective.kind=TopKMarginal")
+    assert 'normaliser = "full"' in text.splitlines()
     assert 'kind = "TopKMarginal"  # published: "RelaxedTopK"' in text.splitlines()
 
 
@@ -71,6 +84,6 @@ def test_what_is_shown_can_be_trained(name: str, tmp_path: Path) -> None:
 
 def test_a_list_differs_as_a_list() -> None:
     changed = tacred(1).with_settings(['generator.lora_modules=["q"]'])
-    text = annotated(changed, tacred_published(1), ())
+    text = annotated(changed, PUBLISHED, ())
     assert "lora_modules = [  # published: q, k, v, o, wi_0, wi_1, wo" in text
     assert tomllib.loads(text)["generator"]["lora_modules"] == ["q"]

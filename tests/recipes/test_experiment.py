@@ -123,6 +123,15 @@ def test_json_and_toml_agree() -> None:
         (["data.dev=builtin:semeval2010_task8"], "no development data"),
         (["training.evaluate_every=5"], "training.evaluate_every needs development data"),
         (["evaluation.calibrate=true"], "evaluation.calibrate needs development data"),
+        (["training.distraction=1.0"], "distraction is 1; expected a share"),
+        (
+            ["training.distraction=0.1", "retriever.posterior=true", "objective.kind=WakeSleep"],
+            "a posterior that knows",
+        ),
+        (
+            ["training.distraction=0.1", "objective.kind=NoRetrieval", "training.passages=0"],
+            "does not make; set it to 0",
+        ),
         (["retriever.search=random"], 'set retriever.trained = "none"'),
     ],
 )

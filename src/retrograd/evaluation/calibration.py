@@ -1,8 +1,9 @@
 """Fit a decision on development data: the weight of the neighbours' vote, and the threshold of "no relation".
 
 A grid, because the official scores are steps: every λ of `VOTE_WEIGHTS`, and for each a threshold b at quantiles of the
-margins, best positive less negative, at which some example changes its answer. The model runs once. Of equal scores the
-decision nearest to none is taken, so that nothing is fitted where nothing is gained.
+margins, best positive less negative, at which some example changes its answer. The model runs once. Of all decisions
+within one standard error of the best (of its gain over none, by bootstrap over the examples) the one nearest to none is
+taken: with a few hundred examples the best of some two hundred decisions always gains a little by chance.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from retrograd.evaluation.evaluate import answering_batches
 from retrograd.io import JsonObject
 from retrograd.models.prefix_tree import Scoring
 from retrograd.progress import bar
@@ -22,22 +25,31 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.records import record_mapping
 from retrograd.types import Example, UserError
 
-__all__ = ["VOTE_WEIGHTS", "Calibration", "calibrate", "fit_decision"]
+__all__ = ["VOTE_WEIGHTS", "Calibration", "Official", "calibrate", "fit_decision"]
 
 VOTE_WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 _THRESHOLDS = 33
-_BATCH = 64
+_RESAMPLES = 100
+
+Official = Callable[[Sequence[int], Sequence[str]], float]
+"""The official score of answers to the examples at these rows; a row may come several times."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted decision, and the official score in percent on the development data without and with it."""
+    """A fitted decision, and the official score in percent on the development data without and with it.
+
+    ``after`` is of the examples that the decision was fitted on, so it flatters a little. The decision belongs to
+    ``passages`` and ``scoring``, at which the model was asked.
+    """
 
     decision: Decision
     metric: str
     before: float
     after: float
     examples: int
+    passages: int
+    scoring: Scoring
 
     def record(self) -> JsonObject:
         """As JSON."""
@@ -59,34 +71,45 @@ def calibrate(model: RagModel, examples: Sequence[Example], k: int, scoring: Sco
         )
     scores: list[ChoiceScores] = []
     with bar("calibrating", len(examples), "examples") as advance:
-        for start in range(0, len(examples), _BATCH):
-            batch = examples[start : start + _BATCH]
+        for batch in answering_batches(examples, k):
             scores += model.choice_scores(batch, k, scoring) or []
             advance(len(batch))
     metric = model.task.primary_metric
 
-    def official(answers: list[str]) -> float:
-        return model.task.score(examples, answers)[metric]
+    def official(rows: Sequence[int], answers: Sequence[str]) -> float:
+        return model.task.score([examples[row] for row in rows], answers)[metric]
 
     decision, before, after = fit_decision(scores, official)
-    return Calibration(decision, metric, before, after, len(examples))
+    return Calibration(decision, metric, before, after, len(examples), k, scoring)
 
 
-def fit_decision(
-    scores: Sequence[ChoiceScores], official: Callable[[list[str]], float]
-) -> tuple[Decision, float, float]:
-    """The best decision for given scores, with what ``official`` says of the answers without it and with it."""
+def fit_decision(scores: Sequence[ChoiceScores], official: Official) -> tuple[Decision, float, float]:
+    """The decision for given scores, with what ``official`` says of the answers without it and with it."""
+    everyone = range(len(scores))
     voted = any(bool((one.vote > 0).any()) for one in scores)
-    plain = official([one.choices[Decision().chosen(one)] for one in scores])
-    found, best = Decision(), plain
+    plain = [one.choices[Decision().chosen(one)] for one in scores]
+    tried = [(official(everyone, plain), Decision(), plain)]
     for vote_weight in VOTE_WEIGHTS if voted else (0.0,):
         margins = _Margins.of(scores, Decision(vote_weight))
         for bias in margins.thresholds():
-            score = official(margins.answers(bias))
-            nearer = (vote_weight, abs(bias)) < (found.vote_weight, abs(found.negative_bias))
-            if score > best or (score == best and nearer):
-                found, best = Decision(vote_weight, bias), score
-    return found, plain, best
+            answers = margins.answers(bias)
+            tried.append((official(everyone, answers), Decision(vote_weight, bias), answers))
+    best, _, answers = max(tried, key=lambda one: one[0])
+    enough = best - _standard_error(plain, answers, official)
+    score, decision, _ = min(
+        (one for one in tried if one[0] >= enough), key=lambda one: (one[1].vote_weight, abs(one[1].negative_bias))
+    )
+    return decision, tried[0][0], score
+
+
+def _standard_error(plain: Sequence[str], answers: Sequence[str], official: Official) -> float:
+    """Of the difference of two scores on the same examples, by resampling these."""
+    rng = np.random.default_rng(0)
+    draws: list[list[int]] = rng.integers(len(plain), size=(_RESAMPLES, len(plain))).tolist()
+    gains = [
+        official(rows, [answers[row] for row in rows]) - official(rows, [plain[row] for row in rows]) for rows in draws
+    ]
+    return float(np.std(gains))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from retrograd.progress import bar
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, Prediction
 
-__all__ = ["Evaluation", "evaluate", "neighbour_scores", "predict", "vote"]
+__all__ = ["Evaluation", "answering_batches", "evaluate", "neighbour_scores", "predict", "vote"]
 
 _BATCH = 64
+_PASSAGES_AT_ONCE = 2**13
 NEIGHBOUR_METRICS: tuple[RankingMetric, ...] = (Precision(1), Precision(5))
 """precision@k: the share of the k best passages that support the target."""
 
@@ -57,13 +58,19 @@ def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scori
     predictions: list[Prediction] = []
     try:
         with bar("answering", len(examples), "examples") as advance:
-            for start in range(0, len(examples), _BATCH):
-                batch = examples[start : start + _BATCH]
+            for batch in answering_batches(examples, k):
                 predictions += model.answer(batch, k, scoring)
                 advance(len(batch))
     finally:
         model.train(was_training)
     return predictions
+
+
+def answering_batches(examples: Sequence[Example], k: int) -> Iterator[Sequence[Example]]:
+    """Examples in the order given, few enough at a time that their ``k`` passages each fit in memory."""
+    size = max(1, min(_BATCH, _PASSAGES_AT_ONCE // max(k, 1)))
+    for start in range(0, len(examples), size):
+        yield examples[start : start + size]
 
 
 @torch.no_grad()

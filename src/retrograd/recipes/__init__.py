@@ -1,7 +1,7 @@
 """Recipes: named experiments. A recipe is an entry of `RECIPES`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +16,12 @@ __all__ = ["RECIPES", "Recipe", "named_experiment"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes an experiment, in a line; for one from a paper the published settings and what no setting can say."""
+    """What makes an experiment, in a line. For one from a paper: its known settings, and what no setting can say."""
 
     make: Callable[[], Experiment]
     summary: str
-    published: Callable[[], Experiment] | None = None
-    notes: tuple[str, ...] = ()
+    published: Mapping[str, object] = field(default_factory=dict)
+    deviations: tuple[str, ...] = ()
 
     def __call__(self) -> Experiment:
         """The experiment."""
@@ -29,19 +29,22 @@ class Recipe:
 
 
 def _plain(make: Callable[[], Experiment]) -> Recipe:
-    return Recipe(make, (make.__doc__ or "").strip().splitlines()[0])
+    return Recipe(make, _summary(make))
 
 
-def _etrag(make: Callable[[int], Experiment], published: Callable[[int], Experiment], percent: int) -> Recipe:
-    summary = (make.__doc__ or "").strip().splitlines()[0]
-    summary = f"{summary.removesuffix('.')} ({percent} % of the training data)"
-    return Recipe(partial(make, percent), summary, partial(published, percent), etrag.DEVIATIONS)
+def _etrag(make: Callable[[int], Experiment], percent: int) -> Recipe:
+    summary = f"{_summary(make).removesuffix('.')} ({percent} % of the training data)"
+    return Recipe(partial(make, percent), summary, etrag.PUBLISHED, etrag.DEVIATIONS)
+
+
+def _summary(make: Callable[..., Experiment]) -> str:
+    return (make.__doc__ or "").strip().splitlines()[0]
 
 
 _ALL = (
     *(_plain(make) for make in (semeval_joint, semeval_jsa, semeval_frozen, semeval_no_retrieval)),
-    *(_etrag(make, etrag.semeval_published, n) for make in etrag.SEMEVAL for n in etrag.SEMEVAL_PERCENTAGES),
-    *(_etrag(make, etrag.tacred_published, n) for make in etrag.TACRED for n in etrag.TACRED_PERCENTAGES),
+    *(_etrag(make, n) for make in etrag.SEMEVAL for n in etrag.SEMEVAL_PERCENTAGES),
+    *(_etrag(make, n) for make in etrag.TACRED for n in etrag.TACRED_PERCENTAGES),
 )
 
 RECIPES: dict[str, Recipe] = {recipe().name: recipe for recipe in _ALL}

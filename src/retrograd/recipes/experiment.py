@@ -250,6 +250,12 @@ class Experiment:
             raise UserError(
                 'retriever.pooling = "roles" cannot be refreshed by another process; set training.refresh = "every"'
             )
+        if self.training.distraction > 0 and (self.training.passages == 0 or self.objective.needs_posterior):
+            raise UserError(
+                f"training.distraction misleads the prior's search, which {type(self.objective).__name__} "
+                f"{'does not make' if self.training.passages == 0 else 'compares with a posterior that knows better'}; "
+                f"set it to 0"
+            )
         if self.training.explorers > 0 and not self.training.pool:
             raise UserError("training.explorers join a pool; set training.pool = true, or explorers = 0")
         if self.soft_prompt.form != "words" and self.selection is None:

@@ -1,4 +1,4 @@
-"""A recipe as TOML in which every setting that differs from the paper is marked."""
+"""A recipe as TOML in which every setting that is known to differ from the paper is marked."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ __all__ = ["annotated"]
 
 _SECTION = re.compile(r"\[(\w+)\]")
 _SETTING = re.compile(r"(\w+) = ")
+_INTRODUCTION = "# Marked lines differ from the paper. What it does not say is not marked. No setting says that:"
 
 
-def annotated(experiment: Experiment, published: Experiment, notes: Sequence[str]) -> str:
+def annotated(experiment: Experiment, published: Mapping[str, object], deviations: Sequence[str]) -> str:
     """`Experiment.to_toml`, which `train` reads, with comments.
 
-    Settings unlike ``published`` have its value beside them; ``notes``, what no setting can express, come first.
+    A setting whose value is not that of ``published`` (by ``section.name``) has the published one beside it;
+    ``deviations``, what no setting can express, come first.
     """
-    theirs, section = published.to_mapping(), ""
-    lines = ["# As published but for the lines marked so, and:", *(f"#   {note}" for note in notes)]
+    values, section = experiment.to_mapping(), ""
+    lines = [_INTRODUCTION, *(f"#   {deviation}" for deviation in deviations)]
     for line in experiment.to_toml().splitlines():
         if found := _SECTION.fullmatch(line):
             section = found[1]
         setting = _SETTING.match(line)
-        lines.append(line + _remark(experiment.to_mapping(), theirs, section, setting[1]) if setting else line)
+        lines.append(line + _remark(values.get(section), f"{section}.{setting[1]}", published) if setting else line)
     return "\n".join(lines) + "\n"
 
 
-def _remark(ours: Mapping[str, object], theirs: Mapping[str, object], section: str, setting: str) -> str:
-    """Nothing where the setting is the published one, or only says which run it is."""
-    own, other = ours.get(section), theirs.get(section)
-    if not isinstance(own, Mapping) or not isinstance(other, Mapping) or own[setting] == other.get(setting):
+def _remark(values: object, name: str, published: Mapping[str, object]) -> str:
+    """Nothing where the setting is the published one, or the paper says none."""
+    own = values.get(name.rpartition(".")[2]) if isinstance(values, Mapping) else None
+    theirs = published.get(name, own)
+    if own == theirs:
         return ""
-    if setting not in other:
-        return "  # no setting of the published objective"
-    value = other[setting]
-    return f"  # published: {', '.join(value) or 'none' if isinstance(value, (list, tuple)) else _toml(value)}"
+    return f"  # published: {', '.join(theirs) if isinstance(theirs, list) else _toml(theirs)}"
 
 
 def _toml(value: object) -> str:
