@@ -6,10 +6,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.recipes.conftest import SignModels
 from typer.testing import CliRunner
 
 from retrograd.cli import app
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.io import read_jsonl
 from retrograd.recipes import RECIPES
 from retrograd.recipes.etrag import (
     DEVIATIONS,
@@ -20,9 +22,11 @@ from retrograd.recipes.etrag import (
     tacred_published,
 )
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import require_enough_passages
+from retrograd.recipes.run import open_run, require_enough_passages
 from retrograd.recipes.show import annotated
 from retrograd.types import Passage
+
+TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
 
 
 def shown(recipe: str, *arguments: str) -> str:
@@ -87,3 +91,41 @@ def test_a_list_differs_as_a_list() -> None:
     text = annotated(changed, PUBLISHED, ())
     assert "lora_modules = [  # published: q, k, v, o, wi_0, wi_1, wo" in text
     assert tomllib.loads(text)["generator"]["lora_modules"] == ["q"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["", "-published"])
+def test_tacred_recipes_run_end_to_end_on_tiny_models(
+    form: str, sign_models: SignModels, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On sentences of our own in TACRED's format: fewer, with smaller models, everything else as in the recipe."""
+    run = tmp_path / "run"
+    files = {f"data.{part}": TACRED_LIKE / f"{part}.json" for part in ("train", "dev", "test")}
+    smaller = {
+        **files,
+        "data.train_count": 0,
+        "data.dev_count": 0,
+        "retriever.model": sign_models.encoder,
+        "generator.model": sign_models.generator,
+        "generator.lora_rank": 2,
+        "generator.lora_modules": '["q", "v"]',
+        "training.epochs": 1,
+        "training.precision": "fp32",
+        "training.batch_size": 16,
+        "training.passages": 4,
+        "training.explorers": 4,
+        "objective.best": 0,
+        "evaluation.passages": 8,
+    }
+    settings = [word for name, value in smaller.items() for word in ("--set", f"{name}={value}")]
+    result = CliRunner().invoke(app, ["train", f"etrag-tacred-10{form}", "--out", str(run), *settings])
+    assert result.exit_code == 0, result.output
+    assert "micro_f1" in result.output
+    assert (run / "model" / "generator" / "soft_prompt.safetensors").exists()
+    assert (run / "model" / "generator" / "adapter_model.safetensors").exists()
+    assert (run / "calibration.json").exists() == (form == "")
+    opened = open_run(run)
+    examples = opened.data.test
+    again = opened.model.answer(examples, 8, "tree")
+    told = [line["answer"] for _, line in read_jsonl(run / "predictions.jsonl")]
+    assert [prediction.answer for prediction in again] == told

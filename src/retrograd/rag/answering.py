@@ -107,7 +107,7 @@ def votes(
     choices: Sequence[Sequence[str]],
     rows: Int[Tensor, "B K"],
     log_vote: Float[Tensor, "B K"],
-) -> list[Float[Tensor, " C"]]:
+) -> list[Float[Tensor, " _"]]:
     """For each example and choice the share of the vote on passages that support it."""
     asked = [replace(e, targets=(choice,)) for e, own in zip(examples, choices, strict=True) for choice in own]
     sizes = [len(own) for own in choices]
@@ -128,7 +128,7 @@ def _joint(
     choices: list[tuple[str, ...]],
     reading: Reading,
     scoring: Scoring,
-) -> list[Float[Tensor, "K C"]]:
+) -> list[Float[Tensor, "K _"]]:
     """log p(z|x) p(choice|x,z) for each example; with soft slots every row reads the same prompt."""
     asked, pairs = _distinct_questions(where, choices)
     score = generator.choice_log_likelihood(
@@ -141,7 +141,7 @@ def _choice_scores(
     task: Task,
     examples: Sequence[Example],
     choices: list[tuple[str, ...]],
-    joint: list[Float[Tensor, "K C"]],
+    joint: list[Float[Tensor, "K _"]],
     reading: Reading,
     support: Support | None,
 ) -> list[ChoiceScores]:
@@ -192,7 +192,7 @@ def _score_pairs(
     where: Int[Tensor, "B K"],
     candidates: list[list[str]],
     soft: SoftInput | None,
-) -> list[Float[Tensor, "K C"]]:
+) -> list[Float[Tensor, "K _"]]:
     """log p(answer | prompt) of every example's prompts and candidate answers, each distinct pair once."""
     number: dict[tuple[int, str], int] = {}
     asked = [

@@ -11,6 +11,7 @@ import torch
 
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
 from retrograd.io import read_json, write_jsonl
+from retrograd.rag.decision import Decision
 from retrograd.recipes.data import labelled_examples, read_instances
 from retrograd.recipes.run import OpenRun, open_run, require_passages
 from retrograd.tasks.relation_formats import parse_markers
@@ -40,7 +41,11 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
         found = evaluate(opened.model, examples, k, opened.experiment.evaluation.scoring)
     if out is not None:
         found.save(out)
-    return f"{len(examples)} examples, {k} passages each\n{readable(found.answers | found.neighbours)}"
+    text = f"{len(examples)} examples, {k} passages each\n{readable(found.answers | found.neighbours)}"
+    fitted = opened.experiment.test_passages
+    if opened.model.decision != Decision() and k != fitted:
+        text += f"\nThe vote's weight and the threshold of the negative were fitted at {fitted} passages, not at {k}."
+    return text
 
 
 def readable(scores: Mapping[str, float]) -> str:
