@@ -208,6 +208,25 @@ def lab(
 
 
 @app.command()
+def compare(
+    baseline: Run,
+    system: Annotated[Path, typer.Argument(help="Another finished run with the same test data.")],
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the permutation test.")] = 1_000,
+) -> None:
+    """Compare the official scores of two runs: difference, interval, p, and the relations it comes from.
+
+    Example: `retrograd compare runs/demo/semeval-frozen runs/demo/semeval-joint`
+    """
+    from rich.console import Console
+
+    from retrograd.recipes.compare import compare as compared
+    from retrograd.report.comparison import print_comparison
+
+    names = (baseline.name, system.name) if baseline.name != system.name else (str(baseline), str(system))
+    print_comparison(compared(baseline, system, resamples), names, Console(width=None if sys.stdout.isatty() else 110))
+
+
+@app.command()
 def analyse(
     runs: Annotated[list[Path], typer.Argument(help="The folder of a finished run; with --runs several.")],
     compare: Annotated[

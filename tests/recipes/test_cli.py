@@ -12,7 +12,7 @@ import pytest
 from retrograd import cli
 from retrograd.types import UserError
 
-COMMANDS = ("demo", "recipes", "show", "train", "evaluate", "predict", "search", "lab", "analyse", "index")
+COMMANDS = ("demo", "recipes", "show", "train", "evaluate", "predict", "search", "lab", "compare", "analyse", "index")
 RECORDS = [
     {
         "text": f"the {thing} holds tea number {i} .",

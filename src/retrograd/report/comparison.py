@@ -1,0 +1,40 @@
+"""A comparison of two runs, for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from retrograd.recipes.compare import Comparison
+
+__all__ = ["print_comparison"]
+
+
+def print_comparison(found: Comparison, names: tuple[str, str], console: Console) -> None:
+    """The sentence, who is right where, and the relations."""
+    baseline, system = found.scores
+    interval = found.interval
+    # Neither proves the other: an interval may exclude zero where the permutation test finds p above 0.05.
+    verdict = (
+        "the difference is not chance" if interval.excludes_zero and found.test.p_value < 0.05 else "may be chance"
+    )
+    console.print(
+        f"{found.metric}: {names[0]} {baseline:.1f}, {names[1]} {system:.1f}\n"
+        f"difference {interval.difference:+.1f}, {100 * interval.confidence:g} % interval [{interval.low:+.1f}, "
+        f"{interval.high:+.1f}] (paired bootstrap), p = {found.test.p_value:.3f} (paired permutation), "
+        f"{interval.items:,} items: {verdict}\n"
+        f"right: both {found.agreement['both']}, {names[0]} alone {found.agreement['baseline alone']}, "
+        f"{names[1]} alone {found.agreement['system alone']}, none {found.agreement['none']}",
+        highlight=False,
+        markup=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("relation", no_wrap=True)
+    for heading in ("items", f"F1 {names[0]}", f"F1 {names[1]}", "gain"):
+        table.add_column(heading.replace("[", r"\["), justify="right")
+    for row in found.relations:
+        gain = row.system - row.baseline
+        table.add_row(
+            row.relation.replace("[", r"\["), str(row.items), f"{row.baseline:.1f}", f"{row.system:.1f}", f"{gain:+.1f}"
+        )
+    console.print(table)

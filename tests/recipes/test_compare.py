@@ -1,0 +1,91 @@
+"""Comparing two runs, from files written by hand: official scores, agreement, and refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from retrograd.metrics.relations import semeval_score
+from retrograd.recipes.compare import compare
+from retrograd.recipes.data import DataSettings, load_data, task_record
+from retrograd.recipes.experiment import Experiment
+from retrograd.report.comparison import print_comparison
+from retrograd.types import UserError
+
+DATA = DataSettings(train_count=50, test_count=200)
+
+
+def run(folder: Path, wrong: float, seed: int = 0, data: DataSettings = DATA) -> Path:
+    """A folder as `train` leaves it, whose answers are right but for a share of them."""
+    folder.mkdir()
+    (folder / "experiment.toml").write_text(Experiment(data=data).to_toml())
+    loaded = load_data(data, 0)
+    (folder / "labels.json").write_text(json.dumps(task_record(loaded.task)))
+    rng = np.random.default_rng(seed)
+    choices = loaded.task.choices
+    records = [
+        {"id": e.id, "answer": choices[rng.integers(len(choices))] if rng.random() < wrong else e.target}
+        for e in loaded.test
+    ]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def test_scores_are_official_and_a_real_difference_is_seen(tmp_path: Path) -> None:
+    bad, good = run(tmp_path / "bad", 0.5), run(tmp_path / "good", 0.2, 1)
+    found = compare(bad, good, resamples=200)
+    loaded = load_data(DATA, 0)
+    gold = [loaded.task.relation_of(e.target, e) for e in loaded.test]
+    for path, score in zip((bad, good), found.scores, strict=True):
+        told = [json.loads(line)["answer"] for line in (path / "predictions.jsonl").read_text().splitlines()]
+        answers = [loaded.task.relation_of(a, e) for a, e in zip(told, loaded.test, strict=True)]
+        assert score == pytest.approx(semeval_score(gold, answers).macro_f1)  # pyright: ignore[reportArgumentType]
+    assert found.interval.low > 0
+    assert found.test.p_value < 0.05
+    assert sum(found.agreement.values()) == 200
+    assert found.agreement["system alone"] > found.agreement["baseline alone"]
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_comparison(found, ("bad", "good"), console)
+    text = console.export_text()
+    assert "the difference is not chance" in text
+    assert f"{found.relations[0].system - found.relations[0].baseline:+.1f}" in text
+
+
+def test_a_run_beside_itself_does_not_differ(tmp_path: Path) -> None:
+    one = run(tmp_path / "one", 0.3)
+    found = compare(one, one, resamples=100)
+    assert (found.interval.difference, found.test.p_value) == (0.0, 1.0)
+
+
+def test_labels_of_ones_own_are_compared_by_their_own_metric(tmp_path: Path) -> None:
+    lines = [{"text": "Ann saw Bob", "head": [0, 3], "tail": [8, 11], "relation": r} for r in ("a", "b", "none") * 9]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for metric in ("micro", "macro"):
+        data = DataSettings(
+            train=str(tmp_path / "data.jsonl"),
+            test=str(tmp_path / "data.jsonl"),
+            labels="from_train",
+            negative="none",
+            metric=metric,
+        )
+        one, two = run(tmp_path / f"{metric}1", 0.9, 2, data), run(tmp_path / f"{metric}2", 0.0, 0, data)
+        found = compare(one, two, resamples=100)
+        assert found.metric == f"{metric}_f1"
+        assert found.scores[1] == 100
+        assert {gain.relation for gain in found.relations} == {"a", "b"}
+
+
+def test_what_cannot_be_compared_says_so(tmp_path: Path) -> None:
+    one = run(tmp_path / "one", 0.3)
+    with pytest.raises(UserError, match="other test items"):
+        compare(one, run(tmp_path / "other", 0.3, data=DataSettings(train_count=50, test_count=150)))
+    (one / "predictions.jsonl").unlink()
+    with pytest.raises(UserError, match=r"one has no predictions; score it with: retrograd evaluate"):
+        compare(one, one)
+    with pytest.raises(UserError, match="is no run"):
+        compare(tmp_path, one)
