@@ -152,6 +152,29 @@ def predict(
 
 
 @app.command()
+def extract(
+    run: Run,
+    data: Annotated[
+        Path, typer.Argument(help="Marked pairs in any format `train` reads, or text with a list of entities.")
+    ],
+    out: Annotated[Path, typer.Option(help="File for the triples: .jsonl, .nt (N-Triples) or .graphml.")],
+    threshold: Annotated[float, typer.Option(help="Leave out triples less probable than this.")] = 0.0,
+    base: Annotated[str, typer.Option(help="What names begin with in N-Triples.")] = "urn:retrograd:",
+) -> None:
+    """Read text and write a knowledge graph: triples with their score, sentence and the neighbours that were read.
+
+    Example: `retrograd extract runs/joint pages.jsonl --out graph.graphml`
+    """
+    from retrograd.recipes.extract import extract as extracted
+    from retrograd.report.graph import require_writable, write_triples
+
+    require_writable(out)
+    triples, asked = extracted(run, data, threshold)
+    write_triples(triples, out, base)
+    typer.echo(f"{len(triples)} triples from {asked} pairs of entities in {out}")
+
+
+@app.command()
 def search(
     place: Annotated[Path, typer.Argument(help="The folder of a finished run, or of an index.")],
     query: Annotated[str, typer.Argument(help="Text with marked entities: `'The <e1>cup</e1> holds <e2>tea</e2>.'`")],

@@ -12,7 +12,20 @@ import pytest
 from retrograd import cli
 from retrograd.types import UserError
 
-COMMANDS = ("demo", "recipes", "show", "train", "evaluate", "predict", "search", "lab", "compare", "analyse", "index")
+COMMANDS = (
+    "demo",
+    "recipes",
+    "show",
+    "train",
+    "evaluate",
+    "predict",
+    "extract",
+    "search",
+    "lab",
+    "compare",
+    "analyse",
+    "index",
+)
 RECORDS = [
     {
         "text": f"the {thing} holds tea number {i} .",

@@ -1,0 +1,107 @@
+"""From text to a knowledge graph: triples with a score and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.evaluation.evaluate import predict
+from retrograd.io import JsonObject
+from retrograd.metrics.relations import parse_relation
+from retrograd.recipes.data import labelled_examples, read_instances
+from retrograd.recipes.run import open_run
+from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
+from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relation_instance import RelationInstance
+from retrograd.types import Prediction, UserError
+
+__all__ = ["Neighbour", "Triple", "extract"]
+
+_DIRECTIONS = ("(e1,e2)", "(e2,e1)")
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training instance that was read: its id, its label's phrase, its weight p(z|x, answer)."""
+
+    id: str
+    label: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Triple:
+    """``head`` stands in ``relation`` to ``tail``; directed labels are turned so that the relation runs this way.
+
+    ``score`` is the probability of the answer among those permitted, as the model decides. ``sentence`` and ``id`` are
+    where it was read, ``neighbours`` what was read beside it.
+    """
+
+    head: str
+    relation: str
+    tail: str
+    head_type: str
+    tail_type: str
+    score: float
+    sentence: str
+    id: str
+    neighbours: tuple[Neighbour, ...] = ()
+
+    def record(self) -> JsonObject:
+        """As a line of JSON."""
+        neighbours: list = [vars(one) for one in self.neighbours]
+        return {name: value for name, value in vars(self).items() if name != "neighbours"} | {"neighbours": neighbours}
+
+
+def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple], int]:
+    """The triples of ``data`` whose score is at least ``threshold``, and how many pairs of entities were asked.
+
+    ``data`` holds marked pairs in any format that training reads, or text with ``entities`` of which all pairs are
+    asked. The negative relation makes no triple. Raises `UserError` for a threshold that is no probability, a run that
+    is none, and files as the readers do.
+    """
+    if not 0 <= threshold <= 1:
+        raise UserError(f"--threshold is {threshold:g}; expected a probability, from 0 to 1")
+    opened = open_run(run)
+    task, settings = opened.task, opened.experiment
+    if has_entities(data):
+        instances = list(read_entity_pairs(data, both_orders=not _directed(task)))
+    else:
+        instances = read_instances(data, settings.data.format, None)
+    examples = labelled_examples(task, instances, str(data), settings.data.labels)
+    with opened.accelerator.autocast():
+        answers = predict(opened.model, examples, settings.test_passages, settings.evaluation.scoring)
+    found = [
+        _triple(instance, relation, answer, opened.model.base)
+        for instance, example, answer in zip(instances, examples, answers, strict=True)
+        if (relation := task.relation_of(answer.answer, example)) is not None
+        and relation != task.negative
+        and exp(answer.log_probability) >= threshold
+    ]
+    return found, len(instances)
+
+
+def _directed(task: RelationExtraction) -> bool:
+    """Whether a label says which entity is the first argument, so that each pair is asked once."""
+    return any(label.endswith(_DIRECTIONS) for label in task.phrases)
+
+
+def _triple(instance: RelationInstance, label: str, answer: Prediction, base: KnowledgeBase) -> Triple:
+    ends = [
+        (instance.head.of(instance.text), instance.head_type),
+        (instance.tail.of(instance.text), instance.tail_type),
+    ]
+    relation = label
+    if label.endswith(_DIRECTIONS):
+        parsed = parse_relation(label)
+        relation = parsed.name
+        ends = ends[::-1] if parsed.direction == _DIRECTIONS[1] else ends
+    (head, head_type), (tail, tail_type) = ends
+    passages = base.passages(list(answer.rows))
+    neighbours = tuple(
+        Neighbour(passage.id, passage.title, weight) for passage, weight in zip(passages, answer.weights, strict=True)
+    )
+    score = exp(answer.log_probability)
+    return Triple(head, relation, tail, head_type, tail_type, score, instance.text, instance.id, neighbours)

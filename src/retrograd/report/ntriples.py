@@ -1,0 +1,44 @@
+"""Triples as N-Triples. The only file that knows rdflib."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from retrograd.recipes.extract import Triple
+from retrograd.types import UserError
+
+__all__ = ["n_triples"]
+
+
+def n_triples(triples: Sequence[Triple], name: Callable[[str, str], str]) -> str:
+    """The statements, and each reified as an ``rdf:Statement`` with score, sentence, source and neighbours.
+
+    ``name`` makes an IRI of a kind ("entity", "relation", "term", "statement") and a name. Raises `UserError` without
+    rdflib.
+    """
+    try:
+        from rdflib import RDF, RDFS, Graph, Literal, URIRef
+    except ImportError:
+        raise UserError("N-Triples need rdflib; install it with: pip install 'retrograd[graph]'") from None
+    graph = Graph()
+    for number, triple in enumerate(triples):
+        ends = [URIRef(name("entity", end)) for end in (triple.head, triple.tail)]
+        relation = URIRef(name("relation", triple.relation))
+        statement = URIRef(name("statement", f"{triple.id}-{number}"))
+        graph.add((ends[0], relation, ends[1]))
+        for node, label, kind in zip(
+            ends, (triple.head, triple.tail), (triple.head_type, triple.tail_type), strict=True
+        ):
+            graph.add((node, RDFS.label, Literal(label)))
+            if kind:
+                graph.add((node, RDF.type, URIRef(name("type", kind))))
+        graph.add((statement, RDF.type, RDF.Statement))
+        graph.add((statement, RDF.subject, ends[0]))
+        graph.add((statement, RDF.predicate, relation))
+        graph.add((statement, RDF.object, ends[1]))
+        graph.add((statement, URIRef(name("term", "score")), Literal(triple.score)))
+        graph.add((statement, URIRef(name("term", "sentence")), Literal(triple.sentence)))
+        graph.add((statement, URIRef(name("term", "source")), Literal(triple.id)))
+        for neighbour in triple.neighbours:
+            graph.add((statement, URIRef(name("term", "neighbour")), Literal(neighbour.id)))
+    return str(graph.serialize(format="nt"))
