@@ -381,6 +381,26 @@ def test_save_and_load_keep_every_bit(dtype, rows, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+@pytest.mark.parametrize("name", ["current", "notes.txt", "vectors.safetensors"])
+def test_save_replaces_nothing_but_an_index(name, tmp_path: Path):
+    """A run, a folder of versions or of notes, and half an index stay; an empty folder is as good as none."""
+    path = tmp_path / "mine"
+    path.mkdir()
+    index_of(torch.eye(3)).save(path)
+    for other in path.iterdir():
+        other.unlink()
+    (path / name).write_text("mine")
+    for save in (
+        index_of(torch.eye(2)).save,
+        lambda path: ExactIndex.from_blocks([torch.eye(2)], 2, **NAMES, path=path),
+    ):
+        with pytest.raises(UserError, match=r"mine is not empty .*choose another folder, or remove this one first"):
+            save(path)
+        assert [(one.name, one.read_text()) for one in path.iterdir()] == [(name, "mine")]
+    with pytest.raises(UserError, match="is a file"):
+        index_of(torch.eye(2)).save(path / name)
+
+
 def test_load_refuses_what_does_not_belong(tmp_path: Path):
     path = tmp_path / "index"
     index_of(torch.eye(3)).save(path)

@@ -88,6 +88,15 @@ def test_an_index_that_stands_aside_is_read_and_one_of_no_rows_refused(tmp_path:
         FaissIndex(torch.empty(0, 8), **NAMES)
 
 
+def test_save_replaces_nothing_but_an_index(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"it holds 'notes.txt'; choose another folder"):
+        FaissIndex(random_vectors(), **NAMES).save(tmp_path)
+    for rows in (400, 20):
+        FaissIndex(random_vectors(rows), **NAMES).save(tmp_path / "index")
+    assert len(FaissIndex.load(tmp_path / "index")) == 20
+
+
 def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
     path = tmp_path / "index"
     FaissIndex(random_vectors(), **NAMES).save(path)

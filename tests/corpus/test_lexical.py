@@ -96,6 +96,15 @@ def test_a_saved_index_answers_the_same(tmp_path: Path):
     assert {path.suffix for path in (tmp_path / "bm25").iterdir()} == {".json", ".safetensors"}
 
 
+def test_save_replaces_nothing_but_an_index(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"it holds 'notes.txt'; choose another folder"):
+        LexicalIndex.build(TEXTS, "base").save(tmp_path)
+    for texts in (TEXTS, TEXTS[:2]):
+        LexicalIndex.build(texts, "base").save(tmp_path / "bm25")
+    assert len(LexicalIndex.load(tmp_path / "bm25")) == 2
+
+
 def test_an_index_that_stands_aside_is_read(tmp_path: Path):
     """Its writer was killed while it put a newer one in its place (`retrograd.io.atomic_directory`)."""
     LexicalIndex.build(TEXTS, "base").save(tmp_path / ".bm25.old" / "bm25")

@@ -89,8 +89,8 @@ class ExactIndex:
         """The same from consecutive blocks of rows, held in memory once; the first block says D.
 
         With ``path``, blocks go straight to that folder, in memory O(block), and the index is mapped from it.
-        Raises `UserError` for a row that is not finite (as soon as it comes), unless the blocks sum to ``rows``, and
-        for no rows at all.
+        Raises `UserError` for a row that is not finite (as soon as it comes), unless the blocks sum to ``rows``, for no
+        rows at all, and if there is anything but such an index in ``path``.
         """
         _supported(dtype)
         checked = checked_blocks(blocks, rows, dtype)
@@ -257,7 +257,10 @@ class ExactIndex:
         self.encoder_fingerprint = encoder_fingerprint
 
     def save(self, path: Path) -> None:
-        """Atomically write the folder ``path``: one file of vectors, and manifest.json."""
+        """Atomically write the folder ``path``: one file of vectors, and manifest.json. An index saved so is replaced.
+
+        Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
+        """
         fingerprints = self.base_fingerprint, self.encoder_fingerprint
         manifest = Manifest("exact", *fingerprints, DTYPE_NAMES[self.dtype], len(self), self.dimension)
         write_index(path, (block for _, block in row_blocks(self._shards, self._block_rows)), manifest)

@@ -23,7 +23,8 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from retrograd.corpus.index import Neighbours, require_rows
-from retrograd.io import atomic_directory, read_json, standing, write_json
+from retrograd.corpus.storage import index_directory
+from retrograd.io import read_json, standing, write_json
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -134,10 +135,13 @@ class LexicalIndex:
         return Neighbours(row, logit, None)
 
     def save(self, path: Path) -> None:
-        """Atomically write the folder ``path``: scores (safetensors), terms and manifest (JSON)."""
+        """Atomically write the folder ``path``: scores (safetensors), terms and manifest (JSON).
+
+        An index saved so is replaced. Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
+        """
         arrays = {name: np.ascontiguousarray(self._scores.scores[name], dtype) for name, dtype in _ARRAYS.items()}
         manifest = _Manifest(self.base_fingerprint, len(self), self.settings)
-        with atomic_directory(path) as folder:
+        with index_directory(path, (_SCORES, _TERMS, _MANIFEST)) as folder:
             save_file(arrays, folder / _SCORES)
             write_json(folder / _TERMS, list(self._terms))  # in the order of their ids
             write_json(folder / _MANIFEST, record_mapping(manifest))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar, get_type_hints
@@ -27,6 +28,7 @@ __all__ = [
     "Manifest",
     "Shard",
     "dtype_named",
+    "index_directory",
     "parse_manifest",
     "read_manifest",
     "read_shards",
@@ -157,13 +159,31 @@ def _require_same(folder: Path, what: str, stored: str, wanted: str | None) -> N
         )
 
 
+@contextmanager
+def index_directory(path: Path, files: Iterable[str]) -> Iterator[Path]:
+    """`retrograd.io.atomic_directory` for an index that consists of ``files``: it replaces such an index, and nothing else.
+
+    Raises `UserError`, before anything is written, if ``path`` is a file or a folder that holds anything else.
+    """
+    found = {one.name for one in path.iterdir()} if path.is_dir() else set()
+    if found and found != set(files):
+        other = min(found - set(files), default=None)
+        holds = f"holds {other!r}" if other else f"lacks {min(set(files) - found)!r}"
+        raise UserError(
+            f"{path} is not empty and no index that this may replace: it {holds}; "
+            "choose another folder, or remove this one first"
+        )
+    with atomic_directory(path) as folder:
+        yield folder
+
+
 def write_index(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], manifest: Manifest) -> None:
     """Atomically write the folder ``path``: the vectors in one file, and the manifest, which gets its checksum.
 
-    Raises `UserError` for no rows, and if the blocks do not sum to those of the manifest.
+    Raises `UserError` for no rows, if the blocks do not sum to those of the manifest, and as `index_directory` does.
     """
     require_any(manifest.rows)
-    with atomic_directory(path) as folder:
+    with index_directory(path, (MANIFEST, _WHOLE)) as folder:
         dtype = dtype_named(manifest.dtype)
         checksum = write_vectors(folder / _WHOLE, blocks, manifest.rows, manifest.dimension, dtype)
         whole = Shard(_WHOLE, 0, manifest.rows, checksum)
