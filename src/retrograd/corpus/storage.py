@@ -161,7 +161,7 @@ def _require_same(folder: Path, what: str, stored: str, wanted: str | None) -> N
 
 @contextmanager
 def index_directory(path: Path, files: Iterable[str]) -> Iterator[Path]:
-    """`retrograd.io.atomic_directory` for an index that consists of ``files``: it replaces such an index, and nothing else.
+    """`retrograd.io.atomic_directory` for an index of the given ``files``: it replaces such an index, and nothing else.
 
     Raises `UserError`, before anything is written, if ``path`` is a file or a folder that holds anything else.
     """
