@@ -1,6 +1,7 @@
 """The streaming index against a slow twin that holds every logit, in float64."""
 
 import gc
+import json
 import math
 from pathlib import Path
 from statistics import NormalDist
@@ -414,6 +415,29 @@ def test_load_refuses_what_does_not_belong(tmp_path: Path):
         ExactIndex.load(tmp_path)
 
 
+def unsealed(text: str) -> str:
+    """A manifest as versions before its checksum wrote it: what it says is then believed."""
+    return json.dumps({name: value for name, value in json.loads(text).items() if name != "checksum"})
+
+
+def test_damage_to_any_byte_of_the_manifest_is_noticed(tmp_path: Path):
+    index_of(torch.eye(3)).save(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    whole = manifest.read_bytes()
+    for place in range(len(whole) - 1):  # the last one ends the line
+        manifest.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"damaged|missing or unknown field") as caught:
+            ExactIndex.load(tmp_path, base_fingerprint=NAMES["base_fingerprint"])
+        assert "this run uses" not in str(caught.value)
+
+
+def test_fingerprints_that_begin_alike_are_shown_whole(tmp_path: Path):
+    index_of(torch.eye(3)).save(tmp_path)
+    other = NAMES["base_fingerprint"][:-1] + "f"
+    with pytest.raises(UserError, match=f"base {NAMES['base_fingerprint']}, but this run uses knowledge base {other};"):
+        ExactIndex.load(tmp_path, base_fingerprint=other)
+
+
 def test_load_refuses_damage(tmp_path: Path):
     path = tmp_path / "index"
     index_of(torch.eye(3)).save(path)
@@ -433,7 +457,7 @@ def test_load_refuses_damage(tmp_path: Path):
         ('"F32"', '"F16"', "the manifest says F16"),
         ('"exact"', '"faiss"', "holds a 'faiss' index, expected 'exact'"),
     ]:
-        manifest.write_text(text.replace(old, new))
+        manifest.write_text(unsealed(text.replace(old, new)))
         with pytest.raises(UserError, match=advice):
             ExactIndex.load(path)
 
@@ -453,7 +477,7 @@ def test_no_rows_are_neither_built_nor_saved_nor_loaded(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     index_of(torch.eye(3)).save(tmp_path / "index")
     manifest = tmp_path / "index" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"rows": 3', '"rows": 0'))
+    manifest.write_text(unsealed(manifest.read_text().replace('"rows": 3', '"rows": 0')))
     with pytest.raises(UserError, match="index holds 0 rows; build it again"):
         ExactIndex.load(tmp_path / "index")
 

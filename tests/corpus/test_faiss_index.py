@@ -9,6 +9,7 @@ import torch
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.faiss_index import FaissIndex, FaissPreset
 from retrograd.corpus.index import Index
+from retrograd.corpus.storage import read_sealed, write_sealed
 from retrograd.types import UserError
 
 pytest.importorskip("faiss")
@@ -110,7 +111,7 @@ def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
         FaissIndex.load(path)
     (path / "index.faiss").write_bytes(whole)
     manifest = path / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"rows": 400', '"rows": 401'))
+    write_sealed(manifest, read_sealed(manifest) | {"rows": 401})
     with pytest.raises(UserError, match=r"holds 400 x 8 numbers, the manifest says 401 x 8"):
         FaissIndex.load(path)
 

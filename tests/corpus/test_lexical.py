@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.lexical import ENGLISH_STOP_WORDS, LexicalIndex, LexicalSettings, words
+from retrograd.corpus.storage import read_sealed, write_sealed
 from retrograd.types import UserError
 
 pytest.importorskip("bm25s")
@@ -136,6 +137,10 @@ def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
         LexicalIndex.load(path)
     scores.write_bytes(whole)
     manifest.write_text(text.replace('"rows": 6', '"rows": 5'))
+    with pytest.raises(UserError, match=r"manifest.json is damaged: it has changed since it was written"):
+        LexicalIndex.load(path)
+    manifest.write_text(text)
+    write_sealed(manifest, read_sealed(manifest) | {"rows": 5})
     with pytest.raises(UserError, match=r"do not belong together; rebuild"):
         LexicalIndex.load(path)
     manifest.write_text(text)
