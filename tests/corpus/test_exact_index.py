@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import os
 from pathlib import Path
 from statistics import NormalDist
 
@@ -460,6 +461,13 @@ def test_load_refuses_damage(tmp_path: Path):
         manifest.write_text(unsealed(text.replace(old, new)))
         with pytest.raises(UserError, match=advice):
             ExactIndex.load(path)
+
+
+def test_vectors_that_may_not_be_read(tmp_path: Path, monkeypatch):
+    index_of(torch.eye(3)).save(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, _: path.suffix != ".safetensors")  # root may read everything
+    with pytest.raises(UserError, match=r"vectors.safetensors may not be read .permission denied.; check"):
+        ExactIndex.load(tmp_path)
 
 
 def test_an_index_that_stands_aside_is_read(tmp_path: Path):

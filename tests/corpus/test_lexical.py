@@ -95,6 +95,7 @@ def test_a_saved_index_answers_the_same(tmp_path: Path):
     assert torch.equal(one.logit, other.logit)
     assert loaded.settings == index.settings
     assert {path.suffix for path in (tmp_path / "bm25").iterdir()} == {".json", ".safetensors"}
+    assert len({path.stat().st_mode for path in (tmp_path / "bm25").iterdir()}) == 1
 
 
 def test_save_replaces_nothing_but_an_index(tmp_path: Path):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from retrograd.corpus.index import Neighbours, require_rows
 from retrograd.corpus.storage import MANIFEST, index_directory, read_sealed, require_same, write_sealed
-from retrograd.io import read_json, standing, write_json
+from retrograd.io import open_to_umask, read_json, standing, write_json
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -143,6 +143,7 @@ class LexicalIndex:
         manifest = _Manifest(self.base_fingerprint, len(self), self.settings)
         with index_directory(path, (_SCORES, _TERMS, MANIFEST)) as folder:
             save_file(arrays, folder / _SCORES)
+            open_to_umask(folder)
             write_json(folder / _TERMS, list(self._terms))  # in the order of their ids
             write_sealed(folder / MANIFEST, record_mapping(manifest))
 

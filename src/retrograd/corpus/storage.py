@@ -304,7 +304,9 @@ def _covering(folder: Path, manifest: Manifest) -> Sequence[Shard]:
 
 
 def read_vectors(path: Path, rows: int, width: int) -> Float[Tensor, "N D"]:
-    """The matrix of a file, memory-mapped. Raises `UserError` if it is damaged or has another shape."""
+    """The matrix of a file, memory-mapped. Raises `UserError` if it cannot be read or has another shape."""
+    if path.exists():
+        require_file(path)  # safetensors calls a file that may not be read one that does not exist
     try:
         with safe_open(path, framework="pt") as file:
             vectors = file.get_tensor(_TENSOR)
