@@ -164,6 +164,10 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no run .*give a folder that `retrograd train` wrote"):
         command("index", "build", tmp_path, "--out", tmp_path / "index")
     assert not (tmp_path / "index").exists()
+    (tmp_path / "afile").write_text("mine")
+    for out in ("afile", "afile/index"):
+        with pytest.raises(UserError, match="afile is a file; give a folder with --out"):
+            command("index", "build", "semeval-joined", "--out", tmp_path / out)
     for words in (("index", "check", tmp_path), ("index", "info", tmp_path / "nowhere")):
         with pytest.raises(UserError, match=r"holds no index; build one with: retrograd index build"):
             command(*words)
@@ -193,7 +197,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("retrograd.rag.index_folder.free_disk", lambda _: 1000)
-    with pytest.raises(UserError, match=r"needs 384 bytes more in .*index and 1 kB are free there"):
+    with pytest.raises(UserError, match=r"needs 384 bytes more in .*index, and .*; 1 kB are free there"):
         command("index", "build", experiment, "--out", tmp_path / "index")
     assert not (tmp_path / "index").exists()
 

@@ -292,6 +292,17 @@ def _of_width(blocks: Iterable[Float[Tensor, "_ _"]], width: int) -> Iterator[Fl
         yield block
 
 
+def _missing_bytes(target: Path, spec: IndexSpec) -> int:
+    return (spec.rows - finished_rows(target, spec)) * spec.dimension * spec.dtype.itemsize
+
+
+def _remedy(target: Path, spec: IndexSpec) -> str:
+    """A disk also refuses to write when it has space left, but no more files to give, or none to this user."""
+    if free_disk(target) <= _missing_bytes(target, spec):
+        return "free some space"
+    return "there is space enough, so inodes (df -i) or your quota have run out: free some"
+
+
 @contextmanager
 def _explained_when_full(target: Path, spec: IndexSpec) -> Iterator[None]:
     try:
@@ -300,13 +311,13 @@ def _explained_when_full(target: Path, spec: IndexSpec) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         full = f"the disk of {target.parent} is full ({os.strerror(error.errno)})"
-        remedy = "free some space and give the same command again"
+        remedy = f"{_remedy(target, spec)} and give the same command again"
         done = finished_rows(target, spec)
         if done == spec.rows:
             raise UserError(
                 f"{full}: all {done:,} rows are finished and kept, a last small file is not; {remedy}"
             ) from None
-        needed = (spec.rows - done) * spec.dimension * spec.dtype.itemsize
+        needed = _missing_bytes(target, spec)
         raise UserError(
             f"{full}: {needed} more bytes ({readable_bytes(needed)}) are needed, {free_disk(target)} are free; "
             f"the {done:,} finished rows are kept: {remedy}"

@@ -78,6 +78,9 @@ def build_for(source: str, root: Path, dtype: str) -> str:
     """Build, or go on building, the index of a run's or an experiment's base; says where it is."""
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; {advice(dtype, DTYPES)}")
+    occupied = next((place for place in (root, *root.parents) if place.exists()), root)
+    if occupied.is_file():
+        raise UserError(f"{occupied} is a file; give a folder with --out")
     if (root / "manifest.json").exists() or (root / "experiment.toml").exists():
         raise UserError(f"{root} is an index or a run itself; give a folder of its own for the index with --out")
     found = open_source(source)
