@@ -213,9 +213,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(code, tmp_path: Path, 
         build_version(root, SPEC, Encoder())
     monkeypatch.setattr(build, "free_disk", lambda _: 1000)
     left[0] = 0
-    with pytest.raises(
-        UserError, match=r"1000 are free.*: there is space enough, so inodes .* your quota have run out"
-    ):
+    with pytest.raises(UserError, match=r"1000 are .*: there is space enough, so inodes .* have run out"):
         build_version(root, SPEC, Encoder())
     assert {name: raw for name, raw in tree(root).items() if "build" not in name} == before
     assert torch.equal(ExactIndex.load(root).vectors(torch.arange(11)), -VECTORS)
