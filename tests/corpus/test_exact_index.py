@@ -326,6 +326,20 @@ def test_bad_arguments_are_refused():
         index.search(torch.ones(1, 3), 1, torch.tensor([[1, 3]]))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_query_that_is_not_finite_is_refused(value):
+    index, query = index_of(torch.eye(3)), torch.ones(2, 3)
+    query[1, 2] = value
+    for ask in (
+        lambda: index.search(query, 1),
+        lambda: index.top_k(query, 1),
+        lambda: index.log_normaliser(query),
+        lambda: index.sample(query, 1, torch.Generator()),
+    ):
+        with pytest.raises(UserError, match=r"query 1 .* is not finite; check the encoder"):
+            ask()
+
+
 def test_exclusions_must_be_one_line_a_query(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the shape checker
     with pytest.raises(ValueError, match=r"2 lines for 1 queries"):

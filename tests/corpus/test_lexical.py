@@ -155,6 +155,8 @@ def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
 
 def test_bad_arguments_are_refused():
     index = LexicalIndex.build(TEXTS, "base")
+    with pytest.raises(ValueError, match=r"texts is the string 'tea cup'; expected a list"):
+        index.search("tea cup", 2)
     with pytest.raises(ValueError, match=r"k is 0"):
         index.search(["tea"], 0)
     with pytest.raises(ValueError, match=r"2 lines for 1 texts"):

@@ -145,7 +145,8 @@ class ExactIndex:
         for the gradient (a query that requires it) costs a second product with the vectors. ``hidden`` rows are absent
         for every query (`RestrictedIndex`).
 
-        Raises `UserError` if the query's width is not D, `ValueError` if ``k < 1`` or a row to exclude does not exist.
+        Raises `UserError` if the query's width is not D or a query is not finite, `ValueError` if ``k < 1`` or a row to
+        exclude does not exist.
         """
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")

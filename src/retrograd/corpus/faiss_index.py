@@ -137,7 +137,7 @@ class FaissIndex:
         """About the k best rows per query, never one of ``exclude``; padded (-1, ``-inf``) where faiss found fewer.
 
         Takes k + E from faiss and drops the excluded ones, so k remain even if all E were hits. Logits are fp32, of the
-        vectors as stored; ``log_normaliser`` is None. Raises `UserError` if the width is not D, `ValueError` if k < 1.
+        vectors as stored; ``log_normaliser`` is None. Raises as `ExactIndex.search` does.
         """
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")

@@ -114,8 +114,10 @@ class LexicalIndex:
 
         ``logit`` is the BM25 score (fp32), equal ones by row; ``log_normaliser`` is None. A row that shares no word
         with the query is never found: fewer than k are padded with -1 and ``-inf``. Words count as often as the query
-        holds them. Raises `ValueError` if k < 1 and if ``exclude`` does not fit.
+        holds them. Raises `ValueError` if k < 1, for a single string, and if ``exclude`` does not fit.
         """
+        if isinstance(texts, str):  # a sequence too, of letters
+            raise ValueError(f"texts is the string {texts!r}; expected a list of texts: [{texts!r}]")
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
         if exclude is not None:
