@@ -169,7 +169,8 @@ def search(
     if is_index(place):
         typer.echo(search_index(place, query, k, run))
     elif not place.is_dir():
-        raise UserError(f"there is no folder {place}; give the folder of a finished run, or of an index")
+        what = "is a file" if place.is_file() else "does not exist"
+        raise UserError(f"{place} {what}; give the folder of a finished run, or of an index")
     elif run is not None:
         raise UserError(f"--run is for an index, and {place} is none; give an index's folder, or leave it out")
     else:

@@ -178,8 +178,10 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
         command("index", "check", tmp_path)
     with pytest.raises(UserError, match="no run"):
         command("search", tmp_path, QUERY)
-    with pytest.raises(UserError, match=r"no folder .*nowhere; give the folder of a finished run, or of an index"):
+    with pytest.raises(UserError, match=r"nowhere does not exist; give the folder of a finished run, or of an index"):
         command("search", tmp_path / "nowhere", QUERY)
+    with pytest.raises(UserError, match=r"afile is a file; give the folder of a finished run, or of an index"):
+        command("search", tmp_path / "afile", QUERY)
     with pytest.raises(UserError, match=r"nowhere does not exist; give a run's folder"):
         command("index", "build", tmp_path / "nowhere", "--out", tmp_path / "index")
     with pytest.raises(UserError, match=r"afile is a file, but no experiment"):
@@ -217,10 +219,10 @@ def test_an_index_saved_from_python(tmp_path: Path, capsys: pytest.CaptureFixtur
     index = ExactIndex(torch.eye(3), base_fingerprint="base", encoder_fingerprint="encoder")
     index.save(tmp_path / "index")
     command("index", "info", tmp_path / "index")
-    assert "saved from Python, without the name of a run" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"3 rows .* not compared: it was saved from Python, .* with --run"):
+    assert "saved from Python or within a run, without the name" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"3 rows .* not compared: it was saved from Python .* with --run"):
         command("index", "check", tmp_path / "index")
-    with pytest.raises(UserError, match=r"needs its retriever, and it was saved from Python, .* with --run"):
+    with pytest.raises(UserError, match=r"needs its retriever, and it was saved from Python .* with --run"):
         command("search", tmp_path / "index", QUERY)
 
 

@@ -157,7 +157,7 @@ def check_index(path: Path, source: str | None) -> str:
 def _origin(recorded: str | None) -> str:
     """Why an index's source cannot be opened."""
     if recorded is None:
-        return "it was saved from Python, without the name of a run"
+        return "it was saved from Python or within a run, without the name of the run"
     return f"it was built by {recorded}, which is not here"
 
 
@@ -175,7 +175,7 @@ def describe_index(path: Path) -> str:
         "encoding": manifest.encoding or "not recorded",
         "knowledge base": manifest.base_fingerprint,
         "encoder": manifest.encoder_fingerprint,
-        "built by": manifest.source or "saved from Python, without the name of a run",
+        "built by": manifest.source or "saved from Python or within a run, without the name of the run",
     }
     if has_versions(path):
         facts["versions"] = ", ".join(version.name for version in versions(path))
