@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import socket
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 
 from retrograd.evaluation.laboratory import measure
@@ -22,6 +25,34 @@ def load(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_index_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of docs/index.md, as it stands there, by one process that is a group of its own."""
+    pytest.importorskip("faiss")
+    pytest.importorskip("bm25s")
+    text = (EXAMPLES.parent / "docs" / "index.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    found: dict[str, object] = {}
+    try:
+        exec(compile(code, "docs/index.md", "exec"), found)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    rows, log_prior, queries = found["rows"], found["log_prior"], found["queries"]
+    assert isinstance(rows, torch.Tensor)
+    assert isinstance(log_prior, torch.Tensor)
+    assert isinstance(queries, torch.Tensor)
+    assert rows.shape == (2, 10)
+    assert bool((log_prior < 0).all())
+    assert queries.grad is not None
+    assert {path.name for path in (tmp_path / "indexes").iterdir()} == {"mine", "faiss"}
 
 
 def test_the_estimators_stand_in_the_order_that_is_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,7 +114,7 @@ def train(
     run = run_experiment(experiment, out or Path("runs") / experiment.name)
     if scores := scores_of(run.path):
         typer.echo(scores)
-    typer.echo(f"The run is in {run.path}. Next: retrograd search {run.path} 'your marked sentence'")
+    typer.echo(f"The run is in {run.path}. Next: retrograd search {shlex.quote(str(run.path))} 'your marked sentence'")
 
 
 @app.command()
@@ -190,6 +191,9 @@ def search(
 
     if is_index(place):
         typer.echo(search_index(place, query, k, run))
+    elif not place.is_dir():
+        what = "is a file" if place.is_file() else "does not exist"
+        raise UserError(f"{place} {what}; give the folder of a finished run, or of an index")
     elif run is not None:
         raise UserError(f"--run is for an index, and {place} is none; give an index's folder, or leave it out")
     else:

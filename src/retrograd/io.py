@@ -33,11 +33,13 @@ __all__ = [
     "fingerprint",
     "fingerprint_files",
     "locked",
+    "open_to_umask",
     "read_json",
     "read_json_list",
     "read_jsonl",
     "read_lines",
     "read_tsv",
+    "require_file",
     "sha256_of",
     "standing",
     "write_json",
@@ -79,7 +81,7 @@ def require_file(path: Path) -> None:
     if not path.exists():
         raise UserError(f"no such file: {path}; {_beside(path)}")
     if not os.access(path, os.R_OK):
-        raise UserError(f"{path} may not be read; check its permissions")
+        raise UserError(f"{path} may not be read (permission denied); check its permissions with ls -l")
 
 
 def _beside(path: Path) -> str:
@@ -299,6 +301,12 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def open_to_umask(folder: Path) -> None:
+    """Give the weights of a folder the permissions of new files: safetensors lets nobody but their owner read them."""
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:

@@ -121,7 +121,8 @@ def test_a_shard_of_zeros_is_not_kept_though_its_checksum_be_right(tmp_path: Pat
     before = storage.sha256_of(path)
     path.write_bytes(path.read_bytes()[: -3 * 4 * 4] + bytes(3 * 4 * 4))
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(before, storage.sha256_of(path)))
+    text = json.dumps(storage.read_sealed(manifest)).replace(before, storage.sha256_of(path))
+    storage.write_sealed(manifest, json.loads(text))
     encoder = Encoder()
     build_vectors(tmp_path / "index", SPEC, encoder)
     assert encoder.asked == [3, 6, 9]
@@ -207,7 +208,12 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(code, tmp_path: Path, 
         append(file, digest, raw)
 
     monkeypatch.setattr(storage, "_append", until_full)
-    with pytest.raises(UserError, match=r"is full.*: 128 more bytes .128 bytes. are needed, \d+ are free.*3 finished"):
+    monkeypatch.setattr(build, "free_disk", lambda _: 100)
+    with pytest.raises(UserError, match=r"is full.*: 128 more bytes .* 100 are free; the 3 .*: free some space"):
+        build_version(root, SPEC, Encoder())
+    monkeypatch.setattr(build, "free_disk", lambda _: 1000)
+    left[0] = 0
+    with pytest.raises(UserError, match=r"1000 are .*: there is space enough, so inodes .* have run out"):
         build_version(root, SPEC, Encoder())
     assert {name: raw for name, raw in tree(root).items() if "build" not in name} == before
     assert torch.equal(ExactIndex.load(root).vectors(torch.arange(11)), -VECTORS)
@@ -225,7 +231,7 @@ def test_a_disk_that_fills_up_at_the_switch_is_the_same_error(tmp_path: Path, mo
         raise OSError(errno.ENOSPC, "no room")
 
     monkeypatch.setattr(versions, "atomic_file", full)
-    with pytest.raises(UserError, match=r"is full.*: all 11 rows are finished and kept, .* free some space and give"):
+    with pytest.raises(UserError, match=r"is full.*: all 11 rows are finished and kept, .* quota .* and give the same"):
         build_version(root, SPEC, Encoder())
     monkeypatch.undo()
     encoder = Encoder()
@@ -342,7 +348,8 @@ class TestShardedIndex:
         with pytest.raises(UserError, match=r"shard-00001\.safetensors cannot be read.*rebuild"):
             ExactIndex.load(tmp_path / "index")
         manifest = tmp_path / "index" / "manifest.json"
-        manifest.write_text(manifest.read_text().replace("shard-00002", "../shard-00002"))
+        text = json.dumps(storage.read_sealed(manifest)).replace("shard-00002", "../shard-00002")
+        storage.write_sealed(manifest, json.loads(text))
         with pytest.raises(UserError, match="expected a file name"):
             ExactIndex.load(tmp_path / "index")
 

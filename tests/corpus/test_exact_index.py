@@ -1,7 +1,9 @@
 """The streaming index against a slow twin that holds every logit, in float64."""
 
 import gc
+import json
 import math
+import os
 from pathlib import Path
 from statistics import NormalDist
 
@@ -324,6 +326,20 @@ def test_bad_arguments_are_refused():
         index.search(torch.ones(1, 3), 1, torch.tensor([[1, 3]]))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_query_that_is_not_finite_is_refused(value):
+    index, query = index_of(torch.eye(3)), torch.ones(2, 3)
+    query[1, 2] = value
+    for ask in (
+        lambda: index.search(query, 1),
+        lambda: index.top_k(query, 1),
+        lambda: index.log_normaliser(query),
+        lambda: index.sample(query, 1, torch.Generator()),
+    ):
+        with pytest.raises(UserError, match=r"query 1 .* is not finite; check the encoder"):
+            ask()
+
+
 def test_exclusions_must_be_one_line_a_query(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the shape checker
     with pytest.raises(ValueError, match=r"2 lines for 1 queries"):
@@ -381,6 +397,26 @@ def test_save_and_load_keep_every_bit(dtype, rows, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+@pytest.mark.parametrize("name", ["current", "notes.txt", "vectors.safetensors"])
+def test_save_replaces_nothing_but_an_index(name, tmp_path: Path):
+    """A run, a folder of versions or of notes, and half an index stay; an empty folder is as good as none."""
+    path = tmp_path / "mine"
+    path.mkdir()
+    index_of(torch.eye(3)).save(path)
+    for other in path.iterdir():
+        other.unlink()
+    (path / name).write_text("mine")
+    for save in (
+        index_of(torch.eye(2)).save,
+        lambda path: ExactIndex.from_blocks([torch.eye(2)], 2, **NAMES, path=path),
+    ):
+        with pytest.raises(UserError, match=r"mine is not empty .*choose another folder, or remove this one first"):
+            save(path)
+        assert [(one.name, one.read_text()) for one in path.iterdir()] == [(name, "mine")]
+    with pytest.raises(UserError, match="is a file"):
+        index_of(torch.eye(2)).save(path / name)
+
+
 def test_load_refuses_what_does_not_belong(tmp_path: Path):
     path = tmp_path / "index"
     index_of(torch.eye(3)).save(path)
@@ -392,6 +428,29 @@ def test_load_refuses_what_does_not_belong(tmp_path: Path):
         ExactIndex.load(path, encoder_fingerprint="other")
     with pytest.raises(UserError, match=r"not an index: it holds no manifest.json"):
         ExactIndex.load(tmp_path)
+
+
+def unsealed(text: str) -> str:
+    """A manifest as versions before its checksum wrote it: what it says is then believed."""
+    return json.dumps({name: value for name, value in json.loads(text).items() if name != "checksum"})
+
+
+def test_damage_to_any_byte_of_the_manifest_is_noticed(tmp_path: Path):
+    index_of(torch.eye(3)).save(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    whole = manifest.read_bytes()
+    for place in range(len(whole) - 1):  # the last one ends the line
+        manifest.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"damaged|missing or unknown field") as caught:
+            ExactIndex.load(tmp_path, base_fingerprint=NAMES["base_fingerprint"])
+        assert "this run uses" not in str(caught.value)
+
+
+def test_fingerprints_that_begin_alike_are_shown_whole(tmp_path: Path):
+    index_of(torch.eye(3)).save(tmp_path)
+    other = NAMES["base_fingerprint"][:-1] + "f"
+    with pytest.raises(UserError, match=f"base {NAMES['base_fingerprint']}, but this run uses knowledge base {other};"):
+        ExactIndex.load(tmp_path, base_fingerprint=other)
 
 
 def test_load_refuses_damage(tmp_path: Path):
@@ -413,9 +472,16 @@ def test_load_refuses_damage(tmp_path: Path):
         ('"F32"', '"F16"', "the manifest says F16"),
         ('"exact"', '"faiss"', "holds a 'faiss' index, expected 'exact'"),
     ]:
-        manifest.write_text(text.replace(old, new))
+        manifest.write_text(unsealed(text.replace(old, new)))
         with pytest.raises(UserError, match=advice):
             ExactIndex.load(path)
+
+
+def test_vectors_that_may_not_be_read(tmp_path: Path, monkeypatch):
+    index_of(torch.eye(3)).save(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, _: path.suffix != ".safetensors")  # root may read everything
+    with pytest.raises(UserError, match=r"vectors.safetensors may not be read .permission denied.; check"):
+        ExactIndex.load(tmp_path)
 
 
 def test_an_index_that_stands_aside_is_read(tmp_path: Path):
@@ -433,7 +499,7 @@ def test_no_rows_are_neither_built_nor_saved_nor_loaded(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     index_of(torch.eye(3)).save(tmp_path / "index")
     manifest = tmp_path / "index" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"rows": 3', '"rows": 0'))
+    manifest.write_text(unsealed(manifest.read_text().replace('"rows": 3', '"rows": 0')))
     with pytest.raises(UserError, match="index holds 0 rows; build it again"):
         ExactIndex.load(tmp_path / "index")
 

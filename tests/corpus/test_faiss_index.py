@@ -9,6 +9,7 @@ import torch
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.faiss_index import FaissIndex, FaissPreset
 from retrograd.corpus.index import Index
+from retrograd.corpus.storage import read_sealed, write_sealed
 from retrograd.types import UserError
 
 pytest.importorskip("faiss")
@@ -88,6 +89,15 @@ def test_an_index_that_stands_aside_is_read_and_one_of_no_rows_refused(tmp_path:
         FaissIndex(torch.empty(0, 8), **NAMES)
 
 
+def test_save_replaces_nothing_but_an_index(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"it holds 'notes.txt'; choose another folder"):
+        FaissIndex(random_vectors(), **NAMES).save(tmp_path)
+    for rows in (400, 20):
+        FaissIndex(random_vectors(rows), **NAMES).save(tmp_path / "index")
+    assert len(FaissIndex.load(tmp_path / "index")) == 20
+
+
 def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
     path = tmp_path / "index"
     FaissIndex(random_vectors(), **NAMES).save(path)
@@ -101,7 +111,7 @@ def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
         FaissIndex.load(path)
     (path / "index.faiss").write_bytes(whole)
     manifest = path / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"rows": 400', '"rows": 401'))
+    write_sealed(manifest, read_sealed(manifest) | {"rows": 401})
     with pytest.raises(UserError, match=r"holds 400 x 8 numbers, the manifest says 401 x 8"):
         FaissIndex.load(path)
 

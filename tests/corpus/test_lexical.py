@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.lexical import ENGLISH_STOP_WORDS, LexicalIndex, LexicalSettings, words
+from retrograd.corpus.storage import read_sealed, write_sealed
 from retrograd.types import UserError
 
 pytest.importorskip("bm25s")
@@ -94,6 +95,16 @@ def test_a_saved_index_answers_the_same(tmp_path: Path):
     assert torch.equal(one.logit, other.logit)
     assert loaded.settings == index.settings
     assert {path.suffix for path in (tmp_path / "bm25").iterdir()} == {".json", ".safetensors"}
+    assert len({path.stat().st_mode for path in (tmp_path / "bm25").iterdir()}) == 1
+
+
+def test_save_replaces_nothing_but_an_index(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"it holds 'notes.txt'; choose another folder"):
+        LexicalIndex.build(TEXTS, "base").save(tmp_path)
+    for texts in (TEXTS, TEXTS[:2]):
+        LexicalIndex.build(texts, "base").save(tmp_path / "bm25")
+    assert len(LexicalIndex.load(tmp_path / "bm25")) == 2
 
 
 def test_an_index_that_stands_aside_is_read(tmp_path: Path):
@@ -127,6 +138,10 @@ def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
         LexicalIndex.load(path)
     scores.write_bytes(whole)
     manifest.write_text(text.replace('"rows": 6', '"rows": 5'))
+    with pytest.raises(UserError, match=r"manifest.json is damaged: it has changed since it was written"):
+        LexicalIndex.load(path)
+    manifest.write_text(text)
+    write_sealed(manifest, read_sealed(manifest) | {"rows": 5})
     with pytest.raises(UserError, match=r"do not belong together; rebuild"):
         LexicalIndex.load(path)
     manifest.write_text(text)
@@ -140,6 +155,8 @@ def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
 
 def test_bad_arguments_are_refused():
     index = LexicalIndex.build(TEXTS, "base")
+    with pytest.raises(ValueError, match=r"texts is the string 'tea cup'; expected a list"):
+        index.search("tea cup", 2)
     with pytest.raises(ValueError, match=r"k is 0"):
         index.search(["tea"], 0)
     with pytest.raises(ValueError, match=r"2 lines for 1 texts"):

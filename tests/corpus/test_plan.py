@@ -1,5 +1,6 @@
 """What a build says it needs, and what it refuses to begin."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,12 @@ def test_the_needs_are_arithmetic():
 
 def test_the_text_names_each_need():
     text = str(plan(remaining=7_000_000))
-    for part in ("21,000,000 passages", "768 numbers in bfloat16", "14,000,000 are done", "32.3 GB on disk"):
+    for part in (
+        "21,000,000 passages",
+        "768 numbers in bfloat16",
+        "14,000,000 are done if undamaged",
+        "32.3 GB on disk",
+    ):
         assert part in text
     assert "about 2.02 GB of memory (from the probe), 20 GB free" in text
     assert "about 1 h 56 min (1,000 passages/s, measured)" in text
@@ -58,8 +64,12 @@ def test_the_text_names_each_need():
 def test_what_cannot_fit_is_refused():
     plan().require_fit()
     plan(free_disk=None, free_memory=None).require_fit()
-    with pytest.raises(UserError, match=r"needs 32.3 GB more in indexes and 30 GB are free there; free some space"):
+    with pytest.raises(UserError, match=r"needs 32.3 GB more in indexes, and 1.05 MB .*; 30 GB are free there; free"):
         plan(free_disk=30 * GB).require_fit()
+    with pytest.raises(UserError, match=r"free some space or choose another place$"):  # bf16 is what it is
+        plan(free_disk=30 * GB).require_fit()
+    with pytest.raises(UserError, match=r"another place or halve it with bf16$"):
+        replace(plan(free_disk=30 * GB), dtype=torch.float32).require_fit()
     plan(remaining=7_000_000, free_disk=30 * GB).require_fit()
     with pytest.raises(UserError, match=r"a block of 2,048 passages takes 15.7 MB of memory and 10 MB are free; stop"):
         plan(free_memory=GB // 100).require_fit()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retrograd.corpus import versions
-from retrograd.corpus.build import IndexSpec, build_version
+from retrograd.corpus.build import IndexSpec, build_version, remaining_rows
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.versions import current_version, has_versions, next_version, opened, prune, switch_to
 from retrograd.types import UserError
@@ -108,10 +108,28 @@ def test_other_fingerprints_are_refused_with_both_sides_and_the_remedy(tmp_path:
 def test_a_name_that_leads_nowhere_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"holds no finished index; build one with: retrograd index build"):
         current_version(tmp_path)
-    for name in ("v000007", "../elsewhere", ""):
-        (tmp_path / "current").write_text(name)
-        with pytest.raises(UserError, match="which is not there; build the index again"):
+    for name in (b"v000007", b"../elsewhere", b"", b"\xff\xfe"):
+        (tmp_path / "current").write_bytes(name)
+        with pytest.raises(UserError, match=r"current is damaged.*mend it with: retrograd index build RUN --out"):
             current_version(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"v000009", b"\xff\xfe", b""])
+@pytest.mark.parametrize(("encoder", "version", "number"), [("b", "v000002", 2), ("c", "v000003", 3)])
+def test_a_build_mends_a_name_that_leads_nowhere(name, encoder, version, number, tmp_path: Path):
+    """The newest version is used if it is what is asked for; else it stays, beside the one that is built."""
+    build(tmp_path, "a", 1)
+    build(tmp_path, "b", 2)
+    (tmp_path / "current").write_bytes(name)
+    assert remaining_rows(tmp_path, spec(encoder)) == (0 if encoder == "b" else ROWS)
+    assert build(tmp_path, encoder, 3).name == version
+    assert first_number(ExactIndex.load(tmp_path)) == number
+    assert (tmp_path / "v000002").exists()
+
+
+def test_a_build_mends_a_name_without_any_version(tmp_path: Path):
+    (tmp_path / "current").write_text("v000009")
+    assert build(tmp_path, "a", 1).name == "v000001"
 
 
 def test_prune_spares_the_current_and_whatever_is_not_a_version(tmp_path: Path):

@@ -243,6 +243,7 @@ class TestDisk:
         assert limits[0] == limits[1] == (7, 4, 40, " ? ")
         assert torch.equal(again.log_likelihood(PROMPTS, TARGETS), first.log_likelihood(PROMPTS, TARGETS))
         assert not list(tmp_path.rglob("*.bin"))
+        assert len({path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}) == 1
 
     def test_wrongly_edited_settings(self, tiny_seq2seq, tmp_path):
         opened(tiny_seq2seq).save(tmp_path)

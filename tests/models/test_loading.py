@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -32,6 +33,12 @@ def test_names_that_lead_nowhere(open_model, tmp_path):
         assert f"the model {str(name)!r} ({place})" in message
         with pytest.raises(UserError, match=REMEDY):
             open_model(str(name))
+
+
+@pytest.mark.parametrize("open_model", OPENERS)
+def test_weights_that_may_not_be_read(open_model, tiny_encoder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, _: path.suffix != ".safetensors")  # root may read everything
+    assert "model.safetensors may not be read (permission denied)" in refused(open_model, tiny_encoder)
 
 
 @pytest.mark.parametrize("open_model", OPENERS)

@@ -124,6 +124,7 @@ def test_saves_adapters_alone_and_loads_them_back(folder, tmp_path):
     assert all("lora_" in name for name in saved)
     assert not (tmp_path / "model.safetensors").exists()
     assert not list(tmp_path.rglob("*.bin"))
+    assert len({path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}) == 1
     before = torch.get_rng_state()
     again = Generator.load(tmp_path, str(folder)).eval()
     assert torch.equal(torch.get_rng_state(), before)

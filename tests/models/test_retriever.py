@@ -107,6 +107,7 @@ def test_saved_and_loaded_is_the_same_to_the_last_bit(tiny_encoder, tmp_path, sh
     assert (again.shared, again.trained) == (shared, trained)
     assert len(again.trained_parameters()) == len(first.trained_parameters())
     assert (tmp_path / "passage").exists() == (not shared)
+    assert len({path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()}) == 1
 
 
 def test_tower_settings_survive_the_disk(tiny_encoder, tmp_path):

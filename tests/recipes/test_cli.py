@@ -223,9 +223,9 @@ def test_a_run_needs_nothing_outside_its_folder(
 ) -> None:
     """Training data may be changed or gone; what is there already is not overwritten."""
     data = data_file(tmp_path)
-    run = tmp_path / "run"
+    run = tmp_path / "my run"
     command("train", experiment_file(tmp_path, data, tiny_encoder, tiny_seq2seq), "--out", run)
-    capsys.readouterr()
+    assert f"Next: retrograd search '{run}' 'your" in capsys.readouterr().out
     data.unlink()
     command("search", run, "the <e1>cup</e1> holds <e2>tea</e2> .")
     assert "probability" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import torch
 
 from retrograd import cli
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.storage import write_sealed
+from retrograd.models.encoder import Encoder
+from retrograd.recipes import index
 from retrograd.recipes.index import is_index, open_source
 from retrograd.types import UserError
 
@@ -71,7 +75,7 @@ def test_build_info_check_search(dtype: str, experiment: Path, tmp_path: Path, c
     command("index", "check", root)
     shown = capsys.readouterr().out
     assert "6 rows are finite and not all zero" in shown
-    assert "the checksums of 1 files are right" in shown
+    assert "the checksum is right" in shown
     assert f"knowledge base and encoder are those of {experiment}" in shown
 
     command("search", root, QUERY, "-k", "2")
@@ -149,8 +153,10 @@ def test_a_source_that_moved_is_named(experiment: Path, tmp_path: Path, capsys: 
     command("index", "build", experiment, "--out", root)
     moved = experiment.rename(tmp_path / "moved.toml")
     capsys.readouterr()
-    command("index", "check", root)
-    assert f"fingerprints are not compared: it was built by {experiment}" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"checksum is right, but .* not compared: it was built by .*tiny.* with --run"):
+        command("index", "check", root)
+    command("index", "check", root, "--run", moved)
+    assert "knowledge base and encoder are those of" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"tiny\.toml, which is not here; name a run with --run"):
         command("search", root, QUERY)
     command("search", root, QUERY, "--run", moved)
@@ -164,11 +170,22 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no run .*give a folder that `retrograd train` wrote"):
         command("index", "build", tmp_path, "--out", tmp_path / "index")
     assert not (tmp_path / "index").exists()
-    for words in (("index", "check", tmp_path), ("index", "info", tmp_path / "nowhere")):
-        with pytest.raises(UserError, match=r"holds no index; build one with: retrograd index build"):
-            command(*words)
+    (tmp_path / "afile").write_text("mine")
+    for out in ("afile", "afile/index"):
+        with pytest.raises(UserError, match="afile is a file; give a folder with --out"):
+            command("index", "build", "semeval-joined", "--out", tmp_path / out)
+    with pytest.raises(UserError, match=r"holds no index; build one with: retrograd index build"):
+        command("index", "check", tmp_path)
     with pytest.raises(UserError, match="no run"):
         command("search", tmp_path, QUERY)
+    with pytest.raises(UserError, match=r"nowhere does not exist; give the folder of a finished run, or of an index"):
+        command("search", tmp_path / "nowhere", QUERY)
+    with pytest.raises(UserError, match=r"afile is a file; give the folder of a finished run, or of an index"):
+        command("search", tmp_path / "afile", QUERY)
+    with pytest.raises(UserError, match=r"nowhere does not exist; give a run's folder"):
+        command("index", "build", tmp_path / "nowhere", "--out", tmp_path / "index")
+    with pytest.raises(UserError, match=r"afile is a file, but no experiment"):
+        command("index", "build", tmp_path / "afile", "--out", tmp_path / "index")
     with pytest.raises(UserError, match="--run is for an index"):
         command("search", tmp_path, QUERY, "--run", experiment)
     (tmp_path / "index" / ".v000001.build").mkdir(parents=True)
@@ -178,6 +195,66 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "experiment.toml").write_text("")
     with pytest.raises(UserError, match="is an index or a run itself"):
         command("index", "build", experiment, "--out", tmp_path / "run")
+
+
+def test_what_is_no_index_is_named_with_the_command_that_makes_one(experiment: Path, tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    (run / "model" / "index").mkdir(parents=True)
+    (run / "experiment.toml").write_text("")
+    (tmp_path / "notes").write_text("mine")
+    refused = {
+        run: r"is a run, not an index; the one .* is .*model/index; .* build '.*/my run' --out 'indexes/my run'",
+        experiment: r"is a file, not an index; build one with: retrograd index build .*tiny.toml --out indexes/tiny",
+        tmp_path / "notes": "is a file, not an index; give the folder",
+        Path("semeval-joint"): "is a recipe, not an index; .* build semeval-joint --out indexes/semeval-joint",
+        tmp_path / "nowhere": "nowhere does not exist",
+    }
+    for path, message in refused.items():
+        for verb in ("info", "check"):
+            with pytest.raises(UserError, match=message):
+                command("index", verb, path)
+
+
+def test_an_index_saved_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = ExactIndex(torch.eye(3), base_fingerprint="base", encoder_fingerprint="encoder")
+    index.save(tmp_path / "index")
+    command("index", "info", tmp_path / "index")
+    assert "saved from Python or within a run, without the name" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"3 rows .* not compared: it was saved from Python .* with --run"):
+        command("index", "check", tmp_path / "index")
+    with pytest.raises(UserError, match=r"needs its retriever, and it was saved from Python .* with --run"):
+        command("search", tmp_path / "index", QUERY)
+
+
+def test_an_index_of_another_kind_is_named(tmp_path: Path) -> None:
+    write_sealed(tmp_path / "manifest.json", {"kind": "bm25", "rows": 3})
+    for words in (("index", "info", tmp_path), ("index", "check", tmp_path), ("search", tmp_path, QUERY)):
+        with pytest.raises(UserError, match=r"holds a 'bm25' index, .*; use LexicalIndex\.load"):
+            command(*words)
+
+
+def test_an_interrupted_build_says_what_it_keeps(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, embed, calls = index.index_spec, Encoder.embed, []
+
+    def interrupted(encoder: Encoder, texts: list[str]) -> torch.Tensor:
+        calls.append(len(texts))
+        if len(calls) == 4:  # the probe takes two, and the first shard one
+            raise KeyboardInterrupt
+        return embed(encoder, texts)
+
+    monkeypatch.setattr(index, "index_spec", lambda *given: replace(made(*given), shard_rows=2))
+    monkeypatch.setattr(Encoder, "embed", interrupted)
+    words = ["index", "build", str(experiment), "--out", str(tmp_path / "my index")]
+    with pytest.raises(SystemExit) as ended:
+        cli.app(words)
+    assert ended.value.code == 130
+    assert "stopped; 2 of 6 rows are kept, and the same command goes on" in capsys.readouterr().err
+    command(*words)
+    shown = capsys.readouterr()
+    assert "2 are done if undamaged (checked next), 4 remain" in shown.err
+    assert f"Next: retrograd search '{tmp_path / 'my index'}' 'your" in shown.out
 
 
 def test_an_index_that_stands_aside_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +270,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("retrograd.rag.index_folder.free_disk", lambda _: 1000)
-    with pytest.raises(UserError, match=r"needs 384 bytes more in .*index and 1 kB are free there"):
+    with pytest.raises(UserError, match=r"needs 384 bytes more in .*index, and .*; 1 kB are free there"):
         command("index", "build", experiment, "--out", tmp_path / "index")
     assert not (tmp_path / "index").exists()
 

@@ -33,7 +33,7 @@ from retrograd.corpus.storage import (
     write_manifest,
     write_vectors,
 )
-from retrograd.corpus.versions import current_version, has_versions, next_version, prune, switch_to
+from retrograd.corpus.versions import current_version, latest_version, next_version, prune, switch_to
 from retrograd.io import locked
 from retrograd.progress import say
 from retrograd.types import UserError
@@ -115,14 +115,15 @@ class IndexSpec:
 def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progress | None = None, keep: int = 2) -> Path:
     """Build the next version under ``root``, make it current, and remove all but ``keep`` versions.
 
-    If the current version is already what ``spec`` asks for, and whole, it is returned as it is. Raises as
-    `build_vectors` does; the current version stays what it was then.
+    If the current version (the newest one, if the file ``current`` is damaged) is already what ``spec`` asks for, and
+    whole, it is returned as it is. Raises as `build_vectors` does; the current version stays what it was then.
     """
     root.mkdir(parents=True, exist_ok=True)
     with locked(root):
         for leftover in root.glob(".current.*"):
             leftover.unlink()
-        if has_versions(root) and _is_whole(current_version(root), spec):
+        target = latest_version(root)
+        if target is not None and _is_whole(target, spec):
             say(f"{root} is up to date")
         else:
             target = next_version(root)
@@ -130,8 +131,8 @@ def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progres
                 shutil.rmtree(target)  # finished and never made current, so nobody reads it
             if not target.exists():
                 build_vectors(target, spec, encode, progress)
-            with _explained_when_full(target, spec):
-                switch_to(target)
+        with _explained_when_full(target, spec):
+            switch_to(target)
         prune(root, keep)
         return current_version(root)
 
@@ -176,8 +177,8 @@ def finished_rows(target: Path, spec: IndexSpec) -> int:
 
 def remaining_rows(root: Path, spec: IndexSpec) -> int:
     """How many rows `build_version` will still encode under ``root``, by the manifests: nothing is verified yet."""
-    places = [next_version(root)] + ([current_version(root)] if has_versions(root) else [])
-    return spec.rows - max(finished_rows(place, spec) for place in places)
+    places = (latest_version(root), next_version(root))
+    return spec.rows - max(finished_rows(place, spec) for place in places if place is not None)
 
 
 def discarded_bytes(root: Path, spec: IndexSpec) -> int:
@@ -291,6 +292,17 @@ def _of_width(blocks: Iterable[Float[Tensor, "_ _"]], width: int) -> Iterator[Fl
         yield block
 
 
+def _missing_bytes(target: Path, spec: IndexSpec) -> int:
+    return (spec.rows - finished_rows(target, spec)) * spec.dimension * spec.dtype.itemsize
+
+
+def _remedy(target: Path, spec: IndexSpec) -> str:
+    """A disk also refuses to write when it has space left, but no more files to give, or none to this user."""
+    if free_disk(target) <= _missing_bytes(target, spec):
+        return "free some space"
+    return "there is space enough, so inodes (df -i) or your quota have run out: free some"
+
+
 @contextmanager
 def _explained_when_full(target: Path, spec: IndexSpec) -> Iterator[None]:
     try:
@@ -299,13 +311,13 @@ def _explained_when_full(target: Path, spec: IndexSpec) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         full = f"the disk of {target.parent} is full ({os.strerror(error.errno)})"
-        remedy = "free some space and give the same command again"
+        remedy = f"{_remedy(target, spec)} and give the same command again"
         done = finished_rows(target, spec)
         if done == spec.rows:
             raise UserError(
                 f"{full}: all {done:,} rows are finished and kept, a last small file is not; {remedy}"
             ) from None
-        needed = (spec.rows - done) * spec.dimension * spec.dtype.itemsize
+        needed = _missing_bytes(target, spec)
         raise UserError(
             f"{full}: {needed} more bytes ({readable_bytes(needed)}) are needed, {free_disk(target)} are free; "
             f"the {done:,} finished rows are kept: {remedy}"

@@ -89,8 +89,8 @@ class ExactIndex:
         """The same from consecutive blocks of rows, held in memory once; the first block says D.
 
         With ``path``, blocks go straight to that folder, in memory O(block), and the index is mapped from it.
-        Raises `UserError` for a row that is not finite (as soon as it comes), unless the blocks sum to ``rows``, and
-        for no rows at all.
+        Raises `UserError` for a row that is not finite (as soon as it comes), unless the blocks sum to ``rows``, for no
+        rows at all, and if there is anything but such an index in ``path``.
         """
         _supported(dtype)
         checked = checked_blocks(blocks, rows, dtype)
@@ -145,7 +145,8 @@ class ExactIndex:
         for the gradient (a query that requires it) costs a second product with the vectors. ``hidden`` rows are absent
         for every query (`RestrictedIndex`).
 
-        Raises `UserError` if the query's width is not D, `ValueError` if ``k < 1`` or a row to exclude does not exist.
+        Raises `UserError` if the query's width is not D or a query is not finite, `ValueError` if ``k < 1`` or a row to
+        exclude does not exist.
         """
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
@@ -257,7 +258,10 @@ class ExactIndex:
         self.encoder_fingerprint = encoder_fingerprint
 
     def save(self, path: Path) -> None:
-        """Atomically write the folder ``path``: one file of vectors, and manifest.json."""
+        """Atomically write the folder ``path``: one file of vectors, and manifest.json. An index saved so is replaced.
+
+        Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
+        """
         fingerprints = self.base_fingerprint, self.encoder_fingerprint
         manifest = Manifest("exact", *fingerprints, DTYPE_NAMES[self.dtype], len(self), self.dimension)
         write_index(path, (block for _, block in row_blocks(self._shards, self._block_rows)), manifest)

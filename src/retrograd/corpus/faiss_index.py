@@ -20,8 +20,8 @@ from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Neighbours, require_query, require_rows
-from retrograd.corpus.storage import Manifest, read_manifest, require_any, write_manifest
-from retrograd.io import atomic_directory, atomic_file, standing
+from retrograd.corpus.storage import MANIFEST, Manifest, index_directory, read_manifest, require_any, write_manifest
+from retrograd.io import atomic_file, standing
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -137,7 +137,7 @@ class FaissIndex:
         """About the k best rows per query, never one of ``exclude``; padded (-1, ``-inf``) where faiss found fewer.
 
         Takes k + E from faiss and drops the excluded ones, so k remain even if all E were hits. Logits are fp32, of the
-        vectors as stored; ``log_normaliser`` is None. Raises `UserError` if the width is not D, `ValueError` if k < 1.
+        vectors as stored; ``log_normaliser`` is None. Raises as `ExactIndex.search` does.
         """
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
@@ -171,14 +171,17 @@ class FaissIndex:
         return found.view(*row.shape, self.dimension).to(row.device)
 
     def save(self, path: Path) -> None:
-        """Atomically write the folder ``path``: faiss's file and manifest.json."""
+        """Atomically write the folder ``path``: faiss's file and manifest.json. An index saved so is replaced.
+
+        Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
+        """
         faiss = _faiss()
         fingerprints = self.base_fingerprint, self.encoder_fingerprint
         manifest = Manifest(
             "faiss", *fingerprints, "faiss", len(self), self.dimension, self.factory, self.probe, self.recall
         )
         # faiss.write_index, killed half-way, leaves a file that cannot be read: write aside, then replace
-        with atomic_directory(path) as folder:
+        with index_directory(path, (_FILE, MANIFEST)) as folder:
             with atomic_file(folder / _FILE) as temporary:
                 faiss.write_index(self._index, str(temporary))
             write_manifest(folder, manifest)

@@ -55,11 +55,20 @@ class Index(Protocol):
 
 
 def require_query(query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None, rows: int, dimension: int) -> None:
-    """Raises `UserError` for a query of another width than the index, `ValueError` if ``exclude`` does not fit."""
+    """Raises `UserError` for a query of another width than the index or one that is not finite.
+
+    Raises `ValueError` if ``exclude`` does not fit.
+    """
     if query.shape[1] != dimension:
         raise UserError(
             f"the query has width {query.shape[1]}, the index {dimension}; "
             "search with the encoder that built the index, or rebuild it"
+        )
+    finite = query.detach().isfinite().all(dim=1)
+    if not bool(finite.all()):
+        raise UserError(
+            f"query {int((~finite).nonzero()[0])} (counted from 0) is not finite; check the encoder on its text, "
+            "or the learning rate if this came in training"
         )
     if exclude is None:
         return

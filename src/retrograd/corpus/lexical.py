@@ -23,7 +23,8 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from retrograd.corpus.index import Neighbours, require_rows
-from retrograd.io import atomic_directory, read_json, standing, write_json
+from retrograd.corpus.storage import MANIFEST, index_directory, read_sealed, require_same, write_sealed
+from retrograd.io import open_to_umask, read_json, standing, write_json
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -40,7 +41,7 @@ ENGLISH_STOP_WORDS = tuple(_STOP_WORDS.split())
 """Frequent English function words. BM25's idf weighs them little anyway: to leave them out saves time, not errors."""
 
 _WORD = re.compile(r"\w+")
-_MANIFEST, _SCORES, _TERMS = "manifest.json", "scores.safetensors", "terms.json"
+_SCORES, _TERMS = "scores.safetensors", "terms.json"
 _ARRAYS = {"data": np.float32, "indices": np.int32, "indptr": np.int32}
 
 
@@ -113,8 +114,10 @@ class LexicalIndex:
 
         ``logit`` is the BM25 score (fp32), equal ones by row; ``log_normaliser`` is None. A row that shares no word
         with the query is never found: fewer than k are padded with -1 and ``-inf``. Words count as often as the query
-        holds them. Raises `ValueError` if k < 1 and if ``exclude`` does not fit.
+        holds them. Raises `ValueError` if k < 1, for a single string, and if ``exclude`` does not fit.
         """
+        if isinstance(texts, str):  # a sequence too, of letters
+            raise ValueError(f"texts is the string {texts!r}; expected a list of texts: [{texts!r}]")
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
         if exclude is not None:
@@ -134,24 +137,24 @@ class LexicalIndex:
         return Neighbours(row, logit, None)
 
     def save(self, path: Path) -> None:
-        """Atomically write the folder ``path``: scores (safetensors), terms and manifest (JSON)."""
+        """Atomically write the folder ``path``: scores (safetensors), terms and manifest (JSON).
+
+        An index saved so is replaced. Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
+        """
         arrays = {name: np.ascontiguousarray(self._scores.scores[name], dtype) for name, dtype in _ARRAYS.items()}
         manifest = _Manifest(self.base_fingerprint, len(self), self.settings)
-        with atomic_directory(path) as folder:
+        with index_directory(path, (_SCORES, _TERMS, MANIFEST)) as folder:
             save_file(arrays, folder / _SCORES)
+            open_to_umask(folder)
             write_json(folder / _TERMS, list(self._terms))  # in the order of their ids
-            write_json(folder / _MANIFEST, record_mapping(manifest))
+            write_sealed(folder / MANIFEST, record_mapping(manifest))
 
     @classmethod
     def load(cls, path: Path, *, base_fingerprint: str | None = None) -> LexicalIndex:
         """The index of a folder. Raises `UserError` if it belongs to another base, and for a damaged folder."""
         path = standing(path)
         manifest = _read_manifest(path)
-        if base_fingerprint is not None and manifest.base_fingerprint != base_fingerprint:
-            raise UserError(
-                f"{path} was built from knowledge base {manifest.base_fingerprint[:12]}, but this run uses knowledge "
-                f"base {base_fingerprint[:12]}; rebuild the index, or use the base it was built from"
-            )
+        require_same(path, "knowledge base", manifest.base_fingerprint, base_fingerprint)
         terms = read_json(path / _TERMS)
         try:
             arrays = load_file(path / _SCORES)
@@ -182,13 +185,10 @@ def _bm25s() -> ModuleType:
 
 
 def _read_manifest(path: Path) -> _Manifest:
-    file = path / _MANIFEST
-    if not file.is_file():
-        raise UserError(f"{path} is not an index: it holds no {_MANIFEST}; give the folder that save() wrote")
-    value = read_json(file)
-    if not isinstance(value, dict) or value.get("kind") != "bm25":
+    value = read_sealed(path / MANIFEST)
+    if value.get("kind") != "bm25":
         raise UserError(f"{path} holds no 'bm25' index; load it with the class that saved it")
-    return read_record(_Manifest, value, str(file))
+    return read_record(_Manifest, value, str(path / MANIFEST))
 
 
 def _fits(arrays: dict[str, np.ndarray], terms: int, rows: int) -> bool:

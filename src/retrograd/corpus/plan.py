@@ -90,7 +90,7 @@ class BuildPlan:
         return "\n".join(
             [
                 f"{self.passages:,} passages x {self.dimension} numbers in {_name(self.dtype)}"
-                + (f"; {done:,} are done, {self.remaining:,} remain" if done else ""),
+                + (f"; {done:,} are done if undamaged (checked next), {self.remaining:,} remain" if done else ""),
                 f"{readable_bytes(self.vector_bytes)} on disk, {_free(self.free_disk)}; "
                 f"about {readable_bytes(self.peak_bytes)} of memory (from the probe), {_free(self.free_memory)}",
                 f"about {readable_seconds(self.seconds)} ({rate}, measured)",
@@ -105,10 +105,12 @@ class BuildPlan:
         if self.remaining == 0:
             return
         if self.free_disk is not None and self.remaining_bytes + _MARGIN_BYTES > self.free_disk:
+            remedies = ["free some space", "choose another place"]
+            remedies += ["halve it with bf16"] if self.dtype.itemsize > 2 else []
             raise UserError(
-                f"the index needs {readable_bytes(self.remaining_bytes)} more in {self.place} and "
-                f"{readable_bytes(self.free_disk)} are free there; free some space, choose another place, "
-                "or halve it with bf16"
+                f"the index needs {readable_bytes(self.remaining_bytes)} more in {self.place}, and "
+                f"{readable_bytes(_MARGIN_BYTES)} beside it for small files; {readable_bytes(self.free_disk)} are free "
+                f"there; {', '.join(remedies[:-1])} or {remedies[-1]}"
             )
         if self.free_memory is not None and self.block_bytes > self.free_memory:
             raise UserError(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar, get_type_hints
@@ -18,7 +19,17 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from retrograd.io import JsonValue, atomic_directory, atomic_file, read_json, sha256_of, write_json
+from retrograd.io import (
+    JsonObject,
+    JsonValue,
+    atomic_directory,
+    atomic_file,
+    fingerprint,
+    read_json,
+    require_file,
+    sha256_of,
+    write_json,
+)
 from retrograd.types import UserError
 
 __all__ = [
@@ -27,14 +38,18 @@ __all__ = [
     "Manifest",
     "Shard",
     "dtype_named",
+    "index_directory",
     "parse_manifest",
     "read_manifest",
+    "read_sealed",
     "read_shards",
     "read_vectors",
     "require_any",
+    "require_same",
     "verify_shard",
     "write_index",
     "write_manifest",
+    "write_sealed",
     "write_vectors",
 ]
 
@@ -42,6 +57,7 @@ DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16
 """Storage types an index may have, with their names in a safetensors header."""
 
 MANIFEST = "manifest.json"
+_CHECKSUM = "checksum"
 _TENSOR = "vectors"
 _WHOLE = "vectors.safetensors"
 # A shard's start tells a matrix of zeros from one that holds something, without reading it all.
@@ -88,7 +104,36 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Atomically write ``folder/manifest.json``."""
-    write_json(folder / MANIFEST, asdict(manifest))
+    write_sealed(folder / MANIFEST, asdict(manifest))
+
+
+def write_sealed(path: Path, value: Mapping[str, object]) -> None:
+    """Atomically write a JSON object with a checksum of its own: in a fingerprint, damage would not show."""
+    write_json(path, {**value, _CHECKSUM: _seal(value)})
+
+
+def read_sealed(path: Path) -> JsonObject:
+    """What `write_sealed` wrote, without the checksum. Raises `UserError` if it is missing or damaged.
+
+    Versions before this checksum wrote none: then none is compared.
+    """
+    if not path.is_file():
+        raise UserError(f"{path.parent} is not an index: it holds no {path.name}; give the folder that save() wrote")
+    require_file(path)
+    try:
+        value = read_json(path)
+    except UserError as error:
+        raise UserError(f"the manifest is damaged ({error}); copy it again or rebuild the index") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; rebuild the index")
+    stored = value.pop(_CHECKSUM, None)
+    if stored is not None and stored != _seal(value):
+        raise UserError(f"{path} is damaged: it has changed since it was written; copy it again or rebuild the index")
+    return value
+
+
+def _seal(value: Mapping[str, object]) -> str:
+    return fingerprint([json.dumps(value, sort_keys=True)])
 
 
 def read_manifest(
@@ -99,26 +144,25 @@ def read_manifest(
     Raises `UserError` if there is none, if it is malformed, of another kind or of no rows, or if a fingerprint that is
     given differs from the index's own.
     """
-    manifest = parse_manifest(folder)
-    if manifest.kind != kind:
+    value = read_sealed(folder / MANIFEST)
+    if value.get("kind") not in (kind, None):  # first, for other kinds have other fields
         raise UserError(
-            f"{folder} holds a {manifest.kind!r} index, expected {kind!r}; load it with the class that saved it"
+            f"{folder} holds a {value['kind']!r} index, expected {kind!r}; load it with the class that saved it"
         )
+    manifest = _manifest(folder / MANIFEST, value)
     if manifest.rows < 1:
         raise UserError(f"{folder}: the index holds {manifest.rows} rows; build it again, over at least one passage")
-    _require_same(folder, "knowledge base", manifest.base_fingerprint, base_fingerprint)
-    _require_same(folder, "encoder", manifest.encoder_fingerprint, encoder_fingerprint)
+    require_same(folder, "knowledge base", manifest.base_fingerprint, base_fingerprint)
+    require_same(folder, "encoder", manifest.encoder_fingerprint, encoder_fingerprint)
     return manifest
 
 
 def parse_manifest(folder: Path) -> Manifest:
     """The manifest of an index folder of any kind. Raises `UserError` if there is none or if it is malformed."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise UserError(f"{folder} is not an index: it holds no {MANIFEST}; give the folder that save() wrote")
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; rebuild the index")
+    return _manifest(folder / MANIFEST, read_sealed(folder / MANIFEST))
+
+
+def _manifest(path: Path, value: JsonObject) -> Manifest:
     listed = value.get("shards", [])
     if not isinstance(listed, list):
         raise UserError(f"{path}: field 'shards' is {listed!r}, expected a list; rebuild the index")
@@ -149,21 +193,41 @@ def _record(kind: type[_Record], path: Path, value: JsonValue) -> _Record:
     return kind(**value)  # pyright: ignore[reportArgumentType]  (checked field by field above)
 
 
-def _require_same(folder: Path, what: str, stored: str, wanted: str | None) -> None:
+def require_same(folder: Path, what: str, stored: str, wanted: str | None) -> None:
+    """Raises `UserError` if the fingerprint of ``what`` that an index was built from is not the one ``wanted``."""
     if wanted is not None and stored != wanted:
+        shown = 12 if stored[:12] != wanted[:12] else None
         raise UserError(
-            f"{folder} was built from {what} {stored[:12]}, but this run uses {what} {wanted[:12]}; "
+            f"{folder} was built from {what} {stored[:shown]}, but this run uses {what} {wanted[:shown]}; "
             f"rebuild the index, or use the {what} it was built from"
         )
+
+
+@contextmanager
+def index_directory(path: Path, files: Iterable[str]) -> Iterator[Path]:
+    """`retrograd.io.atomic_directory` for an index of the given ``files``: it replaces such an index, and nothing else.
+
+    Raises `UserError`, before anything is written, if ``path`` is a file or a folder that holds anything else.
+    """
+    found = {one.name for one in path.iterdir()} if path.is_dir() else set()
+    if found and found != set(files):
+        other = min(found - set(files), default=None)
+        holds = f"holds {other!r}" if other else f"lacks {min(set(files) - found)!r}"
+        raise UserError(
+            f"{path} is not empty and no index that this may replace: it {holds}; "
+            "choose another folder, or remove this one first"
+        )
+    with atomic_directory(path) as folder:
+        yield folder
 
 
 def write_index(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], manifest: Manifest) -> None:
     """Atomically write the folder ``path``: the vectors in one file, and the manifest, which gets its checksum.
 
-    Raises `UserError` for no rows, and if the blocks do not sum to those of the manifest.
+    Raises `UserError` for no rows, if the blocks do not sum to those of the manifest, and as `index_directory` does.
     """
     require_any(manifest.rows)
-    with atomic_directory(path) as folder:
+    with index_directory(path, (MANIFEST, _WHOLE)) as folder:
         dtype = dtype_named(manifest.dtype)
         checksum = write_vectors(folder / _WHOLE, blocks, manifest.rows, manifest.dimension, dtype)
         whole = Shard(_WHOLE, 0, manifest.rows, checksum)
@@ -240,7 +304,9 @@ def _covering(folder: Path, manifest: Manifest) -> Sequence[Shard]:
 
 
 def read_vectors(path: Path, rows: int, width: int) -> Float[Tensor, "N D"]:
-    """The matrix of a file, memory-mapped. Raises `UserError` if it is damaged or has another shape."""
+    """The matrix of a file, memory-mapped. Raises `UserError` if it cannot be read or has another shape."""
+    if path.exists():
+        require_file(path)  # safetensors calls a file that may not be read one that does not exist
     try:
         with safe_open(path, framework="pt") as file:
             vectors = file.get_tensor(_TENSOR)

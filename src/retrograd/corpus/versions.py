@@ -16,7 +16,16 @@ from typing import TypeVar
 from retrograd.io import atomic_file, standing
 from retrograd.types import UserError
 
-__all__ = ["current_version", "has_versions", "next_version", "opened", "prune", "switch_to", "versions"]
+__all__ = [
+    "current_version",
+    "has_versions",
+    "latest_version",
+    "next_version",
+    "opened",
+    "prune",
+    "switch_to",
+    "versions",
+]
 
 _CURRENT = "current"
 _NAME = re.compile(r"v(\d{6,})")
@@ -39,20 +48,32 @@ def current_version(root: Path) -> Path:
     """The folder of the version to read. Raises `UserError` if there is none."""
     if not has_versions(root):
         raise UserError(f"{root} holds no finished index; build one with: retrograd index build RUN --out {root}")
-    name = (root / _CURRENT).read_text(encoding="utf-8").strip()
-    if not _NAME.fullmatch(name) or not (root / name).is_dir():
-        raise UserError(f"{root / _CURRENT} names the version {name!r}, which is not there; build the index again")
-    return root / name
+    version = _named(root)
+    if version is None:
+        raise UserError(
+            f"{root / _CURRENT} is damaged: it names no version that is there; "
+            f"mend it with: retrograd index build RUN --out {root}"
+        )
+    return version
+
+
+def latest_version(root: Path) -> Path | None:
+    """The version to read, or the newest one there is if the file ``current`` is damaged; None if there is none."""
+    if not has_versions(root):
+        return None
+    return _named(root) or max(versions(root), key=_number, default=None)
 
 
 def next_version(root: Path) -> Path:
-    """Where the version after the current one belongs. It may be there already: finished, and never made current."""
-    number = _number(current_version(root)) if has_versions(root) else 0
-    return root / f"v{number + 1:06d}"
+    """Where the version after the latest belongs. It may be there already: finished, and never made current."""
+    latest = latest_version(root)
+    return root / f"v{1 if latest is None else _number(latest) + 1:06d}"
 
 
 def switch_to(version: Path) -> None:
     """Make a finished version the one to read; a reader sees either the old or the new name, never neither."""
+    if has_versions(version.parent) and _named(version.parent) == version:
+        return
     with atomic_file(version.parent / _CURRENT) as temporary:
         temporary.write_text(version.name + "\n", encoding="utf-8")
 
@@ -84,6 +105,12 @@ def opened(path: Path, read: Callable[[Path], Opened]) -> Opened:
             if current_version(path) == version:
                 raise
     return read(standing(path))
+
+
+def _named(root: Path) -> Path | None:
+    """What the file ``current`` names, if that is the folder of a version."""
+    name = (root / _CURRENT).read_bytes().decode(errors="replace").strip()
+    return root / name if _NAME.fullmatch(name) and (root / name).is_dir() else None
 
 
 def _number(version: Path) -> int:

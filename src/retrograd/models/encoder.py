@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from retrograd.io import fingerprint, write_json
+from retrograd.io import fingerprint, open_to_umask, write_json
 from retrograd.models.batching import length_buckets, token_budget_on
 from retrograd.models.inference import inference
 from retrograd.models.loading import open_encoder, quiet_transformers
@@ -190,6 +190,7 @@ class Encoder(nn.Module):
         with quiet_transformers():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+        open_to_umask(folder)
         pooling = {"word_embedding_dimension": self.width}
         modes = {"pooling_mode_cls_token": self.pooling == "cls", "pooling_mode_mean_tokens": self.pooling != "cls"}
         write_json(folder / "1_Pooling" / "config.json", pooling | modes)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from retrograd.io import open_to_umask
 from retrograd.models.batching import length_buckets, padded, token_budget_on
 from retrograd.models.choices import score_choices
 from retrograd.models.generator_settings import GeneratorSettings, read_settings, write_settings
@@ -353,6 +354,7 @@ class Generator(nn.Module):
         settings = GeneratorSettings(*limits, self.separator, has_lora(self.model), self.soft_position)
         if self.soft_prompt is not None:
             self.soft_prompt.save_weights(folder)
+        open_to_umask(folder)
         write_settings(folder, settings, self.soft_prompt and self.soft_prompt.settings)
 
     @classmethod

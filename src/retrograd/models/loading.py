@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from retrograd.io import require_file
 from retrograd.models.builtin import BUILTIN_ENCODER, BUILTIN_SEQ2SEQ, minilm_folder, minilm_seq2seq
 from retrograd.types import UserError
 
@@ -40,11 +41,20 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _require_readable(name: str) -> None:
+    """A file of a folder that may not be read is "not found" to the libraries below."""
+    folder = Path(name)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_file():
+            require_file(path)
+
+
 def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A text encoder with fp32 weights, and its tokenizer. Raises `UserError` with the remedy when it cannot be had."""
     if name == BUILTIN_ENCODER:
         return open_encoder(str(minilm_folder()))
     _refuse_unknown_builtin(name)
+    _require_readable(name)
     with quiet_transformers(), _explained(name):
         tokenizer = _tokenizer(name)
         return _with_weights(AutoModel, name), tokenizer
@@ -56,6 +66,7 @@ def open_generator(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         with quiet_transformers():
             return minilm_seq2seq()
     _refuse_unknown_builtin(name)
+    _require_readable(name)
     with quiet_transformers(), _explained(name):
         config = AutoConfig.from_pretrained(name)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

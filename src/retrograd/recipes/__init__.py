@@ -56,4 +56,8 @@ def named_experiment(name: str) -> Experiment:
         return RECIPES[name]()
     if name.endswith((".toml", ".json")):
         return Experiment.load(Path(name))
+    if Path(name).is_file():
+        raise UserError(f"{name} is a file, but no experiment: its name must end in .toml or .json")
+    if Path(name).name != name:
+        raise UserError(f"{name} does not exist; give a run's folder, a .toml or .json file, or a recipe's name")
     raise UserError(f"no recipe {name!r}; {advice(name, RECIPES)} A file must end in .toml or .json")

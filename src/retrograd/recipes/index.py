@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
+from retrograd.corpus.build import remaining_rows
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.plan import readable_bytes
 from retrograd.corpus.shards import checked_blocks
-from retrograd.corpus.storage import Manifest, dtype_named, read_manifest, read_shards, verify_shard
+from retrograd.corpus.storage import (
+    MANIFEST,
+    Manifest,
+    dtype_named,
+    read_manifest,
+    read_sealed,
+    read_shards,
+    verify_shard,
+)
 from retrograd.corpus.versions import current_version, has_versions, opened, versions
 from retrograd.io import standing
 from retrograd.models.retriever import Retriever
-from retrograd.progress import bar
+from retrograd.progress import bar, say
 from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.indexing import passage_fingerprint
 from retrograd.recipes import RECIPES, named_experiment
@@ -33,6 +43,7 @@ __all__ = ["DTYPES", "build_for", "check_index", "describe_index", "is_index", "
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHECKED_ROWS = 16_384
+_CLASSES = {"bm25": "LexicalIndex", "faiss": "FaissIndex"}
 
 
 @dataclass(frozen=True)
@@ -75,22 +86,34 @@ def _exists(source: str) -> bool:
 
 
 def build_for(source: str, root: Path, dtype: str) -> str:
-    """Build, or go on building, the index of a run's or an experiment's base; says where it is."""
+    """Build, or go on building, the index of a run's or an experiment's base; says where it is.
+
+    Interrupted, it says how much is kept.
+    """
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; {advice(dtype, DTYPES)}")
-    if (root / "manifest.json").exists() or (root / "experiment.toml").exists():
+    occupied = next((place for place in (root, *root.parents) if place.exists()), root)
+    if occupied.is_file():
+        raise UserError(f"{occupied} is a file; give a folder with --out")
+    if (root / MANIFEST).exists() or (root / "experiment.toml").exists():
         raise UserError(f"{root} is an index or a run itself; give a folder of its own for the index with --out")
     found = open_source(source)
     task, base = found.task, found.base
     with found.accelerator.autocast():
         spec = index_spec(found.retriever, task, base, DTYPES[dtype], found.name)
-        version = build_index_folder(found.retriever, task, base, root, spec)
-    return f"{len(base):,} passages are in {version}. Next: retrograd search {root} 'your marked sentence'"
+        try:
+            version = build_index_folder(found.retriever, task, base, root, spec)
+        except KeyboardInterrupt:
+            kept = spec.rows - remaining_rows(root, spec)
+            say(f"stopped; {kept:,} of {spec.rows:,} rows are kept, and the same command goes on from there")
+            raise
+    place = shlex.quote(str(root))
+    return f"{len(base):,} passages are in {version}. Next: retrograd search {place} 'your marked sentence'"
 
 
 def is_index(path: Path) -> bool:
     """Whether a folder is an index, or a folder of versions of one, be the first still unfinished."""
-    return has_versions(path) or (standing(path) / "manifest.json").is_file() or bool(_unfinished(path))
+    return has_versions(path) or (standing(path) / MANIFEST).is_file() or bool(_unfinished(path))
 
 
 def _unfinished(path: Path) -> list[Path]:
@@ -101,7 +124,7 @@ def check_index(path: Path, source: str | None) -> str:
     """Read every byte of an index and compare it with its manifest, and its fingerprints with their source's.
 
     ``source`` is a run or an experiment; None takes the one that the index names, where it names one. Raises
-    `UserError` for the first thing that is wrong.
+    `UserError` for the first thing that is wrong, and if not everything could be checked.
     """
     folder = _folder(path)
     manifest = read_manifest(folder, "exact")
@@ -114,24 +137,28 @@ def check_index(path: Path, source: str | None) -> str:
             for block in checked_blocks(blocks, len(stored), stored.dtype, first_row):
                 advance(len(block))
             first_row += len(stored)
-    lines = [f"{folder}: {manifest.rows:,} rows are finite and not all zero"]
-    lines += [
-        f"the checksums of {len(manifest.shards)} files are right" if manifest.shards else "there are no checksums"
-    ]
-    return "\n".join([*lines, _compared(folder, source, manifest.source)])
-
-
-def _compared(folder: Path, given: str | None, recorded: str | None) -> str:
-    source = given or (recorded if recorded is not None and _exists(recorded) else None)
-    if source is None:
-        return (
-            f"fingerprints are not compared: it was built by {recorded or 'nobody knows what'}; give a --run to compare"
+    checked = [f"{manifest.rows:,} rows are finite and not all zero"]
+    if not manifest.shards:
+        raise UserError(f"{folder}: {checked[0]}, but there are no checksums to compare; build the index again")
+    files = len(manifest.shards)
+    checked.append("the checksum is right" if files == 1 else f"the checksums of {files} files are right")
+    name = source or manifest.source
+    if name is None or not (source or _exists(name)):
+        raise UserError(
+            f"{folder}: {', '.join(checked)}, but the fingerprints of base and encoder are not compared: "
+            f"{_origin(name)}; name its run or experiment with --run"
         )
-    found = open_source(source)
-    base = found.base
-    encoder = passage_fingerprint(found.retriever, found.task, base)
-    read_manifest(folder, "exact", base.fingerprint, encoder)
-    return f"knowledge base and encoder are those of {source}"
+    found = open_source(name)
+    encoder = passage_fingerprint(found.retriever, found.task, found.base)
+    read_manifest(folder, "exact", found.base.fingerprint, encoder)
+    return "\n".join([f"{folder}: {checked[0]}", checked[1], f"knowledge base and encoder are those of {name}"])
+
+
+def _origin(recorded: str | None) -> str:
+    """Why an index's source cannot be opened."""
+    if recorded is None:
+        return "it was saved from Python or within a run, without the name of the run"
+    return f"it was built by {recorded}, which is not here"
 
 
 def describe_index(path: Path) -> str:
@@ -148,7 +175,7 @@ def describe_index(path: Path) -> str:
         "encoding": manifest.encoding or "not recorded",
         "knowledge base": manifest.base_fingerprint,
         "encoder": manifest.encoder_fingerprint,
-        "built by": manifest.source or "not recorded",
+        "built by": manifest.source or "saved from Python or within a run, without the name of the run",
     }
     if has_versions(path):
         facts["versions"] = ", ".join(version.name for version in versions(path))
@@ -156,14 +183,36 @@ def describe_index(path: Path) -> str:
 
 
 def _folder(path: Path) -> Path:
-    """The plain index folder. Raises `UserError` if there is none."""
-    if has_versions(path):
-        return current_version(path)
-    if (standing(path) / "manifest.json").is_file():
-        return standing(path)
-    if _unfinished(path):
+    """The plain index folder. Raises `UserError` if there is none, or one of another kind."""
+    if not is_index(path):
+        raise _no_index(path)
+    if _unfinished(path) and not has_versions(path):
         raise UserError(f"the index in {path} is not finished; go on with the same `retrograd index build` as before")
-    raise UserError(f"{path} holds no index; build one with: retrograd index build RUN --out {path}")
+    folder = current_version(path) if has_versions(path) else standing(path)
+    kind = read_sealed(folder / MANIFEST).get("kind")
+    if kind in _CLASSES:
+        raise UserError(f"{folder} holds a {kind!r} index, which this command cannot read; use {_CLASSES[kind]}.load")
+    return folder
+
+
+def _no_index(path: Path) -> UserError:
+    """What is there instead of an index, and the command that makes one of it."""
+    folder = shlex.quote(str(Path("indexes") / path.stem))
+    build = f"retrograd index build {shlex.quote(str(path))} --out {folder}"
+    if (path / "experiment.toml").is_file():
+        own = standing(path / "model") / "index"
+        there = f"the one that it was saved with is {own}; " if own.is_dir() else ""
+        return UserError(f"{path} is a run, not an index; {there}build one with: {build}")
+    if path.is_file():
+        remedy = f"build one with: {build}" if path.suffix in (".toml", ".json") else "give the folder of an index"
+        return UserError(f"{path} is a file, not an index; {remedy}")
+    if path.is_dir():
+        return UserError(
+            f"{path} holds no index; build one with: retrograd index build RUN --out {shlex.quote(str(path))}"
+        )
+    if str(path) in RECIPES:
+        return UserError(f"{path} is a recipe, not an index; build one with: {build}")
+    return UserError(f"{path} does not exist; give the folder of an index, or build one: retrograd index build --help")
 
 
 def search_index(path: Path, query: str, k: int, source: str | None) -> str:
@@ -174,7 +223,7 @@ def search_index(path: Path, query: str, k: int, source: str | None) -> str:
     manifest: Manifest = opened(_folder(path), lambda folder: read_manifest(folder, "exact"))
     name = source or manifest.source
     if name is None or not (source or _exists(name)):
-        raise UserError(f"{path} was built by {name or 'nobody knows what'}, which is not here; name a run with --run")
+        raise UserError(f"{path} needs its retriever, and {_origin(name)}; name a run with --run")
     found = open_source(name)
     task, base = found.task, found.base
     require_passages(base, "-k", k)

@@ -57,7 +57,8 @@ class RunDirectory:
         """An existing run. Raises `UserError` for a folder that is none."""
         run = cls(path)
         if not run.experiment.exists():
-            raise UserError(f"{path} is no run (it has no experiment.toml); give a folder that `retrograd train` wrote")
+            reason = "it has no experiment.toml" if path.is_dir() else "there is no such folder"
+            raise UserError(f"{path} is no run ({reason}); give a folder that `retrograd train` wrote")
         return run
 
     @property
