@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Example", "Passage", "Prediction", "UserError"]
+__all__ = ["Example", "Passage", "Prediction", "Prompt", "UserError"]
 
 
 class UserError(Exception):
@@ -73,6 +73,28 @@ class Example:
         if not self.targets:
             raise UserError(f"example {self.id!r} has no target; training and scoring need one")
         return self.targets[0]
+
+
+class Prompt(str):
+    """What a generator reads, as text that knows which part of it may be shortened: ``spare``, from its end.
+
+    Where it has more tokens than a model reads, the spare part goes first, so that neither the query nor what asks for
+    the answer is lost. It is a string like any other, and equal to one.
+    """
+
+    spare: tuple[int, int]
+    """Characters [start, end)."""
+
+    def __new__(cls, before: str, spare: str = "", after: str = "") -> Prompt:
+        """The text ``before + spare + after``."""
+        made = super().__new__(cls, before + spare + after)
+        made.spare = (len(before), len(before) + len(spare))
+        return made
+
+    def shortened(self, characters: int) -> Prompt:
+        """With the first ``characters`` of the spare part alone."""
+        start, end = self.spare
+        return Prompt(self[:start], self[start : min(end, start + max(characters, 0))], self[end:])
 
 
 @dataclass(frozen=True, slots=True)

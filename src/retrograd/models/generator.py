@@ -26,6 +26,7 @@ from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.output_layer import only_at
 from retrograd.models.prefix_tree import Scoring
+from retrograd.models.prompt_tokens import PromptTokens, TokenIds
 from retrograd.models.soft_input import SoftInput, SoftPosition, SoftSlots, inserted
 from retrograd.models.soft_prompt import SoftPrompt, SoftPromptSettings
 from retrograd.models.special_tokens import end_token, input_limit, start_token
@@ -34,8 +35,6 @@ from retrograd.models.vocabulary import token_log_probability
 from retrograd.types import UserError
 
 __all__ = ["Generator", "TargetScores"]
-
-TokenIds = list[int]
 
 _WORD_SAMPLE = 4_096
 
@@ -59,9 +58,11 @@ class _ModelInput:
 class Generator(nn.Module):
     """A Hugging Face sequence-to-sequence or decoder-only model as a conditional distribution over target texts.
 
-    Prompts longer than ``max_input_tokens`` are cut at the end, targets longer than ``max_target_tokens`` likewise; the
-    end-of-sequence token counts as a target token. ``token_budget`` bounds the padded tokens of one
-    forward pass; 0 is what suits the device. Decoder-only models read ``prompt + separator + target``.
+    Prompts longer than ``max_input_tokens`` lose what they can spare, then their end (`PromptTokens`, which counts
+    both), targets longer than ``max_target_tokens`` their end; the end-of-sequence token counts as a target token.
+    ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. Decoder-only models read
+    the prompt as a user's turn where the tokenizer has a chat template and ``chat`` is true, else ``prompt +
+    separator``, and then the target.
 
     Soft input stands where the attribute ``soft_position`` says: "before" the prompt, or "after" it, which is between
     prompt and separator for a decoder-only model. It counts towards ``max_input_tokens``: a prompt that does not fit
@@ -76,6 +77,7 @@ class Generator(nn.Module):
         max_target_tokens: int = 64,
         token_budget: int = 0,
         separator: str = "\n",
+        chat: bool = True,
     ) -> None:
         super().__init__()
         if min(max_input_tokens, max_target_tokens) < 1 or token_budget < 0:
@@ -88,18 +90,17 @@ class Generator(nn.Module):
         self.token_budget = token_budget
         self.dropout = True
         self.separator = separator
+        self.chat = chat
         self.soft_position: SoftPosition = "before"
         self.soft_prompt: SoftPrompt | None = None
-        self._tail: TokenIds = (
-            [] if self.encoder_decoder else tokenizer(separator, add_special_tokens=False)["input_ids"]
-        )
-        self._least = len(self._tail) + tokenizer.num_special_tokens_to_add() + 1
-        if self.max_input_tokens < self._least:
-            raise UserError(
-                f"{self.max_input_tokens} input tokens leave a prompt no room; this model needs at least {self._least}"
-                ": raise max_input_tokens, or lower max_target_tokens if the model's positions are the limit"
-            )
         self.end = end_token(model, tokenizer)
+        self.prompt_tokens = PromptTokens(tokenizer, self.encoder_decoder, separator, self.end, chat)
+        if self.max_input_tokens < self.prompt_tokens.least:
+            raise UserError(
+                f"{self.max_input_tokens} input tokens leave a prompt no room; this model needs at least "
+                f"{self.prompt_tokens.least}: raise max_input_tokens, or lower max_target_tokens if the model's "
+                f"positions are the limit"
+            )
         self.padding = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.end
 
     @classmethod
@@ -111,12 +112,13 @@ class Generator(nn.Module):
         max_input_tokens: int = 256,
         max_target_tokens: int = 64,
         token_budget: int = 0,
+        chat: bool = True,
     ) -> Generator:
         """Open by hub name, folder or ``builtin:minilm-seq2seq``; ``rng`` draws the adapters of ``lora``."""
         model, tokenizer = open_generator(name)
         if lora is not None and lora.rank > 0:
             add_lora(model, lora, rng)
-        return cls(model, tokenizer, max_input_tokens, max_target_tokens, token_budget)
+        return cls(model, tokenizer, max_input_tokens, max_target_tokens, token_budget, chat=chat)
 
     def add_soft_prompt(self, settings: SoftPromptSettings, rng: torch.Generator) -> SoftPrompt:
         """Give the generator a soft prompt, drawn from ``rng``, that trains and is saved with it."""
@@ -239,7 +241,7 @@ class Generator(nn.Module):
         if soft is None:
             return {"input_ids": tokens, "attention_mask": mask}
         after = self.soft_position == "after"
-        place = torch.tensor([(len(ids) - len(self._tail)) * after for ids in prompt_ids], device=self.device)
+        place = torch.tensor([(len(ids) - self.prompt_tokens.tail) * after for ids in prompt_ids], device=self.device)
         embeddings, mask = inserted(soft, self._embed(tokens), mask, place, left)
         return {"inputs_embeds": embeddings, "attention_mask": mask}
 
@@ -308,29 +310,15 @@ class Generator(nn.Module):
 
     def _prompt_ids(self, prompts: Sequence[str], soft: SoftInput | None = None) -> list[TokenIds]:
         """Soft input counts towards ``max_input_tokens``: a prompt is cut to what it leaves."""
-        found = self._cut_ids(prompts, self.max_input_tokens)
-        for i, taken in enumerate([] if soft is None else soft.total.tolist()):
-            room = self.max_input_tokens - taken
-            if len(found[i]) > room:
-                if room < self._least:
-                    raise UserError(
-                        f"{taken} soft tokens leave a prompt {max(room, 0)} of {self.max_input_tokens} input tokens, "
-                        f"and it needs at least {self._least}: raise max_input_tokens or retrieve into fewer slots"
-                    )
-                found[i] = self._cut_ids([prompts[i]], room)[0]
-        return found
-
-    def _cut_ids(self, prompts: Sequence[str], most: int) -> list[TokenIds]:
-        if not prompts:
-            return []
-        limit = most - len(self._tail)
-        encoded = self.tokenizer(list(prompts), truncation=True, max_length=limit)["input_ids"]
-        if not self.encoder_decoder:
-            # The separator survives truncation: it tells a decoder-only model that the answer begins. An
-            # end-of-sequence token that the tokenizer may append would tell it the opposite.
-            encoded = [(ids[:-1] if ids[-1:] == [self.end] else ids) + self._tail for ids in encoded]
-        # Even an empty prompt needs one token for the first target token to follow.
-        return [ids or [self.end] for ids in encoded]
+        tokens = self.prompt_tokens
+        taken = [0] * len(prompts) if soft is None else soft.total.tolist()
+        room = [self.max_input_tokens - count for count in taken]
+        if min(room, default=tokens.least) < tokens.least:
+            raise UserError(
+                f"{max(taken)} soft tokens leave a prompt {max(min(room), 0)} of {self.max_input_tokens} input tokens, "
+                f"and it needs at least {tokens.least}: raise max_input_tokens or retrieve into fewer slots"
+            )
+        return tokens.ids(prompts, room)
 
     def _target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
         if not targets:
@@ -351,7 +339,7 @@ class Generator(nn.Module):
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         limits = (self.max_input_tokens, self.max_target_tokens, self.token_budget)
-        settings = GeneratorSettings(*limits, self.separator, has_lora(self.model), self.soft_position)
+        settings = GeneratorSettings(*limits, self.separator, has_lora(self.model), self.soft_position, self.chat)
         if self.soft_prompt is not None:
             self.soft_prompt.save_weights(folder)
         open_to_umask(folder)
@@ -365,7 +353,7 @@ class Generator(nn.Module):
         if settings.lora:
             load_lora(model, folder)
         limits = (settings.max_input_tokens, settings.max_target_tokens, settings.token_budget)
-        generator = cls(model, tokenizer, *limits, settings.separator)
+        generator = cls(model, tokenizer, *limits, settings.separator, settings.chat)
         generator.soft_position = settings.soft_position
         if soft_prompt is not None:
             generator.add_soft_prompt(soft_prompt, torch.Generator()).load_weights(folder)

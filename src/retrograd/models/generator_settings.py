@@ -27,6 +27,7 @@ class GeneratorSettings:
     separator: str
     lora: bool
     soft_position: SoftPosition = "before"
+    chat: bool = False
 
 
 def write_settings(folder: Path, settings: GeneratorSettings, soft_prompt: SoftPromptSettings | None) -> None:

@@ -94,7 +94,8 @@ class GeneratorSettings:
     """``model`` is a hub name, a folder or ``builtin:minilm-seq2seq``. ``lora_rank`` 0 trains all weights.
 
     ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. ``dropout`` false leaves
-    the model's dropout out of training.
+    the model's dropout out of training. ``chat`` puts the prompt of a decoder-only model into the tokenizer's chat
+    template, where it has one.
     """
 
     model: str = "builtin:minilm-seq2seq"
@@ -106,6 +107,7 @@ class GeneratorSettings:
     lora_dropout: float = 0.0
     lora_modules: tuple[str, ...] = ()
     dropout: bool = True
+    chat: bool = True
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
         posterior = Retriever(_tower(s), passage, s.temperature, s.trained, s.learn_temperature)
     g = experiment.generator
     lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
-    generator = Generator.open(g.model, rng, lora, g.max_input_tokens, g.max_target_tokens, g.token_budget)
+    generator = Generator.open(g.model, rng, lora, g.max_input_tokens, g.max_target_tokens, g.token_budget, g.chat)
     generator.dropout = g.dropout
     model = RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
     for one in (retriever, *([posterior] if posterior else [])):

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 
 from retrograd.metrics.relations import SEMEVAL_LABELS, relation_table, semeval_score
 from retrograd.suggestions import advice
+from retrograd.tasks.instruction import instruction
 from retrograd.tasks.relation_instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
 from retrograd.tasks.retriever_text import QUERY_STYLES, RoleSpans, role_spans, styled, with_label
 from retrograd.tasks.semeval import semeval_verbalisation
 from retrograd.tasks.task import Support
 from retrograd.tasks.type_constraints import TypeConstraints
 from retrograd.tasks.verbalisation import Verbalisation, derive_phrases, level, words_of
-from retrograd.types import Example, Passage, UserError
+from retrograd.types import Example, Passage, Prompt, UserError
 
 __all__ = [
     "EXCLUDED",
@@ -45,8 +46,9 @@ METRICS = ("semeval", "macro", "micro")
 TARGET_STYLES = ("phrase", "sentence")
 """What the generator is to say: the label's phrase, or its template with both entity names filled in."""
 
-INPUT_STYLES = ("marked", "described")
-"""How the generator reads the query: the marked sentence; or both entities by name and type, then the bare sentence."""
+INPUT_STYLES = ("marked", "described", "instructed")
+"""How the generator reads the query: the marked sentence; both entities by name and type, then the bare sentence; or
+that sentence within an instruction that lists the relations (`retrograd.tasks.instruction`)."""
 
 KEY_STYLES = ("split", "published")
 """What the passage tower reads: the instance without its label; or, as published, with the label's phrase behind."""
@@ -216,26 +218,44 @@ class RelationExtraction:
 
     # What the generator reads
 
-    def prompt(self, example: Example, passages: Sequence[Passage]) -> str:
+    def prompt(self, example: Example, passages: Sequence[Passage]) -> Prompt:
         """The query in the task's input style and the neighbours, best first, parted by bars.
 
         With ``label only`` the phrases stand before the sentence, where a generator finds them at the same place in
-        every prompt: ``phrase | phrase | sentence``. Otherwise neighbours come last and each label before its sentence,
-        ``sentence | phrase : neighbour | …``: a tokeniser that cuts the end loses the last neighbour's words first.
-        What describes the entities (``input_style`` "described") comes before all else, and is cut last.
+        every prompt: ``phrase | phrase | sentence``. Otherwise neighbours come last, each label before its sentence:
+        ``sentence | phrase : neighbour | …``. What describes the entities (``input_style`` "described") comes before
+        all else; "instructed" has an order of its own. Where a prompt is too long, the last neighbour's words go first.
         """
+        if self.input_style == "instructed":
+            sentence, head, tail = self._bare(example.query)
+            permitted = self.choices_for(example)
+            return instruction(sentence, head, tail, permitted, [self._example(passage) for passage in passages])
         described, sentence = self._described(example)
-        neighbours = [self.neighbour_text(passage) for passage in passages]
+        neighbours = "".join(f"{self.neighbour_text(passage)} | " for passage in passages)
         if self.neighbour_style == "label only":
-            return " | ".join([*described, *neighbours, sentence])
-        return " | ".join([" ".join([*described, sentence]), *neighbours])
+            return Prompt("".join(f"{one} | " for one in described), neighbours, sentence)
+        before = " ".join([*described, sentence])
+        return Prompt(before, f" | {neighbours.removesuffix(' | ')}") if passages else Prompt(before)
+
+    def _example(self, passage: Passage) -> str:
+        """A neighbour within an instruction, in the task's style."""
+        sentence, head, tail = self._bare(passage.text)
+        relation = f"The relation of {head} to {tail} is: {passage.title}"
+        if self.neighbour_style == "label only":
+            return relation
+        return sentence if self.neighbour_style == "unlabelled" else f"{sentence} {relation}"
+
+    def _bare(self, marked: str) -> tuple[str, str, str]:
+        """The sentence without marks, head and tail."""
+        sentence, *spans = unmark(marked)
+        head, tail = (" ".join(span.of(sentence).split()) for span in spans)
+        return sentence, head, tail
 
     def _described(self, example: Example) -> tuple[list[str], str]:
         """What is said of the two entities (in at most one text), and the sentence."""
         if self.input_style == "marked":
             return [], example.query
-        sentence, *spans = unmark(example.query)
-        head, tail = (" ".join(span.of(sentence).split()) for span in spans)
+        sentence, head, tail = self._bare(example.query)
         types = (example.head_type, example.tail_type) if isinstance(example, RelationExample) else ("", "")
         kinds = [
             f"{name} is tagged as {words_of(kind)}." for name, kind in zip((head, tail), types, strict=True) if kind

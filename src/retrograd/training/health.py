@@ -25,6 +25,7 @@ _SHOWN = {
     "generator_forwards": ("forwards/query", "{:.1f}"),
     "index_age": ("index age", "{:.0f} steps"),
     "staleness_overlap": ("index overlap", "{:.0%}"),
+    "prompts_cut": ("queries cut", "{:.0%}"),
     "gradient_norm": ("gradient", "{:.2f}"),
 }
 
@@ -44,6 +45,9 @@ def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, flo
     candidates, estimate = visit.candidates, visit.estimate
     values = {"loss": float(estimate.loss), "gradient_norm": gradient_norm}
     values |= {name: float(value) for name, value in estimate.diagnostics.items()}
+    prompts = model.generator.prompt_tokens
+    if prompts.read > 0:
+        values |= {"prompts_shortened": prompts.shortened / prompts.read, "prompts_cut": prompts.cut / prompts.read}
     if model.support is not None and candidates.rows.shape[1] > 0:
         best = candidates.scores.log_prior.argmax(dim=-1, keepdim=True)
         match = model.supports(visit.examples, candidates.rows.gather(1, best))
@@ -53,5 +57,8 @@ def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, flo
 
 def health_line(stage: str, step: int, steps: int, values: Mapping[str, float]) -> str:
     """``joint 40/100 · loss 1.204 · …``: only what the objective reports."""
-    parts = [f"{name} {text.format(values[key])}" for key, (name, text) in _SHOWN.items() if key in values]
+    quiet = {"prompts_cut"} if values.get("prompts_cut") == 0 else set()  # worth a place when it happens
+    parts = [
+        f"{name} {text.format(values[key])}" for key, (name, text) in _SHOWN.items() if key in values.keys() - quiet
+    ]
     return " · ".join([f"{stage} {step}/{steps}", *parts])

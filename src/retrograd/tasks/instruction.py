@@ -1,0 +1,34 @@
+"""The prompt of RAG4RE in words of our own: what is asked, an example, the sentence, its entities, the relations.
+
+The parts and their order are those of Efeoglu & Paschke 2024 (arXiv 2404.13397, 2406.14745): definition, question,
+example, sentence, head, tail, relation types, form of the answer. With and without retrieval the prompts differ in the
+example alone, and the example alone is what a prompt can spare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retrograd.types import Prompt
+
+__all__ = ["instruction"]
+
+_DEFINITION = "A relation says what one thing in a sentence, the head, is to another thing in it, the tail."
+_QUESTION = "Which of the listed relations does the sentence express?"
+_ANSWER = "Write one relation of the list exactly as it stands there, and nothing more."
+
+
+def instruction(sentence: str, head: str, tail: str, relations: Sequence[str], examples: Sequence[str]) -> Prompt:
+    """``examples`` are what the task says of each neighbour, best first; none is the prompt without retrieval."""
+    before = f"{_DEFINITION}\n{_QUESTION}\n"
+    after = "\n".join(
+        [
+            f"Sentence: {sentence}",
+            f"Head: {head}",
+            f"Tail: {tail}",
+            f"Relations: {'; '.join(relations)}",
+            _ANSWER,
+            "Relation:",
+        ]
+    )
+    return Prompt(before, "".join(f"Example: {example}\n" for example in examples), after)
