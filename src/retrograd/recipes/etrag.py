@@ -138,7 +138,7 @@ def tacred(percent: int) -> Experiment:
     return replace(
         published,
         name=f"etrag-tacred-{percent}",
-        data=_tacred(percent),
+        data=_tacred(percent, query_style="between+marked"),
         retriever=replace(published.retriever, temperature=_TEMPERATURE),
         soft_prompt=SoftPromptSettings("improved"),
         objective=_OBJECTIVE,
@@ -147,6 +147,7 @@ def tacred(percent: int) -> Experiment:
             published.training,
             passages=64,
             explorers=64,
+            distraction=0.3,
             retriever_learning_rate=2e-5,
             weight_decay=0.01,
             refresh_every=max(20, instances // 200),
