@@ -32,7 +32,7 @@ from rich.table import Table
 from retrograd.evaluation.calibration import fit_decision
 from retrograd.evaluation.evaluate import answering_batches, neighbour_scores, vote
 from retrograd.io import fingerprint, read_json, write_json
-from retrograd.metrics.relations import semeval_resampler
+from retrograd.metrics.relation_resampling import semeval_resampler
 from retrograd.metrics.significance import paired_bootstrap_corpus, paired_permutation_corpus
 from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.recipes import RECIPES

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrograd.metrics.relation_resampling import semeval_resampler, tacred_resampler
 from retrograd.metrics.relations import (
     SEMEVAL_LABELS,
     SEMEVAL_RELATIONS,
@@ -18,9 +19,7 @@ from retrograd.metrics.relations import (
     SemEvalReport,
     parse_relation,
     relation_table,
-    semeval_resampler,
     semeval_score,
-    tacred_resampler,
     tacred_score,
 )
 from retrograd.types import UserError

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrograd.metrics.relations import semeval_resampler, semeval_score
+from retrograd.metrics.relation_resampling import semeval_resampler
+from retrograd.metrics.relations import semeval_score
 from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,

@@ -18,17 +18,16 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from jaxtyping import Int64
 
 from retrograd.types import UserError
 
 __all__ = [
+    "OTHER",
     "SEMEVAL_LABELS",
     "SEMEVAL_RELATIONS",
+    "WRONG_DIRECTION",
     "Answers",
     "GoldLabels",
     "MacroAverage",
@@ -37,11 +36,11 @@ __all__ = [
     "RelationTable",
     "SemEvalEvaluation",
     "SemEvalReport",
+    "label_pairs",
+    "official_cell",
     "parse_relation",
     "relation_table",
-    "semeval_resampler",
     "semeval_score",
-    "tacred_resampler",
     "tacred_score",
 ]
 
@@ -56,11 +55,11 @@ SEMEVAL_RELATIONS = (
     "Message-Topic",
     "Product-Producer",
 )
-_OTHER = "Other"
+OTHER = "Other"
 _DIRECTIONS = ("(e1,e2)", "(e2,e1)")
-_WRONG_DIRECTION = "xDIRx"
+WRONG_DIRECTION = "xDIRx"
 
-SEMEVAL_LABELS = (*(name + direction for name in SEMEVAL_RELATIONS for direction in _DIRECTIONS), _OTHER)
+SEMEVAL_LABELS = (*(name + direction for name in SEMEVAL_RELATIONS for direction in _DIRECTIONS), OTHER)
 """The 19 labels: 9 relations in two directions, and Other."""
 
 GoldLabels = Sequence[str] | Mapping[str, str]
@@ -180,7 +179,7 @@ def relation_table(
     With ``labels``, any other label is a `UserError` naming the nearest known one; without, labels are taken as they
     are. Raises `UserError` too for lengths or ids that do not match.
     """
-    pairs = _pairs(gold, predicted, labels)
+    pairs = label_pairs(gold, predicted, labels)
     if labels is not None and negative is not None and negative not in labels:
         raise UserError(f"negative label {negative!r} is not among the labels; {_nearest(negative, labels)}")
     answers = Counter(answer for answer, _ in pairs)
@@ -237,7 +236,7 @@ class SemEvalEvaluation:
     @property
     def correct_skipped_as_other(self) -> int:
         """Items with the right label if each skipped item had been called Other."""
-        return self.correct + (self.skipped[self.rows.index(_OTHER)] if _OTHER in self.rows else 0)
+        return self.correct + (self.skipped[self.rows.index(OTHER)] if OTHER in self.rows else 0)
 
     @property
     def coverage(self) -> float:
@@ -270,8 +269,8 @@ class SemEvalEvaluation:
             )
             for i, label in enumerate(self.rows)
         }
-        other = scores.pop(_OTHER, PrecisionRecallF1(0, 0, 0))
-        return RelationTable(scores, _OTHER, other)
+        other = scores.pop(OTHER, PrecisionRecallF1(0, 0, 0))
+        return RelationTable(scores, OTHER, other)
 
     def __str__(self) -> str:
         return (
@@ -303,11 +302,11 @@ def semeval_score(gold: GoldLabels, predicted: Answers) -> SemEvalReport:
 
     Raises `UserError` for a label outside `SEMEVAL_LABELS`, and for lengths or ids that do not match.
     """
-    pairs = _pairs(gold, predicted, SEMEVAL_LABELS)
+    pairs = label_pairs(gold, predicted, SEMEVAL_LABELS)
     return SemEvalReport(
         directed=_evaluation("(2*9+1)-way, with direction", Counter(pairs)),
         undirected=_evaluation("(9+1)-way, ignoring direction", Counter((_name(a), _name(b)) for a, b in pairs)),
-        official=_evaluation("(9+1)-way, with direction (official)", Counter(map(_official_cell, pairs))),
+        official=_evaluation("(9+1)-way, with direction (official)", Counter(map(official_cell, pairs))),
     )
 
 
@@ -315,71 +314,31 @@ def _name(label: str | None) -> str | None:
     return None if label is None else parse_relation(label).name
 
 
-def _official_cell(pair: tuple[str, str | None]) -> tuple[str | None, str | None]:
+def official_cell(pair: tuple[str, str | None]) -> tuple[str | None, str | None]:
     """Row and column of the official confusion matrix; xDIRx is a column of its own."""
     gold, guess = _name(pair[0]), _name(pair[1])
-    return (gold, _WRONG_DIRECTION if gold == guess and pair[0] != pair[1] else guess)
+    return (gold, WRONG_DIRECTION if gold == guess and pair[0] != pair[1] else guess)
 
 
 def _evaluation(name: str, cells: Mapping[tuple[str | None, str | None], int]) -> SemEvalEvaluation:
     rows = sorted({gold for gold, _ in cells if gold is not None}, key=_other_last)
-    guessed = {guess for _, guess in cells if guess is not None and guess != _WRONG_DIRECTION}
+    guessed = {guess for _, guess in cells if guess is not None and guess != WRONG_DIRECTION}
     columns = [*rows, *sorted(guessed - set(rows), key=_other_last)]
     return SemEvalEvaluation(
         name=name,
         rows=tuple(rows),
         columns=tuple(columns),
         confusion=tuple(tuple(cells.get((row, column), 0) for column in columns) for row in rows),
-        wrong_direction=tuple(cells.get((row, _WRONG_DIRECTION), 0) for row in rows),
+        wrong_direction=tuple(cells.get((row, WRONG_DIRECTION), 0) for row in rows),
         skipped=tuple(cells.get((row, None), 0) for row in rows),
     )
 
 
 def _other_last(label: str) -> tuple[bool, str]:
-    return (label == _OTHER, label)
+    return (label == OTHER, label)
 
 
-def tacred_resampler(
-    gold: GoldLabels, predicted: Answers, negative: str = "no_relation"
-) -> Callable[[Int64[np.ndarray, " rows"]], float]:
-    """`tacred_score(…).f1` of any selection of the items, by row and with repetition: for resampling tests."""
-    pairs = _pairs(gold, predicted, None)
-    guessed = np.array([guess not in (None, negative) for _, guess in pairs])
-    wanted = np.array([answer != negative for answer, _ in pairs])
-    correct = wanted & np.array([answer == guess for answer, guess in pairs])
-    counts = np.stack([2 * correct, guessed.astype(np.int64) + wanted])
-
-    def f1(rows: Int64[np.ndarray, " rows"]) -> float:
-        twice_correct, both = counts[:, rows].sum(axis=1)
-        return _percent(int(twice_correct), int(both))
-
-    return f1
-
-
-def semeval_resampler(gold: GoldLabels, predicted: Answers) -> Callable[[Int64[np.ndarray, " rows"]], float]:
-    """`semeval_score(…).macro_f1` of any selection of the items, by row and with repetition: for resampling tests.
-
-    The macro average runs over the relations that the selection has.
-    """
-    columns = {name: i for i, name in enumerate((*SEMEVAL_RELATIONS, _OTHER, _WRONG_DIRECTION, None))}
-    cells = [_official_cell(pair) for pair in _pairs(gold, predicted, SEMEVAL_LABELS)]
-    width, relations = len(columns), len(SEMEVAL_RELATIONS)
-    codes = np.array([columns[answer] * width + columns[guess] for answer, guess in cells])
-
-    def macro_f1(rows: Int64[np.ndarray, " rows"]) -> float:
-        counts = np.bincount(codes[rows], minlength=width * width).reshape(width, width)
-        correct, wrong_direction = counts.diagonal()[:relations], counts[:relations, columns[_WRONG_DIRECTION]]
-        gold_items = counts.sum(axis=1)[:relations]
-        guesses = counts.sum(axis=0)[:relations] + wrong_direction
-        present = gold_items > 0
-        if not present.any():
-            return 0.0
-        return float(100.0 * np.mean(2 * correct[present] / (guesses + gold_items)[present]))
-
-    return macro_f1
-
-
-def _pairs(gold: GoldLabels, predicted: Answers, known: Collection[str] | None) -> list[tuple[str, str | None]]:
+def label_pairs(gold: GoldLabels, predicted: Answers, known: Collection[str] | None) -> list[tuple[str, str | None]]:
     """Gold and predicted label of every item. Raises `UserError` where they do not match, or are not known."""
     pairs = _by_id(gold, predicted) if isinstance(gold, Mapping) else _in_order(gold, predicted)
     if not pairs:

@@ -10,13 +10,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from retrograd.io import read_jsonl
+from retrograd.metrics.relation_resampling import semeval_resampler, tacred_resampler
 from retrograd.metrics.relations import (
     PrecisionRecallF1,
     RelationTable,
     relation_table,
-    semeval_resampler,
     semeval_score,
-    tacred_resampler,
 )
 from retrograd.metrics.significance import (
     BootstrapInterval,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.evaluate import Evaluation, vote
-from retrograd.metrics.relations import semeval_resampler
+from retrograd.metrics.relation_resampling import semeval_resampler
 from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.data import Data, load_data
