@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from retrograd.types import UserError
 
 __all__ = [
+    "DIRECTIONS",
     "OTHER",
     "SEMEVAL_LABELS",
     "SEMEVAL_RELATIONS",
@@ -56,10 +57,10 @@ SEMEVAL_RELATIONS = (
     "Product-Producer",
 )
 OTHER = "Other"
-_DIRECTIONS = ("(e1,e2)", "(e2,e1)")
+DIRECTIONS = ("(e1,e2)", "(e2,e1)")
 WRONG_DIRECTION = "xDIRx"
 
-SEMEVAL_LABELS = (*(name + direction for name in SEMEVAL_RELATIONS for direction in _DIRECTIONS), OTHER)
+SEMEVAL_LABELS = (*(name + direction for name in SEMEVAL_RELATIONS for direction in DIRECTIONS), OTHER)
 """The 19 labels: 9 relations in two directions, and Other."""
 
 GoldLabels = Sequence[str] | Mapping[str, str]
@@ -79,7 +80,7 @@ class RelationLabel:
 
 def parse_relation(label: str) -> RelationLabel:
     """Split ``Cause-Effect(e1,e2)`` into name and direction. Raises `UserError` for an empty name or other brackets."""
-    for direction in _DIRECTIONS:
+    for direction in DIRECTIONS:
         if label.endswith(direction) and label != direction:
             return RelationLabel(label.removesuffix(direction), direction)
     if not label or "(" in label or ")" in label:

@@ -37,8 +37,8 @@ class PromptTokens:
         if not encoder_decoder and not self.chat:
             self._separator = tokenizer(separator, add_special_tokens=False)["input_ids"]
         # What the template puts around a turn, without the turn, is what a prompt takes at the least.
-        self._frame = len(self._templated("")) if self.chat else 0
-        self.tail = self._frame - len(self._templated("", False)) if self.chat else len(self._separator)
+        self._frame = len(self._templated([""])[0]) if self.chat else 0
+        self.tail = self._frame - len(self._templated([""], False)[0]) if self.chat else len(self._separator)
         self.least = (self._frame or len(self._separator) + tokenizer.num_special_tokens_to_add()) + 1
         self.read = self.shortened = self.cut = 0
 
@@ -58,17 +58,14 @@ class PromptTokens:
         """Less and less of the spare part, then the beginning of what is left."""
         if isinstance(prompt, Prompt) and prompt.spare[0] < prompt.spare[1]:
             self.shortened += 1
-            start, end = prompt.spare
-            kept = end - start
-            while kept > 0:
-                over = len(self._all_ids([prompt])[0]) - most
-                if over <= 0:
-                    return self._all_ids([prompt])[0]
-                kept = self._less(prompt[start : start + kept], over)
-                prompt = prompt.shortened(kept)
-            ids = self._all_ids([prompt])[0]
-            if len(ids) <= most:
-                return ids
+            while True:
+                (ids,) = self._all_ids([prompt])
+                if len(ids) <= most:
+                    return ids
+                start, end = prompt.spare
+                if start == end:
+                    break
+                prompt = prompt.shortened(self._less(prompt[start:end], len(ids) - most))
         self.cut += 1
         return self._cut(prompt, most)
 
@@ -86,7 +83,7 @@ class PromptTokens:
             text = self._tokenizer(str(prompt), add_special_tokens=False, verbose=False)["input_ids"]
             # Tokens of a text that is cut may join otherwise: a few fewer until it fits.
             for room in range(most - self._frame, -1, -1):
-                ids = self._templated(str(self._tokenizer.decode(text[:room])))
+                (ids,) = self._templated([str(self._tokenizer.decode(text[:room]))])
                 if len(ids) <= most:
                     return ids
         limit = {"truncation": True, "max_length": most - len(self._separator)}
@@ -96,7 +93,7 @@ class PromptTokens:
         if not prompts:
             return []
         if self.chat:
-            return [self._templated(prompt) for prompt in prompts]
+            return self._templated(prompts)
         return self._closed(self._tokenizer([str(prompt) for prompt in prompts], verbose=False)["input_ids"])
 
     def _closed(self, encoded: list[TokenIds]) -> list[TokenIds]:
@@ -107,7 +104,8 @@ class PromptTokens:
         # Even an empty prompt needs one token for the first target token to follow.
         return [ids or [self._end] for ids in encoded]
 
-    def _templated(self, prompt: str, answering: bool = True) -> TokenIds:
-        turn = [{"role": "user", "content": str(prompt)}]
-        made = self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=answering)
-        return self._tokenizer(str(made), add_special_tokens=False, verbose=False)["input_ids"]
+    def _templated(self, prompts: Sequence[str], answering: bool = True) -> list[TokenIds]:
+        """Each as a user's turn, and what begins the answer."""
+        turns = [[{"role": "user", "content": str(prompt)}] for prompt in prompts]
+        made = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answering)
+        return self._tokenizer([str(text) for text in made], add_special_tokens=False, verbose=False)["input_ids"]

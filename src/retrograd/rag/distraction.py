@@ -63,7 +63,7 @@ def distractors(
 
 
 def _not_hidden(rows: Int[Tensor, " B"], hidden: Int[Tensor, "B E"], passages: int) -> Int[Tensor, " B"]:
-    """The next row where one is hidden; a run of hidden rows may leave one in a million as it was."""
-    for _ in range(3):
+    """The next row that is not hidden, where one is: at most E rows on."""
+    for _ in range(hidden.shape[1]):
         rows = torch.where((rows.unsqueeze(-1) == hidden).any(dim=-1), (rows + 1) % passages, rows)
     return rows

@@ -181,11 +181,11 @@ def _epochs(percent: int) -> int:
 
 
 def semeval(percent: int) -> Experiment:
-    """SemEval-2010 Task 8, ETRAG improved, built-in models: minutes on a laptop at 10 %, an hour at 100 %.
+    """SemEval-2010 Task 8, ETRAG improved, built-in models: minutes on a laptop at 10 %, far longer at 100 %.
 
     Slots hold the label words of neighbours, mixed by weight: a generator this small learns to read them in less data
     than it needs to learn to read role vectors (``soft_prompt.form`` "improved"). After the warm start nearly every
-    neighbour of a training sentence is right, of a new sentence two in three: hence the distraction.
+    neighbour of a training sentence is right, of a new sentence seven in ten: hence the distraction.
     """
     small = percent < 100
     return Experiment(

@@ -9,7 +9,7 @@ from pathlib import Path
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.evaluate import predict
 from retrograd.io import JsonObject
-from retrograd.metrics.relations import parse_relation
+from retrograd.metrics.relations import DIRECTIONS, parse_relation
 from retrograd.recipes.data import labelled_examples, read_instances
 from retrograd.recipes.run import open_run
 from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
@@ -18,8 +18,6 @@ from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.types import Prediction, UserError
 
 __all__ = ["Neighbour", "Triple", "extract"]
-
-_DIRECTIONS = ("(e1,e2)", "(e2,e1)")
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple]
 
 def _directed(task: RelationExtraction) -> bool:
     """Whether a label says which entity is the first argument, so that each pair is asked once."""
-    return any(label.endswith(_DIRECTIONS) for label in task.phrases)
+    return any(label.endswith(DIRECTIONS) for label in task.phrases)
 
 
 def _triple(instance: RelationInstance, label: str, answer: Prediction, base: KnowledgeBase) -> Triple:
@@ -94,10 +92,10 @@ def _triple(instance: RelationInstance, label: str, answer: Prediction, base: Kn
         (instance.tail.of(instance.text), instance.tail_type),
     ]
     relation = label
-    if label.endswith(_DIRECTIONS):
+    if label.endswith(DIRECTIONS):
         parsed = parse_relation(label)
         relation = parsed.name
-        ends = ends[::-1] if parsed.direction == _DIRECTIONS[1] else ends
+        ends = ends[::-1] if parsed.direction == DIRECTIONS[1] else ends
     (head, head_type), (tail, tail_type) = ends
     passages = base.passages(list(answer.rows))
     neighbours = tuple(
