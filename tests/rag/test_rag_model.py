@@ -14,6 +14,7 @@ from retrograd.corpus.restricted_index import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever, Trained
+from retrograd.rag.answering import Manner
 from retrograd.rag.candidates import NULL_ROW, Pool
 from retrograd.rag.distraction import stand_ins
 from retrograd.rag.model_folder import load_model, save_model
@@ -81,7 +82,7 @@ def seeded() -> torch.Generator:
 def test_a_random_search_knows_nothing_of_the_query(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
     found = model.retrieve(examples, 3)
-    model.searches_at_random = True
+    model.search = "random"
     control, again = model.retrieve(examples, 3), model.retrieve(examples[:2], 3)
     assert torch.equal(control.rows[:2], again.rows)  # whoever else is in the batch
     assert not torch.equal(control.rows, found.rows)
@@ -101,7 +102,7 @@ def test_what_stands_in_for_a_query_does_not_find_itself(tiny_encoder: Path, tin
     hidden = model.own_rows(examples)
     rows = stand_ins(examples, hidden, len(model.base))
     assert (rows.unsqueeze(-1) != hidden).all()
-    model.searches_at_random = True
+    model.search = "random"
     assert (model.retrieve(examples, 6).rows != rows.unsqueeze(-1)).all()
     assert (model.retrieve(examples, 2, pool=Pool(explorers=6), rng=seeded()).rows != rows.unsqueeze(-1)).all()
 
@@ -217,6 +218,62 @@ def test_answers_are_the_argmax_of_the_marginal(tiny_encoder: Path, tiny_seq2seq
         order = weight.argsort(descending=True).tolist()
         assert prediction.rows == tuple(rows[k] for k in order)
         assert prediction.weights == pytest.approx([weight[k].item() for k in order], abs=1e-3)
+
+
+def test_passages_read_together_stand_in_one_prompt_best_first(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    singly = [prediction.log_probability for prediction in model.answer(examples, 3)]
+    model.manner = Manner(reading="together")
+    choices = list(model.task.choices or ())
+    for example, prediction in zip(examples, model.answer(examples, 3), strict=True):
+        found = model.retrieve([example], 3)
+        best_first = found.rows[0][found.scores.log_prior[0].argsort(descending=True)].tolist()
+        prompt = model.task.prompt(example, [model.base[row] for row in best_first])
+        log_p = model.generator.log_likelihood([prompt] * 19, choices).log_softmax(-1)
+        assert prediction.answer == choices[int(log_p.argmax())]
+        assert prediction.log_probability == pytest.approx(log_p.max().item(), abs=1e-3)
+        assert prediction.rows == tuple(best_first)
+    assert singly != pytest.approx([prediction.log_probability for prediction in model.answer(examples, 3)], abs=1e-3)
+
+
+def test_written_answers_are_the_greedy_ones_and_need_not_be_labels(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """Together there is one; singly the likeliest, over all passages, of those written from each."""
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    model.manner = Manner("written", "together")
+    written = [prediction.answer for prediction in model.answer(examples, 2)]
+    found = model.retrieve(examples, 2).rows.tolist()
+    read = [[model.base[row] for row in rows] for rows in found]
+    prompts = [model.task.prompt(example, own) for example, own in zip(examples, read, strict=True)]
+    assert written == model.generator.generate(prompts)
+    assert not set(written) & set(model.task.choices or ())
+    assert model.choice_scores(examples, 2) is None
+    model.manner = Manner("written")
+    for example, prediction in zip(examples, model.answer(examples, 2), strict=True):
+        own = [model.task.prompt(example, [model.base[row]]) for row in model.retrieve([example], 2).rows[0].tolist()]
+        assert prediction.answer in model.generator.generate(own)
+
+
+def test_bm25_finds_by_words_and_never_the_query_itself(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    pytest.importorskip("bm25s")
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    model.search = "bm25"
+    found = model.retrieve(examples, 5)
+    first = found.rows[:, 0].tolist()
+    assert first[:2] == [4, 0]  # cup, tea, holds; tea, cup
+    assert all(b not in rows for b, rows in enumerate(found.rows.tolist()))
+    torch.testing.assert_close(found.scores.log_prior.exp().sum(-1), torch.ones(6))
+    everything = model.retrieve_all(examples)
+    assert [int(row) for row in everything.scores.log_prior.argmax(-1)] == first
+    assert all(everything.rows[b, b] == -1 for b in range(6))
+    assert len(model.answer(examples, 2)) == 6
+
+
+def test_a_saved_model_keeps_its_search_and_manner(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    model, _ = build(tiny_encoder, tiny_seq2seq)
+    model.search, model.manner = "bm25", Manner("written", "together")
+    save_model(model, tmp_path / "model")
+    loaded = load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
+    assert (loaded.search, loaded.manner) == ("bm25", Manner("written", "together"))
 
 
 def test_without_passages_the_generator_answers_alone(tiny_encoder: Path, tiny_causal: Path) -> None:

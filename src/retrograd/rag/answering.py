@@ -2,13 +2,14 @@
 
 Without a closed set each passage's own greedy answer is a candidate, scored under all K passages: "thorough decoding"
 of Lewis et al. 2020 (arXiv 2005.11401), §2.5. Each distinct prompt, and each distinct (prompt, answer), is run once.
-With soft slots there is one prompt, and one greedy answer.
+With soft slots, or all passages in one prompt, there is one greedy answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,17 +19,30 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator
 from retrograd.models.prefix_tree import Scoring
 from retrograd.models.soft_input import SoftInput
+from retrograd.objectives.differentiable_knn import Selection
+from retrograd.objectives.functional import masked_log_softmax
+from retrograd.rag.candidates import Candidates
 from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.rag.likelihood import supported
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Prediction
 
-__all__ = ["Reading", "answers", "choice_scores", "votes"]
+__all__ = ["Manner", "Reading", "answers", "choice_scores", "soft_reading", "text_reading", "votes"]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a model answers: by choosing among the permitted answers, where a task has a closed set, or by writing; from
+    passages read one by one, or all of them in one prompt, best first.
+    """
+
+    answers: Literal["chosen", "written"] = "chosen"
+    reading: Literal["singly", "together"] = "singly"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read for each query, on the CPU: passages one by one, or all of them in ``soft`` slots.
+    """What is read for each query, on the CPU: passages one by one, ``together`` in one prompt, or in ``soft`` slots.
 
     ``log_weight`` is the log-weight of each row, log p(z|x) renormalised or its share of the slots; ``log_vote`` its
     share in a vote of the neighbours. Row -1 is no passage: with weight 0 (``-inf``) padding, else the query alone.
@@ -39,7 +53,26 @@ class Reading:
     log_weight: Float[Tensor, "B K"]
     log_vote: Float[Tensor, "B K"]
     soft: SoftInput | None = None
+    together: bool = False
     shown: int | None = None
+
+
+def text_reading(found: Candidates, manner: Manner) -> Reading:
+    """Candidates as passages of a prompt: their weight, and their vote, is p(z|x) renormalised."""
+    log_prior = masked_log_softmax(found.scores.log_prior).cpu()
+    return Reading(found.rows.cpu(), log_prior, log_prior.clone(), together=manner.reading == "together")
+
+
+def soft_reading(
+    found: Candidates, selection: Selection, slots: Callable[[Float[Tensor, "B R K"]], SoftInput]
+) -> Reading:
+    """Candidates in soft slots, which ``slots`` fills: a passage's weight is the mean of its shares of them."""
+    near = selection.neighbourhood(found.scores)
+    weight = near.weights(selection.slots, selection.operator)
+    share = weight.sum(dim=1)
+    share = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+    log_vote = near.log_vote().cpu()
+    return Reading(found.rows.cpu(), share.log().cpu(), log_vote, slots(weight), shown=selection.slots)
 
 
 def answers(
@@ -51,14 +84,16 @@ def answers(
     scoring: Scoring,
     decision: Decision,
     support: Support | None,
+    closed: bool = True,
 ) -> list[Prediction]:
     """One prediction per example with its passages, heaviest first under p(z|x, answer).
 
     A closed set is what the task permits for each example; ``scoring`` says how its answers are compared
-    (`retrograd.models.prefix_tree`), ``decision`` which of them is taken; ``support`` lets passages vote.
+    (`retrograd.models.prefix_tree`), ``decision`` which of them is taken; ``support`` lets passages vote. Without
+    ``closed`` answers are written, whatever the task permits.
     """
     prompts, where = _prompts(task, base, examples, reading)
-    choices = _permitted(task, examples)
+    choices = _permitted(task, examples) if closed else None
     if choices is not None:
         joint = _joint(generator, prompts, where, choices, reading, scoring)
         scores = _choice_scores(task, examples, choices, joint, reading, support if decision.vote_weight > 0 else None)
@@ -159,19 +194,28 @@ def _choice_scores(
 def _prompts(
     task: Task, base: KnowledgeBase, examples: Sequence[Example], reading: Reading
 ) -> tuple[list[str], Int[Tensor, "B K"]]:
-    """Prompts, and which of them each (example, row) uses: distinct ones or, beside soft slots, one an example."""
+    """Prompts, and which of them each (example, row) uses: distinct ones or, of passages together or beside soft slots,
+    one an example."""
     if reading.soft is not None:  # it belongs to the example, so equal prompts are not one
-        alone = torch.arange(len(examples)).unsqueeze(-1).expand_as(reading.rows)
-        return [task.prompt(example, ()) for example in examples], alone
+        return [task.prompt(example, ()) for example in examples], _one_each(reading)
     rows = reading.rows.tolist()
     distinct = sorted({row for found in rows for row in found if row >= 0})
     passages = dict(zip(distinct, base.passages(distinct), strict=True))
+    if reading.together:
+        best_first = reading.rows.gather(1, reading.log_weight.argsort(dim=-1, descending=True, stable=True)).tolist()
+        read = [[passages[row] for row in found if row >= 0] for found in best_first]
+        return [task.prompt(example, own) for example, own in zip(examples, read, strict=True)], _one_each(reading)
     number: dict[str, int] = {}
     where = [
         [number.setdefault(task.prompt(example, [passages[row]] if row >= 0 else []), len(number)) for row in found]
         for example, found in zip(examples, rows, strict=True)
     ]
     return list(number), torch.tensor(where)
+
+
+def _one_each(reading: Reading) -> Int[Tensor, "B K"]:
+    """Every row of an example reads the example's one prompt."""
+    return torch.arange(len(reading.rows)).unsqueeze(-1).expand_as(reading.rows)
 
 
 def _distinct_questions(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from retrograd.corpus.index import Index, Neighbours
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.objectives.functional import log1mexp, masked_logsumexp
+from retrograd.objectives.functional import log1mexp, masked_log_softmax, masked_logsumexp
 from retrograd.objectives.objective import CandidateScores
 from retrograd.tasks.task import Task
 from retrograd.types import Example
@@ -25,9 +25,11 @@ __all__ = [
     "Pool",
     "column_of",
     "log_probability",
+    "no_candidates",
     "padded_rows",
     "renewed_log_normaliser",
     "union",
+    "whole_base",
 ]
 
 NULL_ROW = -2
@@ -49,6 +51,12 @@ class Candidates:
     scores: CandidateScores
     query: Float[Tensor, "B D"] | None = None
     vectors: Float[Tensor, "B K D"] | None = None
+
+
+def no_candidates(queries: int, device: torch.device) -> Candidates:
+    """K = 0."""
+    rows = torch.empty(queries, 0, dtype=torch.long, device=device)
+    return Candidates(rows, CandidateScores(torch.empty(queries, 0, device=device)))
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,28 @@ def log_probability(
         empty = torch.zeros_like(empty)
     absent = rows < 0 if null is None else rows == -1
     return (logit - total.masked_fill(empty, 0.0).unsqueeze(-1)).masked_fill(absent, -torch.inf)
+
+
+def whole_base(
+    search: Sequence[Float[Tensor, "B D"]],
+    hidden: Int[Tensor, "B E"],
+    vectors: Float[Tensor, "N D"],
+    null: Float[Tensor, " D"] | None = None,
+) -> tuple[Int[Tensor, "B _"], list[Float[Tensor, "B _"]]]:
+    """All rows as candidates, in their order, with log p(z|x) for each of ``search``; hidden ones are padding.
+
+    The null passage, where there is one, is the last column.
+    """
+    passages = len(vectors)
+    absent = torch.zeros(len(hidden), passages + 1, dtype=torch.bool, device=hidden.device)
+    # Column N takes the padding (-1) of the exclusions and is cut off again.
+    absent = absent.scatter_(1, hidden % (passages + 1), True)[:, :-1]
+    rows = torch.arange(passages, device=hidden.device).expand(len(hidden), -1).masked_fill(absent, -1)
+    logits = [(query @ vectors.T).masked_fill(absent, -torch.inf) for query in search]
+    if null is not None:
+        rows = torch.nn.functional.pad(rows, (0, 1), value=NULL_ROW)
+        logits = [torch.cat([one, (q @ null).unsqueeze(-1)], dim=-1) for one, q in zip(logits, search, strict=True)]
+    return rows, [masked_log_softmax(one) for one in logits]
 
 
 def renewed_log_normaliser(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -12,9 +13,10 @@ from retrograd.io import read_json, write_json
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.differentiable_knn import Selection
+from retrograd.rag.answering import Manner
 from retrograd.rag.decision import Decision
-from retrograd.rag.rag_model import RagModel
-from retrograd.records import read_record, record_mapping
+from retrograd.rag.rag_model import RagModel, Search
+from retrograd.records import read_value, record_mapping
 from retrograd.tasks.task import Task
 from retrograd.types import UserError
 
@@ -35,10 +37,11 @@ def save_model(model: RagModel, folder: Path) -> None:
     write_json(
         folder / _FILE,
         {
-            "format": 1,
+            "format": 2,
             "posterior": model.posterior is not None,
             "null_passage": model.null_passage,
-            "searches_at_random": model.searches_at_random,
+            "search": model.search,
+            "manner": record_mapping(model.manner),
             "selection": None if model.selection is None else record_mapping(model.selection),
             "decision": record_mapping(model.decision),
         },
@@ -69,12 +72,12 @@ def load_model(
         posterior.passage_encoder = retriever.passage_encoder
     generator = Generator.load(folder / "generator", generator_name, rng)
     model = RagModel(retriever, generator, task, base, posterior, bool(settings.get("null_passage"))).to(device)
-    model.searches_at_random = bool(settings.get("searches_at_random"))
-    selection, decision = settings.get("selection"), settings.get("decision")
-    if isinstance(selection, dict):
-        model.selection = read_record(Selection, selection, f"{path}: selection")
-    if isinstance(decision, dict):
-        model.decision = read_record(Decision, decision, f"{path}: decision")
+    model.search = cast(Search, read_value(Search, settings.get("search"), f"{path}: search"))
+    model.manner = cast(Manner, read_value(Manner, settings.get("manner"), f"{path}: manner"))
+    model.decision = cast(Decision, read_value(Decision, settings.get("decision"), f"{path}: decision"))
+    selection = settings.get("selection")
+    if selection is not None:
+        model.selection = cast(Selection, read_value(Selection, selection, f"{path}: selection"))
     if (folder / "index").exists():
         model.use_index(
             ExactIndex.load(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,19 +20,32 @@ from retrograd.models.precision import full_precision
 from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.differentiable_knn import Selection
-from retrograd.objectives.functional import log_multiplicity, masked_log_softmax
+from retrograd.objectives.functional import log_multiplicity
 from retrograd.objectives.objective import CandidateScores
-from retrograd.rag.answering import Reading, answers, choice_scores
-from retrograd.rag.candidates import NULL_ROW, Candidates, Exclusions, Pool, column_of, log_probability, union
+from retrograd.rag.answering import Manner, Reading, answers, choice_scores, soft_reading, text_reading
+from retrograd.rag.candidates import (
+    NULL_ROW,
+    Candidates,
+    Exclusions,
+    Pool,
+    column_of,
+    log_probability,
+    no_candidates,
+    union,
+    whole_base,
+)
 from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.rag.distraction import Asked, distractors, stand_ins
 from retrograd.rag.indexing import MIXED, build_index, embed_rows, passage_fingerprint
+from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
 
-__all__ = ["RagModel"]
+__all__ = ["RagModel", "Search"]
+
+Search = Literal["nearest", "random", "bm25"]
 
 _NULL_TEXT = "(no passage)"
 _ROWS_AT_ONCE = 2_048
@@ -44,8 +58,9 @@ class RagModel(nn.Module):
     nothing is one more candidate of every query, scored like a passage and prompted without one. Call `refresh_index`
     before the first retrieval, and whenever passage embeddings have moved.
 
-    ``searches_at_random`` (an attribute, False at first) is the control of retrieval itself: every query is replaced by
-    a passage that has nothing to do with it.
+    ``search`` (an attribute, "nearest" at first) says who finds passages: the retriever; "bm25" in its place; or, as
+    the control of retrieval itself, the retriever for a passage that has nothing to do with the query: "random".
+    ``manner`` is how answers are read and given.
     """
 
     def __init__(
@@ -67,9 +82,11 @@ class RagModel(nn.Module):
         self.support = task.support(base)
         self.selection: Selection | None = None
         self.decision = Decision()
-        self.searches_at_random = False
+        self.manner = Manner()
+        self.search: Search = "nearest"
         self._exclusions = Exclusions(task, base)
         self._index: Index | None = None
+        self._lexical: LexicalSearch | None = None
 
     @property
     def index(self) -> Index:
@@ -121,6 +138,11 @@ class RagModel(nn.Module):
     def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
         """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
         return embed_rows(self.retriever, self.task, self.base, rows.tolist())
+
+    @property
+    def needs_index(self) -> bool:
+        """Whether searching takes embeddings of the base."""
+        return self.search != "bm25"
 
     @property
     def has_index(self) -> bool:
@@ -177,7 +199,9 @@ class RagModel(nn.Module):
         ``distraction`` a share of the queries, drawn by ``rng``, finds what an unrelated passage would: see `Asked`.
         """
         if k == 0:
-            return Candidates(*_no_candidates(len(examples), self.retriever.query_encoder.device))
+            return no_candidates(len(examples), self.retriever.query_encoder.device)
+        if self.search == "bm25":
+            return self._by_words().best(examples, k, self.own_rows(examples).to(self.retriever.query_encoder.device))
         asked = self._asked(examples, with_posterior, distraction, rng)
         found = self._searched(asked, k)
         blocks = [neighbours.row for neighbours in found]
@@ -198,6 +222,12 @@ class RagModel(nn.Module):
             scores = replace(scores, log_multiplicity=log_multiplicity(scores.log_prior, times.float()))
         previous = None if previous_row is None else column_of(rows, previous_row)
         return replace(found, scores=replace(scores, previous=previous))
+
+    def _by_words(self) -> LexicalSearch:
+        """BM25 over the base, indexed at the first search."""
+        if self._lexical is None:
+            self._lexical = LexicalSearch(self.task, self.base)
+        return self._lexical
 
     def _admitted(self, rows: Int[Tensor, "B K"], hidden: Int[Tensor, "B E"]) -> Int[Tensor, "B K"]:
         """The rows without those that an example must not see."""
@@ -224,7 +254,7 @@ class RagModel(nn.Module):
         query = self.retriever.queries([self.task.query_text(example) for example in examples])
         search = (query, self._posterior_query(examples)) if with_posterior else (query,)
         asked = Asked(query, search, self._exclusions.rows(examples).to(query.device))
-        if self.searches_at_random:
+        if self.search == "random":
             rows = stand_ins(examples, asked.hidden, len(self.base))
             return self._misled(asked, torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device), rows)
         if distraction > 0:
@@ -273,24 +303,14 @@ class RagModel(nn.Module):
 
         Passage embeddings are the index's, without gradient: a tower of passages alone does not learn from this.
         """
+        if self.search == "bm25":
+            return self._by_words().all(examples, self.own_rows(examples).to(self.retriever.query_encoder.device))
         asked = self._asked(examples, with_posterior)
-        device = asked.query.device
-        rows = torch.arange(len(self.base), device=device)
-        hidden = torch.zeros(len(examples), len(rows) + 1, dtype=torch.bool, device=device)
-        # Column N takes the padding (-1) of the exclusions and is cut off again.
-        hidden.scatter_(1, asked.hidden % (len(rows) + 1), True)
-        hidden = hidden[:, :-1]
-        null = self._null_vector()
-        with full_precision(device):
-            vectors = self.index.vectors(rows)
-            logits = [(one @ vectors.T).masked_fill(hidden, -torch.inf) for one in asked.search]
-            if null is not None:
-                scored = zip(logits, asked.search, strict=True)
-                logits = [torch.cat([logit, (one @ null).unsqueeze(-1)], dim=-1) for logit, one in scored]
-            log_prior, *rest = [masked_log_softmax(one) for one in logits]
-        block = self._with_null(rows.expand(len(examples), -1).masked_fill(hidden, -1))
+        with full_precision(asked.query.device):
+            vectors = self.index.vectors(torch.arange(len(self.base), device=asked.query.device))
+            rows, (log_prior, *rest) = whole_base(asked.search, asked.hidden, vectors, self._null_vector())
         scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
-        return Candidates(block, scores)
+        return Candidates(rows, scores)
 
     def _with_null(self, rows: Int[Tensor, "B K"]) -> Int[Tensor, "B _"]:
         return nn.functional.pad(rows, (0, 1), value=NULL_ROW) if self.null_passage else rows
@@ -350,22 +370,27 @@ class RagModel(nn.Module):
     def answer(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
         """The most likely answer of each example from its k best passages, by the model's ``decision``.
 
-        Passages are read one by one, Σ_z p(z|x) p(y|x,z), or in the soft slots of ``selection``. k = 0 asks the
-        generator alone, as does an example for which no passage is left. `retrograd.rag.answering` says how candidate
-        answers are found; ``scoring`` is for a closed set. The model's own mode does not matter.
+        Passages are read one by one, Σ_z p(z|x) p(y|x,z), in one prompt (``manner``), or in the soft slots of
+        ``selection``. k = 0 asks the generator alone, as does an example for which no passage is left.
+        `retrograd.rag.answering` says how candidate answers are found; ``scoring`` is for a closed set. The model's
+        own mode does not matter.
         """
         if not examples:
             return []
         with inference(self):
             reading = self._reading(examples, k)
+            closed = self.manner.answers == "chosen"
             return answers(
-                self.generator, self.task, self.base, examples, reading, scoring, self.decision, self.support
+                self.generator, self.task, self.base, examples, reading, scoring, self.decision, self.support, closed
             )
 
     def choice_scores(
         self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence"
     ) -> list[ChoiceScores] | None:
-        """What speaks for each permitted answer before any decision; None where the set of answers is open."""
+        """What speaks for each permitted answer before any decision; None where the set of answers is open, or the
+        model writes its answers."""
+        if self.manner.answers == "written":
+            return None
         with inference(self):
             reading = self._reading(examples, k)
             return choice_scores(self.generator, self.task, self.base, examples, reading, scoring, self.support)
@@ -376,25 +401,9 @@ class RagModel(nn.Module):
         reading = Reading(torch.full((len(examples), 1), -1), none.clone(), none)
         if k > 0:
             found = self.retrieve(examples, k)
-            soft = self.selection
-            reading = self._read_singly(found) if soft is None else self._read_softly(soft, examples, found)
+            if self.selection is None:
+                reading = text_reading(found, self.manner)
+            else:
+                reading = soft_reading(found, self.selection, self.likelihood(examples, found).soft_slots)
         reading.log_weight[(reading.rows == -1).all(dim=-1), 0] = 0.0
         return reading
-
-    def _read_singly(self, found: Candidates) -> Reading:
-        log_prior = masked_log_softmax(found.scores.log_prior).cpu()
-        return Reading(found.rows.cpu(), log_prior, log_prior.clone())
-
-    def _read_softly(self, selection: Selection, examples: Sequence[Example], found: Candidates) -> Reading:
-        """A passage's weight is the mean of its shares of the slots."""
-        near = selection.neighbourhood(found.scores)
-        weight = near.weights(selection.slots, selection.operator)
-        share = weight.sum(dim=1)
-        share = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
-        soft = self.likelihood(examples, found).soft_slots(weight)
-        return Reading(found.rows.cpu(), share.log().cpu(), near.log_vote().cpu(), soft, selection.slots)
-
-
-def _no_candidates(queries: int, device: torch.device) -> tuple[Int[Tensor, "B 0"], CandidateScores]:
-    rows = torch.empty(queries, 0, dtype=torch.long, device=device)
-    return rows, CandidateScores(torch.empty(queries, 0, device=device))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from retrograd.recipes import etrag
+from retrograd.recipes import etrag, rag4re
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_jsa, semeval_no_retrieval
 from retrograd.suggestions import advice
@@ -43,6 +43,7 @@ def _summary(make: Callable[..., Experiment]) -> str:
 
 _ALL = (
     *(_plain(make) for make in (semeval_joint, semeval_jsa, semeval_frozen, semeval_no_retrieval)),
+    _plain(rag4re.semeval),
     *(_etrag(make, n) for make in etrag.SEMEVAL for n in etrag.SEMEVAL_PERCENTAGES),
     *(_etrag(make, n) for make in etrag.TACRED for n in etrag.TACRED_PERCENTAGES),
 )

@@ -100,7 +100,7 @@ def _answers(path: Path) -> tuple[RelationExtraction, dict[str, str], dict[str, 
     if examples.keys() != told.keys():
         raise UserError(f"{file} answers {len(told)} items, not the {len(examples)} of {experiment.data.test}")
     gold = {item: task.relation_of(example.target, example) or example.target for item, example in examples.items()}
-    return task, gold, {item: task.relation_of(told[item], example) for item, example in examples.items()}
+    return task, gold, {item: task.read_answer(told[item], example).label for item, example in examples.items()}
 
 
 def _statistic(task: RelationExtraction, gold: list[str], answers: list[str | None]) -> Statistic:

@@ -1,40 +1,35 @@
 """An experiment as a frozen value: what to train, on what, how. Strictly to and from TOML and JSON.
 
-Every setting has one place and a default. The tree has two levels: sections, and settings in them.
+The tree has two levels: sections (`retrograd.recipes.settings`, `retrograd.recipes.data`), and settings in them.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_type_hints
+from typing import get_type_hints
 
 import tomli_w
 
 from retrograd.io import read_json, read_lines
-from retrograd.models.encoder import Pooling
-from retrograd.models.precision import Precision
-from retrograd.models.prefix_tree import Scoring
-from retrograd.models.retriever import Trained
-from retrograd.models.soft_input import SoftPosition
 from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, RelaxedTopK, TopKMarginal
 from retrograd.objectives.differentiable_knn import Selection
+from retrograd.rag.answering import Manner
 from retrograd.recipes.data import DataSettings
+from retrograd.recipes.settings import (
+    EvaluationSettings,
+    GeneratorSettings,
+    RetrieverSettings,
+    SoftPromptSettings,
+    TrainingSettings,
+    WarmStartSettings,
+)
 from retrograd.records import read_record, read_value, record_mapping
 from retrograd.suggestions import advice
-from retrograd.training.refresh import (
-    EverySteps,
-    InBackground,
-    Never,
-    RefreshPolicy,
-    RetrievedLately,
-    Rolling,
-    WhenDrifted,
-)
 from retrograd.types import UserError
 
 __all__ = [
@@ -47,181 +42,6 @@ __all__ = [
     "TrainingSettings",
     "WarmStartSettings",
 ]
-
-
-Refresh = Literal["every", "drift", "rolling", "retrieved", "background", "never"]
-_BELONGS_TO = {
-    "refresh_drift": ("drift", "0.02"),
-    "refresh_share": ("rolling", "0.02"),
-    "refresh_window": ("retrieved", "50"),
-}
-"""Numbers that one policy alone reads, and a value to begin with; 0 is not set."""
-
-
-@dataclass(frozen=True)
-class RetrieverSettings:
-    """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder.
-
-    ``posterior`` adds q(z|x,y), which shares the passage embeddings. ``null_passage`` makes reading nothing one of the
-    candidates. ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of
-    training: a quarter of the time of a small encoder on a CPU. ``search`` "random" is a control: neighbours of some
-    passage that has nothing to do with the query.
-    """
-
-    model: str = "builtin:minilm"
-    pooling: Pooling = "mean"
-    normalise: bool = True
-    max_tokens: int = 128
-    temperature: float = 0.05
-    learn_temperature: bool = False
-    trained: Trained = "query"
-    separate_towers: bool = False
-    posterior: bool = False
-    null_passage: bool = False
-    dropout: bool = True
-    search: Literal["nearest", "random"] = "nearest"
-
-    def __post_init__(self) -> None:
-        if self.search == "random" and (self.trained != "none" or self.posterior):
-            raise UserError(
-                'retriever.search = "random" is a control in which nothing is learned of the query; set '
-                'retriever.trained = "none" and posterior = false'
-            )
-
-
-@dataclass(frozen=True)
-class GeneratorSettings:
-    """``model`` is a hub name, a folder or ``builtin:minilm-seq2seq``. ``lora_rank`` 0 trains all weights.
-
-    ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. ``dropout`` false leaves
-    the model's dropout out of training. ``chat`` puts the prompt of a decoder-only model into the tokenizer's chat
-    template, where it has one.
-    """
-
-    model: str = "builtin:minilm-seq2seq"
-    max_input_tokens: int = 256
-    max_target_tokens: int = 16
-    token_budget: int = 0
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
-    lora_modules: tuple[str, ...] = ()
-    dropout: bool = True
-    chat: bool = True
-
-
-@dataclass(frozen=True)
-class SoftPromptSettings:
-    """What the soft slots of `RelaxedTopK` hold: the ``words`` of passages, mixed token by token, or the retriever's
-    vectors of instances through a learned map, ``improved`` or as ``published`` (`retrograd.models.soft_prompt`).
-
-    ``position`` is where they stand, ``gain`` where the improved form's learned gain starts. With retriever.pooling
-    "roles" an instance has a vector for head, tail and context, else one for all; the label's is added to them, except
-    with data.key_style "published".
-    """
-
-    form: Literal["words", "improved", "published"] = "words"
-    position: SoftPosition = "before"
-    gain: float = 0.1
-
-
-@dataclass(frozen=True)
-class WarmStartSettings:
-    """The retriever alone, on the copy likelihood, before the generator joins. ``epochs`` 0 turns it off.
-
-    ``passages`` 0 means the whole base. ``noise`` is the share of supporting passages that are no evidence.
-    """
-
-    epochs: int = 3
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    refresh_every: int = 10
-    passages: int = 0
-    noise: float = 0.05
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
-
-    ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base. With ``pool``
-    the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random. A share of
-    the queries, ``distraction``, reads what was found for an unrelated passage: where training queries retrieve far
-    better than new ones, a generator that never saw a wrong neighbour learns to copy, and forgets to read.
-
-    ``refresh`` says how the index is kept up where training moves passages (`retrograd.training.refresh`): all rows
-    ``every`` so many steps; on ``drift``, when the probe's mean 1 - cosine passes ``refresh_drift``; ``rolling``, the
-    ``refresh_share`` of the rows at each step; those ``retrieved`` in the last ``refresh_window`` steps; in the
-    ``background``, by another process; or ``never``. ``refresh_every`` is how often that is done or looked at.
-    ``probe_passages`` of the base are encoded at each logged step to measure staleness.
-    """
-
-    epochs: int = 4
-    batch_size: int = 16
-    micro_batch: int = 0
-    passages: int = 5
-    tail: int = 0
-    pool: bool = False
-    explorers: int = 0
-    distraction: float = 0.0
-    generator_learning_rate: float = 2e-4
-    retriever_learning_rate: float = 2e-5
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    clip: float = 1.0
-    refresh: Refresh = "every"
-    refresh_every: int = 20
-    refresh_drift: float = 0.0
-    refresh_share: float = 0.0
-    refresh_window: int = 0
-    probe_passages: int = 64
-    log_every: int = 10
-    evaluate_every: int = 0
-    save_every: int = 0
-    precision: Precision = "auto"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.distraction < 1:
-            raise UserError(f"distraction is {self.distraction:g}; expected a share of the queries, from 0 to below 1")
-        if self.probe_passages < 0:
-            raise UserError(f"probe_passages is {self.probe_passages}; expected 0 (no measurement) or more")
-        for setting, (policy, example) in _BELONGS_TO.items():
-            value = vars(self)[setting]
-            if self.refresh == policy and value == 0:
-                raise UserError(f'refresh = "{policy}" needs {setting}; set it to {example}, say')
-            if self.refresh != policy and value != 0:
-                raise UserError(
-                    f'{setting} belongs to refresh = "{policy}", but refresh is "{self.refresh}"; set it to 0'
-                )
-        if self.refresh == "drift" and self.probe_passages == 0:
-            raise UserError('refresh = "drift" needs a probe; set probe_passages to 64, say')
-        _ = self.refresh_policy  # which checks its own numbers
-
-    @property
-    def refresh_policy(self) -> RefreshPolicy:
-        """The policy as a value."""
-        policies: dict[Refresh, Callable[[], RefreshPolicy]] = {
-            "every": lambda: EverySteps(self.refresh_every),
-            "drift": lambda: WhenDrifted(self.refresh_drift, self.refresh_every),
-            "rolling": lambda: Rolling(self.refresh_share),
-            "retrieved": lambda: RetrievedLately(self.refresh_every, self.refresh_window),
-            "background": lambda: InBackground(self.refresh_every),
-            "never": Never,
-        }
-        return policies[self.refresh]()
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """``passages`` is K at test time; -1 means as in training. ``scoring`` compares the answers of a closed set by the
-    likelihood of the whole answer ("sequence") or by the steps at which the permitted answers part ("tree", as SuRE).
-    ``calibrate`` fits, after training, how much the neighbours' vote weighs beside the generator and how much better
-    than "no relation" a relation must be, on the development data (`retrograd.evaluation.calibration`).
-    """
-
-    passages: int = -1
-    scoring: Scoring = "sequence"
-    calibrate: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,6 +78,16 @@ class Experiment:
                 f"{'does not make' if self.training.passages == 0 else 'compares with a posterior that knows better'}; "
                 f"set it to 0"
             )
+        if self.manner.reading == "together" and self.selection is not None:
+            raise UserError(
+                f'evaluation.reading = "together" puts passages into one prompt, but {type(self.objective).__name__} '
+                f'reads them in soft slots; set it to "as trained"'
+            )
+        if self.retriever.search == "bm25" and self._takes_vectors:
+            raise UserError(
+                'retriever.search = "bm25" has words and no vectors: set training.pool = false, training.tail = 0, '
+                "training.distraction = 0.0, and take an objective that reads passages as text"
+            )
         if self.training.explorers > 0 and not self.training.pool:
             raise UserError("training.explorers join a pool; set training.pool = true, or explorers = 0")
         if self.soft_prompt.form != "words" and self.selection is None:
@@ -282,9 +112,24 @@ class Experiment:
                 )
 
     @property
+    def _takes_vectors(self) -> bool:
+        """Whether training or answering needs more of a search than the best rows and their scores."""
+        t = self.training
+        return t.pool or t.tail > 0 or t.distraction > 0 or self.selection is not None
+
+    @property
     def selection(self) -> Selection | None:
         """How the trained model fills soft slots when it answers; None where it reads passages one by one."""
         return self.objective.selection if isinstance(self.objective, RelaxedTopK) else None
+
+    @property
+    def manner(self) -> Manner:
+        """How the trained model answers."""
+        reading = self.evaluation.reading
+        if reading == "as trained":
+            form = getattr(self.objective, "form", getattr(self.objective, "reader", ""))
+            reading = "together" if form == "together" else "singly"
+        return Manner(self.evaluation.answers, reading)
 
     @property
     def test_passages(self) -> int:

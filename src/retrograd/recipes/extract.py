@@ -74,7 +74,7 @@ def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple]
     found = [
         _triple(instance, relation, answer, opened.model.base)
         for instance, example, answer in zip(instances, examples, answers, strict=True)
-        if (relation := task.relation_of(answer.answer, example)) is not None
+        if (relation := task.read_answer(answer.answer, example).label) is not None
         and relation != task.negative
         and exp(answer.log_probability) >= threshold
     ]

@@ -71,7 +71,7 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
     for one in (retriever, *([posterior] if posterior else [])):
         one.query_encoder.role_spans = one.passage_encoder.role_spans = data.task.role_spans
     model.selection = experiment.selection
-    model.searches_at_random = s.search == "random"
+    model.search, model.manner = s.search, experiment.manner
     _add_soft_prompt(experiment, model, rng)
     return model
 
@@ -283,6 +283,8 @@ def open_run(path: Path) -> OpenRun:
 
 def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> None:
     """Build a missing index. Raises `UserError` for one that does not hold its passages' embeddings."""
+    if not model.needs_index:
+        return
     if not model.has_index:
         say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
         embed_base(model, accelerator)

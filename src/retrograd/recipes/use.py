@@ -14,6 +14,7 @@ from retrograd.io import read_json, write_jsonl
 from retrograd.rag.decision import Decision
 from retrograd.recipes.data import labelled_examples, read_instances
 from retrograd.recipes.run import OpenRun, open_run, require_passages
+from retrograd.tasks.refinement import Refined
 from retrograd.tasks.relation_formats import parse_markers
 from retrograd.types import Example, Prediction, UserError
 
@@ -70,7 +71,7 @@ def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) ->
     with opened.accelerator.autocast():
         predictions = _answered(opened, examples)
     records = [
-        _with_relation(opened.task.relation_of(prediction.answer, example), prediction)
+        _with_relation(opened.task.read_answer(prediction.answer, example), prediction)
         for example, prediction in zip(examples, predictions, strict=True)
     ]
     if out is None:
@@ -90,8 +91,9 @@ def _examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
     return labelled_examples(opened.task, read_instances(data, settings.format, patch), str(data), settings.labels)
 
 
-def _with_relation(relation: str | None, prediction: Prediction) -> dict:
-    return prediction_record(prediction) | {"relation": relation}
+def _with_relation(read: Refined, prediction: Prediction) -> dict:
+    """Beside the label the rule by which it was read, where the answer was not the label's own words."""
+    return prediction_record(prediction) | {"relation": read.label} | ({} if read.is_exact else {"read_by": read.rule})
 
 
 def search_run(run: Path, query: str, k: int) -> str:
@@ -108,7 +110,7 @@ def search_run(run: Path, query: str, k: int) -> str:
         f"{share[i]:6.1%}  [{passage.title}] {passage.text}"
         for i, passage in enumerate(opened.model.base.passages(rows))
     ]
-    relation = opened.task.relation_of(answer.answer, example)
+    relation = opened.task.read_answer(answer.answer, example).label
     probability = f"{math.exp(answer.log_probability):.0%}"
     label = "" if relation in (None, answer.answer) else f" ({relation})"
     return "\n".join([f"answer: {answer.answer}{label}, probability {probability}", "", "p(z|x)  passage", *lines])

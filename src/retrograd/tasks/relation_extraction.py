@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from retrograd.metrics.relations import SEMEVAL_LABELS, relation_table, semeval_score
 from retrograd.suggestions import advice
 from retrograd.tasks.instruction import instruction
+from retrograd.tasks.refinement import Refined, refined
 from retrograd.tasks.relation_instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
 from retrograd.tasks.retriever_text import QUERY_STYLES, RoleSpans, role_spans, styled, with_label
 from retrograd.tasks.semeval import semeval_verbalisation
@@ -133,18 +134,31 @@ class RelationExtraction:
             raise UserError(f"unknown relation {relation!r}; {advice(relation, self.phrases)}")
         return self.phrases[relation]
 
-    def relation_of(self, answer: str, example: Example | None = None) -> str | None:
+    def relation_of(self, words: str, example: Example | None = None) -> str | None:
         """The label of a phrase or, where there are templates, of a sentence about the example's two entities; exact
-        but for case and spaces. None is an invalid answer, never mapped to a label."""
-        known = self.verbalisation.relation_of(answer)
-        if known is not None or example is None or not self.verbalisation.templates:
+        but for case and spaces. None where it is neither."""
+        known = self.verbalisation.relation_of(words)
+        if known is not None or example is None:
             return known
+        said = level(words)
+        return next((label for label, one in self._own_sentences(example).items() if one.casefold() == said), None)
+
+    def read_answer(self, answer: str, example: Example) -> Refined:
+        """The label that a model's answer names, and by which rule (`retrograd.tasks.refinement`). Without a label it
+        is an invalid answer, never mapped to one."""
+        known = self.relation_of(answer, example)
+        if known is not None:
+            return Refined(known, "exact")
+        sentences = self._own_sentences(example)
+        words = {label: [phrase, *filter(None, [sentences.get(label)])] for label, phrase in self.phrases.items()}
+        return refined(answer, words)
+
+    def _own_sentences(self, example: Example) -> Mapping[str, str]:
+        """Every label's sentence about the example's entities; none without templates, or where none is marked."""
         try:
-            sentences = self._sentences(example.query)
-        except UserError:  # a query without marks names no entities
-            return None
-        said = level(answer)
-        return next((label for label, sentence in sentences.items() if sentence.casefold() == said), None)
+            return self._sentences(example.query) if self.verbalisation.templates else {}
+        except UserError:
+            return {}
 
     def choices_for(self, example: Example) -> tuple[str, ...]:
         """The answers permitted for this example, in the order of the labels and the style of its target: those of all
@@ -287,7 +301,8 @@ class RelationExtraction:
         return lambda example: by_relation.get(self.relation_of(example.target, example), ())
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
-        """Official scores in percent, with the rates of answers that are no label and that are the negative label.
+        """Official scores in percent, with the rates of answers that are no label, that are one only by the rules of
+        refinement, and that are the negative label.
 
         An answer that is no label is skipped: a miss, and a false alarm for nobody. ``accuracy`` is over all items.
         Raises `UserError` for unequal lengths, for nothing to score and for a target that is no phrase.
@@ -295,7 +310,8 @@ class RelationExtraction:
         if len(examples) != len(answers):
             raise UserError(f"{len(answers)} answers to {len(examples)} examples; give one answer per example")
         gold = [self._gold(example) for example in examples]
-        predicted = [self.relation_of(answer, example) for example, answer in zip(examples, answers, strict=True)]
+        read = [self.read_answer(answer, example) for example, answer in zip(examples, answers, strict=True)]
+        predicted = [one.label for one in read]
         if self.metric == "semeval":
             table = semeval_score(gold, predicted).official.table
         else:
@@ -309,6 +325,7 @@ class RelationExtraction:
             "micro_recall": table.micro.recall,
             "accuracy": 100.0 * right / len(gold),
             "invalid_rate": 100.0 * predicted.count(None) / len(gold),
+            "refined_rate": 100.0 * sum(one.label is not None and not one.is_exact for one in read) / len(gold),
             "negative_rate": 100.0 * negative / len(gold),
         }
 

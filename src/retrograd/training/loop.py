@@ -106,9 +106,11 @@ def embed_base(model: RagModel, accelerator: Accelerator) -> None:
 def embed_base_if_stale(model: RagModel, accelerator: Accelerator) -> None:
     """Embed the base unless the passage tower as it is now has built the index, and the index holds what it says.
 
-    Cost where it does: the tower's weights are hashed, and 16 passages encoded. Raises `UserError` for an index to be
-    embedded anew that is not exact.
+    Nothing is done where searching takes no embeddings. Cost where an index is current: the tower's weights are hashed,
+    and 16 passages encoded. Raises `UserError` for an index to be embedded anew that is not exact.
     """
+    if not model.needs_index:
+        return
     if not model.index_is_current():
         embed_base(model, accelerator)
         return

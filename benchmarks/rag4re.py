@@ -1,0 +1,65 @@
+"""RAG4RE's prompt on SemEval-2010 Task 8 at 10 %, built-in models: frozen against trained retrievers, and controls.
+
+    OMP_NUM_THREADS=1 python benchmarks/rag4re.py --seeds 0 1 2
+    python benchmarks/rag4re.py --table
+
+Each row differs from the recipe ``rag4re-semeval`` in the settings of ``ROWS``; no decision is fitted, so "alone" and
+"decided" are the same. Seeds differ in training, not in the sentences drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from rows import measure, print_table, trained
+
+from retrograd.recipes.rag4re import semeval
+
+FROZEN = "retriever.trained=none"
+ROWS: dict[str, list[str]] = {
+    "no retrieval": [
+        "objective.kind=NoRetrieval",
+        FROZEN,
+        "training.passages=0",
+        "training.distraction=0.0",
+        "training.epochs=10",
+    ],
+    "random neighbours": [FROZEN, "retriever.search=random", "training.distraction=0.0"],
+    "sentence vectors, one unlabelled (RAG4RE)": [
+        FROZEN,
+        "retriever.pooling=mean",
+        "data.query_style=marked",
+        "data.neighbour_style=unlabelled",
+        "training.passages=1",
+        "training.distraction=0.0",
+    ],
+    "BM25, labelled": [FROZEN, "retriever.search=bm25", "training.distraction=0.0"],
+    "frozen, unlabelled": [FROZEN, "data.neighbour_style=unlabelled"],
+    "frozen, labelled": [FROZEN],
+    "trained, unlabelled": ["data.neighbour_style=unlabelled"],
+    "trained, labelled": [],
+}
+"""Three neighbours each, read one by one, unless said otherwise. Without retrieval the generator gets ten epochs."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--out", type=Path, default=Path("runs/rag4re"))
+    parser.add_argument("--table", action="store_true", help="run nothing, print what there is")
+    options = parser.parse_args()
+    if not options.table:
+        for seed in options.seeds:
+            for row in options.rows:
+                measure(row, replace(semeval(), seed=seed).with_settings(ROWS[row]), options.out, trained)
+    print_table(
+        "RAG4RE on SemEval-2010 Task 8, 10 %, official macro-F1", list(ROWS), options.out, ["trained, labelled"]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Rows of a table of results on SemEval-2010 Task 8: trained, scored and kept one by one, then compared in pairs.
+
+A row is a name and an experiment. Every system is scored on the official test sentences, by its generator alone
+("alone"), with the decision fitted on its development data ("decided") and by the plain vote of its neighbours ("kNN
+vote"). Finished rows stay in a folder and are not run again, so a killed benchmark goes on, and two processes may share
+the work by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from shutil import rmtree
+from statistics import mean, stdev
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from retrograd.evaluation.evaluate import answering_batches, neighbour_scores, vote
+from retrograd.io import fingerprint, read_json, write_json
+from retrograd.metrics.relation_resampling import semeval_resampler
+from retrograd.metrics.significance import paired_bootstrap_corpus, paired_permutation_corpus
+from retrograd.rag.decision import ChoiceScores, Decision
+from retrograd.recipes.data import Data, load_data
+from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.run import train_experiment
+from retrograd.types import UserError
+
+Result = dict[str, Any]
+"""What `measure` writes."""
+
+Found = Callable[[Experiment, Data, Path], Result]
+"""Answers on the test by name, and what else is to be kept; the folder is for the run."""
+
+
+def measure(row: str, experiment: Experiment, folder: Path, find: Found) -> None:
+    """Find and score one row, unless its file is there. Raises `UserError` where that is of other settings."""
+    seed = experiment.seed
+    file = folder / f"{row.replace(' ', '-')}-seed{seed}.json"
+    settings = fingerprint([experiment.to_json()])
+    if file.exists():
+        if cast("Result", read_json(file))["experiment"] != settings:
+            raise UserError(f"{file} is of other settings; remove it, or choose another --out")
+        return
+    data = load_data(experiment.data, seed)
+    place = folder / file.stem
+    rmtree(place, ignore_errors=True)  # of a killed attempt
+    found = find(experiment, data, place)
+    rmtree(place, ignore_errors=True)
+    answers = found.pop("answers")
+    task = data.task
+    scores = {how: task.score(data.test, given)["macro_f1"] for how, given in answers.items()}
+    relations = {
+        how: [task.relation_of(answer, example) for answer, example in zip(given, data.test, strict=True)]
+        for how, given in answers.items()
+    }
+    gold = [task.relation_of(example.target, example) for example in data.test]
+    record = {"row": row, "seed": seed, "experiment": settings, "scores": scores, **found, "gold": gold}
+    write_json(file, record | {"answers": relations})
+    print(f"{row}, seed {seed}: {scores}, {found['seconds']:.0f} s", flush=True)
+
+
+def trained(experiment: Experiment, data: Data, place: Path) -> Result:
+    """Answers of a trained model: by the generator alone, as decided, and by the vote of all instances."""
+    run = train_experiment(experiment, data, place)
+    model, k = run.model, experiment.test_passages
+    with run.accelerator.autocast():
+        scored = [one for part in answering_batches(data.test, k) for one in model.choice_scores(part, k) or []]
+        found = {"answers": decided(scored, model.decision), "seconds": run.seconds, "decision": vars(model.decision)}
+        if k > 0:
+            found["answers"]["vote"] = vote(model, data.test)
+            found["neighbours"] = neighbour_scores(model, data.test)
+    return found
+
+
+def decided(scored: Sequence[ChoiceScores], decision: Decision) -> dict[str, list[str]]:
+    """Answers without and with a decision."""
+    return {
+        "plain": [one.choices[Decision().chosen(one)] for one in scored],
+        "decided": [one.choices[decision.chosen(one)] for one in scored],
+    }
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+def print_table(title: str, order: Sequence[str], folder: Path, compared: Sequence[str]) -> None:
+    """Rows in ``order``: means, standard deviations over seeds, and by how much the best of ``compared`` is better.
+
+    The best is chosen by its score here: a choice on the test, which favours it a little.
+    """
+    results: dict[str, list[Result]] = {row: [] for row in order}
+    for file in sorted(folder.glob("*.json")):
+        found = cast("Result", read_json(file))
+        results[found["row"]].append(found)
+    table = Table(title=title, title_justify="left")
+    table.add_column("row")
+    for heading in ("alone", "decided", "kNN vote", "match @1", "λ", "seconds", "seeds"):
+        table.add_column(heading, justify="right")
+    for row, found in results.items():
+        if found:
+            weights = [f"{one['decision']['vote_weight']:g}" for one in found if "decision" in one]
+            matches = [one["neighbours"]["precision@1"] for one in found if "neighbours" in one]
+            table.add_row(
+                row,
+                *(
+                    spread([one["scores"][how] for one in found if how in one["scores"]])
+                    for how in ("plain", "decided", "vote")
+                ),
+                spread(matches),
+                " ".join(weights),
+                f"{mean(one['seconds'] for one in found):.0f}",
+                " ".join(str(one["seed"]) for one in found),
+            )
+    console = Console(width=150)
+    console.print(table)
+    done = {row: found for row, found in results.items() if found}
+    candidates = [row for row in compared if row in done]
+    if candidates:
+        best = max(candidates, key=lambda row: mean(one["scores"]["decided"] for one in done[row]))
+        print_differences(best, done, console)
+
+
+def print_differences(best: str, done: Mapping[str, list[Result]], console: Console) -> None:
+    """One line for each other row and way of answering."""
+    console.print(f"{best}, decided, against others: mean over common seeds, 95 % paired bootstrap over sentences,")
+    console.print("p of a paired permutation test, uncorrected for the number of comparisons")
+    for row, found in done.items():
+        for how in ("plain", "decided", "vote"):
+            compared = (row, how) != (best, "decided") and (how != "vote" or row == best)
+            if compared and how in found[0]["scores"]:
+                console.print(f"  {row}, {how}: {difference(found, how, done[best])}", highlight=False)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    if not values:
+        return ""
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def difference(baseline: list[Result], how: str, system: list[Result]) -> str:
+    """Of the mean score over the seeds that both have."""
+    other = {one["seed"]: one for one in system}
+    pairs = [(one, other[one["seed"]]) for one in baseline if one["seed"] in other]
+    if not pairs:
+        return "no common seed"
+    gold = pairs[0][0]["gold"]
+    parts = [semeval_resampler([*gold, *gold], [*a["answers"][how], *b["answers"]["decided"]]) for a, b in pairs]
+
+    def statistic(rows: NDArray[np.int64]) -> float:
+        return float(np.mean([part(rows) for part in parts]))
+
+    draw = partial(np.random.default_rng, 0)
+    interval = paired_bootstrap_corpus(statistic, len(gold), draw())
+    test = paired_permutation_corpus(statistic, len(gold), draw())
+    return (
+        f"{interval.difference:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}], p = {test.p_value:.3f}, "
+        f"{len(pairs)} seeds"
+    )
