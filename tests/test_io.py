@@ -401,3 +401,11 @@ class TestReadJsonList:
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.txt: the key 'b' stands twice in one object; keep one"):
         read_json(written(tmp_path, b'{"a": {"b": 1, "b": 1}}'))
+
+
+@pytest.mark.parametrize("read", [read_jsonl, read_json_list, read_json])
+def test_a_number_too_long_to_convert_is_no_valid_json(tmp_path, read):
+    record = '{"id": ' + "1" * 5000 + "}"
+    path = written(tmp_path, (f"[{record}]" if read is read_json_list else record).encode())
+    with pytest.raises(UserError, match=r"data\.txt.*not valid JSON"):
+        list(read(path))

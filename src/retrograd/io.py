@@ -100,7 +100,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, JsonObject]]:
             continue
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits is a plain ValueError
             raise UserError(f"{path}, line {number}: not valid JSON ({error}); expected one object a line") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}")
@@ -119,6 +119,8 @@ def read_json(path: Path) -> JsonValue:
         raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
     except RecursionError:
         raise UserError(f"{path}: JSON nested too deeply to be read") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -160,6 +162,8 @@ def _record_at(text: str, position: int, where: str) -> tuple[JsonObject, int]:
         raise UserError(f"{where}: not valid JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
     except RecursionError:
         raise UserError(f"{where}: JSON nested too deeply to be read") from None
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON ({error})") from None
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     if not isinstance(record, dict):

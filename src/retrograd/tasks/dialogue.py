@@ -1,0 +1,183 @@
+"""Document-grounded dialogue as text: the turns so far, passages of any corpus, the next turn in free words.
+
+The task of JSA-RAG (arXiv 2508.18168) on OR-QuAC and DoQA. Encoders cut a text at its end, so what the retrievers read
+begins with the last turn and loses the oldest first. The generator reads the dialogue in its natural order, after the
+passages; `GroundedPrompt` says what it loses where it has no room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from retrograd.metrics.answers import token_f1
+from retrograd.tasks.answer_scores import answer_scores, require_metric
+from retrograd.tasks.grounded_example import DialogueExample, Turn
+from retrograd.tasks.question_answering import titled
+from retrograd.tasks.support import OverlapSupport
+from retrograd.tasks.task import Support
+from retrograd.tasks.verbalisation import level
+from retrograd.types import Example, Passage, Prompt, UserError
+
+__all__ = ["GroundedDialogue", "GroundedPrompt", "knowledge_f1"]
+
+
+@dataclass(frozen=True)
+class GroundedDialogue:
+    """The task of giving the next turn of a dialogue. A plain `Example` is a dialogue of one turn, the user's.
+
+    ``turns`` is how many turns are read, the last ones, by retrievers and generator alike; 0 is all. ``user_name`` and
+    ``agent_name`` are what the roles "user" and "agent" are called in texts; other roles keep their own names.
+    ``query_prefix``, ``passage_prefix``, ``separator``, ``titles``, ``instruction`` and ``no_answer`` are as in
+    `QuestionAnswering`. Raises `UserError` for an unknown metric and for fewer turns than 0.
+    """
+
+    turns: int = 8
+    user_name: str = "user"
+    agent_name: str = "agent"
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    separator: str = " [SEP] "
+    titles: bool = True
+    instruction: str = "Give the next turn of the dialogue, with what the passages say."
+    no_answer: str | None = None
+    evidence: OverlapSupport = field(default_factory=OverlapSupport)
+    name: str = "grounded dialogue"
+    primary_metric: str = "f1"
+    choices: None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        require_metric(self.primary_metric)
+        if self.turns < 0:
+            raise UserError(f"turns is {self.turns}; expected how many of the last turns to read, or 0 for all")
+
+    def choices_for(self, example: Example) -> None:
+        """None: answers are free text."""
+
+    def negative_for(self, example: Example) -> str | None:
+        """What says that nothing can be answered, or None."""
+        return self.no_answer
+
+    def role_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Raises `UserError`: dialogues have no head and tail."""
+        raise UserError(
+            f"the task {self.name!r} has no head, tail and context; set the retriever's pooling to mean or cls"
+        )
+
+    # What the retrievers read
+
+    def query_text(self, example: Example) -> str:
+        """The prefix and the turns, the last one first, parted by bars."""
+        return self.query_prefix + " | ".join(reversed(self._turns(example)))
+
+    def posterior_text(self, example: Example, target: str) -> str:
+        """The last turn, the target, then the older turns: where it is too long, it loses neither of the first two."""
+        *older, last = self._turns(example)
+        return self.query_prefix + self.separator.join([last, target, *filter(None, [" | ".join(reversed(older))])])
+
+    def passage_text(self, passage: Passage) -> str:
+        """The prefix, the title and the text."""
+        return self.passage_prefix + self.neighbour_text(passage)
+
+    def _turns(self, example: Example) -> list[str]:
+        """The turns that are read, oldest first."""
+        history = example.history if isinstance(example, DialogueExample) else (Turn("user", example.query),)
+        names = {"user": self.user_name, "agent": self.agent_name}
+        return [str(Turn(names.get(turn.role, turn.role), turn.text)) for turn in history[-self.turns :]]
+
+    # What the generator reads
+
+    def prompt(self, example: Example, passages: Sequence[Passage]) -> GroundedPrompt:
+        """The instruction, the passages in the order given, the turns from the oldest to the last, each on a line."""
+        best, *others = [f"\nPassage: {self.neighbour_text(passage)}" for passage in passages] or [""]
+        *older, last = self._turns(example)
+        return GroundedPrompt.of(
+            self.instruction,
+            best,
+            "".join(others),
+            "".join(f"\n{turn}" for turn in older),
+            f"\n{last}\n{self.agent_name}:",
+        )
+
+    def neighbour_text(self, passage: Passage) -> str:
+        """``title: text``, or the text alone."""
+        return titled(passage) if self.titles else passage.text
+
+    # Equality, support, score
+
+    def identity(self, text: str) -> str:
+        """The text, case and spaces levelled."""
+        return level(text)
+
+    def support(self, passages: Iterable[Passage]) -> Support:
+        """Rows of the passages that hold the words of the example's target, by the test ``evidence``."""
+        return self.evidence.among(passages)
+
+    def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
+        """`answer_scores` in percent and, where examples bring knowledge, `knowledge_f1`. Raises `UserError` as they
+        do."""
+        scores = answer_scores(examples, answers, self.no_answer)
+        grounded = [
+            (example, answer)
+            for example, answer in zip(examples, answers, strict=True)
+            if isinstance(example, DialogueExample) and example.knowledge
+        ]
+        if grounded:
+            scores["knowledge_f1"] = 100.0 * sum(knowledge_f1(*pair) for pair in grounded) / len(grounded)
+        return scores
+
+
+def knowledge_f1(example: DialogueExample, answer: str) -> float:
+    """Token F1 in [0, 1] between an answer and the text that the gold answer was written from, best over such texts.
+
+    Knowledge F1 of Shuster et al. 2021 ("Retrieval Augmentation Reduces Hallucination in Conversation", arXiv
+    2104.07567): high where a model repeats what it should have read, whatever words the gold answer chose. The longer
+    the text, the lower the score of a short answer; compare only runs on the same passages.
+    Raises `UserError` where the example has no knowledge.
+    """
+    if not example.knowledge:
+        raise UserError(f"example {example.id!r} has no knowledge; add it to the data, or with with_knowledge()")
+    return token_f1(example.knowledge, answer)
+
+
+class GroundedPrompt(Prompt):
+    """A prompt that loses, where it is too long, first its passages but the best, the last one's end first; then the
+    oldest turns, each as a whole; then the end of the best passage. Instruction and last turn stay."""
+
+    _best: str
+    _others: str
+    _turns: str
+
+    @classmethod
+    def of(cls, before: str, best: str, others: str, turns: str, after: str) -> GroundedPrompt:
+        """Every part but the first begins with a line end, which the first text of the prompt does without."""
+        if not before:
+            if best:
+                best = best[1:]
+            elif turns:
+                turns = turns[1:]
+            else:
+                after = after[1:]
+        return cls._made(before, (best, others, turns), after)
+
+    @classmethod
+    def _made(cls, before: str, spare: tuple[str, str, str], after: str) -> GroundedPrompt:
+        text = "".join(spare)
+        made = str.__new__(cls, before + text + after)
+        made.spare = (len(before), len(before) + len(text))
+        made._best, made._others, made._turns = spare
+        return made
+
+    def shortened(self, characters: int) -> GroundedPrompt:
+        """With at most so many characters of the spare part, which stands between the instruction and the last turn."""
+        start, end = self.spare
+        lost = end - start - max(characters, 0)
+        others = self._others[: max(len(self._others) - lost, 0)]
+        lost -= len(self._others) - len(others)
+        turns = self._turns
+        if lost > 0:
+            kept = turns[lost:]
+            turns = kept[kept.find("\n") :] if "\n" in kept else ""
+            lost -= len(self._turns) - len(turns)
+        best = self._best[: len(self._best) - max(lost, 0)]
+        return self._made(self[:start], (best, others, turns), self[end:])

@@ -1,0 +1,97 @@
+"""Examples with what evaluation alone may know: which passages are gold, and the turns of a dialogue.
+
+Training reads query and targets. Gold passages are never a signal to it; they say, afterwards, what retrieval found.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from retrograd.types import Example, Passage, UserError
+
+__all__ = [
+    "DialogueExample",
+    "GroundedExample",
+    "Turn",
+    "dialogue_example",
+    "sampled_target",
+    "with_knowledge",
+    "with_target",
+]
+
+E = TypeVar("E", bound=Example)
+
+
+@dataclass(frozen=True, slots=True)
+class GroundedExample(Example):
+    """A question and its answers; ``gold_passages`` are ids in the knowledge base, none where nobody marked any."""
+
+    gold_passages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side of a dialogue said."""
+
+    role: str
+    text: str
+
+    def __str__(self) -> str:
+        """On one line: ``role: text``."""
+        return " ".join(f"{self.role}: {self.text}".split())
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueExample(GroundedExample):
+    """A dialogue up to the turn to be answered, which is the last of ``history``; ``query`` has all turns, one a line.
+
+    ``knowledge`` are the texts that the gold answer was written from, where they are known.
+    """
+
+    history: tuple[Turn, ...] = ()
+    knowledge: tuple[str, ...] = ()
+
+
+def dialogue_example(
+    id: str,  # noqa: A002 (the record's field)
+    history: Sequence[Turn],
+    targets: Sequence[str] = (),
+    gold_passages: Sequence[str] = (),
+    knowledge: Sequence[str] = (),
+) -> DialogueExample:
+    """The example of a dialogue, oldest turn first. Raises `UserError` without a turn, and for a blank last one."""
+    if not history:
+        raise UserError(f"dialogue {id!r} has no turn; its history must end with the turn to be answered")
+    if not history[-1].text.strip():
+        raise UserError(f"the last turn of dialogue {id!r} is blank; its history must end with the turn to be answered")
+    query = "\n".join(map(str, history))
+    return DialogueExample(id, query, tuple(targets), tuple(gold_passages), tuple(history), tuple(knowledge))
+
+
+def with_knowledge(examples: Iterable[DialogueExample], passage: Callable[[str], Passage]) -> Iterator[DialogueExample]:
+    """The examples with the texts of their gold passages as knowledge; ``passage`` finds one by its id."""
+    for example in examples:
+        yield replace(example, knowledge=tuple(passage(id_).text for id_ in example.gold_passages))
+
+
+def sampled_target(example: Example, rng: random.Random) -> int:
+    """Which of the acceptable answers to train on this time: a position among ``example.targets``, all equally likely.
+
+    The position, not the text, is what a run records. Raises `UserError` when the example has no target.
+    """
+    _ = example.target
+    return rng.randrange(len(example.targets))
+
+
+def with_target(example: E, position: int) -> E:
+    """The example with that target first, the others behind it in their order. Raises `UserError` outside them."""
+    if not 0 <= position < len(example.targets):
+        raise UserError(
+            f"example {example.id!r} has {len(example.targets)} targets and none at position {position}; "
+            "positions count from 0"
+        )
+    chosen, others = example.targets[position], example.targets[:position] + example.targets[position + 1 :]
+    return replace(example, targets=(chosen, *others))

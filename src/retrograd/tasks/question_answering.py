@@ -1,0 +1,109 @@
+"""Open-domain question answering as text: a question, passages of any corpus, a short answer in free words.
+
+The task of JSA-RAG (arXiv 2508.18168) on Natural Questions, TriviaQA and MS MARCO. The prior retriever reads the
+question, the posterior retriever question and answer, the generator the passages and then the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from retrograd.tasks.answer_scores import answer_scores, require_metric
+from retrograd.tasks.support import AnswerSupport
+from retrograd.tasks.task import Support
+from retrograd.tasks.verbalisation import level
+from retrograd.types import Example, Passage, Prompt, UserError
+
+__all__ = ["QuestionAnswering", "titled"]
+
+
+@dataclass(frozen=True)
+class QuestionAnswering:
+    """The task of answering a question in few words.
+
+    ``query_prefix`` and ``passage_prefix`` stand before what the towers read, for encoders trained with an instruction
+    (BGE has one for queries, E5 one for each side). ``separator`` parts question and target in the posterior's text.
+    ``titles`` shows passages with their titles, to the tower and to the generator. ``instruction`` begins every prompt;
+    "" leaves it out. ``no_answer`` is what the targets say where nothing can be answered, None where all can.
+
+    ``primary_metric`` is exact match, as in the literature on Natural Questions and TriviaQA; set ``rouge_l`` or
+    ``bleu_1`` for answers of whole sentences (MS MARCO). Raises `UserError` for an unknown one.
+    """
+
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    separator: str = " [SEP] "
+    titles: bool = True
+    instruction: str = "Answer the question in as few words as possible."
+    no_answer: str | None = None
+    evidence: AnswerSupport = field(default_factory=AnswerSupport)
+    name: str = "question answering"
+    primary_metric: str = "exact_match"
+    choices: None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        require_metric(self.primary_metric)
+
+    def choices_for(self, example: Example) -> None:
+        """None: answers are free text."""
+
+    def negative_for(self, example: Example) -> str | None:
+        """What says that nothing can be answered, or None."""
+        return self.no_answer
+
+    def role_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Raises `UserError`: questions have no head and tail."""
+        raise UserError(
+            f"the task {self.name!r} has no head, tail and context; set the retriever's pooling to mean or cls"
+        )
+
+    # What the retrievers read
+
+    def query_text(self, example: Example) -> str:
+        """The prefix and the question."""
+        return self.query_prefix + example.query
+
+    def posterior_text(self, example: Example, target: str) -> str:
+        """The query text, the separator and the target."""
+        return f"{self.query_text(example)}{self.separator}{target}"
+
+    def passage_text(self, passage: Passage) -> str:
+        """The prefix, the title and the text."""
+        return self.passage_prefix + self.neighbour_text(passage)
+
+    # What the generator reads
+
+    def prompt(self, example: Example, passages: Sequence[Passage]) -> Prompt:
+        """The instruction, the passages in the order given, each on a line, and the question at the end.
+
+        Where it is too long the last passage's words go first; the question is never cut.
+        """
+        read = "".join(f"\nPassage: {self.neighbour_text(passage)}" for passage in passages)
+        question = f"\nQuestion: {example.query}\nAnswer:"
+        if self.instruction:
+            return Prompt(self.instruction, read, question)
+        return Prompt("", read[1:], question) if read else Prompt(question[1:])
+
+    def neighbour_text(self, passage: Passage) -> str:
+        """``title: text``, or the text alone."""
+        return titled(passage) if self.titles else passage.text
+
+    # Equality, support, score
+
+    def identity(self, text: str) -> str:
+        """The text, case and spaces levelled: a passage that is the question itself answers nothing."""
+        return level(text)
+
+    def support(self, passages: Iterable[Passage]) -> Support:
+        """Rows of the passages that hold the example's target, by the test ``evidence``."""
+        return self.evidence.among(passages)
+
+    def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
+        """`answer_scores` in percent: exact match, F1, ROUGE, BLEU, rates. Raises `UserError` as that does."""
+        return answer_scores(examples, answers, self.no_answer)
+
+
+def titled(passage: Passage) -> str:
+    """``title: text``; the text alone where there is no title."""
+    return f"{passage.title}: {passage.text}" if passage.title else passage.text

@@ -1,0 +1,60 @@
+"""Which passages count as relevant when retrieval is measured: the marked ones, and those that hold an answer.
+
+For evaluation alone. Rows go to `retrograd.metrics.ranking.relevance`: recall@k over `gold_rows`, success@k over
+`answer_rows` (the top-k accuracy of open-domain question answering, DPR, Karpukhin et al. 2020, arXiv 2004.04906).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from retrograd.suggestions import advice
+from retrograd.tasks.grounded_example import GroundedExample
+from retrograd.tasks.text_index import TextIndex, words
+from retrograd.types import Example, Passage, UserError
+
+__all__ = ["answer_rows", "gold_rows", "rows_by_id"]
+
+
+def rows_by_id(passages: Iterable[Passage]) -> dict[str, tuple[int, ...]]:
+    """The rows of every passage id; of a document cut by `split_passages` also those of all its passages, under its own
+    id (``doc`` for ``doc#0``, ``doc#1`` …), where no passage has that id."""
+    rows: dict[str, list[int]] = {}
+    documents: dict[str, list[int]] = {}
+    for row, passage in enumerate(passages):
+        rows.setdefault(passage.id, []).append(row)
+        document, sign, number = passage.id.rpartition("#")
+        if sign and number.isdecimal():
+            documents.setdefault(document, []).append(row)
+    return {id_: tuple(found) for id_, found in (documents | rows).items()}
+
+
+def gold_rows(examples: Sequence[Example], rows: Mapping[str, Sequence[int]]) -> list[tuple[int, ...]]:
+    """For each example the rows of its gold passages, ascending; none where nobody marked any.
+
+    ``rows`` is what `rows_by_id` says. Raises `UserError` for an id that is not in the base.
+    """
+    return [_gold_rows(example, rows) for example in examples]
+
+
+def _gold_rows(example: Example, rows: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    found: set[int] = set()
+    for id_ in example.gold_passages if isinstance(example, GroundedExample) else ():
+        if id_ not in rows:
+            raise UserError(
+                f"gold passage {id_!r} of example {example.id!r} is not in the knowledge base; {advice(id_, rows)} "
+                "Take the base that belongs to these questions, or leave gold_passages out of them"
+            )
+        found.update(rows[id_])
+    return tuple(sorted(found))
+
+
+def answer_rows(examples: Sequence[Example], index: TextIndex) -> list[tuple[int, ...]]:
+    """For each example the rows of the texts that hold any of its answers, ascending: `has_answer` for all at once.
+
+    ``index`` is over the passages' texts, in order of rows.
+    """
+    found = [[index.rows_with_phrase(words(target)) for target in example.targets] for example in examples]
+    return [tuple(np.unique(np.concatenate(rows)).tolist()) if rows else () for rows in found]

@@ -1,0 +1,125 @@
+"""Which passages support a target, by their words alone: the tests behind the copy likelihood of QA and dialogue.
+
+An answer that stands in a passage is weak evidence: "two" or "London" stands in hundreds, nearly all about something
+else, and learning from all of them alike teaches the wrong lesson. So both tests are sharpened: an answer that many
+passages support supports nothing, and among the others the words around it count.
+
+Neither reads the passages before it is first asked, so that a task without a warm start pays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from retrograd.tasks.task import Support
+from retrograd.tasks.text_index import Rows, TextIndex, content_words, words
+from retrograd.types import Example, Passage, UserError
+
+__all__ = ["AnswerSupport", "OverlapSupport"]
+
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+@dataclass(frozen=True)
+class AnswerSupport:
+    """A passage supports an answer whose words stand in it one after the other (an article before them aside).
+
+    ``most_share`` and ``most_passages``: an answer in more than that share of the passages, or in more than so many,
+    supports none (one passage may always support). ``question_overlap``: the passage must also hold that share of the
+    question's words, of those that any passage has, rare words counting more (`TextIndex.overlap`); 0 asks for none.
+    Raises `UserError` for a share outside [0, 1] and fewer passages than 1.
+    """
+
+    most_share: float = 0.02
+    most_passages: int = 100
+    question_overlap: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require_shares(self, ("most_share", "question_overlap"))
+        _require_passages(self.most_passages)
+
+    def among(self, passages: Iterable[Passage]) -> Support:
+        """Ascending rows of the passages whose text supports an example's target. Titles are not read."""
+        held = _Texts(passages)
+
+        def support(example: Example) -> Sequence[int]:
+            index = held.index
+            rows = index.rows_with_phrase(_without_article(words(example.target)))
+            if len(rows) > _limit(self.most_share, self.most_passages, len(index)):
+                return ()
+            if self.question_overlap > 0:
+                asked = [word for word in content_words(example.query) if word in index]
+                shares = index.overlap_at(rows, asked)
+                rows = rows[shares >= self.question_overlap]
+            return tuple(rows.tolist())
+
+        return support
+
+
+@dataclass(frozen=True)
+class OverlapSupport:
+    """A passage supports a target if it holds enough of its words, rare words counting more (`TextIndex.overlap`).
+
+    ``least`` is the share of the words that it must hold; ``near_best`` the share, of what the best passage holds, that
+    it must reach as well. ``most_share`` and ``most_passages`` as for `AnswerSupport`.
+    Raises `UserError` for a share outside [0, 1], a ``least`` of 0 and fewer passages than 1.
+    """
+
+    least: float = 0.5
+    near_best: float = 0.8
+    most_share: float = 0.02
+    most_passages: int = 100
+
+    def __post_init__(self) -> None:
+        _require_shares(self, ("least", "near_best", "most_share"))
+        _require_passages(self.most_passages)
+        if self.least == 0:
+            raise UserError("least is 0, so every passage would support every target; expected a share above 0")
+
+    def among(self, passages: Iterable[Passage]) -> Support:
+        """Ascending rows of the passages whose text supports an example's target. Titles are not read."""
+        held = _Texts(passages)
+
+        def support(example: Example) -> Sequence[int]:
+            index = held.index
+            shares = index.overlap(content_words(example.target))
+            floor = max(self.least, self.near_best * shares.max(initial=0.0))
+            rows: Rows = np.flatnonzero(shares >= floor - 1e-9)  # sums of weights differ in the last bits
+            return tuple(rows.tolist()) if len(rows) <= _limit(self.most_share, self.most_passages, len(index)) else ()
+
+        return support
+
+
+class _Texts:
+    """The index of the passages' texts, made when first needed; passages that can be read only once are kept."""
+
+    def __init__(self, passages: Iterable[Passage]) -> None:
+        self._passages = list(passages) if isinstance(passages, Iterator) else passages
+
+    @cached_property
+    def index(self) -> TextIndex:
+        return TextIndex(passage.text for passage in self._passages)
+
+
+def _limit(share: float, most: int, passages: int) -> int:
+    return min(most, max(1, int(share * passages)))
+
+
+def _without_article(phrase: Sequence[str]) -> Sequence[str]:
+    return phrase[1:] if len(phrase) > 1 and phrase[0] in _ARTICLES else phrase
+
+
+def _require_shares(settings: AnswerSupport | OverlapSupport, names: Sequence[str]) -> None:
+    for name in names:
+        value = vars(settings)[name]
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} is {value}; expected a share from 0 to 1")
+
+
+def _require_passages(most: int) -> None:
+    if most < 1:
+        raise UserError(f"most_passages is {most}; expected 1 or more")
