@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora, has_lora
@@ -138,6 +139,28 @@ def test_peft_reads_what_we_write(folder, tmp_path):
     base = Generator.open(str(folder), torch.Generator()).eval()
     PeftModel.from_pretrained(base.model, str(tmp_path))
     torch.testing.assert_close(base.log_likelihood(PROMPTS, TARGETS), first.log_likelihood(PROMPTS, TARGETS))
+
+
+def test_a_language_model_trained_here_is_the_same_in_plain_peft_and_when_it_comes_back(tiny_causal, tmp_path):
+    first = adapted(tiny_causal, lora=Lora(rank=4, alpha=8.0, dropout=0.1)).train()
+    untrained = first.eval().log_likelihood(PROMPTS, TARGETS).sum()
+    optimiser = torch.optim.AdamW([w for w in first.train().parameters() if w.requires_grad], lr=1e-2)
+    for _ in range(5):
+        (-first.log_likelihood(PROMPTS, TARGETS).sum()).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    likelihood = first.eval().log_likelihood(PROMPTS, TARGETS)
+    assert likelihood.sum() > untrained + 1
+    first.save(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(tiny_causal)
+    plain = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    tokens = torch.arange(5, 25).view(2, 10)
+    with torch.no_grad():
+        assert torch.equal(plain(tokens).logits, first.model(tokens).logits)
+    again = Generator.load(tmp_path, str(tiny_causal)).eval()
+    assert torch.equal(again.log_likelihood(PROMPTS, TARGETS), likelihood)
+    assert again.generate(PROMPTS, 4) == first.generate(PROMPTS, 4)
+    assert again.generate(PROMPTS, 4, beams=3) == first.generate(PROMPTS, 4, beams=3)
 
 
 def test_the_wrong_base_is_refused(tiny_seq2seq, tiny_causal, tmp_path):

@@ -27,6 +27,7 @@ from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.output_layer import only_at
 from retrograd.models.prefix_tree import Scoring
 from retrograd.models.prompt_tokens import PromptTokens, TokenIds
+from retrograd.models.quantisation import Quantisation, require_adapters
 from retrograd.models.soft_input import SoftInput, SoftPosition, SoftSlots, inserted
 from retrograd.models.soft_prompt import SoftPrompt, SoftPromptSettings
 from retrograd.models.special_tokens import end_token, input_limit, start_token
@@ -93,6 +94,7 @@ class Generator(nn.Module):
         self.chat = chat
         self.soft_position: SoftPosition = "before"
         self.soft_prompt: SoftPrompt | None = None
+        self.quantisation: Quantisation = "none"
         self.end = end_token(model, tokenizer)
         self.prompt_tokens = PromptTokens(tokenizer, self.encoder_decoder, separator, self.end, chat)
         if self.max_input_tokens < self.prompt_tokens.least:
@@ -113,12 +115,20 @@ class Generator(nn.Module):
         max_target_tokens: int = 64,
         token_budget: int = 0,
         chat: bool = True,
+        quantisation: Quantisation = "none",
     ) -> Generator:
-        """Open by hub name, folder or ``builtin:minilm-seq2seq``; ``rng`` draws the adapters of ``lora``."""
-        model, tokenizer = open_generator(name)
+        """Open by hub name, folder or ``builtin:minilm-seq2seq``; ``rng`` draws the adapters of ``lora``.
+
+        ``quantisation`` "nf4" keeps the linear layers under them in four bits (QLoRA). Raises `UserError` where that
+        cannot be: without adapters, CUDA device or bitsandbytes.
+        """
+        require_adapters(quantisation, 0 if lora is None else lora.rank)
+        model, tokenizer = open_generator(name, quantisation)
         if lora is not None and lora.rank > 0:
             add_lora(model, lora, rng)
-        return cls(model, tokenizer, max_input_tokens, max_target_tokens, token_budget, chat=chat)
+        generator = cls(model, tokenizer, max_input_tokens, max_target_tokens, token_budget, chat=chat)
+        generator.quantisation = quantisation
+        return generator
 
     def add_soft_prompt(self, settings: SoftPromptSettings, rng: torch.Generator) -> SoftPrompt:
         """Give the generator a soft prompt, drawn from ``rng``, that trains and is saved with it."""
@@ -339,7 +349,8 @@ class Generator(nn.Module):
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         limits = (self.max_input_tokens, self.max_target_tokens, self.token_budget)
-        settings = GeneratorSettings(*limits, self.separator, has_lora(self.model), self.soft_position, self.chat)
+        lora = has_lora(self.model)
+        settings = GeneratorSettings(*limits, self.separator, lora, self.soft_position, self.chat, self.quantisation)
         if self.soft_prompt is not None:
             self.soft_prompt.save_weights(folder)
         open_to_umask(folder)
@@ -349,12 +360,13 @@ class Generator(nn.Module):
     def load(cls, folder: Path, base: str, rng: torch.Generator | None = None) -> Generator:
         """Read what `save` wrote. ``base`` names the model under the adapters, used only for a PEFT directory."""
         settings, soft_prompt = read_settings(folder)
-        model, tokenizer = open_generator(base if settings.lora else str(folder))
+        model, tokenizer = open_generator(base if settings.lora else str(folder), settings.quantisation)
         if settings.lora:
             load_lora(model, folder)
         limits = (settings.max_input_tokens, settings.max_target_tokens, settings.token_budget)
         generator = cls(model, tokenizer, *limits, settings.separator, settings.chat)
         generator.soft_position = settings.soft_position
+        generator.quantisation = settings.quantisation
         if soft_prompt is not None:
             generator.add_soft_prompt(soft_prompt, torch.Generator()).load_weights(folder)
         return generator

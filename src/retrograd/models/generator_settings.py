@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from retrograd.io import read_json, write_json
+from retrograd.models.quantisation import Quantisation
 from retrograd.models.soft_input import SoftPosition
 from retrograd.models.soft_prompt import SoftPromptSettings
 from retrograd.records import read_record, read_value, record_mapping
@@ -19,7 +20,10 @@ _SOFT_PROMPT = "soft_prompt"
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """What `Generator` is made with beside model and tokenizer, and whether the folder holds adapters alone."""
+    """What `Generator` is made with beside model and tokenizer, and whether the folder holds adapters alone.
+
+    ``quantisation`` is that of the model under the adapters.
+    """
 
     max_input_tokens: int
     max_target_tokens: int
@@ -28,6 +32,7 @@ class GeneratorSettings:
     lora: bool
     soft_position: SoftPosition = "before"
     chat: bool = False
+    quantisation: Quantisation = "none"
 
 
 def write_settings(folder: Path, settings: GeneratorSettings, soft_prompt: SoftPromptSettings | None) -> None:

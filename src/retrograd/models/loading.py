@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from retrograd.io import require_file
 from retrograd.models.builtin import BUILTIN_ENCODER, BUILTIN_SEQ2SEQ, minilm_folder, minilm_seq2seq
+from retrograd.models.quantisation import Quantisation, nf4_config, require_quantisable
 from retrograd.types import UserError
 
 __all__ = ["open_encoder", "open_generator", "quiet_transformers"]
@@ -60,8 +61,13 @@ def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         return _with_weights(AutoModel, name), tokenizer
 
 
-def open_generator(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A seq2seq or decoder-only generator with fp32 weights. Raises `UserError` with the remedy if it cannot be had."""
+def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A seq2seq or decoder-only generator, and its tokenizer. Weights are fp32, but for the linear layers of a
+    quantised one, which stands on the CUDA device from the start. Raises `UserError` with the remedy if it cannot be
+    had.
+    """
+    if quantisation == "nf4":
+        require_quantisable(name)
     if name == BUILTIN_SEQ2SEQ:
         with quiet_transformers():
             return minilm_seq2seq()
@@ -71,7 +77,7 @@ def open_generator(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         config = AutoConfig.from_pretrained(name)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = _tokenizer(name)
-        return _with_weights(auto, name), tokenizer
+        return _with_weights(auto, name, quantisation), tokenizer
 
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -85,9 +91,11 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
 _Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM]
 
 
-def _with_weights(auto: _Auto, name: str) -> PreTrainedModel:
+def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -> PreTrainedModel:
     """The model, every weight of which is in its files. Raises `UserError` when it lacks more than a pooler."""
     options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    if quantisation == "nf4":  # what it leaves alone (embeddings, norms, output layer) keeps fp32, as QLoRA wants it
+        options["quantization_config"] = nf4_config()
     with torch.random.fork_rng(devices=[]):  # lacking weights would be drawn from the global random state
         loaded = auto.from_pretrained(name, **options)
     model, report = cast(tuple[PreTrainedModel, dict[str, Collection[str]]], loaded)

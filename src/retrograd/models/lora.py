@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -57,9 +59,11 @@ def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> None:
         except ValueError as error:
             names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if hasattr(part, "weight")})
             raise UserError(f"lora modules {list(lora.modules)}: {error}; the model has {', '.join(names)}") from None
-    for name, weight in model.named_parameters():
-        if ".lora_A." in name:  # the same distribution as peft's, from our own source of randomness
-            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
+    _widen(model)
+    for name, weight in _adapters(model):
+        if ".lora_A." in name:  # the same distribution as peft's, from our own source of randomness, on its device
+            drawn = torch.empty(weight.shape, device=rng.device)
+            weight.data.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=rng))
 
 
 def has_lora(model: nn.Module) -> bool:
@@ -77,3 +81,21 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
                 f"the adapters in {folder} do not fit {type(model).__name__} ({str(error).splitlines()[0]}); "
                 "name the model they were trained on"
             ) from error
+    if _widen(model):  # they were rounded when they were read
+        saved = load_file(folder / "adapter_model.safetensors")
+        for name, weight in _adapters(model):
+            weight.data.copy_(saved[f"base_model.model.{name.replace('.default.', '.')}"])
+
+
+def _adapters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, weight) for name, weight in model.named_parameters() if ".lora_" in name)
+
+
+def _widen(model: nn.Module) -> bool:
+    """Make the adapters fp32; whether they were not. On 4-bit layers peft makes them in the type of the products, and
+    bf16 is too coarse for AdamW's steps.
+    """
+    narrow = [weight for _, weight in _adapters(model) if weight.dtype != torch.float32]
+    for weight in narrow:
+        weight.data = weight.data.float()
+    return bool(narrow)

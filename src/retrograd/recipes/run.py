@@ -15,6 +15,7 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.io import read_json, write_json
+from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
@@ -65,7 +66,10 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
         posterior = Retriever(_tower(s), passage, s.temperature, s.trained, s.learn_temperature)
     g = experiment.generator
     lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
-    generator = Generator.open(g.model, rng, lora, g.max_input_tokens, g.max_target_tokens, g.token_budget, g.chat)
+    limits = (g.max_input_tokens, g.max_target_tokens, g.token_budget)
+    generator = Generator.open(g.model, rng, lora, *limits, g.chat, g.quantisation)
+    if g.gradient_checkpointing:
+        checkpoint_layers(generator.model)
     generator.dropout = g.dropout
     model = RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
     for one in (retriever, *([posterior] if posterior else [])):
@@ -123,6 +127,8 @@ def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
             warmup=t.warmup,
             clip=t.clip,
             micro_batch=t.micro_batch,
+            schedule=t.schedule,
+            restarts=t.restarts,
         ),
         refresh=t.refresh_policy,
         log_every=t.log_every,

@@ -9,6 +9,7 @@ from typing import Literal
 from retrograd.models.encoder import Pooling
 from retrograd.models.precision import Precision
 from retrograd.models.prefix_tree import Scoring
+from retrograd.models.quantisation import Quantisation
 from retrograd.models.retriever import Trained
 from retrograd.models.soft_input import SoftPosition
 from retrograd.rag.rag_model import Search
@@ -21,6 +22,7 @@ from retrograd.training.refresh import (
     Rolling,
     WhenDrifted,
 )
+from retrograd.training.schedule import Schedule, require_schedule
 from retrograd.types import UserError
 
 __all__ = [
@@ -80,7 +82,8 @@ class GeneratorSettings:
 
     ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. ``dropout`` false leaves
     the model's dropout out of training. ``chat`` puts the prompt of a decoder-only model into the tokenizer's chat
-    template, where it has one.
+    template, where it has one. ``quantisation`` "nf4" holds the linear layers under adapters in four bits (QLoRA), on a
+    CUDA device. ``gradient_checkpointing`` computes layers again in the backward pass, which saves memory.
     """
 
     model: str = "builtin:minilm-seq2seq"
@@ -93,6 +96,12 @@ class GeneratorSettings:
     lora_modules: tuple[str, ...] = ()
     dropout: bool = True
     chat: bool = True
+    quantisation: Quantisation = "none"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gradient_checkpointing and not self.dropout:
+            raise UserError("gradient_checkpointing works where dropout does; set dropout = true, or it to false")
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,9 @@ class TrainingSettings:
     ``refresh_share`` of the rows at each step; those ``retrieved`` in the last ``refresh_window`` steps; in the
     ``background``, by another process; or ``never``. ``refresh_every`` is how often that is done or looked at.
     ``probe_passages`` of the base are encoded at each logged step to measure staleness.
+
+    Learning rates rise over the share ``warmup`` of the steps and then follow the ``schedule``
+    (`retrograd.training.schedule`); "cosine with restarts" begins ``restarts`` times again.
     """
 
     epochs: int = 4
@@ -153,6 +165,8 @@ class TrainingSettings:
     retriever_learning_rate: float = 2e-5
     weight_decay: float = 0.01
     warmup: float = 0.1
+    schedule: Schedule = "linear"
+    restarts: int = 0
     clip: float = 1.0
     refresh: Refresh = "every"
     refresh_every: int = 20
@@ -180,6 +194,7 @@ class TrainingSettings:
                 )
         if self.refresh == "drift" and self.probe_passages == 0:
             raise UserError('refresh = "drift" needs a probe; set probe_passages to 64, say')
+        require_schedule(self.schedule, self.restarts)
         _ = self.refresh_policy  # which checks its own numbers
 
     @property

@@ -15,6 +15,7 @@ from retrograd.rag.candidates import Candidates, Pool
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.refresh import RefreshPolicy
+from retrograd.training.schedule import Schedule, require_schedule
 from retrograd.types import Example, UserError
 
 __all__ = ["Evidence", "FromCopying", "FromGenerator", "Pace", "Stage"]
@@ -114,8 +115,9 @@ class Pace:
     """How a stage steps. A learning rate of 0 leaves that part where it is.
 
     ``micro_batch`` queries are held in memory at once (0: the whole batch); gradients are weighted by query counts, so
-    it changes memory and rounding, nothing else. ``warmup`` is the share of steps over which the rate rises; it then
-    falls linearly to 0. ``clip`` bounds the norm of all gradients together (0: off).
+    it changes memory and rounding, nothing else. ``warmup`` is the share of steps over which the rate rises; how it
+    falls then is the ``schedule``'s, ``restarts`` the number of times that "cosine with restarts" begins again.
+    ``clip`` bounds the norm of all gradients together (0: off).
     """
 
     epochs: int
@@ -126,6 +128,8 @@ class Pace:
     warmup: float = 0.1
     clip: float = 1.0
     micro_batch: int = 0
+    schedule: Schedule = "linear"
+    restarts: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.micro_batch < 0:
@@ -134,6 +138,7 @@ class Pace:
             raise UserError("learning rates, weight_decay and clip must not be negative")
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup is {self.warmup}; expected a share in [0, 1)")
+        require_schedule(self.schedule, self.restarts)
 
 
 @dataclass(frozen=True)
