@@ -13,6 +13,8 @@ from tokenizers.models import WordLevel
 from transformers import (
     BertConfig,
     BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
@@ -69,3 +71,23 @@ def sign_models(tmp_path_factory: pytest.TempPathFactory) -> SignModels:
         encoder = of_signs(tmp_path_factory.mktemp("bert"), BertModel(bert), "[CLS] $A [SEP]")
         generator = of_signs(tmp_path_factory.mktemp("t5"), T5ForConditionalGeneration(t5), "$A </s>")
     return SignModels(encoder, generator)
+
+
+@pytest.fixture(scope="session")
+def sign_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder-only generator whose tokens are signs."""
+    config = LlamaConfig(
+        vocab_size=100,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=4,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return of_signs(tmp_path_factory.mktemp("llama"), LlamaForCausalLM(config), "[CLS] $A")

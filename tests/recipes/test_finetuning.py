@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from tests.recipes.conftest import SignModels, of_signs
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from tests.recipes.conftest import SignModels
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from retrograd.cli import app
@@ -39,26 +39,6 @@ RECORDS = [
     for i, (thing, label) in enumerate(THINGS * 2)
 ]
 ADAPTED = {"lora_rank": 2, "lora_alpha": 8.0, "lora_dropout": 0.1, "lora_modules": ("q_proj", "v_proj", "up_proj")}
-
-
-@pytest.fixture(scope="module")
-def sign_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A decoder-only generator whose tokens are signs."""
-    config = LlamaConfig(
-        vocab_size=100,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=4,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return of_signs(tmp_path_factory.mktemp("llama"), LlamaForCausalLM(config), "[CLS] $A")
 
 
 @pytest.fixture

@@ -37,6 +37,12 @@ def _etrag(make: Callable[[int], Experiment], percent: int) -> Recipe:
     return Recipe(partial(make, percent), summary, etrag.PUBLISHED, etrag.DEVIATIONS)
 
 
+def _rag4re(make: Callable[[str, str], Experiment], data: str, model: str) -> Recipe:
+    how = "as published" if make is rag4re.published else "retriever and generator trained as one"
+    summary = f"RAG4RE on {rag4re.TITLES[data]} with {rag4re.MODELS[model].title}, {how}."
+    return Recipe(partial(make, data, model), summary, rag4re.known_settings(model), rag4re.DEVIATIONS)
+
+
 def _summary(make: Callable[..., Experiment]) -> str:
     return (make.__doc__ or "").strip().splitlines()[0]
 
@@ -46,6 +52,13 @@ _ALL = (
     _plain(rag4re.semeval),
     *(_etrag(make, n) for make in etrag.SEMEVAL for n in etrag.SEMEVAL_PERCENTAGES),
     *(_etrag(make, n) for make in etrag.TACRED for n in etrag.TACRED_PERCENTAGES),
+    *(_rag4re(rag4re.improved, data, model) for data in rag4re.DATA for model in rag4re.MODELS),
+    *(
+        _rag4re(rag4re.published, data, name)
+        for data in rag4re.DATA
+        for name, model in rag4re.MODELS.items()
+        if model.known
+    ),
 )
 
 RECIPES: dict[str, Recipe] = {recipe().name: recipe for recipe in _ALL}
