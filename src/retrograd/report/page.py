@@ -180,7 +180,8 @@ def _slices(report: RelationReport) -> list[str]:
         )
     if controls:
         lines.append(
-            "† the 95 % interval of the difference from the run leaves out zero; one in twenty does so by chance."
+            "† the 95 % interval of the difference from the run leaves out zero; of systems that do not differ, one in "
+            "twenty gets it by chance."
         )
     return lines
 
@@ -201,11 +202,13 @@ def _always_said(report: RelationReport) -> list[str]:
     """What the page itself cannot show."""
     learned = report.learned.triggers
     found = [
-        f"Triggers: {sum(map(len, learned.values())):,} words of {sum(map(bool, learned.values()))} of {len(learned)} "
-        f"relations, learned from {report.training:,} training sentences; the fewer sentences, the more by chance.",
+        f"Triggers: {sum(map(len, learned.values())):,} words, for {sum(map(bool, learned.values()))} of the "
+        f"{len(learned)} relations in {report.training:,} training sentences; the fewer sentences, the more by chance.",
         f"Intervals: percentile bootstrap over test items, {report.resamples:,} draws; differences are paired by item, "
         f"p by permutation. Neither sees the chance of another training seed.",
     ]
+    if not any(system.kind == "control" for system in report.systems):
+        found.append("No control run was given, so nothing here says what retrieval or training is worth.")
     if report.metric == "macro_f1":
         found.append(
             "In a slice the macro average runs over the relations that the slice's gold labels have, as the scorer "
