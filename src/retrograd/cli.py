@@ -254,6 +254,36 @@ def compare(
 
 
 @app.command()
+def report(
+    run: Run,
+    controls: Annotated[
+        list[Path] | None, typer.Argument(help="Other finished runs with the same test data, to stand beside it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.md, report.json and slices.png; default: RUN/report.")
+    ] = None,
+    no_vote: Annotated[
+        bool, typer.Option("--no-vote", help="Leave out the vote of the run's neighbours; no model is opened then.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(min=100, help="Of bootstraps and permutation tests.")] = 1_000,
+) -> None:
+    """Write one honest page about a run: official score, trivial answer, controls, confusions, slices.
+
+    Example: `retrograd report runs/demo/semeval-joint runs/demo/semeval-frozen --out report`
+    """
+    from rich.console import Console
+
+    from retrograd.recipes.report import report_run
+    from retrograd.report.page import print_report, save_page
+
+    place = out or run / "report"
+    found = report_run(run, controls or [], place, not no_vote, resamples)
+    save_page(found, place)
+    print_report(found, Console(width=None if sys.stdout.isatty() else 120))
+    typer.echo(f"\nThe page is {place / 'report.md'}.")
+
+
+@app.command()
 def analyse(
     runs: Annotated[list[Path], typer.Argument(help="The folder of a finished run; with --runs several.")],
     compare: Annotated[

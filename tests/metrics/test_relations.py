@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.metrics.relation_resampling import semeval_resampler, tacred_resampler
+from retrograd.metrics.relation_resampling import (
+    macro_resampler,
+    official_resampler,
+    semeval_resampler,
+    tacred_resampler,
+)
 from retrograd.metrics.relations import (
     SEMEVAL_LABELS,
     SEMEVAL_RELATIONS,
@@ -234,6 +239,10 @@ def test_a_resample_scores_like_the_items_it_repeats(items: list[tuple[str, str 
     assert tacred_resampler(*unzip(items), negative="Other")(picked) == pytest.approx(
         tacred_score(*repeated, negative="Other").f1
     )
+    for negative in ("Other", None):
+        table = relation_table(*repeated, negative=negative)
+        assert macro_resampler(*unzip(items), negative=negative)(picked) == pytest.approx(table.macro.f1)
+        assert official_resampler("micro", *unzip(items), negative)(picked) == pytest.approx(table.micro.f1)
 
 
 @given(st.one_of(SEMEVAL_ITEMS, DENSE_ITEMS))

@@ -13,6 +13,7 @@ from retrograd.metrics.relations import semeval_score
 from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,
+    bootstrap_corpus,
     paired_bootstrap,
     paired_bootstrap_corpus,
     paired_permutation,
@@ -31,6 +32,17 @@ def rng(seed: int = 0) -> np.random.Generator:
 def mean_of(baseline: np.ndarray, system: np.ndarray) -> Callable[[np.ndarray], float]:
     both = np.concatenate([baseline, system])
     return lambda rows: float(both[rows].mean())
+
+
+def test_the_interval_of_one_score_equals_enumeration():
+    scores = np.array([0.0, 1.0, 3.0])
+    every = [np.mean(draw) for draw in product(scores, repeat=3)]
+    found = bootstrap_corpus(lambda rows: float(scores[rows].mean()), 3, rng(), 10_000, confidence=0.8)
+    assert found.score == pytest.approx(4 / 3)
+    assert [found.low, found.high] == pytest.approx(np.quantile(every, [0.1, 0.9], method="inverted_cdf"))
+    assert (found.items, found.resamples, found.confidence) == (3, 10_000, 0.8)
+    with pytest.raises(UserError, match="a bootstrap of 1 items"):
+        bootstrap_corpus(lambda rows: 0.0, 1, rng())
 
 
 def test_bootstrap_quantiles_equal_enumeration():

@@ -23,6 +23,7 @@ COMMANDS = (
     "search",
     "lab",
     "compare",
+    "report",
     "analyse",
     "index",
 )

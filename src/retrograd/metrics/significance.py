@@ -31,7 +31,9 @@ from retrograd.types import UserError
 __all__ = [
     "BootstrapInterval",
     "PermutationTest",
+    "ScoreInterval",
     "Statistic",
+    "bootstrap_corpus",
     "paired_bootstrap",
     "paired_bootstrap_corpus",
     "paired_permutation",
@@ -88,6 +90,33 @@ class PermutationTest:
             f"{self.difference:+.4g}, p = {self.p_value:.2g} (two-sided paired permutation test over "
             f"{self.items:,} items, {self.resamples:,} resamples)"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreInterval:
+    """Percentile interval of one score, in its own unit; ``confidence`` is a probability."""
+
+    score: float
+    low: float
+    high: float
+    confidence: float
+    items: int
+    resamples: int
+
+
+def bootstrap_corpus(
+    statistic: Statistic, items: int, rng: np.random.Generator, resamples: int = 1_000, confidence: float = 0.95
+) -> ScoreInterval:
+    """Interval for one corpus score of one system; ``statistic`` covers ``items`` rows. Two systems need a paired one.
+
+    Calls it ``resamples + 1`` times. Raises `UserError` for arguments out of range.
+    """
+    _require_range(items, resamples, "a bootstrap")
+    _require_confidence(confidence)
+    found = [statistic(rows) for block in _draws(items, resamples, rng) for rows in block]
+    observed = statistic(np.arange(items))
+    whole = _interval(observed, np.array(found, dtype=np.float64), items, confidence)
+    return ScoreInterval(observed, whole.low, whole.high, confidence, items, resamples)
 
 
 def paired_bootstrap(
@@ -205,9 +234,9 @@ def _test(difference: float, resampled: Float64[np.ndarray, " resamples"], items
     return PermutationTest(difference, (1 + hits) / (1 + len(resampled)), items, len(resampled))
 
 
-def _require_range(items: int, resamples: int) -> None:
+def _require_range(items: int, resamples: int, what: str = "a paired comparison") -> None:
     if items < 2:
-        raise UserError(f"a paired comparison of {items} items says nothing; expected at least 2, better hundreds")
+        raise UserError(f"{what} of {items} items says nothing; expected at least 2, better hundreds")
     if resamples < 1:
         raise UserError(f"resamples is {resamples}; expected 1 or more (1,000 to 10,000 are usual)")
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 
 from retrograd.io import read_jsonl
-from retrograd.metrics.relation_resampling import semeval_resampler, tacred_resampler
+from retrograd.metrics.relation_resampling import official_resampler
 from retrograd.metrics.relations import (
     PrecisionRecallF1,
     RelationTable,
@@ -20,18 +19,26 @@ from retrograd.metrics.relations import (
 from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,
-    Statistic,
     paired_bootstrap_corpus,
     paired_permutation_corpus,
 )
-from retrograd.recipes.data import load_data
+from retrograd.recipes.data import Data, load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import saved_task
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import UserError
 
-__all__ = ["Comparison", "RelationGain", "compare"]
+__all__ = [
+    "Answered",
+    "Comparison",
+    "RelationGain",
+    "answered",
+    "compare",
+    "official_table",
+    "paired",
+    "require_same_items",
+]
 
 
 @dataclass(frozen=True)
@@ -56,65 +63,96 @@ class Comparison:
     relations: list[RelationGain]
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A finished run with its data; by test item the gold relation and the answered one, None where it is invalid."""
+
+    path: Path
+    experiment: Experiment
+    data: Data
+    gold: dict[str, str]
+    answers: dict[str, str | None]
+
+    @property
+    def task(self) -> RelationExtraction:
+        """The run's own task."""
+        return self.data.task
+
+
 def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0) -> Comparison:
     """``system`` less ``baseline``, paired by test item. Opens no model; reads the test data that the baseline names.
 
     Raises `UserError` for a folder without predictions, other test items or gold labels, and another metric.
     """
-    task, gold, first = _answers(baseline)
-    other, other_gold, second = _answers(system)
-    if task.metric != other.metric:
-        raise UserError(
-            f"{baseline} is scored by {task.metric}, {system} by {other.metric}; compare runs of one metric"
-        )
-    if gold.keys() != other_gold.keys():
-        odd = sorted(gold.keys() ^ other_gold.keys())[0]
-        raise UserError(f"{baseline} and {system} answered other test items ({odd!r} is in one of them alone)")
-    for item, relation in gold.items():
-        if other_gold[item] != relation:
-            raise UserError(f"item {item!r} is {relation!r} in {baseline}, {other_gold[item]!r} in {system}")
-    wanted = list(gold.values())
-    answers = [first[item] for item in gold], [second[item] for item in gold]
-    statistic = _statistic(task, [*wanted, *wanted], [*answers[0], *answers[1]])
-    items, rng = np.arange(len(wanted)), np.random.default_rng(seed)
+    first, second = answered(baseline), answered(system)
+    require_same_items(first, second)
+    task, wanted = first.task, list(first.gold.values())
+    answers = list(first.answers.values()), [second.answers[item] for item in first.gold]
+    interval, test = paired(task, wanted, *answers, np.random.default_rng(seed), resamples)
+    score = official_resampler(task.metric, [*wanted, *wanted], [*answers[0], *answers[1]], task.negative)
+    items = np.arange(len(wanted))
     return Comparison(
         metric=task.primary_metric,
-        scores=(statistic(items), statistic(items + len(items))),
-        interval=paired_bootstrap_corpus(statistic, len(items), rng, resamples),
-        test=paired_permutation_corpus(statistic, len(items), rng, resamples),
+        scores=(score(items), score(items + len(items))),
+        interval=interval,
+        test=test,
         agreement=_agreement(wanted, *answers),
         relations=_gains(task, wanted, *answers),
     )
 
 
-def _answers(path: Path) -> tuple[RelationExtraction, dict[str, str], dict[str, str | None]]:
-    """The task of a run, and by test item the gold relation and the answered one."""
+def paired(
+    task: RelationExtraction,
+    gold: Sequence[str],
+    baseline: Sequence[str | None],
+    system: Sequence[str | None],
+    rng: np.random.Generator,
+    resamples: int,
+) -> tuple[BootstrapInterval, PermutationTest]:
+    """Interval and p of the official score's difference, ``system`` less ``baseline``; all are in the same order."""
+    statistic = official_resampler(task.metric, [*gold, *gold], [*baseline, *system], task.negative)
+    interval = paired_bootstrap_corpus(statistic, len(gold), rng, resamples)
+    return interval, paired_permutation_corpus(statistic, len(gold), rng, resamples)
+
+
+def answered(path: Path) -> Answered:
+    """What a run answered to its own test data, in their order. Opens no model.
+
+    Raises `UserError` for a folder that is no run, for one without test data or predictions, and for other items.
+    """
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     task = saved_task(experiment, run)
+    if not experiment.data.test:
+        raise UserError(f"{path} has no test data of its own (data.test is empty), so it has no answers to score")
     file = path / "predictions.jsonl"
     if not file.exists():
-        raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out FOLDER")
-    examples = {example.id: example for example in load_data(experiment.data, experiment.seed, task).test}
+        raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out {path}")
+    data = load_data(experiment.data, experiment.seed, task)
+    examples = {example.id: example for example in data.test}
+    if len(examples) != len(data.test):
+        raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")
     told = {str(record["id"]): str(record["answer"]) for _, record in read_jsonl(file)}
     if examples.keys() != told.keys():
         raise UserError(f"{file} answers {len(told)} items, not the {len(examples)} of {experiment.data.test}")
     gold = {item: task.relation_of(example.target, example) or example.target for item, example in examples.items()}
-    return task, gold, {item: task.read_answer(told[item], example).label for item, example in examples.items()}
+    answers = {item: task.read_answer(told[item], example).label for item, example in examples.items()}
+    return Answered(path, experiment, data, gold, answers)
 
 
-def _statistic(task: RelationExtraction, gold: list[str], answers: list[str | None]) -> Statistic:
-    """The official score of any rows."""
-    if task.metric == "semeval":
-        return semeval_resampler(gold, answers)
-    if task.metric == "micro" and task.negative is not None:
-        return tacred_resampler(gold, answers, task.negative)
-
-    def by_table(rows: Int64[np.ndarray, " rows"]) -> float:
-        table = relation_table([gold[i] for i in rows], [answers[i] for i in rows], task.negative)
-        return (table.micro if task.metric == "micro" else table.macro).f1
-
-    return by_table
+def require_same_items(first: Answered, second: Answered) -> None:
+    """Raises `UserError` where two runs answered other test items, or have another metric or other gold labels."""
+    if first.task.metric != second.task.metric:
+        raise UserError(
+            f"{first.path} is scored by {first.task.metric}, {second.path} by {second.task.metric}; "
+            f"compare runs of one metric"
+        )
+    if first.gold.keys() != second.gold.keys():
+        odd = sorted(first.gold.keys() ^ second.gold.keys())[0]
+        raise UserError(f"{first.path} and {second.path} answered other test items ({odd!r} is in one of them alone)")
+    for item, relation in first.gold.items():
+        if second.gold[item] != relation:
+            raise UserError(f"item {item!r} is {relation!r} in {first.path}, {second.gold[item]!r} in {second.path}")
 
 
 def _agreement(gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]) -> dict[str, int]:
@@ -132,7 +170,7 @@ def _gains(
     task: RelationExtraction, gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]
 ) -> list[RelationGain]:
     """By relation, largest gain first."""
-    before, after = (_table(task, gold, answers).relations for answers in (first, second))
+    before, after = (official_table(task, gold, answers).relations for answers in (first, second))
     nothing = PrecisionRecallF1(0, 0, 0)
     gains: list[RelationGain] = []
     for name in {**before, **after}:
@@ -141,7 +179,8 @@ def _gains(
     return sorted(gains, key=lambda gain: gain.baseline - gain.system)
 
 
-def _table(task: RelationExtraction, gold: Sequence[str], answers: Sequence[str | None]) -> RelationTable:
+def official_table(task: RelationExtraction, gold: Sequence[str], answers: Sequence[str | None]) -> RelationTable:
+    """By relation, as the task's official scorer counts; of SemEval the nine relations, with direction."""
     if task.metric == "semeval":
         return semeval_score(gold, answers).official.table
     return relation_table(gold, answers, task.negative)

@@ -14,7 +14,7 @@ from retrograd.suggestions import advice
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import UserError
 
-__all__ = ["CurveReport", "Point", "compare_runs"]
+__all__ = ["CurveReport", "Point", "compare_runs", "flat_settings"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _score(path: Path, metric: str) -> float:
 
 
 def _value(experiment: Experiment, over: str, path: Path) -> float:
-    settings = _flat(experiment.to_mapping())
+    settings = flat_settings(experiment.to_mapping())
     if not over:
         over = "objective.slots" if "objective.slots" in settings else "training.passages"
     if over not in settings:
@@ -115,9 +115,9 @@ def _value(experiment: Experiment, over: str, path: Path) -> float:
     return float(value)
 
 
-def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Settings by their dotted names."""
+def flat_settings(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Settings by their dotted names: ``training.passages``."""
     flat: dict[str, object] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= flat_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from retrograd.metrics.buckets import bucketed
+
+
+def test_ranges_by_hand() -> None:
+    found = bucketed([3, 0, 20, 4, 7, 16], (0, 4, 8, 16))
+    assert {name: rows.tolist() for name, rows in found.items()} == {"0-3": [0, 1], "4-7": [3, 4], "16+": [2, 5]}
+    assert list(bucketed([0, 5], (0, 1, 5))) == ["0", "5+"]
+    assert bucketed([], (0, 4)) == {}
+
+
+def test_a_value_below_all_ranges_is_an_error() -> None:
+    with pytest.raises(ValueError, match="value -1 at 1"):
+        bucketed([0, -1], (0, 4))
