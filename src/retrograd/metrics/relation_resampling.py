@@ -22,9 +22,12 @@ __all__ = ["semeval_resampler", "tacred_resampler"]
 
 
 def tacred_resampler(
-    gold: GoldLabels, predicted: Answers, negative: str = "no_relation"
+    gold: GoldLabels, predicted: Answers, negative: str | None = "no_relation"
 ) -> Callable[[Int64[np.ndarray, " rows"]], float]:
-    """`tacred_score(…).f1` of any selection of the items, by row and with repetition: for resampling tests."""
+    """`tacred_score(…).f1` of any selection of the items, by row and with repetition: for resampling tests.
+
+    Without a ``negative`` it is micro-F1 over all labels.
+    """
     pairs = label_pairs(gold, predicted, None)
     guessed = np.array([guess not in (None, negative) for _, guess in pairs])
     wanted = np.array([answer != negative for answer, _ in pairs])

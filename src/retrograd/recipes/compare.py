@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 
 from retrograd.io import read_jsonl
 from retrograd.metrics.relation_resampling import semeval_resampler, tacred_resampler
@@ -57,24 +56,27 @@ class Comparison:
 
 
 def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0) -> Comparison:
-    """``system`` less ``baseline``, paired by test item. Opens no model; reads the test data that the baseline names.
+    """``system`` less ``baseline``, paired by test item. Opens no model; reads the data that each run names.
 
     Raises `UserError` for a folder without predictions, other test items or gold labels, and another metric.
     """
-    task, gold, first = _answers(baseline)
-    other, other_gold, second = _answers(system)
-    if task.metric != other.metric:
-        raise UserError(
-            f"{baseline} is scored by {task.metric}, {system} by {other.metric}; compare runs of one metric"
-        )
-    if gold.keys() != other_gold.keys():
-        odd = sorted(gold.keys() ^ other_gold.keys())[0]
+    first, second = _answers(baseline), _answers(system)
+    task = first.task
+    for what in ("metric", "negative"):
+        ours, theirs = vars(task)[what], vars(second.task)[what]
+        if ours != theirs:
+            raise UserError(f"{what} is {ours!r} in {baseline}, {theirs!r} in {system}; compare runs scored alike")
+    if first.gold.keys() != second.gold.keys():
+        odd = _odd(first.gold, second.gold)
         raise UserError(f"{baseline} and {system} answered other test items ({odd!r} is in one of them alone)")
-    for item, relation in gold.items():
-        if other_gold[item] != relation:
-            raise UserError(f"item {item!r} is {relation!r} in {baseline}, {other_gold[item]!r} in {system}")
-    wanted = list(gold.values())
-    answers = [first[item] for item in gold], [second[item] for item in gold]
+    for item, (text, relation) in first.gold.items():
+        other_text, other = second.gold[item]
+        if text != other_text:
+            raise UserError(f"item {item!r} is {text!r} in {baseline}, {other_text!r} in {system}")
+        if relation != other:
+            raise UserError(f"item {item!r} is {relation!r} in {baseline}, {other!r} in {system}")
+    wanted = [relation for _, relation in first.gold.values()]
+    answers = [first.told[item] for item in first.gold], [second.told[item] for item in first.gold]
     statistic = _statistic(task, [*wanted, *wanted], [*answers[0], *answers[1]])
     items, rng = np.arange(len(wanted)), np.random.default_rng(seed)
     return Comparison(
@@ -87,34 +89,61 @@ def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0)
     )
 
 
-def _answers(path: Path) -> tuple[RelationExtraction, dict[str, str], dict[str, str | None]]:
-    """The task of a run, and by test item the gold relation and the answered one."""
+@dataclass(frozen=True)
+class _Answers:
+    """The task of a run; by test item its marked text and gold relation, and the relation that was told."""
+
+    task: RelationExtraction
+    gold: dict[str, tuple[str, str]]
+    told: dict[str, str | None]
+
+
+def _answers(path: Path) -> _Answers:
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     task = saved_task(experiment, run)
     file = path / "predictions.jsonl"
+    if not experiment.data.test:
+        raise UserError(f"{path} has no test data of its own (data.test), so it has no scores to compare")
     if not file.exists():
-        raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out FOLDER")
+        raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out {path}")
     examples = {example.id: example for example in load_data(experiment.data, experiment.seed, task).test}
-    told = {str(record["id"]): str(record["answer"]) for _, record in read_jsonl(file)}
+    told = _told(file)
     if examples.keys() != told.keys():
-        raise UserError(f"{file} answers {len(told)} items, not the {len(examples)} of {experiment.data.test}")
-    gold = {item: task.relation_of(example.target, example) or example.target for item, example in examples.items()}
-    return task, gold, {item: task.relation_of(told[item], example) for item, example in examples.items()}
+        odd = _odd(examples, told)
+        raise UserError(
+            f"{file} and {experiment.data.test} hold other items ({odd!r} is in one of them alone); have the data "
+            f"changed since? Train again"
+        )
+    gold = {
+        item: (example.query, task.relation_of(example.target, example) or example.target)
+        for item, example in examples.items()
+    }
+    return _Answers(task, gold, {item: task.relation_of(told[item], one) for item, one in examples.items()})
+
+
+def _told(file: Path) -> dict[str, str]:
+    """Answers by item. Raises `UserError` with file and line for a record without them."""
+    told: dict[str, str] = {}
+    for number, record in read_jsonl(file):
+        if not {"id", "answer"} <= record.keys():
+            raise UserError(f'{file}, line {number}: expected "id" and "answer", as `retrograd evaluate` writes them')
+        told[str(record["id"])] = str(record["answer"])
+    return told
+
+
+def _odd(first: Collection[str], second: Collection[str]) -> str:
+    """An item of one alone."""
+    return min(set(first) ^ set(second))
 
 
 def _statistic(task: RelationExtraction, gold: list[str], answers: list[str | None]) -> Statistic:
     """The official score of any rows."""
     if task.metric == "semeval":
         return semeval_resampler(gold, answers)
-    if task.metric == "micro" and task.negative is not None:
+    if task.metric == "micro":
         return tacred_resampler(gold, answers, task.negative)
-
-    def by_table(rows: Int64[np.ndarray, " rows"]) -> float:
-        table = relation_table([gold[i] for i in rows], [answers[i] for i in rows], task.negative)
-        return (table.micro if task.metric == "micro" else table.macro).f1
-
-    return by_table
+    return lambda rows: relation_table([gold[i] for i in rows], [answers[i] for i in rows], task.negative).macro.f1
 
 
 def _agreement(gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]) -> dict[str, int]:
