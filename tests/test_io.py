@@ -118,11 +118,15 @@ class TestJson:
             (b"[1]", "line 2: expected a JSON object, found list"),
             (b"3", "line 2: expected a JSON object, found int"),
             (b"[" * 100_000, "line 2: not valid JSON"),
+            (rb'{"a": ["tea \uD83d"]}', "line 2: half of a surrogate pair"),
         ],
     )
     def test_jsonl_errors_name_the_line(self, tmp_path, line, message):
         with pytest.raises(UserError, match=rf"data\.txt, {message}"):
             list(read_jsonl(written(tmp_path, b"{}\n" + line + b"\n")))
+
+    def test_a_whole_surrogate_pair_is_a_sign(self, tmp_path):
+        assert list(read_jsonl(written(tmp_path, rb'{"a": "\ud83c\udf75"}'))) == [(1, {"a": "\U0001f375"})]
 
     def test_json_errors_name_line_and_column(self, tmp_path):
         with pytest.raises(UserError, match=r"data\.txt, line 2, column 8: not valid JSON"):

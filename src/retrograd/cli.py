@@ -160,7 +160,9 @@ def extract(
     ],
     out: Annotated[Path, typer.Option(help="File for the triples: .jsonl, .nt (N-Triples) or .graphml.")],
     threshold: Annotated[float, typer.Option(help="Leave out triples less probable than this.")] = 0.0,
-    base: Annotated[str, typer.Option(help="What names begin with in N-Triples.")] = "urn:retrograd:",
+    base: Annotated[
+        str, typer.Option(help="What IRIs begin with in N-Triples, such as https://example.org/.")
+    ] = "urn:retrograd:",
 ) -> None:
     """Read text and write a knowledge graph: triples with their score, sentence and the neighbours that were read.
 
@@ -169,7 +171,7 @@ def extract(
     from retrograd.recipes.extract import extract as extracted
     from retrograd.report.graph import require_writable, write_triples
 
-    require_writable(out)
+    require_writable(out, base)
     triples, asked = extracted(run, data, threshold)
     write_triples(triples, out, base)
     typer.echo(f"{len(triples)} triples from {asked} pairs of entities in {out}")
@@ -249,7 +251,8 @@ def compare(
     from retrograd.recipes.compare import compare as compared
     from retrograd.report.comparison import print_comparison
 
-    names = (baseline.name, system.name) if baseline.name != system.name else (str(baseline), str(system))
+    names = (baseline.resolve().name, system.resolve().name)  # "." has none
+    names = names if names[0] != names[1] else (str(baseline), str(system))
     print_comparison(compared(baseline, system, resamples), names, Console(width=None if sys.stdout.isatty() else 110))
 
 

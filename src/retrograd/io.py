@@ -104,10 +104,21 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, JsonObject]]:
             raise UserError(f"{path}, line {number}: not valid JSON ({error}); expected one object a line") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}")
+        if "\\ud" in line.lower():
+            _require_whole_signs(record, f"{path}, line {number}")
         found = True
         yield number, record
     if not found:
         raise UserError(f"{path} holds only blank lines; expected one JSON object a line")
+
+
+def _require_whole_signs(record: JsonObject, where: str) -> None:
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: half of a surrogate pair (\\ud800 to \\udfff), no sign at all; was the text cut within an emoji?"
+        ) from None
 
 
 def read_json(path: Path) -> JsonValue:

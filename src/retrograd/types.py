@@ -92,9 +92,12 @@ class Prompt(str):
         return made
 
     def shortened(self, characters: int) -> Prompt:
-        """With the first ``characters`` of the spare part alone."""
+        """With the first ``characters`` of the spare part alone; fewer where half a word would join what follows."""
         start, end = self.spare
-        return Prompt(self[:start], self[start : min(end, start + max(characters, 0))], self[end:])
+        kept = self[start : min(end, start + max(characters, 0))]
+        if start + len(kept) < end and self[end : end + 1].strip():
+            kept = kept[: kept.rfind(" ") + 1]
+        return Prompt(self[:start], kept, self[end:])
 
 
 @dataclass(frozen=True, slots=True)

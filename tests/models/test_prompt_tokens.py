@@ -75,6 +75,23 @@ def test_a_turn_stands_in_the_template_and_the_answer_behind_it() -> None:
     assert not PromptTokens(CHAT, True, "\n", EOS, chat=True).chat  # of a decoder-only model alone
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "alpha {% for m in messages %}{{ m.content }} {% endfor %}omega beta",  # asks for the answer in every turn
+        "alpha {% for m in messages %}{{ m.content | trim }} omega {% endfor %}"
+        "{% if add_generation_prompt %}beta{% endif %}",
+    ],
+)
+def test_the_tail_is_all_that_stands_behind_a_turn(template: str) -> None:
+    tokenizer = word_tokenizer("$A")
+    tokenizer.chat_template = template
+    tokens = PromptTokens(tokenizer, False, "\n", EOS, chat=True)
+    (ids,) = tokens.ids(["the cup"], [100])
+    assert ids == words("alpha the cup omega beta")
+    assert tokens.tail == 2
+
+
 def test_a_prompt_is_its_text_and_remembers_what_it_can_spare() -> None:
     prompt = Prompt("a ", "b c ", "d")
     assert prompt == "a b c d"
@@ -82,7 +99,8 @@ def test_a_prompt_is_its_text_and_remembers_what_it_can_spare() -> None:
     assert "a b c d" in {prompt}
     assert prompt[slice(*prompt.spare)] == "b c "
     assert [prompt.shortened(n) for n in (9, 2, 0, -1)] == ["a b c d", "a b d", "a d", "a d"]
-    assert prompt.shortened(2).shortened(1) == "a bd"
+    assert prompt.shortened(2).shortened(1) == "a d"  # half a word would join what follows
+    assert Prompt("a ", "b c ").shortened(3) == "a b c"
 
 
 def test_the_loss_is_of_the_answer_alone_behind_the_template(tiny_causal: Path) -> None:

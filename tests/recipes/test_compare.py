@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -52,7 +54,11 @@ def test_scores_are_official_and_a_real_difference_is_seen(tmp_path: Path) -> No
     console = Console(width=100, record=True, file=io.StringIO())
     print_comparison(found, ("bad", "good"), console)
     text = console.export_text()
-    assert "the difference is not chance" in text
+    assert "more than the choice of test items explains" in text
+    assert "p = 0.005" in text  # 1 / 201, never 0
+    fine = replace(found, test=replace(found.test, p_value=1 / 20_001))
+    print_comparison(fine, ("bad", "good"), console)
+    assert "p = 5e-05" in console.export_text()
     assert f"{found.relations[0].system - found.relations[0].baseline:+.1f}" in text
 
 
@@ -65,27 +71,59 @@ def test_a_run_beside_itself_does_not_differ(tmp_path: Path) -> None:
 def test_labels_of_ones_own_are_compared_by_their_own_metric(tmp_path: Path) -> None:
     lines = [{"text": "Ann saw Bob", "head": [0, 3], "tail": [8, 11], "relation": r} for r in ("a", "b", "none") * 9]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for metric in ("micro", "macro"):
+    cases: list[tuple[Literal["micro", "macro"], str]] = [("micro", "none"), ("macro", "none"), ("micro", "")]
+    for metric, negative in cases:
         data = DataSettings(
             train=str(tmp_path / "data.jsonl"),
             test=str(tmp_path / "data.jsonl"),
             labels="from_train",
-            negative="none",
+            negative=negative,
             metric=metric,
         )
-        one, two = run(tmp_path / f"{metric}1", 0.9, 2, data), run(tmp_path / f"{metric}2", 0.0, 0, data)
+        folder = tmp_path / f"{metric}{negative}"
+        folder.mkdir()
+        one, two = run(folder / "1", 0.9, 2, data), run(folder / "2", 0.0, 0, data)
         found = compare(one, two, resamples=100)
         assert found.metric == f"{metric}_f1"
         assert found.scores[1] == 100
-        assert {gain.relation for gain in found.relations} == {"a", "b"}
+        assert {gain.relation for gain in found.relations} == {"a", "b", "none"} - {negative}
+        right = sum(found.agreement[name] for name in ("both", "baseline alone"))
+        assert negative or found.scores[0] == pytest.approx(100 * right / 27)  # micro-F1 of all labels is accuracy
 
 
 def test_what_cannot_be_compared_says_so(tmp_path: Path) -> None:
     one = run(tmp_path / "one", 0.3)
     with pytest.raises(UserError, match="other test items"):
         compare(one, run(tmp_path / "other", 0.3, data=DataSettings(train_count=50, test_count=150)))
-    (one / "predictions.jsonl").unlink()
-    with pytest.raises(UserError, match=r"one has no predictions; score it with: retrograd evaluate"):
+    predictions = one / "predictions.jsonl"
+    lines = predictions.read_text().splitlines(keepends=True)
+    predictions.write_text("".join(lines[1:]))
+    with pytest.raises(UserError, match=f"hold other items .{json.loads(lines[0])['id']!r} is in one of them alone"):
+        compare(one, one)
+    predictions.write_text('{"id": "1"}\n')
+    with pytest.raises(UserError, match=r'predictions\.jsonl, line 1: expected "id" and "answer"'):
+        compare(one, one)
+    predictions.unlink()
+    with pytest.raises(UserError, match=f"one has no predictions; score it with: retrograd evaluate {one} --out {one}"):
         compare(one, one)
     with pytest.raises(UserError, match="is no run"):
         compare(tmp_path, one)
+
+
+def test_runs_scored_otherwise_or_on_other_sentences_are_refused(tmp_path: Path) -> None:
+    def own(name: str, text: str, negative: str) -> Path:
+        lines = [{"text": f"{text} saw Bob", "head": [0, 3], "tail": [8, 11], "relation": r} for r in ("a", "b") * 5]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        file = str(tmp_path / f"{name}.jsonl")
+        data = DataSettings(train=file, test=file, labels="from_train", negative=negative, metric="macro")
+        return run(tmp_path / name, 0.5, data=data)
+
+    one = own("one", "Ann", "")
+    with pytest.raises(UserError, match=r"negative is None in .*one, 'b' in .*two; compare runs scored alike"):
+        compare(one, own("two", "Ann", "b"))
+    with pytest.raises(UserError, match=r"item '1' is '@ Ann @.*' in .*one, '@ Eve @.*' in .*three"):
+        compare(one, own("three", "Eve", ""))  # without ids: both are numbered by line
+    (one / "experiment.toml").write_text(Experiment(data=replace(DATA, test="")).to_toml())
+    (one / "labels.json").write_text(json.dumps(task_record(load_data(DATA, 0).task)))
+    with pytest.raises(UserError, match="one has no test data of its own"):
+        compare(one, one)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
@@ -12,9 +16,11 @@ from tests.recipes.conftest import SignModels
 from typer.testing import CliRunner
 
 from retrograd import cli
-from retrograd.recipes.extract import Neighbour, Triple, extract
-from retrograd.report.graph import write_triples
-from retrograd.types import UserError
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.recipes.extract import Neighbour, Triple, extract, triple_of
+from retrograd.report.graph import require_writable, write_triples
+from retrograd.tasks.relation_instance import RelationInstance, Span
+from retrograd.types import Passage, Prediction, UserError
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
 TRIPLES = [
@@ -67,6 +73,53 @@ def test_n_triples_load_in_rdflib(tmp_path: Path) -> None:
     scores = {float(str(o)) for o in graph.objects(None, rdflib.URIRef("https://example.org/term:score"))}
     assert scores == {0.75, 0.5, 0.25}
     assert rdflib.Literal("Ada <& co>\nsaid") in set(graph.objects())
+
+
+def test_what_xml_cannot_hold_is_replaced_and_edges_have_ids_of_their_own(tmp_path: Path) -> None:
+    odd = [replace(TRIPLES[0], head="A\x01", sentence="c\x00d\ufffe", id="\x0b"), *TRIPLES[1:]]
+    write_triples(odd, tmp_path / "graph.graphml")
+    graph = nx.read_graphml(tmp_path / "graph.graphml")
+    assert "A\ufffd" in graph.nodes
+    ids = re.findall(r'<edge [^>]*\bid="(\d+)"', (tmp_path / "graph.graphml").read_text(encoding="utf-8"))
+    assert sorted(ids) == ["0", "1", "2"]
+    assert "c\ufffdd\ufffd" in {data["sentence"] for _, _, data in graph.edges(data=True)}
+
+
+def test_equal_triples_make_equal_n_triples(tmp_path: Path) -> None:
+    write_triples(TRIPLES, tmp_path / "graph.nt")
+    lines = (tmp_path / "graph.nt").read_text(encoding="utf-8").split("\n")
+    assert lines[:-1] == sorted(lines[:-1])
+    assert all(line.endswith(" .") for line in lines[:-1])
+
+
+@pytest.mark.parametrize("base", ["foo", "", "http://example.org", "https://ex ample.org/", "urn:<x>:", "/a/"])
+def test_a_base_that_begins_no_iri_is_refused(base: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot begin an IRI; expected a scheme"):
+        require_writable(tmp_path / "graph.nt", base)
+    require_writable(tmp_path / "graph.graphml", base)
+
+
+def test_a_missing_rdflib_is_told_before_a_model_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rdflib", None)
+    with pytest.raises(UserError, match=r"N-Triples need rdflib; install it with: pip install 'retrograd\[graph\]'"):
+        require_writable(tmp_path / "graph.nt")
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("Cause-Effect(e1,e2)", ("Ada Lovelace", "PERSON", "Cause-Effect", "tea", "DRINK")),
+        ("Cause-Effect(e2,e1)", ("tea", "DRINK", "Cause-Effect", "Ada Lovelace", "PERSON")),
+        ("per:likes", ("Ada Lovelace", "PERSON", "per:likes", "tea", "DRINK")),
+    ],
+)
+def test_a_relation_runs_from_head_to_tail(label: str, expected: tuple[str, ...]) -> None:
+    instance = RelationInstance("a", "Ada \nLovelace likes tea.", Span(0, 13), Span(20, 23), None, "PERSON", "DRINK")
+    base = KnowledgeBase.from_passages([Passage("p", "likes", "x"), Passage("q", "other", "y")])
+    found = triple_of(instance, label, Prediction("a", "likes", math.log(0.5), (1, 0), ("q", "p"), (0.75, 0.25)), base)
+    assert (found.head, found.head_type, found.relation, found.tail, found.tail_type) == expected
+    assert found.score == pytest.approx(0.5)
+    assert found.neighbours == (Neighbour("q", "other", 0.75), Neighbour("p", "likes", 0.25))
 
 
 @pytest.mark.parametrize(("name", "message"), [("graph.ttl", r"\.jsonl, \.nt, \.graphml"), ("there.nt", "exists")])

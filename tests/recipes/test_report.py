@@ -235,7 +235,7 @@ def test_what_cannot_be_reported_says_so(data: DataSettings, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"choose among other labels \('owns' is in one of them alone\)"):
         report_run(one, [run(tmp_path / "wider", ["none"] * 5, wider)], tmp_path / "out", with_vote=False)
     signed = replace(data, negative="eats")
-    with pytest.raises(UserError, match=r"the negative label is 'none' in .*, 'eats' in"):
+    with pytest.raises(UserError, match=r"negative is 'none' in .*, 'eats' in"):
         report_run(one, [run(tmp_path / "signed", ["none"] * 5, signed)], tmp_path / "out", with_vote=False)
     fewer = tmp_path / "fewer"
     fewer.mkdir()

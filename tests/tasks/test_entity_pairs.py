@@ -23,14 +23,23 @@ def entity(start: int, end: int, **more: str) -> dict[str, object]:
 
 def test_every_pair_is_asked_once_or_in_both_orders(tmp_path: Path) -> None:
     text = "Ada met Bob in Rome."
-    entities = [entity(15, 19, type="PLACE"), entity(0, 3), entity(8, 11), entity(0, 3)]  # in any order, one twice
+    twice = entity(0, 3, type="PERSON"), entity(0, 3)  # the first counts
+    entities = [entity(15, 19, type="PLACE"), twice[0], entity(8, 11), twice[1]]  # in any order
     path = written(tmp_path, {"id": "a", "text": text, "entities": entities})
     assert has_entities(path)
     pairs = [(one.head.of(text), one.tail.of(text)) for one in read_entity_pairs(path, both_orders=False)]
     assert pairs == [("Ada", "Bob"), ("Ada", "Rome"), ("Bob", "Rome")]
     both = list(read_entity_pairs(path, both_orders=True))
-    assert len(both) == 6
-    assert len({one.id for one in both}) == 6
+    ids = {one.id: (one.head.of(text), one.tail.of(text)) for one in both}  # places in the list
+    assert ids == {
+        "a:1-2": ("Ada", "Bob"),
+        "a:2-1": ("Bob", "Ada"),
+        "a:1-0": ("Ada", "Rome"),
+        "a:0-1": ("Rome", "Ada"),
+        "a:2-0": ("Bob", "Rome"),
+        "a:0-2": ("Rome", "Bob"),
+    }
+    assert {one.head_type for one in both if one.head.of(text) == "Ada"} == {"PERSON"}
     assert {one.head_type for one in both if one.head.of(text) == "Rome"} == {"PLACE"}
     assert all(one.relation is None for one in both)
 
@@ -66,4 +75,6 @@ def test_what_is_wrong_names_its_line(record: object, message: str, tmp_path: Pa
 
 def test_marked_text_speaks_of_no_entities(tmp_path: Path) -> None:
     assert not has_entities(written(tmp_path, {"text": "<e1>Ada</e1> met <e2>Bob</e2>."}))
+    assert not has_entities(written(tmp_path, {"id": "entities", "text": "<e1>Ada</e1> met <e2>Bob</e2>."}))
+    assert not has_entities(written(tmp_path, '{"entities": '))
     assert not has_entities(written(tmp_path, "", '1\t"<e1>Ada</e1> met <e2>Bob</e2>."'))

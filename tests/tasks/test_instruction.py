@@ -32,6 +32,21 @@ def test_retrieval_adds_the_examples_and_nothing_else_and_they_are_spared_first(
     assert retrieved.shortened(0) == simple
 
 
+def test_an_example_that_is_shortened_leaves_every_other_line_as_it_was() -> None:
+    simple, retrieved = TASK.prompt(EXAMPLE, []), TASK.prompt(EXAMPLE, PASSAGES)
+    start, end = retrieved.spare
+    for characters in range(end - start):
+        lines = [line for line in retrieved.shortened(characters).splitlines() if line not in simple.splitlines()]
+        assert "".join(lines) == retrieved[start : start + characters].replace("\n", "")
+
+
+def test_a_shortened_label_does_not_run_into_the_sentence() -> None:
+    prompt = replace(TASK, neighbour_style="label only", input_style="marked").prompt(EXAMPLE, PASSAGES)
+    assert prompt.shortened(8) == f"part of {EXAMPLE.query}"
+    assert prompt.shortened(10) == f"part of {EXAMPLE.query}"
+    assert prompt.shortened(2) == EXAMPLE.query
+
+
 def test_examples_bear_the_label_or_not() -> None:
     styles = {
         style: replace(TASK, neighbour_style=style).prompt(EXAMPLE, PASSAGES[:1]).splitlines()[2]

@@ -6,6 +6,7 @@ Both are counted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -38,7 +39,7 @@ class PromptTokens:
             self._separator = tokenizer(separator, add_special_tokens=False)["input_ids"]
         # What the template puts around a turn, without the turn, is what a prompt takes at the least.
         self._frame = len(self._templated([""])[0]) if self.chat else 0
-        self.tail = self._frame - len(self._templated([""], False)[0]) if self.chat else len(self._separator)
+        self.tail = self._behind_a_turn() if self.chat else len(self._separator)
         self.least = (self._frame or len(self._separator) + tokenizer.num_special_tokens_to_add()) + 1
         self.read = self.shortened = self.cut = 0
 
@@ -104,8 +105,14 @@ class PromptTokens:
         # Even an empty prompt needs one token for the first target token to follow.
         return [ids or [self._end] for ids in encoded]
 
-    def _templated(self, prompts: Sequence[str], answering: bool = True) -> list[TokenIds]:
+    def _templated(self, prompts: Sequence[str]) -> list[TokenIds]:
         """Each as a user's turn, and what begins the answer."""
         turns = [[{"role": "user", "content": str(prompt)}] for prompt in prompts]
-        made = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answering)
+        made = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         return self._tokenizer([str(text) for text in made], add_special_tokens=False, verbose=False)["input_ids"]
+
+    def _behind_a_turn(self) -> int:
+        """Tokens that two turns have behind them alike: their end, and what begins the answer. Not every template has a
+        part for the latter alone; some end each turn with it."""
+        first, second = (reversed(ids) for ids in self._templated(["turn", "0"]))
+        return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))

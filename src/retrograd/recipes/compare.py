@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +65,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Answered:
-    """A finished run with its data; by test item the gold relation and the answered one, None where it is invalid."""
+    """A finished run with its data; by test item its marked text, the gold relation and the answered one, None where it
+    is invalid."""
 
     path: Path
     experiment: Experiment
     data: Data
+    texts: dict[str, str]
     gold: dict[str, str]
     answers: dict[str, str | None]
 
@@ -80,7 +82,7 @@ class Answered:
 
 
 def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0) -> Comparison:
-    """``system`` less ``baseline``, paired by test item. Opens no model; reads the test data that the baseline names.
+    """``system`` less ``baseline``, paired by test item. Opens no model; reads the data that each run names.
 
     Raises `UserError` for a folder without predictions, other test items or gold labels, and another metric.
     """
@@ -126,33 +128,56 @@ def answered(path: Path) -> Answered:
     if not experiment.data.test:
         raise UserError(f"{path} has no test data of its own (data.test is empty), so it has no answers to score")
     file = path / "predictions.jsonl"
+    if not experiment.data.test:
+        raise UserError(f"{path} has no test data of its own (data.test), so it has no scores to compare")
     if not file.exists():
         raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out {path}")
     data = load_data(experiment.data, experiment.seed, task)
     examples = {example.id: example for example in data.test}
     if len(examples) != len(data.test):
         raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")
-    told = {str(record["id"]): str(record["answer"]) for _, record in read_jsonl(file)}
+    told = _told(file)
     if examples.keys() != told.keys():
-        raise UserError(f"{file} answers {len(told)} items, not the {len(examples)} of {experiment.data.test}")
+        odd = _odd(examples, told)
+        raise UserError(
+            f"{file} and {experiment.data.test} hold other items ({odd!r} is in one of them alone); have the data "
+            f"changed since? Train again"
+        )
     gold = {item: task.relation_of(example.target, example) or example.target for item, example in examples.items()}
     answers = {item: task.read_answer(told[item], example).label for item, example in examples.items()}
-    return Answered(path, experiment, data, gold, answers)
+    return Answered(path, experiment, data, {item: one.query for item, one in examples.items()}, gold, answers)
+
+
+def _told(file: Path) -> dict[str, str]:
+    """Answers by item. Raises `UserError` with file and line for a record without them."""
+    told: dict[str, str] = {}
+    for number, record in read_jsonl(file):
+        if not {"id", "answer"} <= record.keys():
+            raise UserError(f'{file}, line {number}: expected "id" and "answer", as `retrograd evaluate` writes them')
+        told[str(record["id"])] = str(record["answer"])
+    return told
+
+
+def _odd(first: Collection[str], second: Collection[str]) -> str:
+    """An item of one alone."""
+    return min(set(first) ^ set(second))
 
 
 def require_same_items(first: Answered, second: Answered) -> None:
-    """Raises `UserError` where two runs answered other test items, or have another metric or other gold labels."""
-    if first.task.metric != second.task.metric:
-        raise UserError(
-            f"{first.path} is scored by {first.task.metric}, {second.path} by {second.task.metric}; "
-            f"compare runs of one metric"
-        )
+    """Raises `UserError` where two runs answered other test items, or have another metric, negative or gold labels."""
+    for what in ("metric", "negative"):
+        ours, theirs = vars(first.task)[what], vars(second.task)[what]
+        if ours != theirs:
+            raise UserError(
+                f"{what} is {ours!r} in {first.path}, {theirs!r} in {second.path}; compare runs scored alike"
+            )
     if first.gold.keys() != second.gold.keys():
-        odd = sorted(first.gold.keys() ^ second.gold.keys())[0]
+        odd = _odd(first.gold, second.gold)
         raise UserError(f"{first.path} and {second.path} answered other test items ({odd!r} is in one of them alone)")
     for item, relation in first.gold.items():
-        if second.gold[item] != relation:
-            raise UserError(f"item {item!r} is {relation!r} in {first.path}, {second.gold[item]!r} in {second.path}")
+        for ours, theirs in ((first.texts[item], second.texts[item]), (relation, second.gold[item])):
+            if ours != theirs:
+                raise UserError(f"item {item!r} is {ours!r} in {first.path}, {theirs!r} in {second.path}")
 
 
 def _agreement(gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]) -> dict[str, int]:

@@ -10,6 +10,8 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.evaluate import predict
 from retrograd.io import JsonObject
 from retrograd.metrics.relations import DIRECTIONS, parse_relation
+from retrograd.models.generator import Generator
+from retrograd.progress import say
 from retrograd.recipes.data import labelled_examples, read_instances
 from retrograd.recipes.run import open_run
 from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
@@ -17,7 +19,7 @@ from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.types import Prediction, UserError
 
-__all__ = ["Neighbour", "Triple", "extract"]
+__all__ = ["Neighbour", "Triple", "extract", "triple_of"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Triple:
-    """``head`` stands in ``relation`` to ``tail``; directed labels are turned so that the relation runs this way.
+    """``head`` stands in ``relation`` to ``tail``; directed labels are turned so that the relation runs this way. Names
+    have single spaces where the text has any white space.
 
     ``score`` is the probability of the answer among those permitted, as the model decides. ``sentence`` and ``id`` are
     where it was read, ``neighbours`` what was read beside it.
@@ -71,8 +74,9 @@ def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple]
     examples = labelled_examples(task, instances, str(data), settings.data.labels)
     with opened.accelerator.autocast():
         answers = predict(opened.model, examples, settings.test_passages, settings.evaluation.scoring)
+    _warn_of_cuts(opened.model.generator)
     found = [
-        _triple(instance, relation, answer, opened.model.base)
+        triple_of(instance, relation, answer, opened.model.base)
         for instance, example, answer in zip(instances, examples, answers, strict=True)
         if (relation := task.read_answer(answer.answer, example).label) is not None
         and relation != task.negative
@@ -81,15 +85,25 @@ def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple]
     return found, len(instances)
 
 
+def _warn_of_cuts(generator: Generator) -> None:
+    prompts = generator.prompt_tokens
+    if prompts.cut:
+        say(
+            f"{prompts.cut} of {prompts.read} prompts were longer than {generator.max_input_tokens} tokens and lost "
+            f"their end, perhaps an entity with it; split the text into sentences"
+        )
+
+
 def _directed(task: RelationExtraction) -> bool:
     """Whether a label says which entity is the first argument, so that each pair is asked once."""
     return any(label.endswith(DIRECTIONS) for label in task.phrases)
 
 
-def _triple(instance: RelationInstance, label: str, answer: Prediction, base: KnowledgeBase) -> Triple:
+def triple_of(instance: RelationInstance, label: str, answer: Prediction, base: KnowledgeBase) -> Triple:
+    """What an answer says, in words of ``label``; the rows of its neighbours are those of ``base``."""
     ends = [
-        (instance.head.of(instance.text), instance.head_type),
-        (instance.tail.of(instance.text), instance.tail_type),
+        (" ".join(span.of(instance.text).split()), kind)
+        for span, kind in ((instance.head, instance.head_type), (instance.tail, instance.tail_type))
     ]
     relation = label
     if label.endswith(DIRECTIONS):

@@ -196,11 +196,6 @@ def _control(run: Answered, path: Path) -> Answered:
             f"{run.path} and {path} choose among other labels ({odd[0]!r} is in one of them alone); "
             f"give controls of the same label set"
         )
-    if run.task.negative != other.task.negative:
-        raise UserError(
-            f"the negative label is {run.task.negative!r} in {run.path}, {other.task.negative!r} in {path}; "
-            f"give controls with the same data.negative"
-        )
     return other
 
 

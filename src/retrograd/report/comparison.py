@@ -15,14 +15,14 @@ def print_comparison(found: Comparison, names: tuple[str, str], console: Console
     baseline, system = found.scores
     interval = found.interval
     # Neither proves the other: an interval may exclude zero where the permutation test finds p above 0.05.
-    verdict = (
-        "the difference is not chance" if interval.excludes_zero and found.test.p_value < 0.05 else "may be chance"
-    )
+    beyond = interval.excludes_zero and found.test.p_value < 0.05
+    verdict = "more than the choice of test items explains" if beyond else "may be chance"
     console.print(
         f"{found.metric}: {names[0]} {baseline:.1f}, {names[1]} {system:.1f}\n"
         f"difference {interval.difference:+.1f}, {100 * interval.confidence:g} % interval [{interval.low:+.1f}, "
-        f"{interval.high:+.1f}] (paired bootstrap), p = {found.test.p_value:.3f} (paired permutation), "
+        f"{interval.high:+.1f}] (paired bootstrap), p = {found.test.p_value:.2g} (paired permutation), "
         f"{interval.items:,} items: {verdict}\n"
+        "Other seeds of training are another source of chance, which no test of items sees.\n"
         f"right: both {found.agreement['both']}, {names[0]} alone {found.agreement['baseline alone']}, "
         f"{names[1]} alone {found.agreement['system alone']}, none {found.agreement['none']}",
         highlight=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -10,30 +11,40 @@ import networkx as nx
 
 from retrograd.io import atomic_file, write_jsonl
 from retrograd.recipes.extract import Triple
-from retrograd.report.ntriples import n_triples
+from retrograd.report.ntriples import n_triples, require_rdflib
 from retrograd.types import UserError
 
 __all__ = ["require_writable", "write_triples"]
 
 _BASE = "urn:retrograd:"
+_IRI_START = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:([^\x00-\x20<>\"{}|^`\\]*[/#:])?")
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
 
 
 def write_triples(triples: Sequence[Triple], out: Path, base: str = _BASE) -> None:
-    """Write ``.jsonl``, ``.nt`` or ``.graphml``, whole or not at all; ``base`` begins the names of N-Triples.
+    """Write ``.jsonl``, ``.nt`` or ``.graphml``, whole or not at all; ``base`` begins the IRIs of N-Triples.
 
-    Raises `UserError` for another suffix, an existing file, and N-Triples without rdflib.
+    Raises `UserError` as `require_writable` does.
     """
-    require_writable(out)
+    require_writable(out, base)
     out.parent.mkdir(parents=True, exist_ok=True)
     _WRITERS[out.suffix](triples, out, base)
 
 
-def require_writable(out: Path) -> None:
-    """Raises `UserError` for a suffix that is not known and for an existing file: before a model works for nothing."""
+def require_writable(out: Path, base: str = _BASE) -> None:
+    """Before a model works for nothing: raises `UserError` for another suffix, an existing file and, of N-Triples, a
+    ``base`` that cannot begin an IRI and a missing rdflib."""
     if out.suffix not in _WRITERS:
         raise UserError(f"{out}: triples are written as {', '.join(_WRITERS)}; name a file with one of these endings")
     if out.exists():
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
+    if out.suffix == ".nt":
+        require_rdflib()
+        if not _IRI_START.fullmatch(base):
+            raise UserError(
+                f"--base {base!r} cannot begin an IRI; expected a scheme, no spaces, and / # or : at the end, as in "
+                f"https://example.org/"
+            )
 
 
 def _write_jsonl(triples: Sequence[Triple], out: Path, _: str) -> None:
@@ -49,20 +60,26 @@ def _write_ntriples(triples: Sequence[Triple], out: Path, base: str) -> None:
 def _write_graphml(triples: Sequence[Triple], out: Path, _: str) -> None:
     """A directed multigraph: an edge for each triple, what is known of it as the edge's attributes."""
     graph = nx.MultiDiGraph()
-    for triple in triples:
+    for number, triple in enumerate(triples):
         for name, kind in ((triple.head, triple.head_type), (triple.tail, triple.tail_type)):
-            graph.add_node(name, **({"type": kind} if kind else {}))
+            graph.add_node(_xml(name), **({"type": _xml(kind)} if kind else {}))
         graph.add_edge(
-            triple.head,
-            triple.tail,
-            relation=triple.relation,
+            _xml(triple.head),
+            _xml(triple.tail),
+            key=number,  # becomes the edge's id, which some readers want to be the only one in the whole file
+            relation=_xml(triple.relation),
             score=triple.score,
-            sentence=triple.sentence,
-            source=triple.id,
-            neighbours=" ".join(one.id for one in triple.neighbours),
+            sentence=_xml(triple.sentence),
+            source=_xml(triple.id),
+            neighbours=_xml(" ".join(one.id for one in triple.neighbours)),
         )
     with atomic_file(out) as temporary:
         nx.write_graphml(graph, temporary)
+
+
+def _xml(text: str) -> str:
+    """With U+FFFD for what XML cannot hold, such as control characters."""
+    return _NO_XML.sub("\ufffd", text)
 
 
 _WRITERS = {".jsonl": _write_jsonl, ".nt": _write_ntriples, ".graphml": _write_graphml}

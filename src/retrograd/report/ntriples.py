@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 from retrograd.recipes.extract import Triple
 from retrograd.types import UserError
 
-__all__ = ["n_triples"]
+__all__ = ["n_triples", "require_rdflib"]
+
+
+def require_rdflib() -> None:
+    """Raises `UserError` where it is not installed."""
+    if find_spec("rdflib") is None:
+        raise UserError("N-Triples need rdflib; install it with: pip install 'retrograd[graph]'")
 
 
 def n_triples(triples: Sequence[Triple], name: Callable[[str, str], str]) -> str:
-    """The statements, and each reified as an ``rdf:Statement`` with score, sentence, source and neighbours.
+    """The statements, and each reified as an ``rdf:Statement`` with score, sentence, source and neighbours; the lines
+    in order, so that equal triples make equal files.
 
     ``name`` makes an IRI of a kind ("entity", "relation", "term", "statement") and a name. Raises `UserError` without
     rdflib.
     """
-    try:
-        from rdflib import RDF, RDFS, Graph, Literal, URIRef
-    except ImportError:
-        raise UserError("N-Triples need rdflib; install it with: pip install 'retrograd[graph]'") from None
+    require_rdflib()
+    from rdflib import RDF, RDFS, Graph, Literal, URIRef
+
     graph = Graph()
     for number, triple in enumerate(triples):
         ends = [URIRef(name("entity", end)) for end in (triple.head, triple.tail)]
@@ -41,4 +48,5 @@ def n_triples(triples: Sequence[Triple], name: Callable[[str, str], str]) -> str
         graph.add((statement, URIRef(name("term", "source")), Literal(triple.id)))
         for neighbour in triple.neighbours:
             graph.add((statement, URIRef(name("term", "neighbour")), Literal(neighbour.id)))
-    return str(graph.serialize(format="nt"))
+    lines = str(graph.serialize(format="nt")).split("\n")
+    return "".join(f"{line}\n" for line in sorted(lines) if line)

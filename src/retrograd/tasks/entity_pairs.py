@@ -2,13 +2,14 @@
 
     {"id": "a", "text": "Ada wrote to Bab.", "entities": [{"start": 0, "end": 3, "type": "PERSON"}, …]}
 
-``start`` and ``end`` are characters, the end exclusive; ``id`` and ``type`` are optional. Equal spans are one entity;
-a pair that overlaps in part is left out.
+``start`` and ``end`` are characters, the end exclusive; ``id`` and ``type`` are optional. Equal spans are one entity,
+the first of them; a pair that overlaps in part is left out.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,15 +30,20 @@ __all__ = ["has_entities", "read_entity_pairs"]
 
 
 def has_entities(path: Path) -> bool:
-    """Whether the first line that is not blank speaks of "entities"."""
+    """Whether the first line that is not blank is a record with "entities"."""
     first = next((line for _, line in read_lines(path) if line.strip()), "")
-    return first.lstrip().startswith("{") and '"entities"' in first
+    try:
+        record = json.loads(first)
+    except (json.JSONDecodeError, RecursionError):  # whoever reads the file says what is wrong with it
+        return False
+    return isinstance(record, dict) and "entities" in record
 
 
 def read_entity_pairs(path: Path, both_orders: bool, most: int = 20) -> Iterator[RelationInstance]:
-    """Every pair of a line's entities as an instance without a relation, its id that of the line with both numbers.
+    """Every pair of a line's entities as an instance without a relation.
 
-    ``both_orders`` makes each of a pair the head once; otherwise it is the one that stands first. Raises `UserError`
+    Its id is that of the line with the places of head and tail in the list, from 0: ``a:0-2``. ``both_orders`` makes
+    each of a pair the head once; otherwise it is the one that stands first in the text. Raises `UserError`
     with file and line for what is wrong, and for more than ``most`` entities in a line, whose pairs would explode.
     """
     seen: dict[str, int] = {}
@@ -56,20 +62,21 @@ def _pairs(record: JsonObject, id_: str, both_orders: bool, most: int) -> Iterat
     text, listed = string(record, "text"), record["entities"]
     if not isinstance(listed, list):
         raise UserError('"entities" is no list; expected [{"start": 0, "end": 3, "type": "PERSON"}, …]')
-    entities = dict(_entity(one, place, text) for place, one in enumerate(listed))
+    entities: dict[Span, tuple[int, str]] = {}
+    for place, one in enumerate(listed):
+        span, kind = _entity(one, place, text)
+        entities.setdefault(span, (place, kind))
     if len(entities) > most:
         raise UserError(
             f"{len(entities)} entities make too many pairs; split the text into sentences of {most} at most"
         )
-    numbered = [(place, span, kind) for place, (span, kind) in enumerate(sorted(entities.items(), key=_order))]
-    for (i, head, head_type), (j, tail, tail_type) in itertools.permutations(numbered, 2):
-        crossing = head.start < tail.start < head.end < tail.end or tail.start < head.start < tail.end < head.end
-        if (i < j or both_orders) and not crossing:
+    ordered = sorted(entities, key=lambda span: (span.start, span.end))
+    for first, second in itertools.combinations(ordered, 2):
+        if first.start < second.start < first.end < second.end:
+            continue
+        for head, tail in ((first, second), (second, first)) if both_orders else ((first, second),):
+            (i, head_type), (j, tail_type) = entities[head], entities[tail]
             yield RelationInstance(f"{id_}:{i}-{j}", text, head, tail, None, head_type, tail_type)
-
-
-def _order(entity: tuple[Span, str]) -> tuple[int, int]:
-    return entity[0].start, entity[0].end
 
 
 def _entity(value: JsonValue, place: int, text: str) -> tuple[Span, str]:

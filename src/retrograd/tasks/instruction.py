@@ -20,15 +20,16 @@ _ANSWER = "Write one relation of the list exactly as it stands there, and nothin
 
 def instruction(sentence: str, head: str, tail: str, relations: Sequence[str], examples: Sequence[str]) -> Prompt:
     """``examples`` are what the task says of each neighbour, best first; none is the prompt without retrieval."""
-    before = f"{_DEFINITION}\n{_QUESTION}\n"
-    after = "\n".join(
-        [
+    before = f"{_DEFINITION}\n{_QUESTION}"
+    after = "".join(
+        f"\n{line}"
+        for line in (
             f"Sentence: {sentence}",
             f"Head: {head}",
             f"Tail: {tail}",
             f"Relations: {'; '.join(relations)}",
             _ANSWER,
             "Relation:",
-        ]
+        )
     )
-    return Prompt(before, "".join(f"Example: {example}\n" for example in examples), after)
+    return Prompt(before, "".join(f"\nExample: {example}" for example in examples), after)
