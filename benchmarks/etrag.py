@@ -24,8 +24,8 @@ from rows import Result, decided, measure, print_table, trained
 
 from retrograd.evaluation.calibration import fit_decision
 from retrograd.recipes import RECIPES
-from retrograd.recipes.data import Data
 from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.relation_data import Data
 
 CLOSED_BOOK = [
     "objective.kind=NoRetrieval",

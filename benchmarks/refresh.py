@@ -24,7 +24,8 @@ import torch
 
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_joint
-from retrograd.recipes.run import Data, accelerator_for, build_model, evaluated, load_data, stages
+from retrograd.recipes.run import accelerator_for, build_model, evaluated, stages
+from retrograd.recipes.source import Data
 from retrograd.training.loop import train
 from retrograd.training.refresh import (
     EverySteps,
@@ -65,7 +66,7 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads or torch.get_num_threads())
     experiment = small(options)
-    data = load_data(experiment.data, experiment.seed)
+    data = experiment.data.load(experiment.seed)
     print(
         f"{len(data.base)} passages, {len(data.test)} test sentences, seed {experiment.seed}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}\n"

@@ -22,7 +22,8 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.precision import resolve_precision
 from retrograd.progress import bar
 from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.recipes.data import Data, DataSettings, load_data
+from retrograd.recipes.relation_data import RelationData
+from retrograd.recipes.source import Data
 from retrograd.training.batches import batches, steps_in
 from retrograd.types import Example
 
@@ -97,12 +98,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--on", choices=("dev", "test"), default="test")
     options = parser.parse_args()
-    settings = DataSettings(
+    settings = RelationData(
         train_count=options.train_count, dev_from_train=options.dev_from_train, seed=options.data_seed
     )
     scores = []
     for seed in options.seeds:
-        data = load_data(settings, seed)
+        data = settings.load(seed)
         model = train_classifier(data, options.epochs, seed)
         examples = data.dev if options.on == "dev" else data.test
         answers = [one.choices[Decision().chosen(one)] for one in model.choice_scores(examples)]

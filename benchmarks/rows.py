@@ -25,9 +25,9 @@ from retrograd.io import fingerprint, read_json, write_json
 from retrograd.metrics.relation_resampling import semeval_resampler
 from retrograd.metrics.significance import paired_bootstrap_corpus, paired_permutation_corpus
 from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.recipes.data import Data, load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import train_experiment
+from retrograd.recipes.source import Data
 from retrograd.types import UserError
 
 Result = dict[str, Any]
@@ -46,7 +46,7 @@ def measure(row: str, experiment: Experiment, folder: Path, find: Found) -> None
         if cast("Result", read_json(file))["experiment"] != settings:
             raise UserError(f"{file} is of other settings; remove it, or choose another --out")
         return
-    data = load_data(experiment.data, seed)
+    data = experiment.data.load(seed)
     place = folder / file.stem
     rmtree(place, ignore_errors=True)  # of a killed attempt
     found = find(experiment, data, place)

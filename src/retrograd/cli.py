@@ -114,7 +114,7 @@ def train(
     run = run_experiment(experiment, out or Path("runs") / experiment.name)
     if scores := scores_of(run.path):
         typer.echo(scores)
-    typer.echo(f"The run is in {run.path}. Next: retrograd search {shlex.quote(str(run.path))} 'your marked sentence'")
+    typer.echo(f"The run is in {run.path}. Next: retrograd search {shlex.quote(str(run.path))} 'your query'")
 
 
 @app.command()

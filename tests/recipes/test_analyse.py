@@ -18,7 +18,6 @@ from retrograd import cli
 from retrograd.evaluation.retrieval import retrieve, soft_slots
 from retrograd.objectives import CandidateScores, NoRetrieval
 from retrograd.recipes.analyse import analyse_run, stratified
-from retrograd.recipes.data import DataSettings, load_data
 from retrograd.recipes.experiment import (
     EvaluationSettings,
     Experiment,
@@ -27,6 +26,7 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.run import open_run, train_experiment
 from retrograd.report.analysis import draw_analysis, print_analysis, save_text
 from retrograd.types import UserError
@@ -54,7 +54,7 @@ def finish(folder: Path, encoder: Path, generator: Path, typed: bool, passages: 
     test = [record(20 + number, thing, LABELS[number % 3], typed) for number, thing in enumerate(THINGS)]
     experiment = Experiment(
         name="tiny",
-        data=DataSettings(
+        data=RelationData(
             train=write(folder / "train.jsonl", train),
             test=write(folder / "test.jsonl", test),
             labels="from_train",
@@ -67,7 +67,7 @@ def finish(folder: Path, encoder: Path, generator: Path, typed: bool, passages: 
         training=TrainingSettings(epochs=1, passages=passages, precision="fp32"),
         evaluation=EvaluationSettings(passages=passages),
     )
-    train_experiment(experiment, load_data(experiment.data, experiment.seed), folder / "run")
+    train_experiment(experiment, experiment.data.load(experiment.seed), folder / "run")
     return folder / "run"
 
 

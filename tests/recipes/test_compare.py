@@ -14,20 +14,20 @@ from rich.console import Console
 
 from retrograd.metrics.relations import semeval_score
 from retrograd.recipes.compare import compare
-from retrograd.recipes.data import DataSettings, load_data, task_record
 from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.relation_data import RelationData
 from retrograd.report.comparison import print_comparison
 from retrograd.types import UserError
 
-DATA = DataSettings(train_count=50, test_count=200)
+DATA = RelationData(train_count=50, test_count=200)
 
 
-def run(folder: Path, wrong: float, seed: int = 0, data: DataSettings = DATA) -> Path:
+def run(folder: Path, wrong: float, seed: int = 0, data: RelationData = DATA) -> Path:
     """A folder as `train` leaves it, whose answers are right but for a share of them."""
     folder.mkdir()
     (folder / "experiment.toml").write_text(Experiment(data=data).to_toml())
-    loaded = load_data(data, 0)
-    (folder / "labels.json").write_text(json.dumps(task_record(loaded.task)))
+    loaded = data.load(0)
+    (folder / "labels.json").write_text(json.dumps(RelationData().task_record(loaded.task)))
     rng = np.random.default_rng(seed)
     choices = loaded.task.choices
     records = [
@@ -41,7 +41,7 @@ def run(folder: Path, wrong: float, seed: int = 0, data: DataSettings = DATA) ->
 def test_scores_are_official_and_a_real_difference_is_seen(tmp_path: Path) -> None:
     bad, good = run(tmp_path / "bad", 0.5), run(tmp_path / "good", 0.2, 1)
     found = compare(bad, good, resamples=200)
-    loaded = load_data(DATA, 0)
+    loaded = DATA.load(0)
     gold = [loaded.task.relation_of(e.target, e) for e in loaded.test]
     for path, score in zip((bad, good), found.scores, strict=True):
         told = [json.loads(line)["answer"] for line in (path / "predictions.jsonl").read_text().splitlines()]
@@ -73,7 +73,7 @@ def test_labels_of_ones_own_are_compared_by_their_own_metric(tmp_path: Path) -> 
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     cases: list[tuple[Literal["micro", "macro"], str]] = [("micro", "none"), ("macro", "none"), ("micro", "")]
     for metric, negative in cases:
-        data = DataSettings(
+        data = RelationData(
             train=str(tmp_path / "data.jsonl"),
             test=str(tmp_path / "data.jsonl"),
             labels="from_train",
@@ -94,7 +94,7 @@ def test_labels_of_ones_own_are_compared_by_their_own_metric(tmp_path: Path) -> 
 def test_what_cannot_be_compared_says_so(tmp_path: Path) -> None:
     one = run(tmp_path / "one", 0.3)
     with pytest.raises(UserError, match="other test items"):
-        compare(one, run(tmp_path / "other", 0.3, data=DataSettings(train_count=50, test_count=150)))
+        compare(one, run(tmp_path / "other", 0.3, data=RelationData(train_count=50, test_count=150)))
     predictions = one / "predictions.jsonl"
     lines = predictions.read_text().splitlines(keepends=True)
     predictions.write_text("".join(lines[1:]))
@@ -115,7 +115,7 @@ def test_runs_scored_otherwise_or_on_other_sentences_are_refused(tmp_path: Path)
         lines = [{"text": f"{text} saw Bob", "head": [0, 3], "tail": [8, 11], "relation": r} for r in ("a", "b") * 5]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         file = str(tmp_path / f"{name}.jsonl")
-        data = DataSettings(train=file, test=file, labels="from_train", negative=negative, metric="macro")
+        data = RelationData(train=file, test=file, labels="from_train", negative=negative, metric="macro")
         return run(tmp_path / name, 0.5, data=data)
 
     one = own("one", "Ann", "")
@@ -124,6 +124,6 @@ def test_runs_scored_otherwise_or_on_other_sentences_are_refused(tmp_path: Path)
     with pytest.raises(UserError, match=r"item '1' is '@ Ann @.*' in .*one, '@ Eve @.*' in .*three"):
         compare(one, own("three", "Eve", ""))  # without ids: both are numbered by line
     (one / "experiment.toml").write_text(Experiment(data=replace(DATA, test="")).to_toml())
-    (one / "labels.json").write_text(json.dumps(task_record(load_data(DATA, 0).task)))
+    (one / "labels.json").write_text(json.dumps(RelationData().task_record(DATA.load(0).task)))
     with pytest.raises(UserError, match="one has no test data of its own"):
         compare(one, one)

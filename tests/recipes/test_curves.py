@@ -14,8 +14,8 @@ from retrograd import cli
 from retrograd.io import write_json
 from retrograd.objectives import NoRetrieval, StochasticTopK, TopKMarginal
 from retrograd.recipes.curves import compare_runs
-from retrograd.recipes.data import DataSettings, task_record
 from retrograd.recipes.experiment import Experiment, TrainingSettings
+from retrograd.recipes.relation_data import RelationData
 from retrograd.report.curves import print_curves
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import UserError
@@ -27,13 +27,13 @@ def finished(folder: Path, experiment: Experiment, score: float) -> Path:
     place.mkdir(parents=True)
     (place / "experiment.toml").write_text(experiment.to_toml(), encoding="utf-8")
     task = RelationExtraction.from_labels(["holds", "none"], "none", experiment.data.metric)
-    write_json(place / "labels.json", task_record(task))
+    write_json(place / "labels.json", RelationData().task_record(task))
     write_json(place / "scores.json", {"answers": {"micro_f1": score, "macro_f1": score + 1}, "neighbours": {}})
     return place
 
 
 def experiment(name: str, k: int, seed: int, count: int = 0) -> Experiment:
-    data = DataSettings(train="t.jsonl", test="t.jsonl", labels="from_train", negative="none", train_count=count)
+    data = RelationData(train="t.jsonl", test="t.jsonl", labels="from_train", negative="none", train_count=count)
     objective = NoRetrieval() if k == 0 else TopKMarginal()
     return Experiment(name=name, seed=seed, data=data, objective=objective, training=TrainingSettings(passages=k))
 

@@ -16,11 +16,10 @@ from retrograd.cli import app
 from retrograd.evaluation.evaluate import prediction_record
 from retrograd.io import read_jsonl
 from retrograd.models.quantisation import Quantisation
-from retrograd.recipes.data import load_data
 from retrograd.recipes.experiment import (
-    DataSettings,
     Experiment,
     GeneratorSettings,
+    RelationData,
     RetrieverSettings,
     TrainingSettings,
     WarmStartSettings,
@@ -46,7 +45,7 @@ def experiment(sign_models: SignModels, sign_llama: Path, tmp_path: Path) -> Exp
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
     return Experiment(
-        data=DataSettings(train=str(data), test=str(data), labels="from_train"),
+        data=RelationData(train=str(data), test=str(data), labels="from_train"),
         retriever=RetrieverSettings(model=str(sign_models.encoder)),
         generator=GeneratorSettings(str(sign_llama), 160, 16, **ADAPTED),
         warm_start=WarmStartSettings(epochs=1, batch_size=4),
@@ -89,7 +88,7 @@ def test_gradient_checkpointing_trains_the_same_model(experiment: Experiment, tm
 
 
 def _data(experiment: Experiment):
-    return load_data(experiment.data, 0), torch.Generator().manual_seed(experiment.seed)
+    return experiment.data.load(0), torch.Generator().manual_seed(experiment.seed)
 
 
 def test_the_schedule_is_the_main_stages_and_the_warm_start_keeps_the_linear_one(experiment: Experiment) -> None:

@@ -14,9 +14,9 @@ from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.recipes import run as run_module
 from retrograd.recipes.experiment import (
-    DataSettings,
     Experiment,
     GeneratorSettings,
+    RelationData,
     RetrieverSettings,
     TrainingSettings,
     WarmStartSettings,
@@ -44,7 +44,7 @@ def finished(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> Path:
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
     experiment = Experiment(
-        data=DataSettings(train=str(data), test="", labels="from_train"),
+        data=RelationData(train=str(data), test="", labels="from_train"),
         retriever=RetrieverSettings(model=str(tiny_encoder)),
         generator=GeneratorSettings(model=str(tiny_seq2seq)),
         warm_start=WarmStartSettings(epochs=0),

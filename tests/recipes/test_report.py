@@ -18,7 +18,6 @@ from retrograd.metrics.relations import semeval_score
 from retrograd.metrics.triggers import words
 from retrograd.objectives import NoRetrieval
 from retrograd.recipes.compare import answered
-from retrograd.recipes.data import DataSettings, load_data, task_record
 from retrograd.recipes.experiment import (
     Experiment,
     GeneratorSettings,
@@ -26,6 +25,7 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.report import report_run, settings_changed
 from retrograd.recipes.run import open_run, run_experiment
 from retrograd.recipes.slices import Learned, Slice
@@ -50,19 +50,19 @@ def write(path: Path, records: list[dict]) -> str:
     return str(path)
 
 
-def run(folder: Path, answers: list[str], data: DataSettings, **settings: int) -> Path:
+def run(folder: Path, answers: list[str], data: RelationData, **settings: int) -> Path:
     """A folder as `train` leaves it, with these labels as answers; "?" is no valid one."""
     folder.mkdir()
     (folder / "experiment.toml").write_text(Experiment(data=data, **settings).to_toml())
-    loaded = load_data(data, 0)
-    (folder / "labels.json").write_text(json.dumps(task_record(loaded.task)))
+    loaded = data.load(0)
+    (folder / "labels.json").write_text(json.dumps(RelationData().task_record(loaded.task)))
     told = [answer if answer == "?" else loaded.task.verbalise(answer) for answer in answers]
     write(folder / "predictions.jsonl", [{"id": e.id, "answer": a} for e, a in zip(loaded.test, told, strict=True)])
     return folder
 
 
-def own_data(folder: Path, test: list[dict], train: list[tuple[str, str, str, str]] = TRAIN) -> DataSettings:
-    return DataSettings(
+def own_data(folder: Path, test: list[dict], train: list[tuple[str, str, str, str]] = TRAIN) -> RelationData:
+    return RelationData(
         train=write(folder / "train.jsonl", [sentence(*one) for one in train]),
         test=write(folder / "test.jsonl", test),
         labels="from_train",
@@ -80,7 +80,7 @@ TEST = [
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataSettings:
+def data(tmp_path: Path) -> RelationData:
     return own_data(tmp_path, TEST)
 
 
@@ -88,7 +88,7 @@ def slices(report, name: str) -> dict[str, Slice]:
     return {part.name: part for group in report.slices if group.name == name for part in group.slices}
 
 
-def test_every_figure_of_five_sentences(data: DataSettings, tmp_path: Path) -> None:
+def test_every_figure_of_five_sentences(data: RelationData, tmp_path: Path) -> None:
     path = run(tmp_path / "run", ["made", "none", "?", "made", "none"], data)
     found = report_run(path, [], tmp_path / "out", with_vote=False, resamples=100)
     own, trivial = found.systems
@@ -111,7 +111,7 @@ def test_every_figure_of_five_sentences(data: DataSettings, tmp_path: Path) -> N
     ]
 
 
-def test_slices_by_hand(data: DataSettings, tmp_path: Path) -> None:
+def test_slices_by_hand(data: RelationData, tmp_path: Path) -> None:
     path = run(tmp_path / "run", ["made", "none", "?", "made", "none"], data)
     other = run(tmp_path / "other", ["made", "made", "eats", "none", "none"], data, seed=7)
     found = report_run(path, [other], tmp_path / "out", with_vote=False, resamples=100)
@@ -136,7 +136,7 @@ def test_slices_by_hand(data: DataSettings, tmp_path: Path) -> None:
     assert control.gain.difference == pytest.approx(40 - 100)
 
 
-def test_test_labels_teach_the_slices_nothing(data: DataSettings, tmp_path: Path) -> None:
+def test_test_labels_teach_the_slices_nothing(data: RelationData, tmp_path: Path) -> None:
     before = Learned.of(answered(run(tmp_path / "one", ["none"] * 5, data)))
     labels = [record["relation"] for record in TEST]
     rotated = [record | {"relation": label} for record, label in zip(TEST, labels[1:] + labels[:1], strict=True)]
@@ -146,7 +146,7 @@ def test_test_labels_teach_the_slices_nothing(data: DataSettings, tmp_path: Path
     assert before.frequency == {"eats": 2, "made": 4, "none": 8}
 
 
-def test_a_run_that_always_says_no_scores_0_like_the_trivial_line(data: DataSettings, tmp_path: Path) -> None:
+def test_a_run_that_always_says_no_scores_0_like_the_trivial_line(data: RelationData, tmp_path: Path) -> None:
     path = run(tmp_path / "run", ["none"] * 5, data)
     own, trivial = report_run(path, [], tmp_path, with_vote=False, resamples=100).systems
     assert (own.score, own.accuracy, own.negative_f1) == (0, 40, trivial.negative_f1)
@@ -197,7 +197,7 @@ def test_semeval_is_scored_officially(tmp_path: Path) -> None:
     records = [
         sentence("Ann", f"{label.casefold()[:9]} {'so ' * (n % 9)}", "it", label) for label in LABELS for n in range(9)
     ]
-    data = DataSettings(train=write(tmp_path / "train.jsonl", records), test=write(tmp_path / "test.jsonl", records))
+    data = RelationData(train=write(tmp_path / "train.jsonl", records), test=write(tmp_path / "test.jsonl", records))
     gold = [record["relation"] for record in records]
     some = [label if rng.random() < 0.7 else LABELS[rng.integers(len(LABELS))] for label in gold]
     bad = ["?" if rng.random() < 0.1 else label for label in some]
@@ -225,7 +225,7 @@ def test_semeval_is_scored_officially(tmp_path: Path) -> None:
     assert "always Other" in stream.getvalue()
 
 
-def test_what_cannot_be_reported_says_so(data: DataSettings, tmp_path: Path) -> None:
+def test_what_cannot_be_reported_says_so(data: RelationData, tmp_path: Path) -> None:
     one = run(tmp_path / "one", ["none"] * 5, data)
     with pytest.raises(UserError, match="one is given twice"):
         report_run(one, [one], tmp_path / "out", with_vote=False)
@@ -247,7 +247,7 @@ def test_what_cannot_be_reported_says_so(data: DataSettings, tmp_path: Path) -> 
         report_run(one, [], tmp_path / "out", with_vote=False)
 
 
-def test_predictions_that_are_not_those_of_the_scores_are_noted(data: DataSettings, tmp_path: Path) -> None:
+def test_predictions_that_are_not_those_of_the_scores_are_noted(data: RelationData, tmp_path: Path) -> None:
     path = run(tmp_path / "run", ["none"] * 5, data)
     (path / "scores.json").write_text(json.dumps({"answers": {"micro_f1": 12.0}}))
     found = report_run(path, [], tmp_path / "out", with_vote=False, resamples=100)
@@ -264,7 +264,7 @@ def test_changes_of_an_objective_name_what_the_control_has() -> None:
 
 
 def test_a_trained_run_stands_beside_the_vote_of_its_own_neighbours(
-    data: DataSettings, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: RelationData, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = Experiment(
         name="tiny",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrograd.recipes.data import DataSettings, load_data, task_from_record, task_record
+from retrograd.recipes.relation_data import RelationData
 from retrograd.tasks.relation_formats import read_relations
 from retrograd.tasks.verbalisation import open_verbalisation
 from retrograd.types import UserError
@@ -32,11 +32,11 @@ def record(number: int, relation: str, tail_type: str) -> str:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> DataSettings:
+def settings(tmp_path: Path) -> RelationData:
     (tmp_path / "mine.toml").write_text(MINE, encoding="utf-8")
     lines = [record(1, "per:age", "NUMBER"), record(2, "none", "NUMBER"), record(3, "none", "TITLE")]
     (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
-    return DataSettings(
+    return RelationData(
         train=str(tmp_path / "train.jsonl"),
         test="",
         labels="from_train",
@@ -50,17 +50,17 @@ def settings(tmp_path: Path) -> DataSettings:
     )
 
 
-def test_a_task_is_made_and_comes_back_without_the_files(settings: DataSettings, tmp_path: Path) -> None:
-    data = load_data(settings, 0)
+def test_a_task_is_made_and_comes_back_without_the_files(settings: RelationData, tmp_path: Path) -> None:
+    data = settings.load(0)
     assert data.train[0].target == "Ann counts 41 years"
     assert data.task.choices == ("unrelated", "aged", "bears")  # the labels of the file, also those not in train
     assert data.task.choices_for(data.train[2]) == ("Ann has nothing to do with 43",)
     assert data.task.passage_text(data.base[0]).endswith(" | aged")
-    written = json.loads(json.dumps(task_record(data.task)))
+    written = json.loads(json.dumps(RelationData().task_record(data.task)))
     (tmp_path / "mine.toml").unlink()
-    task = task_from_record(settings, written, "labels.json")
+    task = settings.task_from_record(written, "labels.json")
     assert task == data.task
-    assert load_data(settings, 0, task).train == data.train
+    assert settings.load(0, task).train == data.train
     # Unlabelled instances keep their types, and so their constraints.
     asked = tmp_path / "asked.jsonl"
     asked.write_text(record(4, "", "NUMBER").replace('"relation": "", ', ""), encoding="utf-8")
@@ -75,8 +75,8 @@ def test_a_task_is_made_and_comes_back_without_the_files(settings: DataSettings,
 )
 def test_known_label_sets_have_words_of_their_own(tmp_path: Path, labels: str, negative: str, count: int) -> None:
     (tmp_path / "train.jsonl").write_text(record(1, negative, "NUMBER"), encoding="utf-8")
-    settings = replace(DataSettings(), train=str(tmp_path / "train.jsonl"), test="", labels=labels)
-    data = load_data(replace(settings, target_style="sentence"), 0)
+    settings = replace(RelationData(), train=str(tmp_path / "train.jsonl"), test="", labels=labels)
+    data = replace(settings, target_style="sentence").load(0)
     assert len(data.task.choices) == count
     assert data.task.negative == negative
     assert data.train[0].target in data.task.choices_for(data.train[0])
@@ -92,12 +92,12 @@ def test_known_label_sets_have_words_of_their_own(tmp_path: Path, labels: str, n
         ({"templates": "builtin:tacred"}, r"builtin:tacred: the label 'none' is missing"),
     ],
 )
-def test_words_that_do_not_fit_are_refused(settings: DataSettings, change: dict, advice: str) -> None:
+def test_words_that_do_not_fit_are_refused(settings: RelationData, change: dict, advice: str) -> None:
     with pytest.raises(UserError, match=advice):
-        load_data(replace(settings, **change), 0)
+        replace(settings, **change).load(0)
 
 
-def test_a_label_too_many_of_a_known_set_is_refused(settings: DataSettings, tmp_path: Path) -> None:
+def test_a_label_too_many_of_a_known_set_is_refused(settings: RelationData, tmp_path: Path) -> None:
     known = open_verbalisation("builtin:tacred")
     text = "".join(
         f'["{label}"]\nphrase = "{phrase}"\ntemplate = "{known.templates[label]}"\n'
@@ -106,10 +106,10 @@ def test_a_label_too_many_of_a_known_set_is_refused(settings: DataSettings, tmp_
     one_more = '["none"]\nphrase = "nothing at all"\ntemplate = "{subject} is far from {object}"\n'
     (tmp_path / "mine.toml").write_text(text + one_more, encoding="utf-8")
     with pytest.raises(UserError, match=r"mine.toml: unknown label 'none'"):
-        load_data(replace(settings, labels="tacred", negative=""), 0)
+        replace(settings, labels="tacred", negative="").load(0)
 
 
 @pytest.mark.parametrize("found", [["a", "b"], {"relations": {}}, None])
-def test_another_record_is_refused(settings: DataSettings, found: object) -> None:
+def test_another_record_is_refused(settings: RelationData, found: object) -> None:
     with pytest.raises(UserError, match=r"labels.json: expected the relations and type constraints.*train it again"):
-        task_from_record(settings, found, "labels.json")
+        settings.task_from_record(found, "labels.json")

@@ -24,6 +24,7 @@ from retrograd.evaluation.neighbours import Agreement, Instance, Matches, Retrie
 from retrograd.evaluation.retrieval import retrieve, soft_slots
 from retrograd.io import JsonValue, write_json
 from retrograd.recipes.run import OpenRun, open_run
+from retrograd.recipes.source import relation_extraction
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_instance import RelationExample, unmark
 from retrograd.types import Example, Passage, UserError
@@ -194,7 +195,8 @@ def stratified(labels: Sequence[str], count: int, rng: random.Random) -> list[in
 
 
 def _analysed(opened: OpenRun, split: Split, examples: list[Example], ks: list[int]) -> AnalysisReport:
-    model, task, size = opened.model, opened.task, len(opened.model.base)
+    model, size = opened.model, len(opened.model.base)
+    task = relation_extraction(opened.task, "analyse")
     kept = list(dict.fromkeys(min(k, size) for k in ks))
     with opened.accelerator.autocast():
         retrieved = retrieve(model, examples, max(kept))

@@ -22,9 +22,9 @@ from retrograd.metrics.significance import (
     paired_bootstrap_corpus,
     paired_permutation_corpus,
 )
-from retrograd.recipes.data import Data, load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import saved_task
+from retrograd.recipes.source import Data, relation_extraction
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import UserError
@@ -78,7 +78,7 @@ class Answered:
     @property
     def task(self) -> RelationExtraction:
         """The run's own task."""
-        return self.data.task
+        return relation_extraction(self.data.task, "compare")
 
 
 def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0) -> Comparison:
@@ -124,15 +124,13 @@ def answered(path: Path) -> Answered:
     """
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
-    task = saved_task(experiment, run)
-    if not experiment.data.test:
-        raise UserError(f"{path} has no test data of its own (data.test is empty), so it has no answers to score")
+    task = relation_extraction(saved_task(experiment, run), "compare")
     file = path / "predictions.jsonl"
     if not experiment.data.test:
-        raise UserError(f"{path} has no test data of its own (data.test), so it has no scores to compare")
+        raise UserError(f"{path} has no test data of its own (data.test is empty), so it has no answers to score")
     if not file.exists():
         raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out {path}")
-    data = load_data(experiment.data, experiment.seed, task)
+    data = experiment.data.load(experiment.seed, task)
     examples = {example.id: example for example in data.test}
     if len(examples) != len(data.test):
         raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")

@@ -16,10 +16,10 @@ from retrograd.evaluation.evaluate import Evaluation, vote
 from retrograd.metrics.relation_resampling import semeval_resampler
 from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
-from retrograd.recipes.data import Data, load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
 from retrograd.recipes.run import evaluated, train_experiment
+from retrograd.recipes.source import Data, relation_extraction
 
 __all__ = ["run_demo"]
 
@@ -50,7 +50,7 @@ def run_demo(out: Path, seed: int, changes: list[str] | None = None) -> list[_Ro
     console = Console(soft_wrap=True)
     folder = _unused(out)
     experiments = [(name, replace(make(), seed=seed).with_settings(changes or [])) for name, make in _ROWS]
-    data = load_data(experiments[0][1].data, seed)
+    data = experiments[0][1].data.load(seed)
     console.print(_introduction(data), highlight=False)
     began = time.perf_counter()
     rows = [_train(name, experiment, data, folder / experiment.name) for name, experiment in experiments]
@@ -73,7 +73,7 @@ def _unused(out: Path) -> Path:
 
 def _introduction(data: Data) -> str:
     return (
-        f"SemEval-2010 Task 8: which of {len(data.task.phrases)} relations holds between two marked nouns?\n"
+        f"SemEval-2010 Task 8: which of {len(data.task.choices or ())} relations holds between two marked nouns?\n"
         f"{len(data.train)} labelled sentences are training data and knowledge base at once; {len(data.test)} official "
         f"test sentences are the test.\nThree systems, the same generator, the same number of epochs:\n"
     )
@@ -114,7 +114,7 @@ def _matches(row: _Row) -> tuple[str, str]:
 
 def _difference(baseline: _Row, system: _Row, data: Data) -> str:
     """Paired bootstrap of the official score over the test sentences."""
-    way_back = data.task.relation_of
+    way_back = relation_extraction(data.task, "demo").relation_of
     gold = [way_back(example.target, example) or example.target for example in data.test]
     answers = [
         [way_back(p.answer, example) for example, p in zip(data.test, row.evaluation.predictions, strict=True)]
@@ -137,9 +137,10 @@ def _print_neighbours(console: Console, before: RagModel, after: RagModel, data:
         f"\nA query whose neighbours changed (chosen for that):\n  {example.query}", highlight=False, markup=False
     )
     console.print(f"  right relation: {example.target}", highlight=False)
-    relation = data.task.relation_of(example.target, example)
+    relation_of = relation_extraction(data.task, "demo").relation_of
+    relation = relation_of(example.target, example)
     for name, rows in zip(("frozen", "trained"), found, strict=True):
         console.print(f"\n  nearest, {name} retriever:", highlight=False)
         for passage in data.base.passages([row for row in rows[chosen][:3].tolist() if row >= 0]):
-            mark = "+" if data.task.relation_of(passage.title) == relation else "-"
+            mark = "+" if relation_of(passage.title) == relation else "-"
             console.print(f"   {mark} [{passage.title}] {passage.text}", highlight=False, markup=False)

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from retrograd.objectives import RelaxedTopK
 from retrograd.recipes.experiment import (
-    DataSettings,
     EvaluationSettings,
     Experiment,
     GeneratorSettings,
+    RelationData,
     RetrieverSettings,
     SoftPromptSettings,
     TrainingSettings,
@@ -156,9 +156,9 @@ def tacred(percent: int) -> Experiment:
     )
 
 
-def _tacred(percent: int, **changes: str) -> DataSettings:
+def _tacred(percent: int, **changes: str) -> RelationData:
     train, dev = TACRED_PERCENTAGES[percent] if percent < 100 else (0, 0)
-    settings = DataSettings(
+    settings = RelationData(
         train="tacred/train.json",
         dev="tacred/dev.json",
         test="tacred/test.json",
@@ -223,8 +223,8 @@ def semeval_published(percent: int) -> Experiment:
     )
 
 
-def _semeval(percent: int, **changes: str) -> DataSettings:
-    settings = DataSettings(
+def _semeval(percent: int, **changes: str) -> RelationData:
+    settings = RelationData(
         train_count=SEMEVAL_PERCENTAGES[percent] if percent < 100 else 0,
         dev_from_train=400,
         seed=0,

@@ -1,13 +1,14 @@
 """An experiment as a frozen value: what to train, on what, how. Strictly to and from TOML and JSON.
 
-The tree has two levels: sections (`retrograd.recipes.settings`, `retrograd.recipes.data`), and settings in them.
+The tree has two levels: sections (`retrograd.recipes.settings`, and the kinds of data), and settings in
+them.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,8 @@ from retrograd.io import read_json, read_lines
 from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, RelaxedTopK, TopKMarginal
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.rag.answering import Manner
-from retrograd.recipes.data import DataSettings
+from retrograd.recipes.data import KINDS, kind_of
+from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.settings import (
     EvaluationSettings,
     GeneratorSettings,
@@ -28,15 +30,16 @@ from retrograd.recipes.settings import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.recipes.source import Source
 from retrograd.records import read_record, read_value, record_mapping
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
 __all__ = [
-    "DataSettings",
     "EvaluationSettings",
     "Experiment",
     "GeneratorSettings",
+    "RelationData",
     "RetrieverSettings",
     "SoftPromptSettings",
     "TrainingSettings",
@@ -50,7 +53,7 @@ class Experiment:
 
     name: str = "experiment"
     seed: int = 0
-    data: DataSettings = field(default_factory=DataSettings)
+    data: Source = field(default_factory=RelationData)
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
     soft_prompt: SoftPromptSettings = field(default_factory=SoftPromptSettings)
@@ -139,11 +142,13 @@ class Experiment:
     # ---- text in and out ----------------------------------------------------------------------------------------
 
     def to_mapping(self) -> dict[str, object]:
-        """Plain tables and values; ``objective.kind`` is the class of the objective."""
+        """Plain tables and values; ``objective.kind`` is the class of the objective, ``data.kind`` one of `KINDS`."""
         values: dict[str, object] = {}
         for name, value in vars(self).items():
             if name == "objective":
                 values[name] = {"kind": type(value).__name__} | record_mapping(value)
+            elif name == "data":
+                values[name] = {"kind": kind_of(self.data)} | record_mapping(value)
             else:
                 values[name] = value if isinstance(value, (str, int)) else record_mapping(value)
         return values
@@ -167,7 +172,8 @@ class Experiment:
         for name, value in values.items():
             if name not in hints:
                 raise UserError(f"{where}: unknown key {name!r}; {advice(name, hints)}")
-            read = _read_objective if name == "objective" else partial(read_value, hints[name])
+            own = {"objective": _read_objective, "data": _read_data}
+            read = own.get(name) or partial(read_value, hints[name])
             parts[name] = read(value, f"{where}: {name}")
         try:
             return cls(**parts)
@@ -206,8 +212,8 @@ class Experiment:
                 if not isinstance(found, dict):
                     raise UserError(f"--set {assignment}: no section {section!r}; {advice(section, table)}")
                 table = found
-            if key.strip() == "objective.kind":  # another objective has other settings: begin with its defaults
-                values["objective"] = {"kind": text.strip()} | _defaults(text.strip())
+            if setting == "kind" and sections in (["objective"], ["data"]):  # another kind begins with its defaults
+                values[sections[0]] = {"kind": text.strip()} | _defaults(text.strip())
                 continue
             if setting not in table:
                 raise UserError(f"--set {assignment}: unknown key {setting!r}; {advice(setting, table)}")
@@ -216,8 +222,9 @@ class Experiment:
 
 
 def _defaults(kind: str) -> dict[str, object]:
-    """An objective's own settings; none for a name that is no objective, which `_read_objective` complains of."""
-    return dict(next((record_mapping(one()) for one in OBJECTIVES if one.__name__ == kind), {}))
+    """Those of an objective or a kind of data; none for a name that is neither, which reading it complains of."""
+    kinds: dict[str, Callable[[], object]] = {**{one.__name__: one for one in OBJECTIVES}, **KINDS}
+    return dict(record_mapping(kinds[kind]())) if kind in kinds else {}
 
 
 def _read_objective(values: object, where: str) -> Objective:
@@ -229,6 +236,16 @@ def _read_objective(values: object, where: str) -> Objective:
         raise UserError(f"{where}: no objective {kind!r}; {advice(str(kind), kinds)}")
     settings = {key: value for key, value in values.items() if key != "kind"}
     return read_record(kinds[kind], settings, f"{where} ({kind})")
+
+
+def _read_data(values: object, where: str) -> Source:
+    """Of the kind that it says; relations where it says none."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} is {values!r}; expected a table of settings")
+    kind = values.get("kind", "relations")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{where}: no kind of data {kind!r}; {advice(str(kind), KINDS)}")
+    return read_record(KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, where)
 
 
 def _parsed(text: str) -> object:

@@ -12,8 +12,9 @@ from retrograd.io import JsonObject
 from retrograd.metrics.relations import DIRECTIONS, parse_relation
 from retrograd.models.generator import Generator
 from retrograd.progress import say
-from retrograd.recipes.data import labelled_examples, read_instances
+from retrograd.recipes.relation_data import RelationData, labelled_examples, read_instances
 from retrograd.recipes.run import open_run
+from retrograd.recipes.source import relation_extraction
 from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_instance import RelationInstance
@@ -66,12 +67,14 @@ def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple]
     if not 0 <= threshold <= 1:
         raise UserError(f"--threshold is {threshold:g}; expected a probability, from 0 to 1")
     opened = open_run(run)
-    task, settings = opened.task, opened.experiment
+    task, settings = relation_extraction(opened.task, "extract"), opened.experiment
+    source = settings.data
+    assert isinstance(source, RelationData)  # as its task is
     if has_entities(data):
         instances = list(read_entity_pairs(data, both_orders=not _directed(task)))
     else:
-        instances = read_instances(data, settings.data.format, None)
-    examples = labelled_examples(task, instances, str(data), settings.data.labels)
+        instances = read_instances(data, source.format, None)
+    examples = labelled_examples(task, instances, str(data), source.labels)
     with opened.accelerator.autocast():
         answers = predict(opened.model, examples, settings.test_passages, settings.evaluation.scoring)
     _warn_of_cuts(opened.model.generator)

@@ -30,12 +30,11 @@ from retrograd.progress import bar, say
 from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.indexing import passage_fingerprint
 from retrograd.recipes import RECIPES, named_experiment
-from retrograd.recipes.data import load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import accelerator_for, build_retriever, require_passages, saved_task
+from retrograd.recipes.source import Source
 from retrograd.suggestions import advice
-from retrograd.tasks.relation_extraction import RelationExtraction
-from retrograd.tasks.relation_formats import parse_markers
+from retrograd.tasks.task import Task
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import UserError
 
@@ -47,17 +46,18 @@ _CLASSES = {"bm25": "LexicalIndex", "faiss": "FaissIndex"}
 
 
 @dataclass(frozen=True)
-class Source:
+class Builder:
     """What an index is built by and searched by: a retriever, its task and its base. ``name`` finds it again."""
 
     name: str
     retriever: Retriever
-    task: RelationExtraction
+    data: Source
+    task: Task
     base: KnowledgeBase
     accelerator: Accelerator
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str) -> Builder:
     """A finished run's retriever, or the untrained one of a recipe or an experiment file; no generator is opened.
 
     Raises `UserError` if ``name`` is none of these.
@@ -73,11 +73,11 @@ def open_source(name: str) -> Source:
     else:
         experiment = named_experiment(name)
         retriever = build_retriever(experiment.retriever)
-        data = load_data(experiment.data, experiment.seed)
+        data = experiment.data.load(experiment.seed)
         task, base = data.task, data.base
     known = name if name in RECIPES else str(folder.resolve())
     accelerator = accelerator_for(experiment)
-    return Source(known, retriever.to(accelerator.device).eval(), task, base, accelerator)
+    return Builder(known, retriever.to(accelerator.device).eval(), experiment.data, task, base, accelerator)
 
 
 def _exists(source: str) -> bool:
@@ -108,7 +108,7 @@ def build_for(source: str, root: Path, dtype: str) -> str:
             say(f"stopped; {kept:,} of {spec.rows:,} rows are kept, and the same command goes on from there")
             raise
     place = shlex.quote(str(root))
-    return f"{len(base):,} passages are in {version}. Next: retrograd search {place} 'your marked sentence'"
+    return f"{len(base):,} passages are in {version}. Next: retrograd search {place} 'your query'"
 
 
 def is_index(path: Path) -> bool:
@@ -233,7 +233,7 @@ def search_index(path: Path, query: str, k: int, source: str | None) -> str:
         encoder_fingerprint=passage_fingerprint(found.retriever, task, base),
         device=found.accelerator.device,
     )
-    example = task.example(parse_markers(query, "query", None))
+    example = found.data.asked(query, task)
     with found.accelerator.autocast(), torch.no_grad():
         asked = found.retriever.queries([task.query_text(example)])
     neighbours = index.search(asked, k)

@@ -32,7 +32,6 @@ from retrograd.objectives import (
 )
 from retrograd.progress import bar
 from retrograd.rag.rag_model import RagModel
-from retrograd.recipes.data import load_data
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import OpenRun, accelerator_for, build_model, open_run, require_enough_passages
 from retrograd.suggestions import advice
@@ -192,7 +191,7 @@ def _fits(estimator: Estimator, name: str) -> bool:
 
 def _untrained(experiment: Experiment) -> OpenRun:
     """An experiment's model before its first step, with a fresh index."""
-    data = load_data(experiment.data, experiment.seed)
+    data = experiment.data.load(experiment.seed)
     require_enough_passages(experiment, data.base)
     accelerator = accelerator_for(experiment)
     model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed)).to(accelerator.device)

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from retrograd.objectives import FrozenRetriever, JointStochasticApproximation, NoRetrieval, TopKMarginal
 from retrograd.recipes.experiment import (
-    DataSettings,
     Experiment,
     GeneratorSettings,
+    RelationData,
     RetrieverSettings,
     TrainingSettings,
     WarmStartSettings,
@@ -21,7 +21,7 @@ from retrograd.recipes.experiment import (
 
 __all__ = ["semeval_frozen", "semeval_joint", "semeval_jsa", "semeval_no_retrieval"]
 
-_DATA = DataSettings(train_count=1_280, neighbour_style="label only")
+_DATA = RelationData(train_count=1_280, neighbour_style="label only")
 _GENERATOR = GeneratorSettings(dropout=False)
 _TRAINING = TrainingSettings(epochs=1)
 

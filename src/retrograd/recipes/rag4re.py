@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from retrograd.objectives import FrozenRetriever, TopKMarginal
 from retrograd.recipes.experiment import (
-    DataSettings,
     EvaluationSettings,
     Experiment,
     GeneratorSettings,
+    RelationData,
     RetrieverSettings,
     TrainingSettings,
     WarmStartSettings,
@@ -111,11 +111,11 @@ MODELS: Mapping[str, LanguageModel] = {
 }
 """The paper's three, Flan-T5 and a small open model, fine-tuned in the same way."""
 
-_TACRED = DataSettings(
+_TACRED = RelationData(
     train="tacred/train.json", dev="tacred/dev.json", test="tacred/test.json", format="tacred", labels="tacred"
 )
-DATA: Mapping[str, DataSettings] = {
-    "semeval": DataSettings(),
+DATA: Mapping[str, RelationData] = {
+    "semeval": RelationData(),
     "tacred": _TACRED,
     "tacrev": replace(_TACRED, dev_patch="tacrev/dev_patch.json", test_patch="tacrev/test_patch.json"),
     "retacred": replace(
@@ -148,11 +148,11 @@ def published(data: str, model: str) -> Experiment:
 
 def improved(data: str, model: str) -> Experiment:
     """Retriever and generator trained as one on three labelled neighbours, the answer chosen by its likelihood."""
-    before = published(data, model)
+    before, settings = published(data, model), DATA[data]
     return replace(
         before,
         name=f"rag4re-{data}-{model}",
-        data=replace(before.data, query_style="between+marked", neighbour_style="labelled"),
+        data=replace(settings, query_style="between+marked", input_style="instructed", neighbour_style="labelled"),
         retriever=RetrieverSettings(pooling="roles", trained="query"),
         objective=TopKMarginal(),
         warm_start=WarmStartSettings(epochs=1, learning_rate=2e-4, refresh_every=100),
@@ -178,7 +178,7 @@ def semeval() -> Experiment:
     """SemEval-2010 Task 8 at 10 %, RAG4RE's prompt on built-in models, retriever and generator trained as one."""
     return Experiment(
         name="rag4re-semeval",
-        data=DataSettings(train_count=800, dev_from_train=400, seed=0, input_style="instructed"),
+        data=RelationData(train_count=800, dev_from_train=400, seed=0, input_style="instructed"),
         retriever=RetrieverSettings(pooling="roles", dropout=False),
         generator=GeneratorSettings(dropout=False, max_input_tokens=320),
         objective=TopKMarginal(),

@@ -29,9 +29,9 @@ from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
-from retrograd.recipes.data import Data, load_data, task_from_record, task_record
 from retrograd.recipes.experiment import Experiment, RetrieverSettings
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.recipes.source import Data
+from retrograd.tasks.task import Task
 from retrograd.training.loop import embed_base, embed_base_if_stale, train
 from retrograd.training.refresh import EverySteps
 from retrograd.training.run_directory import RunDirectory
@@ -41,7 +41,6 @@ from retrograd.types import Example, UserError
 __all__ = [
     "OpenRun",
     "Trained",
-    "absolute_paths",
     "accelerator_for",
     "build_model",
     "build_retriever",
@@ -87,7 +86,7 @@ def _add_soft_prompt(experiment: Experiment, model: RagModel, rng: torch.Generat
         return
     tower = model.retriever.query_encoder
     roles = tower.dimension // tower.width
-    label = 0 if experiment.data.key_style == "published" else 1
+    label = 0 if getattr(experiment.data, "key_style", "split") == "published" else 1
     settings = SoftPromptSettings(
         tower.width, model.selection.slots, roles, roles + label, s.form, s.gain, model.null_passage
     )
@@ -170,7 +169,7 @@ def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None
 def run_experiment(experiment: Experiment, out: Path) -> RunDirectory:
     """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run."""
     RunDirectory.require_free(out)
-    data = load_data(experiment.data, experiment.seed)
+    data = experiment.data.load(experiment.seed)
     trained = train_experiment(experiment, data, out)
     if data.test:
         evaluated(experiment, trained.model, data.test, trained.accelerator).save(out)
@@ -196,9 +195,10 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     rng = torch.Generator().manual_seed(experiment.seed)
     model = build_model(experiment, data, rng).to(accelerator.device)
     plan = stages(experiment, model)
-    run = RunDirectory.create(out, absolute_paths(experiment).to_toml(), str(accelerator.mixed_precision))
+    asked = replace(experiment, data=experiment.data.from_root()).to_toml()
+    run = RunDirectory.create(out, asked, str(accelerator.mixed_precision))
     data.base.save(run.base)
-    write_json(run.labels, task_record(data.task))
+    write_json(run.labels, experiment.data.task_record(data.task))
     write_json(run.drawn, data.drawn)
     score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
@@ -228,16 +228,6 @@ def _calibrate(
     )
 
 
-def absolute_paths(experiment: Experiment) -> Experiment:
-    """The same with data files named from the root, so that a run can be opened from any folder."""
-    names = {
-        name: str(Path(value).resolve())
-        for name in ("train", "dev", "test", "train_patch", "dev_patch", "test_patch", "templates")
-        if (value := vars(experiment.data)[name]) and not value.startswith("builtin:")
-    }
-    return replace(experiment, data=replace(experiment.data, **names))
-
-
 def evaluated(
     experiment: Experiment, model: RagModel, examples: Sequence[Example], accelerator: Accelerator
 ) -> Evaluation:
@@ -259,7 +249,7 @@ class OpenRun:
 
     experiment: Experiment
     model: RagModel
-    task: RelationExtraction
+    task: Task
     accelerator: Accelerator
 
     @cached_property
@@ -268,7 +258,7 @@ class OpenRun:
 
         Raises `UserError` where files are gone or differ.
         """
-        return load_data(self.experiment.data, self.experiment.seed, self.task)
+        return self.experiment.data.load(self.experiment.seed, self.task)
 
 
 def open_run(path: Path) -> OpenRun:
@@ -301,6 +291,6 @@ def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> N
         raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")
 
 
-def saved_task(experiment: Experiment, run: RunDirectory) -> RelationExtraction:
+def saved_task(experiment: Experiment, run: RunDirectory) -> Task:
     """The task of a run, with the labels, their words and the type constraints it was trained with."""
-    return task_from_record(experiment.data, read_json(run.labels), str(run.labels))
+    return experiment.data.task_from_record(read_json(run.labels), str(run.labels))

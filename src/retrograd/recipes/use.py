@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
-from retrograd.io import read_json, write_jsonl
+from retrograd.io import JsonObject, read_json, write_jsonl
 from retrograd.rag.decision import Decision
-from retrograd.recipes.data import labelled_examples, read_instances
 from retrograd.recipes.run import OpenRun, open_run, require_passages
-from retrograd.tasks.refinement import Refined
-from retrograd.tasks.relation_formats import parse_markers
+from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
 
 __all__ = ["evaluate_run", "predict_file", "scores_of", "search_run"]
@@ -34,7 +33,7 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
     examples = opened.data.test if data is None else _examples(opened, data, patch)
     for example in examples:
         if not example.targets:
-            raise UserError(f"{data}, instance {example.id!r}: no relation, so there is nothing to score; use predict")
+            raise UserError(f"{data}, {example.id!r}: no answer, so there is nothing to score; use predict")
     if out is not None and (out / "scores.json").exists():
         raise UserError(f"{out} holds scores already; choose another folder with --out")
     with opened.accelerator.autocast():
@@ -71,8 +70,7 @@ def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) ->
     with opened.accelerator.autocast():
         predictions = _answered(opened, examples)
     records = [
-        _with_relation(opened.task.read_answer(prediction.answer, example), prediction)
-        for example, prediction in zip(examples, predictions, strict=True)
+        _told(opened.task, example, prediction) for example, prediction in zip(examples, predictions, strict=True)
     ]
     if out is None:
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -87,20 +85,24 @@ def _answered(opened: OpenRun, examples: list[Example]) -> list[Prediction]:
 
 
 def _examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
-    settings = opened.experiment.data
-    return labelled_examples(opened.task, read_instances(data, settings.format, patch), str(data), settings.labels)
+    return opened.experiment.data.read(data, patch, opened.task)
 
 
-def _with_relation(read: Refined, prediction: Prediction) -> dict:
-    """Beside the label the rule by which it was read, where the answer was not the label's own words."""
-    return prediction_record(prediction) | {"relation": read.label} | ({} if read.is_exact else {"read_by": read.rule})
+def _told(task: Task, example: Example, prediction: Prediction) -> JsonObject:
+    """A prediction as a record; of a relation also its label and, where the answer was not the label's own words, the
+    rule by which it was read."""
+    record = prediction_record(prediction)
+    if not isinstance(task, RelationExtraction):
+        return record
+    read = task.read_answer(prediction.answer, example)
+    return record | {"relation": read.label} | ({} if read.is_exact else {"read_by": read.rule})
 
 
 def search_run(run: Path, query: str, k: int) -> str:
     """The k best passages with p(z|x), and the answer."""
     opened = open_run(run)
     require_passages(opened.model.base, "-k", k)
-    example = opened.task.example(parse_markers(query, "query", None))
+    example = opened.experiment.data.asked(query, opened.task)
     with opened.accelerator.autocast(), torch.no_grad():
         candidates = opened.model.retrieve([example], k)
         answer = _answered(opened, [example])[0]
@@ -110,7 +112,7 @@ def search_run(run: Path, query: str, k: int) -> str:
         f"{share[i]:6.1%}  [{passage.title}] {passage.text}"
         for i, passage in enumerate(opened.model.base.passages(rows))
     ]
-    relation = opened.task.read_answer(answer.answer, example).label
+    relation = _told(opened.task, example, answer).get("relation", answer.answer)
     probability = f"{math.exp(answer.log_probability):.0%}"
     label = "" if relation in (None, answer.answer) else f" ({relation})"
     return "\n".join([f"answer: {answer.answer}{label}, probability {probability}", "", "p(z|x)  passage", *lines])

@@ -12,8 +12,8 @@ from tests.recipes.conftest import SignModels
 from retrograd import cli
 from retrograd.io import read_jsonl
 from retrograd.metrics.relations import tacred_score
-from retrograd.recipes.data import DataSettings, load_data
 from retrograd.recipes.experiment import Experiment, TrainingSettings
+from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.run import open_run
 from retrograd.tasks.tacred import RETACRED_LABELS, TACRED_LABELS
 from retrograd.types import Example, UserError
@@ -54,7 +54,7 @@ def official_labels(part: str, *patches: str) -> dict[str, str]:
 def test_a_data_set_of_the_family_is_files_and_patches(
     labels: str, known: tuple[str, ...], patches: dict[str, str], counts: tuple[int, ...]
 ) -> None:
-    data = load_data(DataSettings(**FILES, **patches, labels=labels), 0)  # pyright: ignore[reportArgumentType]
+    data = RelationData(**FILES, **patches, labels=labels).load(0)  # pyright: ignore[reportArgumentType]
     assert (len(data.train), len(data.dev), len(data.test)) == counts
     assert set(data.task.phrases) == set(known)
     assert (data.task.negative, data.task.primary_metric) == ("no_relation", "micro_f1")
@@ -65,7 +65,7 @@ def test_a_data_set_of_the_family_is_files_and_patches(
 
 
 def test_always_no_relation_scores_nothing_officially() -> None:
-    data = load_data(DataSettings(**FILES, **TACREV, labels="tacred"), 0)
+    data = RelationData(**FILES, **TACREV, labels="tacred").load(0)
     scores = data.task.score(data.test, [data.task.verbalise("no_relation")] * len(data.test))
     assert scores["micro_f1"] == 0
     assert scores["negative_rate"] == 100
@@ -73,7 +73,7 @@ def test_always_no_relation_scores_nothing_officially() -> None:
 
 def test_labels_of_another_set_say_where_to_find_them() -> None:
     with pytest.raises(UserError, match=r"unknown relation 'org:city_of_branch'.*\"retacred\" has those of Re-TACRED"):
-        load_data(DataSettings(**FILES, **RETACRED, labels="tacred"), 0)
+        RelationData(**FILES, **RETACRED, labels="tacred").load(0)
 
 
 # Regimes
@@ -91,8 +91,8 @@ def skewed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_smaller_regimes_lie_inside_larger_ones_and_model_seeds_share_them(skewed: str) -> None:
     def drawn(share: float, seed: int, of_its_own: int = -1) -> set[str]:
-        settings = DataSettings(train=skewed, test="", labels="from_train", train_share=share, seed=of_its_own)
-        return ids(load_data(settings, seed).train)
+        settings = RelationData(train=skewed, test="", labels="from_train", train_share=share, seed=of_its_own)
+        return ids(settings.load(seed).train)
 
     one, five, ten = drawn(0.01, 3), drawn(0.05, 3), drawn(0.1, 3)
     assert (len(one), len(five), len(ten)) == (8, 40, 80)
@@ -102,8 +102,8 @@ def test_smaller_regimes_lie_inside_larger_ones_and_model_seeds_share_them(skewe
 
 
 def test_development_data_come_out_of_training_and_no_regime_moves_them(skewed: str) -> None:
-    settings = DataSettings(train=skewed, test="", labels="from_train", dev_from_train=200)
-    whole, small = load_data(settings, 0), load_data(replace(settings, train_share=0.01), 0)
+    settings = RelationData(train=skewed, test="", labels="from_train", dev_from_train=200)
+    whole, small = settings.load(0), replace(settings, train_share=0.01).load(0)
     assert ids(small.dev) == ids(whole.dev)
     assert (len(whole.dev), len(whole.train), len(whole.base)) == (200, 600, 600)
     assert not ids(whole.train) & ids(whole.dev)
@@ -114,23 +114,23 @@ def test_development_data_come_out_of_training_and_no_regime_moves_them(skewed: 
 
 
 def test_shares_apply_to_any_data_and_after_the_patch() -> None:
-    data = load_data(DataSettings(**FILES, **RETACRED, labels="retacred", train_share=0.25, dev_share=0.5), 0)
+    data = RelationData(**FILES, **RETACRED, labels="retacred", train_share=0.25, dev_share=0.5).load(0)
     assert (len(data.train), len(data.dev), len(data.test)) == (8, 6, 13)
     assert ids(data.train) <= set(official_labels("train", "retacred_train.json"))
-    assert len(load_data(DataSettings(**FILES, labels="tacred", train_share=0.001), 0).train) == 1
-    everything = load_data(DataSettings(**FILES, labels="tacred", train_share=1.0, dev_count=4), 0)
+    assert len(RelationData(**FILES, labels="tacred", train_share=0.001).load(0).train) == 1
+    everything = RelationData(**FILES, labels="tacred", train_share=1.0, dev_count=4).load(0)
     assert (len(everything.train), len(everything.dev)) == (37, 4)
 
 
 def test_labels_of_the_whole_training_file_stay_known_in_a_small_regime() -> None:
-    data = load_data(DataSettings(**FILES, labels="from_train", negative="no_relation", train_count=3), 0)
+    data = RelationData(**FILES, labels="from_train", negative="no_relation", train_count=3).load(0)
     assert len(data.train) == 3
     assert set(data.task.phrases) == set(official_labels("train").values())
 
 
 def test_sentences_of_the_base_can_exchange_their_labels_as_a_control() -> None:
-    right = load_data(DataSettings(train_count=100), 0)
-    control = load_data(DataSettings(train_count=100, base_labels="shuffled"), 0)
+    right = RelationData(train_count=100).load(0)
+    control = RelationData(train_count=100, base_labels="shuffled").load(0)
     assert control.train == right.train
     assert [p.text for p in control.base] == [p.text for p in right.base]
     pairs = [(a.title, b.title) for a, b in zip(control.base, right.base, strict=True)]
@@ -140,19 +140,19 @@ def test_sentences_of_the_base_can_exchange_their_labels_as_a_control() -> None:
 
 
 def test_what_was_drawn_is_recorded() -> None:
-    settings = DataSettings(**FILES, **RETACRED, labels="retacred", train_share=0.5, seed=11)
-    drawn = load_data(settings, 0).drawn
-    assert drawn == load_data(settings, 1).drawn
+    settings = RelationData(**FILES, **RETACRED, labels="retacred", train_share=0.5, seed=11)
+    drawn = settings.load(0).drawn
+    assert drawn == settings.load(1).drawn
     assert drawn["seed"] == 11
     train = drawn["train"]
     assert isinstance(train, dict)
     assert (train["instances"], train["available"]) == (17, 34)
     assert (train["relabelled_by_patch"], train["dropped_by_patch"]) == (3, 3)
     assert sum(train["by_label"].values()) == 17  # pyright: ignore[reportAttributeAccessIssue]
-    other = load_data(DataSettings(**FILES, **RETACRED, labels="retacred", train_share=0.5, seed=12), 0).drawn
+    other = RelationData(**FILES, **RETACRED, labels="retacred", train_share=0.5, seed=12).load(0).drawn
     assert other["train"]["ids_sha256"] != train["ids_sha256"]  # pyright: ignore
     assert other["test"] == drawn["test"]
-    assert "dev" not in load_data(DataSettings(train=FILES["train"], test="", labels="tacred"), 0).drawn
+    assert "dev" not in RelationData(train=FILES["train"], test="", labels="tacred").load(0).drawn
 
 
 @pytest.mark.parametrize(
@@ -173,21 +173,21 @@ def test_what_was_drawn_is_recorded() -> None:
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        DataSettings(**settings)  # pyright: ignore[reportArgumentType]
+        RelationData(**settings)  # pyright: ignore[reportArgumentType]
 
 
 def test_draws_that_ask_for_too_much_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.train_count is 38, but .*train\.json holds 37 instances; set it to 0"):
-        load_data(DataSettings(**FILES, labels="tacred", train_count=38), 0)
+        RelationData(**FILES, labels="tacred", train_count=38).load(0)
     no_dev = {"train": FILES["train"], "test": "", "labels": "tacred"}
     with pytest.raises(UserError, match=r"train_count is 35, .* holds 34 instances beside those of data\.dev_from_tr"):
-        load_data(DataSettings(**no_dev, dev_from_train=3, train_count=35), 0)
+        RelationData(**no_dev, dev_from_train=3, train_count=35).load(0)
     with pytest.raises(UserError, match=r"data\.dev_from_train is 37, but .* leave some for training"):
-        load_data(DataSettings(**no_dev, dev_from_train=37), 0)
+        RelationData(**no_dev, dev_from_train=37).load(0)
 
 
 def test_evaluating_while_training_accepts_held_out_data() -> None:
-    Experiment(data=DataSettings(dev_from_train=100), training=TrainingSettings(evaluate_every=10))
+    Experiment(data=RelationData(dev_from_train=100), training=TrainingSettings(evaluate_every=10))
     with pytest.raises(UserError, match=r"set data\.dev to a file, or data\.dev_from_train"):
         Experiment(training=TrainingSettings(evaluate_every=10))
 
@@ -292,7 +292,7 @@ class TestChemProt:
     files: dict[str, str] = {part: str(CHEMPROT / f"{part}.jsonl") for part in ("train", "dev", "test")}  # noqa: RUF012
 
     def test_settings_alone_load_it(self) -> None:
-        data = load_data(DataSettings(**self.files, labels="from_train", train_share=0.01), 0)
+        data = RelationData(**self.files, labels="from_train", train_share=0.01).load(0)
         assert len(data.task.phrases) == 13
         assert data.task.negative is None
         assert (len(data.train), len(data.dev), len(data.test)) == (42, 2427, 3469)

@@ -1,0 +1,258 @@
+"""Question and dialogue data of an experiment: settings, the corpus they are answered from, and what is drawn."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from retrograd.corpus.corpus_formats import read_corpus
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.io import JsonObject, fingerprint
+from retrograd.recipes.source import Data, in_full
+from retrograd.tasks.dialogue import GroundedDialogue
+from retrograd.tasks.dialogue_formats import read_dialogues
+from retrograd.tasks.grounded_example import DialogueExample, GroundedExample, Turn, dialogue_example
+from retrograd.tasks.question_answering import QuestionAnswering
+from retrograd.tasks.question_formats import NO_ANSWER, read_questions
+from retrograd.tasks.relevance import rows_by_id
+from retrograd.tasks.splitting import Splitting, split_passages
+from retrograd.tasks.squad_format import read_contexts
+from retrograd.tasks.support import AnswerSupport, OverlapSupport
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage, UserError
+
+__all__ = ["CorpusData", "DialogueData", "QuestionData"]
+
+
+@dataclass(frozen=True)
+class CorpusData(ABC):
+    """What questions and dialogues have in common: a knowledge base, ``base``, and examples answered from it.
+
+    ``split_words`` cuts its documents into passages of so many words, ``split_overlap`` of which stand in the passage
+    before as well, at words or at the ends of ``sentences`` (0: they are passages as they are). ``dev_from_train``
+    holds so many training examples out as development data; then ``train_count``, ``dev_count`` and ``test_count`` draw
+    that many (0: all), shuffled and nested. ``seed`` is that of all draws (-1: the experiment's).
+
+    ``titles`` shows passages with their titles. The prefixes stand before what the towers read, for encoders that were
+    trained with an instruction. ``instruction`` begins every prompt. ``unanswerable`` examples are dropped, or kept,
+    with the target "cannot answer". An answer that more than ``most_share`` of the passages support, or more than
+    ``most_passages``, is no evidence for the warm start.
+    """
+
+    base: str = ""
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    train_count: int = 0
+    dev_from_train: int = 0
+    dev_count: int = 0
+    test_count: int = 0
+    seed: int = -1
+    split_words: int = 0
+    split_overlap: int = 0
+    split_at: Literal["words", "sentences"] = "words"
+    unanswerable: Literal["drop", "keep"] = "drop"
+    titles: bool = True
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    most_share: float = 0.02
+    most_passages: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("train_count", "dev_from_train", "dev_count", "test_count", "split_words"):
+            if vars(self)[name] < 0:
+                raise UserError(f"data.{name} is {vars(self)[name]}; expected 0 or more")
+        if self.seed < -1:
+            raise UserError(f"data.seed is {self.seed}; expected 0 or more, or -1 for the experiment's")
+        if self.dev_from_train and (self.dev or self.dev_count):
+            raise UserError("data.dev_from_train makes the development data; leave data.dev and dev_count out")
+        _ = self._splitting  # which checks its own numbers
+
+    @property
+    def has_dev(self) -> bool:
+        """Whether there will be development data."""
+        return bool(self.dev) or self.dev_from_train > 0
+
+    @property
+    def _splitting(self) -> Splitting | None:
+        return Splitting(self.split_words, self.split_overlap, self.split_at) if self.split_words else None
+
+    def load(self, seed: int, task: Task | None = None) -> Data:
+        """As `Source.load`."""
+        if not self.base:
+            raise UserError("data.base names no knowledge base; give a file of passages")
+        seed = seed if self.seed < 0 else self.seed
+        documents = self._documents(Path(self.base))
+        splitting = self._splitting
+        base = KnowledgeBase.from_passages(documents if splitting is None else split_passages(documents, splitting))
+        whole = self._part("train")
+        order = random.Random(seed).sample(range(len(whole)), len(whole))
+        held = _some(whole, order, self.dev_from_train, "dev_from_train") if self.dev_from_train else []
+        rest = [whole[position] for position in order[self.dev_from_train :]] if self.dev_from_train else whole
+        parts = {
+            "train": self._drawn("train", rest, seed),
+            "dev": held or self._drawn("dev", self._part("dev"), seed),
+            "test": self._drawn("test", self._part("test"), seed),
+        }
+        record: JsonObject = {"seed": seed, "passages": len(base)}
+        for name, examples in parts.items():
+            ids = fingerprint(sorted(example.id for example in examples))
+            record[name] = {"examples": len(examples), "ids_sha256": ids}
+        known = {name: self._with_knowledge(examples, base) for name, examples in parts.items()}
+        return Data(task or self.task(), base, **known, drawn=record)
+
+    def read(self, path: Path, patch: Path | None, task: Task) -> list[Example]:
+        """As `Source.read`."""
+        if patch is not None:
+            raise UserError(f"--patch {patch} corrects relations; the task of this run is {task.name}")
+        return list(self.examples(path))
+
+    def task_record(self, task: Task) -> JsonObject:
+        """Nothing: the settings hold all of it."""
+        return {}
+
+    def task_from_record(self, record: object, where: str) -> Task:
+        """As `Source.task_from_record`."""
+        if record != {}:
+            raise UserError(f"{where}: expected an empty table; train the run again")
+        return self.task()
+
+    def from_root(self) -> CorpusData:
+        """As `Source.from_root`."""
+        return replace(self, **{name: in_full(vars(self)[name]) for name in ("base", "train", "dev", "test")})
+
+    @abstractmethod
+    def task(self) -> Task:
+        """The task that these settings make."""
+
+    @abstractmethod
+    def examples(self, path: Path) -> Iterable[Example]:
+        """The examples of a file."""
+
+    @abstractmethod
+    def asked(self, text: str, task: Task) -> Example:
+        """As `Source.asked`."""
+
+    @abstractmethod
+    def _documents(self, path: Path) -> Iterable[Passage]: ...
+
+    def _with_knowledge(self, examples: list[Example], base: KnowledgeBase) -> list[Example]:
+        return examples
+
+    def _part(self, name: str) -> list[Example]:
+        source = vars(self)[name]
+        return list(self.examples(Path(source))) if source else []
+
+    def _drawn(self, name: str, examples: list[Example], seed: int) -> list[Example]:
+        count = vars(self)[f"{name}_count"]
+        order = random.Random(seed).sample(range(len(examples)), len(examples))
+        return _some(examples, order, count, f"{name}_count") if count else examples
+
+
+def _some(examples: Sequence[Example], order: Sequence[int], count: int, setting: str) -> list[Example]:
+    if count > len(examples):
+        raise UserError(f"data.{setting} is {count}, but there are {len(examples)} examples; set it to 0 for all")
+    return [examples[position] for position in order[:count]]
+
+
+@dataclass(frozen=True)
+class QuestionData(CorpusData):
+    """Questions with answers in free words (`retrograd.tasks.question_answering`).
+
+    ``format`` and ``base_format`` are those of `read_questions` and `read_corpus`; "squad" as ``base_format`` takes the
+    paragraphs of a SQuAD file. A passage is evidence for an answer only if it also holds the share ``question_overlap``
+    of the question's words.
+    """
+
+    format: Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"] = "auto"
+    base_format: Literal["auto", "jsonl", "tsv", "squad"] = "auto"
+    instruction: str = "Answer the question in as few words as possible."
+    question_overlap: float = 0.2
+    metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "exact_match"
+
+    def task(self) -> QuestionAnswering:
+        """The task that these settings make."""
+        return QuestionAnswering(
+            query_prefix=self.query_prefix,
+            passage_prefix=self.passage_prefix,
+            titles=self.titles,
+            instruction=self.instruction,
+            no_answer=NO_ANSWER if self.unanswerable == "keep" else None,
+            evidence=AnswerSupport(self.most_share, self.most_passages, self.question_overlap),
+            primary_metric=self.metric,
+        )
+
+    def examples(self, path: Path) -> Iterable[Example]:
+        """The questions of a file."""
+        return read_questions(path, self.format, self.unanswerable)
+
+    def asked(self, text: str, task: Task) -> Example:
+        """The text as a question."""
+        if not text.strip():
+            raise UserError("the question is blank; write one")
+        return GroundedExample("query", text.strip())
+
+    def _documents(self, path: Path) -> Iterable[Passage]:
+        return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format)
+
+
+@dataclass(frozen=True)
+class DialogueData(CorpusData):
+    """Turns of dialogues that passages help to give (`retrograd.tasks.dialogue`).
+
+    ``turns`` is how many of the last turns are read (0: all); ``least_overlap`` and ``near_best`` are what makes a
+    passage evidence for a turn (`OverlapSupport`).
+    """
+
+    format: Literal["auto", "jsonl", "quac", "doc2dial"] = "auto"
+    base_format: Literal["auto", "jsonl", "tsv"] = "auto"
+    instruction: str = "Give the next turn of the dialogue, with what the passages say."
+    turns: int = 8
+    user_name: str = "user"
+    agent_name: str = "agent"
+    least_overlap: float = 0.5
+    near_best: float = 0.8
+    metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "f1"
+
+    def task(self) -> GroundedDialogue:
+        """The task that these settings make."""
+        return GroundedDialogue(
+            turns=self.turns,
+            user_name=self.user_name,
+            agent_name=self.agent_name,
+            query_prefix=self.query_prefix,
+            passage_prefix=self.passage_prefix,
+            titles=self.titles,
+            instruction=self.instruction,
+            no_answer=NO_ANSWER if self.unanswerable == "keep" else None,
+            evidence=OverlapSupport(self.least_overlap, self.near_best, self.most_share, self.most_passages),
+            primary_metric=self.metric,
+        )
+
+    def examples(self, path: Path) -> Iterable[Example]:
+        """The turns of a file that are to be answered."""
+        return read_dialogues(path, self.format, self.unanswerable)
+
+    def asked(self, text: str, task: Task) -> Example:
+        """The text as the one turn of a dialogue."""
+        return dialogue_example("query", [Turn("user", text)])
+
+    def _documents(self, path: Path) -> Iterable[Passage]:
+        return read_corpus(path, self.base_format)
+
+    def _with_knowledge(self, examples: list[Example], base: KnowledgeBase) -> list[Example]:
+        """With the texts of gold passages, where the data bring none of their own; for scores alone."""
+        marked = [e for e in examples if isinstance(e, DialogueExample) and e.gold_passages and not e.knowledge]
+        if not marked:
+            return examples
+        rows = rows_by_id(base[row] for row in range(len(base)))
+        return [
+            replace(e, knowledge=tuple(base[row].text for id_ in e.gold_passages for row in rows.get(id_, ())))
+            if isinstance(e, DialogueExample) and e.gold_passages and not e.knowledge
+            else e
+            for e in examples
+        ]

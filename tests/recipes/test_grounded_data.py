@@ -1,0 +1,143 @@
+"""Questions and dialogues from files to a finished run: what is drawn, trained, opened, asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from retrograd.cli import app
+from retrograd.io import read_json, read_jsonl
+from retrograd.recipes.experiment import (
+    Experiment,
+    GeneratorSettings,
+    RetrieverSettings,
+    TrainingSettings,
+    WarmStartSettings,
+)
+from retrograd.recipes.grounded_data import DialogueData, QuestionData
+from retrograd.recipes.run import open_run
+from retrograd.tasks.grounded_example import DialogueExample, GroundedExample
+from retrograd.types import UserError
+
+PASSAGES = [("cup", "the cup holds tea ."), ("box", "the box holds rain ."), ("car", "the wheel of the car .")]
+QUESTIONS = [("what holds tea ?", "cup", "cup"), ("what holds rain ?", "box", "box"), ("what of car ?", "wheel", "car")]
+
+
+def lines(path: Path, records: list[dict]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> QuestionData:
+    base = lines(tmp_path / "base.jsonl", [{"id": key, "title": key, "text": text} for key, text in PASSAGES])
+    asked = [
+        {"id": f"q{i}", "question": text, "answers": [answer, f"the {answer}"], "gold_passages": [gold]}
+        for i, (text, answer, gold) in enumerate(QUESTIONS)
+    ]
+    return QuestionData(
+        base=base, train=lines(tmp_path / "train.jsonl", asked), test=lines(tmp_path / "test.jsonl", asked)
+    )
+
+
+@pytest.fixture
+def dialogues(questions: QuestionData, tmp_path: Path) -> DialogueData:
+    turns = [
+        {"id": f"d{i}", "history": ["user: what is there ?", "agent: tea", f"user: {text}"], "answer": answer}
+        | {"gold_passages": [gold]}
+        for i, (text, answer, gold) in enumerate(QUESTIONS)
+    ]
+    found = lines(tmp_path / "turns.jsonl", turns)
+    return DialogueData(base=questions.base, train=found, test=found, turns=2)
+
+
+def experiment(data: QuestionData | DialogueData, encoder: Path, generator: Path) -> Experiment:
+    return Experiment(
+        data=data,
+        retriever=RetrieverSettings(model=str(encoder), posterior=True),
+        generator=GeneratorSettings(model=str(generator), max_target_tokens=4),
+        warm_start=WarmStartSettings(epochs=1),
+        training=TrainingSettings(epochs=1, passages=2, precision="fp32"),
+    ).with_settings(["objective.kind=JointStochasticApproximation"])
+
+
+@pytest.mark.parametrize("kind", ["questions", "dialogue"])
+@pytest.mark.parametrize("generator", ["tiny_seq2seq", "tiny_causal"])
+def test_a_run_from_files_to_answers(
+    kind: str,
+    generator: str,
+    questions: QuestionData,
+    dialogues: DialogueData,
+    tiny_encoder: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    data = questions if kind == "questions" else dialogues
+    path, run = tmp_path / "mine.toml", tmp_path / "run"
+    path.write_text(experiment(data, tiny_encoder, request.getfixturevalue(generator)).to_toml(), encoding="utf-8")
+    assert f'kind = "{kind}"' in path.read_text()
+    command = CliRunner()
+    result = command.invoke(app, ["train", str(path), "--out", str(run)])
+    assert result.exit_code == 0, result.output
+    scores = read_json(run / "scores.json")
+    assert isinstance(scores, dict)
+    assert isinstance(scores["answers"], dict)
+    assert {"exact_match", "f1", "rouge_l", "bleu_4"} <= set(scores["answers"])
+    assert ("knowledge_f1" in scores["answers"]) == (kind == "dialogue")
+    opened = open_run(run)
+    assert opened.task == data.task()
+    answers = [one.answer for one in opened.model.answer(opened.data.test, 2)]
+    assert answers == [line["answer"] for _, line in read_jsonl(run / "predictions.jsonl")]
+    result = command.invoke(app, ["search", str(run), "what holds tea ?", "-k", "2"])
+    assert result.exit_code == 0, result.output
+    assert "the cup holds tea ." in result.output or "the box" in result.output
+    result = command.invoke(app, ["predict", str(run), data.test])
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line)["answer"] for line in result.output.splitlines() if line.startswith("{")] == answers
+    for words in (["analyse", str(run)], ["extract", str(run), data.test, "--out", str(tmp_path / "g.jsonl")]):
+        result = command.invoke(app, words)
+        assert isinstance(result.exception, UserError), words
+        assert "is about relations between entities" in str(result.exception)
+
+
+def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:
+    whole = questions.load(3)
+    assert [example.id for example in whole.train] == ["q0", "q1", "q2"]
+    two = QuestionData(**{**vars(questions), "train_count": 2}).load(3)
+    one = QuestionData(**{**vars(questions), "train_count": 1}).load(3)
+    assert one.train == two.train[:1]
+    held = QuestionData(**{**vars(questions), "dev_from_train": 1}).load(3)
+    assert len(held.dev) == 1
+    assert {example.id for example in [*held.dev, *held.train]} == {"q0", "q1", "q2"}
+    assert two.drawn["seed"] == 3
+    assert two.drawn["train"] != whole.drawn["train"]
+    assert isinstance(whole.train[0], GroundedExample)
+    with pytest.raises(UserError, match=r"data.train_count is 4, but there are 3 examples"):
+        QuestionData(**{**vars(questions), "train_count": 4}).load(0)
+
+
+def test_documents_are_split_and_gold_stands_for_their_passages(questions: QuestionData) -> None:
+    data = QuestionData(**{**vars(questions), "split_words": 3}).load(0)
+    assert [passage.id for passage in data.base][:2] == ["cup#0", "cup#1"]
+    assert len(data.base) == 6
+
+
+def test_a_dialogue_knows_the_text_of_its_gold_passages(dialogues: DialogueData) -> None:
+    first = dialogues.load(0).test[0]
+    assert isinstance(first, DialogueExample)
+    assert first.knowledge == ("the cup holds tea .",)
+
+
+def test_kinds_are_told_apart_strictly(questions: QuestionData) -> None:
+    changed = Experiment().with_settings(["data.kind=questions", "data.base=b.jsonl", "data.train=t.jsonl"])
+    assert changed.data == QuestionData(base="b.jsonl", train="t.jsonl")
+    assert Experiment.from_mapping(changed.to_mapping(), "here") == changed
+    with pytest.raises(UserError, match=r"no kind of data 'question'; did you mean 'questions'"):
+        Experiment().with_settings(["data.kind=question"])
+    with pytest.raises(UserError, match=r"unknown key 'labels'"):
+        changed.with_settings(["data.labels=tacred"])
+    with pytest.raises(UserError, match=r"data.base names no knowledge base"):
+        QuestionData(train=questions.train).load(0)
