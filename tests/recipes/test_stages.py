@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
@@ -179,6 +180,17 @@ def test_all_stages_run_with_what_training_adds_and_log_under_their_names(
     assert list(dict.fromkeys(line["stage"] for line in log)) == ["warm start", "masking", "training", "second stage"]
     kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert kept == {"training-step-0000001", "second-stage-step-0000001"}  # the newest two of four
+
+
+def test_prior_only_queries_leave_their_chains_where_they_stood(folders: tuple[str, str], tmp_path: Path) -> None:
+    """Through the loop: nearly all visits are such, so nearly no chain has started, and the generator learns."""
+    model = build(folders, posterior=True)
+    what = jsa("objective.sampler=metropolis", "objective.draws=2", "training.prior_only=0.9", "training.epochs=4")
+    before = {name: value.clone() for name, value in model.generator.state_dict().items()}
+    run(model, planned(what, model), tmp_path / "run")
+    started = int((load_file(tmp_path / "run" / "chains" / "training.safetensors")["row"] != -1).sum())
+    assert 0 < started < len(QUESTIONS)
+    assert any(not torch.equal(value, before[name]) for name, value in model.generator.state_dict().items())
 
 
 # ---- the second stage ------------------------------------------------------------------------------------------------
