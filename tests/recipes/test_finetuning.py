@@ -24,7 +24,8 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
-from retrograd.recipes.run import build_model, evaluated, open_run, run_experiment, stages
+from retrograd.recipes.run import build_model, evaluated, open_run, run_experiment
+from retrograd.recipes.stages import stages
 from retrograd.types import UserError
 
 THINGS = (("cup", "holds"), ("box", "part of"), ("jar", "holds"), ("lid", "part of"))
@@ -93,7 +94,7 @@ def _data(experiment: Experiment):
 
 def test_the_schedule_is_the_main_stages_and_the_warm_start_keeps_the_linear_one(experiment: Experiment) -> None:
     changed = experiment.with_settings(["training.schedule=constant", "training.warmup=0.0"])
-    warm, main = stages(changed, build_model(changed, *_data(changed)))
+    warm, main = stages(changed, build_model(changed, *_data(changed)), torch.Generator())
     assert (warm.pace.schedule, main.pace.schedule) == ("linear", "constant")
     assert Experiment.from_mapping(json.loads(changed.to_json()), "here") == changed
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from retrograd.corpus.index import Index, Neighbours
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.objectives.functional import log1mexp, masked_log_softmax, masked_logsumexp
 from retrograd.objectives.objective import CandidateScores
+from retrograd.tasks.salient_spans import SpanExample
 from retrograd.tasks.task import Task
-from retrograd.types import Example
+from retrograd.types import Example, Passage
 
 __all__ = [
     "NULL_ROW",
@@ -44,13 +46,15 @@ class Candidates:
 
     Row -1 is padding; `NULL_ROW`, in the last column where the model has one, is the null passage. ``query``
     (divided by the temperature) and ``vectors`` are the embeddings that were compared, for those who mix them: None
-    where nobody kept them. What stands in the column of padding or of the null passage means nothing.
+    where nobody kept them. What stands in the column of padding or of the null passage means nothing. ``prior_only``
+    says which queries have the prior's candidates alone; None where none was singled out.
     """
 
     rows: Int[Tensor, "B K"]
     scores: CandidateScores
     query: Float[Tensor, "B D"] | None = None
     vectors: Float[Tensor, "B K D"] | None = None
+    prior_only: Bool[Tensor, "B 1"] | None = None
 
 
 def no_candidates(queries: int, device: torch.device) -> Candidates:
@@ -82,28 +86,49 @@ class Pool:
 
 
 class Exclusions:
-    """Which rows of a base an example must never retrieve: those whose text is, for the task, its own.
+    """Which rows of a base an example must never retrieve: those whose text is, for the task, its own, and those whose
+    ids a `SpanExample` names.
 
     A training example that is itself a passage is found by its text, and so is every copy of it. Texts are kept as
     64-bit hashes in one sorted array: 16 bytes a row, whatever their length; among 10⁷ rows a chance collision, which
-    would hide one innocent passage from one example, has probability 10⁻¹².
+    would hide one innocent passage from one example, has probability 10⁻¹². Ids are kept likewise, from the first
+    example on that names some.
     """
 
     def __init__(self, task: Task, base: KnowledgeBase) -> None:
-        self._task = task
+        self._task, self._base = task, base
+        self._by_text = _Hashed(base, lambda passage: task.identity(passage.text))
+
+    @cached_property
+    def _by_id(self) -> _Hashed:
+        return _Hashed(self._base, lambda passage: passage.id)
+
+    def rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
+        """Rows to exclude per example, padded with -1. E is 0 when there are none."""
+        own = self._by_text.rows([self._task.identity(example.query) for example in examples])
+        for b, example in enumerate(examples):
+            if isinstance(example, SpanExample) and example.excluded:
+                own[b] = np.unique(np.concatenate([own[b], *self._by_id.rows(example.excluded)]))
+        return padded_rows(own)
+
+
+class _Hashed:
+    """Where in a base something stands: the sorted 64-bit hashes of one key per passage, and their rows."""
+
+    def __init__(self, base: KnowledgeBase, key: Callable[[Passage], str]) -> None:
         hashes = np.fromiter(
-            (_hash(task.identity(passage.text)) for block in base.blocks(_BLOCK_ROWS) for passage in block),
+            (_hash(key(passage)) for block in base.blocks(_BLOCK_ROWS) for passage in block),
             dtype=np.uint64,
             count=len(base),
         )
         self._rows = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._rows]
 
-    def rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
-        """Rows to exclude per example, padded with -1. E is 0 when there are none."""
-        wanted = np.array([_hash(self._task.identity(example.query)) for example in examples], dtype=np.uint64)
+    def rows(self, keys: Sequence[str]) -> list[Int64[np.ndarray, " _"]]:
+        """The rows of each key, ascending."""
+        wanted = np.array([_hash(key) for key in keys], dtype=np.uint64)
         first, last = np.searchsorted(self._hashes, wanted, "left"), np.searchsorted(self._hashes, wanted, "right")
-        return padded_rows([self._rows[a:b] for a, b in zip(first, last, strict=True)])
+        return [self._rows[a:b] for a, b in zip(first, last, strict=True)]
 
 
 def _hash(text: str) -> int:

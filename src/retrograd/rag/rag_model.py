@@ -35,7 +35,7 @@ from retrograd.rag.candidates import (
     whole_base,
 )
 from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.rag.distraction import Asked, distractors, stand_ins
+from retrograd.rag.distraction import Asked, distractors, drawn_share, stand_ins
 from retrograd.rag.indexing import MIXED, build_index, embed_rows, passage_fingerprint
 from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
@@ -185,6 +185,7 @@ class RagModel(nn.Module):
         extra_rows: Int[Tensor, "B _"] | None = None,
         pool: Pool | None = None,
         distraction: float = 0.0,
+        prior_only: float = 0.0,
     ) -> Candidates:
         """The prior's k best passages per query, with the posterior's k best and the chain's row if asked for.
 
@@ -197,16 +198,19 @@ class RagModel(nn.Module):
         as the index holds it. They stand for the tail: see `CandidateScores.log_multiplicity`. That takes a second pass
         over the index, which must be exact. With a ``pool`` all queries share their candidates: see `Pool`. With
         ``distraction`` a share of the queries, drawn by ``rng``, finds what an unrelated passage would: see `Asked`.
+        With ``prior_only`` a share of them has the prior's candidates alone, and scores without gradient.
         """
         if k == 0:
             return no_candidates(len(examples), self.retriever.query_encoder.device)
         if self.search == "bm25":
             return self._by_words().best(examples, k, self.own_rows(examples).to(self.retriever.query_encoder.device))
         asked = self._asked(examples, with_posterior, distraction, rng)
+        if prior_only > 0:
+            asked = replace(asked, alone=drawn_share(len(examples), prior_only, rng).to(asked.query.device))
         found = self._searched(asked, k)
-        blocks = [neighbours.row for neighbours in found]
+        blocks = [found[0].row, *(asked.joining(neighbours.row) for neighbours in found[1:])]
         if previous_row is not None:
-            previous_row = previous_row.to(asked.query.device)
+            previous_row = asked.resumed(previous_row.to(asked.query.device))
             blocks.append(previous_row.unsqueeze(-1))
         if extra_rows is not None:
             blocks.append(self._admitted(extra_rows.to(asked.query.device), asked.hidden))
@@ -290,8 +294,9 @@ class RagModel(nn.Module):
                 log_probability(one, vectors, rows, neighbours, self.index, fresh, null)
                 for one, neighbours in zip(asked.search, found, strict=True)
             ]
-        scores = CandidateScores(asked.settled(log_prior), rest[0] if rest else None, temperature=self._temperature())
-        return Candidates(rows, scores, asked.query, asked.settled(vectors))
+        log_prior, *rest = [asked.settled(one) for one in (log_prior, *rest)]
+        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
+        return Candidates(rows, scores, asked.query, asked.settled(vectors), asked.alone)
 
     def _temperature(self) -> Float[Tensor, ""]:
         """The prior's temperature, with gradient where it is learned."""

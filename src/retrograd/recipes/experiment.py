@@ -25,7 +25,9 @@ from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.settings import (
     EvaluationSettings,
     GeneratorSettings,
+    MaskingSettings,
     RetrieverSettings,
+    SecondStageSettings,
     SoftPromptSettings,
     TrainingSettings,
     WarmStartSettings,
@@ -39,8 +41,10 @@ __all__ = [
     "EvaluationSettings",
     "Experiment",
     "GeneratorSettings",
+    "MaskingSettings",
     "RelationData",
     "RetrieverSettings",
+    "SecondStageSettings",
     "SoftPromptSettings",
     "TrainingSettings",
     "WarmStartSettings",
@@ -59,7 +63,9 @@ class Experiment:
     soft_prompt: SoftPromptSettings = field(default_factory=SoftPromptSettings)
     objective: Objective = field(default_factory=TopKMarginal)
     warm_start: WarmStartSettings = field(default_factory=WarmStartSettings)
+    masking: MaskingSettings = field(default_factory=MaskingSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    second_stage: SecondStageSettings = field(default_factory=SecondStageSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
@@ -81,6 +87,7 @@ class Experiment:
                 f"{'does not make' if self.training.passages == 0 else 'compares with a posterior that knows better'}; "
                 f"set it to 0"
             )
+        self._check_stages()
         if self.manner.reading == "together" and self.selection is not None:
             raise UserError(
                 f'evaluation.reading = "together" puts passages into one prompt, but {type(self.objective).__name__} '
@@ -114,6 +121,19 @@ class Experiment:
                     f"training instances"
                 )
 
+    def _check_stages(self) -> None:
+        t, kind = self.training, type(self.objective).__name__
+        if t.prior_only > 0 and (t.pool or t.generator_learning_rate == 0 or not self.objective.needs_posterior):
+            raise UserError(
+                "training.prior_only teaches the generator with what the prior alone found; it needs an objective with "
+                "a posterior, training.pool = false and a training.generator_learning_rate; set it to 0"
+            )
+        if self.second_stage.epochs > 0 and (self.selection is not None or t.passages == 0):
+            how = "reads no passages" if t.passages == 0 else "reads them in soft slots"
+            raise UserError(
+                f"second_stage.epochs has the generator read passages as text, but {kind} {how}; set it to 0"
+            )
+
     @property
     def _takes_vectors(self) -> bool:
         """Whether training or answering needs more of a search than the best rows and their scores."""
@@ -132,12 +152,15 @@ class Experiment:
         if reading == "as trained":
             form = getattr(self.objective, "form", getattr(self.objective, "reader", ""))
             reading = "together" if form == "together" else "singly"
+            reading = self.second_stage.reading if self.second_stage.epochs > 0 else reading
         return Manner(self.evaluation.answers, reading)
 
     @property
     def test_passages(self) -> int:
-        """K at test time."""
-        return self.training.passages if self.evaluation.passages < 0 else self.evaluation.passages
+        """K at test time; as in training is as in its last stage."""
+        if self.evaluation.passages >= 0:
+            return self.evaluation.passages
+        return (self.second_stage.passages if self.second_stage.epochs > 0 else 0) or self.training.passages
 
     # ---- text in and out ----------------------------------------------------------------------------------------
 

@@ -22,20 +22,16 @@ from retrograd.models.lora import Lora
 from retrograd.models.precision import resolve_precision
 from retrograd.models.retriever import Retriever
 from retrograd.models.soft_prompt import SoftPromptSettings
-from retrograd.objectives import TopKMarginal
 from retrograd.progress import say
-from retrograd.rag.candidates import Pool
-from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
 from retrograd.recipes.experiment import Experiment, RetrieverSettings
 from retrograd.recipes.source import Data
+from retrograd.recipes.stages import stages
 from retrograd.tasks.task import Task
 from retrograd.training.loop import embed_base, embed_base_if_stale, train
-from retrograd.training.refresh import EverySteps
 from retrograd.training.run_directory import RunDirectory
-from retrograd.training.stage import FromCopying, FromGenerator, Pace, Stage
 from retrograd.types import Example, UserError
 
 __all__ = [
@@ -50,7 +46,6 @@ __all__ = [
     "require_passages",
     "run_experiment",
     "saved_task",
-    "stages",
     "train_experiment",
 ]
 
@@ -106,51 +101,6 @@ def _tower(settings: RetrieverSettings) -> Encoder:
     return tower
 
 
-def stages(experiment: Experiment, model: RagModel) -> list[Stage]:
-    """The warm start, where there is something to warm and a test to do it by, and the main stage."""
-    w, t = experiment.warm_start, experiment.training
-    learns = experiment.objective.trains_retriever and model.retriever.trained != "none"
-    warm = learns and w.epochs > 0 and model.support is not None
-    if t.generator_learning_rate == 0 and not (learns and t.retriever_learning_rate > 0):
-        raise UserError("nothing is trained: set training.generator_learning_rate or training.retriever_learning_rate")
-    main = Stage(
-        name="training",
-        objective=experiment.objective,
-        evidence=FromGenerator(t.passages, t.tail, Pool(t.explorers) if t.pool else None, t.distraction),
-        pace=Pace(
-            epochs=t.epochs,
-            batch_size=t.batch_size,
-            generator_learning_rate=t.generator_learning_rate,
-            retriever_learning_rate=t.retriever_learning_rate,
-            weight_decay=t.weight_decay,
-            warmup=t.warmup,
-            clip=t.clip,
-            micro_batch=t.micro_batch,
-            schedule=t.schedule,
-            restarts=t.restarts,
-        ),
-        refresh=t.refresh_policy,
-        log_every=t.log_every,
-        evaluate_every=t.evaluate_every,
-        save_every=t.save_every,
-        probe_passages=t.probe_passages,
-    )
-    planned = [main] if t.epochs > 0 else []
-    if not warm:
-        return planned
-    first = Stage(
-        name="warm start",
-        # Soft slots would leave all but the best candidates without a gradient; copying needs no prompt to mix in.
-        objective=experiment.objective if experiment.selection is None else TopKMarginal(),
-        evidence=FromCopying(CopySettings(w.noise, 1 / len(model.task.choices or " " * 20)), w.passages),
-        pace=Pace(w.epochs, w.batch_size, 0.0, w.learning_rate, t.weight_decay, t.warmup, t.clip),
-        refresh=EverySteps(w.refresh_every),
-        log_every=t.log_every,
-        probe_passages=t.probe_passages,
-    )
-    return [first, *planned]
-
-
 def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
     """Raises `UserError` where ``passages``, the value of ``setting``, are more than there are."""
     if passages > len(base):
@@ -162,7 +112,9 @@ def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
 def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None:
     """The same for all that an experiment asks for."""
     require_passages(base, "warm_start.passages", experiment.warm_start.passages)
+    require_passages(base, "masking.passages", experiment.masking.passages)
     require_passages(base, "training.passages", experiment.training.passages)
+    require_passages(base, "second_stage.passages", experiment.second_stage.passages)
     require_passages(base, "evaluation.passages", experiment.evaluation.passages)
 
 
@@ -194,7 +146,7 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
     model = build_model(experiment, data, rng).to(accelerator.device)
-    plan = stages(experiment, model)
+    plan = stages(experiment, model, rng)
     asked = replace(experiment, data=experiment.data.from_root()).to_toml()
     run = RunDirectory.create(out, asked, str(accelerator.mixed_precision))
     data.base.save(run.base)
@@ -203,7 +155,8 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
     for stage in plan:
-        train(model, data.train, stage, run, rng, accelerator, score)
+        examples = data.train if stage.examples is None else stage.examples
+        train(model, examples, stage, run, rng, accelerator, score)
     seconds = time.perf_counter() - began
     model.eval()
     embed_base_if_stale(model, accelerator)

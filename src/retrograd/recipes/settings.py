@@ -23,12 +23,15 @@ from retrograd.training.refresh import (
     WhenDrifted,
 )
 from retrograd.training.schedule import Schedule, require_schedule
+from retrograd.training.targets import TargetChoice
 from retrograd.types import UserError
 
 __all__ = [
     "EvaluationSettings",
     "GeneratorSettings",
+    "MaskingSettings",
     "RetrieverSettings",
+    "SecondStageSettings",
     "SoftPromptSettings",
     "TrainingSettings",
     "WarmStartSettings",
@@ -135,13 +138,61 @@ class WarmStartSettings:
 
 
 @dataclass(frozen=True)
+class MaskingSettings:
+    """Masked sentences of the knowledge base (REALM), before the main stage and by its objective. ``epochs`` 0 is off.
+
+    ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences each
+    (`retrograd.tasks.salient_spans`). A sentence is not answered from the passage it stands in, unless
+    ``may_see_source``. What is not set here is as in training.
+    """
+
+    epochs: int = 0
+    per_passage: int = 1
+    passages: int = 0
+    may_see_source: bool = False
+    generator_learning_rate: float = 2e-4
+    retriever_learning_rate: float = 2e-5
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.passages < 0 or self.per_passage < 1:
+            raise UserError("epochs and passages must be at least 0, per_passage at least 1")
+
+
+@dataclass(frozen=True)
+class SecondStageSettings:
+    """The generator alone, after the main stage, on the passages that the finished prior finds: what it reads at test
+    time, where joint training also gave it what the posterior found. ``epochs`` 0 is off.
+
+    ``passages`` and ``batch_size`` 0 are as in training. ``reading`` "together" puts the passages into one prompt
+    (JSA-RAG's passage concatenation), "singly" sums over them (VRAG's second stage). Answers are then read alike.
+    """
+
+    epochs: int = 0
+    passages: int = 0
+    reading: Literal["together", "singly"] = "together"
+    learning_rate: float = 2e-4
+    batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.passages, self.batch_size) < 0:
+            raise UserError("epochs, passages and batch_size must be at least 0")
+        if self.epochs > 0 and self.learning_rate <= 0:
+            raise UserError(
+                f"learning_rate is {self.learning_rate:g}, and nothing else learns; set it to 2e-4, say, or epochs = 0"
+            )
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
 
     ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base. With ``pool``
     the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random. A share of
     the queries, ``distraction``, reads what was found for an unrelated passage: where training queries retrieve far
-    better than new ones, a generator that never saw a wrong neighbour learns to copy, and forgets to read.
+    better than new ones, a generator that never saw a wrong neighbour learns to copy, and forgets to read. With a
+    posterior, another share, ``prior_only``, reads what the prior alone found, as at test time; only the generator
+    learns from it. ``targets`` says which of several acceptable answers a visit trains on: the "first", or one
+    "sampled" of them, drawn anew each time.
 
     ``refresh`` says how the index is kept up where training moves passages (`retrograd.training.refresh`): all rows
     ``every`` so many steps; on ``drift``, when the probe's mean 1 - cosine passes ``refresh_drift``; ``rolling``, the
@@ -161,6 +212,8 @@ class TrainingSettings:
     pool: bool = False
     explorers: int = 0
     distraction: float = 0.0
+    prior_only: float = 0.0
+    targets: TargetChoice = "first"
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
     weight_decay: float = 0.01
@@ -182,6 +235,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.distraction < 1:
             raise UserError(f"distraction is {self.distraction:g}; expected a share of the queries, from 0 to below 1")
+        if not 0 <= self.prior_only < 1:
+            raise UserError(f"prior_only is {self.prior_only:g}; expected a share of the queries, from 0 to below 1")
         if self.probe_passages < 0:
             raise UserError(f"probe_passages is {self.probe_passages}; expected 0 (no measurement) or more")
         for setting, (policy, example) in _BELONGS_TO.items():

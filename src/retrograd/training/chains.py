@@ -1,30 +1,83 @@
-"""Where each example's Markov chain stood at its last visit, as a row of the knowledge base."""
+"""Where each Markov chain stood at its last visit, as a row of the knowledge base.
+
+A chain belongs to an example *and* the target it is trained on: another target has another posterior over passages, and
+a state taken over from there would be a cold start counted as a warm one.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.rag.candidates import Candidates
+from retrograd.rag.candidates import NULL_ROW, Candidates
+from retrograd.types import UserError
 
 __all__ = ["Chains"]
 
 
 class Chains:
-    """One row per training example (maybe the null passage's), -1 for a chain that has not started."""
+    """One row per (example, target), maybe the null passage's, -1 for a chain that has not started.
 
-    def __init__(self, examples: int) -> None:
-        self._row = torch.full((examples,), -1, dtype=torch.long)
+    ``targets`` says how many each example has. Memory: 8 bytes for each pair, and 16 for each example.
+    """
 
-    def rows(self, positions: Int[Tensor, " b"]) -> Int[Tensor, " b"] | None:
-        """The rows to take up again, or None while no chain has started (then nothing is added to the candidates)."""
-        rows = self._row[positions]
+    def __init__(self, targets: Int[Tensor, " n"]) -> None:
+        self._targets = targets
+        self._first = targets.cumsum(0) - targets
+        self._row = torch.full((int(targets.sum()),), -1, dtype=torch.long)
+
+    @property
+    def started(self) -> bool:
+        """Whether any chain has."""
+        return bool((self._row != -1).any())
+
+    def rows(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> Int[Tensor, " b"] | None:
+        """The rows to take up again, or None while none of these has started (nothing joins the candidates then)."""
+        rows = self._row[self._first[positions] + target]
         return rows if bool((rows != -1).any()) else None
 
-    def remember(self, positions: Int[Tensor, " b"], candidates: Candidates, last: Int[Tensor, " b"] | None) -> None:
-        """Store where the chains stopped; ``last`` is a column among the candidates, None where there are no chains."""
+    def remember(
+        self,
+        positions: Int[Tensor, " b"],
+        target: Int[Tensor, " b"],
+        candidates: Candidates,
+        last: Int[Tensor, " b"] | None,
+    ) -> None:
+        """Store where the chains stopped; ``last`` is a column among the candidates, None where there are no chains.
+
+        A query whose candidates were the prior's alone leaves its chain where it stood.
+        """
         if last is None:
             return
+        pair = self._first[positions] + target
         rows = candidates.rows.gather(1, last.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        self._row[positions] = torch.where(last >= 0, rows, -1).cpu()
+        rows = torch.where(last >= 0, rows, -1).cpu()
+        if candidates.prior_only is not None:
+            rows = torch.where(candidates.prior_only.cpu().squeeze(-1), self._row[pair], rows)
+        self._row[pair] = rows
+
+    def state(self) -> dict[str, Tensor]:
+        """``row``, one per pair in the order of the examples, and ``targets``, how many pairs each example has."""
+        return {"row": self._row.clone(), "targets": self._targets.clone()}
+
+    def load(self, state: Mapping[str, Tensor], passages: int) -> None:
+        """Go on from what `state` gave, over a base of ``passages``.
+
+        Raises `UserError` for the chains of other examples or targets, and for rows that the base does not have.
+        """
+        if not torch.equal(state["targets"], self._targets):
+            raise UserError(
+                f"the saved chains are those of {len(state['targets'])} examples with {int(state['targets'].sum())} "
+                f"targets, here are {len(self._targets)} with {len(self._row)}; go on with the data, and with the "
+                f"setting training.targets, that they were saved with"
+            )
+        row = state["row"]
+        if row.shape != self._row.shape or bool(((row < NULL_ROW) | (row >= passages)).any()):
+            raise UserError(
+                f"the saved chains stand in rows that a base of {passages} passages does not have; go on with the "
+                f"knowledge base that they were saved with"
+            )
+        self._row = row.clone()

@@ -23,6 +23,7 @@ from retrograd.training.refresh import refreshes
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.schedule import schedule_of
 from retrograd.training.stage import Pace, Stage
+from retrograd.training.targets import Targets
 from retrograd.types import Example, UserError
 
 __all__ = ["embed_base", "embed_base_if_stale", "train"]
@@ -40,7 +41,7 @@ def train(
     accelerator: Accelerator,
     score: Score | None = None,
 ) -> None:
-    """Run one stage. ``rng`` orders the examples and feeds the sampler.
+    """Run one stage. ``rng`` orders the examples, draws their targets and feeds the sampler.
 
     ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode. Where passages have moved, the
     index is fresh again at the end.
@@ -48,7 +49,8 @@ def train(
     pace, objective = stage.pace, stage.objective
     steps = steps_in(len(examples), pace.batch_size, pace.epochs)
     optimiser, schedule = _optimiser(model, objective, pace, steps)
-    chains = Chains(len(examples))
+    targets = Targets(examples, stage.targets)
+    chains = Chains(targets.choices)
     moves = _moves_passages(model, stage)
     if stage.evidence.retrieves:
         embed_base_if_stale(model, accelerator)
@@ -61,27 +63,23 @@ def train(
             if moves:
                 stage.refresh.apply(live, step)
             visit = None
-            for part in positions.split(pace.micro_batch or pace.batch_size):
-                batch = [examples[i] for i in part.tolist()]
+            drawn, size = targets.draw(positions, rng), pace.micro_batch or pace.batch_size
+            for part, target in zip(positions.split(size), drawn.split(size), strict=True):
+                batch = targets.first([examples[i] for i in part.tolist()], target)
                 with accelerator.autocast(), training_attention(accelerator.device):
                     candidates = stage.evidence.candidates(
-                        model, batch, objective.needs_posterior, chains.rows(part), rng
+                        model, batch, objective.needs_posterior, chains.rows(part, target), rng
                     )
                     likelihood = stage.evidence.likelihood(model, batch, candidates)
                     estimate = objective(candidates.scores, likelihood, rng)
                 # Weighted by query counts: the mean over the queries of a step, however it is split.
                 accelerator.backward(estimate.loss * (len(part) / len(positions)))
-                chains.remember(part, candidates, estimate.last)
+                chains.remember(part, target, candidates, estimate.last)
                 live.saw(candidates, step)
                 visit = Visit(batch, candidates, estimate)
             logged = _due(step, stage.log_every, steps)
             norms = _norms(model) if logged else {}
-            norm = _clip(optimiser, pace.clip)
-            if not math.isfinite(norm):
-                raise UserError(
-                    f"{stage.name}, step {step + 1}: the gradient is not finite; lower the learning rates, raise the "
-                    f"temperature, or set training.precision = fp32"
-                )
+            norm = _clip(optimiser, pace.clip, f"{stage.name}, step {step + 1}")
             optimiser.step()
             schedule.step()
             model.zero_grad()
@@ -93,7 +91,10 @@ def train(
             if score is not None and _due(step, stage.evaluate_every):
                 run.log(step + 1, stage.name, score(model))
             if _due(step, stage.save_every, steps):  # the last embedding may cost more than the stage, and fail
-                run.save_checkpoint(model, step + 1)
+                run.save_checkpoint(model, stage.name, step + 1, chains)
+    if visits := targets.visits():
+        run.log(steps, stage.name, visits)
+    run.save_chains(stage.name, chains)
     if moves and steps > 0:
         embed_base(model, accelerator)
 
@@ -160,10 +161,19 @@ def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) ->
     return optimiser, LambdaLR(optimiser, schedule_of(pace.schedule, pace.warmup, pace.restarts, steps))
 
 
-def _clip(optimiser: torch.optim.Optimizer, bound: float) -> float:
-    """Scale the gradients down to norm ``bound`` (0: leave them); returns the norm before."""
+def _clip(optimiser: torch.optim.Optimizer, bound: float, where: str) -> float:
+    """Scale the gradients down to norm ``bound`` (0: leave them); returns the norm before.
+
+    Raises `UserError`, beginning with ``where``, for a norm that is not finite.
+    """
     weights = [w for group in optimiser.param_groups for w in group["params"]]
-    return float(nn.utils.clip_grad_norm_(weights, bound if bound > 0 else float("inf")))
+    norm = float(nn.utils.clip_grad_norm_(weights, bound if bound > 0 else float("inf")))
+    if not math.isfinite(norm):
+        raise UserError(
+            f"{where}: the gradient is not finite; lower the learning rates, raise the temperature, or set "
+            f"training.precision = fp32"
+        )
+    return norm
 
 
 def _norms(model: RagModel) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
 ``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step),
-``checkpoints/``, ``model/`` (the finished model), ``calibration.json`` (where a decision was fitted), and
-``predictions.jsonl`` and ``scores.json``.
+``checkpoints/``, ``chains/`` (where Markov chains stood), ``model/`` (the finished model), ``calibration.json`` (where
+a decision was fitted), and ``predictions.jsonl`` and ``scores.json``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from retrograd.io import JsonObject, JsonValue, atomic_directory, atomic_file, standing, write_json
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
+from retrograd.training.chains import Chains
 from retrograd.types import UserError
 
 __all__ = ["RunDirectory"]
@@ -99,18 +101,36 @@ class RunDirectory:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
-    def save_checkpoint(self, model: RagModel, step: int) -> None:
-        """Write ``checkpoints/step-…`` and remove all but the newest two."""
+    def save_checkpoint(self, model: RagModel, stage: str, step: int, chains: Chains) -> None:
+        """Write ``checkpoints/STAGE-step-…``, with ``chains.safetensors`` where there are any, and remove all but the
+        newest two."""
         folder = self.path / "checkpoints"
-        with atomic_directory(folder / f"step-{step:07d}") as temporary:
+        with atomic_directory(folder / f"{_file_name(stage)}-step-{step:07d}") as temporary:
             save_model(model, temporary)
-        for old in sorted(folder.glob("step-*"))[:-_KEPT_CHECKPOINTS]:
+            if chains.started:
+                save_file(chains.state(), temporary / "chains.safetensors")
+        # Each stage counts its steps from 1, so it is their age that says which are newest.
+        for old in sorted(folder.glob("*-step-*"), key=_written)[:-_KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
+
+    def save_chains(self, stage: str, chains: Chains) -> None:
+        """Write ``chains/STAGE.safetensors``: where chains stood at a stage's end. Nothing is written where none is."""
+        if chains.started:
+            with atomic_file(self.path / "chains" / f"{_file_name(stage)}.safetensors") as temporary:
+                save_file(chains.state(), temporary)
 
     def save_model(self, model: RagModel) -> None:
         """Write ``model/``, the result of the run."""
         with atomic_directory(self.path / "model") as temporary:
             save_model(model, temporary)
+
+
+def _file_name(stage: str) -> str:
+    return stage.replace(" ", "-")
+
+
+def _written(folder: Path) -> tuple[int, str]:
+    return folder.stat().st_mtime_ns, folder.name
 
 
 def _finite(value: float) -> float | None:

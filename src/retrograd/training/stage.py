@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from retrograd.models.inference import inference
 from retrograd.objectives.objective import Likelihood, Objective
-from retrograd.rag.candidates import Candidates, Pool
+from retrograd.rag.candidates import Candidates, Pool, column_of
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.refresh import RefreshPolicy
 from retrograd.training.schedule import Schedule, require_schedule
+from retrograd.training.targets import TargetChoice
 from retrograd.types import Example, UserError
 
-__all__ = ["Evidence", "FromCopying", "FromGenerator", "Pace", "Stage"]
+__all__ = ["Evidence", "FromCopying", "FromGenerator", "FromPrior", "Pace", "Stage"]
 
 _WHOLE_BASE_CELLS = 2**26
 
@@ -49,13 +51,15 @@ class FromGenerator:
     """The ``passages`` best of the prior (and of the posterior), judged by the generator: both learn.
 
     ``tail`` more are drawn from the prior over the rest of the base and stand for it. The batch shares a ``pool``. A
-    share of the queries, ``distraction``, reads what was found for something else.
+    share of the queries, ``distraction``, reads what was found for something else; another, ``prior_only``, what the
+    prior alone found, as at test time, and teaches the generator only.
     """
 
     passages: int
     tail: int = 0
     pool: Pool | None = None
     distraction: float = 0.0
+    prior_only: float = 0.0
 
     @property
     def retrieves(self) -> bool:
@@ -70,8 +74,47 @@ class FromGenerator:
         rng: torch.Generator,
     ) -> Candidates:
         return model.retrieve(
-            examples, self.passages, posterior, previous, self.tail, rng, pool=self.pool, distraction=self.distraction
+            examples,
+            self.passages,
+            posterior,
+            previous,
+            self.tail,
+            rng,
+            pool=self.pool,
+            distraction=self.distraction,
+            prior_only=self.prior_only,
         )
+
+    def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
+        return model.likelihood(examples, candidates)
+
+
+@dataclass(frozen=True)
+class FromPrior:
+    """The ``passages`` best of the prior as they are found at test time, judged by the generator, which learns alone.
+
+    Retrieval has neither gradient nor dropout; no posterior is asked and no chain taken up. ``tail`` and
+    ``distraction`` as in `FromGenerator`.
+    """
+
+    passages: int
+    tail: int = 0
+    distraction: float = 0.0
+
+    @property
+    def retrieves(self) -> bool:
+        return self.passages > 0
+
+    def candidates(
+        self,
+        model: RagModel,
+        examples: Sequence[Example],
+        posterior: bool,
+        previous: Int[Tensor, " B"] | None,
+        rng: torch.Generator,
+    ) -> Candidates:
+        with inference(model.retriever):
+            return model.retrieve(examples, self.passages, tail=self.tail, rng=rng, distraction=self.distraction)
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         return model.likelihood(examples, candidates)
@@ -104,7 +147,11 @@ class FromCopying:
                 f"a warm start over the whole base of {len(model.base)} passages would hold {cells / 1e6:.0f} million "
                 f"scores a batch; set warm_start.passages to 100, say, to use each query's best passages instead"
             )
-        return model.retrieve_all(examples, posterior)
+        found = model.retrieve_all(examples, posterior)
+        if previous is None:
+            return found
+        column = column_of(found.rows, previous.to(found.rows.device))
+        return replace(found, scores=replace(found.scores, previous=column))
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         return model.copy_likelihood(examples, candidates, self.settings)
@@ -145,6 +192,9 @@ class Pace:
 class Stage:
     """A named part of a training run: an objective, its evidence, a pace, and when things are due (in steps).
 
+    ``targets`` says which of several acceptable answers a visit trains on. ``examples`` are the stage's own, where it
+    does not train on the run's.
+
     Where training moves passages, ``refresh`` keeps the index up, and staleness is logged on a probe of
     ``probe_passages`` (0: not measured), at the cost of encoding them at each logged step.
     """
@@ -158,3 +208,5 @@ class Stage:
     evaluate_every: int = 0
     save_every: int = 0
     probe_passages: int = 64
+    targets: TargetChoice = "first"
+    examples: Sequence[Example] | None = field(default=None, repr=False)

@@ -1,0 +1,62 @@
+"""Which of its acceptable answers each visit of an example trains on.
+
+A question of TriviaQA, say, has many answers. Training takes the first, or another at each visit: a position among
+them, which is what is counted here and what the chains are kept by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from retrograd.tasks.grounded_example import with_target
+from retrograd.types import Example
+
+__all__ = ["TargetChoice", "Targets"]
+
+TargetChoice = Literal["first", "sampled"]
+
+
+class Targets:
+    """Positions among each example's targets: the first, or one drawn per visit, all equally likely.
+
+    ``choices`` [n] is how many positions an example may be visited with. Raises `UserError` for an example without a
+    target, where one is to be drawn.
+    """
+
+    def __init__(self, examples: Sequence[Example], choice: TargetChoice) -> None:
+        self._sampled = choice == "sampled"
+        self.choices = torch.ones(len(examples), dtype=torch.long)
+        if self._sampled:
+            for position, example in enumerate(examples):
+                _ = example.target
+                self.choices[position] = len(example.targets)
+        self._visits = torch.zeros(int(self.choices.max()) if len(examples) else 1, dtype=torch.long)
+
+    def draw(self, positions: Int[Tensor, " b"], rng: torch.Generator) -> Int[Tensor, " b"]:
+        """The position among the targets for each example of a batch, counted as a visit.
+
+        ``rng`` is used where targets are sampled only: one number per example of the batch.
+        """
+        if not self._sampled:
+            return torch.zeros_like(positions)
+        uniform = torch.rand(len(positions), generator=rng, dtype=torch.float64)
+        drawn = (uniform * self.choices[positions]).long()
+        self._visits += drawn.bincount(minlength=len(self._visits))
+        return drawn
+
+    @staticmethod
+    def first(examples: Sequence[Example], drawn: Int[Tensor, " b"]) -> list[Example]:
+        """The examples with the drawn target first, which is the one that everything below the loop trains on."""
+        pairs = zip(examples, drawn.tolist(), strict=True)
+        return [with_target(example, position) if position else example for example, position in pairs]
+
+    def visits(self) -> dict[str, float]:
+        """How many visits trained on each position, for the log; empty where the first is always taken."""
+        if not self._sampled:
+            return {}
+        return {f"visits_of_target_{position}": float(count) for position, count in enumerate(self._visits.tolist())}
