@@ -78,10 +78,16 @@ class Experiment:
                 f"{'does not make' if self.training.passages == 0 else 'compares with a posterior that knows better'}; "
                 f"set it to 0"
             )
-        if self.manner.reading == "together" and self.selection is not None:
+        if self.manner.one_prompt and self.selection is not None:
             raise UserError(
-                f'evaluation.reading = "together" puts passages into one prompt, but {type(self.objective).__name__} '
-                f'reads them in soft slots; set it to "as trained"'
+                f'evaluation.reading = "{self.manner.reading}" reads passages as text at once, but '
+                f'{type(self.objective).__name__} reads them in soft slots; set it to "as trained"'
+            )
+        leaves_out = getattr(self.objective, "target", "") == "loop_kl_target_prior"  # one prompt for all the others
+        if self.generator.fusion and not (self._trains_together or leaves_out):
+            raise UserError(
+                f"generator.fusion is for objectives that read passages together, and {type(self.objective).__name__} "
+                f'as set reads them one by one; set it to false, or objective.form (or reader) to "together"'
             )
         if self.retriever.search == "bm25" and self._takes_vectors:
             raise UserError(
@@ -127,9 +133,15 @@ class Experiment:
         """How the trained model answers."""
         reading = self.evaluation.reading
         if reading == "as trained":
-            form = getattr(self.objective, "form", getattr(self.objective, "reader", ""))
-            reading = "together" if form == "together" else "singly"
-        return Manner(self.evaluation.answers, reading)
+            reading = "singly"
+            if self._trains_together:
+                reading = "fused" if self.generator.fusion else "together"
+        return Manner(self.evaluation.answers, reading, self.evaluation.beams, self.evaluation.marginal)
+
+    @property
+    def _trains_together(self) -> bool:
+        """Whether the generator learns from several passages at once."""
+        return getattr(self.objective, "form", getattr(self.objective, "reader", "")) == "together"
 
     @property
     def test_passages(self) -> int:
