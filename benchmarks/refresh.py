@@ -112,7 +112,7 @@ def measured(experiment: Experiment, data: Data, policy: RefreshPolicy, folder: 
     model = build_model(experiment, data, rng).to(accelerator.device)
     run = RunDirectory.create(folder, experiment.to_toml(), str(accelerator.mixed_precision))
     began = time.perf_counter()
-    for stage in stages(experiment, model):
+    for stage in stages(experiment, model, rng):
         train(model, data.train, replace(stage, refresh=policy), run, rng, accelerator)
     seconds = time.perf_counter() - began
     found = evaluated(experiment, model, data.test, accelerator)

@@ -6,10 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.objectives import OBJECTIVES, JointStochasticApproximation, TopKMarginal, WakeSleep
+from retrograd.rag.answering import Manner
 from retrograd.recipes import RECIPES
+from retrograd.recipes.data import Data
 from retrograd.recipes.experiment import Experiment, RetrieverSettings, TrainingSettings
+from retrograd.recipes.run import build_model
+from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.refresh import (
     EverySteps,
     InBackground,
@@ -19,7 +25,7 @@ from retrograd.training.refresh import (
     Rolling,
     WhenDrifted,
 )
-from retrograd.types import UserError
+from retrograd.types import Passage, UserError
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -181,3 +187,51 @@ def test_settings_name_each_refresh_policy(assignments: list[str], policy: Refre
 def test_refresh_settings_that_do_not_fit_say_so(assignments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         RECIPES["semeval-joint"]().with_settings(assignments)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "manner"),
+    [
+        ([], Manner()),
+        (["objective.kind=FrozenRetriever", "objective.form=together"], Manner(reading="together")),
+        (
+            ["objective.kind=FrozenRetriever", "objective.form=together", "generator.fusion=true"],
+            Manner(reading="fused"),
+        ),
+        (
+            ["objective.kind=Distillation", "generator.fusion=true", "evaluation.reading=together"],
+            Manner(reading="together"),
+        ),
+        (
+            ["evaluation.reading=fused", "evaluation.beams=3", "evaluation.marginal=fast"],
+            Manner(reading="fused", beams=3, marginal="fast"),
+        ),
+    ],
+)
+def test_a_trained_model_answers_as_the_settings_say(assignments: list[str], manner: Manner) -> None:
+    start = ["objective.kind=TopKMarginal", "retriever.posterior=false"]
+    experiment = Experiment().with_settings([*start, *assignments])
+    assert experiment.manner == manner
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["generator.fusion=true"], r"generator\.fusion is for objectives that read passages together, and TopKMarg"),
+        (["evaluation.beams=0"], r"evaluation\.beams is 0"),
+        (["objective.kind=RelaxedTopK", "evaluation.reading=fused"], r'reading = "fused" .* RelaxedTopK reads them in'),
+    ],
+)
+def test_manners_that_cannot_be_say_so(assignments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Experiment().with_settings(assignments)
+
+
+def test_a_decoder_only_generator_is_refused_before_it_is_trained(tiny_encoder: Path, tiny_causal: Path) -> None:
+    base = KnowledgeBase.from_passages([Passage("1", "cause", "rain caused the flood")])
+    data = Data(RelationExtraction.semeval(), base, [], [], [], {})
+    models = [f"retriever.model={tiny_encoder}", f"generator.model={tiny_causal}", "generator.max_input_tokens=64"]
+    together = ["objective.kind=FrozenRetriever", "objective.form=together", "generator.fusion=true"]
+    for assignments in (together, ["evaluation.reading=fused"]):
+        with pytest.raises(UserError, match="decoder-only, and fusion-in-decoder needs an encoder"):
+            build_model(Experiment().with_settings([*models, *assignments]), data, torch.Generator())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from retrograd.evaluation.open_retrieval import best_rows, open_retrieval_scores
 from retrograd.io import JsonObject, write_json, write_jsonl
 from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
 from retrograd.models.prefix_tree import Scoring
@@ -26,16 +27,24 @@ NEIGHBOUR_METRICS: tuple[RankingMetric, ...] = (Precision(1), Precision(5))
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out: one prediction per example, and scores by name, in percent."""
+    """What came out: one prediction per example, and scores by name, in percent.
+
+    ``judged`` says over how many examples, where some cannot be judged: those with "gold" passages, those with an
+    "answer" (`retrograd.evaluation.open_retrieval`).
+    """
 
     predictions: list[Prediction]
     answers: dict[str, float]
     neighbours: dict[str, float]
+    judged: dict[str, int] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``predictions.jsonl`` and ``scores.json``."""
         write_jsonl(folder / "predictions.jsonl", (prediction_record(p) for p in self.predictions))
-        write_json(folder / "scores.json", {"answers": dict(self.answers), "neighbours": dict(self.neighbours)})
+        found: JsonObject = {"answers": dict(self.answers), "neighbours": dict(self.neighbours)}
+        if self.judged:
+            found["judged"] = dict(self.judged)
+        write_json(folder / "scores.json", found)
 
 
 def prediction_record(prediction: Prediction) -> JsonObject:
@@ -44,9 +53,17 @@ def prediction_record(prediction: Prediction) -> JsonObject:
 
 
 def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> Evaluation:
-    """Answer every example from its k best passages (0: from none) and score answers and neighbours."""
+    """Answer every example from its k best passages (0: from none) and score answers and neighbours.
+
+    Where the task has no closed set of answers the latter are the scores of `open_retrieval_scores`, which looks at
+    more passages than the k.
+    """
     predictions = predict(model, examples, k, scoring)
     answers = model.task.score(examples, [prediction.answer for prediction in predictions])
+    if k > 0 and model.task.choices is None:
+        found = open_retrieval_scores(model, examples)
+        fewer = {what: count for what, count in found.judged.items() if count < len(examples)}
+        return Evaluation(predictions, answers, found.scores, fewer)
     neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
     return Evaluation(predictions, answers, neighbours)
 
@@ -81,10 +98,7 @@ def neighbour_scores(model: RagModel, examples: Sequence[Example]) -> dict[str, 
     relevant = []
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
-        candidates = model.retrieve(batch, 5)
-        passages_first = candidates.scores.log_prior.masked_fill(candidates.rows < 0, -torch.inf)
-        order = passages_first.argsort(dim=-1, descending=True, stable=True)[:, :5]
-        found = model.supports(batch, candidates.rows.gather(1, order)).cpu().numpy()
+        found = model.supports(batch, best_rows(model, batch, 5)).cpu().numpy()
         relevant.append(np.pad(found, ((0, 0), (0, 5 - found.shape[1]))))
     model.train(was_training)
     total = np.array([len(model.support(example)) for example in examples]) if model.support else np.zeros(0, int)

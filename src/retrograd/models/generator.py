@@ -20,15 +20,16 @@ from transformers.modeling_outputs import BaseModelOutput
 from retrograd.io import open_to_umask
 from retrograd.models.batching import length_buckets, padded, token_budget_on
 from retrograd.models.choices import score_choices
+from retrograd.models.fusion import FusedIds, FusedPrompt, encoded_apart, fused_ids, model_arguments, require_encoder
 from retrograd.models.generator_settings import GeneratorSettings, read_settings, write_settings
-from retrograd.models.inference import inference
+from retrograd.models.inference import forget_casts, inference
 from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.output_layer import only_at
 from retrograd.models.prefix_tree import Scoring
 from retrograd.models.prompt_tokens import PromptTokens, TokenIds
 from retrograd.models.quantisation import Quantisation, require_adapters
-from retrograd.models.soft_input import SoftInput, SoftPosition, SoftSlots, inserted
+from retrograd.models.soft_input import SoftInput, SoftPosition, SoftSlots, inserted, room_beside
 from retrograd.models.soft_prompt import SoftPrompt, SoftPromptSettings
 from retrograd.models.special_tokens import end_token, input_limit, start_token
 from retrograd.models.tree_decoding import TreeDecoder
@@ -38,6 +39,7 @@ from retrograd.types import UserError
 __all__ = ["Generator", "TargetScores"]
 
 _WORD_SAMPLE = 4_096
+_PromptIds = TokenIds | FusedIds
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class Generator(nn.Module):
     Soft input stands where the attribute ``soft_position`` says: "before" the prompt, or "after" it, which is between
     prompt and separator for a decoder-only model. It counts towards ``max_input_tokens``: a prompt that does not fit
     beside it is cut. ``soft_prompt``, which makes such input, is None until `add_soft_prompt`.
+
+    A prompt may also be a `FusedPrompt`, whose parts an encoder-decoder reads one by one, each of them with
+    ``max_input_tokens``. ``fusion`` (an attribute, see `fuse_passages`) says that several passages are to be read so.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Generator(nn.Module):
         self.soft_position: SoftPosition = "before"
         self.soft_prompt: SoftPrompt | None = None
         self.quantisation: Quantisation = "none"
+        self.fusion = False
         self.end = end_token(model, tokenizer)
         self.prompt_tokens = PromptTokens(tokenizer, self.encoder_decoder, separator, self.end, chat)
         if self.max_input_tokens < self.prompt_tokens.least:
@@ -140,6 +146,11 @@ class Generator(nn.Module):
         self.soft_prompt = SoftPrompt(settings, words, rng).to(self.device)
         return self.soft_prompt
 
+    def fuse_passages(self) -> None:
+        """Read passages together by fusion-in-decoder, from now on. Raises `UserError` for a decoder-only model."""
+        require_encoder(self.model)
+        self.fusion = True
+
     def train(self, mode: bool = True) -> Generator:
         """As for every module; without ``dropout`` (an attribute, True at first) training mode is evaluation mode."""
         return super().train(mode and self.dropout)
@@ -155,13 +166,13 @@ class Generator(nn.Module):
     # ---- likelihood ---------------------------------------------------------------------------------------------
 
     def log_likelihood(
-        self, prompts: Sequence[str], targets: Sequence[str], soft: SoftInput | None = None
+        self, prompts: Sequence[str | FusedPrompt], targets: Sequence[str], soft: SoftInput | None = None
     ) -> Float[Tensor, " P"]:
         """log p(target | prompt) in nats per pair: the fp32 sum over target tokens, end of sequence included."""
         return self.token_log_likelihood(prompts, targets, soft).value.sum(-1)
 
     def token_log_likelihood(
-        self, prompts: Sequence[str], targets: Sequence[str], soft: SoftInput | None = None
+        self, prompts: Sequence[str | FusedPrompt], targets: Sequence[str], soft: SoftInput | None = None
     ) -> TargetScores:
         """The same per token, given ``soft`` beside the prompts. Differentiable, in ``soft`` as well; pairs are run in
         micro-batches of like length. Raises `UserError` where soft input leaves a prompt no room.
@@ -190,7 +201,7 @@ class Generator(nn.Module):
         return reader.get_input_embeddings()(tokens)
 
     def _token_scores(
-        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], soft: SoftInput | None
+        self, prompt_ids: list[_PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> TargetScores:
         width = max((len(ids) for ids in target_ids), default=0)
         lengths = torch.tensor([len(ids) for ids in target_ids], device=self.device)
@@ -202,13 +213,13 @@ class Generator(nn.Module):
         order = torch.tensor([position for group in groups for position in group], device=self.device)
         parts = [([prompt_ids[i] for i in g], [target_ids[i] for i in g], soft and soft.at(g)) for g in groups]
         flat = torch.cat([self._score(*part) for part in parts])
-        _forget_casts()
+        forget_casts()
         # `flat` lists tokens pair after pair in bucket order; masked_scatter lays them out as rows of that order.
         rows = torch.zeros(present.shape, device=self.device).masked_scatter(present[order], flat)
         return TargetScores(rows[torch.argsort(order)], present)
 
     def _score(
-        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], soft: SoftInput | None
+        self, prompt_ids: list[_PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> Float[Tensor, " tokens"]:
         make = self._seq2seq_input if self.encoder_decoder else self._causal_input
         batch = make(prompt_ids, target_ids, soft)
@@ -218,19 +229,19 @@ class Generator(nn.Module):
         return token_log_probability(logits, labels)
 
     def _seq2seq_input(
-        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], soft: SoftInput | None
+        self, prompt_ids: list[_PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> _ModelInput:
         start = start_token(self.model, self.tokenizer)
         decoder_tokens, decoder_mask = self._padded([[start, *ids[:-1]] for ids in target_ids])
         arguments: dict[str, Tensor | BaseModelOutput] = {
-            **self._read(prompt_ids, soft),
+            **model_arguments(self._read(prompt_ids, soft)),
             "decoder_input_ids": decoder_tokens,
             "decoder_attention_mask": decoder_mask,
         }
         return _ModelInput(arguments, decoder_mask.bool())
 
     def _causal_input(
-        self, prompt_ids: list[TokenIds], target_ids: list[TokenIds], soft: SoftInput | None
+        self, prompt_ids: list[_PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> _ModelInput:
         read = self._read(prompt_ids, soft, [ids[:-1] for ids in target_ids])
         first = torch.tensor(_sizes(prompt_ids, soft), device=self.device) - 1
@@ -240,18 +251,23 @@ class Generator(nn.Module):
 
     def _read(
         self,
-        prompt_ids: list[TokenIds],
+        prompt_ids: list[_PromptIds],
         soft: SoftInput | None,
         written: list[TokenIds] | None = None,
         left: bool = False,
     ) -> dict[str, Tensor]:
-        """Prompts, and what is written behind them, as the model reads them: beside soft input as embeddings."""
-        ids = [p + w for p, w in zip(prompt_ids, written, strict=True)] if written else prompt_ids
+        """Prompts, and what is written behind them, as the model reads them: beside soft input as embeddings, fused
+        ones as hidden states."""
+        fused = [ids for ids in prompt_ids if isinstance(ids, FusedIds)]
+        if fused:  # then all are
+            return encoded_apart(self.model, fused, self.padding, self._budget)
+        plain = [ids for ids in prompt_ids if isinstance(ids, list)]
+        ids = [p + w for p, w in zip(plain, written, strict=True)] if written else plain
         tokens, mask = self._padded(ids, left=left and soft is None)
         if soft is None:
             return {"input_ids": tokens, "attention_mask": mask}
         after = self.soft_position == "after"
-        place = torch.tensor([(len(ids) - self.prompt_tokens.tail) * after for ids in prompt_ids], device=self.device)
+        place = torch.tensor([(len(ids) - self.prompt_tokens.tail) * after for ids in plain], device=self.device)
         embeddings, mask = inserted(soft, self._embed(tokens), mask, place, left)
         return {"inputs_embeds": embeddings, "attention_mask": mask}
 
@@ -259,7 +275,7 @@ class Generator(nn.Module):
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | FusedPrompt],
         max_new_tokens: int | None = None,
         beams: int = 1,
         soft: SoftInput | None = None,
@@ -267,30 +283,43 @@ class Generator(nn.Module):
         """The most likely continuation of each prompt, given ``soft`` beside it: greedy, or by beam search. Never
         sampled, never with dropout. Raises `UserError` where soft input leaves a prompt no room.
         """
+        return [found[0] for found in self.hypotheses(prompts, beams, max_new_tokens, soft)]
+
+    def hypotheses(
+        self,
+        prompts: Sequence[str | FusedPrompt],
+        beams: int,
+        max_new_tokens: int | None = None,
+        soft: SoftInput | None = None,
+    ) -> list[list[str]]:
+        """All that beam search ends with, ``beams`` texts a prompt, best first by the mean log-likelihood of their
+        tokens; some may be equal as text. Otherwise as `generate`.
+        """
         prompt_ids = self._prompt_ids(prompts, soft)
-        answers = [""] * len(prompts)
+        found: list[list[str]] = [[] for _ in prompts]
         write = cast(Callable[..., Tensor], self.model.generate)
-        for group in length_buckets(_sizes(prompt_ids, soft), self._budget // max(beams, 1)):
+        for group in length_buckets(_sizes(prompt_ids, soft), self._budget // beams):
             chosen = [prompt_ids[i] for i in group]
             with inference(self.model):
                 read = self._read(chosen, soft and soft.at(group), left=not self.encoder_decoder)
                 written = write(
-                    **read,
+                    **model_arguments(read),
                     max_new_tokens=max_new_tokens or self.max_target_tokens,
                     num_beams=beams,
+                    num_return_sequences=beams,
                     do_sample=False,
                     eos_token_id=self.end,
                     pad_token_id=self.padding,
                 )
             if not self.encoder_decoder and soft is None:  # read as embeddings, the prompt is not repeated
                 written = written[:, read["input_ids"].shape[1] :]
-            for i, text in zip(group, self.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
-                answers[i] = text.strip()
-        return answers
+            for n, text in enumerate(self.tokenizer.batch_decode(written, skip_special_tokens=True)):
+                found[group[n // beams]].append(text.strip())
+        return found
 
     def choice_log_likelihood(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | FusedPrompt],
         choices: Sequence[Sequence[str]],
         scoring: Scoring = "sequence",
         soft: SoftInput | None = None,
@@ -318,17 +347,19 @@ class Generator(nn.Module):
 
     # ---- tokens -------------------------------------------------------------------------------------------------
 
-    def _prompt_ids(self, prompts: Sequence[str], soft: SoftInput | None = None) -> list[TokenIds]:
-        """Soft input counts towards ``max_input_tokens``: a prompt is cut to what it leaves."""
+    def _prompt_ids(self, prompts: Sequence[str | FusedPrompt], soft: SoftInput | None = None) -> list[_PromptIds]:
+        """Soft input counts towards ``max_input_tokens``: a prompt is cut to what it leaves. Where any prompt is fused,
+        all are.
+        """
         tokens = self.prompt_tokens
-        taken = [0] * len(prompts) if soft is None else soft.total.tolist()
-        room = [self.max_input_tokens - count for count in taken]
-        if min(room, default=tokens.least) < tokens.least:
-            raise UserError(
-                f"{max(taken)} soft tokens leave a prompt {max(min(room), 0)} of {self.max_input_tokens} input tokens, "
-                f"and it needs at least {tokens.least}: raise max_input_tokens or retrieve into fewer slots"
-            )
-        return tokens.ids(prompts, room)
+        plain = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if len(plain) < len(prompts):
+            require_encoder(self.model)
+            if soft is not None:
+                raise ValueError("soft input stands beside one prompt, not beside the parts of a fused one")
+            return [*fused_ids(prompts, tokens, self.max_input_tokens)]
+        room = room_beside(soft, len(prompts), self.max_input_tokens, tokens.least)
+        return [*tokens.ids(plain, room)]
 
     def _target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
         if not targets:
@@ -350,7 +381,9 @@ class Generator(nn.Module):
             self.tokenizer.save_pretrained(folder)
         limits = (self.max_input_tokens, self.max_target_tokens, self.token_budget)
         lora = has_lora(self.model)
-        settings = GeneratorSettings(*limits, self.separator, lora, self.soft_position, self.chat, self.quantisation)
+        settings = GeneratorSettings(
+            *limits, self.separator, lora, self.soft_position, self.chat, self.quantisation, self.fusion
+        )
         if self.soft_prompt is not None:
             self.soft_prompt.save_weights(folder)
         open_to_umask(folder)
@@ -367,18 +400,13 @@ class Generator(nn.Module):
         generator = cls(model, tokenizer, *limits, settings.separator, settings.chat)
         generator.soft_position = settings.soft_position
         generator.quantisation = settings.quantisation
+        generator.fusion = settings.fusion
         if soft_prompt is not None:
             generator.add_soft_prompt(soft_prompt, torch.Generator()).load_weights(folder)
         return generator
 
 
-def _sizes(prompt_ids: list[TokenIds], soft: SoftInput | None) -> list[int]:
+def _sizes(prompt_ids: list[_PromptIds], soft: SoftInput | None) -> list[int]:
     """Input positions of each prompt with its soft input."""
     taken = [0] * len(prompt_ids) if soft is None else soft.total.tolist()
     return [s + len(ids) for s, ids in zip(taken, prompt_ids, strict=True)]
-
-
-def _forget_casts() -> None:
-    """Let autocast cast the weights anew: casts made without gradient would cut a later forward from its weights."""
-    if not torch.is_grad_enabled():
-        torch.clear_autocast_cache()

@@ -22,7 +22,7 @@ _SOFT_PROMPT = "soft_prompt"
 class GeneratorSettings:
     """What `Generator` is made with beside model and tokenizer, and whether the folder holds adapters alone.
 
-    ``quantisation`` is that of the model under the adapters.
+    ``quantisation`` is that of the model under the adapters; ``fusion`` reads several passages by fusion-in-decoder.
     """
 
     max_input_tokens: int
@@ -33,6 +33,7 @@ class GeneratorSettings:
     soft_position: SoftPosition = "before"
     chat: bool = False
     quantisation: Quantisation = "none"
+    fusion: bool = False
 
 
 def write_settings(folder: Path, settings: GeneratorSettings, soft_prompt: SoftPromptSettings | None) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["inference"]
+__all__ = ["forget_casts", "inference"]
 
 
 @contextmanager
@@ -23,4 +23,10 @@ def inference(module: nn.Module) -> Iterator[None]:
         for part, training in modes:
             part.training = training
         # Autocast keeps the casts of weights made here, which carry no gradient: a training step must not meet them.
+        torch.clear_autocast_cache()
+
+
+def forget_casts() -> None:
+    """Let autocast cast the weights anew: casts made without gradient would cut a later forward from its weights."""
+    if not torch.is_grad_enabled():
         torch.clear_autocast_cache()

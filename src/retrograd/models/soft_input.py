@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.models.precision import full_precision
+from retrograd.types import UserError
 
-__all__ = ["SoftInput", "SoftPosition", "SoftSlots", "SoftTokens", "inserted"]
+__all__ = ["SoftInput", "SoftPosition", "SoftSlots", "SoftTokens", "inserted", "room_beside"]
 
 SoftPosition = Literal["before", "after"]
 
@@ -147,3 +148,15 @@ def inserted(
     everything = torch.cat([given.to(embedding.dtype), embedding], dim=1)
     packed = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, embedding.shape[-1]))
     return packed.masked_fill(~packed_mask.unsqueeze(-1), 0.0), packed_mask.to(mask.dtype)
+
+
+def room_beside(soft: SoftInput | None, prompts: int, most: int, least: int) -> list[int]:
+    """How many of ``most`` tokens soft input leaves to each prompt. Raises `UserError` for fewer than ``least``."""
+    taken = [0] * prompts if soft is None else soft.total.tolist()
+    room = [most - count for count in taken]
+    if min(room, default=least) < least:
+        raise UserError(
+            f"{max(taken)} soft tokens leave a prompt {max(min(room), 0)} of {most} input tokens, and it needs at "
+            f"least {least}: raise max_input_tokens or retrieve into fewer slots"
+        )
+    return room

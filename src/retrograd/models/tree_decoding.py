@@ -48,8 +48,9 @@ def reads_trees(model: PreTrainedModel) -> bool:
 
 @dataclass(frozen=True)
 class TreeDecoder:
-    """``read`` gives the model's arguments for some prompts, by number: ``input_ids`` or ``inputs_embeds``, and
-    ``attention_mask``, padded on the right. ``start`` is the decoder's first token, None for decoder-only models.
+    """``read`` gives the model's arguments for some prompts, by number: ``input_ids``, ``inputs_embeds`` or, of prompts
+    that are encoded already, ``encoded``; and ``attention_mask``, padded on the right. ``start`` is the decoder's first
+    token, None for decoder-only models.
     ``budget`` bounds the padded tokens of a forward pass, where one prompt's tree does not exceed it by itself.
     """
 
@@ -263,6 +264,8 @@ def _continued_as_rows(
 
 
 def _encoded(model: PreTrainedModel, read: dict[str, Tensor]) -> Float[Tensor, "P L D"]:
+    if "encoded" in read:
+        return read["encoded"]
     return cast(nn.Module, model.get_encoder())(**read, return_dict=True).last_hidden_state
 
 

@@ -1,8 +1,8 @@
 """Answers: argmax_y Σ_z p(z|x) p(y|x,z), or argmax_y p(y|x, soft slots), over a closed set or generated candidates.
 
-Without a closed set each passage's own greedy answer is a candidate, scored under all K passages: "thorough decoding"
-of Lewis et al. 2020 (arXiv 2005.11401), §2.5. Each distinct prompt, and each distinct (prompt, answer), is run once.
-With soft slots, or all passages in one prompt, there is one greedy answer.
+Without a closed set the generator writes an answer from each passage, and one of them is taken
+(`retrograd.rag.written_answers`). Each distinct prompt, and each distinct (prompt, answer), is run once. With soft
+slots, or all passages in one prompt, there is one answer, the first that beam search finds.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.fusion import FusedPrompt
 from retrograd.models.generator import Generator
 from retrograd.models.prefix_tree import Scoring
 from retrograd.models.soft_input import SoftInput
@@ -23,26 +24,42 @@ from retrograd.objectives.differentiable_knn import Selection
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.rag.likelihood import supported
+from retrograd.rag.likelihood import joint_prompt, supported
+from retrograd.rag.written_answers import Marginal, written_answers
 from retrograd.tasks.task import Support, Task
-from retrograd.types import Example, Prediction
+from retrograd.types import Example, Prediction, UserError
 
 __all__ = ["Manner", "Reading", "answers", "choice_scores", "soft_reading", "text_reading", "votes"]
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How a model answers: by choosing among the permitted answers, where a task has a closed set, or by writing; from
-    passages read one by one, or all of them in one prompt, best first.
+    """How a model answers: by choosing among the permitted answers, where a task has a closed set, or by writing.
+
+    Passages are read one by one, "singly"; all of them in one prompt, best first, "together"; or each in a prompt of
+    its own that an encoder-decoder encodes by itself, "fused" (`retrograd.models.fusion`). ``beams`` and ``marginal``
+    are for written answers: the width of the search, and, of answers written singly, which of them is taken
+    (`retrograd.rag.written_answers`). Raises `UserError` for less than one beam.
     """
 
     answers: Literal["chosen", "written"] = "chosen"
-    reading: Literal["singly", "together"] = "singly"
+    reading: Literal["singly", "together", "fused"] = "singly"
+    beams: int = 1
+    marginal: Marginal = "thorough"
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise UserError(f"evaluation.beams is {self.beams}; expected 1, the greedy search, or more")
+
+    @property
+    def one_prompt(self) -> bool:
+        """Whether a query's passages are read at once."""
+        return self.reading != "singly"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read for each query, on the CPU: passages one by one, ``together`` in one prompt, or in ``soft`` slots.
+    """What is read for each query, on the CPU: passages in the ``manner`` of a text, or in ``soft`` slots.
 
     ``log_weight`` is the log-weight of each row, log p(z|x) renormalised or its share of the slots; ``log_vote`` its
     share in a vote of the neighbours. Row -1 is no passage: with weight 0 (``-inf``) padding, else the query alone.
@@ -53,18 +70,18 @@ class Reading:
     log_weight: Float[Tensor, "B K"]
     log_vote: Float[Tensor, "B K"]
     soft: SoftInput | None = None
-    together: bool = False
+    manner: Manner = Manner()
     shown: int | None = None
 
 
 def text_reading(found: Candidates, manner: Manner) -> Reading:
     """Candidates as passages of a prompt: their weight, and their vote, is p(z|x) renormalised."""
     log_prior = masked_log_softmax(found.scores.log_prior).cpu()
-    return Reading(found.rows.cpu(), log_prior, log_prior.clone(), together=manner.reading == "together")
+    return Reading(found.rows.cpu(), log_prior, log_prior.clone(), manner=manner)
 
 
 def soft_reading(
-    found: Candidates, selection: Selection, slots: Callable[[Float[Tensor, "B R K"]], SoftInput]
+    found: Candidates, selection: Selection, slots: Callable[[Float[Tensor, "B R K"]], SoftInput], manner: Manner
 ) -> Reading:
     """Candidates in soft slots, which ``slots`` fills: a passage's weight is the mean of its shares of them."""
     near = selection.neighbourhood(found.scores)
@@ -72,7 +89,7 @@ def soft_reading(
     share = weight.sum(dim=1)
     share = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
     log_vote = near.log_vote().cpu()
-    return Reading(found.rows.cpu(), share.log().cpu(), log_vote, slots(weight), shown=selection.slots)
+    return Reading(found.rows.cpu(), share.log().cpu(), log_vote, slots(weight), manner, selection.slots)
 
 
 def answers(
@@ -84,16 +101,16 @@ def answers(
     scoring: Scoring,
     decision: Decision,
     support: Support | None,
-    closed: bool = True,
 ) -> list[Prediction]:
     """One prediction per example with its passages, heaviest first under p(z|x, answer).
 
     A closed set is what the task permits for each example; ``scoring`` says how its answers are compared
-    (`retrograd.models.prefix_tree`), ``decision`` which of them is taken; ``support`` lets passages vote. Without
-    ``closed`` answers are written, whatever the task permits.
+    (`retrograd.models.prefix_tree`), ``decision`` which of them is taken; ``support`` lets passages vote. Otherwise, or
+    where the reading's manner says so, answers are written.
     """
     prompts, where = _prompts(task, base, examples, reading)
-    choices = _permitted(task, examples) if closed else None
+    manner = reading.manner
+    choices = _permitted(task, examples) if manner.answers == "chosen" else None
     if choices is not None:
         joint = _joint(generator, prompts, where, choices, reading, scoring)
         scores = _choice_scores(task, examples, choices, joint, reading, support if decision.vote_weight > 0 else None)
@@ -102,20 +119,13 @@ def answers(
             _prediction(base, example, choices[b][best], joint[b][:, best], float(log_p[best]), reading, b)
             for b, (example, (log_p, best)) in enumerate(zip(examples, decided, strict=True))
         ]
-    written = generator.generate(prompts, soft=reading.soft)
-    possible = reading.log_weight > -torch.inf
-    candidates = [
-        list(dict.fromkeys(written[prompt] for prompt, open_ in zip(found, usable, strict=True) if open_))
-        for found, usable in zip(where.tolist(), possible.tolist(), strict=True)
+    # Of one prompt there is nothing to marginalise: its first answer is the answer.
+    marginal = "best" if reading.soft is not None or manner.one_prompt else manner.marginal
+    written = written_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
+    return [
+        _prediction(base, example, one.answer, one.joint, one.log_probability, reading, b)
+        for b, (example, one) in enumerate(zip(examples, written, strict=True))
     ]
-    score = _score_pairs(generator, prompts, where, candidates, reading.soft)
-    found = []
-    for b, example in enumerate(examples):
-        joint = reading.log_weight[b].unsqueeze(-1) + score[b]
-        total = joint.logsumexp(dim=0)
-        best = int(total.argmax())
-        found.append(_prediction(base, example, candidates[b][best], joint[:, best], float(total[best]), reading, b))
-    return found
 
 
 def choice_scores(
@@ -158,7 +168,7 @@ def _permitted(task: Task, examples: Sequence[Example]) -> list[tuple[str, ...]]
 
 def _joint(
     generator: Generator,
-    prompts: list[str],
+    prompts: Sequence[str | FusedPrompt],
     where: Int[Tensor, "B K"],
     choices: list[tuple[str, ...]],
     reading: Reading,
@@ -193,7 +203,7 @@ def _choice_scores(
 
 def _prompts(
     task: Task, base: KnowledgeBase, examples: Sequence[Example], reading: Reading
-) -> tuple[list[str], Int[Tensor, "B K"]]:
+) -> tuple[Sequence[str | FusedPrompt], Int[Tensor, "B K"]]:
     """Prompts, and which of them each (example, row) uses: distinct ones or, of passages together or beside soft slots,
     one an example."""
     if reading.soft is not None:  # it belongs to the example, so equal prompts are not one
@@ -201,10 +211,12 @@ def _prompts(
     rows = reading.rows.tolist()
     distinct = sorted({row for found in rows for row in found if row >= 0})
     passages = dict(zip(distinct, base.passages(distinct), strict=True))
-    if reading.together:
+    if reading.manner.one_prompt:
         best_first = reading.rows.gather(1, reading.log_weight.argsort(dim=-1, descending=True, stable=True)).tolist()
         read = [[passages[row] for row in found if row >= 0] for found in best_first]
-        return [task.prompt(example, own) for example, own in zip(examples, read, strict=True)], _one_each(reading)
+        fused = reading.manner.reading == "fused"
+        made = [joint_prompt(task, example, own, fused) for example, own in zip(examples, read, strict=True)]
+        return made, _one_each(reading)
     number: dict[str, int] = {}
     where = [
         [number.setdefault(task.prompt(example, [passages[row]] if row >= 0 else []), len(number)) for row in found]
@@ -228,26 +240,6 @@ def _distinct_questions(
         for used, own in zip(where.tolist(), choices, strict=True)
     ]
     return list(number), pairs
-
-
-def _score_pairs(
-    generator: Generator,
-    prompts: list[str],
-    where: Int[Tensor, "B K"],
-    candidates: list[list[str]],
-    soft: SoftInput | None,
-) -> list[Float[Tensor, "K _"]]:
-    """log p(answer | prompt) of every example's prompts and candidate answers, each distinct pair once."""
-    number: dict[tuple[int, str], int] = {}
-    asked = [
-        [[number.setdefault((prompt, text), len(number)) for text in texts] for prompt in found]
-        for found, texts in zip(where.tolist(), candidates, strict=True)
-    ]
-    chosen = [prompt for prompt, _ in number]
-    score = generator.log_likelihood(
-        [prompts[prompt] for prompt in chosen], [text for _, text in number], soft and soft.at(chosen)
-    ).cpu()
-    return [score[torch.tensor(pairs)] for pairs in asked]
 
 
 def _prediction(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.fusion import FusedPrompt
 from retrograd.models.generator import Generator, TargetScores
 from retrograd.models.soft_input import SoftInput
 from retrograd.objectives.objective import TokenLogLikelihood
@@ -20,7 +21,7 @@ from retrograd.rag.mixture import MakeMixture, WordMixture
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["CopyLikelihood", "CopySettings", "GeneratorLikelihood", "supported"]
+__all__ = ["CopyLikelihood", "CopySettings", "GeneratorLikelihood", "joint_prompt", "supported"]
 
 
 class GeneratorLikelihood:
@@ -69,7 +70,8 @@ class GeneratorLikelihood:
         return TokenLogLikelihood(value.masked_fill(~present.unsqueeze(1), 0.0), present)
 
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
-        """log p(y|x, z_1 … z_M): all passages of the columns in one prompt, in the order given."""
+        """log p(y|x, z_1 … z_M): all passages of the columns, in the order given, in one prompt; of a generator whose
+        ``fusion`` is on, each in a prompt of its own that is encoded by itself."""
         chosen = [[self._at(b, k) or () for k in columns] for b, columns in enumerate(column.tolist())]
         scores, where = self._score([[tuple(one for found in row for one in found)] for row in chosen])
         return scores.value.sum(dim=-1)[where.squeeze(-1)]
@@ -112,12 +114,13 @@ class GeneratorLikelihood:
 
     def _score(self, asked: Sequence[Sequence[tuple[Passage, ...] | None]]) -> tuple[TargetScores, Int[Tensor, "B M"]]:
         """Scores of the distinct pairs, and where each asked one stands among them (-1 for None)."""
-        number: dict[tuple[str, str], int] = {}
+        number: dict[tuple[str | FusedPrompt, str], int] = {}
+        task, fused = self._task, self._generator.fusion
         where = [
             [
                 -1
                 if passages is None
-                else number.setdefault((self._task.prompt(example, passages), example.target), len(number))
+                else number.setdefault((joint_prompt(task, example, passages, fused), example.target), len(number))
                 for passages in row
             ]
             for example, row in zip(self._examples, asked, strict=True)
@@ -125,6 +128,13 @@ class GeneratorLikelihood:
         scores = self._generator.token_log_likelihood([p for p, _ in number], [t for _, t in number])
         width = max((len(row) for row in where), default=0)
         return scores, torch.tensor(where, dtype=torch.long, device=self._device).view(len(where), width)
+
+
+def joint_prompt(task: Task, example: Example, passages: Sequence[Passage], fused: bool) -> str | FusedPrompt:
+    """What reads all of the passages: one prompt, or ``fused`` one for each; a single prompt is as good either way."""
+    if not fused or len(passages) < 2:
+        return task.prompt(example, passages)
+    return FusedPrompt(tuple(task.prompt(example, [passage]) for passage in passages))
 
 
 @dataclass(frozen=True)

@@ -375,8 +375,8 @@ class RagModel(nn.Module):
     def answer(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
         """The most likely answer of each example from its k best passages, by the model's ``decision``.
 
-        Passages are read one by one, Σ_z p(z|x) p(y|x,z), in one prompt (``manner``), or in the soft slots of
-        ``selection``. k = 0 asks the generator alone, as does an example for which no passage is left.
+        Passages are read one by one, Σ_z p(z|x) p(y|x,z), at once (``manner``), or in the soft slots of ``selection``.
+        k = 0 asks the generator alone, as does an example for which no passage is left.
         `retrograd.rag.answering` says how candidate answers are found; ``scoring`` is for a closed set. The model's
         own mode does not matter.
         """
@@ -384,9 +384,8 @@ class RagModel(nn.Module):
             return []
         with inference(self):
             reading = self._reading(examples, k)
-            closed = self.manner.answers == "chosen"
             return answers(
-                self.generator, self.task, self.base, examples, reading, scoring, self.decision, self.support, closed
+                self.generator, self.task, self.base, examples, reading, scoring, self.decision, self.support
             )
 
     def choice_scores(
@@ -403,12 +402,13 @@ class RagModel(nn.Module):
     def _reading(self, examples: Sequence[Example], k: int) -> Reading:
         """As `answer` reads: without a passage the query alone, with certainty."""
         none = torch.full((len(examples), 1), -torch.inf)
-        reading = Reading(torch.full((len(examples), 1), -1), none.clone(), none)
+        reading = Reading(torch.full((len(examples), 1), -1), none.clone(), none, manner=self.manner)
         if k > 0:
             found = self.retrieve(examples, k)
             if self.selection is None:
                 reading = text_reading(found, self.manner)
             else:
-                reading = soft_reading(found, self.selection, self.likelihood(examples, found).soft_slots)
+                slots = self.likelihood(examples, found).soft_slots
+                reading = soft_reading(found, self.selection, slots, self.manner)
         reading.log_weight[(reading.rows == -1).all(dim=-1), 0] = 0.0
         return reading

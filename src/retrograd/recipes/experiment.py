@@ -74,6 +74,22 @@ class Experiment:
                 f"{type(self.objective).__name__} needs a posterior retriever; set retriever.posterior = true"
                 f", or choose settings of the objective that do without (show prints them)"
             )
+        self._check_retrieval()
+        self._check_stages()
+        self._check_reading()
+        wants_dev = {
+            "training.evaluate_every": self.training.evaluate_every > 0,
+            "evaluation.calibrate": self.evaluation.calibrate,
+        }
+        for setting, wanted in wants_dev.items():
+            if wanted and not self.data.has_dev:
+                raise UserError(
+                    f"{setting} needs development data; set data.dev to a file, or data.dev_from_train to a number of "
+                    f"training instances"
+                )
+
+    def _check_retrieval(self) -> None:
+        """What the objective and the search ask of each other."""
         passages = self.training.passages
         if passages < 0 or self.evaluation.passages < -1:
             raise UserError("training.passages must be at least 0, evaluation.passages at least -1 (as in training)")
@@ -87,12 +103,6 @@ class Experiment:
                 f"{'does not make' if self.training.passages == 0 else 'compares with a posterior that knows better'}; "
                 f"set it to 0"
             )
-        self._check_stages()
-        if self.manner.reading == "together" and self.selection is not None:
-            raise UserError(
-                f'evaluation.reading = "together" puts passages into one prompt, but {type(self.objective).__name__} '
-                f'reads them in soft slots; set it to "as trained"'
-            )
         if self.retriever.search == "bm25" and self._takes_vectors:
             raise UserError(
                 'retriever.search = "bm25" has words and no vectors: set training.pool = false, training.tail = 0, '
@@ -100,26 +110,30 @@ class Experiment:
             )
         if self.training.explorers > 0 and not self.training.pool:
             raise UserError("training.explorers join a pool; set training.pool = true, or explorers = 0")
-        if self.soft_prompt.form != "words" and self.selection is None:
-            raise UserError(
-                f"soft_prompt.form is {self.soft_prompt.form!r}, but {type(self.objective).__name__} fills no soft "
-                f'slots; take the objective RelaxedTopK, or set soft_prompt.form = "words"'
-            )
         if passages == 0 and not isinstance(self.objective, NoRetrieval):
             raise UserError(
                 f"training.passages is 0, but {type(self.objective).__name__} learns from passages; "
                 f"set it to 5, say, or take the objective NoRetrieval"
             )
-        wants_dev = {
-            "training.evaluate_every": self.training.evaluate_every > 0,
-            "evaluation.calibrate": self.evaluation.calibrate,
-        }
-        for setting, wanted in wants_dev.items():
-            if wanted and not self.data.has_dev:
-                raise UserError(
-                    f"{setting} needs development data; set data.dev to a file, or data.dev_from_train to a number of "
-                    f"training instances"
-                )
+
+    def _check_reading(self) -> None:
+        """How passages reach the generator."""
+        if self.manner.one_prompt and self.selection is not None:
+            raise UserError(
+                f'evaluation.reading = "{self.manner.reading}" reads passages as text at once, but '
+                f'{type(self.objective).__name__} reads them in soft slots; set it to "as trained"'
+            )
+        leaves_out = getattr(self.objective, "target", "") == "loop_kl_target_prior"  # one prompt for all the others
+        if self.generator.fusion and not (self._trains_together or leaves_out):
+            raise UserError(
+                f"generator.fusion is for objectives that read passages together, and {type(self.objective).__name__} "
+                f'as set reads them one by one; set it to false, or objective.form (or reader) to "together"'
+            )
+        if self.soft_prompt.form != "words" and self.selection is None:
+            raise UserError(
+                f"soft_prompt.form is {self.soft_prompt.form!r}, but {type(self.objective).__name__} fills no soft "
+                f'slots; take the objective RelaxedTopK, or set soft_prompt.form = "words"'
+            )
 
     def _check_stages(self) -> None:
         t, kind = self.training, type(self.objective).__name__
@@ -150,10 +164,17 @@ class Experiment:
         """How the trained model answers."""
         reading = self.evaluation.reading
         if reading == "as trained":
-            form = getattr(self.objective, "form", getattr(self.objective, "reader", ""))
-            reading = "together" if form == "together" else "singly"
-            reading = self.second_stage.reading if self.second_stage.epochs > 0 else reading
-        return Manner(self.evaluation.answers, reading)
+            reading = "singly"
+            if self._trains_together:
+                reading = "fused" if self.generator.fusion else "together"
+        return Manner(self.evaluation.answers, reading, self.evaluation.beams, self.evaluation.marginal)
+
+    @property
+    def _trains_together(self) -> bool:
+        """Whether the last stage of the generator reads several passages at once."""
+        if self.second_stage.epochs > 0:
+            return self.second_stage.reading == "together"
+        return getattr(self.objective, "form", getattr(self.objective, "reader", "")) == "together"
 
     @property
     def test_passages(self) -> int:

@@ -17,6 +17,7 @@ from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.io import read_json, write_json
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.encoder import Encoder
+from retrograd.models.fusion import require_encoder
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
 from retrograd.models.precision import resolve_precision
@@ -65,6 +66,10 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
     if g.gradient_checkpointing:
         checkpoint_layers(generator.model)
     generator.dropout = g.dropout
+    if g.fusion:
+        generator.fuse_passages()
+    if experiment.manner.reading == "fused":
+        require_encoder(generator.model)
     model = RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
     for one in (retriever, *([posterior] if posterior else [])):
         one.query_encoder.role_spans = one.passage_encoder.role_spans = data.task.role_spans

@@ -13,6 +13,7 @@ from retrograd.models.quantisation import Quantisation
 from retrograd.models.retriever import Trained
 from retrograd.models.soft_input import SoftPosition
 from retrograd.rag.rag_model import Search
+from retrograd.rag.written_answers import Marginal
 from retrograd.training.refresh import (
     EverySteps,
     InBackground,
@@ -86,7 +87,9 @@ class GeneratorSettings:
     ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. ``dropout`` false leaves
     the model's dropout out of training. ``chat`` puts the prompt of a decoder-only model into the tokenizer's chat
     template, where it has one. ``quantisation`` "nf4" holds the linear layers under adapters in four bits (QLoRA), on a
-    CUDA device. ``gradient_checkpointing`` computes layers again in the backward pass, which saves memory.
+    CUDA device. ``gradient_checkpointing`` computes layers again in the backward pass, which saves memory. ``fusion``
+    lets objectives that read passages together read them by fusion-in-decoder instead of in one prompt
+    (`retrograd.models.fusion`); for encoder-decoder models.
     """
 
     model: str = "builtin:minilm-seq2seq"
@@ -101,6 +104,7 @@ class GeneratorSettings:
     chat: bool = True
     quantisation: Quantisation = "none"
     gradient_checkpointing: bool = False
+    fusion: bool = False
 
     def __post_init__(self) -> None:
         if self.gradient_checkpointing and not self.dropout:
@@ -272,7 +276,13 @@ class EvaluationSettings:
     likelihood of the whole answer ("sequence") or by the steps at which the permitted answers part ("tree", as SuRE).
     ``answers`` "written" generates them instead, where ``scoring`` and ``calibrate`` have no say: what is no permitted
     answer, and not told to be one by the task's rules, is invalid. ``reading`` says whether passages are read one by
-    one, "singly", or in one prompt, "together"; "as trained" follows the objective.
+    one, "singly", in one prompt, "together", or by fusion-in-decoder, "fused"; "as trained" follows the objective and
+    ``generator.fusion``.
+
+    Where answers are written, ``beams`` is the width of the search, 1 the greedy one; and ``marginal`` decides among
+    the answers that were written singly: by Σ_z p(z|x) p(y|x,z) over all passages ("thorough") or over those that y was
+    written from ("fast"), or by the one passage with the largest p(z|x) times the mean likelihood of its answer's
+    tokens ("best", as the released JSA-RAG). `retrograd.rag.written_answers` has the costs.
 
     ``calibrate`` fits, after training, how much the neighbours' vote weighs beside the generator and how much better
     than "no relation" a relation must be, on the development data (`retrograd.evaluation.calibration`).
@@ -282,7 +292,9 @@ class EvaluationSettings:
     scoring: Scoring = "sequence"
     calibrate: bool = False
     answers: Literal["chosen", "written"] = "chosen"
-    reading: Literal["as trained", "singly", "together"] = "as trained"
+    reading: Literal["as trained", "singly", "together", "fused"] = "as trained"
+    beams: int = 1
+    marginal: Marginal = "thorough"
 
     def __post_init__(self) -> None:
         if self.calibrate and self.answers == "written":

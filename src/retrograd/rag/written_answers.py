@@ -1,0 +1,124 @@
+r"""Answers that a generator writes from several passages: whose text to give, argmax_y Σ_z p(z|x) p(y|x,z) over what
+was written.
+
+Lewis et al. 2020 (arXiv 2005.11401) §2.5 write from each passage by itself and marginalise afterwards. What a way of
+deciding costs, beside the writing, of K passages with C different texts written from them:
+
+==========  =============================================================================  =====================
+thorough    Σ over all K passages; p(y|x,z) is computed where z did not generate y         K·C pairs scored
+fast        Σ over the passages that y was written from; elsewhere p(y|x,z) counts as 0    the texts written
+best        max over z of p(z|x) exp(log p(y_z|x,z) / T_z), y_z being z's own answer and   K pairs scored
+            T_z its tokens, the end of sequence included
+==========  =============================================================================  =====================
+
+"fast" is a lower bound of "thorough" for every text. "best" is what the released code of JSA-RAG (arXiv 2508.18168)
+does; it is no marginal: passages that agree do not add up, and the mean per token favours long answers. "thorough" and
+"fast" take all texts that beam search ends with, "best" the first of them. Texts are scored as texts, by a forward pass
+over their tokens: what the search saw may have been other tokens of the same text, and ends where it was cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.models.fusion import FusedPrompt
+from retrograd.models.generator import Generator
+from retrograd.models.soft_input import SoftInput
+
+__all__ = ["Marginal", "Written", "written_answers"]
+
+Marginal = Literal["thorough", "fast", "best"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer; ``joint`` is log p(z|x) p(answer|x,z), ``-inf`` where the manner counts no likelihood;
+    ``log_probability`` is the log of its sum, in nats, a lower bound but for "thorough"."""
+
+    answer: str
+    joint: Float[Tensor, " K"]
+    log_probability: float
+
+
+@torch.no_grad()
+def written_answers(
+    generator: Generator,
+    prompts: Sequence[str | FusedPrompt],
+    where: Int[Tensor, "B K"],
+    log_weight: Float[Tensor, "B K"],
+    marginal: Marginal,
+    beams: int = 1,
+    soft: SoftInput | None = None,
+) -> list[Written]:
+    """One answer per query. ``where`` says which of the distinct prompts each passage makes, ``log_weight`` is
+    log p(z|x); a passage of weight ``-inf`` neither writes nor is read.
+    """
+    wrote = [list(dict.fromkeys(found)) for found in generator.hypotheses(prompts, beams, soft=soft)]
+    if marginal == "best":
+        wrote = [found[:1] for found in wrote]
+    read = [
+        [prompt if weight > -torch.inf else -1 for prompt, weight in zip(own, weights, strict=True)]
+        for own, weights in zip(where.tolist(), log_weight.tolist(), strict=True)
+    ]
+    texts = [list(dict.fromkeys(text for prompt in own if prompt >= 0 for text in wrote[prompt])) for own in read]
+    asked = [
+        [[prompt >= 0 and (marginal == "thorough" or text in wrote[prompt]) for text in found] for prompt in own]
+        for own, found in zip(read, texts, strict=True)
+    ]
+    scores = _scores(generator, prompts, read, texts, asked, soft)
+    return [
+        _decided(found, weight, score, tokens, marginal)
+        for found, weight, (score, tokens) in zip(texts, log_weight, scores, strict=True)
+    ]
+
+
+def _decided(
+    texts: list[str],
+    log_weight: Float[Tensor, " K"],
+    score: Float[Tensor, "K C"],
+    tokens: Float[Tensor, "K C"],
+    marginal: Marginal,
+) -> Written:
+    joint = log_weight.unsqueeze(-1) + score
+    total = joint.logsumexp(dim=0)
+    said = total if marginal != "best" else (log_weight.unsqueeze(-1) + score / tokens).amax(dim=0)
+    best = int(said.argmax())
+    return Written(texts[best], joint[:, best], float(total[best]))
+
+
+def _scores(
+    generator: Generator,
+    prompts: Sequence[str | FusedPrompt],
+    read: list[list[int]],
+    texts: list[list[str]],
+    asked: list[list[list[bool]]],
+    soft: SoftInput | None,
+) -> list[tuple[Float[Tensor, "K C"], Float[Tensor, "K C"]]]:
+    """log p(text | prompt) and how many tokens it has, each distinct pair scored once; ``-inf`` where not asked."""
+    number: dict[tuple[int, str], int] = {}
+    places = [
+        torch.tensor(
+            [
+                [
+                    number.setdefault((prompt, text), len(number)) if wanted else -1
+                    for text, wanted in zip(found, row, strict=True)
+                ]
+                for prompt, row in zip(own, wanting, strict=True)
+            ]
+        )
+        for own, found, wanting in zip(read, texts, asked, strict=True)
+    ]
+    chosen = [prompt for prompt, _ in number]
+    scores = generator.token_log_likelihood(
+        [prompts[prompt] for prompt in chosen], [text for _, text in number], soft and soft.at(chosen)
+    )
+    # The last entry is what place -1, not asked, finds.
+    value = torch.cat([scores.value.sum(dim=-1).cpu(), torch.full((1,), -torch.inf)])
+    tokens = torch.cat([scores.present.sum(dim=-1).float().cpu(), torch.ones(1)])
+    return [(value[place], tokens[place]) for place in places]
