@@ -242,7 +242,7 @@ def compare(
     system: Annotated[Path, typer.Argument(help="Another finished run with the same test data.")],
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the permutation test.")] = 1_000,
 ) -> None:
-    """Compare the official scores of two runs: difference, interval, p, and the relations it comes from.
+    """Compare the scores of two runs on the same test data: difference, interval, p, and what it comes from.
 
     Example: `retrograd compare runs/demo/semeval-frozen runs/demo/semeval-joint`
     """

@@ -97,6 +97,11 @@ def test_a_run_from_files_to_answers(
     result = command.invoke(app, ["predict", str(run), data.test])
     assert result.exit_code == 0, result.output
     assert [json.loads(line)["answer"] for line in result.output.splitlines() if line.startswith("{")] == answers
+    result = command.invoke(app, ["compare", str(run), str(run), "--resamples", "100"])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "may be chance" in said
+    assert "equal 3" in said
     for words in (["analyse", str(run)], ["extract", str(run), data.test, "--out", str(tmp_path / "g.jsonl")]):
         result = command.invoke(app, words)
         assert isinstance(result.exception, UserError), words

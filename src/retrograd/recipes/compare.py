@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrograd.evaluation.open_comparison import OpenComparison, compare_open
 from retrograd.io import read_jsonl
 from retrograd.metrics.relation_resampling import official_resampler
 from retrograd.metrics.relations import (
@@ -27,17 +28,19 @@ from retrograd.recipes.run import saved_task
 from retrograd.recipes.source import Data, relation_extraction
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.run_directory import RunDirectory
-from retrograd.types import UserError
+from retrograd.types import Example, UserError
 
 __all__ = [
     "Answered",
     "Comparison",
     "RelationGain",
+    "Told",
     "answered",
     "compare",
     "official_table",
     "paired",
     "require_same_items",
+    "told_by",
 ]
 
 
@@ -64,6 +67,17 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Told:
+    """A finished run with its data; by test item the example and the answer, as text."""
+
+    path: Path
+    experiment: Experiment
+    data: Data
+    examples: dict[str, Example]
+    answers: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Answered:
     """A finished run with its data; by test item its marked text, the gold relation and the answered one, None where it
     is invalid."""
@@ -81,12 +95,15 @@ class Answered:
         return relation_extraction(self.data.task, "compare")
 
 
-def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0) -> Comparison:
+def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0) -> Comparison | OpenComparison:
     """``system`` less ``baseline``, paired by test item. Opens no model; reads the data that each run names.
 
-    Raises `UserError` for a folder without predictions, other test items or gold labels, and another metric.
+    Raises `UserError` for a folder without predictions, other test items or gold answers, and another metric.
     """
-    first, second = answered(baseline), answered(system)
+    runs = told_by(baseline), told_by(system)
+    if runs[0].data.task.choices is None:
+        return _compare_open(*runs, resamples, seed)
+    first, second = map(_in_labels, runs)
     require_same_items(first, second)
     task, wanted = first.task, list(first.gold.values())
     answers = list(first.answers.values()), [second.answers[item] for item in first.gold]
@@ -103,6 +120,26 @@ def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0)
     )
 
 
+def _compare_open(baseline: Told, system: Told, resamples: int, seed: int) -> OpenComparison:
+    metrics = [run.data.task.primary_metric for run in (baseline, system)]
+    if metrics[0] != metrics[1]:
+        raise UserError(
+            f"{baseline.path} is scored by {metrics[0]}, {system.path} by {metrics[1]}; compare runs scored alike"
+        )
+    if baseline.examples.keys() != system.examples.keys():
+        odd = _odd(baseline.examples, system.examples)
+        raise UserError(
+            f"{baseline.path} and {system.path} answered other test items ({odd!r} is in one of them alone)"
+        )
+    for item, example in baseline.examples.items():
+        other = system.examples[item]
+        if (example.query, example.targets) != (other.query, other.targets):
+            raise UserError(f"item {item!r} is another in {baseline.path} than in {system.path}")
+    answers = list(baseline.answers.values()), [system.answers[item] for item in baseline.examples]
+    rng = np.random.default_rng(seed)
+    return compare_open(list(baseline.examples.values()), *answers, metrics[0], rng, resamples)
+
+
 def paired(
     task: RelationExtraction,
     gold: Sequence[str],
@@ -117,20 +154,19 @@ def paired(
     return interval, paired_permutation_corpus(statistic, len(gold), rng, resamples)
 
 
-def answered(path: Path) -> Answered:
+def told_by(path: Path) -> Told:
     """What a run answered to its own test data, in their order. Opens no model.
 
     Raises `UserError` for a folder that is no run, for one without test data or predictions, and for other items.
     """
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
-    task = relation_extraction(saved_task(experiment, run), "compare")
     file = path / "predictions.jsonl"
     if not experiment.data.test:
         raise UserError(f"{path} has no test data of its own (data.test is empty), so it has no answers to score")
     if not file.exists():
         raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out {path}")
-    data = experiment.data.load(experiment.seed, task)
+    data = experiment.data.load(experiment.seed, saved_task(experiment, run))
     examples = {example.id: example for example in data.test}
     if len(examples) != len(data.test):
         raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")
@@ -141,9 +177,20 @@ def answered(path: Path) -> Answered:
             f"{file} and {experiment.data.test} hold other items ({odd!r} is in one of them alone); have the data "
             f"changed since? Train again"
         )
-    gold = {item: task.relation_of(example.target, example) or example.target for item, example in examples.items()}
-    answers = {item: task.read_answer(told[item], example).label for item, example in examples.items()}
-    return Answered(path, experiment, data, {item: one.query for item, one in examples.items()}, gold, answers)
+    return Told(path, experiment, data, examples, {item: told[item] for item in examples})
+
+
+def answered(path: Path) -> Answered:
+    """The same of a relation extraction run, in labels. Raises `UserError` as that does, and for another task."""
+    return _in_labels(told_by(path))
+
+
+def _in_labels(run: Told) -> Answered:
+    task = relation_extraction(run.data.task, "this comparison")
+    gold = {item: task.relation_of(one.target, one) or one.target for item, one in run.examples.items()}
+    answers = {item: task.read_answer(run.answers[item], one).label for item, one in run.examples.items()}
+    texts = {item: one.query for item, one in run.examples.items()}
+    return Answered(run.path, run.experiment, run.data, texts, gold, answers)
 
 
 def _told(file: Path) -> dict[str, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from retrograd.evaluation.open_comparison import OpenComparison
 from retrograd.recipes.compare import Comparison
 
 __all__ = ["print_comparison"]
 
 
-def print_comparison(found: Comparison, names: tuple[str, str], console: Console) -> None:
-    """The sentence, who is right where, and the relations."""
+def print_comparison(found: Comparison | OpenComparison, names: tuple[str, str], console: Console) -> None:
+    """The sentence, who is right where, and, where there are any, the relations."""
     baseline, system = found.scores
     interval = found.interval
     # Neither proves the other: an interval may exclude zero where the permutation test finds p above 0.05.
@@ -23,11 +24,12 @@ def print_comparison(found: Comparison, names: tuple[str, str], console: Console
         f"{interval.high:+.1f}] (paired bootstrap), p = {found.test.p_value:.2g} (paired permutation), "
         f"{interval.items:,} items: {verdict}\n"
         "Other seeds of training are another source of chance, which no test of items sees.\n"
-        f"right: both {found.agreement['both']}, {names[0]} alone {found.agreement['baseline alone']}, "
-        f"{names[1]} alone {found.agreement['system alone']}, none {found.agreement['none']}",
+        f"{_agreement(found, names)}",
         highlight=False,
         markup=False,
     )
+    if isinstance(found, OpenComparison):
+        return
     table = Table(box=None, pad_edge=False)
     table.add_column("relation", no_wrap=True)
     for heading in ("items", f"F1 {names[0]}", f"F1 {names[1]}", "gain"):
@@ -38,3 +40,13 @@ def print_comparison(found: Comparison, names: tuple[str, str], console: Console
             row.relation.replace("[", r"\["), str(row.items), f"{row.baseline:.1f}", f"{row.system:.1f}", f"{gain:+.1f}"
         )
     console.print(table)
+
+
+def _agreement(found: Comparison | OpenComparison, names: tuple[str, str]) -> str:
+    counts = found.agreement
+    if isinstance(found, Comparison):
+        return (
+            f"right: both {counts['both']}, {names[0]} alone {counts['baseline alone']}, "
+            f"{names[1]} alone {counts['system alone']}, none {counts['none']}"
+        )
+    return f"{names[1]} by item: " + ", ".join(f"{name} {count}" for name, count in counts.items()) if counts else ""
