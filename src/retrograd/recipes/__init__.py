@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from retrograd.recipes import etrag, rag4re
+from retrograd.recipes import etrag, jsa_rag, rag4re
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_jsa, semeval_no_retrieval
 from retrograd.suggestions import advice
@@ -43,6 +43,11 @@ def _rag4re(make: Callable[[str, str], Experiment], data: str, model: str) -> Re
     return Recipe(partial(make, data, model), summary, rag4re.known_settings(model), rag4re.DEVIATIONS)
 
 
+def _jsa_rag(name: str) -> Recipe:
+    summary = f"JSA-RAG on {jsa_rag.DATA[name].title} with BGE-large and Mistral-7B (LoRA), as published."
+    return Recipe(partial(jsa_rag.published, name), summary, jsa_rag.PUBLISHED, jsa_rag.DEVIATIONS)
+
+
 def _summary(make: Callable[..., Experiment]) -> str:
     return (make.__doc__ or "").strip().splitlines()[0]
 
@@ -50,6 +55,8 @@ def _summary(make: Callable[..., Experiment]) -> str:
 _ALL = (
     *(_plain(make) for make in (semeval_joint, semeval_jsa, semeval_frozen, semeval_no_retrieval)),
     _plain(rag4re.semeval),
+    _plain(jsa_rag.small_questions),
+    _plain(jsa_rag.small_dialogue),
     *(_etrag(make, n) for make in etrag.SEMEVAL for n in etrag.SEMEVAL_PERCENTAGES),
     *(_etrag(make, n) for make in etrag.TACRED for n in etrag.TACRED_PERCENTAGES),
     *(_rag4re(rag4re.improved, data, model) for data in rag4re.DATA for model in rag4re.MODELS),
@@ -59,6 +66,7 @@ _ALL = (
         for name, model in rag4re.MODELS.items()
         if model.known
     ),
+    *(_jsa_rag(name) for name in jsa_rag.DATA),
 )
 
 RECIPES: dict[str, Recipe] = {recipe().name: recipe for recipe in _ALL}
