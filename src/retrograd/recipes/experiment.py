@@ -17,7 +17,15 @@ from typing import get_type_hints
 import tomli_w
 
 from retrograd.io import read_json, read_lines
-from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, RelaxedTopK, TopKMarginal
+from retrograd.objectives import (
+    OBJECTIVES,
+    Distillation,
+    FrozenRetriever,
+    NoRetrieval,
+    Objective,
+    RelaxedTopK,
+    TopKMarginal,
+)
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.rag.answering import Manner
 from retrograd.recipes.data import KINDS, kind_of
@@ -103,6 +111,11 @@ class Experiment:
                 f"training.passages is 0, but {type(self.objective).__name__} learns from passages; "
                 f"set it to 5, say, or take the objective NoRetrieval"
             )
+        if self.evaluation.calibrate and not isinstance(self.data, RelationData):
+            raise UserError(
+                f"evaluation.calibrate fits a decision among permitted answers, and {kind_of(self.data)} have none; "
+                f"set it to false"
+            )
         wants_dev = {
             "training.evaluate_every": self.training.evaluate_every > 0,
             "evaluation.calibrate": self.evaluation.calibrate,
@@ -130,9 +143,17 @@ class Experiment:
         """How the trained model answers."""
         reading = self.evaluation.reading
         if reading == "as trained":
-            form = getattr(self.objective, "form", getattr(self.objective, "reader", ""))
-            reading = "together" if form == "together" else "singly"
+            reading = "together" if self._trains_on_one_prompt else "singly"
         return Manner(self.evaluation.answers, reading)
+
+    @property
+    def _trains_on_one_prompt(self) -> bool:
+        """Whether the generator learns from all passages in one prompt."""
+        match self.objective:
+            case FrozenRetriever(form="together") | Distillation(reader="together"):
+                return True
+            case _:
+                return False
 
     @property
     def test_passages(self) -> int:
@@ -245,7 +266,7 @@ def _read_data(values: object, where: str) -> Source:
     kind = values.get("kind", "relations")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: no kind of data {kind!r}; {advice(str(kind), KINDS)}")
-    return read_record(KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, where)
+    return read_record(KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, f"{where} ({kind})")
 
 
 def _parsed(text: str) -> object:
