@@ -27,7 +27,7 @@ from retrograd.metrics.significance import paired_bootstrap_corpus, paired_permu
 from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import train_experiment
-from retrograd.recipes.source import Data
+from retrograd.recipes.source import Data, relation_extraction
 from retrograd.types import UserError
 
 Result = dict[str, Any]
@@ -52,10 +52,10 @@ def measure(row: str, experiment: Experiment, folder: Path, find: Found) -> None
     found = find(experiment, data, place)
     rmtree(place, ignore_errors=True)
     answers = found.pop("answers")
-    task = data.task
+    task = relation_extraction(data.task, "this benchmark")
     scores = {how: task.score(data.test, given)["macro_f1"] for how, given in answers.items()}
     relations = {
-        how: [task.relation_of(answer, example) for answer, example in zip(given, data.test, strict=True)]
+        how: [task.read_answer(answer, example).label for answer, example in zip(given, data.test, strict=True)]
         for how, given in answers.items()
     }
     gold = [task.relation_of(example.target, example) for example in data.test]

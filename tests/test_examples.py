@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from retrograd.evaluation.laboratory import measure
+from retrograd.recipes.experiment import Experiment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -53,6 +54,35 @@ def test_the_index_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert bool((log_prior < 0).all())
     assert queries.grad is not None
     assert {path.name for path in (tmp_path / "indexes").iterdir()} == {"mine", "faiss"}
+
+
+@pytest.mark.parametrize("page", sorted((EXAMPLES.parent / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_toml_of_the_docs_is_an_experiment(page: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(_toml(page)):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(text, encoding="utf-8")
+        Experiment.load(file)
+
+
+@pytest.mark.parametrize("kind", ["questions", "dialogue"])
+def test_questions_and_dialogues_are_read_as_the_docs_say(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record beside a file's name is one that the file may hold."""
+    (text,) = (one for one in _toml(EXAMPLES.parent / "docs" / "questions.md") if f'kind = "{kind}"' in one)
+    monkeypatch.chdir(tmp_path)
+    records = re.findall(r'(\w+) = "(.*?\.jsonl)" +# (\{.*\})', text)
+    assert [name for name, _, _ in records] == ["base", "train"]
+    for _, file, record in [*records, ("test", "test.jsonl", records[1][2])]:
+        Path(file).write_text(f"{record}\n", encoding="utf-8")
+    Path("mine.toml").write_text(text, encoding="utf-8")
+    data = Experiment.load(Path("mine.toml")).data.load(0)
+    assert [len(part) for part in (data.base, data.train, data.dev, data.test)] == [1, 1, 0, 1]
+    assert "tea" in data.train[0].target.casefold()
+
+
+def _toml(page: Path) -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_the_estimators_stand_in_the_order_that_is_known() -> None:

@@ -106,6 +106,7 @@ def test_a_run_from_files_to_answers(
         result = command.invoke(app, words)
         assert isinstance(result.exception, UserError), words
         assert "is about relations between entities" in str(result.exception)
+        assert "evaluate, predict and search know every task" in str(result.exception)
 
 
 def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:
@@ -120,8 +121,10 @@ def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:
     assert two.drawn["seed"] == 3
     assert two.drawn["train"] != whole.drawn["train"]
     assert isinstance(whole.train[0], GroundedExample)
-    with pytest.raises(UserError, match=r"data.train_count is 4, but there are 3 examples"):
+    with pytest.raises(UserError, match=r"data.train_count is 4, but .*train.jsonl holds 3 examples"):
         QuestionData(**{**vars(questions), "train_count": 4}).load(0)
+    with pytest.raises(UserError, match=r"data.dev_from_train is 3, but .*train.jsonl holds 3 examples; leave some"):
+        QuestionData(**{**vars(questions), "dev_from_train": 3}).load(0)
 
 
 def test_documents_are_split_and_gold_stands_for_their_passages(questions: QuestionData) -> None:
@@ -144,5 +147,9 @@ def test_kinds_are_told_apart_strictly(questions: QuestionData) -> None:
         Experiment().with_settings(["data.kind=question"])
     with pytest.raises(UserError, match=r"unknown key 'labels'"):
         changed.with_settings(["data.labels=tacred"])
+    with pytest.raises(UserError, match=r"here: data \(relations\): unknown key 'base'"):  # which says what is missing
+        Experiment.from_mapping({"data": {"base": "b.jsonl"}}, "here")
+    with pytest.raises(UserError, match=r"evaluation.calibrate .* questions have none; set it to false"):
+        changed.with_settings(["data.dev_from_train=1", "evaluation.calibrate=true"])
     with pytest.raises(UserError, match=r"data.base names no knowledge base"):
         QuestionData(train=questions.train).load(0)

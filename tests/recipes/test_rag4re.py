@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from retrograd.recipes.rag4re import DATA, MODELS, known_settings, published, se
 from retrograd.recipes.run import run_experiment
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
+FROZEN = ["retriever.trained=none", "training.distraction=0.0"]
 SENTENCES = (
     ("The <e1>storm</e1> flooded the <e2>cellar</e2>.", "Cause-Effect(e1,e2)"),
     ("The <e1>cellar</e1> was flooded after a <e2>storm</e2>.", "Cause-Effect(e2,e1)"),
@@ -107,7 +109,10 @@ def test_known_settings_are_those_of_the_paper() -> None:
     assert [mistral[f"generator.lora_{name}"] for name in ("rank", "alpha", "dropout")] == [8, 32.0, 0.1]
     assert [mistral[f"training.{name}"] for name in ("epochs", "batch_size", "weight_decay")] == [5, 4, 1e-3]
     assert mistral["generator.quantisation"] == "nf4"
-    assert "generator.model" not in known_settings("qwen3-4b")
+    assert not any(name.startswith("training.epochs") for name in known_settings("qwen3-4b"))
+    assert "generator.model" not in mistral  # which checkpoint the paper fine-tuned is not known
+    told = {name: " ".join(RECIPES[f"rag4re-semeval-{name}"].deviations) for name in MODELS}
+    assert [name for name, words in told.items() if "restarts" in words] == ["llama-2-7b", "mistral-7b"]
     assert set(MODELS) == {"t5-large", "flan-t5-large", "llama-2-7b", "mistral-7b", "qwen3-4b"}
 
 
@@ -116,6 +121,14 @@ def test_a_frozen_retriever_under_the_same_prompt_is_one_changed_setting() -> No
     differs = [key for key, value in trained.to_mapping().items() if frozen.to_mapping()[key] != value]
     assert differs == ["retriever"]
     assert trained.data.input_style == published("tacred", "t5-large").data.input_style == "instructed"
+
+
+@pytest.mark.parametrize("search", ["bm25", "random"])
+def test_another_retriever_is_one_changed_setting_against_the_frozen_one(search: str) -> None:
+    for frozen in (published("tacred", "t5-large"), semeval().with_settings(FROZEN)):
+        other = frozen.with_settings([f"retriever.search={search}"])
+        assert other.retriever == replace(frozen.retriever, search=search)
+        assert replace(other, retriever=frozen.retriever) == frozen
 
 
 @pytest.mark.parametrize("answers", ["chosen", "written"])

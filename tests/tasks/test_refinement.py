@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,11 @@ PHRASES = {
     "other": ["other"],
     "c++": ["C++"],
     "c": ["c"],
+    "member": ["member of"],
+    "board": ["member of board"],
+    "name": ["also called"],
+    "short": ["founded by"],
+    "long": ["org:founded_by"],
 }
 
 
@@ -38,12 +45,55 @@ PHRASES = {
         ("part of", None, "nothing"),
         ("", None, "nothing"),
         ("C++!", None, "nothing"),
+        ("**_Part_of_whole_**", "part", "punctuation"),
+        ("Relation： Part\u200b of ｗhole", "part", "after colon"),
+        ("Relation: org:founded_by", "long", "contained"),
+        ("It is not: part of whole", None, "ambiguous"),
+        ("leads to result: part of whole", None, "ambiguous"),
+        ("leads to result: other", None, "ambiguous"),
+        ("Relations: part of whole; leads to result; other. Relation: part of whole", None, "ambiguous"),
+        ("leads to result\n\nSentence: next one.\nRelation: part of whole", None, "ambiguous"),
+        ("other\n\nSentence: next one.\nRelation: part of whole", None, "ambiguous"),
+        ("either part of whole or other", None, "ambiguous"),
+        ("None of them: other", None, "nothing"),
+        ("the reverse of part of whole", None, "ambiguous"),
+        ("part of whole, in the opposite direction", None, "ambiguous"),
+        ("It is a member of the board", None, "ambiguous"),
+        ("anything rather than part of whole", None, "ambiguous"),
+        ("This isnt part of whole", None, "ambiguous"),
+        ("This isnʼt part of whole", None, "ambiguous"),
+        ("This isn`t part of whole", None, "ambiguous"),
+        ("a non-part of whole", None, "ambiguous"),
+        ("❌ part of whole", None, "ambiguous"),
+        ("≠ part of whole", None, "ambiguous"),
     ],
 )
 def test_rules(answer: str, label: str | None, rule: str) -> None:
     """Two labels with equal words ("C++" and "c") are told apart by neither."""
     found = refined(answer, PHRASES)
     assert (found.label, found.rule) == (label, rule)
+
+
+def test_vowel_signs_are_part_of_a_word() -> None:
+    assert refined("के।", {"a": ["का"]}).label is None
+    assert refined("का।", {"a": ["का"], "b": ["के"]}).label == "a"
+
+
+def test_words_that_the_sentence_has_may_be_a_quotation() -> None:
+    """An entity's name is in the sentence, too."""
+    quoted = "Ann, also called Annie, left"
+    assert refined(quoted, PHRASES).label == "name"
+    assert refined(quoted, PHRASES, sentence="Ann , also called Annie , left the house .").rule == "nothing"
+    assert refined("Answer: also called", PHRASES, sentence="Ann , also called Annie , left .").label == "name"
+    assert refined("I say also called, part of whole", PHRASES, sentence="Ann, also called Annie").rule == "ambiguous"
+    assert refined("The band Part of Whole", PHRASES, sentence="Part of Whole played in Rome .").rule == "nothing"
+
+
+def test_what_is_said_of_the_tail_is_not_said_of_the_head() -> None:
+    names = {"head": "the car", "tail": "wheel"}
+    assert refined("The wheel is part of whole, the car.", PHRASES, **names).rule == "ambiguous"
+    assert refined("The car is part of whole, the wheel.", PHRASES, **names).label == "part"
+    assert refined("Of the wheel and the car: part of whole", PHRASES, **names).label == "part"
 
 
 def test_order_of_the_labels_changes_nothing() -> None:
@@ -68,6 +118,19 @@ def test_every_phrase_reads_as_its_own_label_however_it_is_dressed(source: str) 
 def test_any_text_is_read(answer: str) -> None:
     found = refined(answer, PHRASES)
     assert (found.label is None) == (found.rule in ("ambiguous", "nothing"))
+
+
+@pytest.mark.parametrize("style", ["phrase", "sentence"])
+def test_the_task_takes_no_word_of_the_sentence_for_an_answer(style: str) -> None:
+    """Its own sentence and names, in both styles of target, whatever words the names hold."""
+    task = replace(RelationExtraction.semeval(), target_style=style)
+    example = Example("1", "The @ group of members @ heard of # part of whole # .")
+    for label, sentence in task.verbalisation.sentences("group of members", "part of whole").items():
+        assert task.read_answer(f"'{sentence}'", example).label == label
+        assert task.read_answer(f"I would say that {sentence} here", example).label in (label, None)
+    for answer in ("The group of members heard of part of whole", "the group of members", "a part of whole thing"):
+        assert task.read_answer(answer, example).label is None
+    assert task.read_answer("part of whole", Example("2", "no entity is marked")).label == "Component-Whole(e1,e2)"
 
 
 def test_the_task_counts_invalid_and_refined_answers_apart() -> None:

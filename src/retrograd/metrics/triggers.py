@@ -10,7 +10,7 @@ N counts all sentences, those of the negative label too: they are what chance lo
 
 * it stands in at least `MINIMUM_SENTENCES` sentences of the relation, and in at least `MINIMUM_SHARE` of them (without
   the second rule words that were seen three times crowd out those that matter: PMI is largest for rare words),
-* its PMI is at least `MINIMUM_PMI` bits, so that the word at least doubles the relation's odds against all sentences,
+* its PMI is at least `MINIMUM_PMI` bits, so that beside the word the relation is at least twice as probable as over all
 * it is among the relation's `MOST` best by PMI; ties go to the more frequent, then to the alphabet.
 
 Words are compared without case; what stands inside the two entities does not count, nor do numbers.

@@ -39,8 +39,10 @@ def _etrag(make: Callable[[int], Experiment], percent: int) -> Recipe:
 
 def _rag4re(make: Callable[[str, str], Experiment], data: str, model: str) -> Recipe:
     how = "as published" if make is rag4re.published else "retriever and generator trained as one"
-    summary = f"RAG4RE on {rag4re.TITLES[data]} with {rag4re.MODELS[model].title}, {how}."
-    return Recipe(partial(make, data, model), summary, rag4re.known_settings(model), rag4re.DEVIATIONS)
+    found = rag4re.MODELS[model]
+    summary = f"RAG4RE on {rag4re.TITLES[data]} with {found.title}, {how}."
+    deviations = (*rag4re.DEVIATIONS, *found.deviations)
+    return Recipe(partial(make, data, model), summary, rag4re.known_settings(model), deviations)
 
 
 def _jsa_rag(name: str) -> Recipe:

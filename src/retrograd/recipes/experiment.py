@@ -17,7 +17,15 @@ from typing import get_type_hints
 import tomli_w
 
 from retrograd.io import read_json, read_lines
-from retrograd.objectives import OBJECTIVES, NoRetrieval, Objective, RelaxedTopK, TopKMarginal
+from retrograd.objectives import (
+    OBJECTIVES,
+    Distillation,
+    FrozenRetriever,
+    NoRetrieval,
+    Objective,
+    RelaxedTopK,
+    TopKMarginal,
+)
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.rag.answering import Manner
 from retrograd.recipes.data import KINDS, kind_of
@@ -77,6 +85,11 @@ class Experiment:
         self._check_retrieval()
         self._check_stages()
         self._check_reading()
+        if self.evaluation.calibrate and not isinstance(self.data, RelationData):
+            raise UserError(
+                f"evaluation.calibrate fits a decision among permitted answers, and {kind_of(self.data)} have none; "
+                f"set it to false"
+            )
         wants_dev = {
             "training.evaluate_every": self.training.evaluate_every > 0,
             "evaluation.calibrate": self.evaluation.calibrate,
@@ -174,7 +187,11 @@ class Experiment:
         """Whether the last stage of the generator reads several passages at once."""
         if self.second_stage.epochs > 0:
             return self.second_stage.reading == "together"
-        return getattr(self.objective, "form", getattr(self.objective, "reader", "")) == "together"
+        match self.objective:
+            case FrozenRetriever(form="together") | Distillation(reader="together"):
+                return True
+            case _:
+                return False
 
     @property
     def test_passages(self) -> int:
@@ -289,7 +306,7 @@ def _read_data(values: object, where: str) -> Source:
     kind = values.get("kind", "relations")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: no kind of data {kind!r}; {advice(str(kind), KINDS)}")
-    return read_record(KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, where)
+    return read_record(KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, f"{where} ({kind})")
 
 
 def _parsed(text: str) -> object:

@@ -89,10 +89,7 @@ class CorpusData(ABC):
         documents = self._documents(Path(self.base))
         splitting = self._splitting
         base = KnowledgeBase.from_passages(documents if splitting is None else split_passages(documents, splitting))
-        whole = self._part("train")
-        order = random.Random(seed).sample(range(len(whole)), len(whole))
-        held = _some(whole, order, self.dev_from_train, "dev_from_train") if self.dev_from_train else []
-        rest = [whole[position] for position in order[self.dev_from_train :]] if self.dev_from_train else whole
+        rest, held = self._held_out(self._part("train"), seed)
         parts = {
             "train": self._drawn("train", rest, seed),
             "dev": held or self._drawn("dev", self._part("dev"), seed),
@@ -147,16 +144,32 @@ class CorpusData(ABC):
         source = vars(self)[name]
         return list(self.examples(Path(source))) if source else []
 
+    def _held_out(self, whole: list[Example], seed: int) -> tuple[list[Example], list[Example]]:
+        """(the rest, development data)."""
+        count = self.dev_from_train
+        if count == 0:
+            return whole, []
+        if count >= len(whole):
+            raise UserError(
+                f"data.dev_from_train is {count}, but {self.train or 'data.train'} holds {len(whole)} examples; leave "
+                f"some for training"
+            )
+        shuffled = _shuffled(whole, seed)
+        return shuffled[count:], shuffled[:count]
+
     def _drawn(self, name: str, examples: list[Example], seed: int) -> list[Example]:
         count = vars(self)[f"{name}_count"]
-        order = random.Random(seed).sample(range(len(examples)), len(examples))
-        return _some(examples, order, count, f"{name}_count") if count else examples
+        if count > len(examples):
+            held = " beside those of data.dev_from_train" if name == "train" and self.dev_from_train else ""
+            raise UserError(
+                f"data.{name}_count is {count}, but {vars(self)[name] or f'data.{name}'} holds {len(examples)} "
+                f"examples{held}; set it to 0 for all of them"
+            )
+        return _shuffled(examples, seed)[:count] if count else examples
 
 
-def _some(examples: Sequence[Example], order: Sequence[int], count: int, setting: str) -> list[Example]:
-    if count > len(examples):
-        raise UserError(f"data.{setting} is {count}, but there are {len(examples)} examples; set it to 0 for all")
-    return [examples[position] for position in order[:count]]
+def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    return random.Random(seed).sample(examples, len(examples))
 
 
 @dataclass(frozen=True)

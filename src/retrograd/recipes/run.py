@@ -27,7 +27,7 @@ from retrograd.progress import say
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
-from retrograd.recipes.experiment import Experiment, RetrieverSettings
+from retrograd.recipes.experiment import Experiment, RelationData, RetrieverSettings
 from retrograd.recipes.source import Data
 from retrograd.recipes.stages import stages
 from retrograd.tasks.task import Task
@@ -86,7 +86,8 @@ def _add_soft_prompt(experiment: Experiment, model: RagModel, rng: torch.Generat
         return
     tower = model.retriever.query_encoder
     roles = tower.dimension // tower.width
-    label = 0 if getattr(experiment.data, "key_style", "split") == "published" else 1
+    data = experiment.data
+    label = 0 if isinstance(data, RelationData) and data.key_style == "published" else 1
     settings = SoftPromptSettings(
         tower.width, model.selection.slots, roles, roles + label, s.form, s.gain, model.null_passage
     )

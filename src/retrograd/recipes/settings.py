@@ -274,8 +274,8 @@ class TrainingSettings:
 class EvaluationSettings:
     """``passages`` is K at test time; -1 means as in training. ``scoring`` compares the answers of a closed set by the
     likelihood of the whole answer ("sequence") or by the steps at which the permitted answers part ("tree", as SuRE).
-    ``answers`` "written" generates them instead, where ``scoring`` and ``calibrate`` have no say: what is no permitted
-    answer, and not told to be one by the task's rules, is invalid. ``reading`` says whether passages are read one by
+    ``answers`` "written" generates them instead, where ``scoring`` and ``calibrate`` have no say: what names no label
+    by the task's rules is invalid. ``reading`` says whether passages are read one by
     one, "singly", in one prompt, "together", or by fusion-in-decoder, "fused"; "as trained" follows the objective and
     ``generator.fusion``.
 

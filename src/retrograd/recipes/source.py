@@ -81,5 +81,8 @@ def in_full(name: str) -> str:
 def relation_extraction(task: Task, command: str) -> RelationExtraction:
     """The task as the one kind that ``command`` knows. Raises `UserError` for any other."""
     if not isinstance(task, RelationExtraction):
-        raise UserError(f"{command} is about relations between entities, and the task of this run is {task.name}")
+        raise UserError(
+            f"{command} is about relations between entities, and the task of this run is {task.name}; "
+            f"evaluate, predict and search know every task"
+        )
     return task

@@ -33,7 +33,8 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
     examples = opened.data.test if data is None else _examples(opened, data, patch)
     for example in examples:
         if not example.targets:
-            raise UserError(f"{data}, {example.id!r}: no answer, so there is nothing to score; use predict")
+            source = data or opened.experiment.data.test
+            raise UserError(f"{source}, {example.id!r}: no answer, so there is nothing to score; use predict")
     if out is not None and (out / "scores.json").exists():
         raise UserError(f"{out} holds scores already; choose another folder with --out")
     with opened.accelerator.autocast():

@@ -1,16 +1,22 @@
 """From what a model wrote to a label, by rules that never guess; what no rule reads is an invalid answer.
 
 In this order: the words of one label and nothing else, but for case and spaces (``exact``), but for punctuation too
-(``punctuation``), or behind the last colon of an answer that repeats the question (``after colon``); then the words of
-one label of two words or more somewhere within the answer (``contained``). Words that stand inside those of another
-label are not counted, so "part of whole reversed" is never read as "part of whole"; two labels, or a word that negates,
-are ``ambiguous``. A single word within a sentence ("the other relation") is no answer.
+(``punctuation``), or behind the last colon (``after colon``: "Relation: …"); then the words of one label of two words
+or more somewhere within the answer (``contained``). Words that stand inside those of another label are not counted, so
+"part of whole reversed" is never read as "part of whole". A single word within a sentence ("the other relation") is no
+answer, nor is what the example's own sentence says ("also called"): the answer may quote it.
+
+The last two rules read nothing (``ambiguous``) where the answer has another label anywhere, one of a single word too;
+a word that denies, excludes or turns round ("not", "rather", "reverse"); a further word of a longer label ("member of
+the board" is not "member of" where "member of board" is a label); or, around the label, the tail before it and the head
+behind it, which says it of the tail. So lists of relations, answers that go on to a next question, and second thoughts
+are invalid.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,11 +24,19 @@ __all__ = ["Refined", "Rule", "refined"]
 
 Rule = Literal["exact", "punctuation", "after colon", "contained", "ambiguous", "nothing"]
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
-_NEGATIONS = frozenset(["not", "no", "never", "neither", "nor", "without", "cannot", "none"])
+_DENYING_WORDS = """
+not no never neither nor none nothing nobody non cannot without hardly barely unlikely wrong incorrect false fails
+rather instead except excluding excluded rejected unlike than converse vice
+isnt arent wasnt werent doesnt dont didnt cant wont couldnt wouldnt hasnt havent
+"""
+_DENYING = frozenset(_DENYING_WORDS.split())
+_TURNING = ("revers", "invers", "invert", "opposit", "backward")
+_SIGNS = str.maketrans(dict.fromkeys("¬≠✗✘❌", " not ") | dict.fromkeys("’‘ʼ`´′", "'"))
 _LEAST_WORDS = 2
 
 _Words = tuple[str, ...]
+_Texts = Sequence[tuple[str, _Words]]
+"""Labels and their words; a label may have several texts."""
 
 
 @dataclass(frozen=True)
@@ -38,44 +52,93 @@ class Refined:
         return self.rule == "exact"
 
 
-def refined(answer: str, phrases: Mapping[str, Iterable[str]]) -> Refined:
-    """The label that ``answer`` names, by the module's rules but for "exact"; ``phrases`` are the words of each."""
-    words = [(label, _words(text)) for label, texts in phrases.items() for text in texts]
-    parts: dict[Rule, str] = {"punctuation": answer, "after colon": answer.rpartition(":")[2]}
-    for rule, part in parts.items():
-        said = _words(part)
-        labels = {label for label, own in words if own and own == said}
-        if len(labels) == 1:
-            return Refined(labels.pop(), rule)
-    return _contained(_words(answer), words)
+@dataclass(frozen=True)
+class _Mention:
+    """The words ``[start, end)`` of an answer are those of a label."""
+
+    label: str
+    start: int
+    end: int
+
+    def inside(self, other: _Mention) -> bool:
+        return other.start <= self.start and self.end <= other.end and other.end - other.start > self.end - self.start
 
 
-def _contained(said: _Words, words: list[tuple[str, _Words]]) -> Refined:
-    found = [
-        (start, start + len(own), label)
-        for label, own in words
-        if len(own) >= _LEAST_WORDS
-        for start in range(len(said) - len(own) + 1)
-        if said[start : start + len(own)] == own
+def refined(
+    answer: str, phrases: Mapping[str, Iterable[str]], sentence: str = "", head: str = "", tail: str = ""
+) -> Refined:
+    """The label that ``answer`` names, by the module's rules but for "exact"; ``phrases`` are the words of each.
+
+    ``sentence`` is what the answer may quote, ``head`` and ``tail`` are the entities it is about.
+    """
+    texts = [(label, words) for label, own in phrases.items() for words in map(_words, own) if words]
+    said = _words(answer)
+    alone = _label_of(said, texts)
+    if alone is not None:
+        return Refined(alone, "punctuation")
+    mentions = _mentions(said, texts)
+    behind = _label_of(_words(_levelled(answer).rpartition(":")[2]), texts)
+    if behind is not None and _settled(behind, mentions, said, texts):
+        return Refined(behind, "after colon")
+    quoted = _words(sentence)
+    spoken = [
+        one
+        for one in mentions
+        if one.end - one.start >= _LEAST_WORDS and not _places(said[one.start : one.end], quoted)
     ]
-    whole = [(start, end, label) for start, end, label in found if not _inside(start, end, found)]
-    labels = {label for _, _, label in whole}
-    if not labels:
+    if not spoken:
         return Refined(None, "nothing")
-    covered = {place for start, end, _ in whole for place in range(start, end)}
-    if len(labels) > 1 or any(_negates(word) for place, word in enumerate(said) if place not in covered):
+    label = spoken[0].label
+    turned = any(_turned(one, said, _words(head), _words(tail)) for one in spoken)
+    if turned or not _settled(label, mentions, said, texts):
         return Refined(None, "ambiguous")
-    return Refined(labels.pop(), "contained")
+    return Refined(label, "contained")
 
 
-def _inside(start: int, end: int, found: list[tuple[int, int, str]]) -> bool:
-    """Whether a longer occurrence covers this one."""
-    return any(a <= start and end <= b and b - a > end - start for a, b, _ in found)
+def _label_of(said: _Words, texts: _Texts) -> str | None:
+    """The one label whose words these are, all of them."""
+    labels = {label for label, words in texts if words == said}
+    return labels.pop() if len(labels) == 1 else None
 
 
-def _negates(word: str) -> bool:
-    return word in _NEGATIONS or word.endswith(("n't", "n’t"))
+def _mentions(said: _Words, texts: _Texts) -> list[_Mention]:
+    """Every label in the answer, but for those inside a longer one."""
+    found = [_Mention(label, start, start + len(words)) for label, words in texts for start in _places(words, said)]
+    return [one for one in found if not any(one.inside(other) for other in found)]
+
+
+def _settled(label: str, mentions: Sequence[_Mention], said: _Words, texts: _Texts) -> bool:
+    """Whether no other label is mentioned, and no word beside the mentions denies or belongs to a longer label."""
+    if any(one.label != label for one in mentions):
+        return False
+    covered = {place for one in mentions for place in range(one.start, one.end)}
+    mine = {said[one.start : one.end] for one in mentions}
+    others = [words for other, words in texts if other != label]
+    longer = {word for words in others for own in mine if _places(own, words) for word in set(words) - set(own)}
+    return not any(_denies(word) or word in longer for place, word in enumerate(said) if place not in covered)
+
+
+def _turned(one: _Mention, said: _Words, head: _Words, tail: _Words) -> bool:
+    """Whether the label is said of the tail: that alone stands before it, and the head behind it."""
+    before, after = said[: one.start], said[one.end :]
+    return bool(_places(tail, before) and _places(head, after)) and not _places(head, before)
+
+
+def _places(words: _Words, text: _Words) -> list[int]:
+    """Where these words stand in a row, by the first of them; nowhere for no words."""
+    return [i for i in range(len(text) - len(words) + 1) if text[i : i + len(words)] == words] if words else []
+
+
+def _denies(word: str) -> bool:
+    return word in _DENYING or word.endswith("n't") or word.startswith(_TURNING)
+
+
+def _levelled(text: str) -> str:
+    return unicodedata.normalize("NFKC", text.translate(_SIGNS)).casefold()
 
 
 def _words(text: str) -> _Words:
-    return tuple(_WORD.findall(text.casefold()))
+    """Runs of letters, their marks and digits, apostrophes inside them included; invisible signs are nothing."""
+    kinds = [(sign, unicodedata.category(sign)) for sign in _levelled(text)]
+    spaced = "".join(sign if kind[0] in "LMN" or sign == "'" else " " for sign, kind in kinds if kind != "Cf")
+    return tuple(word for word in (run.strip("'") for run in spaced.split()) if word)

@@ -151,7 +151,14 @@ class RelationExtraction:
             return Refined(known, "exact")
         sentences = self._own_sentences(example)
         words = {label: [phrase, *filter(None, [sentences.get(label)])] for label, phrase in self.phrases.items()}
-        return refined(answer, words)
+        return refined(answer, words, *self._repeatable(example))
+
+    def _repeatable(self, example: Example) -> tuple[str, str, str]:
+        """What an answer may repeat of its question: sentence, head and tail; the text alone where none is marked."""
+        try:
+            return self._bare(example.query)
+        except UserError:
+            return example.query, "", ""
 
     def _own_sentences(self, example: Example) -> Mapping[str, str]:
         """Every label's sentence about the example's entities; none without templates, or where none is marked."""
