@@ -121,7 +121,7 @@ def test_tsv_of_dpr(tmp_path: Path):
         (['{"text": "x", "title": ["t"]}'], 'line 1: "title" is list, expected a string'),
         (['{"text": "x", "id": true}'], 'line 1: "id" is bool, expected a string'),
         (['{"text": "x", "id": 1.5}'], 'line 1: "id" is float, expected a string'),
-        (['{"text": "half \\ud800"}'], "line 1: text holds half a surrogate pair"),
+        (['{"text": "half \\ud800"}'], "line 1: half of a surrogate pair"),
         (
             ['{"id": "a", "text": "x"}', *['{"text": "y"}'] * 6, "", '{"id": "a", "text": "z"}'],
             "line 9: the id 'a' was already used at .*base.jsonl, line 1; ids must be distinct",

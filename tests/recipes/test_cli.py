@@ -235,7 +235,7 @@ def test_a_run_needs_nothing_outside_its_folder(
     with pytest.raises(UserError, match=r"new\.jsonl, instance '1' .*unknown relation 'invents'"):
         command("evaluate", run, "--data", new)
     new.write_text(json.dumps({k: v for k, v in RECORDS[0].items() if k != "relation"}) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"new\.jsonl, instance '1': no relation"):
+    with pytest.raises(UserError, match=r"new\.jsonl, example '1': no answer"):
         command("evaluate", run, "--data", new)
     command("predict", run, new, "--out", tmp_path / "answers.jsonl")
     with pytest.raises(UserError, match=r"answers\.jsonl exists"):

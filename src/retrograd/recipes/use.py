@@ -34,7 +34,7 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
     for example in examples:
         if not example.targets:
             source = data or opened.experiment.data.test
-            raise UserError(f"{source}, {example.id!r}: no answer, so there is nothing to score; use predict")
+            raise UserError(f"{source}, example {example.id!r}: no answer, so there is nothing to score; use predict")
     if out is not None and (out / "scores.json").exists():
         raise UserError(f"{out} holds scores already; choose another folder with --out")
     with opened.accelerator.autocast():
