@@ -296,3 +296,18 @@ def test_a_trained_run_stands_beside_the_vote_of_its_own_neighbours(
     without = report_run(other, [], tmp_path / "closed-out", resamples=100)
     assert [one.kind for one in without.systems] == ["run", "trivial"]
     assert "retrieves nothing" in without.notes[0]
+
+
+def test_answers_that_had_to_be_read_by_rule_are_told(data: RelationData, tmp_path: Path) -> None:
+    exact = run(tmp_path / "exact", ["made", "none", "?", "none", "eats"], data)
+    dressed = run(tmp_path / "dressed", ["made", "none", "?", "none", "eats"], data)
+    records = [json.loads(line) for line in (dressed / "predictions.jsonl").read_text().splitlines()]
+    records[0]["answer"] = f"**{records[0]['answer']}**."
+    write(dressed / "predictions.jsonl", records)
+    pages = [
+        report_run(one, [], tmp_path / f"{one.name}-out", with_vote=False, resamples=100) for one in (exact, dressed)
+    ]
+    assert pages[0].run.score == pages[1].run.score
+    notes = [[note for note in one.notes if "by the rules of refinement" in note] for one in pages]
+    assert notes[0] == []
+    assert notes[1][0].startswith("20.0 % of the answers")

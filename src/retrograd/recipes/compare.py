@@ -80,7 +80,7 @@ class Told:
 @dataclass(frozen=True)
 class Answered:
     """A finished run with its data; by test item its marked text, the gold relation and the answered one, None where it
-    is invalid."""
+    is invalid. ``refined_rate`` is the percentage of answers that were labels only by the rules of refinement."""
 
     path: Path
     experiment: Experiment
@@ -88,6 +88,7 @@ class Answered:
     texts: dict[str, str]
     gold: dict[str, str]
     answers: dict[str, str | None]
+    refined_rate: float
 
     @property
     def task(self) -> RelationExtraction:
@@ -188,9 +189,11 @@ def answered(path: Path) -> Answered:
 def _in_labels(run: Told) -> Answered:
     task = relation_extraction(run.data.task, "this comparison")
     gold = {item: task.relation_of(one.target, one) or one.target for item, one in run.examples.items()}
-    answers = {item: task.read_answer(run.answers[item], one).label for item, one in run.examples.items()}
+    read = {item: task.read_answer(run.answers[item], one) for item, one in run.examples.items()}
+    answers = {item: one.label for item, one in read.items()}
+    refined = sum(one.label is not None and not one.is_exact for one in read.values())
     texts = {item: one.query for item, one in run.examples.items()}
-    return Answered(run.path, run.experiment, run.data, texts, gold, answers)
+    return Answered(run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / len(read))
 
 
 def _told(file: Path) -> dict[str, str]:

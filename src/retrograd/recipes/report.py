@@ -212,6 +212,11 @@ def _notes(run: Answered) -> list[str]:
             f"scores.json says {task.primary_metric} {written:.2f}, the predictions say {found:.2f}: predictions, data "
             f"or labels have changed since."
         )
+    if run.refined_rate > 0:
+        notes.append(
+            f"{run.refined_rate:.1f} % of the answers were no label as they stood, and were read as one by the rules "
+            f"of refinement."
+        )
     if task.negative is None:
         notes.append("The task has no negative label; the trivial answer is the most frequent training relation.")
     return notes
