@@ -40,15 +40,13 @@ def test_it_is_a_task_without_choices() -> None:
 
 def test_retrievers_read_the_last_turn_first() -> None:
     task = GroundedDialogue(user_name="visitor", query_prefix="find: ")
-    assert task.query_text(EXAMPLE) == "find: visitor: Is the ferry late? | agent: Yes? | visitor: Hello."
-    assert replace(task, turns=1).query_text(EXAMPLE) == "find: visitor: Is the ferry late?"
+    assert task.query_text(EXAMPLE) == "find: Is the ferry late? Yes? Hello."
+    assert replace(task, turns=1).query_text(EXAMPLE) == "find: Is the ferry late?"
     assert replace(task, turns=0).query_text(EXAMPLE) == task.query_text(EXAMPLE)
-    assert task.query_text(Example("1", "Is it late?")) == "find: visitor: Is it late?"
+    assert task.query_text(Example("1", "Is it late?")) == "find: Is it late?"
     # The target stands where no cut reaches it, before the older turns.
-    assert task.posterior_text(EXAMPLE, "Yes.") == (
-        "find: visitor: Is the ferry late? [SEP] Yes. [SEP] agent: Yes? | visitor: Hello."
-    )
-    assert task.posterior_text(Example("1", "Late?"), "Yes.") == "find: visitor: Late? [SEP] Yes."
+    assert task.posterior_text(EXAMPLE, "Yes.") == ("find: Is the ferry late? [SEP] Yes. [SEP] Yes? Hello.")
+    assert task.posterior_text(Example("1", "Late?"), "Yes.") == "find: Late? [SEP] Yes."
     assert task.query_text(replace(EXAMPLE, targets=())) == task.query_text(EXAMPLE)
 
 

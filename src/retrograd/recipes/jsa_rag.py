@@ -144,6 +144,6 @@ def small_dialogue() -> Experiment:
     return replace(
         before,
         name="jsa-rag-small-dialogue",
-        data=replace(_turns("doc2dial"), turns=3, dev_count=200),
+        data=replace(_turns("doc2dial"), dev_count=200),
         generator=replace(before.generator, max_target_tokens=48),
     )

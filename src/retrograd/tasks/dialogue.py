@@ -27,7 +27,7 @@ class GroundedDialogue:
     """The task of giving the next turn of a dialogue. A plain `Example` is a dialogue of one turn, the user's.
 
     ``turns`` is how many turns are read, the last ones, by retrievers and generator alike; 0 is all. ``user_name`` and
-    ``agent_name`` are what the roles "user" and "agent" are called in texts; other roles keep their own names.
+    ``agent_name`` are what the generator reads for the roles "user" and "agent"; other roles keep their own names.
     ``query_prefix``, ``passage_prefix``, ``separator``, ``titles``, ``instruction`` and ``no_answer`` are as in
     `QuestionAnswering`. Raises `UserError` for an unknown metric and for fewer turns than 0.
     """
@@ -67,23 +67,31 @@ class GroundedDialogue:
     # What the retrievers read
 
     def query_text(self, example: Example) -> str:
-        """The prefix and the turns, the last one first, parted by bars."""
-        return self.query_prefix + " | ".join(reversed(self._turns(example)))
+        """The prefix and what was said in the turns, the last one first, without who said it."""
+        return self.query_prefix + " ".join(reversed(self._said(example)))
 
     def posterior_text(self, example: Example, target: str) -> str:
         """The last turn, the target, then the older turns: where it is too long, it loses neither of the first two."""
-        *older, last = self._turns(example)
-        return self.query_prefix + self.separator.join([last, target, *filter(None, [" | ".join(reversed(older))])])
+        *older, last = self._said(example)
+        return self.query_prefix + self.separator.join([last, target, *filter(None, [" ".join(reversed(older))])])
 
     def passage_text(self, passage: Passage) -> str:
         """The prefix, the title and the text."""
         return self.passage_prefix + self.neighbour_text(passage)
 
-    def _turns(self, example: Example) -> list[str]:
+    def _read(self, example: Example) -> tuple[Turn, ...]:
         """The turns that are read, oldest first."""
         history = example.history if isinstance(example, DialogueExample) else (Turn("user", example.query),)
+        return history[-self.turns :]
+
+    def _said(self, example: Example) -> list[str]:
+        """What they say, each on one line. Names of roles would only tell a sentence encoder what all queries share."""
+        return [" ".join(turn.text.split()) for turn in self._read(example)]
+
+    def _turns(self, example: Example) -> list[str]:
+        """The same with who said it."""
         names = {"user": self.user_name, "agent": self.agent_name}
-        return [str(Turn(names.get(turn.role, turn.role), turn.text)) for turn in history[-self.turns :]]
+        return [str(Turn(names.get(turn.role, turn.role), turn.text)) for turn in self._read(example)]
 
     # What the generator reads
 
