@@ -266,6 +266,8 @@ def test_bm25_finds_by_words_and_never_the_query_itself(tiny_encoder: Path, tiny
     assert [int(row) for row in everything.scores.log_prior.argmax(-1)] == first
     assert all(everything.rows[b, b] == -1 for b in range(6))
     assert len(model.answer(examples, 2)) == 6
+    with pytest.raises(UserError, match="BM25 scores what it finds"):
+        model.candidates_at(examples, torch.zeros(6, 1, dtype=torch.long))
 
 
 def test_a_saved_model_keeps_its_search_and_manner(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:

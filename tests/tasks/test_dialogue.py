@@ -114,7 +114,7 @@ def test_a_model_with_little_room_still_reads_the_last_turn() -> None:
 def test_scores_and_knowledge_f1_counted_by_hand() -> None:
     task = GroundedDialogue()
     known = next(
-        with_knowledge([EXAMPLE], {"f#0": Passage("f#0", "", "The ferry is late by an hour today.")}.__getitem__)
+        with_knowledge([EXAMPLE], {"f#0": [Passage("f#0", "", "The ferry is late by an hour today.")]}.__getitem__)
     )
     plain = Example("8", "Hi", ("Hello",))
     scores = task.score([known, plain], ["by hour", "Hello"])

@@ -198,7 +198,8 @@ class RagModel(nn.Module):
         as the index holds it. They stand for the tail: see `CandidateScores.log_multiplicity`. That takes a second pass
         over the index, which must be exact. With a ``pool`` all queries share their candidates: see `Pool`. With
         ``distraction`` a share of the queries, drawn by ``rng``, finds what an unrelated passage would: see `Asked`.
-        With ``prior_only`` a share of them has the prior's candidates alone, and scores without gradient.
+        With ``prior_only`` a share of them has the prior's candidates alone, and scores without gradient. Of all this
+        a ``search`` by "bm25" knows k alone.
         """
         if k == 0:
             return no_candidates(len(examples), self.retriever.query_encoder.device)
@@ -243,8 +244,10 @@ class RagModel(nn.Module):
     ) -> Candidates:
         """Given rows (-1 is padding) as candidates, with the same log-probabilities as `retrieve` would give them.
 
-        The rows should be distinct and none of an example's own.
+        The rows should be distinct and none of an example's own. Raises `UserError` where BM25 searches.
         """
+        if self.search == "bm25":
+            raise UserError('BM25 scores what it finds, not given rows; set retriever.search = "nearest"')
         asked = self._asked(examples, with_posterior)
         return self._scored(asked, self._searched(asked, 1), rows)
 

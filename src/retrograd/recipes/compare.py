@@ -127,11 +127,7 @@ def _compare_open(baseline: Told, system: Told, resamples: int, seed: int) -> Op
         raise UserError(
             f"{baseline.path} is scored by {metrics[0]}, {system.path} by {metrics[1]}; compare runs scored alike"
         )
-    if baseline.examples.keys() != system.examples.keys():
-        odd = _odd(baseline.examples, system.examples)
-        raise UserError(
-            f"{baseline.path} and {system.path} answered other test items ({odd!r} is in one of them alone)"
-        )
+    _require_same_ids(baseline, system)
     for item, example in baseline.examples.items():
         other = system.examples[item]
         if (example.query, example.targets) != (other.query, other.targets):
@@ -193,7 +189,7 @@ def _in_labels(run: Told) -> Answered:
     answers = {item: one.label for item, one in read.items()}
     refined = sum(one.label is not None and not one.is_exact for one in read.values())
     texts = {item: one.query for item, one in run.examples.items()}
-    return Answered(run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / len(read))
+    return Answered(run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / max(len(read), 1))
 
 
 def _told(file: Path) -> dict[str, str]:
@@ -211,6 +207,12 @@ def _odd(first: Collection[str], second: Collection[str]) -> str:
     return min(set(first) ^ set(second))
 
 
+def _require_same_ids(first: Told | Answered, second: Told | Answered) -> None:
+    if first.answers.keys() != second.answers.keys():
+        odd = _odd(first.answers, second.answers)
+        raise UserError(f"{first.path} and {second.path} answered other test items ({odd!r} is in one of them alone)")
+
+
 def require_same_items(first: Answered, second: Answered) -> None:
     """Raises `UserError` where two runs answered other test items, or have another metric, negative or gold labels."""
     for what in ("metric", "negative"):
@@ -219,9 +221,7 @@ def require_same_items(first: Answered, second: Answered) -> None:
             raise UserError(
                 f"{what} is {ours!r} in {first.path}, {theirs!r} in {second.path}; compare runs scored alike"
             )
-    if first.gold.keys() != second.gold.keys():
-        odd = _odd(first.gold, second.gold)
-        raise UserError(f"{first.path} and {second.path} answered other test items ({odd!r} is in one of them alone)")
+    _require_same_ids(first, second)
     for item, relation in first.gold.items():
         for ours, theirs in ((first.texts[item], second.texts[item]), (relation, second.gold[item])):
             if ours != theirs:

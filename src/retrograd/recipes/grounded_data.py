@@ -15,7 +15,13 @@ from retrograd.io import JsonObject, fingerprint
 from retrograd.recipes.source import Data, in_full
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.dialogue_formats import read_dialogues
-from retrograd.tasks.grounded_example import DialogueExample, GroundedExample, Turn, dialogue_example
+from retrograd.tasks.grounded_example import (
+    DialogueExample,
+    GroundedExample,
+    Turn,
+    dialogue_example,
+    with_knowledge,
+)
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.question_formats import NO_ANSWER, read_questions
 from retrograd.tasks.relevance import rows_by_id
@@ -99,8 +105,8 @@ class CorpusData(ABC):
         for name, examples in parts.items():
             ids = fingerprint(sorted(example.id for example in examples))
             record[name] = {"examples": len(examples), "ids_sha256": ids}
-        known = {name: self._with_knowledge(examples, base) for name, examples in parts.items()}
-        return Data(task or self.task(), base, **known, drawn=record)
+        known = self._with_knowledge(parts, base)
+        return Data(task or self.task(), base, known["train"], known["dev"], known["test"], drawn=record)
 
     def read(self, path: Path, patch: Path | None, task: Task) -> list[Example]:
         """As `Source.read`."""
@@ -137,8 +143,8 @@ class CorpusData(ABC):
     @abstractmethod
     def _documents(self, path: Path) -> Iterable[Passage]: ...
 
-    def _with_knowledge(self, examples: list[Example], base: KnowledgeBase) -> list[Example]:
-        return examples
+    def _with_knowledge(self, parts: dict[str, list[Example]], base: KnowledgeBase) -> dict[str, list[Example]]:
+        return parts
 
     def _part(self, name: str) -> list[Example]:
         source = vars(self)[name]
@@ -257,15 +263,13 @@ class DialogueData(CorpusData):
     def _documents(self, path: Path) -> Iterable[Passage]:
         return read_corpus(path, self.base_format)
 
-    def _with_knowledge(self, examples: list[Example], base: KnowledgeBase) -> list[Example]:
-        """With the texts of gold passages, where the data bring none of their own; for scores alone."""
-        marked = [e for e in examples if isinstance(e, DialogueExample) and e.gold_passages and not e.knowledge]
-        if not marked:
-            return examples
-        rows = rows_by_id(base[row] for row in range(len(base)))
-        return [
-            replace(e, knowledge=tuple(base[row].text for id_ in e.gold_passages for row in rows.get(id_, ())))
-            if isinstance(e, DialogueExample) and e.gold_passages and not e.knowledge
-            else e
-            for e in examples
-        ]
+    def _with_knowledge(self, parts: dict[str, list[Example]], base: KnowledgeBase) -> dict[str, list[Example]]:
+        """With the texts of gold passages, for scores alone. The ids of the base are read only where they are asked."""
+        examples = [example for part in parts.values() for example in part]
+        if not any(isinstance(e, DialogueExample) and e.gold_passages and not e.knowledge for e in examples):
+            return parts
+        rows = rows_by_id(base)
+        return {
+            name: list(with_knowledge(part, lambda id_: base.passages(rows.get(id_, ()))))
+            for name, part in parts.items()
+        }

@@ -71,10 +71,15 @@ def dialogue_example(
     return DialogueExample(id, query, tuple(targets), tuple(gold_passages), tuple(history), tuple(knowledge))
 
 
-def with_knowledge(examples: Iterable[DialogueExample], passage: Callable[[str], Passage]) -> Iterator[DialogueExample]:
-    """The examples with the texts of their gold passages as knowledge; ``passage`` finds one by its id."""
+def with_knowledge(examples: Iterable[E], passages: Callable[[str], Iterable[Passage]]) -> Iterator[E]:
+    """The examples, dialogues among them with the texts of their gold passages as knowledge where they bring none of
+    their own. ``passages`` finds those of an id: one, or all that a document was cut into."""
     for example in examples:
-        yield replace(example, knowledge=tuple(passage(id_).text for id_ in example.gold_passages))
+        if isinstance(example, DialogueExample) and not example.knowledge:
+            texts = tuple(passage.text for id_ in example.gold_passages for passage in passages(id_))
+            yield replace(example, knowledge=texts)
+        else:
+            yield example
 
 
 def sampled_target(example: Example, rng: random.Random) -> int:
