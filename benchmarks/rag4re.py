@@ -40,6 +40,7 @@ ROWS: dict[str, list[str]] = {
     "frozen, labelled": [FROZEN],
     "trained, unlabelled": ["data.neighbour_style=unlabelled"],
     "trained, labelled": [],
+    "trained, labelled, list of relations": ["data.input_style=instructed", "generator.max_input_tokens=320"],
 }
 """Three neighbours each, read one by one, unless said otherwise. Without retrieval the generator gets ten epochs."""
 

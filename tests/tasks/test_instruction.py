@@ -23,6 +23,15 @@ def test_parts_stand_in_the_published_order() -> None:
     assert prompt.endswith("\nRelation:")
 
 
+def test_without_the_list_nothing_speaks_of_one() -> None:
+    listed = TASK.prompt(EXAMPLE, PASSAGES).splitlines()
+    prompt = replace(TASK, input_style="instructed, no list").prompt(EXAMPLE, PASSAGES)
+    assert [line for line in listed if line not in prompt.splitlines()] == [listed[1], listed[7], listed[8]]
+    assert "list" not in prompt
+    assert isinstance(prompt, Prompt)
+    assert prompt.shortened(0) == replace(TASK, input_style="instructed, no list").prompt(EXAMPLE, [])
+
+
 def test_retrieval_adds_the_examples_and_nothing_else_and_they_are_spared_first() -> None:
     simple, retrieved = TASK.prompt(EXAMPLE, []), TASK.prompt(EXAMPLE, PASSAGES)
     assert isinstance(retrieved, Prompt)

@@ -57,9 +57,9 @@ class RelationData:
     (`retrograd.tasks.verbalisation`), with phrase and template for every label; with ``from_train`` its labels are the
     task's, those that ``train`` lacks too. ``target_style`` "sentence" makes the filled template the target (it is
     longer: see generator.max_target_tokens). ``input_style`` "described" names entities and their types before the
-    sentence; "instructed" asks as RAG4RE does, with the list of relations. ``type_constraints`` leaves to each pair of
-    types the relations that the drawn training data have for it (`retrograd.tasks.type_constraints` has the rule for
-    others).
+    sentence; "instructed" asks as RAG4RE does, with the list of relations, "instructed, no list" without it.
+    ``type_constraints`` leaves to each pair of types the relations that the drawn training data have for it
+    (`retrograd.tasks.type_constraints` has the rule for others).
 
     ``base_labels`` "shuffled" is a control: the sentences of the knowledge base exchange their labels.
 
@@ -88,7 +88,7 @@ class RelationData:
     neighbour_style: Literal["labelled", "unlabelled", "label only"] = "labelled"
     templates: str = ""
     target_style: Literal["phrase", "sentence"] = "phrase"
-    input_style: Literal["marked", "described", "instructed"] = "marked"
+    input_style: Literal["marked", "described", "instructed", "instructed, no list"] = "marked"
     type_constraints: bool = False
     key_style: Literal["split", "published"] = "split"
     exclude: Literal["sentence", "pair"] = "sentence"

@@ -2,7 +2,8 @@
 
 The parts and their order are those of Efeoglu & Paschke 2024 (arXiv 2404.13397, 2406.14745): definition, question,
 example, sentence, head, tail, relation types, form of the answer. With and without retrieval the prompts differ in the
-example alone, and the example alone is what a prompt can spare.
+example alone, and the example alone is what a prompt can spare. The list of relations, half of such a prompt, can be
+left out: a generator that is trained on its answers, or chooses among them, learns them without.
 """
 
 from __future__ import annotations
@@ -15,21 +16,17 @@ __all__ = ["instruction"]
 
 _DEFINITION = "A relation says what one thing in a sentence, the head, is to another thing in it, the tail."
 _QUESTION = "Which of the listed relations does the sentence express?"
+_OPEN_QUESTION = "Which relation does the sentence express?"
 _ANSWER = "Write one relation of the list exactly as it stands there, and nothing more."
 
 
-def instruction(sentence: str, head: str, tail: str, relations: Sequence[str], examples: Sequence[str]) -> Prompt:
-    """``examples`` are what the task says of each neighbour, best first; none is the prompt without retrieval."""
-    before = f"{_DEFINITION}\n{_QUESTION}"
-    after = "".join(
-        f"\n{line}"
-        for line in (
-            f"Sentence: {sentence}",
-            f"Head: {head}",
-            f"Tail: {tail}",
-            f"Relations: {'; '.join(relations)}",
-            _ANSWER,
-            "Relation:",
-        )
-    )
+def instruction(
+    sentence: str, head: str, tail: str, relations: Sequence[str] | None, examples: Sequence[str]
+) -> Prompt:
+    """``examples`` are what the task says of each neighbour, best first; none is the prompt without retrieval.
+    ``relations`` None is the prompt without their list."""
+    listed = [] if relations is None else [f"Relations: {'; '.join(relations)}", _ANSWER]
+    before = f"{_DEFINITION}\n{_OPEN_QUESTION if relations is None else _QUESTION}"
+    asked = [f"Sentence: {sentence}", f"Head: {head}", f"Tail: {tail}", *listed, "Relation:"]
+    after = "".join(f"\n{line}" for line in asked)
     return Prompt(before, "".join(f"\nExample: {example}" for example in examples), after)

@@ -47,9 +47,9 @@ METRICS = ("semeval", "macro", "micro")
 TARGET_STYLES = ("phrase", "sentence")
 """What the generator is to say: the label's phrase, or its template with both entity names filled in."""
 
-INPUT_STYLES = ("marked", "described", "instructed")
+INPUT_STYLES = ("marked", "described", "instructed", "instructed, no list")
 """How the generator reads the query: the marked sentence; both entities by name and type, then the bare sentence; or
-that sentence within an instruction that lists the relations (`retrograd.tasks.instruction`)."""
+that sentence within an instruction that lists the relations, or does not (`retrograd.tasks.instruction`)."""
 
 KEY_STYLES = ("split", "published")
 """What the passage tower reads: the instance without its label; or, as published, with the label's phrase behind."""
@@ -247,9 +247,9 @@ class RelationExtraction:
         ``sentence | phrase : neighbour | …``. What describes the entities (``input_style`` "described") comes before
         all else; "instructed" has an order of its own. Where a prompt is too long, the last neighbour's words go first.
         """
-        if self.input_style == "instructed":
+        if self.input_style.startswith("instructed"):
             sentence, head, tail = self._bare(example.query)
-            permitted = self.choices_for(example)
+            permitted = self.choices_for(example) if self.input_style == "instructed" else None
             return instruction(sentence, head, tail, permitted, [self._example(passage) for passage in passages])
         described, sentence = self._described(example)
         neighbours = "".join(f"{self.neighbour_text(passage)} | " for passage in passages)
