@@ -94,6 +94,9 @@ def test_a_run_from_files_to_answers(
     result = command.invoke(app, ["search", str(run), "what holds tea ?", "-k", "2"])
     assert result.exit_code == 0, result.output
     assert "the cup holds tea ." in result.output or "the box" in result.output
+    result = command.invoke(app, ["evaluate", str(run), "--data", data.test])
+    assert result.exit_code == 0, result.output
+    assert ("knowledge_f1" in result.output) == (kind == "dialogue")
     result = command.invoke(app, ["predict", str(run), data.test])
     assert result.exit_code == 0, result.output
     assert [json.loads(line)["answer"] for line in result.output.splitlines() if line.startswith("{")] == answers

@@ -108,11 +108,11 @@ class CorpusData(ABC):
         known = self._with_knowledge(parts, base)
         return Data(task or self.task(), base, known["train"], known["dev"], known["test"], drawn=record)
 
-    def read(self, path: Path, patch: Path | None, task: Task) -> list[Example]:
+    def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
         """As `Source.read`."""
         if patch is not None:
             raise UserError(f"--patch {patch} corrects relations; the task of this run is {task.name}")
-        return list(self.examples(path))
+        return self._with_knowledge({"read": list(self.examples(path))}, base)["read"]
 
     def task_record(self, task: Task) -> JsonObject:
         """Nothing: the settings hold all of it."""

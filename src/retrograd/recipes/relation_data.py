@@ -158,7 +158,7 @@ class RelationData:
             passages = [replace(passage, title=title) for passage, title in zip(passages, titles, strict=True)]
         return Data(relations, KnowledgeBase.from_passages(passages), **examples, drawn=drawn)
 
-    def read(self, path: Path, patch: Path | None, task: Task) -> list[Example]:
+    def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
         """As `Source.read`; a ``patch`` corrects labels."""
         relations = relation_extraction(task, "data.kind = relations")
         return labelled_examples(relations, read_instances(path, self.format, patch), str(path), self.labels)

@@ -52,8 +52,9 @@ class Source(Protocol):
         """
         ...
 
-    def read(self, path: Path, patch: Path | None, task: Task) -> list[Example]:
-        """All examples of another file, with or without targets. Raises `UserError` as `load` does."""
+    def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
+        """All examples of another file, with or without targets; ``base`` is the run's. Raises `UserError` as `load`
+        does."""
         ...
 
     def asked(self, text: str, task: Task) -> Example:

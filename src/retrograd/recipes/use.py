@@ -86,7 +86,7 @@ def _answered(opened: OpenRun, examples: list[Example]) -> list[Prediction]:
 
 
 def _examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
-    return opened.experiment.data.read(data, patch, opened.task)
+    return opened.experiment.data.read(data, patch, opened.task, opened.model.base)
 
 
 def _told(task: Task, example: Example, prediction: Prediction) -> JsonObject:
