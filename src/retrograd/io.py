@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +28,14 @@ except ImportError:  # Windows
 __all__ = [
     "JsonObject",
     "JsonValue",
+    "Refuse",
     "atomic_directory",
     "atomic_file",
     "fingerprint",
     "fingerprint_files",
     "locked",
     "open_to_umask",
+    "raised",
     "read_json",
     "read_json_list",
     "read_jsonl",
@@ -53,21 +55,33 @@ else:  # a checker at run time cannot look up an alias that names itself
 JsonObject = dict[str, JsonValue]
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+Refuse = Callable[[UserError], None]
+"""What a reader does with a record that it must leave out. Where it returns, the reader goes on with the next one."""
+
+
+def raised(error: UserError) -> None:
+    """The first fault ends the reading: what training wants."""
+    raise error from None
+
+
+def read_lines(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, str]]:
     """Numbered lines (from 1) of a UTF-8 file without line ends; a name ending in ``.gz`` is decompressed on the way.
 
-    Raises `UserError` for a missing, empty or non-UTF-8 file, and for a damaged compressed one.
+    A line that is not UTF-8 is refused. Raises `UserError` for a missing or empty file, and for a damaged compressed
+    one.
     """
     require_file(path)
     number = 0
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
             for number, raw in enumerate(file, start=1):
-                yield number, raw.decode("utf-8").rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); re-save the file as UTF-8"
-            ) from None
+                try:
+                    line = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    place = f"byte {error.start + 1} of the line"
+                    refuse(UserError(f"{path}, line {number}: not UTF-8 ({place}); re-save the file as UTF-8"))
+                    continue
+                yield number, line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"{path}: damaged after line {number} ({error}); fetch it or compress it again") from None
     if number == 0:
@@ -92,24 +106,36 @@ def _beside(path: Path) -> str:
     return advice(path.name, names) if names else f"the folder {path.parent} is empty"
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, JsonObject]]:
-    """Numbered JSON objects, one a line; blank lines are skipped. Raises `UserError` with file and line."""
+def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, JsonObject]]:
+    """Numbered JSON objects, one a line; blank lines are skipped, others refused, with file and line.
+
+    Raises `UserError` as `read_lines` does, and where there is nothing but blank lines.
+    """
     found = False
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, refuse):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits is a plain ValueError
-            raise UserError(f"{path}, line {number}: not valid JSON ({error}); expected one object a line") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}")
-        if "\\ud" in line.lower():
-            _require_whole_signs(record, f"{path}, line {number}")
         found = True
+        try:
+            record = _object(line, f"{path}, line {number}")
+        except UserError as error:
+            refuse(error)
+            continue
         yield number, record
     if not found:
         raise UserError(f"{path} holds only blank lines; expected one JSON object a line")
+
+
+def _object(line: str, where: str) -> JsonObject:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits is a plain ValueError
+        raise UserError(f"{where}: not valid JSON ({error}); expected one object a line") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}")
+    if "\\ud" in line.lower():
+        _require_whole_signs(record, where)
+    return record
 
 
 def _require_whole_signs(record: JsonObject, where: str) -> None:
@@ -210,9 +236,12 @@ _NO_BLANK = re.compile(r"[^ \t\n\r]")
 _DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
-def read_tsv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Numbered rows of a tab-separated file whose header has ``columns``. Raises `UserError` with the line."""
-    lines = read_lines(path)
+def read_tsv(path: Path, columns: tuple[str, ...], refuse: Refuse = raised) -> Iterator[tuple[int, dict[str, str]]]:
+    """Numbered rows of a tab-separated file whose header has ``columns``; malformed rows are refused, with the line.
+
+    Raises `UserError` for a missing column.
+    """
+    lines = read_lines(path, refuse)
     _, header_line = next(lines)
     header = header_line.split("\t")
     missing = [name for name in columns if name not in header]
@@ -224,9 +253,11 @@ def read_tsv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[s
         try:
             cells = next(csv.reader([line], delimiter="\t", strict=True))
         except (csv.Error, StopIteration) as error:
-            raise UserError(f"{path}, line {number}: malformed row ({error})") from None
+            refuse(UserError(f"{path}, line {number}: malformed row ({error})"))
+            continue
         if len(cells) != len(header):
-            raise UserError(f"{path}, line {number}: {len(cells)} cells; the header has {len(header)} columns")
+            refuse(UserError(f"{path}, line {number}: {len(cells)} cells; the header has {len(header)} columns"))
+            continue
         yield number, dict(zip(header, cells, strict=True))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrograd.io import JsonValue, read_jsonl, read_lines, read_tsv
+from retrograd.io import JsonValue, Refuse, raised, read_jsonl, read_lines, read_tsv
 from retrograd.suggestions import advice
 from retrograd.types import Passage, UserError
 
@@ -33,16 +33,20 @@ _IDS = ("id", "_id", "pid", "docid", "doc_id")
 Numbered = Iterator[tuple[int, Passage]]
 
 
-def read_corpus(path: Path, format: str = "auto") -> Iterator[Passage]:  # noqa: A002 (the field's word)
+def read_corpus(
+    path: Path,
+    format: str = "auto",  # noqa: A002 (the field's word)
+    refuse: Refuse = raised,
+) -> Iterator[Passage]:
     """The passages of a file in one of `CORPUS_FORMATS`, in order; ``auto`` looks at its first line that is not blank.
 
-    Raises `UserError` for an unknown format, for a malformed record (file and line) and, when all have been read, for
-    an id that two lines have (file and both lines).
+    Malformed records go to ``refuse`` (file and line) and, when all have been read, ids that two lines have (file and
+    both lines). Raises `UserError` for an unknown format.
     """
     if format not in CORPUS_FORMATS:
         raise UserError(f"unknown corpus format {format!r}; {advice(format, CORPUS_FORMATS)}")
     chosen = detect_corpus_format(path) if format == "auto" else format
-    return _distinct(path, {"jsonl": _read_jsonl, "tsv": _read_tsv}[chosen])
+    return _distinct(path, {"jsonl": _read_jsonl, "tsv": _read_tsv}[chosen], refuse)
 
 
 def detect_corpus_format(path: Path) -> str:
@@ -61,12 +65,12 @@ def detect_corpus_format(path: Path) -> str:
     raise UserError(f"{path} holds only blank lines; expected passages")
 
 
-def _read_jsonl(path: Path) -> Numbered:
-    for row, (number, record) in enumerate(read_jsonl(path)):
+def _read_jsonl(path: Path, refuse: Refuse) -> Numbered:
+    for row, (number, record) in enumerate(read_jsonl(path, refuse)):
         try:
             yield number, _passage(record, row)
         except UserError as error:
-            raise UserError(f"{path}, line {number}: {error}") from None
+            refuse(UserError(f"{path}, line {number}: {error}"))
 
 
 def _passage(record: Mapping[str, JsonValue], row: int) -> Passage:
@@ -92,15 +96,15 @@ def _string(record: Mapping[str, JsonValue], name: str) -> str:
     return value
 
 
-def _read_tsv(path: Path) -> Numbered:
-    for number, row in read_tsv(path, ("id", "text")):
+def _read_tsv(path: Path, refuse: Refuse) -> Numbered:
+    for number, row in read_tsv(path, ("id", "text"), refuse):
         yield number, Passage(row["id"], row.get("title", ""), row["text"])
 
 
-def _distinct(path: Path, read: Callable[[Path], Numbered]) -> Iterator[Passage]:
+def _distinct(path: Path, read: Callable[[Path, Refuse], Numbered], refuse: Refuse) -> Iterator[Passage]:
     """The passages; at the end those lines are read once more whose ids have equal hashes, and compared."""
     hashes, numbers = array("q"), array("q")
-    for number, passage in read(path):
+    for number, passage in read(path, refuse):
         hashes.append(hash(passage.id))
         numbers.append(number)
         yield passage
@@ -111,11 +115,10 @@ def _distinct(path: Path, read: Callable[[Path], Numbered]) -> Iterator[Passage]
         return
     suspects = {numbers[int(place)] for place in np.concatenate([order[repeated], order[repeated + 1]])}
     first: dict[str, int] = {}
-    for number, passage in read(path):
+    for number, passage in read(path, lambda _: None):  # what is malformed has been refused
         if number in suspects:
             if passage.id in first:
-                raise UserError(
-                    f"{path}, line {number}: the id {passage.id!r} stands already at line {first[passage.id]}; ids "
-                    "must be distinct (leave them out to number the passages)"
-                )
-            first[passage.id] = number
+                again = f"the id {passage.id!r} stands already at line {first[passage.id]}"
+                remedy = "ids must be distinct (leave them out to number the passages)"
+                refuse(UserError(f"{path}, line {number}: {again}; {remedy}"))
+            first.setdefault(passage.id, number)

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from retrograd import io
-from retrograd.io import JsonObject, JsonValue
+from retrograd.io import JsonObject, JsonValue, Refuse, raised
 from retrograd.suggestions import advice
 from retrograd.tasks.grounded_example import DialogueExample, Turn, dialogue_example
 from retrograd.tasks.record_fields import kind_of, optional_string, record_id, require_fields, require_new, string
@@ -51,11 +51,12 @@ def read_dialogues(
     path: Path,
     format: str = "auto",  # noqa: A002 (the field's word)
     unanswerable: str = "keep",
+    refuse: Refuse = raised,
 ) -> Iterator[DialogueExample]:
     """Dialogues of a file in one of `DIALOGUE_FORMATS`; ``auto`` looks at its beginning.
 
-    Raises `UserError` for an unknown format or treatment of what is unanswerable, and, with file and place, for every
-    malformed record and every repeated id.
+    Malformed lines and repeated ids of JSON Lines go to ``refuse``, with file and place. Raises `UserError` for an
+    unknown format or treatment of what is unanswerable, and for the first fault of the other formats.
     """
     for value, known, what in (
         (format, DIALOGUE_FORMATS, "dialogue format"),
@@ -64,8 +65,9 @@ def read_dialogues(
         if value not in known:
             raise UserError(f"unknown {what} {value!r}; {advice(value, known)}")
     chosen = detect_dialogue_format(path) if format == "auto" else format
-    readers = {"jsonl": _read_lines, "quac": read_quac, "doc2dial": _read_doc2dial}
-    return readers[chosen](path, unanswerable)
+    if chosen == "jsonl":
+        return _read_lines(path, unanswerable, refuse)
+    return {"quac": read_quac, "doc2dial": _read_doc2dial}[chosen](path, unanswerable)
 
 
 def detect_dialogue_format(path: Path) -> str:
@@ -90,10 +92,10 @@ def detect_dialogue_format(path: Path) -> str:
 # JSON Lines -----------------------------------------------------------------------------------------------------------
 
 
-def _read_lines(path: Path, unanswerable: str) -> Iterator[DialogueExample]:
+def _read_lines(path: Path, unanswerable: str, refuse: Refuse) -> Iterator[DialogueExample]:
     seen: dict[str, int] = {}
-    for number, record in io.read_jsonl(path):
-        with located(path, f"line {number}"):
+    for number, record in io.read_jsonl(path, refuse):
+        with located(path, f"line {number}", refuse):
             example = _example(record, number)
             require_new(example.id, number, seen)
             if unanswerable == "keep" or example.targets != (NO_ANSWER,):

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrograd import io
-from retrograd.io import JsonObject, JsonValue
+from retrograd.io import JsonObject, JsonValue, Refuse, raised
 from retrograd.suggestions import advice
 from retrograd.tasks.grounded_example import GroundedExample
 from retrograd.tasks.record_fields import kind_of, record_id, require_new, string
@@ -53,11 +53,12 @@ def read_questions(
     path: Path,
     format: str = "auto",  # noqa: A002 (the field's word)
     unanswerable: str = "drop",
+    refuse: Refuse = raised,
 ) -> Iterator[GroundedExample]:
     """Questions of a file in one of `QUESTION_FORMATS`; ``auto`` looks at its beginning.
 
-    Raises `UserError` for an unknown format or treatment of what is unanswerable, and, with file and place, for every
-    malformed record and every repeated id.
+    Malformed records and repeated ids go to ``refuse``, with file and place. Raises `UserError` for an unknown format
+    or treatment of what is unanswerable, and for the first fault of a SQuAD file.
     """
     for value, known, what in (
         (format, QUESTION_FORMATS, "question format"),
@@ -69,7 +70,7 @@ def read_questions(
     if chosen == "squad":
         return read_squad(path, unanswerable)
     readers = {"jsonl": _lines, "json": _list, "tsv": _table, "triviaqa": _triviaqa}
-    return _examples(path, readers[chosen](path), unanswerable)
+    return _examples(path, readers[chosen](path, refuse), unanswerable, refuse)
 
 
 def detect_question_format(path: Path) -> str:
@@ -109,27 +110,29 @@ Records = Iterator[tuple[str, int, JsonObject]]
 """Where a record stands, its number, and itself."""
 
 
-def _lines(path: Path) -> Records:
-    return ((f"line {number}", number, record) for number, record in io.read_jsonl(path))
+def _lines(path: Path, refuse: Refuse) -> Records:
+    return ((f"line {number}", number, record) for number, record in io.read_jsonl(path, refuse))
 
 
-def _list(path: Path) -> Records:
+def _list(path: Path, refuse: Refuse) -> Records:
     return ((f"line {line}, record {number}", number, record) for number, line, record in io.read_json_list(path))
 
 
-def _triviaqa(path: Path) -> Records:
+def _triviaqa(path: Path, refuse: Refuse) -> Records:
     whole = io.read_json(path)
     records = whole.get("Data") if isinstance(whole, dict) else None
     if not isinstance(records, list):
         raise UserError(f"{path}: expected a JSON object whose 'Data' is a list, as TriviaQA has it")
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict):
-            raise UserError(f"{path}, Data {number}: {kind_of(record)}; expected an object with Question and Answer")
+            expected = "expected an object with Question and Answer"
+            refuse(UserError(f"{path}, Data {number}: {kind_of(record)}; {expected}"))
+            continue
         yield f"Data {number}", number, record
 
 
-def _table(path: Path) -> Records:
-    for number, line in io.read_lines(path):
+def _table(path: Path, refuse: Refuse) -> Records:
+    for number, line in io.read_lines(path, refuse):
         if not line.strip():
             continue
         cells = [_unquoted(cell) for cell in line.split("\t")]
@@ -138,7 +141,7 @@ def _table(path: Path) -> Records:
             ["question", "answers"],
         ):
             continue
-        with located(path, f"line {number}"):
+        with located(path, f"line {number}", refuse):
             if len(cells) != 2:
                 raise UserError(f"{len(cells)} cells; expected a question, a tab and a list of answers")
             yield f"line {number}", number, {"question": cells[0], "answers": _literal(cells[1])}
@@ -160,10 +163,10 @@ def _literal(cell: str) -> list[JsonValue]:
     raise UserError(f"the second cell is {cell[:60]!r}; expected a list of answers such as ['one', 'two']")
 
 
-def _examples(path: Path, records: Records, unanswerable: str) -> Iterator[GroundedExample]:
+def _examples(path: Path, records: Records, unanswerable: str, refuse: Refuse) -> Iterator[GroundedExample]:
     seen: dict[str, int] = {}
     for place, number, record in records:
-        with located(path, place):
+        with located(path, place, refuse):
             example = _example(record, number, unanswerable)
             if example is None:
                 continue

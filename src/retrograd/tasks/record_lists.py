@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from retrograd.io import JsonObject, JsonValue
+from retrograd.io import JsonObject, JsonValue, Refuse, raised
 from retrograd.tasks.record_fields import kind_of
 from retrograd.types import UserError
 
@@ -14,12 +14,12 @@ __all__ = ["located", "named", "objects", "strings"]
 
 
 @contextmanager
-def located(path: Path, place: str) -> Iterator[None]:
-    """Puts file and place before the message of a `UserError`."""
+def located(path: Path, place: str, refuse: Refuse = raised) -> Iterator[None]:
+    """Puts file and place before the message of a `UserError`, and refuses the record."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path}, {place}: {error}") from None
+        refuse(UserError(f"{path}, {place}: {error}"))
 
 
 def named(record: Mapping[str, JsonValue], synonyms: Sequence[str]) -> str | None:

@@ -20,11 +20,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from retrograd import io
-from retrograd.io import JsonObject
+from retrograd.io import JsonObject, Refuse, raised
 from retrograd.suggestions import advice
 from retrograd.tasks.record_fields import (
     number_pair,
@@ -37,6 +36,7 @@ from retrograd.tasks.record_fields import (
     token_list,
     token_span,
 )
+from retrograd.tasks.record_lists import located
 from retrograd.tasks.relation_instance import RelationInstance, Span
 from retrograd.tasks.tacred import read_tacred
 from retrograd.types import UserError
@@ -62,16 +62,21 @@ _TOKEN_FIELDS = ("tokens", "head", "tail", *_COMMON_FIELDS)
 _MARKER_FIELDS = ("text", "label", *_COMMON_FIELDS)
 
 
-def read_relations(path: Path, format: str = "auto") -> Iterator[RelationInstance]:  # noqa: A002 (the field's word)
+def read_relations(
+    path: Path,
+    format: str = "auto",  # noqa: A002 (the field's word)
+    refuse: Refuse = raised,
+) -> Iterator[RelationInstance]:
     """Instances of a file in one of `FORMATS`; ``auto`` looks at the first line that is not blank.
 
-    Raises `UserError` for an unknown format and for everything the readers refuse.
+    Records that are malformed go to ``refuse``. Raises `UserError` for an unknown format and for a file of which
+    nothing can be read.
     """
     if format not in FORMATS:
         raise UserError(f"unknown relation format {format!r}; {advice(format, FORMATS)}")
     chosen = detect_format(path) if format == "auto" else format
     readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers, "tacred": read_tacred}
-    return readers[chosen](path)
+    return readers[chosen](path, refuse)
 
 
 def detect_format(path: Path) -> str:
@@ -96,35 +101,26 @@ def detect_format(path: Path) -> str:
     raise UserError(f"{path} holds only blank lines; expected relation instances")
 
 
-@contextmanager
-def _located(path: Path, number: int) -> Iterator[None]:
-    """Puts file and line before the message of a `UserError`."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}, line {number}: {error}") from None
-
-
 # SemEval-2010 Task 8 --------------------------------------------------------------------------------------------------
 
 
-def read_semeval(path: Path) -> Iterator[RelationInstance]:
+def read_semeval(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
     """Instances of a file in the official SemEval-2010 Task 8 layout, `.gz` included; labels as written, None without.
 
-    Raises `UserError` for a line that fits nowhere, a second label, a repeated number and wrong entity marks.
+    Refuses a line that fits nowhere, a second label, a repeated number and wrong entity marks.
     """
     seen: dict[str, int] = {}
-    for number, id_, sentence, relation in _semeval_blocks(path):
-        with _located(path, number):
+    for number, id_, sentence, relation in _semeval_blocks(path, refuse):
+        with located(path, f"line {number}", refuse):
             require_new(id_, number, seen)
             yield parse_markers(sentence, id_, relation)
 
 
-def _semeval_blocks(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
+def _semeval_blocks(path: Path, refuse: Refuse) -> Iterator[tuple[int, str, str, str | None]]:
     """(line, id, sentence, label) of every block; a numbered line opens the next one, blank lines are optional."""
     opened: tuple[int, str, str] | None = None
     label: str | None = None
-    for number, line in io.read_lines(path):
+    for number, line in io.read_lines(path, refuse):
         stripped = line.strip()
         sentence = _SENTENCE.fullmatch(line)
         if sentence:
@@ -134,15 +130,13 @@ def _semeval_blocks(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
         elif not stripped or (opened and stripped.startswith("Comment:")):
             continue
         elif opened is None or len(stripped.split()) > 1:
-            raise UserError(
-                f"{path}, line {number}: expected a number, a tab and a sentence, or the label or comment of one; "
-                f"found {stripped[:60]!r}"
-            )
+            where = f"{path}, line {number}"
+            expected = "expected a number, a tab and a sentence, or the label or comment of one"
+            refuse(UserError(f"{where}: {expected}; found {stripped[:60]!r}"))
         elif label is not None:
-            raise UserError(
-                f"{path}, line {number}: a second label {stripped!r} for the sentence of line {opened[0]}, "
-                f"already {label!r}; keep one"
-            )
+            where = f"{path}, line {number}"
+            again = f"a second label {stripped!r} for the sentence of line {opened[0]}, already {label!r}"
+            refuse(UserError(f"{where}: {again}; keep one"))
         else:
             label = stripped
     if opened is None:
@@ -218,14 +212,14 @@ def _excerpt(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "…")
 
 
-def read_markers(path: Path) -> Iterator[RelationInstance]:
+def read_markers(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
     """Instances of JSON Lines with marked text and the relation in ``label`` (or ``relation``).
 
-    Raises `UserError` with file and line.
+    Refuses the others, with file and line.
     """
     seen: dict[str, int] = {}
-    for number, record in io.read_jsonl(path):
-        with _located(path, number):
+    for number, record in io.read_jsonl(path, refuse):
+        with located(path, f"line {number}", refuse):
             refuse_unknown(record, _MARKER_FIELDS)
             require_fields(record, ("text",))
             if "label" in record and "relation" in record:
@@ -239,14 +233,14 @@ def read_markers(path: Path) -> Iterator[RelationInstance]:
 # JSON Lines -----------------------------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path) -> Iterator[RelationInstance]:
+def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
     """Instances of plain JSON Lines in either layout of the module's docstring.
 
-    Raises `UserError` with file and line.
+    Refuses the others, with file and line.
     """
     seen: dict[str, int] = {}
-    for number, record in io.read_jsonl(path):
-        with _located(path, number):
+    for number, record in io.read_jsonl(path, refuse):
+        with located(path, f"line {number}", refuse):
             instance = _instance(record, number)
             require_new(instance.id, number, seen)
             yield instance

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrograd import io
-from retrograd.io import JsonObject
+from retrograd.io import JsonObject, Refuse, raised
 from retrograd.tasks.record_fields import (
     kind_of,
     optional_string,
@@ -38,6 +38,7 @@ from retrograd.tasks.record_fields import (
     token_span,
     whole_number,
 )
+from retrograd.tasks.record_lists import located
 from retrograd.tasks.relation_instance import RelationInstance, Span
 from retrograd.types import UserError
 
@@ -118,19 +119,17 @@ _SIGNS = {
 }
 
 
-def read_tacred(path: Path) -> Iterator[RelationInstance]:
+def read_tacred(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
     """Instances of a file in TACRED's format, types and ids with them; ``relation`` may be missing.
 
-    Raises `UserError` with file, line and record for what is malformed, out of range or there twice.
+    Refuses, with file, line and record, what is out of range or there twice. Raises `UserError` for what is no JSON.
     """
     seen: dict[str, int] = {}
     for number, line, record in io.read_json_list(path):
-        try:
+        with located(path, f"line {line}, record {number}", refuse):
             instance = _instance(record, number)
             require_new(instance.id, number, seen, "record")
-        except UserError as error:
-            raise UserError(f"{path}, line {line}, record {number}: {error}") from None
-        yield instance
+            yield instance
 
 
 def _instance(record: JsonObject, number: int) -> RelationInstance:
