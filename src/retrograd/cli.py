@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrograd.preflight_cli import preflight_app
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ index_app = typer.Typer(
     "Example: `retrograd index build runs/joint --out indexes/joint`",
 )
 app.add_typer(index_app, name="index")
+app.add_typer(preflight_app)  # without a name: its commands stand among the others
 
 Recipe = Annotated[str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run.")]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from retrograd.corpus.corpus_formats import read_corpus
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import JsonObject, fingerprint
+from retrograd.io import JsonObject, Refuse, fingerprint, raised
 from retrograd.recipes.source import Data, in_full
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.dialogue_formats import read_dialogues
@@ -76,7 +76,7 @@ class CorpusData(ABC):
             raise UserError(f"data.seed is {self.seed}; expected 0 or more, or -1 for the experiment's")
         if self.dev_from_train and (self.dev or self.dev_count):
             raise UserError("data.dev_from_train makes the development data; leave data.dev and dev_count out")
-        _ = self._splitting  # which checks its own numbers
+        _ = self.splitting  # which checks its own numbers
 
     @property
     def has_dev(self) -> bool:
@@ -84,7 +84,8 @@ class CorpusData(ABC):
         return bool(self.dev) or self.dev_from_train > 0
 
     @property
-    def _splitting(self) -> Splitting | None:
+    def splitting(self) -> Splitting | None:
+        """How documents are cut into passages, where they are."""
         return Splitting(self.split_words, self.split_overlap, self.split_at) if self.split_words else None
 
     def load(self, seed: int, task: Task | None = None) -> Data:
@@ -92,8 +93,7 @@ class CorpusData(ABC):
         if not self.base:
             raise UserError("data.base names no knowledge base; give a file of passages")
         seed = seed if self.seed < 0 else self.seed
-        documents = self._documents(Path(self.base))
-        splitting = self._splitting
+        documents, splitting = self.documents(Path(self.base)), self.splitting
         base = KnowledgeBase.from_passages(documents if splitting is None else split_passages(documents, splitting))
         rest, held = self._held_out(self._part("train"), seed)
         parts = {
@@ -133,15 +133,16 @@ class CorpusData(ABC):
         """The task that these settings make."""
 
     @abstractmethod
-    def examples(self, path: Path) -> Iterable[Example]:
-        """The examples of a file."""
+    def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
+        """The examples of a file; malformed ones go to ``refuse``."""
 
     @abstractmethod
     def asked(self, text: str, task: Task) -> Example:
         """As `Source.asked`."""
 
     @abstractmethod
-    def _documents(self, path: Path) -> Iterable[Passage]: ...
+    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+        """The documents of a file, before they are cut; malformed ones go to ``refuse``."""
 
     def _with_knowledge(self, parts: dict[str, list[Example]], base: KnowledgeBase) -> dict[str, list[Example]]:
         return parts
@@ -205,9 +206,9 @@ class QuestionData(CorpusData):
             primary_metric=self.metric,
         )
 
-    def examples(self, path: Path) -> Iterable[Example]:
+    def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
         """The questions of a file."""
-        return read_questions(path, self.format, self.unanswerable)
+        return read_questions(path, self.format, self.unanswerable, refuse)
 
     def asked(self, text: str, task: Task) -> Example:
         """The text as a question."""
@@ -215,8 +216,9 @@ class QuestionData(CorpusData):
             raise UserError("the question is blank; write one")
         return GroundedExample("query", text.strip())
 
-    def _documents(self, path: Path) -> Iterable[Passage]:
-        return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format)
+    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+        """As `CorpusData.documents`; of a SQuAD file its paragraphs."""
+        return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format, refuse)
 
 
 @dataclass(frozen=True)
@@ -252,16 +254,17 @@ class DialogueData(CorpusData):
             primary_metric=self.metric,
         )
 
-    def examples(self, path: Path) -> Iterable[Example]:
+    def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
         """The turns of a file that are to be answered."""
-        return read_dialogues(path, self.format, self.unanswerable)
+        return read_dialogues(path, self.format, self.unanswerable, refuse)
 
     def asked(self, text: str, task: Task) -> Example:
         """The text as the one turn of a dialogue."""
         return dialogue_example("query", [Turn("user", text)])
 
-    def _documents(self, path: Path) -> Iterable[Passage]:
-        return read_corpus(path, self.base_format)
+    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+        """As `CorpusData.documents`."""
+        return read_corpus(path, self.base_format, refuse)
 
     def _with_knowledge(self, parts: dict[str, list[Example]], base: KnowledgeBase) -> dict[str, list[Example]]:
         """With the texts of gold passages, for scores alone. The ids of the base are read only where they are asked."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import JsonObject, fingerprint
+from retrograd.io import JsonObject, Refuse, fingerprint, raised
 from retrograd.recipes.source import Data, in_full, relation_extraction
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_formats import parse_markers, read_relations
@@ -26,7 +26,9 @@ from retrograd.types import Example, UserError
 __all__ = [
     "RelationData",
     "labelled_examples",
+    "read_all_instances",
     "read_instances",
+    "relation_task",
 ]
 
 _BUILTIN_DATA = "builtin:semeval2010_task8"
@@ -144,7 +146,7 @@ class RelationData:
         if dev is None:
             dev = _draw(_read(self, "dev"), self, "dev", self.dev_count, self.dev_share, seed)
         test = _draw(_read(self, "test"), self, "test", self.test_count, 0.0, seed)
-        relations = known or _new_task(self, whole.instances, train.instances)
+        relations = known or relation_task(self, whole.instances, train.instances)
         parts = {"train": train, "dev": dev, "test": test}
         sources = {"train": self.train, "dev": self.dev or self.train, "test": self.test}
         examples = {
@@ -246,7 +248,12 @@ def read_instances(path: Path, format: str, patch: Path | None) -> list[Relation
     return found if patch is None else read_patch(patch).apply(found, str(path))
 
 
-def _read(settings: RelationData, part: str) -> _Part:
+def read_all_instances(settings: RelationData, part: str, refuse: Refuse) -> list[RelationInstance]:
+    """A whole part, malformed records left out, with corrected labels. Raises `UserError` as `RelationData.load`."""
+    return _read(settings, part, refuse).instances
+
+
+def _read(settings: RelationData, part: str, refuse: Refuse = raised) -> _Part:
     """A whole part, with corrected labels; empty where there is no source."""
     source, patch = vars(settings)[part], vars(settings)[f"{part}_patch"]
     if not source:
@@ -256,7 +263,7 @@ def _read(settings: RelationData, part: str) -> _Part:
     elif source.startswith("builtin:"):
         raise UserError(f"no built-in data set {source!r}; there is {_BUILTIN_DATA}")
     else:
-        found = read_instances(Path(source), settings.format, None)
+        found = list(read_relations(Path(source), settings.format, refuse))
     if not patch:
         return _Part(found, len(found))
     before = {instance.id: instance.relation for instance in found}
@@ -293,10 +300,13 @@ def _draw(part: _Part, settings: RelationData, name: str, count: int, share: flo
     return replace(part, instances=sample_instances(part.instances, count, random.Random(seed))) if count else part
 
 
-def _new_task(
+def relation_task(
     settings: RelationData, whole: Sequence[RelationInstance], drawn: Sequence[RelationInstance]
 ) -> RelationExtraction:
-    """The task that settings and training data make: labels of the whole, type constraints of what was drawn."""
+    """The task that settings and training data make: labels of the whole, type constraints of what was drawn.
+
+    Raises `UserError` where the words of the labels do not fit.
+    """
     labels = [instance.relation for instance in whole if instance.relation is not None]
     constraints = TypeConstraints.learn(drawn) if settings.type_constraints else None
     return _task(settings, _verbalisation(settings, labels), constraints)

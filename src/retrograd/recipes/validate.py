@@ -1,0 +1,238 @@
+"""Data checked before a run: every malformed record, what leaks, what no label or passage covers, what will be cut.
+
+Files are read whole, whatever the experiment draws of them. Nothing is trained and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+from retrograd.io import JsonObject
+from retrograd.recipes import RECIPES, named_experiment
+from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.findings import Findings
+from retrograd.recipes.lengths import (
+    IN_WORDS,
+    Lengths,
+    Reservoir,
+    Ruler,
+    generator_ruler,
+    lengths_of,
+    retriever_ruler,
+    target_ruler,
+)
+from retrograd.recipes.part_checks import BaseSeen, PartSeen, check_labels, check_leaks, check_queries
+from retrograd.recipes.part_reading import DATA_KINDS, Opened, Part, open_data, open_files
+from retrograd.recipes.run import require_enough_passages
+from retrograd.suggestions import advice
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage, UserError
+
+__all__ = ["PartSummary", "Validation", "validate", "validate_experiment", "validate_files"]
+
+_MOST_CUT = 0.01
+_LOADED_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """A part in a line of the table. ``labels`` 0 where the task has none."""
+
+    name: str
+    source: str
+    records: int
+    labels: int
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What `retrograd validate` prints; ``notes`` say what could not be looked at, and why."""
+
+    parts: tuple[PartSummary, ...]
+    lengths: tuple[Lengths, ...]
+    findings: Findings
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing would break or leak."""
+        return self.findings.total("error") == 0
+
+    def record(self) -> JsonObject:
+        """As JSON."""
+        return {
+            "parts": [dict(vars(part)) for part in self.parts],
+            "lengths": [one.record() for one in self.lengths],
+            "notes": list(self.notes),
+            **self.findings.record(),
+        }
+
+
+def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: str) -> Validation:  # noqa: A002
+    """A recipe or an experiment file by name, with ``changes``; or bare files of a ``kind``, one of `DATA_KINDS`.
+
+    Raises `UserError` for names of both sorts at once, and for bare files without a kind.
+    """
+    if kind:
+        if kind not in DATA_KINDS:
+            raise UserError(f"--kind {kind}: {advice(kind, DATA_KINDS)}")
+        if changes:
+            raise UserError("--set changes an experiment, and --kind says that these are data; leave one out")
+        return validate_files([Path(name) for name in names], kind, format)
+    named = names[0] in RECIPES or Path(names[0]).suffix in (".toml", ".json")
+    if len(names) > 1 or (not named and Path(names[0]).is_file()):
+        raise UserError(f"{names[-1]} is taken for data; say what it holds: --kind {'|'.join(DATA_KINDS)}")
+    if format != "auto":
+        raise UserError("--format is for data files; an experiment has data.format")
+    return validate_experiment(named_experiment(names[0]).with_settings(changes))
+
+
+def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Validation:  # noqa: A002
+    """Bare files, as the splits of one set of data: what two of them share is a leak. Lengths are in words."""
+    findings = Findings()
+    rulers = _Rulers(IN_WORDS, IN_WORDS, IN_WORDS, 0, False)
+    notes = ("lengths are in words: bare files name no model; an experiment does",)
+    parts: list[PartSummary] = []
+    lengths: list[Lengths] = []
+    for opened in open_files(paths, kind, format, findings):
+        found, measured = _checked(opened, rulers, findings)
+        parts += found
+        lengths += measured
+    return Validation(tuple(parts), tuple(lengths), findings, notes)
+
+
+def validate_experiment(experiment: Experiment) -> Validation:
+    """All parts of an experiment, in its models' tokens where their tokenizers are on this disk."""
+    findings = Findings()
+    opened = open_data(experiment.data, findings)
+    one_by_one = 0 if experiment.selection is not None else min(1, experiment.training.passages)
+    together = experiment.training.passages if experiment.manner.one_prompt else one_by_one
+    rulers = _Rulers(
+        retriever_ruler(experiment.retriever),
+        generator_ruler(experiment.generator),
+        target_ruler(experiment.generator),
+        together,
+        experiment.retriever.posterior,
+    )
+    parts, lengths = _checked(opened, rulers, findings)
+    notes = [
+        f"{setting} = {name!r} has no tokenizer on this disk: its lengths are in words, beside no limit"
+        for setting, name, ruler in (
+            ("retriever.model", experiment.retriever.model, rulers.retriever),
+            ("generator.model", experiment.generator.model, rulers.prompt),
+        )
+        if ruler.limit is None
+    ]
+    if not experiment.data.train:
+        findings.error("missing", "train", "data.train", "names no training data", "give a file")
+    if findings.total("error") == 0 and _small(experiment):
+        _check_loading(experiment, findings)
+    return Validation(tuple(parts), tuple(lengths), findings, tuple(notes))
+
+
+def _small(experiment: Experiment) -> bool:
+    """Whether reading it once more, as training will, is a matter of seconds."""
+    base = Path(vars(experiment.data).get("base") or "")
+    return not base.is_file() or base.stat().st_size < _LOADED_BYTES
+
+
+def _check_loading(experiment: Experiment, findings: Findings) -> None:
+    """What only drawing, patching and putting together can show: counts that ask for too much, ids out of place."""
+    try:
+        require_enough_passages(experiment, experiment.data.load(experiment.seed).base)
+    except UserError as error:
+        what, _, remedy = str(error).partition("; ")
+        findings.error("settings", "data", "the experiment", what, remedy or "change the setting")
+
+
+@dataclass(frozen=True)
+class _Rulers:
+    """How each kind of text is measured; ``passages`` go into one prompt; a ``posterior`` reads query and target."""
+
+    retriever: Ruler
+    prompt: Ruler
+    target: Ruler
+    passages: int
+    posterior: bool
+
+
+def _checked(opened: Opened, rulers: _Rulers, findings: Findings) -> tuple[list[PartSummary], list[Lengths]]:
+    seen = [PartSeen(part.name, part.source) for part in opened.parts]
+    samples = [_read_part(part, one, opened.task, findings) for part, one in zip(opened.parts, seen, strict=True)]
+    check_leaks(seen, findings)
+    check_labels({part.name: part for part in seen}, findings)
+    summaries = [PartSummary(part.name, part.source, part.examples, len(part.labels)) for part in seen]
+    passages: Reservoir[Passage] = Reservoir()
+    for passage in opened.neighbours:
+        passages.add(passage)
+    if opened.passages is not None:
+        summaries.append(_read_base(opened, opened.passages, seen, passages, findings))
+    lengths = [
+        found
+        for part, sample in zip(seen, samples, strict=True)
+        for found in _measured(part.name, sample, passages.kept, opened.task, rulers)
+    ]
+    texts = [opened.task.passage_text(one) if opened.task else one.text for one in passages.kept]
+    named = "base" if opened.passages is not None else "train"
+    lengths.append(lengths_of(named, "passage", texts, passages.seen, rulers.retriever))
+    measured = [one for one in lengths if one is not None]
+    for one in measured:
+        _check_cut(one, findings)
+    return summaries, measured
+
+
+def _read_part(part: Part, seen: PartSeen, task: Task | None, findings: Findings) -> Reservoir[Example]:
+    sample: Reservoir[Example] = Reservoir()
+    if task is None:
+        return sample
+    for example in check_queries(seen, part.examples(), task, findings):
+        sample.add(example)
+    return sample
+
+
+def _read_base(
+    opened: Opened,
+    passages: Callable[[], Iterator[Passage]],
+    parts: Sequence[PartSeen],
+    sample: Reservoir[Passage],
+    findings: Findings,
+) -> PartSummary:
+    base = BaseSeen(opened.source, [id_ for part in parts for id_ in part.gold])
+    for passage in base.check(passages(), findings):
+        sample.add(passage)
+    base.check_gold(parts, findings)
+    base.check_repeated(passages, findings)
+    return PartSummary("base", opened.source, base.passages, 0)
+
+
+def _measured(
+    part: str, sample: Reservoir[Example], passages: Sequence[Passage], task: Task | None, rulers: _Rulers
+) -> Iterator[Lengths | None]:
+    """Queries, prompts with passages drawn at random, and targets."""
+    examples = sample.kept
+    if task is None:
+        return
+    drawn = cycle(passages)
+    prompts = [task.prompt(one, list(islice(drawn, rulers.passages))) for one in examples]
+    answered = [one for one in examples if one.targets]
+    share = sample.seen * len(answered) // max(1, len(examples))
+    yield lengths_of(part, "query", [task.query_text(one) for one in examples], sample.seen, rulers.retriever)
+    if rulers.posterior:
+        texts = [task.posterior_text(one, one.target) for one in answered]
+        yield lengths_of(part, "query and target", texts, share, rulers.retriever)
+    yield lengths_of(part, "prompt", prompts, sample.seen, rulers.prompt)
+    yield lengths_of(part, "target", [one.target for one in answered], share, rulers.target)
+
+
+def _check_cut(lengths: Lengths, findings: Findings) -> None:
+    """A target that is cut is never written whole; of the rest one in a hundred may be."""
+    if lengths.limit is None or lengths.cut <= (0.0 if lengths.what == "target" else _MOST_CUT):
+        return
+    settings = {"prompt": "generator.max_input_tokens", "target": "generator.max_target_tokens"}
+    setting = settings.get(lengths.what, "retriever.max_tokens")
+    what = f"{lengths.cut:.1%} of {lengths.what} texts are longer than {lengths.limit} tokens and are cut"
+    remedy = f"raise {setting} (the longest has {lengths.longest}), where the model can read so many"
+    findings.warning("cut", lengths.part, setting, what, remedy)
