@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from retrograd.types import UserError
+
 __all__ = ["preflight_app"]
 
 preflight_app = typer.Typer()
@@ -44,3 +46,49 @@ def validate(
         print_validation(found, Console(width=None if sys.stdout.isatty() else 120))
     if not found.sound:
         raise typer.Exit(1)
+
+
+@preflight_app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a .toml or .json file.")],
+    changes: Set = None,
+    hardware: Annotated[
+        str, typer.Option(help="h100, h200, a100-80gb, a100-40gb, rtx-4090, t4 or cpu-2-cores; default: this machine.")
+    ] = "",
+    examples: Annotated[int, typer.Option(min=0, help="Training examples, where the data are not here.")] = 0,
+    passages: Annotated[int, typer.Option(min=0, help="Passages of the base, where it is not here.")] = 0,
+    like: Annotated[
+        list[str] | None, typer.Option(help="Plan with another model's shape: generator=NAME or retriever=FOLDER.")
+    ] = None,
+    no_probe: Annotated[bool, typer.Option("--no-probe", help="Compute the hours; time no step of the model.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Say what an experiment will need, before any download: parameters, memory, prompts, steps, hours.
+
+    Exit status 1 where it does not fit into the memory there is, with the part that is too large and what to do.
+
+    Example: `retrograd plan jsa-rag-nq --hardware h100 --passages 21015324 --examples 79168`
+    """
+    from rich.console import Console
+
+    from retrograd.recipes import named_experiment
+    from retrograd.recipes.plan import plan_experiment
+    from retrograd.report.plan import print_plan
+
+    settings = [*(changes or []), *(_model_setting(one) for one in like or [])]
+    found = plan_experiment(
+        named_experiment(recipe).with_settings(settings), hardware, examples, passages, not no_probe
+    )
+    if json:
+        typer.echo(writer.dumps(found.record(), ensure_ascii=False, indent=2))
+    else:
+        print_plan(found, Console(width=None if sys.stdout.isatty() else 120))
+    if found.refusal is not None:
+        raise typer.Exit(1)
+
+
+def _model_setting(like: str) -> str:
+    part, equals, name = like.partition("=")
+    if part not in ("generator", "retriever") or not equals:
+        raise UserError(f"--like {like}: expected generator=NAME or retriever=NAME")
+    return f"{part}.model={name}"

@@ -25,6 +25,8 @@ COMMANDS = (
     "compare",
     "report",
     "analyse",
+    "validate",
+    "plan",
     "index",
 )
 RECORDS = [

@@ -27,7 +27,7 @@ from transformers import (
 
 from retrograd.types import UserError
 
-__all__ = ["BUILTIN_ENCODER", "BUILTIN_SEQ2SEQ", "minilm_folder", "minilm_seq2seq"]
+__all__ = ["BUILTIN_ENCODER", "BUILTIN_SEQ2SEQ", "minilm_folder", "minilm_seq2seq", "minilm_seq2seq_from"]
 
 BUILTIN_ENCODER = "builtin:minilm"
 BUILTIN_SEQ2SEQ = "builtin:minilm-seq2seq"
@@ -64,18 +64,25 @@ def minilm_seq2seq() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     encoder = BertModel.from_pretrained(
         folder, add_pooling_layer=False, use_safetensors=True, attn_implementation="sdpa"
     )
-    decoder = _decoder_from(encoder)
-    model = EncoderDecoderModel(
-        config=EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config),
-        encoder=encoder,
-        decoder=decoder,
-    )
+    model = minilm_seq2seq_from(encoder)
     for config in (model.config, model.generation_config):
         config.decoder_start_token_id = tokenizer.cls_token_id
         config.bos_token_id = tokenizer.cls_token_id
         config.eos_token_id = tokenizer.sep_token_id
         config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def minilm_seq2seq_from(encoder: PreTrainedModel) -> EncoderDecoderModel:
+    """The encoder with a decoder of its own last layers; weights, where there are any, are the encoder's."""
+    if not isinstance(encoder, BertModel):
+        raise TypeError(f"{type(encoder).__name__} is no BERT, whose layers the decoder is made of")
+    decoder = _decoder_from(encoder)
+    return EncoderDecoderModel(
+        config=EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config),
+        encoder=encoder,
+        decoder=decoder,
+    )
 
 
 def _decoder_from(encoder: BertModel) -> BertLMHeadModel:

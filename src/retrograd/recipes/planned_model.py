@@ -1,0 +1,147 @@
+"""The models of an experiment without weights: their parameters by part, and what a text costs each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedModel
+
+from retrograd.models.architectures import adapt, planned_encoder, planned_generator
+from retrograd.models.checkpointing import checkpoint_layers
+from retrograd.models.costs import Cost, encoder_cost, generator_cost
+from retrograd.models.encoder import ROLES
+from retrograd.models.quantisation import require_adapters
+from retrograd.models.soft_prompt import SoftPromptSettings
+from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.planned_data import DataFacts
+from retrograd.recipes.relation_data import RelationData
+
+__all__ = ["ModelFacts", "Weights", "model_facts"]
+
+_NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""A weight in four bits, the scale of its block of 64 in eight, and the scale of 256 of these in 32."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A part of the model: parameters, those that training moves, and the bytes in which all of them are held."""
+
+    part: str
+    parameters: int
+    trained: int
+    held: float
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """``tower`` is the cost of a query, ``passage`` of a passage; ``prompt_tokens`` and ``prompts`` are the mean length
+    and the cost of a prompt, by stage. ``dimension`` is D."""
+
+    weights: tuple[Weights, ...]
+    dimension: int
+    tower: Cost
+    passage: Cost
+    prompt_tokens: dict[str, int]
+    prompts: dict[str, Cost]
+
+    @property
+    def parameters(self) -> int:
+        return sum(one.parameters for one in self.weights)
+
+    @property
+    def trained(self) -> int:
+        return sum(one.trained for one in self.weights)
+
+
+def model_facts(experiment: Experiment, facts: DataFacts, passages: dict[str, int], bf16: bool) -> ModelFacts:
+    """``passages`` is how many passages a prompt holds, by stage. Raises `UserError` for shapes that are not known."""
+    r, g = experiment.retriever, experiment.generator
+    require_adapters(g.quantisation, g.lora_rank)
+    lengths = {stage: _prompt_tokens(experiment, facts, each) for stage, each in passages.items()}
+    with FakeTensorMode():
+        tower = planned_encoder(r.model)
+        width = int(tower.config.hidden_size)
+        generator = planned_generator(g.model)
+        if g.gradient_checkpointing:
+            checkpoint_layers(generator)
+        weights = [*_towers(experiment, _count(tower.parameters())), *_generator(experiment, generator, width)]
+        tower.train(r.dropout)
+        generator.train(g.dropout)
+        query, passage = (encoder_cost(tower, tokens, bf16) for tokens in (facts.query, facts.passage))
+        distinct = {tokens: generator_cost(generator, tokens, facts.target, bf16) for tokens in set(lengths.values())}
+    dimension = width * (len(ROLES) if r.pooling == "roles" else 1)
+    prompts = {stage: distinct[tokens] for stage, tokens in lengths.items()}
+    return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts)
+
+
+def _prompt_tokens(experiment: Experiment, facts: DataFacts, passages: int) -> int:
+    """Of a prompt with so many passages; of one beside soft slots with as many slots."""
+    held = experiment.selection.slots if experiment.selection is not None and passages == 0 else passages
+    return min(experiment.generator.max_input_tokens, facts.prompt + held * facts.neighbour)
+
+
+def _towers(experiment: Experiment, parameters: int) -> list[Weights]:
+    """As `Retriever.trained_parameters` has it; the posterior shares the passage tower."""
+    r = experiment.retriever
+    learns = r.trained != "none"
+    temperature = 1  # a number for each retriever, learned or not
+    learned = temperature if learns and r.learn_temperature else 0
+    name = "query tower" if r.separate_towers else "shared tower"
+    found = [_fp32(name, parameters + temperature, parameters * learns + learned)]
+    if r.separate_towers:
+        found.append(_fp32("passage tower", parameters, parameters * (r.trained == "both")))
+    if r.posterior:
+        found.append(_fp32("posterior tower", parameters + temperature, parameters * learns + learned))
+    return found
+
+
+def _generator(experiment: Experiment, generator: PreTrainedModel, width: int) -> list[Weights]:
+    """Counts, and puts the adapters in."""
+    g = experiment.generator
+    whole = _count(generator.parameters())
+    found = [_fp32("generator", whole, 0 if g.lora_rank else whole)]
+    if g.quantisation == "nf4":
+        quantised = _quantised(generator)
+        found = [Weights("generator", whole, 0, (whole - quantised) * 4 + quantised * _NF4_BYTES)]
+    if g.lora_rank:
+        adapt(generator, g.lora_rank, g.lora_modules)
+        adapters = _count(weight for weight in generator.parameters() if weight.requires_grad)
+        found.append(_fp32("adapters (LoRA)", adapters, adapters))
+    soft = _soft_prompt(experiment, generator, width)
+    return [*found, *([_fp32("soft prompt", soft, soft)] if soft else [])]
+
+
+def _quantised(generator: PreTrainedModel) -> int:
+    """Weights of the layers that transformers quantises: all linear ones but the output layer, and T5's ``wo``."""
+    kept = generator.get_output_embeddings()
+    layers = [(name, one) for name, one in generator.named_modules() if isinstance(one, nn.Linear) and one is not kept]
+    return sum(one.weight.numel() for name, one in layers if name.rpartition(".")[2] != "wo")
+
+
+def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int) -> int:
+    """The parameters of `SoftPrompt`, as its settings make it."""
+    s, selection = experiment.soft_prompt, experiment.selection
+    if s.form == "words" or selection is None:
+        return 0
+    roles = len(ROLES) if experiment.retriever.pooling == "roles" else 1
+    data = experiment.data
+    label = 0 if isinstance(data, RelationData) and data.key_style == "published" else 1
+    made = SoftPromptSettings(width, selection.slots, roles, roles + label, s.form, s.gain)
+    reader = cast(PreTrainedModel, generator.get_encoder()) if generator.config.is_encoder_decoder else generator
+    out = cast(nn.Embedding, reader.get_input_embeddings()).embedding_dim
+    count = width * out + out
+    if made.form == "improved":
+        count += 2 * width + (1 + made.slots) * out + max(made.query_roles, made.value_roles) * out + 1
+    return count + (made.value_roles * width if experiment.retriever.null_passage else 0)
+
+
+def _fp32(part: str, parameters: int, trained: int) -> Weights:
+    return Weights(part, parameters, trained, 4.0 * parameters)
+
+
+def _count(weights: Iterable[nn.Parameter]) -> int:
+    return sum(weight.numel() for weight in weights)

@@ -1,0 +1,193 @@
+"""The stages of an experiment before there is a model, and the prompts that each makes the generator read.
+
+What an objective costs is counted by asking it: it scores flat candidates under a likelihood that only counts. Flat is
+the most it can cost: nothing is pruned, and all draws differ where they can. Where the model is sure, JSA, wake-sleep
+and the variational objectives go backward through fewer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from retrograd.objectives import CandidateScores, FrozenRetriever, Objective, TopKMarginal
+from retrograd.objectives.objective import TokenLogLikelihood
+from retrograd.recipes.experiment import Experiment
+from retrograd.training.batches import steps_in
+
+__all__ = ["CountingLikelihood", "PlannedStage", "Prompts", "planned_stages", "prompts_per_query"]
+
+_QUERIES = 64
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of `retrograd.recipes.stages`, in what decides its cost. ``examples`` is None where it is not known yet.
+
+    ``passages`` is K of each retriever, 0 in a ``copying`` stage for the whole base; ``pool`` the explorers of a shared
+    pool, -1 without one.
+    """
+
+    name: str
+    objective: Objective
+    epochs: int
+    batch_size: int
+    micro_batch: int
+    passages: int
+    examples: int | None
+    tail: int = 0
+    pool: int = -1
+    copying: bool = False
+    trains_retriever: bool = False
+    trains_generator: bool = False
+
+    @property
+    def steps(self) -> int | None:
+        return None if self.examples is None else steps_in(self.examples, self.batch_size, self.epochs)
+
+    @property
+    def at_once(self) -> int:
+        """Queries held in memory at once."""
+        return min(self.micro_batch or self.batch_size, self.batch_size)
+
+
+def planned_stages(experiment: Experiment, examples: int | None, supports: bool) -> list[PlannedStage]:
+    """Those that have anything to do; ``supports`` says whether the task has a test of support to warm up by."""
+    e, t, w = experiment, experiment.training, experiment.warm_start
+    learns = e.objective.trains_retriever and e.retriever.trained != "none"
+    main = PlannedStage(
+        "training",
+        e.objective,
+        t.epochs,
+        t.batch_size,
+        t.micro_batch,
+        t.passages,
+        examples,
+        t.tail,
+        t.explorers if t.pool else -1,
+        trains_retriever=learns and t.retriever_learning_rate > 0,
+        trains_generator=t.generator_learning_rate > 0,
+    )
+    found: list[PlannedStage] = []
+    if w.epochs > 0 and supports and learns:
+        objective = e.objective if e.selection is None else TopKMarginal()
+        found.append(
+            PlannedStage(
+                "warm start",
+                objective,
+                w.epochs,
+                w.batch_size,
+                0,
+                w.passages,
+                examples,
+                copying=True,
+                trains_retriever=w.learning_rate > 0,
+            )
+        )
+    if e.masking.epochs > 0:
+        found.append(
+            PlannedStage(
+                "masking",
+                main.objective,
+                e.masking.epochs,
+                main.batch_size,
+                main.micro_batch,
+                main.passages,
+                None,
+                main.tail,
+                main.pool,
+                trains_retriever=learns and e.masking.retriever_learning_rate > 0,
+                trains_generator=e.masking.generator_learning_rate > 0,
+            )
+        )
+    if t.epochs > 0:
+        found.append(main)
+    if e.second_stage.epochs > 0:
+        s, together = e.second_stage, e.second_stage.reading == "together"
+        found.append(
+            PlannedStage(
+                "second stage",
+                FrozenRetriever("together" if together else "marginal"),
+                s.epochs,
+                s.batch_size or t.batch_size,
+                t.micro_batch,
+                s.passages or t.passages,
+                examples,
+                0 if together else t.tail,
+                trains_generator=True,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What the generator reads for one query, at most: prompts without gradient, prompts with, passages in each.
+
+    ``candidates`` is K of the objective: passages that are embedded with gradient where both towers learn.
+    """
+
+    without_gradient: float
+    with_gradient: float
+    passages_each: int
+    candidates: int
+
+
+def prompts_per_query(stage: PlannedStage, base: int, posterior: bool, null_passage: bool) -> Prompts:
+    """At most, for flat candidates: the mean over 64 queries."""
+    if stage.copying:
+        return Prompts(0.0, 0.0, 0, min(stage.passages, base) or base)
+    if stage.passages == 0:
+        candidates = 0
+    else:
+        both = posterior and stage.objective.needs_posterior
+        candidates = min(base, stage.passages * (1 + both) + stage.tail)
+        if stage.pool >= 0:
+            candidates = min(base, stage.at_once * stage.passages + stage.pool)
+        candidates += null_passage
+    counter = CountingLikelihood(candidates)
+    flat = torch.full((_QUERIES, candidates), -math.log(max(candidates, 1)))
+    tail = torch.zeros_like(flat) if stage.tail and candidates else None
+    scores = CandidateScores(flat, flat if stage.objective.needs_posterior else None, None, tail, torch.tensor(1.0))
+    stage.objective(scores, counter, torch.Generator().manual_seed(0))
+    return Prompts(
+        counter.without_gradient / _QUERIES, counter.with_gradient / _QUERIES, counter.passages_each, candidates
+    )
+
+
+class CountingLikelihood:
+    """Every target has the same likelihood under every passage; what is asked for is counted."""
+
+    def __init__(self, candidates: int) -> None:
+        self.without_gradient = self.with_gradient = self.passages_each = 0
+        self._candidates = candidates
+
+    def _asked(self, prompts: int, passages: int) -> None:
+        self.passages_each = max(self.passages_each, passages)
+        if torch.is_grad_enabled():
+            self.with_gradient += prompts
+        else:
+            self.without_gradient += prompts
+
+    def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+        self._asked(int((column >= 0).sum()), 1)
+        return torch.where(column >= 0, -1.0, -torch.inf)
+
+    def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
+        present = torch.ones(len(column), 1, dtype=torch.bool, device=column.device)
+        return TokenLogLikelihood(self.at(column).unsqueeze(-1), present)
+
+    def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
+        self._asked(len(column), column.shape[1])
+        return torch.full((len(column),), -1.0)
+
+    def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
+        self._asked(len(weight), 0)
+        return torch.full((len(weight),), -1.0)
+
+    def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
+        return column >= 0

@@ -1,0 +1,98 @@
+"""A plan, for people: parameters, memory, stages, hours."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from retrograd.corpus.plan import readable_bytes, readable_seconds
+from retrograd.recipes.plan import Plan
+
+__all__ = ["print_plan"]
+
+_MEMORY = {
+    "weights": "weights",
+    "gradients": "gradients (fp32)",
+    "optimiser": "optimiser (AdamW, two fp32 numbers a trained weight)",
+    "copies": "copies of weights in bf16",
+    "activations": "kept for the backward pass (estimate)",
+    "index": "index (fp32 vectors)",
+    "libraries": "libraries and buffers (estimate)",
+}
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Four tables, what they rest on, and whether it fits."""
+    console.print(_parameters(plan))
+    console.print()
+    console.print(_memory(plan))
+    console.print()
+    console.print(_stages(plan))
+    for line in (*_times(plan), *(f"note: {note}" for note in plan.notes)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    verdict = "it fits" if plan.hardware.memory is not None else "whether it fits is not known here"
+    console.print(plan.refusal or verdict, highlight=False, markup=False, soft_wrap=True)
+
+
+def _parameters(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("parameters")
+    for heading in ("all", "trained", "held in"):
+        table.add_column(heading, justify="right")
+    for one in plan.model.weights:
+        table.add_row(one.part, f"{one.parameters:,}", f"{one.trained:,}", readable_bytes(round(one.held)))
+    held = readable_bytes(round(sum(one.held for one in plan.model.weights)))
+    table.add_row("all", f"{plan.model.parameters:,}", f"{plan.model.trained:,}", held)
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("memory, of the stage that needs most")
+    table.add_column("", justify="right")
+    for name, size in vars(plan.memory).items():
+        table.add_row(_MEMORY[name], readable_bytes(round(size)))
+    known = plan.hardware.memory
+    of = "" if known is None else f" of {readable_bytes(known)}"
+    table.add_row("all", readable_bytes(round(plan.memory.total)) + of)
+    return table
+
+
+def _stages(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    for heading in ("steps", "queries", "prompts", "with gradient", "tokens", "TFLOP", "time"):
+        table.add_column(heading, justify="right")
+    for one in plan.stages:
+        queries = one.stage.batch_size
+        table.add_row(
+            one.stage.name,
+            "unknown" if one.stage.steps is None else f"{one.stage.steps:,}",
+            f"{queries:,}",
+            f"{queries * (one.prompts.without_gradient + one.prompts.with_gradient):,.0f}",
+            f"{queries * one.prompts.with_gradient:,.0f}",
+            f"{one.tokens:,.0f}",
+            f"{one.operations / 1e12:,.3g}",
+            "unknown" if one.seconds is None else readable_seconds(one.seconds),
+        )
+    table.caption = "each step; prompts at most: what passages word alike is scored once, and objectives prune"
+    table.caption_justify = "left"
+    return table
+
+
+def _times(plan: Plan) -> list[str]:
+    def said(seconds: float | None) -> str:
+        return "unknown" if seconds is None else readable_seconds(seconds)
+
+    on, data = plan.hardware, plan.data
+    speed = (
+        f"{on.speed / 1e12:.3g} TFLOP/s: {on.utilisation:g} of {'measured' if on.measured else 'published'} products"
+    )
+    how = "a few real steps, timed just now" if plan.probed else f"computed at {speed}"
+    passages = "unknown" if data.passages is None else f"{data.passages:,}"
+    size = "" if plan.index_bytes is None else f", an index of {readable_bytes(plan.index_bytes)}"
+    return [
+        f"{passages} passages{size}; prompts of {', '.join(str(one.prompt_tokens) for one in plan.stages)} tokens",
+        f"embedding the base {said(plan.embedding)}, answering the test {said(plan.answering)}",
+        f"about {said(plan.seconds)} on {on.name} (estimate: {how})",
+    ]

@@ -1,0 +1,276 @@
+"""Plans beside what they plan: counts equal those of real models and steps, and what cannot fit is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from retrograd.cli import app
+from retrograd.models.architectures import KNOWN, planned_encoder, planned_generator
+from retrograd.models.costs import generator_cost
+from retrograd.rag.likelihood import GeneratorLikelihood
+from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.hardware import HARDWARE, Hardware, hardware_named
+from retrograd.recipes.plan import Plan, plan_experiment
+from retrograd.recipes.planned_stages import planned_stages
+from retrograd.recipes.run import build_model
+from retrograd.recipes.stages import stages
+from retrograd.training.batches import steps_in
+from retrograd.training.stage import FromGenerator
+from retrograd.types import UserError
+
+BIG = Hardware("big", 10**12, 1e12, 0.5, bf16=False)
+PUBLISHED = {
+    "roberta-base": 124_055_040,  # without the pooler, which its checkpoint lacks
+    "BAAI/bge-large-en-v1.5": 335_141_888,
+    "google-t5/t5-large": 737_668_096,
+    "google/flan-t5-large": 783_150_080,
+    "meta-llama/Llama-2-7b-chat-hf": 6_738_415_616,
+    "mistralai/Mistral-7B-Instruct-v0.2": 7_241_732_096,
+    "Qwen/Qwen3-4B-Instruct-2507": 4_022_468_096,
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.jsonl"
+    records = []
+    for thing, label in itertools.product(("cup", "box", "wheel", "car"), ("holds", "part of", "none")):
+        head, tail = [4, 4 + len(thing)], [len(thing) + 11, len(thing) + 14]
+        text = f"the {thing} holds tea number {len(records)} ."
+        records.append({"text": text, "head": head, "tail": tail, "relation": label})
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    return path
+
+
+def tiny(data: Path, encoder: Path, generator: Path, *more: str) -> Experiment:
+    settings = [
+        f"data.train={data}",
+        f"data.test={data}",
+        "data.labels=from_train",
+        f"retriever.model={encoder}",
+        f"generator.model={generator}",
+        "training.batch_size=4",
+        "training.passages=3",
+        "training.epochs=2",
+        "training.precision=fp32",
+        *more,
+    ]
+    return Experiment().with_settings(settings)
+
+
+def parameters(plan: Plan) -> dict[str, tuple[int, int]]:
+    return {one.part: (one.parameters, one.trained) for one in plan.model.weights}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_models_have_the_parameters_that_their_makers_say(name: str) -> None:
+    with FakeTensorMode():
+        make = planned_encoder if name in ("roberta-base", "BAAI/bge-large-en-v1.5") else planned_generator
+        assert sum(weight.numel() for weight in make(name).parameters()) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("generator.lora_rank=2",),
+        ('generator.lora_modules=["q", "v"]', "generator.lora_rank=3"),
+        ("retriever.separate_towers=true", "retriever.posterior=true", "retriever.trained=both"),
+        ("retriever.learn_temperature=true", "retriever.posterior=true"),
+        ("retriever.trained=none", "objective.kind=FrozenRetriever"),
+        (
+            "retriever.pooling=roles",
+            "objective.kind=RelaxedTopK",
+            "soft_prompt.form=improved",
+            "retriever.null_passage=true",
+        ),
+        ("objective.kind=RelaxedTopK", "soft_prompt.form=published", "retriever.trained=both"),
+    ],
+)
+def test_parameters_are_those_of_the_built_model(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path, more: tuple[str, ...], rng: torch.Generator
+) -> None:
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, *more)
+    found = plan_experiment(experiment, BIG)
+    model = build_model(experiment, experiment.data.load(0), rng)
+    assert found.model.parameters == sum(weight.numel() for weight in model.parameters())
+    assert found.model.trained == sum(weight.numel() for part in model.parts().values() for weight in part)
+
+
+@pytest.mark.parametrize("kind", ["tiny_bart", "tiny_causal"])
+def test_parameters_of_other_architectures(
+    data: Path, tiny_encoder: Path, kind: str, request: pytest.FixtureRequest, rng: torch.Generator
+) -> None:
+    experiment = tiny(data, tiny_encoder, request.getfixturevalue(kind), "generator.lora_rank=2")
+    model = build_model(experiment, experiment.data.load(0), rng)
+    found = plan_experiment(experiment, BIG)
+    assert found.model.parameters == sum(weight.numel() for weight in model.parameters())
+    assert found.model.trained == sum(weight.numel() for part in model.parts().values() for weight in part)
+
+
+def test_index_bytes_are_those_of_the_real_index(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator
+) -> None:
+    for pooling in ("mean", "roles"):
+        experiment = tiny(data, tiny_encoder, tiny_seq2seq, f"retriever.pooling={pooling}")
+        model = build_model(experiment, experiment.data.load(0), rng)
+        model.refresh_index()
+        vectors = model.index.vectors(torch.arange(len(model.base)))
+        assert plan_experiment(experiment, BIG).index_bytes == vectors.numel() * vectors.element_size()
+
+
+def test_stages_are_those_of_training(data: Path, tiny_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator) -> None:
+    experiment = tiny(
+        data, tiny_encoder, tiny_seq2seq, "second_stage.epochs=3", "training.tail=1", "warm_start.batch_size=5"
+    )
+    loaded = experiment.data.load(0)
+    real = stages(experiment, build_model(experiment, loaded, rng), rng)
+    planned = planned_stages(experiment, len(loaded.train), supports=True)
+    assert [one.name for one in planned] == [one.name for one in real] == ["warm start", "training", "second stage"]
+    for mine, theirs in zip(planned, real, strict=True):
+        pace = theirs.pace
+        assert mine.objective == theirs.objective
+        assert mine.steps == steps_in(len(loaded.train), pace.batch_size, pace.epochs)
+        assert mine.trains_generator == (pace.generator_learning_rate > 0)
+        assert mine.trains_retriever == (pace.retriever_learning_rate > 0)
+
+
+class Counted(GeneratorLikelihood):
+    """The generator's likelihood, and how many prompts it was asked for."""
+
+    asked: list[tuple[bool, int]]
+
+    def at(self, column: torch.Tensor) -> torch.Tensor:
+        self.asked.append((torch.is_grad_enabled(), int((column >= 0).sum())))
+        return super().at(column)
+
+    def together(self, column: torch.Tensor) -> torch.Tensor:
+        self.asked.append((torch.is_grad_enabled(), len(column)))
+        return super().together(column)
+
+    def at_mixture(self, weight: torch.Tensor) -> torch.Tensor:
+        self.asked.append((torch.is_grad_enabled(), len(weight)))
+        return super().at_mixture(weight)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("objective.kind=TopKMarginal",),
+        ("objective.kind=TopKMarginal", "training.tail=2", "retriever.null_passage=true"),
+        ("objective.kind=FrozenRetriever", "objective.form=together"),
+        ("objective.kind=NoRetrieval", "training.passages=0"),
+        ("objective.kind=Distillation",),
+        ("objective.kind=RelaxedTopK",),
+        ("objective.kind=RelaxedTopK", "training.pool=true", "training.explorers=2"),
+    ],
+)
+def test_prompts_are_those_of_a_real_step(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path, more: Sequence[str], rng: torch.Generator
+) -> None:
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, "warm_start.epochs=0", *more)
+    (planned,) = plan_experiment(experiment, BIG).stages
+    loaded = experiment.data.load(0)
+    model = build_model(experiment, loaded, rng)
+    model.refresh_index()
+    (stage,) = stages(experiment, model, rng)
+    assert isinstance(stage.evidence, FromGenerator)
+    batch = loaded.train[:4]
+    found = stage.evidence.candidates(model, batch, False, None, rng)
+    likelihood = Counted(model.generator, model.task, model.base, batch, found.rows, model.support)
+    likelihood.asked = []
+    stage.objective(found.scores, likelihood, rng)
+    counted = [sum(n for gradient, n in likelihood.asked if gradient is one) for one in (False, True)]
+    least = [planned.prompts.without_gradient * 4, planned.prompts.with_gradient * 4]
+    if "training.tail=2" in more:  # two draws may fall on one passage
+        assert least[1] - 8 < counted[1] <= least[1]
+    else:
+        assert counted == least
+
+
+def test_a_pass_costs_what_the_real_one_does(tiny_seq2seq: Path) -> None:
+    """Twice the parameters that a token meets, as arithmetic has it, for layers without attention's own products."""
+    with FakeTensorMode():
+        model = planned_generator(str(tiny_seq2seq))
+        short, long = (generator_cost(model, tokens, 2, bf16=False) for tokens in (4, 8))
+    assert long.forward > short.forward > 0
+    assert long.backward == pytest.approx(2 * long.forward, rel=0.1)
+    assert long.kept > short.kept
+
+
+def test_steps_of_data_that_are_not_here(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    experiment = tiny(Path("nowhere.jsonl"), tiny_encoder, tiny_seq2seq, "warm_start.epochs=0")
+    unknown = plan_experiment(experiment, BIG)
+    assert unknown.seconds is None
+    assert unknown.stages[0].stage.steps is None
+    assert "--examples" in unknown.notes[0]
+    known = plan_experiment(experiment, BIG, examples=10)
+    assert (known.stages[0].stage.steps, known.index_bytes) == (2 * 3, 10 * 16 * 4)
+
+
+def test_what_does_not_fit_is_refused_with_the_part_and_a_remedy(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    small = replace(BIG, name="small", memory=1_000_100_000)  # beside what the libraries take: 100 kB
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, "training.batch_size=8")
+    refusal = plan_experiment(experiment, small).refusal
+    assert refusal is not None
+    assert "backward pass" in refusal
+    assert "micro_batch" in refusal
+    refusal = plan_experiment(experiment, replace(small, memory=1_100_000_000), passages=10**8).refusal
+    assert refusal is not None
+    assert "the index" in refusal
+    assert "faiss" in refusal
+    assert plan_experiment(experiment, BIG).refusal is None
+
+
+def test_large_models_are_refused_before_any_download(data: Path, tiny_encoder: Path) -> None:
+    name = Path("Qwen/Qwen3-4B-Instruct-2507")
+    whole = plan_experiment(tiny(data, tiny_encoder, name, "training.passages=1"), "rtx-4090")
+    assert whole.refusal is not None
+    assert "lora_rank" in whole.refusal
+    on_cpu = tiny(
+        data, tiny_encoder, name, "generator.lora_rank=4", 'generator.quantisation="nf4"', "training.passages=1"
+    )
+    assert "CUDA" in str(plan_experiment(on_cpu, "cpu-2-cores").refusal)
+
+
+def test_unknown_names_say_what_cannot_be_told(data: Path, tiny_encoder: Path) -> None:
+    with pytest.raises(UserError, match="cannot be told.*--like generator"):
+        plan_experiment(tiny(data, tiny_encoder, Path("somebody/unheard-of")), BIG)
+    with pytest.raises(UserError, match="did you mean 'h100'"):
+        hardware_named("h10")
+    assert all(one.peak > 0 and 0 < one.utilisation < 1 for one in HARDWARE.values())
+
+
+@pytest.mark.slow
+def test_the_command_times_a_small_model_on_this_machine(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(tiny(data, tiny_encoder, tiny_seq2seq).to_toml(), "utf-8")
+    app(["plan", str(file), "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["probed"]
+    assert found["seconds"] > 0
+    app(["plan", str(file), "--hardware", "t4"], standalone_mode=False)
+    assert "it fits" in capsys.readouterr().out
+
+
+def test_the_command_exits_with_1_where_it_does_not_fit(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(tiny(data, tiny_encoder, tiny_seq2seq).to_toml(), "utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        app(["plan", str(file), "--hardware", "t4", "--passages", "1000000000"])
+    assert stopped.value.code == 1
+    assert "the index" in capsys.readouterr().out
