@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from retrograd.cli import app
 from retrograd.models.architectures import KNOWN, planned_encoder, planned_generator
 from retrograd.models.costs import generator_cost
+from retrograd.objectives import TokenLogLikelihood
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.hardware import HARDWARE, Hardware, hardware_named
@@ -152,6 +153,10 @@ class Counted(GeneratorLikelihood):
         self.asked.append((torch.is_grad_enabled(), int((column >= 0).sum())))
         return super().at(column)
 
+    def tokens_at(self, column: torch.Tensor) -> TokenLogLikelihood:
+        self.asked.append((torch.is_grad_enabled(), int((column >= 0).sum())))
+        return super().tokens_at(column)
+
     def together(self, column: torch.Tensor) -> torch.Tensor:
         self.asked.append((torch.is_grad_enabled(), len(column)))
         return super().together(column)
@@ -220,7 +225,7 @@ def test_what_does_not_fit_is_refused_with_the_part_and_a_remedy(
     data: Path, tiny_encoder: Path, tiny_seq2seq: Path
 ) -> None:
     small = replace(BIG, name="small", memory=1_000_100_000)  # beside what the libraries take: 100 kB
-    experiment = tiny(data, tiny_encoder, tiny_seq2seq, "training.batch_size=8")
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, "training.batch_size=8", "warm_start.epochs=0")
     refusal = plan_experiment(experiment, small).refusal
     assert refusal is not None
     assert "backward pass" in refusal
@@ -244,7 +249,7 @@ def test_large_models_are_refused_before_any_download(data: Path, tiny_encoder: 
 
 
 def test_unknown_names_say_what_cannot_be_told(data: Path, tiny_encoder: Path) -> None:
-    with pytest.raises(UserError, match="cannot be told.*--like generator"):
+    with pytest.raises(UserError, match=r"cannot be told.*--like generator"):
         plan_experiment(tiny(data, tiny_encoder, Path("somebody/unheard-of")), BIG)
     with pytest.raises(UserError, match="did you mean 'h100'"):
         hardware_named("h10")
@@ -269,7 +274,7 @@ def test_the_command_exits_with_1_where_it_does_not_fit(
     data: Path, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "tiny.toml"
-    file.write_text(tiny(data, tiny_encoder, tiny_seq2seq).to_toml(), "utf-8")
+    file.write_text(tiny(data, tiny_encoder, tiny_seq2seq, "warm_start.epochs=0").to_toml(), "utf-8")
     with pytest.raises(SystemExit) as stopped:
         app(["plan", str(file), "--hardware", "t4", "--passages", "1000000000"])
     assert stopped.value.code == 1

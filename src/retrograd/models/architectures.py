@@ -140,6 +140,11 @@ class Adapted(nn.Module):
         self.down = nn.Linear(base.in_features, rank, bias=False)
         self.up = nn.Linear(rank, base.out_features, bias=False)
 
+    @property
+    def weight(self) -> Tensor:
+        """The layer's own, which some models look at."""
+        return self.base.weight
+
     def forward(self, x: Tensor) -> Tensor:
         return self.base(x) + self.up(self.down(x))
 

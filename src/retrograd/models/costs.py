@@ -2,8 +2,8 @@
 
 The model is one of `retrograd.models.architectures`, within torch's ``FakeTensorMode``: every operation runs on shapes
 alone, under the autocast of training and in the mode that the caller has set, so that what is counted is what the
-module does and not what a formula says of its family. Kept bytes are counted once for each storage; weights and their copies
-in half precision stand apart.
+module does and not what a formula says of its family. Kept bytes are counted once for each storage; weights and their
+copies in half precision stand apart.
 """
 
 from __future__ import annotations
