@@ -8,7 +8,7 @@ and the variational objectives go backward through fewer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,71 +57,58 @@ class PlannedStage:
 
 def planned_stages(experiment: Experiment, examples: int | None, supports: bool) -> list[PlannedStage]:
     """Those that have anything to do; ``supports`` says whether the task has a test of support to warm up by."""
-    e, t, w = experiment, experiment.training, experiment.warm_start
+    e, t = experiment, experiment.training
     learns = e.objective.trains_retriever and e.retriever.trained != "none"
-    main = PlannedStage(
-        "training",
-        e.objective,
-        t.epochs,
-        t.batch_size,
-        t.micro_batch,
-        t.passages,
-        examples,
-        t.tail,
-        t.explorers if t.pool else -1,
+    main = PlannedStage("training", e.objective, t.epochs, t.batch_size, t.micro_batch, t.passages, examples, t.tail)
+    main = replace(
+        main,
+        pool=t.explorers if t.pool else -1,
         trains_retriever=learns and t.retriever_learning_rate > 0,
         trains_generator=t.generator_learning_rate > 0,
     )
-    found: list[PlannedStage] = []
-    if w.epochs > 0 and supports and learns:
-        objective = e.objective if e.selection is None else TopKMarginal()
-        found.append(
-            PlannedStage(
-                "warm start",
-                objective,
-                w.epochs,
-                w.batch_size,
-                0,
-                w.passages,
-                examples,
-                copying=True,
-                trains_retriever=w.learning_rate > 0,
-            )
-        )
-    if e.masking.epochs > 0:
-        found.append(
-            PlannedStage(
-                "masking",
-                main.objective,
-                e.masking.epochs,
-                main.batch_size,
-                main.micro_batch,
-                main.passages,
-                None,
-                main.tail,
-                main.pool,
-                trains_retriever=learns and e.masking.retriever_learning_rate > 0,
-                trains_generator=e.masking.generator_learning_rate > 0,
-            )
-        )
-    if t.epochs > 0:
-        found.append(main)
-    if e.second_stage.epochs > 0:
-        s, together = e.second_stage, e.second_stage.reading == "together"
-        found.append(
-            PlannedStage(
-                "second stage",
-                FrozenRetriever("together" if together else "marginal"),
-                s.epochs,
-                s.batch_size or t.batch_size,
-                t.micro_batch,
-                s.passages or t.passages,
-                examples,
-                0 if together else t.tail,
-                trains_generator=True,
-            )
-        )
-    return found
+    found = [
+        _warm_start(e, examples) if e.warm_start.epochs > 0 and supports and learns else None,
+        _masking(e, main, learns) if e.masking.epochs > 0 else None,
+        main if t.epochs > 0 else None,
+        _second_stage(e, main) if e.second_stage.epochs > 0 else None,
+    ]
+    return [stage for stage in found if stage is not None]
+
+
+def _warm_start(experiment: Experiment, examples: int | None) -> PlannedStage:
+    w = experiment.warm_start
+    objective = experiment.objective if experiment.selection is None else TopKMarginal()
+    stage = PlannedStage("warm start", objective, w.epochs, w.batch_size, 0, w.passages, examples)
+    return replace(stage, copying=True, trains_retriever=w.learning_rate > 0)
+
+
+def _masking(experiment: Experiment, main: PlannedStage, learns: bool) -> PlannedStage:
+    """How many sentences can be masked, only the base can tell."""
+    m = experiment.masking
+    return replace(
+        main,
+        name="masking",
+        epochs=m.epochs,
+        examples=None,
+        trains_retriever=learns and m.retriever_learning_rate > 0,
+        trains_generator=m.generator_learning_rate > 0,
+    )
+
+
+def _second_stage(experiment: Experiment, main: PlannedStage) -> PlannedStage:
+    s, together = experiment.second_stage, experiment.second_stage.reading == "together"
+    return replace(
+        main,
+        name="second stage",
+        objective=FrozenRetriever("together" if together else "marginal"),
+        epochs=s.epochs,
+        batch_size=s.batch_size or main.batch_size,
+        passages=s.passages or main.passages,
+        tail=0 if together else main.tail,
+        pool=-1,
+        trains_retriever=False,
+        trains_generator=True,
+    )
 
 
 @dataclass(frozen=True)
