@@ -237,6 +237,7 @@ def test_what_does_not_fit_is_refused_with_the_part_and_a_remedy(
     assert plan_experiment(experiment, BIG).refusal is None
 
 
+@pytest.mark.slow
 def test_large_models_are_refused_before_any_download(data: Path, tiny_encoder: Path) -> None:
     name = Path("Qwen/Qwen3-4B-Instruct-2507")
     whole = plan_experiment(tiny(data, tiny_encoder, name, "training.passages=1"), "rtx-4090")

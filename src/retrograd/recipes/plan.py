@@ -31,8 +31,7 @@ _PROBED_PARAMETERS = 300_000_000
 _WHOLE_BASE_BYTES = 16
 """A score and what its gradient keeps, for each query and passage, where a warm start compares with the whole base."""
 _CUDA_BYTES, _CPU_BYTES = 1e9, 1.2e9
-"""Libraries and what is held for a moment; on a CPU as measured on a short run of semeval-joint, which peaked at 2.83 GB.
-"""
+"""Libraries and what is held for a moment; on a CPU as measured: a short run of semeval-joint peaked at 2.84 GB."""
 
 
 @dataclass(frozen=True)
