@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from retrograd.cli import app
+from retrograd.recipes import RECIPES
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.findings import MOST_SHOWN, Finding
 from retrograd.recipes.validate import Validation, validate, validate_experiment, validate_files
@@ -175,6 +176,12 @@ def test_between_train_and_dev_a_leak_is_a_warning(tmp_path: Path) -> None:
     dev = lines(tmp_path, "dev.jsonl", good(3))
     found = validate_experiment(experiment(tmp_path, good(0), good(100), f"data.dev={dev}"))
     assert {one.severity for one in only(found, "leak")} == {"warning"}
+
+
+def test_what_the_official_parts_of_semeval_share_is_a_warning() -> None:
+    found = validate_experiment(RECIPES["semeval-joint"]())
+    assert len(only(found, "leak")) == 16
+    assert found.sound
 
 
 def test_labels_that_train_lacks_and_labels_with_few_examples(tmp_path: Path) -> None:
