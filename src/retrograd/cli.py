@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +33,8 @@ index_app = typer.Typer(
 app.add_typer(index_app, name="index")
 app.add_typer(preflight_app)  # without a name: its commands stand among the others
 
-Recipe = Annotated[str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")]
+_RECIPE = typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")
+Recipe = Annotated[str, _RECIPE]
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of an index.")]
 Patch = Annotated[
@@ -101,22 +101,23 @@ def show(
 
 @app.command()
 def train(
-    recipe: Recipe,
+    recipe: Annotated[str | None, _RECIPE] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default runs/NAME.")] = None,
     changes: Set = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run, which was stopped; no recipe then.")] = None,
 ) -> None:
-    """Train an experiment, save the model, and evaluate it on the test data.
+    """Train an experiment, save the model, and evaluate it on the test data. Ctrl-C saves and stops; --resume goes on.
 
     Example: `retrograd train semeval-joint --out runs/joint --set training.epochs=2`
     """
-    experiment = _experiment(recipe, changes)
-    from retrograd.recipes.run import run_experiment
-    from retrograd.recipes.use import scores_of
+    from retrograd.recipes.start import start
+    from retrograd.training.interrupts import Interrupted
 
-    run = run_experiment(experiment, out or Path("runs") / experiment.name)
-    if scores := scores_of(run.path):
-        typer.echo(scores)
-    typer.echo(f"The run is in {run.path}. Next: retrograd search {shlex.quote(str(run.path))} 'your query'")
+    try:
+        typer.echo(start(recipe, out, changes or [], resume))
+    except Interrupted as stopped:
+        typer.secho(f"retrograd: {stopped}", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()

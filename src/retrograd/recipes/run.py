@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
-from retrograd.io import read_json, write_json
+from retrograd.io import JsonObject, JsonValue, locked, read_json, write_json
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.encoder import Encoder
 from retrograd.models.fusion import require_encoder
@@ -28,9 +29,12 @@ from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
 from retrograd.recipes.experiment import Experiment, RelationData, RetrieverSettings
+from retrograd.recipes.reproducible import deterministic
 from retrograd.recipes.source import Data
 from retrograd.recipes.stages import stages
 from retrograd.tasks.task import Task
+from retrograd.training.checkpoints import Checkpoints
+from retrograd.training.interrupts import Interrupts
 from retrograd.training.loop import embed_base, embed_base_if_stale, train
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import Example, UserError
@@ -45,6 +49,7 @@ __all__ = [
     "open_run",
     "require_enough_passages",
     "require_passages",
+    "resume_run",
     "run_experiment",
     "saved_task",
     "train_experiment",
@@ -124,13 +129,36 @@ def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None
     require_passages(base, "evaluation.passages", experiment.evaluation.passages)
 
 
-def run_experiment(experiment: Experiment, out: Path) -> RunDirectory:
-    """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run."""
+def run_experiment(experiment: Experiment, out: Path, interrupts: Interrupts | None = None) -> RunDirectory:
+    """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run, and
+    `Interrupted`, all being saved, where ``interrupts`` (entered by the caller) are asked to stop.
+    """
     RunDirectory.require_free(out)
-    data = experiment.data.load(experiment.seed)
-    trained = train_experiment(experiment, data, out)
+    return _trained_and_scored(experiment, experiment.data.load(experiment.seed), out, interrupts)
+
+
+def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory:
+    """Go on with a run that was stopped, killed included: on a CPU it ends as if it never had been, bit for bit.
+
+    A run that ended is left as it is. Raises `UserError` for a folder that is no run, for one in which another process
+    is at work, and where data, experiment or model are no longer those that the run began with.
+    """
+    run = RunDirectory.open(path)
+    experiment = Experiment.load(run.experiment)
+    data = None if run.ended else experiment.data.load(experiment.seed)
+    if data is None or (run.trained and not data.test):
+        say(f"{path} has ended; there is nothing to go on with")
+        return run
+    return _trained_and_scored(experiment, data, path, interrupts, resume=True)
+
+
+def _trained_and_scored(
+    experiment: Experiment, data: Data, out: Path, interrupts: Interrupts | None, resume: bool = False
+) -> RunDirectory:
+    trained = train_experiment(experiment, data, out, interrupts, resume)
     if data.test:
-        evaluated(experiment, trained.model, data.test, trained.accelerator).save(out)
+        with locked(out), trained.checkpoints.saved_when_interrupted():
+            evaluated(experiment, trained.model, data.test, trained.accelerator).save(out)
     return RunDirectory.open(out)
 
 
@@ -141,10 +169,16 @@ class Trained:
     model: RagModel
     accelerator: Accelerator
     seconds: float
+    checkpoints: Checkpoints
 
 
-def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
-    """All stages in turn, and the model saved in the folder ``out`` with an index that its passage tower has built."""
+def train_experiment(
+    experiment: Experiment, data: Data, out: Path, interrupts: Interrupts | None = None, resume: bool = False
+) -> Trained:
+    """All stages in turn, and the model saved in the folder ``out`` with an index that its passage tower has built.
+
+    With ``resume`` the folder is that of a run of this experiment, and training goes on from its newest checkpoint.
+    """
     if not data.train:
         raise UserError("data.train names no training data; give a file, or builtin:semeval2010_task8")
     require_enough_passages(experiment, data.base)
@@ -153,23 +187,58 @@ def train_experiment(experiment: Experiment, data: Data, out: Path) -> Trained:
     rng = torch.Generator().manual_seed(experiment.seed)
     model = build_model(experiment, data, rng).to(accelerator.device)
     plan = stages(experiment, model, rng)
+    run = (_reopened if resume else _begun)(experiment, data, out, str(accelerator.mixed_precision))
+    saves = Checkpoints(run, model, rng, experiment.training.save_minutes, interrupts)
+    score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
+    began = time.perf_counter()
+    with locked(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():
+        if resume:
+            saves.restore()
+        for stage in plan[saves.finished :]:
+            examples = data.train if stage.examples is None else stage.examples
+            train(model, examples, stage, run, rng, accelerator, score, saves)
+        seconds = time.perf_counter() - began
+        model.eval()
+        embed_base_if_stale(model, accelerator)
+        if experiment.evaluation.calibrate:
+            _calibrate(experiment, model, data.dev, run, accelerator)
+        run.save_model(model)
+    return Trained(model, accelerator, seconds, saves)
+
+
+def _begun(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
     asked = replace(experiment, data=experiment.data.from_root()).to_toml()
-    run = RunDirectory.create(out, asked, str(accelerator.mixed_precision))
+    run = RunDirectory.create(out, asked, precision)
+    _keep_data(experiment, data, run)
+    return run
+
+
+def _reopened(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
+    """Raises `UserError` where the data differ from what the run has written down."""
+    run = RunDirectory.open(out)
+    written = {run.labels: experiment.data.task_record(data.task), run.drawn: data.drawn}
+    changed = [path for path, value in written.items() if path.exists() and read_json(path) != _as_json(value)]
+    if run.base.exists() and KnowledgeBase.open(run.base).fingerprint != data.base.fingerprint:
+        changed.append(run.base)
+    if changed:
+        raise UserError(
+            f"{changed[0]} is not what the data give now: they have changed since the run began; put them back as they "
+            f"were, or train another run"
+        )
+    if differences := run.changed_environment(precision):
+        say(f"not the machine that the run began on, so not bit for bit what it would have been: {differences[0]}")
+    _keep_data(experiment, data, run)
+    return run
+
+
+def _keep_data(experiment: Experiment, data: Data, run: RunDirectory) -> None:
     data.base.save(run.base)
     write_json(run.labels, experiment.data.task_record(data.task))
     write_json(run.drawn, data.drawn)
-    score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
-    began = time.perf_counter()
-    for stage in plan:
-        examples = data.train if stage.examples is None else stage.examples
-        train(model, examples, stage, run, rng, accelerator, score)
-    seconds = time.perf_counter() - began
-    model.eval()
-    embed_base_if_stale(model, accelerator)
-    if experiment.evaluation.calibrate:
-        _calibrate(experiment, model, data.dev, run, accelerator)
-    run.save_model(model)
-    return Trained(model, accelerator, seconds)
+
+
+def _as_json(value: JsonObject) -> JsonValue:
+    return json.loads(json.dumps(value))
 
 
 def _calibrate(
@@ -191,7 +260,7 @@ def evaluated(
     experiment: Experiment, model: RagModel, examples: Sequence[Example], accelerator: Accelerator
 ) -> Evaluation:
     """`evaluate` at the experiment's K and precision."""
-    with accelerator.autocast():
+    with accelerator.autocast(), deterministic(experiment.training.deterministic):
         return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)
 
 

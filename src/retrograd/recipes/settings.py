@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -204,6 +205,10 @@ class TrainingSettings:
     ``background``, by another process; or ``never``. ``refresh_every`` is how often that is done or looked at.
     ``probe_passages`` of the base are encoded at each logged step to measure staleness.
 
+    A checkpoint is written every ``save_every`` steps, and where there has been none for ``save_minutes`` (0: however
+    long). ``deterministic`` has torch refuse whatever does not give the same twice; where one seed must repeat a run on
+    a GPU, at the cost of slower kernels.
+
     Learning rates rise over the share ``warmup`` of the steps and then follow the ``schedule``
     (`retrograd.training.schedule`); "cosine with restarts" begins ``restarts`` times again.
     """
@@ -234,7 +239,9 @@ class TrainingSettings:
     log_every: int = 10
     evaluate_every: int = 0
     save_every: int = 0
+    save_minutes: float = 15.0
     precision: Precision = "auto"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.distraction < 1:
@@ -243,6 +250,13 @@ class TrainingSettings:
             raise UserError(f"prior_only is {self.prior_only:g}; expected a share of the queries, from 0 to below 1")
         if self.probe_passages < 0:
             raise UserError(f"probe_passages is {self.probe_passages}; expected 0 (no measurement) or more")
+        if not 0 <= self.save_minutes < math.inf:
+            raise UserError(f"save_minutes is {self.save_minutes}; expected 0 (never by the clock) or minutes")
+        if self.deterministic and self.refresh == "background":
+            raise UserError(
+                'deterministic = true, but with refresh = "background" the clock says when an index is taken over; set '
+                'refresh = "every"'
+            )
         for setting, (policy, example) in _BELONGS_TO.items():
             value = vars(self)[setting]
             if self.refresh == policy and value == 0:

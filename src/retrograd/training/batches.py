@@ -5,18 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
-__all__ = ["batches", "steps_in"]
+__all__ = ["Order"]
 
 
-def batches(examples: int, batch_size: int, epochs: int, rng: torch.Generator) -> Iterator[Int[Tensor, " b"]]:
-    """Positions of the examples of each batch; the last batch of an epoch may be smaller."""
-    for _ in range(epochs):
-        yield from torch.randperm(examples, generator=rng).split(batch_size)
+class Order:
+    """Positions of the examples of each batch, drawn by ``rng`` at the beginning of each epoch.
 
+    The last batch of an epoch may be smaller. ``steps`` is how many batches there are in all, ``epoch_began`` the state
+    of ``rng`` before the present epoch was drawn, from which it can be drawn again.
+    """
 
-def steps_in(examples: int, batch_size: int, epochs: int) -> int:
-    """How many batches `batches` yields."""
-    return epochs * -(-examples // batch_size)
+    def __init__(self, examples: int, batch_size: int, epochs: int, rng: torch.Generator) -> None:
+        self._examples = examples
+        self._batch_size = batch_size
+        self._steps_per_epoch = -(-examples // batch_size)
+        self.steps = epochs * self._steps_per_epoch
+        self._rng = rng
+        self.epoch_began: UInt8[Tensor, " bytes"] = rng.get_state()
+
+    def from_step(self, step: int) -> Iterator[tuple[int, Int[Tensor, " b"]]]:
+        """Each step from ``step`` on, and its batch. In the middle of an epoch, ``epoch_began`` must be that epoch's;
+        ``rng`` is then left as it is."""
+        while step < self.steps:
+            made = step % self._steps_per_epoch
+            for positions in self._epoch(again=made > 0)[made:]:
+                yield step, positions
+                step += 1
+
+    def _epoch(self, again: bool) -> tuple[Int[Tensor, " b"], ...]:
+        now = self._rng.get_state()
+        if again:
+            self._rng.set_state(self.epoch_began)
+        self.epoch_began = self._rng.get_state()
+        drawn = torch.randperm(self._examples, generator=self._rng)
+        if again:
+            self._rng.set_state(now)
+        return drawn.split(self._batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor
 
+from retrograd.progress import say
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, drift_of, staleness
@@ -98,6 +100,25 @@ class LiveIndex:
                 self._worker = IndexWorker(self._model, self._accelerator.mixed_precision, self._scratch)
             self._worker.embed_snapshot(self._model)
             self._embedded += len(self)
+            self._snapshot_step = step
+
+    # ---- what a checkpoint keeps ------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Ages, visits and counts; the vectors themselves are the model's."""
+        counts = torch.tensor([self._embedded, self._snapshot_step])
+        return {"embedded_at": self._embedded_at.clone(), "seen_at": self._seen_at.clone(), "counts": counts}
+
+    def load(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Go on from what `state` gave after ``step`` steps.
+
+        What another process was embedding went with it: the whole base is then embedded here, and training waits.
+        """
+        self._embedded_at, self._seen_at = state["embedded_at"].clone(), state["seen_at"].clone()
+        self._embedded, self._snapshot_step = (int(count) for count in state["counts"])
+        if self._snapshot_step > 0:
+            say("the process that embedded the base in the background is gone; the base is embedded here, once")
+            self.renew(step)
             self._snapshot_step = step
 
     # ---- what the loop tells and logs ---------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from jaxtyping import UInt8
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from retrograd.models.attention import training_attention
@@ -15,12 +16,14 @@ from retrograd.objectives.objective import Objective
 from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, fault_of, held_rows
-from retrograd.training.batches import batches, steps_in
+from retrograd.training.batches import Order
 from retrograd.training.chains import Chains
+from retrograd.training.checkpoints import Checkpoints
 from retrograd.training.health import Visit, health, health_line
 from retrograd.training.live_index import LiveIndex
 from retrograd.training.refresh import refreshes
 from retrograd.training.run_directory import RunDirectory
+from retrograd.training.saved_state import StageState
 from retrograd.training.schedule import schedule_of
 from retrograd.training.stage import Pace, Stage
 from retrograd.training.targets import Targets
@@ -40,26 +43,30 @@ def train(
     rng: torch.Generator,
     accelerator: Accelerator,
     score: Score | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Run one stage. ``rng`` orders the examples, draws their targets and feeds the sampler.
 
-    ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode. Where passages have moved, the
-    index is fresh again at the end.
+    ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode. ``checkpoints``, those of the
+    whole run, may say that part of the stage is done. Where passages have moved, the index is fresh again at the end.
     """
-    pace, objective = stage.pace, stage.objective
-    steps = steps_in(len(examples), pace.batch_size, pace.epochs)
-    optimiser, schedule = _optimiser(model, objective, pace, steps)
+    pace, objective, saves = stage.pace, stage.objective, checkpoints or Checkpoints(run, model, rng)
+    order = Order(len(examples), pace.batch_size, pace.epochs, rng)
+    optimiser, schedule = _optimiser(model, objective, pace, order.steps)
     targets = Targets(examples, stage.targets)
     chains = Chains(targets.choices)
     moves = _moves_passages(model, stage)
-    if stage.evidence.retrieves:
+    if stage.evidence.retrieves and not saves.midway:
         embed_base_if_stale(model, accelerator)
     if moves:
         model.require_exact_index()  # or the last refresh would refuse, after all steps
     model.train()
-    live = LiveIndex(model, accelerator, _probe(model, examples, stage, rng) if moves else None, run.path)
-    with bar(stage.name, steps, "steps") as advance, live:
-        for step, positions in enumerate(batches(len(examples), pace.batch_size, pace.epochs, rng)):
+    began = saves.began
+    live = LiveIndex(model, accelerator, _probe(model, examples, stage, began) if moves else None, run.path)
+    state = StageState(stage.name, examples, began, order, optimiser, schedule, targets, chains, live)
+    with bar(stage.name, order.steps, "steps") as advance, live, saves.stage(state) as made:
+        advance(made)
+        for step, positions in order.from_step(made):
             if moves:
                 stage.refresh.apply(live, step)
             visit = None
@@ -77,7 +84,7 @@ def train(
                 chains.remember(part, target, candidates, estimate.last)
                 live.saw(candidates, step)
                 visit = Visit(batch, candidates, estimate)
-            logged = _due(step, stage.log_every, steps)
+            logged = _due(step, stage.log_every, order.steps)
             norms = _norms(model) if logged else {}
             norm = _clip(optimiser, pace.clip, f"{stage.name}, step {step + 1}")
             optimiser.step()
@@ -87,15 +94,15 @@ def train(
             if visit is not None and logged:
                 values = health(model, visit, norm) | norms | (live.diagnostics(step + 1) if moves else {})
                 run.log(step + 1, stage.name, values)
-                say(health_line(stage.name, step + 1, steps, values))
+                say(health_line(stage.name, step + 1, order.steps, values))
             if score is not None and _due(step, stage.evaluate_every):
-                run.log(step + 1, stage.name, score(model))
-            if _due(step, stage.save_every, steps):  # the last embedding may cost more than the stage, and fail
-                run.save_checkpoint(model, stage.name, step + 1, chains)
-    if visits := targets.visits():
-        run.log(steps, stage.name, visits)
-    run.save_chains(stage.name, chains)
-    if moves and steps > 0:
+                run.log(step + 1, stage.name, saves.judged(score(model), stage.name, step + 1))
+            # The last embedding may cost more than the stage, and fail: what was learnt is saved before it.
+            saves.after_step(step + 1, _due(step, stage.save_every, order.steps))
+        if visits := targets.visits():
+            run.log(order.steps, stage.name, visits)
+        run.save_chains(stage.name, chains)
+    if moves and order.steps > 0:
         embed_base(model, accelerator)
 
 
@@ -133,12 +140,12 @@ def _moves_passages(model: RagModel, stage: Stage) -> bool:
     return model.retriever.passages_move
 
 
-def _probe(model: RagModel, examples: Sequence[Example], stage: Stage, rng: torch.Generator) -> Probe | None:
-    """Drawn from a copy of ``rng``: whether staleness is measured changes nothing else."""
+def _probe(model: RagModel, examples: Sequence[Example], stage: Stage, began: UInt8[Tensor, " bytes"]) -> Probe | None:
+    """Drawn from a copy of the random source as it was when the stage began: that it is measured changes nothing."""
     if stage.probe_passages == 0:
         return None
-    copy = torch.Generator(rng.device)
-    copy.set_state(rng.get_state())
+    copy = torch.Generator()
+    copy.set_state(began)
     return Probe.draw(held_rows(model.index), examples, stage.probe_passages, _PROBE_QUERIES, _PROBE_BEST, copy)
 
 

@@ -2,27 +2,32 @@
 
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
 ``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step),
-``checkpoints/``, ``chains/`` (where Markov chains stood), ``model/`` (the finished model), ``calibration.json`` (where
-a decision was fitted), and ``predictions.jsonl`` and ``scores.json``.
+``checkpoints/`` (`retrograd.training.saved_state` says what is in one), ``chains/`` (where Markov chains stood),
+``model/`` (the finished model), ``calibration.json`` (where a decision was fitted), and ``predictions.jsonl`` and
+``scores.json``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from retrograd.io import JsonObject, JsonValue, atomic_directory, atomic_file, standing, write_json
+from retrograd.io import JsonObject, JsonValue, atomic_directory, atomic_file, read_json, standing, write_json
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.chains import Chains
+from retrograd.training.seal import seal
 from retrograd.types import UserError
 
 __all__ = ["RunDirectory"]
@@ -92,26 +97,72 @@ class RunDirectory:
         """The finished model. Raises `UserError` while there is none."""
         folder = standing(self.path / "model")
         if not folder.exists():
-            raise UserError(f"{self.path} holds no finished model; its training did not end, start it again")
+            raise UserError(
+                f"{self.path} holds no finished model; its training did not end, go on with it: "
+                f"retrograd train --resume {shlex.quote(str(self.path))}"
+            )
         return folder
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a finished model."""
+        return standing(self.path / "model").exists()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has a model and its scores on the test data, which are written last."""
+        return self.trained and (self.path / "scores.json").exists()
+
+    def changed_environment(self, precision: str) -> list[str]:
+        """What of ``environment.json`` is different now, in words; the present one is then written."""
+        path, now = self.path / "environment.json", _environment(precision)
+        before = read_json(path) if path.exists() else now
+        write_json(path, now)
+        old = before if isinstance(before, dict) else {}
+        return [f"{name} was {old.get(name)}, is {value}" for name, value in now.items() if old.get(name) != value]
 
     def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Append one line to ``metrics.jsonl``: the stage, the optimiser step (from 1), and the values by name."""
         record = {"stage": stage, "step": step} | {name: _finite(value) for name, value in values.items()}
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
-    def save_checkpoint(self, model: RagModel, stage: str, step: int, chains: Chains) -> None:
-        """Write ``checkpoints/STAGE-step-…``, with ``chains.safetensors`` where there are any, and remove all but the
-        newest two."""
+    def metrics_bytes(self) -> int:
+        """The length of ``metrics.jsonl``."""
+        return self._metrics.stat().st_size if self._metrics.exists() else 0
+
+    def cut_metrics(self, size: int) -> None:
+        """Forget what ``metrics.jsonl`` has after its first ``size`` bytes."""
+        if self._metrics.exists():
+            os.truncate(self._metrics, size)
+
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @contextmanager
+    def new_checkpoint(self, stage: str, step: int) -> Iterator[Path]:
+        """A folder to fill, which becomes ``checkpoints/STAGE-step-…``, sealed; all but the newest two are removed."""
         folder = self.path / "checkpoints"
         with atomic_directory(folder / f"{_file_name(stage)}-step-{step:07d}") as temporary:
-            save_model(model, temporary)
-            if chains.started:
-                save_file(chains.state(), temporary / "chains.safetensors")
+            yield temporary
+            seal(temporary)
+        for old in self.checkpoints()[_KEPT_CHECKPOINTS:]:
+            # Aside first: what is half removed must not be taken for a checkpoint.
+            shutil.rmtree(old.rename(old.with_name(f".{old.name}.removed.tmp")))
+
+    def checkpoints(self) -> list[Path]:
+        """All there are, the newest first."""
         # Each stage counts its steps from 1, so it is their age that says which are newest.
-        for old in sorted(folder.glob("*-step-*"), key=_written)[:-_KEPT_CHECKPOINTS]:
-            shutil.rmtree(old)
+        return sorted((self.path / "checkpoints").glob("[!.]*-step-*"), key=_written, reverse=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed was writing. Nobody else may be at work in the folder."""
+        for left in (*self.path.glob(".*.tmp"), *self.path.glob("c*/.*.tmp")):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
     def save_chains(self, stage: str, chains: Chains) -> None:
         """Write ``chains/STAGE.safetensors``: where chains stood at a stage's end. Nothing is written where none is."""

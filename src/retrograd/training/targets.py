@@ -6,7 +6,7 @@ them, which is what is counted here and what the chains are kept by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -54,6 +54,14 @@ class Targets:
         """The examples with the drawn target first, which is the one that everything below the loop trains on."""
         pairs = zip(examples, drawn.tolist(), strict=True)
         return [with_target(example, position) if position else example for example, position in pairs]
+
+    def state(self) -> dict[str, Tensor]:
+        """How often each position was drawn."""
+        return {"visits": self._visits.clone()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, for the same examples."""
+        self._visits = state["visits"].clone()
 
     def visits(self) -> dict[str, float]:
         """How many visits trained on each position, for the log; empty where the first is always taken."""

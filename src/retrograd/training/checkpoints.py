@@ -1,0 +1,211 @@
+"""The checkpoints of one run: when one is written, and from which one a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from retrograd.io import read_json, sha256_of, write_json
+from retrograd.progress import say
+from retrograd.rag.rag_model import RagModel
+from retrograd.records import read_record, record_mapping
+from retrograd.training.interrupts import Interrupted, Interrupts
+from retrograd.training.run_directory import RunDirectory
+from retrograd.training.saved_state import (
+    StageState,
+    load_run_state,
+    load_stage_state,
+    save_run_state,
+    save_stage_state,
+    stage_began,
+)
+from retrograd.training.seal import flaw_of
+from retrograd.types import UserError
+
+__all__ = ["Best", "Checkpoints", "Progress"]
+
+_FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best development score so far, in percent, and where it was reached; ``metric`` "" where there is none."""
+
+    metric: str = ""
+    value: float = 0.0
+    stage: str = ""
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``progress.json``: how far a run had come. ``step`` optimiser steps of ``stage`` were made after ``finished``
+    other stages; 0, and no state of a stage, between two. ``experiment`` is the SHA-256 of experiment.toml."""
+
+    finished: int = 0
+    stage: str = ""
+    step: int = 0
+    metrics_bytes: int = 0
+    experiment: str = ""
+    best: Best = field(default_factory=Best)
+
+
+class Checkpoints:
+    """What a run saves while it trains, so that it can be stopped at any moment and go on as if it never had been.
+
+    ``minutes`` is how long training goes on at most without a checkpoint, 0 for ever; stages have their own interval in
+    steps besides. ``interrupts`` may ask it to stop. Saving changes nothing in what is computed.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        model: RagModel,
+        rng: torch.Generator,
+        minutes: float = 0.0,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        self._run = run
+        self._model = model
+        self._rng = rng
+        self._minutes = minutes
+        self._interrupts = interrupts or Interrupts()
+        self._saved_at = time.monotonic()
+        self._progress = Progress()
+        self._found: Path | None = None  # the checkpoint in whose stage the run is to go on
+        self._state: StageState | None = None  # that of the stage whose steps are being made
+
+    @property
+    def finished(self) -> int:
+        """How many stages are."""
+        return self._progress.finished
+
+    # ---- going on ------------------------------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint that is whole; from the beginning, with a message, where there is none.
+
+        Raises `UserError` for a checkpoint of another experiment or model.
+        """
+        self._run.remove_leftovers()
+        for folder in self._run.checkpoints():
+            flaw = flaw_of(folder)
+            progress = Progress() if flaw else _read_progress(folder)
+            if flaw is None and progress.metrics_bytes > self._run.metrics_bytes():
+                flaw = "metrics.jsonl is shorter than it was then"
+            if flaw is None:
+                self._go_on_from(folder, progress)
+                return
+            say(f"{folder} is damaged ({flaw}): it is removed, and the one before it is used")
+            shutil.rmtree(folder)
+        say(f"{self._run.path} has no checkpoint to go on from: training begins anew")
+        self._run.cut_metrics(0)
+
+    def _go_on_from(self, folder: Path, progress: Progress) -> None:
+        if progress.experiment != sha256_of(self._run.experiment):
+            raise UserError(
+                f"{self._run.experiment} has changed since {folder} was saved; put it back as it was, or train the "
+                f"changed one into another folder"
+            )
+        load_run_state(folder, self._model, self._rng)
+        self._run.cut_metrics(progress.metrics_bytes)
+        self._progress = progress
+        self._found = folder if progress.step > 0 else None
+        where = f"step {progress.step} of {progress.stage}" if progress.step else f"{progress.finished} finished stages"
+        say(f"going on after {where}, from {folder}")
+
+    @property
+    def midway(self) -> bool:
+        """Whether the next stage is one to go on with, not one to begin."""
+        return self._found is not None
+
+    @property
+    def began(self) -> UInt8[Tensor, " bytes"]:
+        """The state of the random source when the next stage began, or begins now."""
+        return self._rng.get_state() if self._found is None else stage_began(self._found)
+
+    @contextmanager
+    def stage(self, state: StageState) -> Iterator[int]:
+        """The steps of a stage: how many have been made already, ``state`` being what it was after them.
+
+        Inside, who asks to stop waits for `after_step`. Raises `UserError` for a stage that is not the checkpoint's.
+        """
+        with self._interrupts.held():
+            if self._found is not None:
+                if state.name != self._progress.stage:
+                    raise UserError(f"{self._found} was saved in {self._progress.stage}, and {state.name} comes next")
+                load_stage_state(self._found, state, len(self._model.base), self._progress.step)
+            made = self._progress.step
+            self._found, self._state = None, state
+            yield made
+            self._state = None
+            self._advance(finished=self.finished + 1, stage="", step=0)
+
+    # ---- saving --------------------------------------------------------------------------------------------------
+
+    def after_step(self, step: int, due: bool) -> None:
+        """Save where that is ``due``, where it was long ago, and where somebody asks to stop: then raise `Interrupted`.
+
+        ``step`` steps of the present stage are made. For lack of space only a checkpoint that is due fails.
+        """
+        assert self._state is not None
+        self._advance(finished=self.finished, stage=self._state.name, step=step)
+        if due or self._interrupts.asked:
+            self._save()
+        elif self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes:
+            try:
+                self._save()
+            except OSError as error:
+                say(f"no checkpoint could be written ({error}); training goes on without")
+                self._saved_at = time.monotonic()
+        if self._interrupts.asked:
+            raise Interrupted(f"after step {step} of {self._state.name}")
+
+    @contextmanager
+    def saved_when_interrupted(self) -> Iterator[None]:
+        """All that comes between and after the steps of stages: who stops it there loses no finished stage."""
+        try:
+            yield
+        except Interrupted:
+            # In the steps of a stage it has been saved already, and what was only just read is still there.
+            if self._interrupts.again or self._state is not None or self.midway:
+                raise
+            self._save()
+            raise Interrupted(f"with {self.finished} stages finished") from None
+
+    def judged(self, scores: Mapping[str, float], stage: str, step: int) -> dict[str, float]:
+        """Scores on development data for the log, with the best of the task's primary metric so far."""
+        metric, best = self._model.task.primary_metric, self._progress.best
+        if metric not in scores:
+            return dict(scores)
+        if not best.metric or scores[metric] > best.value:
+            best = Best(metric, scores[metric], stage, step)
+        self._advance(self.finished, self._progress.stage, self._progress.step, best)
+        return {**scores, f"best_{metric}": best.value}
+
+    def _advance(self, finished: int, stage: str, step: int, best: Best | None = None) -> None:
+        self._progress = Progress(finished, stage, step, best=best or self._progress.best)
+
+    def _save(self) -> None:
+        now, state = self._progress, self._state
+        experiment = sha256_of(self._run.experiment)
+        progress = Progress(now.finished, now.stage, now.step, self._run.metrics_bytes(), experiment, now.best)
+        with self._run.new_checkpoint(now.stage or f"after {now.finished} stages", now.step) as folder:
+            save_run_state(folder, self._model, self._rng)
+            if state is not None:
+                save_stage_state(folder, state)
+            write_json(folder / _FILE, record_mapping(progress))
+        self._saved_at = time.monotonic()
+
+
+def _read_progress(folder: Path) -> Progress:
+    found = read_json(folder / _FILE)
+    return read_record(Progress, found if isinstance(found, dict) else {}, str(folder / _FILE))

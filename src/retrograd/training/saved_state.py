@@ -1,0 +1,214 @@
+"""What a checkpoint holds besides the model's own folder: all that the rest of a run depends on, to the last bit.
+
+``weights.safetensors`` has the weights that training moves, and the buffers, under their names in the `RagModel` that
+the experiment builds from its seed; frozen weights are opened from where they came from. ``random.safetensors`` and
+``random.json`` have the random states of torch, CUDA, Python, NumPy and of the run. ``stale-index`` is the index as it
+was, where the tower of that moment had not built it. In the middle of a stage come ``optimiser.safetensors``,
+``stage.safetensors``, ``stage.json`` and, where there are Markov chains, ``chains.safetensors``.
+
+Everything read is copied: files stay free to be removed, and weights lie in memory as in a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from retrograd.corpus.exact_index import ExactIndex
+from retrograd.io import JsonObject, JsonValue, fingerprint, read_json, write_json
+from retrograd.rag.model_folder import save_model
+from retrograd.rag.rag_model import RagModel
+from retrograd.training.batches import Order
+from retrograd.training.chains import Chains
+from retrograd.training.live_index import LiveIndex
+from retrograd.training.targets import Targets
+from retrograd.types import Example, UserError
+
+__all__ = ["StageState", "load_run_state", "load_stage_state", "save_run_state", "save_stage_state", "stage_began"]
+
+_WEIGHTS, _RANDOM, _STAGE, _OPTIMISER = "weights", "random", "stage", "optimiser"
+_CHAINS = "chains.safetensors"
+_BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class StageState:
+    """What changes while a stage runs, but for the model and its random states. ``began`` is the state of ``rng`` when
+    the stage began, from which its probe was drawn."""
+
+    name: str
+    examples: Sequence[Example] = field(repr=False)
+    began: UInt8[Tensor, " bytes"]
+    order: Order
+    optimiser: torch.optim.Optimizer
+    schedule: LambdaLR
+    targets: Targets
+    chains: Chains
+    live: LiveIndex
+
+
+# ---- between stages --------------------------------------------------------------------------------------------------
+
+
+def save_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
+    """Write the model, as `save_model` does, and what that leaves out."""
+    save_model(model, folder)
+    if model.has_index and isinstance(model.index, ExactIndex) and not (folder / "index").exists():
+        model.index.save(folder / "stale-index")
+    save_file({name: value.contiguous() for name, value in _moving(model).items()}, _tensor_file(folder, _WEIGHTS))
+    states = {"run": rng.get_state(), "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda {number}": state for number, state in enumerate(torch.cuda.get_rng_state_all())}
+    save_file(states, _tensor_file(folder, _RANDOM))
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (of whoever uses it)
+    prompts = model.generator.prompt_tokens
+    plain = {
+        "python": random.getstate(),
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
+        "prompts": [prompts.read, prompts.shortened, prompts.cut],
+    }
+    write_json(folder / f"{_RANDOM}.json", plain)
+
+
+def load_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
+    """Make the model, which the experiment has just built anew, and all random states what they were.
+
+    Raises `UserError` for the state of another model, and for files that are no safetensors.
+    """
+    saved, weights = _tensors(folder, _WEIGHTS), _moving(model)
+    unlike = weights.keys() ^ saved.keys() | {
+        name for name in weights.keys() & saved.keys() if weights[name].shape != saved[name].shape
+    }
+    if unlike:
+        raise UserError(
+            f"{folder} was saved of another model (they differ in {sorted(unlike)[0]}); go on with the model files and "
+            f"the version of retrograd that the run began with"
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(saved[name])
+    index = next((folder / name for name in ("index", "stale-index") if (folder / name).exists()), None)
+    if index is not None:
+        model.use_index(_in_memory(index, model))
+    states = _tensors(folder, _RANDOM)
+    rng.set_state(states["run"])
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            if f"cuda {number}" in states:
+                torch.cuda.set_rng_state(states[f"cuda {number}"], number)
+    plain = _object(folder / f"{_RANDOM}.json")
+    version, keys, gauss = cast(tuple[int, list[int], float | None], plain["python"])
+    random.setstate((version, tuple(keys), gauss))
+    np.random.set_state(cast(tuple[str, list[int], int, int, float], tuple(cast(list[object], plain["numpy"]))))  # noqa: NPY002
+    prompts = model.generator.prompt_tokens
+    prompts.read, prompts.shortened, prompts.cut = cast(list[int], plain["prompts"])
+
+
+def _moving(model: RagModel) -> dict[str, Tensor]:
+    """The weights that any stage may move, and the buffers, by name; each once, however many modules share it."""
+    trained = {id(weight) for weights in model.parts().values() for weight in weights}
+    weights = {name: weight.detach() for name, weight in model.named_parameters() if id(weight) in trained}
+    return weights | dict(model.named_buffers())
+
+
+def _in_memory(folder: Path, model: RagModel) -> ExactIndex:
+    stored = ExactIndex.load(folder, base_fingerprint=model.base.fingerprint)
+    return ExactIndex.from_blocks(
+        (stored.vectors(rows) for rows in torch.arange(len(stored)).split(_BLOCK_ROWS)),
+        len(stored),
+        base_fingerprint=stored.base_fingerprint,
+        encoder_fingerprint=stored.encoder_fingerprint,
+        dtype=stored.dtype,
+        device=model.retriever.passage_encoder.device,
+    )
+
+
+# ---- in the middle of a stage ----------------------------------------------------------------------------------------
+
+
+def save_stage_state(folder: Path, state: StageState) -> None:
+    """Write all that `StageState` holds."""
+    held = state.optimiser.state_dict()
+    moments = {
+        f"{weight}.{name}": value.contiguous()
+        for weight, values in held["state"].items()
+        for name, value in values.items()
+    }
+    save_file(moments, _tensor_file(folder, _OPTIMISER))
+    tensors = {"began": state.began, "epoch_began": state.order.epoch_began}
+    save_file(tensors | state.targets.state() | state.live.state(), _tensor_file(folder, _STAGE))
+    if state.chains.started:
+        save_file(state.chains.state(), folder / _CHAINS)
+    schedule = {name: value for name, value in state.schedule.state_dict().items() if name != "lr_lambdas"}
+    plain = {"groups": held["param_groups"], "schedule": schedule, "examples": _identity(state.examples)}
+    write_json(folder / f"{_STAGE}.json", plain)
+
+
+def load_stage_state(folder: Path, state: StageState, passages: int, step: int) -> None:
+    """Go on from what `save_stage_state` wrote after ``step`` steps, over a base of ``passages``.
+
+    Raises `UserError` for the state of other examples, and for files that are no safetensors.
+    """
+    plain, tensors = _object(folder / f"{_STAGE}.json"), _tensors(folder, _STAGE)
+    if plain["examples"] != _identity(state.examples):
+        raise UserError(
+            f"{folder} was saved in training on other examples; put the data back as they were, or train another run"
+        )
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _tensors(folder, _OPTIMISER).items():
+        weight, _, moment = name.partition(".")
+        moments.setdefault(int(weight), {})[moment] = value
+    state.optimiser.load_state_dict({"state": moments, "param_groups": plain["groups"]})
+    state.schedule.load_state_dict(cast(dict[str, object], plain["schedule"]) | {"lr_lambdas": [None]})
+    state.order.epoch_began = tensors["epoch_began"]
+    state.targets.load(tensors)
+    if (folder / _CHAINS).exists():
+        state.chains.load(_tensors(folder, "chains"), passages)
+    state.live.load(tensors, step)
+
+
+def stage_began(folder: Path) -> UInt8[Tensor, " bytes"]:
+    """The state of the run's random source when the stage began in which this was saved."""
+    return _tensors(folder, _STAGE)["began"]
+
+
+def _identity(examples: Sequence[Example]) -> str:
+    return fingerprint(text for example in examples for text in (example.id, example.query, *example.targets))
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def _tensor_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
+
+
+def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    path = _tensor_file(folder, name)
+    try:
+        return {key: value.clone() for key, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no file of safetensors ({error}), and nothing else is ever loaded; remove {folder}, and the "
+            f"checkpoint before it is used"
+        ) from None
+
+
+def _object(path: Path) -> JsonObject:
+    found: JsonValue = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a JSON object, found {json.dumps(found)[:40]}; remove {path.parent}")
+    return found

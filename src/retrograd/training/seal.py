@@ -1,0 +1,48 @@
+"""A folder whose files cannot change unnoticed: ``manifest.json`` has the size and the SHA-256 of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from retrograd.io import fingerprint, read_json, sha256_of, write_json
+from retrograd.types import UserError
+
+__all__ = ["flaw_of", "seal"]
+
+_FILE = "manifest.json"
+
+
+def seal(folder: Path) -> None:
+    """Write ``folder/manifest.json`` over all files that are there. Reads all of them once."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    write_json(folder / _FILE, {"files": files, "checksum": _checksum(files)})
+
+
+def flaw_of(folder: Path) -> str | None:
+    """What is not as `seal` left it, the manifest included; None where all is. Files that came later do not matter."""
+    try:
+        found = read_json(folder / _FILE)
+    except UserError as error:
+        return str(error)
+    files = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(files, dict) or found.get("checksum") != _checksum(files):
+        return f"{_FILE} has changed since it was written"
+    for name, known in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        assert isinstance(known, dict)
+        if path.stat().st_size != known["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, but {known['bytes']} were written"
+        if sha256_of(path) != known["sha256"]:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def _checksum(files: Mapping[str, object]) -> str:
+    return fingerprint(f"{name} {known}" for name, known in sorted(files.items()))
