@@ -72,11 +72,11 @@ def save_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
     if torch.cuda.is_available():
         states |= {f"cuda {number}": state for number, state in enumerate(torch.cuda.get_rng_state_all())}
     save_file(states, _tensor_file(folder, _RANDOM))
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (of whoever uses it)
+    name, words, *rest = np.random.get_state()  # noqa: NPY002  (of whoever uses it)
     prompts = model.generator.prompt_tokens
     plain = {
         "python": random.getstate(),
-        "numpy": [name, np.asarray(keys).tolist(), *rest],
+        "numpy": [name, np.asarray(words).tolist(), *rest],
         "prompts": [prompts.read, prompts.shortened, prompts.cut],
     }
     write_json(folder / f"{_RANDOM}.json", plain)
@@ -110,9 +110,10 @@ def load_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
             if f"cuda {number}" in states:
                 torch.cuda.set_rng_state(states[f"cuda {number}"], number)
     plain = _object(folder / f"{_RANDOM}.json")
-    version, keys, gauss = cast(tuple[int, list[int], float | None], plain["python"])
-    random.setstate((version, tuple(keys), gauss))
-    np.random.set_state(cast(tuple[str, list[int], int, int, float], tuple(cast(list[object], plain["numpy"]))))  # noqa: NPY002
+    version, words, gauss = cast(tuple[int, list[int], float | None], plain["python"])
+    random.setstate((version, tuple(words), gauss))
+    name, words, *rest = cast(tuple[str, list[int], int, int, float], plain["numpy"])
+    np.random.set_state((name, np.array(words, dtype=np.uint32), *rest))  # noqa: NPY002
     prompts = model.generator.prompt_tokens
     prompts.read, prompts.shortened, prompts.cut = cast(list[int], plain["prompts"])
 
