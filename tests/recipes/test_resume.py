@@ -300,10 +300,20 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_it_is_used(
     said: list[str] = []
     monkeypatch.setattr(checkpoints_module, "say", said.append)
     resume_run(out)
-    assert f"{newest} is damaged" in said[0]
+    assert (f"{newest} is damaged" if how == "cut" else f"shorter than when {newest} was saved") in said[0]
     assert "the one before it is used" in said[0]
     assert str(older) in said[1]
     assert differing(out, whole["full"]) == []
+
+
+def test_sound_checkpoints_are_never_thrown_away_for_a_lost_log(
+    what: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    out = crashed(what("lora"), tmp_path / "run", 4)
+    (out / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"metrics\.jsonl has lost lines .* put it"):
+        resume_run(out)
+    assert len(RunDirectory.open(out).checkpoints()) == 2
 
 
 def test_without_a_sound_checkpoint_training_begins_anew(

@@ -93,19 +93,26 @@ class Checkpoints:
     def restore(self) -> None:
         """Go on from the newest checkpoint that is whole; from the beginning, with a message, where there is none.
 
-        Raises `UserError` for a checkpoint of another experiment or model.
+        Raises `UserError` for a checkpoint of another experiment or model, and where ``metrics.jsonl`` has lost lines
+        that no checkpoint can do without.
         """
         self._run.remove_leftovers()
         for folder in self._run.checkpoints():
             flaw = flaw_of(folder)
-            progress = Progress() if flaw else _read_progress(folder)
-            if flaw is None and progress.metrics_bytes > self._run.metrics_bytes():
-                flaw = "metrics.jsonl is shorter than it was then"
-            if flaw is None:
+            if flaw is not None:
+                say(f"{folder} is damaged ({flaw}): it is removed, and the one before it is used")
+                shutil.rmtree(folder)
+                continue
+            progress = _read_progress(folder)
+            if progress.metrics_bytes <= self._run.metrics_bytes():
                 self._go_on_from(folder, progress)
                 return
-            say(f"{folder} is damaged ({flaw}): it is removed, and the one before it is used")
-            shutil.rmtree(folder)
+            say(f"metrics.jsonl is shorter than when {folder} was saved: the one before it is used")
+        if self._run.checkpoints():
+            raise UserError(
+                f"{self._run.path / 'metrics.jsonl'} has lost lines that were there at the oldest checkpoint; put it "
+                f"back, or remove {self._run.path / 'checkpoints'} to train anew"
+            )
         say(f"{self._run.path} has no checkpoint to go on from: training begins anew")
         self._run.cut_metrics(0)
 

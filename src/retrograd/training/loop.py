@@ -55,11 +55,7 @@ def train(
     optimiser, schedule = _optimiser(model, objective, pace, order.steps)
     targets = Targets(examples, stage.targets)
     chains = Chains(targets.choices)
-    moves = _moves_passages(model, stage)
-    if stage.evidence.retrieves and not saves.midway:
-        embed_base_if_stale(model, accelerator)
-    if moves:
-        model.require_exact_index()  # or the last refresh would refuse, after all steps
+    moves = _with_index(model, stage, accelerator, saves.midway)
     model.train()
     began = saves.began
     live = LiveIndex(model, accelerator, _probe(model, examples, stage, began) if moves else None, run.path)
@@ -97,7 +93,7 @@ def train(
                 say(health_line(stage.name, step + 1, order.steps, values))
             if score is not None and _due(step, stage.evaluate_every):
                 run.log(step + 1, stage.name, saves.judged(score(model), stage.name, step + 1))
-            # The last embedding may cost more than the stage, and fail: what was learnt is saved before it.
+            # At the last step, too: the last embedding may cost more than the stage, and fail.
             saves.after_step(step + 1, _due(step, stage.save_every, order.steps))
         if visits := targets.visits():
             run.log(order.steps, stage.name, visits)
@@ -128,6 +124,19 @@ def embed_base_if_stale(model: RagModel, accelerator: Accelerator) -> None:
     if fault is not None:
         say(f"the index is damaged: {fault}; it must be embedded anew")
         embed_base(model, accelerator)
+
+
+def _with_index(model: RagModel, stage: Stage, accelerator: Accelerator, midway: bool) -> bool:
+    """Have an index that a stage may begin with, or the stale one that it goes on with; whether the stage moves it.
+
+    Raises `UserError` for one that cannot be refreshed where it will have to be.
+    """
+    moves = _moves_passages(model, stage)
+    if stage.evidence.retrieves and not midway:
+        embed_base_if_stale(model, accelerator)
+    if moves:
+        model.require_exact_index()  # or the last refresh would refuse, after all steps
+    return moves
 
 
 def _moves_passages(model: RagModel, stage: Stage) -> bool:

@@ -128,8 +128,12 @@ class RunDirectory:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def metrics_bytes(self) -> int:
-        """The length of ``metrics.jsonl``."""
-        return self._metrics.stat().st_size if self._metrics.exists() else 0
+        """The length of ``metrics.jsonl``, all of which is then on the disk."""
+        if not self._metrics.exists():
+            return 0
+        with self._metrics.open("rb") as file:
+            os.fsync(file.fileno())
+        return self._metrics.stat().st_size
 
     def cut_metrics(self, size: int) -> None:
         """Forget what ``metrics.jsonl`` has after its first ``size`` bytes."""

@@ -112,8 +112,8 @@ def load_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
     plain = _object(folder / f"{_RANDOM}.json")
     version, words, gauss = cast(tuple[int, list[int], float | None], plain["python"])
     random.setstate((version, tuple(words), gauss))
-    name, words, *rest = cast(tuple[str, list[int], int, int, float], plain["numpy"])
-    np.random.set_state((name, np.array(words, dtype=np.uint32), *rest))  # noqa: NPY002
+    name, keys, position, has_gauss, cached = cast(tuple[str, list[int], int, int, float], plain["numpy"])
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
     prompts = model.generator.prompt_tokens
     prompts.read, prompts.shortened, prompts.cut = cast(list[int], plain["prompts"])
 
