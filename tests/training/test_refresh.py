@@ -236,6 +236,28 @@ def test_staleness_is_logged_where_passages_move(tiny_encoder: Path, tiny_seq2se
     assert all((names & set(line)) == {"index_age"} for line in quiet)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_ages_are_carried_over_and_what_another_process_embedded_is_embedded_here(
+    elsewhere: bool, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("retrograd.training.live_index.say", said.append)
+    model, _ = build(tiny_encoder, tiny_seq2seq)
+    model.refresh_index()
+    before = LiveIndex(model, Accelerator(cpu=True), None, tmp_path)
+    before.renew_rows(torch.tensor([1, 3]), 2)
+    disturb(model)
+    state = before.state()
+    if elsewhere:
+        state["counts"][1] = 2  # the step of the last snapshot
+    after = LiveIndex(model, Accelerator(cpu=True), None, tmp_path)
+    after.load(state, 5)
+    assert model.index_is_current() == elsewhere
+    assert bool(said) == elsewhere
+    expected = {"index_age": 0.0, "index_embedded": 2.0 + N} if elsewhere else before.diagnostics(5)
+    assert after.diagnostics(5) == expected
+
+
 # ---- whole stages ------------------------------------------------------------------------------------------------
 
 
