@@ -108,15 +108,19 @@ def _questions(data: Path) -> Experiment:
 def contents(run: Path) -> dict[str, bytes]:
     """All that a run writes, by name, but for its checkpoints and the machine it ran on."""
     return {
-        str(path.relative_to(run)): _unpadded(path) if path.name == "tokenizer.json" else path.read_bytes()
+        str(path.relative_to(run)): _settled(path)
         for path in sorted(run.rglob("*"))
         if path.is_file() and "checkpoints" not in path.parts and path.name != "environment.json"
     }
 
 
-def _unpadded(path: Path) -> bytes:
-    """A tokenizer as saved, without how its last call padded and cut, which it keeps and nobody reads."""
-    return json.dumps(json.loads(path.read_text()) | {"truncation": None, "padding": None}).encode()
+def _settled(path: Path) -> bytes:
+    """A file's bytes, but for what says nothing: how a tokenizer last padded and cut, which it keeps, and the order in
+    which peft names the modules with adapters, which are a set."""
+    if path.name not in ("tokenizer.json", "adapter_config.json"):
+        return path.read_bytes()
+    found = json.loads(path.read_text()) | {"truncation": None, "padding": None}
+    return json.dumps(found | {"target_modules": sorted(found.get("target_modules", []))}).encode()
 
 
 def differing(run: Path, other: Path) -> list[str]:
