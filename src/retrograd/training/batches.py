@@ -8,7 +8,12 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-__all__ = ["Order"]
+__all__ = ["Order", "steps_in"]
+
+
+def steps_in(examples: int, batch_size: int, epochs: int) -> int:
+    """How many batches there are; the last one of an epoch may be smaller."""
+    return epochs * -(-examples // batch_size)
 
 
 class Order:
@@ -21,8 +26,8 @@ class Order:
     def __init__(self, examples: int, batch_size: int, epochs: int, rng: torch.Generator) -> None:
         self._examples = examples
         self._batch_size = batch_size
-        self._steps_per_epoch = -(-examples // batch_size)
-        self.steps = epochs * self._steps_per_epoch
+        self._steps_per_epoch = steps_in(examples, batch_size, 1)
+        self.steps = steps_in(examples, batch_size, epochs)
         self._rng = rng
         self.epoch_began: UInt8[Tensor, " bytes"] = rng.get_state()
 
