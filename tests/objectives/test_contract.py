@@ -32,6 +32,7 @@ DIAGNOSTICS = EVERYWHERE | {
     "posterior_entropy",
     "responsibility_entropy",
     "effective_sample_size",
+    "importance_efficiency",
     "kl_responsibilities_prior",
     "kl_responsibilities_posterior",
     "acceptance",

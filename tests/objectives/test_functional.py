@@ -89,6 +89,13 @@ def test_effective_sample_size_counts_equal_weights() -> None:
     assert f.effective_sample_size(weight).tolist() == [4.0, 1.0, 2.0, 0.0]
 
 
+def test_importance_efficiency_is_one_for_equal_weights_and_one_in_n_for_a_single_heavy_draw() -> None:
+    log_weight = torch.tensor([[3.0, 3.0, 3.0], [0.0, -INF, -INF], [math.log(2.0), 0.0, -INF], [-INF] * 3])
+    count = torch.tensor([[2.0, 1.0, 0.0], [1.0, 3.0, 0.0], [1.0, 2.0, 0.0], [4.0, 0.0, 0.0]])
+    by_hand = torch.tensor([1.0, 1 / 4, (2 + 2) ** 2 / (3 * (4 + 2)), 0.0])
+    torch.testing.assert_close(f.importance_efficiency(log_weight, count), by_hand)
+
+
 def test_responsibilities_are_bayes_rule() -> None:
     prior, likelihood = torch.tensor([[0.2, 0.3, 0.1]]), torch.tensor([[0.5, 0.1, 0.0]])
     posterior = f.responsibilities(prior.log(), likelihood.log())

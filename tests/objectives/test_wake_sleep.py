@@ -226,6 +226,9 @@ def test_each_distinct_draw_is_scored_once_and_counts_as_often_as_it_was_drawn(w
     torch.testing.assert_close(-found.table[0, 1, 0], 1 - share, **TIGHT)
     size = found.estimate.diagnostics["effective_sample_size"]
     torch.testing.assert_close(size, 1 / (share**2 + (1 - share) ** 2), **TIGHT)
+    efficiency = found.estimate.diagnostics["importance_efficiency"]
+    by_hand = (3 * of[3] + 2 * of[1]) ** 2 / (5 * (3 * of[3] ** 2 + 2 * of[1] ** 2))
+    torch.testing.assert_close(efficiency, by_hand, **TIGHT)
 
 
 @pytest.mark.parametrize("mass", [0.3, 0.8, 0.99])

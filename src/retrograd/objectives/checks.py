@@ -11,10 +11,21 @@ from torch import Tensor
 from retrograd.objectives.functional import in_full_precision
 from retrograd.types import UserError
 
-__all__ = ["check_choice", "check_count", "check_log_likelihood", "check_log_probability", "check_share"]
+__all__ = [
+    "NotFiniteError",
+    "check_choice",
+    "check_count",
+    "check_log_likelihood",
+    "check_log_probability",
+    "check_share",
+]
 
 LOG_LIKELIHOOD_TOLERANCE = 1e-3
 """How far above zero rounding may lift a log-likelihood, in nats."""
+
+
+class NotFiniteError(ValueError):
+    """A number that a model computed is NaN: not what somebody handed over wrongly, but where training went."""
 
 
 def check_choice(owner: object, setting: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -49,7 +60,7 @@ def check_log_probability(name: str, value: Float[Tensor, "B K"]) -> None:
     tolerance = 1e-3 if torch.finfo(value.dtype).eps < 1e-4 else 5e-2
     total = in_full_precision(value.detach()).exp().sum(dim=-1).max().item()
     if math.isnan(total):
-        raise ValueError(f"{name} contains NaN; the scores it was computed from overflowed or were divided by zero")
+        raise NotFiniteError(f"{name} contains NaN; the scores it was computed from overflowed or were divided by zero")
     if total > 1.0 + tolerance:
         raise ValueError(
             f"{name}: a row sums to {total:.4g} as probabilities, more than 1; a probability or a logit was handed "
@@ -58,12 +69,13 @@ def check_log_probability(name: str, value: Float[Tensor, "B K"]) -> None:
 
 
 def check_log_likelihood(value: Float[Tensor, "*shape"]) -> None:
-    """Raise `ValueError` unless every entry can be a log-likelihood of text: at most 0 nats, and not NaN."""
+    """Raise `ValueError` unless every entry can be a log-likelihood of text: at most 0 nats, and not NaN
+    (`NotFiniteError`)."""
     if value.numel() == 0:
         return
     largest = value.detach().max().item()
     if math.isnan(largest):
-        raise ValueError("the log-likelihood contains NaN; the generator overflowed (half precision?) or diverged")
+        raise NotFiniteError("the log-likelihood contains NaN; the generator overflowed (half precision?) or diverged")
     if largest > LOG_LIKELIHOOD_TOLERANCE:
         raise ValueError(
             f"a log-likelihood is {largest:.4g} nats; text has none above 0: a loss (its negative), a probability or a "

@@ -22,6 +22,7 @@ __all__ = [
     "defensive",
     "effective_sample_size",
     "entropy",
+    "importance_efficiency",
     "in_full_precision",
     "kl_p_q",
     "log1mexp",
@@ -137,6 +138,18 @@ def effective_sample_size(weight: Float[Tensor, "*batch K"]) -> Float[Tensor, "*
     """(Σ w)² / Σ w²: how many equally weighted passages would be as concentrated (Kong 1992); 0 for an empty row."""
     squares = weight.square().sum(dim=-1)
     return weight.sum(dim=-1).square() / squares.masked_fill(squares == 0, 1.0)
+
+
+def importance_efficiency(log_weight: Float[Tensor, "B M"], count: Float[Tensor, "B M"]) -> Float[Tensor, " B"]:
+    """(Σ ω)² / (n Σ ω²) over n draws, of which ``count`` have each log ω: the share of the draws that equally weighted
+    ones would need for the same variance (Kong 1992). 1 where the proposal is the posterior, 1/n where one draw holds
+    all; 0 without draws, and where no ω is more than 0."""
+    log_count = count.log()
+    log_total = masked_logsumexp(log_weight + log_count)
+    log_squares = masked_logsumexp(2 * log_weight + log_count)
+    usable = log_total > ABSENT
+    ratio = 2 * log_total.masked_fill(~usable, 0.0) - log_squares.masked_fill(~usable, 0.0)
+    return (ratio.exp() / count.sum(dim=-1).clamp(min=1.0)).masked_fill(~usable, 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -106,6 +106,7 @@ class Estimate:
     posterior_entropy              of q(z|x,y) over the candidates, nats
     responsibility_entropy         of w, nats
     effective_sample_size          1 / Σ w², in passages (of a soft slot: the mean over slots)
+    importance_efficiency          (Σ ω)² / (n Σ ω²), ω the importance weights of n draws: 1 where the posterior draws
     effective_neighbours           1 / Σ w̄², w̄ the mean of a query's slots: how many passages they hold together
     slot_similarity                mean cosine between the weights of two slots of a query: 1 when all slots are alike
     vote                           Σ p(z|x) [z supports y] over the candidates that vote: what kNN gives the target

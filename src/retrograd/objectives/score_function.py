@@ -24,6 +24,7 @@ from retrograd.objectives.functional import (
     ABSENT,
     counts,
     defensive,
+    importance_efficiency,
     masked_log_softmax,
     masked_logsumexp,
     propose,
@@ -36,6 +37,7 @@ from retrograd.objectives.scoring import (
     describe,
     log_likelihood_where,
     mean_over_queries,
+    mean_where,
     prior_alone,
     prior_and_posterior,
 )
@@ -242,7 +244,9 @@ class Vimco:
         per_query = log_mean + weighted_sum(signal, log_drawn - log_drawn.detach())
         weight = _per_column(masked_log_softmax(log_weight.detach()).exp(), drawn, log_prior.shape[1])
         diagnostics = describe(weight, log_prior, log_likelihood, log_mean, log_posterior)
-        return Estimate(-mean_over_queries(per_query), {**diagnostics, **cost(None, scored)})
+        efficiency = importance_efficiency(log_weight.detach(), (drawn >= 0).to(log_weight.dtype))
+        drew = {"importance_efficiency": mean_where(efficiency, scored.any(dim=-1))}
+        return Estimate(-mean_over_queries(per_query), {**diagnostics, **drew, **cost(None, scored)})
 
 
 def _check_others(owner: object, draws: int, otherwise: str) -> None:

@@ -24,6 +24,7 @@ from retrograd.objectives.functional import (
     ABSENT,
     counts,
     defensive,
+    importance_efficiency,
     masked_log_softmax,
     masked_logsumexp,
     propose,
@@ -35,6 +36,7 @@ from retrograd.objectives.scoring import (
     describe,
     log_likelihood_where,
     mean_over_queries,
+    mean_where,
     prior_and_posterior,
     pruned_sum,
 )
@@ -50,6 +52,7 @@ class _Weights:
     scored: Bool[Tensor, "B K"]
     log_likelihood: Float[Tensor, "B K"]
     log_evidence: Float[Tensor, " B"]
+    efficiency: Float[Tensor, " B"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ class WakeSleep:
         per_query, kept = pruned_sum(likelihood, found.weight, found.log_likelihood, self.kept_mass)
         per_query = per_query + weighted_sum(found.weight, log_prior) + weighted_sum(found.weight, log_posterior)
         shared = describe(found.weight, given_prior, found.log_likelihood, found.log_evidence, given_posterior)
-        return Estimate(-mean_over_queries(per_query), {**shared, **cost(found.scored, kept)})
+        drawn = {"importance_efficiency": mean_where(found.efficiency, found.scored.any(dim=-1))}
+        return Estimate(-mean_over_queries(per_query), {**shared, **drawn, **cost(found.scored, kept)})
 
     def _weights(
         self,
@@ -135,4 +139,5 @@ class WakeSleep:
         log_omega = torch.where(log_likelihood > ABSENT, log_prior + log_likelihood - log_proposal, ABSENT)
         log_total = log_omega + times.log()  # draws of one column add up, so each distinct column stands here once
         log_evidence = masked_logsumexp(log_total) - math.log(self.draws)
-        return _Weights(masked_log_softmax(log_total).exp(), times > 0, log_likelihood, log_evidence)
+        weight, efficiency = masked_log_softmax(log_total).exp(), importance_efficiency(log_omega, times)
+        return _Weights(weight, times > 0, log_likelihood, log_evidence, efficiency)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,6 +15,7 @@ from retrograd.objectives.objective import Objective
 from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, fault_of, held_rows
+from retrograd.training.alarms import Alarms
 from retrograd.training.batches import Order
 from retrograd.training.chains import Chains
 from retrograd.training.checkpoints import Checkpoints
@@ -57,9 +57,9 @@ def train(
     chains = Chains(targets.choices)
     moves = _with_index(model, stage, accelerator, saves.midway)
     model.train()
-    began = saves.began
-    live = LiveIndex(model, accelerator, _probe(model, examples, stage, began) if moves else None, run.path)
-    state = StageState(stage.name, examples, began, order, optimiser, schedule, targets, chains, live)
+    live = LiveIndex(model, accelerator, _probe(model, examples, stage, saves.began) if moves else None, run.path)
+    alarms = Alarms(run.path, stage, order.steps, len(model.base))
+    state = StageState(stage.name, examples, saves.began, order, optimiser, schedule, targets, chains, live)
     with bar(stage.name, order.steps, "steps") as advance, live, saves.stage(state) as made:
         advance(made)
         for step, positions in order.from_step(made):
@@ -69,7 +69,7 @@ def train(
             drawn, size = targets.draw(positions, rng), pace.micro_batch or pace.batch_size
             for part, target in zip(positions.split(size), drawn.split(size), strict=True):
                 batch = targets.first([examples[i] for i in part.tolist()], target)
-                with accelerator.autocast(), training_attention(accelerator.device):
+                with accelerator.autocast(), training_attention(accelerator.device), run.guard(batch, stage.name, step):
                     candidates = stage.evidence.candidates(
                         model, batch, objective.needs_posterior, chains.rows(part, target), rng
                     )
@@ -82,15 +82,15 @@ def train(
                 visit = Visit(batch, candidates, estimate)
             logged = _due(step, stage.log_every, order.steps)
             norms = _norms(model) if logged else {}
-            norm = _clip(optimiser, pace.clip, f"{stage.name}, step {step + 1}")
+            norm = _clip(optimiser, pace.clip)
+            run.require_finite(norm, [examples[i] for i in positions.tolist()], stage.name, step)
             optimiser.step()
             schedule.step()
             model.zero_grad()
             advance(1)
             if visit is not None and logged:
                 values = health(model, visit, norm) | norms | (live.diagnostics(step + 1) if moves else {})
-                run.log(step + 1, stage.name, values)
-                say(health_line(stage.name, step + 1, order.steps, values))
+                _tell(run, alarms, stage.name, step + 1, order.steps, values, visit)
             if score is not None and _due(step, stage.evaluate_every):
                 run.log(step + 1, stage.name, saves.judged(score(model), stage.name, step + 1))
             # At the last step, too: the last embedding may cost more than the stage, and fail.
@@ -177,19 +177,19 @@ def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) ->
     return optimiser, LambdaLR(optimiser, schedule_of(pace.schedule, pace.warmup, pace.restarts, steps))
 
 
-def _clip(optimiser: torch.optim.Optimizer, bound: float, where: str) -> float:
-    """Scale the gradients down to norm ``bound`` (0: leave them); returns the norm before.
-
-    Raises `UserError`, beginning with ``where``, for a norm that is not finite.
-    """
+def _clip(optimiser: torch.optim.Optimizer, bound: float) -> float:
+    """Scale the gradients down to norm ``bound`` (0: leave them); returns the norm before."""
     weights = [w for group in optimiser.param_groups for w in group["params"]]
-    norm = float(nn.utils.clip_grad_norm_(weights, bound if bound > 0 else float("inf")))
-    if not math.isfinite(norm):
-        raise UserError(
-            f"{where}: the gradient is not finite; lower the learning rates, raise the temperature, or set "
-            f"training.precision = fp32"
-        )
-    return norm
+    return float(nn.utils.clip_grad_norm_(weights, bound if bound > 0 else float("inf")))
+
+
+def _tell(
+    run: RunDirectory, alarms: Alarms, stage: str, step: int, steps: int, values: dict[str, float], visit: Visit
+) -> None:
+    """In the log, in a line for people, and to whatever may sound an alarm."""
+    run.log(step, stage, values)
+    say(health_line(stage, step, steps, values))
+    alarms.hear(step, values, visit)
 
 
 def _norms(model: RagModel) -> dict[str, float]:

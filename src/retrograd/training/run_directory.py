@@ -2,6 +2,7 @@
 
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
 ``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step),
+``alarms.jsonl`` (what went wrong quietly), ``failed-batch.jsonl`` (where a gradient was not finite),
 ``checkpoints/`` (`retrograd.training.saved_state` says what is in one), ``chains/`` (where Markov chains stood),
 ``model/`` (the finished model), ``calibration.json`` (where a decision was fitted), and ``predictions.jsonl`` and
 ``scores.json``.
@@ -10,12 +11,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,12 +25,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from retrograd.io import JsonObject, JsonValue, atomic_directory, atomic_file, read_json, standing, write_json
+from retrograd.io import (
+    JsonObject,
+    JsonValue,
+    atomic_directory,
+    atomic_file,
+    read_json,
+    standing,
+    write_json,
+    write_jsonl,
+)
+from retrograd.objectives.checks import NotFiniteError
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.chains import Chains
 from retrograd.training.seal import seal
-from retrograd.types import UserError
+from retrograd.types import Example, UserError
 
 __all__ = ["RunDirectory"]
 
@@ -120,6 +132,28 @@ class RunDirectory:
         write_json(path, now)
         old = before if isinstance(before, dict) else {}
         return [f"{name} was {old.get(name)}, is {value}" for name, value in now.items() if old.get(name) != value]
+
+    def require_finite(self, norm: float, examples: Sequence[Example], stage: str, step: int) -> None:
+        """Raises `UserError` where the gradient of step ``step`` (from 0) has a ``norm`` that is not finite; the
+        examples are then kept as ``failed-batch.jsonl``."""
+        if not math.isfinite(norm):
+            self._refuse("the gradient is not finite", examples, stage, step)
+
+    @contextmanager
+    def guard(self, examples: Sequence[Example], stage: str, step: int) -> Iterator[None]:
+        """The same where a `NotFiniteError` comes from within."""
+        try:
+            yield
+        except NotFiniteError as error:
+            self._refuse(str(error), examples, stage, step)
+
+    def _refuse(self, what: str, examples: Sequence[Example], stage: str, step: int) -> None:
+        file = self.path / "failed-batch.jsonl"
+        write_jsonl(file, ({"id": one.id, "query": one.query, "targets": list(one.targets)} for one in examples))
+        raise UserError(
+            f"{stage}, step {step + 1}: {what}; the batch is kept in {file}: look at it, lower the learning rates, "
+            f"raise the temperature, or set training.precision = fp32"
+        ) from None
 
     def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Append one line to ``metrics.jsonl``: the stage, the optimiser step (from 1), and the values by name."""
