@@ -24,7 +24,7 @@ from retrograd.progress import bar
 from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.source import Data
-from retrograd.training.batches import batches, steps_in
+from retrograd.training.batches import Order
 from retrograd.types import Example
 
 BATCH, RATE, HEAD_RATE = 16, 1e-4, 1e-3
@@ -62,18 +62,17 @@ def train_classifier(data: Data, epochs: int, seed: int, encoder: str = "builtin
     torch.manual_seed(seed)
     model = Classifier(data, encoder)
     number = {answer: i for i, answer in enumerate(model.answers)}
-    steps = steps_in(len(data.train), BATCH, epochs)
+    order = Order(len(data.train), BATCH, epochs, torch.Generator().manual_seed(seed))
     groups = [
         {"params": list(model.tower.parameters()), "lr": RATE},
         {"params": list(model.head.parameters()), "lr": HEAD_RATE},
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-    schedule = OneCycleLR(optimiser, [RATE, HEAD_RATE], total_steps=steps, pct_start=0.1, anneal_strategy="linear")
+    schedule = OneCycleLR(optimiser, [RATE, HEAD_RATE], total_steps=order.steps, pct_start=0.1, anneal_strategy="linear")
     precision = resolve_precision("auto", torch.device("cpu"))
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if precision == "bf16" else "no")
-    rng = torch.Generator().manual_seed(seed)
-    with bar("classifier", steps, "steps") as advance:
-        for positions in batches(len(data.train), BATCH, epochs, rng):
+    with bar("classifier", order.steps, "steps") as advance:
+        for _, positions in order.from_step(0):
             model.train()
             batch = [data.train[i] for i in positions.tolist()]
             with accelerator.autocast(), training_attention(accelerator.device):

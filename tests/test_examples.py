@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import socket
@@ -16,6 +17,7 @@ from retrograd.evaluation.laboratory import measure
 from retrograd.recipes.experiment import Experiment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+BENCHMARKS = EXAMPLES.parent / "benchmarks"
 
 
 def load(name: str) -> ModuleType:
@@ -119,3 +121,9 @@ def test_the_estimators_stand_in_the_order_that_is_known() -> None:
     for rank, order in orders.items():
         errors = [by_rank[rank][name] for name in order]
         assert errors == sorted(errors, reverse=True), (rank, dict(zip(order, errors, strict=True)))
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_find_what_they_import(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    importlib.import_module(path.stem)
