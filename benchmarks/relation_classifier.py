@@ -68,7 +68,9 @@ def train_classifier(data: Data, epochs: int, seed: int, encoder: str = "builtin
         {"params": list(model.head.parameters()), "lr": HEAD_RATE},
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-    schedule = OneCycleLR(optimiser, [RATE, HEAD_RATE], total_steps=order.steps, pct_start=0.1, anneal_strategy="linear")
+    schedule = OneCycleLR(
+        optimiser, [RATE, HEAD_RATE], total_steps=order.steps, pct_start=0.1, anneal_strategy="linear"
+    )
     precision = resolve_precision("auto", torch.device("cpu"))
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if precision == "bf16" else "no")
     with bar("classifier", order.steps, "steps") as advance:
