@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ from retrograd.training import loop
 from retrograd.training.checkpoints import Checkpoints
 from retrograd.training.interrupts import Interrupted, Interrupts
 from retrograd.training.run_directory import RunDirectory
+from retrograd.training.saved_state import save_run_state
 from retrograd.training.seal import seal
 from retrograd.types import UserError
 
@@ -259,14 +262,19 @@ def test_a_full_disk_ends_no_training_that_only_the_clock_would_save(
     said: list[str] = []
     monkeypatch.setattr(checkpoints_module, "say", said.append)
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(*what: Any) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))  # which safetensors meets as it meets a full disk
+        try:
+            save_run_state(*what)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     monkeypatch.setattr(checkpoints_module, "save_run_state", full)
     quick = ["training.save_minutes=1e-9", "training.epochs=1"]
     assert run_experiment(what("lora", "training.save_every=0", *quick), tmp_path / "run").ended
-    assert "No space left" in said[0]
-    with pytest.raises(OSError, match="No space left"):
+    assert "File too large" in said[0]
+    with pytest.raises(UserError, match=r"File too large.*make room.*--resume"):
         run_experiment(what("lora", "training.save_every=1", *quick), tmp_path / "other")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
+from safetensors import SafetensorError
 from torch import Tensor
 
 from retrograd.io import read_json, sha256_of, write_json
@@ -161,7 +163,8 @@ class Checkpoints:
     def after_step(self, step: int, due: bool) -> None:
         """Save where that is ``due``, where it was long ago, and where somebody asks to stop: then raise `Interrupted`.
 
-        ``step`` steps of the present stage are made. For lack of space only a checkpoint that is due fails.
+        ``step`` steps of the present stage are made. Raises `UserError` where a checkpoint that is due, or was asked
+        for, cannot be written; where only the clock wants one, that is said, and training goes on.
         """
         assert self._state is not None
         self._advance(finished=self.finished, stage=self._state.name, step=step)
@@ -170,8 +173,8 @@ class Checkpoints:
         elif self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes:
             try:
                 self._save()
-            except OSError as error:
-                say(f"no checkpoint could be written ({error}); training goes on without")
+            except UserError as error:
+                say(f"{error}; training goes on without")
                 self._saved_at = time.monotonic()
         if self._interrupts.asked:
             raise Interrupted(f"after step {step} of {self._state.name}")
@@ -205,11 +208,18 @@ class Checkpoints:
         now, state = self._progress, self._state
         experiment = sha256_of(self._run.experiment)
         progress = Progress(now.finished, now.stage, now.step, self._run.metrics_bytes(), experiment, now.best)
-        with self._run.new_checkpoint(now.stage or f"after {now.finished} stages", now.step) as folder:
-            save_run_state(folder, self._model, self._rng)
-            if state is not None:
-                save_stage_state(folder, state)
-            write_json(folder / _FILE, record_mapping(progress))
+        try:
+            with self._run.new_checkpoint(now.stage or f"after {now.finished} stages", now.step) as folder:
+                save_run_state(folder, self._model, self._rng)
+                if state is not None:
+                    save_stage_state(folder, state)
+                write_json(folder / _FILE, record_mapping(progress))
+        except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+            path = shlex.quote(str(self._run.path))
+            raise UserError(
+                f"no checkpoint could be written to {self._run.path} ({error}); make room there, and a run that ended "
+                f"goes on from the one before: retrograd train --resume {path}"
+            ) from None
         self._saved_at = time.monotonic()
 
 
