@@ -32,7 +32,7 @@ def test_auto_on_a_cpu_asks_whether_it_multiplies_in_bf16(monkeypatch, capabilit
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp32")])
 def test_auto_on_a_gpu_asks_for_bf16(monkeypatch, supported, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
     assert resolve_precision("auto", torch.device("cuda")) == expected
 
 

@@ -21,7 +21,7 @@ def resolve_precision(wanted: Precision, device: torch.device) -> Literal["bf16"
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     has = torch.cpu.get_capabilities()
     multiplies = bool(has.get("amx_bf16") or has.get("avx512_bf16"))
     return "bf16" if device.type == "cpu" and multiplies else "fp32"
