@@ -289,6 +289,20 @@ def test_a_missing_file_is_a_finding(tmp_path: Path) -> None:
     assert any("no such file" in one.what for one in found.findings.shown)
 
 
+def test_where_nothing_could_be_read_nothing_is_said_of_labels(tmp_path: Path) -> None:
+    (finding,) = validate_files([tmp_path / "nowhere.jsonl"], "relations").findings.shown
+    assert "no such file" in finding.what
+    broken = lines(tmp_path, "broken.jsonl", ["{"])
+    assert [one.place for one in validate_files([broken], "relations").findings.shown] == [f"{broken}:1"]
+
+
+def test_a_file_without_a_record_is_not_sound(tmp_path: Path) -> None:
+    squad = tmp_path / "squad.json"
+    squad.write_text('{"version": "1.1", "data": [{"title": "t", "paragraphs": []}]}', "utf-8")
+    (finding,) = validate_files([squad], "questions").findings.shown
+    assert (finding.check, finding.severity) == ("no record", "error")
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [{"id": str(i), "question": f"which {one} ?", "answers": [one]} for i, one in enumerate(THINGS)]
     path = lines(tmp_path, "a.jsonl", asked)

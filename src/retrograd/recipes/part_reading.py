@@ -95,7 +95,8 @@ def _relations(data: RelationData, sources: dict[str, str], findings: Findings) 
     try:
         task = relation_task(data, train, train)
     except UserError as error:
-        findings.error("labels", "train", data.templates or data.train, *_halves(error))
+        if train or not findings.total("error"):  # else why nothing could be read has been said
+            findings.error("labels", "train", data.templates or ", ".join(sources.values()), *_halves(error))
         return Opened(None, tuple(Part(name, source, lambda: iter(())) for name, source in sources.items()))
     worded = {
         name: _worded(task, name, sources[name], found, findings) if found else [] for name, found in instances.items()

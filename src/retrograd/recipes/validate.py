@@ -162,6 +162,10 @@ class _Rulers:
 def _checked(opened: Opened, rulers: _Rulers, findings: Findings) -> tuple[list[PartSummary], list[Lengths]]:
     seen = [PartSeen(part.name, part.source) for part in opened.parts]
     samples = [_read_part(part, one, opened.task, findings) for part, one in zip(opened.parts, seen, strict=True)]
+    for part in seen:
+        said = any(severity == "error" and name == part.name for severity, _, name in findings.counts)
+        if opened.task is not None and part.examples == 0 and not said:
+            findings.error("no record", part.name, part.source, "it holds no example", "give a file that has some")
     check_leaks(seen, findings)
     check_labels({part.name: part for part in seen}, findings)
     summaries = [PartSummary(part.name, part.source, part.examples, len(part.labels)) for part in seen]
