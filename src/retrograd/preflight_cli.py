@@ -88,7 +88,7 @@ def plan(
 
 
 def _model_setting(like: str) -> str:
-    part, equals, name = like.partition("=")
-    if part not in ("generator", "retriever") or not equals:
+    part, _, name = like.partition("=")
+    if part not in ("generator", "retriever") or not name:
         raise UserError(f"--like {like}: expected generator=NAME or retriever=NAME")
     return f"{part}.model={name}"

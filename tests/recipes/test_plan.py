@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from retrograd.cli import app
@@ -23,6 +24,7 @@ from retrograd.recipes.plan import Plan, plan_experiment
 from retrograd.recipes.planned_stages import planned_stages
 from retrograd.recipes.run import build_model
 from retrograd.recipes.stages import stages
+from retrograd.report.plan import print_plan
 from retrograd.training.batches import steps_in
 from retrograd.training.stage import FromGenerator
 from retrograd.types import UserError
@@ -235,6 +237,50 @@ def test_what_does_not_fit_is_refused_with_the_part_and_a_remedy(
     assert "the index" in refusal
     assert "faiss" in refusal
     assert plan_experiment(experiment, BIG).refusal is None
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ("training.batch_size=0", "batch_size at least 1"),
+        ("training.epochs=-1", "at least 0"),
+        ("training.epochs=0", "training.epochs"),
+        ("training.generator_learning_rate=0", "learning_rate"),
+        ("generator.lora_rank=-3", "lora rank"),
+        ("generator.max_input_tokens=0", "at least 1"),
+        ("retriever.max_tokens=1", "retriever.max_tokens 2"),
+        ("training.passages=1000000", "lower training.passages"),
+    ],
+)
+def test_settings_that_training_would_refuse(
+    change: str, advice: str, data: Path, tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    more = ["warm_start.epochs=0", "training.retriever_learning_rate=0", change]
+    with pytest.raises(UserError, match=advice):
+        plan_experiment(tiny(data, tiny_encoder, tiny_seq2seq, *more), BIG, passages=10**7)
+
+
+def test_time_is_that_of_the_queries_there_are(data: Path, tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """12 examples: one step of a batch of 12, or of 10,000; 8 and 4 are no longer than 12."""
+    seconds = {
+        size: plan_experiment(
+            tiny(data, tiny_encoder, tiny_seq2seq, "warm_start.epochs=0", f"training.batch_size={size}"), BIG
+        ).stages[0]
+        for size in (8, 12, 10_000)
+    }
+    assert seconds[10_000].seconds == seconds[12].seconds == pytest.approx(seconds[8].seconds)
+    assert seconds[10_000].memory == seconds[12].memory
+    assert [one.stage.steps for one in seconds.values()] == [2 * 2, 2, 2]
+
+
+def test_without_the_size_of_the_base_nobody_says_that_it_fits(
+    tiny_encoder: Path, tiny_seq2seq: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = tiny(Path("nowhere.jsonl"), tiny_encoder, tiny_seq2seq, "warm_start.epochs=0")
+    print_plan(plan_experiment(experiment, BIG), Console())
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("without its index it fits")
+    print_plan(plan_experiment(experiment, BIG, examples=10), Console())
+    assert capsys.readouterr().out.strip().splitlines()[-1] == "it fits"
 
 
 @pytest.mark.slow

@@ -117,8 +117,8 @@ def _stage_record(one: StageCost) -> JsonObject:
     return {
         "name": one.stage.name,
         "steps": one.stage.steps,
-        "prompts_without_gradient": one.prompts.without_gradient * one.stage.batch_size,
-        "prompts_with_gradient": one.prompts.with_gradient * one.stage.batch_size,
+        "prompts_without_gradient": one.prompts.without_gradient * one.stage.queries,
+        "prompts_with_gradient": one.prompts.with_gradient * one.stage.queries,
         "prompt_tokens": one.prompt_tokens,
         "tokens_per_step": one.tokens,
         "operations_per_step": one.operations,
@@ -132,7 +132,7 @@ def plan_experiment(
     """For named hardware, or "" for this machine, which is timed unless ``timed`` is False.
 
     ``examples`` and ``passages`` (0: as in the data) stand for data that are not here. Raises `UserError` for models
-    whose shape is not known; whether it fits is `Plan.refusal`.
+    whose shape is not known, and for settings that training would refuse; whether it fits is `Plan.refusal`.
     """
     here = hardware == ""
     chosen = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware)
@@ -164,7 +164,7 @@ def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
 def _stage_cost(
     experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
 ) -> StageCost:
-    queries, tokens = stage.batch_size, model.prompt_tokens[stage.name]
+    queries, tokens = stage.queries, model.prompt_tokens[stage.name]
     prompt = model.prompts[stage.name]
     towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
     learns = stage.trains_retriever
@@ -180,7 +180,7 @@ def _stage_cost(
     read = (prompts.without_gradient + prompts.with_gradient) * (tokens + facts.target)
     total = queries * (read + searched * towers * facts.query + embedded * facts.passage)
     memory = _memory(experiment, stage, prompts, facts, model, on)
-    seconds = None if stage.steps is None else stage.steps * operations / on.speed
+    seconds = None if stage.full_steps is None else stage.full_steps * operations / on.speed
     return StageCost(stage, prompts, tokens, total, operations, memory, seconds)
 
 
@@ -263,14 +263,16 @@ def _answering(facts: DataFacts, costs: list[StageCost], on: Hardware) -> float 
         return None if facts.tests is None else 0.0
     last = costs[-1]
     read = max(1.0, last.prompts.without_gradient + last.prompts.with_gradient)
-    prompt = last.operations / max(1.0, last.stage.batch_size * read) / 3
+    prompt = last.operations / max(1.0, last.stage.queries * read) / 3
     return facts.tests * read * prompt / on.speed
 
 
 def _probed(experiment: Experiment, plan: Plan, found: Probe) -> Plan:
     """The same with measured seconds in the place of computed ones."""
     stages = tuple(
-        replace(one, seconds=None if one.stage.steps is None else one.stage.steps * found.step[one.stage.name])
+        replace(
+            one, seconds=None if one.stage.full_steps is None else one.stage.full_steps * found.step[one.stage.name]
+        )
         if one.stage.name in found.step
         else one
         for one in plan.stages

@@ -14,11 +14,13 @@ from retrograd.models.architectures import adapt, planned_encoder, planned_gener
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.encoder import ROLES
+from retrograd.models.lora import Lora
 from retrograd.models.quantisation import require_adapters
 from retrograd.models.soft_prompt import SoftPromptSettings
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.planned_data import DataFacts
 from retrograd.recipes.relation_data import RelationData
+from retrograd.types import UserError
 
 __all__ = ["ModelFacts", "Weights", "model_facts"]
 
@@ -58,9 +60,15 @@ class ModelFacts:
 
 
 def model_facts(experiment: Experiment, facts: DataFacts, passages: dict[str, int], bf16: bool) -> ModelFacts:
-    """``passages`` is how many passages a prompt holds, by stage. Raises `UserError` for shapes that are not known."""
+    """``passages`` is how many passages a prompt holds, by stage. Raises `UserError` for shapes that are not known, and
+    for settings that the models would refuse."""
     r, g = experiment.retriever, experiment.generator
+    Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)  # refuses what training would
     require_adapters(g.quantisation, g.lora_rank)
+    if min(g.max_input_tokens, g.max_target_tokens) < 1 or r.max_tokens < 2:
+        raise UserError(
+            "generator.max_input_tokens and generator.max_target_tokens must be at least 1, retriever.max_tokens 2"
+        )
     lengths = {stage: _prompt_tokens(experiment, facts, each) for stage, each in passages.items()}
     with FakeTensorMode():
         tower = planned_encoder(r.model)

@@ -18,10 +18,13 @@ from retrograd.objectives import CandidateScores, FrozenRetriever, Objective, To
 from retrograd.objectives.objective import TokenLogLikelihood
 from retrograd.recipes.experiment import Experiment
 from retrograd.training.batches import steps_in
+from retrograd.training.stage import Pace
+from retrograd.types import UserError
 
 __all__ = ["CountingLikelihood", "PlannedStage", "Prompts", "planned_stages", "prompts_per_query"]
 
 _QUERIES = 64
+_MOST_CANDIDATES = 100_000
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,34 @@ class PlannedStage:
     trains_retriever: bool = False
     trains_generator: bool = False
 
+    def __post_init__(self) -> None:
+        Pace(self.epochs, self.batch_size, 0.0, 0.0, micro_batch=self.micro_batch)  # refuses what training would
+
     @property
     def steps(self) -> int | None:
         return None if self.examples is None else steps_in(self.examples, self.batch_size, self.epochs)
 
     @property
+    def queries(self) -> int:
+        """Those of a step that is not the last of an epoch: no more than there are examples."""
+        return self.batch_size if self.examples is None else min(self.batch_size, max(1, self.examples))
+
+    @property
+    def full_steps(self) -> float | None:
+        """Steps, the smaller last one of an epoch counted as the part that it is."""
+        return None if self.examples is None else self.epochs * self.examples / self.queries
+
+    @property
     def at_once(self) -> int:
         """Queries held in memory at once."""
-        return min(self.micro_batch or self.batch_size, self.batch_size)
+        return min(self.micro_batch or self.queries, self.queries)
 
 
 def planned_stages(experiment: Experiment, examples: int | None, supports: bool) -> list[PlannedStage]:
-    """Those that have anything to do; ``supports`` says whether the task has a test of support to warm up by."""
+    """Those that have anything to do; ``supports`` says whether the task has a test of support to warm up by.
+
+    Raises `UserError` where there are none, and for a pace that training would refuse.
+    """
     e, t = experiment, experiment.training
     learns = e.objective.trains_retriever and e.retriever.trained != "none"
     main = PlannedStage("training", e.objective, t.epochs, t.batch_size, t.micro_batch, t.passages, examples, t.tail)
@@ -72,7 +91,12 @@ def planned_stages(experiment: Experiment, examples: int | None, supports: bool)
         main if t.epochs > 0 else None,
         _second_stage(e, main) if e.second_stage.epochs > 0 else None,
     ]
-    return [stage for stage in found if stage is not None]
+    planned = [stage for stage in found if stage is not None]
+    if not planned:
+        raise UserError(f"{e.name} trains nothing, so that there is nothing to plan; set training.epochs to 1, say")
+    if not (main.trains_retriever or main.trains_generator):
+        raise UserError("nothing is trained: set training.generator_learning_rate or training.retriever_learning_rate")
+    return planned
 
 
 def _warm_start(experiment: Experiment, examples: int | None) -> PlannedStage:
@@ -125,7 +149,7 @@ class Prompts:
 
 
 def prompts_per_query(stage: PlannedStage, base: int, posterior: bool, null_passage: bool) -> Prompts:
-    """At most, for flat candidates: the mean over 64 queries."""
+    """At most, for flat candidates: the mean over 64 queries. Raises `UserError` for more candidates than 100,000."""
     if stage.copying:
         return Prompts(0.0, 0.0, 0, min(stage.passages, base) or base)
     if stage.passages == 0:
@@ -136,6 +160,11 @@ def prompts_per_query(stage: PlannedStage, base: int, posterior: bool, null_pass
         if stage.pool >= 0:
             candidates = min(base, stage.at_once * stage.passages + stage.pool)
         candidates += null_passage
+    if candidates > _MOST_CANDIDATES:
+        raise UserError(
+            f"{stage.name} compares {candidates:,} passages for each query; lower training.passages, training.tail or "
+            f"training.explorers to {_MOST_CANDIDATES:,} in all"
+        )
     counter = CountingLikelihood(candidates)
     flat = torch.full((_QUERIES, candidates), -math.log(max(candidates, 1)))
     tail = torch.zeros_like(flat) if stage.tail and candidates else None

@@ -30,8 +30,15 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(_stages(plan))
     for line in (*_times(plan), *(f"note: {note}" for note in plan.notes)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    verdict = "it fits" if plan.hardware.memory is not None else "whether it fits is not known here"
-    console.print(plan.refusal or verdict, highlight=False, markup=False, soft_wrap=True)
+    console.print(plan.refusal or _verdict(plan), highlight=False, markup=False, soft_wrap=True)
+
+
+def _verdict(plan: Plan) -> str:
+    if plan.hardware.memory is None:
+        return "whether it fits is not known here"
+    if plan.data.passages is None:
+        return "without its index it fits; how large that is, is not known: say --passages"
+    return "it fits"
 
 
 def _parameters(plan: Plan) -> Table:
@@ -64,7 +71,7 @@ def _stages(plan: Plan) -> Table:
     for heading in ("steps", "queries", "prompts", "with gradient", "tokens", "TFLOP", "time"):
         table.add_column(heading, justify="right")
     for one in plan.stages:
-        queries = one.stage.batch_size
+        queries = one.stage.queries
         table.add_row(
             one.stage.name,
             "unknown" if one.stage.steps is None else f"{one.stage.steps:,}",
@@ -91,8 +98,9 @@ def _times(plan: Plan) -> list[str]:
     how = "a few real steps, timed just now" if plan.probed else f"computed at {speed}"
     passages = "unknown" if data.passages is None else f"{data.passages:,}"
     size = "" if plan.index_bytes is None else f", an index of {readable_bytes(plan.index_bytes)}"
+    read = [str(one.prompt_tokens) for one in plan.stages if one.prompts.with_gradient + one.prompts.without_gradient]
     return [
-        f"{passages} passages{size}; prompts of {', '.join(str(one.prompt_tokens) for one in plan.stages)} tokens",
+        f"{passages} passages{size}; prompts of {', '.join(read) or 'no'} tokens",
         f"embedding the base {said(plan.embedding)}, answering the test {said(plan.answering)}",
         f"about {said(plan.seconds)} on {on.name} (estimate: {how})",
     ]
