@@ -315,3 +315,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = json.loads(capsys.readouterr().out)
     assert (printed["errors"], printed["warnings"]) == (1, 0)
     assert printed["findings"][0]["place"] == f"{bad}:7"
+
+
+def test_data_without_their_kind_are_told_of_it(tmp_path: Path) -> None:
+    (tmp_path / "squad.json").write_text('{"version": "1.1", "data": []}', encoding="utf-8")
+    for name in (str(tmp_path / "squad.json"), "nope.jsonl"):
+        with pytest.raises(UserError, match=r"a file of data needs --kind relations\|questions"):
+            validate([name], [], "", "auto")

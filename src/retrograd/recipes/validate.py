@@ -87,7 +87,11 @@ def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: st
         raise UserError(f"{names[-1]} is taken for data; say what it holds: --kind {'|'.join(DATA_KINDS)}")
     if format != "auto":
         raise UserError("--format is for data files; an experiment has data.format")
-    return validate_experiment(named_experiment(names[0]).with_settings(changes))
+    try:
+        experiment = named_experiment(names[0])
+    except UserError as error:
+        raise UserError(f"{error} (a file of data needs --kind {'|'.join(DATA_KINDS)})") from None
+    return validate_experiment(experiment.with_settings(changes))
 
 
 def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Validation:  # noqa: A002

@@ -73,9 +73,10 @@ def _line(finding: Finding) -> str:
 
 def _verdict(findings: Findings) -> str:
     errors, warnings = findings.total("error"), findings.total("warning")
+    also = f"{warnings:,} warning{'' if warnings == 1 else 's'}"
     if errors:
-        return f"{errors:,} errors, {warnings:,} warnings: a run would break, or its scores would not count"
-    return f"no errors, {warnings:,} warnings" if warnings else "nothing found"
+        return f"{errors:,} error{'' if errors == 1 else 's'}, {also}: a run would break, or its scores would not count"
+    return f"no errors, {also}" if warnings else "nothing found"
 
 
 def _say(console: Console, line: str) -> None:
