@@ -477,7 +477,7 @@ def test_a_second_signal_stops_at_once(
     code, words = started(what("lora"), tmp_path / "run")
     assert code == 130
     assert "stopped at once; what came after the last checkpoint is lost; go on with" in words
-    assert [path.name for path in RunDirectory.open(tmp_path / "run").checkpoints()] == ["training-step-0000002"]
+    assert [path.name for path in RunDirectory.open(tmp_path / "run").checkpoints()] == ["0001-training-step-0000002"]
 
 
 @pytest.mark.slow

@@ -179,7 +179,7 @@ def test_all_stages_run_with_what_training_adds_and_log_under_their_names(
     log = run(model, planned(what, model), tmp_path / "run")
     assert list(dict.fromkeys(line["stage"] for line in log)) == ["warm start", "masking", "training", "second stage"]
     kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
-    assert kept == {"training-step-0000001", "second-stage-step-0000001"}  # the newest two of four
+    assert kept == {"0003-training-step-0000001", "0004-second-stage-step-0000001"}  # the newest two of four
 
 
 def test_prior_only_queries_leave_their_chains_where_they_stood(folders: tuple[str, str], tmp_path: Path) -> None:

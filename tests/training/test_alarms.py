@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from tests.training.test_loop import build, run, stage
 
-from retrograd.io import read_jsonl
+from retrograd.io import JsonObject, read_jsonl
 from retrograd.objectives import FrozenRetriever, TopKMarginal
 from retrograd.objectives.objective import CandidateScores, Estimate
 from retrograd.rag.candidates import Candidates
@@ -31,11 +32,16 @@ def visit(best: list[int]) -> Visit:
 
 def heard(folder: Path, values: dict[str, float], best: list[int], what: Stage | None = None) -> list[str]:
     """Names of what sounded after five lines."""
-    alarms = Alarms(folder, what or stage(TopKMarginal()), 100, 1_000)
+    run = RunDirectory(folder)
+    alarms = Alarms(run, what or stage(TopKMarginal()), 100, 1_000)
     for step in range(50, 55):
         alarms.hear(step, values, visit(best))
-    file = folder / "alarms.jsonl"
-    return [str(line["alarm"]) for _, line in read_jsonl(file)] if file.exists() else []
+    return [str(line["alarm"]) for line in sounded(folder)]
+
+
+def sounded(folder: Path) -> list[JsonObject]:
+    file = folder / "metrics.jsonl"
+    return [line for _, line in read_jsonl(file) if "alarm" in line] if file.exists() else []
 
 
 SPREAD = list(range(32))
@@ -86,20 +92,25 @@ def test_an_alarm_sounds_beyond_its_threshold_and_not_before(
     assert heard(tmp_path / "quiet", quiet, others) == []
 
 
-def test_an_alarm_sounds_once_in_a_run_with_place_value_and_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for _ in range(2):  # as in a run that was resumed
-        heard(tmp_path, {"acceptance": 0.01}, SPREAD)
-    (found,) = [line for _, line in read_jsonl(tmp_path / "alarms.jsonl")]
-    assert (found["stage"], found["step"]) == ("training", 54)
-    assert found["values"] == {"acceptance": pytest.approx(0.01)}
+def test_an_alarm_sounds_once_in_a_stage_resumed_or_not_with_place_value_and_remedy(tmp_path: Path) -> None:
+    values = {"acceptance": 0.01, "candidate_mass": 0.9}
+    whole = Alarms(RunDirectory(tmp_path), stage(TopKMarginal()), 100, 1_000)
+    for step in range(50, 53):
+        whole.hear(step, values, visit(SPREAD))
+    for _ in range(2):
+        part = Alarms(RunDirectory(tmp_path), stage(TopKMarginal()), 100, 1_000)
+        part.load(json.loads(json.dumps(whole.state())))
+        for step in range(53, 60):
+            part.hear(step, values, visit(SPREAD))
+        whole = part
+    (found,) = sounded(tmp_path)
+    assert (found["stage"], found["step"], found["alarm"]) == ("training", 54, "acceptance too low")
     assert "1.0% of the chain's proposals" in str(found["says"])
     assert "proposal_share" in str(found["remedy"])
 
 
 def test_nothing_sounds_at_the_beginning_nor_of_a_retriever_that_rests(tmp_path: Path) -> None:
-    alarms = Alarms(tmp_path, stage(TopKMarginal()), 1_000, 1_000)
+    alarms = Alarms(RunDirectory(tmp_path), stage(TopKMarginal()), 1_000, 1_000)
     for step in range(1, 100):
         alarms.hear(step, {"candidate_mass": 0.01}, visit(SPREAD))
     assert heard(tmp_path, {"candidate_mass": 0.01}, [7] * 32, stage(FrozenRetriever())) == []
@@ -111,8 +122,7 @@ def test_training_sounds_what_it_meets(tiny_encoder: Path, tiny_seq2seq: Path, t
     model.retriever.temperature.data.fill_(1e4)
     model.generator.max_input_tokens = 4
     run(model, examples, stage(TopKMarginal(), epochs=4), tmp_path / "run")
-    sounded = {str(line["alarm"]) for _, line in read_jsonl(tmp_path / "run" / "alarms.jsonl")}
-    assert {"prior flat", "queries cut"} <= sounded
+    assert {"prior flat", "queries cut"} <= {line["alarm"] for line in sounded(tmp_path / "run")}
 
 
 def test_a_likelihood_that_is_not_a_number_ends_training_and_keeps_its_batch(

@@ -195,7 +195,7 @@ def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path
     what = Stage("training", TopKMarginal(), FromGenerator(2), pace, EverySteps(1), log_every=0, save_every=1)
     run_quietly(model, examples, what, tmp_path / "run")
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert kept == ["training-step-0000003", "training-step-0000004"]
+    assert kept == ["0003-training-step-0000003", "0004-training-step-0000004"]
     assert not list((tmp_path / "run").rglob("*.bin"))
     assert not list((tmp_path / "run").rglob("*.pt"))
 
@@ -266,7 +266,7 @@ def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_se
         "training", TopKMarginal(), FromGenerator(2), Pace(1, 6, 1e-2, 1e-2), EverySteps(0), log_every=0, save_every=2
     )
     run_quietly(model, examples, what, tmp_path / "run")
-    folder = tmp_path / "run" / "checkpoints" / "training-step-0000002"
+    folder = tmp_path / "run" / "checkpoints" / "0001-training-step-0000002"
     loaded = load_model(folder, model.task, model.base, "", torch.Generator())
     loaded.refresh_index()
     model.refresh_index()
@@ -284,7 +284,7 @@ def test_what_was_learnt_is_saved_before_the_last_embedding(
         raise UserError("no memory")
 
     monkeypatch.setattr(RagModel, "refresh_index", refuse)
-    for save_every, expected in ((0, []), (100, ["training-step-0000003"])):
+    for save_every, expected in ((0, []), (100, ["0001-training-step-0000003"])):
         pace = Pace(1, 4, 1e-2, 1e-2)
         what = Stage("training", TopKMarginal(), FromGenerator(2), pace, EverySteps(0), 0, save_every=save_every)
         folder = tmp_path / f"save_every={save_every}"

@@ -67,7 +67,7 @@ def test_a_stage_writes_how_often_each_answer_was_trained_on(
     assert saved["targets"].tolist() == [4] * len(examples)
     # As many chains as different pairs were visited: no more than visits, and more than examples.
     assert len(examples) < int((saved["row"] != -1).sum()) <= 3 * len(examples)
-    last = load_file(tmp_path / "run" / "checkpoints" / "training-step-0000006" / "chains.safetensors")
+    last = load_file(tmp_path / "run" / "checkpoints" / "0003-training-step-0000006" / "chains.safetensors")
     assert torch.equal(last["row"], saved["row"])
 
 

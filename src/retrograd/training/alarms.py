@@ -1,8 +1,8 @@
 """Alarms: what goes wrong quietly in joint training, each with a threshold that has a reason, a sentence and a remedy.
 
 They listen to the health of logged steps, as a mean over the last few lines, from a fifth of a stage on, because a
-retriever may begin flat and a posterior far off. Each sounds once in a run, resumed or not, and is kept in
-``alarms.jsonl``. None changes what is computed. A gradient that is not finite is no alarm but an error (`train`).
+retriever may begin flat and a posterior far off. Each sounds once in a stage, resumed or not, and has a line in
+``metrics.jsonl``. None changes what is computed. A gradient that is not finite is no alarm but an error (`train`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
+from typing import cast
 
-from retrograd.io import JsonObject, read_jsonl, write_jsonl
+from retrograd.io import JsonObject, JsonValue
 from retrograd.progress import say
 from retrograd.training.health import Visit
+from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import Stage
 
 __all__ = ["ALARMS", "Alarm", "Alarms"]
@@ -137,31 +138,29 @@ ALARMS = (
 
 
 class Alarms:
-    """Those of one stage of a run in ``folder``, over a base of ``passages``; the stage has ``steps`` steps."""
+    """Those of one stage of a ``run``, over a base of ``passages``; the stage has ``steps`` steps."""
 
-    def __init__(self, folder: Path, stage: Stage, steps: int, passages: int) -> None:
-        self._file = folder / "alarms.jsonl"
+    def __init__(self, run: RunDirectory, stage: Stage, steps: int, passages: int) -> None:
+        self._run = run
         self._stage = stage.name
         self._from_step = _FROM_SHARE * steps
         self._learning = stage.objective.trains_retriever and stage.pace.retriever_learning_rate > 0
         self._large = passages >= _LEAST_PASSAGES
         self._lines: deque[dict[str, float]] = deque(maxlen=_LINES)
         self._best: deque[int] = deque(maxlen=_QUERIES)
-        self._kept: list[JsonObject] = [line for _, line in read_jsonl(self._file)] if self._file.exists() else []
-        self._sounded = {str(line["alarm"]) for line in self._kept}
+        self._sounded: set[str] = set()
 
     def hear(self, step: int, values: Values, visit: Visit) -> None:
         """The health of a logged ``step``, and the micro-batch it is of. What sounds is said and kept."""
         usage = self._usage(visit)
-        self._lines.append(dict(values))
+        self._lines.append({name: value for name, value in values.items() if math.isfinite(value)})
         if len(self._lines) < _LINES or step < self._from_step:
             return
         names = set.intersection(*(set(line) for line in self._lines))
         means = {name: fmean(line[name] for line in self._lines) for name in names} | usage
         for alarm in ALARMS:
-            known = means.keys() >= set(alarm.needs) and all(math.isfinite(means[name]) for name in alarm.needs)
-            wanted = known and alarm.name not in self._sounded and (self._learning or not alarm.learning)
-            if wanted and alarm.sounds(means):
+            meant = alarm.name not in self._sounded and (self._learning or not alarm.learning)
+            if meant and means.keys() >= set(alarm.needs) and alarm.sounds(means):
                 self._sound(alarm, step, means)
 
     def _usage(self, visit: Visit) -> dict[str, float]:
@@ -181,7 +180,17 @@ class Alarms:
         self._sounded.add(alarm.name)
         says = alarm.says.format(**means)
         say(f"alarm, {alarm.name} ({self._stage}, step {step}): {says}. {alarm.remedy[0].upper()}{alarm.remedy[1:]}.")
-        values: JsonObject = {name: means[name] for name in alarm.needs}
-        record: JsonObject = {"alarm": alarm.name, "stage": self._stage, "step": step, "values": values}
-        self._kept.append(record | {"says": says, "remedy": alarm.remedy})
-        write_jsonl(self._file, self._kept)
+        self._run.log_alarm(step, self._stage, alarm.name, says, alarm.remedy)
+
+    # ---- what a checkpoint keeps ------------------------------------------------------------------------------------
+
+    def state(self) -> JsonObject:
+        """The lines and queries that are still listened to, and what has sounded."""
+        heard: list[JsonValue] = [dict(line) for line in self._lines]
+        return {"lines": heard, "best": [*self._best], "sounded": [*sorted(self._sounded)]}
+
+    def load(self, state: JsonObject) -> None:
+        """Go on from what `state` gave."""
+        self._lines.extend(cast(list[dict[str, float]], state["lines"]))
+        self._best.extend(cast(list[int], state["best"]))
+        self._sounded.update(cast(list[str], state["sounded"]))

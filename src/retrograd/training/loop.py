@@ -58,8 +58,8 @@ def train(
     moves = _with_index(model, stage, accelerator, saves.midway)
     model.train()
     live = LiveIndex(model, accelerator, _probe(model, examples, stage, saves.began) if moves else None, run.path)
-    alarms = Alarms(run.path, stage, order.steps, len(model.base))
-    state = StageState(stage.name, examples, saves.began, order, optimiser, schedule, targets, chains, live)
+    alarms = Alarms(run, stage, order.steps, len(model.base))
+    state = StageState(stage.name, examples, saves.began, order, optimiser, schedule, targets, chains, live, alarms)
     with bar(stage.name, order.steps, "steps") as advance, live, saves.stage(state) as made:
         advance(made)
         for step, positions in order.from_step(made):

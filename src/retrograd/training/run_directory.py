@@ -1,8 +1,8 @@
 """One run on disk: what was asked for, on what machine, what happened, and what came out.
 
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
-``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step),
-``alarms.jsonl`` (what went wrong quietly), ``failed-batch.jsonl`` (where a gradient was not finite),
+``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step,
+and per alarm), ``failed-batch.jsonl`` (where a gradient was not finite),
 ``checkpoints/`` (`retrograd.training.saved_state` says what is in one), ``chains/`` (where Markov chains stood),
 ``model/`` (the finished model), ``calibration.json`` (where a decision was fitted), and ``predictions.jsonl`` and
 ``scores.json``.
@@ -161,6 +161,12 @@ class RunDirectory:
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
+    def log_alarm(self, step: int, stage: str, alarm: str, says: str, remedy: str) -> None:
+        """Append what went wrong quietly, in words."""
+        record = {"stage": stage, "step": step, "alarm": alarm, "says": says, "remedy": remedy}
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
     def metrics_bytes(self) -> int:
         """The length of ``metrics.jsonl``, all of which is then on the disk."""
         if not self._metrics.exists():
@@ -180,9 +186,11 @@ class RunDirectory:
 
     @contextmanager
     def new_checkpoint(self, stage: str, step: int) -> Iterator[Path]:
-        """A folder to fill, which becomes ``checkpoints/STAGE-step-…``, sealed; all but the newest two are removed."""
-        folder = self.path / "checkpoints"
-        with atomic_directory(folder / f"{_file_name(stage)}-step-{step:07d}") as temporary:
+        """A folder to fill, which becomes ``checkpoints/NUMBER-STAGE-step-…``, sealed; all but the newest two are
+        removed."""
+        number = 1 + max(map(_number, self.checkpoints()), default=0)
+        name = f"{number:04d}-{_file_name(stage)}-step-{step:07d}"
+        with atomic_directory(self.path / "checkpoints" / name) as temporary:
             yield temporary
             seal(temporary)
         for old in self.checkpoints()[_KEPT_CHECKPOINTS:]:
@@ -191,8 +199,8 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Path]:
         """All there are, the newest first."""
-        # Each stage counts its steps from 1, so it is their age that says which are newest.
-        return sorted((self.path / "checkpoints").glob("[!.]*-step-*"), key=_written, reverse=True)
+        # Each stage counts its steps from 1, and neither a clock nor a copy keeps the times of folders.
+        return sorted((self.path / "checkpoints").glob("[!.]*-step-*"), key=_number, reverse=True)
 
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed was writing. Nobody else may be at work in the folder."""
@@ -218,8 +226,10 @@ def _file_name(stage: str) -> str:
     return stage.replace(" ", "-")
 
 
-def _written(folder: Path) -> tuple[int, str]:
-    return folder.stat().st_mtime_ns, folder.name
+def _number(checkpoint: Path) -> int:
+    """How many were written before it and it; 0 for one of a version that did not number them."""
+    number = checkpoint.name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def _finite(value: float) -> float | None:

@@ -30,6 +30,7 @@ from retrograd.corpus.exact_index import ExactIndex
 from retrograd.io import JsonObject, JsonValue, fingerprint, read_json, write_json
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
+from retrograd.training.alarms import Alarms
 from retrograd.training.batches import Order
 from retrograd.training.chains import Chains
 from retrograd.training.live_index import LiveIndex
@@ -57,6 +58,7 @@ class StageState:
     targets: Targets
     chains: Chains
     live: LiveIndex
+    alarms: Alarms
 
 
 # ---- between stages --------------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ def save_stage_state(folder: Path, state: StageState) -> None:
         save_file(state.chains.state(), folder / _CHAINS)
     schedule = {name: value for name, value in state.schedule.state_dict().items() if name != "lr_lambdas"}
     plain = {"groups": held["param_groups"], "schedule": schedule, "examples": _identity(state.examples)}
-    write_json(folder / f"{_STAGE}.json", plain)
+    write_json(folder / f"{_STAGE}.json", plain | {"alarms": state.alarms.state()})
 
 
 def load_stage_state(folder: Path, state: StageState, passages: int, step: int) -> None:
@@ -179,6 +181,7 @@ def load_stage_state(folder: Path, state: StageState, passages: int, step: int) 
     if (folder / _CHAINS).exists():
         state.chains.load(_tensors(folder, "chains"), passages)
     state.live.load(tensors, step)
+    state.alarms.load(cast(JsonObject, plain["alarms"]))
 
 
 def stage_began(folder: Path) -> UInt8[Tensor, " bytes"]:
