@@ -130,7 +130,8 @@ def measured(experiment: Experiment, data: Data, policy: RefreshPolicy, folder: 
 
 def logged(path: Path) -> Iterator[dict]:
     for line in path.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)
+        if "alarm" not in (found := json.loads(line)):
+            yield found
 
 
 if __name__ == "__main__":
