@@ -46,7 +46,7 @@ Result = dict[str, Any]
 """What `measure` writes."""
 
 SMALLER = ["data.train_count=2000", "data.seed=0", "data.dev=", "data.dev_count=0", "second_stage.epochs=0"]
-"""What keeps a row near twenty minutes of one core. The examples are the same for all seeds."""
+"""What keeps a row small enough for two cores. The examples are the same for all seeds."""
 
 ALONE = ["retriever.trained=none", "retriever.posterior=false", "warm_start.epochs=0"]
 JSA = "objective.kind=JointStochasticApproximation"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrograd.preflight_cli import preflight_app
+from retrograd.preflight_cli import Set, preflight_app
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ Patch = Annotated[
 OfRun = Annotated[
     str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
 ]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.setting=value. Repeatable.")]
 
 
 @app.command()

@@ -33,6 +33,7 @@ __all__ = [
     "atomic_file",
     "fingerprint",
     "fingerprint_files",
+    "line_count",
     "locked",
     "open_to_umask",
     "raised",
@@ -104,6 +105,14 @@ def _beside(path: Path) -> str:
         return f"the folder {path.parent} does not exist"
     names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
     return advice(path.name, names) if names else f"the folder {path.parent} is empty"
+
+
+def line_count(path: Path) -> int:
+    """Line ends in a file; 0 of a compressed one, and of none."""
+    if path.suffix == ".gz" or not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, JsonObject]]:

@@ -10,7 +10,7 @@ import typer
 
 from retrograd.types import UserError
 
-__all__ = ["preflight_app"]
+__all__ = ["Set", "preflight_app"]
 
 preflight_app = typer.Typer()
 

@@ -168,6 +168,16 @@ def test_each_draw_is_compared_with_the_others_as_the_papers_say(world) -> None:
     torch.testing.assert_close(-vimco.prior[0], (weight.unsqueeze(-1) * (one - base)).sum(dim=0), **TIGHT)
 
 
+def test_draws_from_the_responsibilities_are_all_worth_the_same(world) -> None:
+    """ω is then the marginal, whatever is drawn; draws from another law are worth less."""
+    here, objective = world(37, b=8), Vimco(draws=16, proposal_share=1.0)
+    fitting = replace(here, posterior_logits=here.responsibilities().log().detach().requires_grad_())
+    other = replace(here, posterior_logits=(-2 * here.responsibilities().log()).detach().requires_grad_())
+    worth = [one.differentiate(objective).estimate.diagnostics["importance_efficiency"] for one in (fitting, other)]
+    assert worth[0] == pytest.approx(1.0)
+    assert worth[1] < 0.9
+
+
 def test_a_marginal_rewarded_as_a_probability_has_the_marginals_gradient_times_itself(world) -> None:
     here = world(24, b=1, k=4)
     marginal = here.differentiate(TopKMarginal(normaliser="candidates"))

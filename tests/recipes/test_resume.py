@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 import resource
@@ -488,7 +489,9 @@ def test_a_process_that_is_told_to_stop_does(
     out, file = tmp_path / "run", tmp_path / "asked.toml"
     file.write_text(what("full", "training.save_every=0").to_toml(), encoding="utf-8")
     words = [sys.executable, "-m", "retrograd.cli", "train", str(file), "--out", str(out)]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+    # As many threads as here: sums of another number of threads may differ in their last bit.
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | threads) as process:
         while not (out / "metrics.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.001)

@@ -11,7 +11,7 @@ from typing import Literal
 from retrograd.io import JsonObject, Refuse
 from retrograd.types import UserError
 
-__all__ = ["MOST_SHOWN", "Finding", "Findings", "Severity"]
+__all__ = ["MOST_SHOWN", "Finding", "Findings", "Severity", "halves"]
 
 Severity = Literal["error", "warning"]
 
@@ -89,6 +89,12 @@ class Findings:
         }
 
 
+def halves(error: UserError) -> tuple[str, str]:
+    """What is wrong, and the remedy, of a message as the house writes them."""
+    what, _, remedy = str(error).partition("; ")
+    return what, remedy or "mend it, or take it out"
+
+
 def _parted(message: str, source: str) -> tuple[str, str, str]:
     """Place, what and remedy of a reader's message; the house writes them in this order."""
     rest = message.removeprefix(source)
@@ -99,8 +105,7 @@ def _parted(message: str, source: str) -> tuple[str, str, str]:
             line = re.fullmatch(r"line (\d+)(, .*)?", where)
             place = f"{source}:{line[1]}{line[2] or ''}" if line else f"{source}, {where}"
         rest = rest[located.end() :]
-    what, _, remedy = rest.strip().partition("; ")
-    return place, what, remedy or "mend the record, or take it out"
+    return place, *halves(UserError(rest.strip()))
 
 
 def _check_of(what: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrograd.corpus.corpus_formats import read_corpus
-from retrograd.io import Refuse
+from retrograd.io import Refuse, line_count
 from retrograd.progress import bar
-from retrograd.recipes.findings import Findings
+from retrograd.recipes.findings import Findings, halves
 from retrograd.recipes.grounded_data import CorpusData, DialogueData, QuestionData
 from retrograd.recipes.relation_data import RelationData, read_all_instances, relation_task
 from retrograd.recipes.source import Source
@@ -96,7 +96,7 @@ def _relations(data: RelationData, sources: dict[str, str], findings: Findings) 
         task = relation_task(data, train, train)
     except UserError as error:
         if train or not findings.total("error"):  # else why nothing could be read has been said
-            findings.error("labels", "train", data.templates or ", ".join(sources.values()), *_halves(error))
+            findings.error("labels", "train", data.templates or ", ".join(sources.values()), *halves(error))
         return Opened(None, tuple(Part(name, source, lambda: iter(())) for name, source in sources.items()))
     worded = {
         name: _worded(task, name, sources[name], found, findings) if found else [] for name, found in instances.items()
@@ -124,13 +124,8 @@ def _worded(
         try:
             found.append((task.example(instance), instance.relation))
         except UserError as error:
-            findings.error("labels", name, f"{source}, id {instance.id!r}", *_halves(error))
+            findings.error("labels", name, f"{source}, id {instance.id!r}", *halves(error))
     return found
-
-
-def _halves(error: UserError) -> tuple[str, str]:
-    what, _, remedy = str(error).partition("; ")
-    return what, remedy or "mend it"
 
 
 # ---- questions, dialogues, passages -------------------------------------------------------------------------------
@@ -178,18 +173,10 @@ def _silently(_: UserError) -> None:
 def _counted(name: str, source: str, read: Callable[[], Iterable[T]], findings: Findings | None) -> Iterator[T]:
     """What is read, with a bar; what ends the reading is a finding."""
     try:
-        with bar(f"reading {source}", _lines(Path(source)), "records") as advance:
+        with bar(f"reading {source}", line_count(Path(source)), "records") as advance:
             for one in read():
                 advance(1)
                 yield one
     except UserError as error:
         if findings is not None:
             findings.fault(name, source, error)
-
-
-def _lines(path: Path) -> int:
-    """Line ends in a file, for the bar; of a compressed one, or none, 0."""
-    if path.suffix == ".gz" or not path.is_file():
-        return 0
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
+from retrograd.io import line_count
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.lengths import Ruler, generator_ruler, retriever_ruler, target_ruler
 from retrograd.recipes.relation_data import RelationData
@@ -58,17 +59,14 @@ def _read(experiment: Experiment) -> DataFacts:
     base = Path(vars(experiment.data).get("base") or "")
     if base.is_file() and base.stat().st_size > _LOADED_BYTES:
         size = f"{base} has {base.stat().st_size / 1e9:.0f} GB and is not read"
-        return _unread(experiment, f"{size}; passages: about a line each, or say them with --passages", _lines(base))
+        return _unread(
+            experiment, f"{size}; passages: about a line each, or say them with --passages", line_count(base)
+        )
     try:
         data = experiment.data.load(experiment.seed)
     except UserError as error:
         return _unread(experiment, f"the data cannot be read: {str(error).partition(';')[0]}")
     return _measured(experiment, data)
-
-
-def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 24), b""))
 
 
 def _unread(experiment: Experiment, why: str, passages: int | None = None) -> DataFacts:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
@@ -16,10 +17,10 @@ from retrograd.models.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.encoder import ROLES
 from retrograd.models.lora import Lora
 from retrograd.models.quantisation import require_adapters
-from retrograd.models.soft_prompt import SoftPromptSettings
+from retrograd.models.soft_prompt import SoftPrompt
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.planned_data import DataFacts
-from retrograd.recipes.relation_data import RelationData
+from retrograd.recipes.run import soft_prompt_settings
 from retrograd.types import UserError
 
 __all__ = ["ModelFacts", "Weights", "model_facts"]
@@ -131,20 +132,13 @@ def _quantised(generator: PreTrainedModel) -> int:
 
 
 def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int) -> int:
-    """The parameters of `SoftPrompt`, as its settings make it."""
-    s, selection = experiment.soft_prompt, experiment.selection
-    if s.form == "words" or selection is None:
+    """The parameters of the soft prompt, which is built to count them."""
+    settings = soft_prompt_settings(experiment, width)
+    if settings is None:
         return 0
-    roles = len(ROLES) if experiment.retriever.pooling == "roles" else 1
-    data = experiment.data
-    label = 0 if isinstance(data, RelationData) and data.key_style == "published" else 1
-    made = SoftPromptSettings(width, selection.slots, roles, roles + label, s.form, s.gain)
     reader = cast(PreTrainedModel, generator.get_encoder()) if generator.config.is_encoder_decoder else generator
     out = cast(nn.Embedding, reader.get_input_embeddings()).embedding_dim
-    count = width * out + out
-    if made.form == "improved":
-        count += 2 * width + (1 + made.slots) * out + max(made.query_roles, made.value_roles) * out + 1
-    return count + (made.value_roles * width if experiment.retriever.null_passage else 0)
+    return _count(SoftPrompt(settings, torch.ones(1, out), torch.Generator()).parameters())
 
 
 def _fp32(part: str, parameters: int, trained: int) -> Weights:

@@ -17,7 +17,7 @@ from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.io import JsonObject, JsonValue, locked, read_json, write_json
 from retrograd.models.checkpointing import checkpoint_layers
-from retrograd.models.encoder import Encoder
+from retrograd.models.encoder import ROLES, Encoder
 from retrograd.models.fusion import require_encoder
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
@@ -52,6 +52,7 @@ __all__ = [
     "resume_run",
     "run_experiment",
     "saved_task",
+    "soft_prompt_settings",
     "train_experiment",
 ]
 
@@ -85,18 +86,21 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
 
 
 def _add_soft_prompt(experiment: Experiment, model: RagModel, rng: torch.Generator) -> None:
-    s = experiment.soft_prompt
-    model.generator.soft_position = s.position
-    if s.form == "words" or model.selection is None:
-        return
-    tower = model.retriever.query_encoder
-    roles = tower.dimension // tower.width
-    data = experiment.data
+    model.generator.soft_position = experiment.soft_prompt.position
+    settings = soft_prompt_settings(experiment, model.retriever.query_encoder.width)
+    if settings is not None:
+        model.generator.add_soft_prompt(settings, rng)
+
+
+def soft_prompt_settings(experiment: Experiment, width: int) -> SoftPromptSettings | None:
+    """The soft prompt over a tower of so wide hidden states; None where slots hold words, or there are none."""
+    s, selection, data = experiment.soft_prompt, experiment.selection, experiment.data
+    if s.form == "words" or selection is None:
+        return None
+    roles = len(ROLES) if experiment.retriever.pooling == "roles" else 1
     label = 0 if isinstance(data, RelationData) and data.key_style == "published" else 1
-    settings = SoftPromptSettings(
-        tower.width, model.selection.slots, roles, roles + label, s.form, s.gain, model.null_passage
-    )
-    model.generator.add_soft_prompt(settings, rng)
+    null = experiment.retriever.null_passage
+    return SoftPromptSettings(width, selection.slots, roles, roles + label, s.form, s.gain, null)
 
 
 def build_retriever(settings: RetrieverSettings) -> Retriever:

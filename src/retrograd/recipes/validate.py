@@ -13,7 +13,7 @@ from pathlib import Path
 from retrograd.io import JsonObject
 from retrograd.recipes import RECIPES, named_experiment
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.findings import Findings
+from retrograd.recipes.findings import Findings, halves
 from retrograd.recipes.lengths import (
     IN_WORDS,
     Lengths,
@@ -148,8 +148,7 @@ def _check_loading(experiment: Experiment, findings: Findings) -> None:
     try:
         require_enough_passages(experiment, experiment.data.load(experiment.seed).base)
     except UserError as error:
-        what, _, remedy = str(error).partition("; ")
-        findings.error("settings", "data", "the experiment", what, remedy or "change the setting")
+        findings.error("settings", "data", "the experiment", *halves(error))
 
 
 @dataclass(frozen=True)

@@ -157,15 +157,15 @@ class RunDirectory:
 
     def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Append one line to ``metrics.jsonl``: the stage, the optimiser step (from 1), and the values by name."""
-        record = {"stage": stage, "step": step} | {name: _finite(value) for name, value in values.items()}
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._append({"stage": stage, "step": step} | {name: _finite(value) for name, value in values.items()})
 
     def log_alarm(self, step: int, stage: str, alarm: str, says: str, remedy: str) -> None:
         """Append what went wrong quietly, in words."""
-        record = {"stage": stage, "step": step, "alarm": alarm, "says": says, "remedy": remedy}
+        self._append({"stage": stage, "step": step, "alarm": alarm, "says": says, "remedy": remedy})
+
+    def _append(self, record: Mapping[str, JsonValue]) -> None:
         with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
 
     def metrics_bytes(self) -> int:
         """The length of ``metrics.jsonl``, all of which is then on the disk."""
