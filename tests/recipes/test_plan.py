@@ -218,8 +218,9 @@ def test_steps_of_data_that_are_not_here(tiny_encoder: Path, tiny_seq2seq: Path)
     unknown = plan_experiment(experiment, BIG)
     assert unknown.seconds is None
     assert unknown.stages[0].stage.steps is None
-    assert "--examples" in unknown.notes[0]
+    assert "--examples" in unknown.notes[-1]
     known = plan_experiment(experiment, BIG, examples=10)
+    assert not any("--examples" in note for note in known.notes)
     assert (known.stages[0].stage.steps, known.index_bytes) == (2 * 3, 10 * 16 * 4)
 
 

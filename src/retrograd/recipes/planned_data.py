@@ -52,6 +52,9 @@ def data_facts(experiment: Experiment, examples: int, passages: int) -> DataFact
         found = replace(found, passages=passages)
     elif found.passages is None and isinstance(experiment.data, RelationData):
         found = replace(found, passages=found.examples)  # the training sentences are the passages
+    if found.examples is None:
+        note = "the number of training examples is not known; say it with --examples"
+        found = replace(found, notes=(*found.notes, note))
     return found
 
 
@@ -74,7 +77,6 @@ def _unread(experiment: Experiment, why: str, passages: int | None = None) -> Da
     drawn = vars(experiment.data)["train_count"] or None
     g, r = experiment.generator, experiment.retriever
     note = f"{why}; tokens are taken at their limits"
-    unknown = "" if drawn else "; say the number of training examples with --examples"
     neighbour = (g.max_input_tokens - 1) // 2
     return DataFacts(
         drawn,
@@ -85,7 +87,7 @@ def _unread(experiment: Experiment, why: str, passages: int | None = None) -> Da
         neighbour,
         g.max_target_tokens,
         r.max_tokens,
-        notes=(note + unknown,),
+        notes=(note,),
     )
 
 
