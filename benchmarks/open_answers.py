@@ -5,7 +5,8 @@
 
 FOLDER holds ``passages.jsonl``, ``train.jsonl`` and ``test.jsonl`` (`docs/questions.md`). Each row differs from the
 recipe ``jsa-rag-small-questions`` or ``jsa-rag-small-dialogue`` in `SMALLER`, in ``--set`` and in its own settings of
-`ROWS`; candidates, temperature and steps are equal. Recall is over all test examples, answers and log-marginal over the
+`ROWS`; candidates, temperature and steps are equal. All rows of a seed begin with one generator, which has learnt to
+read what the frozen retriever finds (`READER`). Recall is over all test examples, answers and log-marginal over the
 first ``--answered`` of them. Finished rows stay in ``--out`` and are not run again. Draws in training and initial
 weights differ between seeds, the examples do not.
 """
@@ -45,14 +46,19 @@ from retrograd.types import Example, UserError
 Result = dict[str, Any]
 """What `measure` writes."""
 
-SMALLER = ["data.train_count=2000", "data.seed=0", "data.dev=", "data.dev_count=0", "second_stage.epochs=0"]
+SMALLER = ["data.train_count=1000", "data.seed=0", "data.dev=", "data.dev_count=0", "second_stage.epochs=0"]
+SMALLER += ["warm_start.epochs=0", "training.epochs=1"]
 """What keeps a row small enough for two cores. The examples are the same for all seeds."""
 
-ALONE = ["retriever.trained=none", "retriever.posterior=false", "warm_start.epochs=0"]
+ALONE = ["retriever.trained=none", "retriever.posterior=false"]
+FROZEN = ["objective.kind=FrozenRetriever", *ALONE]
+READER = [*FROZEN, "data.train_count=0", "training.passages=1", "training.epochs=2"]
+"""Two visits of every training question or turn, with the one passage that the frozen retriever finds."""
+
 JSA = "objective.kind=JointStochasticApproximation"
 ROWS: dict[str, list[str]] = {
     "closed book": ["objective.kind=NoRetrieval", "training.passages=0", *ALONE],
-    "frozen retriever": ["objective.kind=FrozenRetriever", *ALONE],
+    "frozen retriever": FROZEN,
     "RAG": ["objective.kind=TopKMarginal", "retriever.posterior=false"],
     "VRAG": ["objective.kind=Variational", "objective.form=published"],
     "JSA, Metropolis, 2 carried": [JSA, "objective.sampler=metropolis", "objective.draws=2", "objective.chain=carried"],
@@ -78,9 +84,10 @@ def main() -> None:
     out = options.out / options.kind
     if not options.table:
         for seed in options.seeds:
+            began = reader(named(options.kind, options.folder, [*options.set, *READER], seed), out)
             for row in options.rows:
-                experiment = named(options.kind, options.folder, [*options.set, *ROWS[row]], seed)
-                measure(row, experiment, options.answered, out)
+                changes = [*options.set, f"generator.model={began}", *ROWS[row]]
+                measure(row, named(options.kind, options.folder, changes, seed), options.answered, out)
     print_table(options.kind, out)
 
 
@@ -89,6 +96,15 @@ def named(kind: str, folder: Path, changes: Sequence[str], seed: int) -> Experim
     files = [f"data.{part}={folder / name}.jsonl" for part, name in (("base", "passages"), ("train", "train"))]
     small = RECIPES[f"jsa-rag-small-{kind}"]().with_settings([*files, f"data.test={folder / 'test.jsonl'}", *SMALLER])
     return replace(small, seed=seed).with_settings(changes)
+
+
+def reader(experiment: Experiment, out: Path) -> Path:
+    """The folder of the generator that the rows begin with, which is trained where it is missing."""
+    place = out / f"reader-seed{experiment.seed}"
+    if not (place / "model").is_dir():
+        rmtree(place, ignore_errors=True)  # of a killed attempt
+        train_experiment(experiment, experiment.data.load(experiment.seed), place)
+    return place / "model" / "generator"
 
 
 def measure(row: str, experiment: Experiment, answered: int, folder: Path) -> None:

@@ -353,9 +353,11 @@ def test_a_base_without_anything_to_mask_says_so() -> None:
 
 def test_more_passages_than_there_are_is_an_error() -> None:
     base = KnowledgeBase.from_passages(PASSAGES)
-    for setting in ("masking.passages", "second_stage.passages"):
-        with pytest.raises(UserError, match=f"{setting} is 9"):
-            require_enough_passages(experiment(f"{setting}=9", "evaluation.passages=2"), base)
+    for stage in ("warm_start", "masking", "second_stage"):
+        asked = [f"{stage}.passages=9", "evaluation.passages=2"]
+        with pytest.raises(UserError, match=f"{stage}.passages is 9"):
+            require_enough_passages(experiment(f"{stage}.epochs=1", *asked), base)
+        require_enough_passages(experiment(f"{stage}.epochs=0", *asked), base)
 
 
 @pytest.mark.parametrize(

@@ -125,11 +125,15 @@ def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
 
 
 def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None:
-    """The same for all that an experiment asks for."""
-    require_passages(base, "warm_start.passages", experiment.warm_start.passages)
-    require_passages(base, "masking.passages", experiment.masking.passages)
+    """The same for all that an experiment asks for, in the stages that it has."""
+    for name, stage in (
+        ("warm_start", experiment.warm_start),
+        ("masking", experiment.masking),
+        ("second_stage", experiment.second_stage),
+    ):
+        if stage.epochs > 0:
+            require_passages(base, f"{name}.passages", stage.passages)
     require_passages(base, "training.passages", experiment.training.passages)
-    require_passages(base, "second_stage.passages", experiment.second_stage.passages)
     require_passages(base, "evaluation.passages", experiment.evaluation.passages)
 
 
