@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrograd.laboratory_cli import laboratory_app
 from retrograd.preflight_cli import Set, preflight_app
 from retrograd.types import UserError
 
@@ -32,6 +33,7 @@ index_app = typer.Typer(
 )
 app.add_typer(index_app, name="index")
 app.add_typer(preflight_app)  # without a name: its commands stand among the others
+app.add_typer(laboratory_app)
 
 _RECIPE = typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")
 Recipe = Annotated[str, _RECIPE]
@@ -202,40 +204,6 @@ def search(
         raise UserError(f"--run is for an index, and {place} is none; give an index's folder, or leave it out")
     else:
         typer.echo(search_run(place, query, k))
-
-
-@app.command()
-def lab(
-    source: Annotated[str, typer.Argument(help="A finished run's folder, or a recipe or experiment file (untrained).")],
-    objectives: Annotated[
-        str, typer.Option(help="Only these, comma-separated: parts of a name, or a class such as TopKMarginal.")
-    ] = "",
-    queries: Annotated[int, typer.Option(min=1, help="Training queries in the batch.")] = 64,
-    redraws: Annotated[int, typer.Option(min=2, help="Independent draws of each estimator.")] = 100,
-    out: Annotated[Path | None, typer.Option(help="Folder for lab.json and lab.png; default RUN/lab.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the batch and of the draws.")] = 0,
-    changes: Set = None,
-) -> None:
-    """Measure bias, variance and cost of gradient estimators on a model, its data and its knowledge base.
-
-    Example: `retrograd lab runs/joint --queries 64 --redraws 100`
-    """
-    folder = Path(source)
-    is_run = (folder / "experiment.toml").exists()
-    if is_run and changes:
-        raise UserError("--set changes an experiment before training; a finished run is measured as it is")
-    subject = folder if is_run else _experiment(source, changes)
-    from rich.console import Console
-
-    from retrograd.recipes.lab import run_laboratory
-    from retrograd.report.laboratory import draw, print_report
-
-    place = out or (folder / "lab" if is_run else Path("runs") / f"lab-{folder.stem}")
-    names = [name.strip() for name in objectives.split(",") if name.strip()]
-    report = run_laboratory(subject, names, queries, redraws, place, seed)
-    draw(report, place / "lab.png")
-    print_report(report, Console(width=None if sys.stdout.isatty() else 160))
-    typer.echo(f"\nFigures and picture are in {place}.")
 
 
 @app.command()

@@ -104,7 +104,6 @@ def test_an_index_of_another_encoder_or_of_other_data_is_refused(finished: Path)
     [
         ("training.passages=5", r"training\.passages is 5.*holds 4 passages; set it to 4 at most"),
         ("evaluation.passages=6", r"evaluation\.passages is 6.*holds 4"),
-        ("warm_start.passages=7", r"warm_start\.passages is 7.*holds 4"),
     ],
 )
 def test_an_experiment_that_asks_for_more_passages_than_there_are_is_refused_at_once(

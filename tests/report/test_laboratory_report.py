@@ -16,7 +16,7 @@ from retrograd.report.laboratory import advice_sentence, draw, front, print_repo
 
 def finding(name: str, prior: float | None, generator: float | None, seconds: float, cosine: float = 0.5) -> Finding:
     def part(error: float | None) -> Component | None:
-        return None if error is None else Component(error**0.5, 0.0, 0.9)
+        return None if error is None else Component(error**0.5, 0.0, 0.9, 0.0)
 
     measured = Measurement(name, part(prior), None, part(generator), {"generator_forwards": 5.0})
     return Finding(measured, seconds, {"prior": cosine, "posterior": None, "generator": None})

@@ -19,7 +19,7 @@ def test_a_model_that_was_being_replaced_is_found_where_it_stood_aside(tmp_path:
 def test_the_newest_checkpoint_is_the_last_written_whatever_the_clock_says(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", "", "no")
     for stage, step in (("warm start", 9), ("training", 2), ("training", 4)):
-        with run.new_checkpoint(stage, step) as folder:
+        with run.new_checkpoint(stage, step, keep=2) as folder:
             (folder / "progress.json").write_text("{}", encoding="utf-8")
         os.utime(run.checkpoints()[0], (0, 0))  # as a clock set back leaves it
     assert [path.name for path in run.checkpoints()] == ["0003-training-step-0000004", "0002-training-step-0000002"]

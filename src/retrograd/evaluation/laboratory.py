@@ -76,11 +76,15 @@ class Estimator:
 
 @dataclass(frozen=True)
 class Component:
-    """How one part of the gradient is estimated; ``cosine`` is that of a single draw with the reference, on average."""
+    """How one part of the gradient is estimated; ``cosine`` is that of a single draw with the reference, on average.
+
+    ``trace`` is tr Cov(ĝ) itself, not relative to ‖g‖².
+    """
 
     relative_bias: float
     relative_variance: float
     cosine: float
+    trace: float
 
     @property
     def error(self) -> float:
@@ -206,6 +210,7 @@ class _Moments:
             relative_bias=math.sqrt(max(squared_bias, 0.0) / scale),
             relative_variance=variance / scale,
             cosine=self._cosine / self._draws,
+            trace=variance,
         )
 
     def _length(self) -> float:

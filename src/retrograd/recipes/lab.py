@@ -38,7 +38,15 @@ from retrograd.suggestions import advice
 from retrograd.training.loop import embed_base
 from retrograd.types import Example, UserError
 
-__all__ = ["Finding", "LabReport", "estimators", "run_laboratory"]
+__all__ = [
+    "Finding",
+    "LabReport",
+    "chosen_estimators",
+    "drawn",
+    "estimators",
+    "measured",
+    "run_laboratory",
+]
 
 _MICRO_BATCH = 16
 _EXPENSIVE_REDRAWS = 8
@@ -85,7 +93,11 @@ class LabReport:
 
     def save(self, folder: Path) -> None:
         """Write ``lab.json``."""
-        values: dict[str, JsonValue] = {
+        write_json(folder / "lab.json", self.record())
+
+    def record(self) -> dict[str, JsonValue]:
+        """The same as plain values."""
+        return {
             "name": self.name,
             "queries": self.queries,
             "redraws": self.redraws,
@@ -94,7 +106,6 @@ class LabReport:
             "posterior": self.posterior,
             "estimators": [_record(finding) for finding in self.findings],
         }
-        write_json(folder / "lab.json", values)
 
 
 def _record(finding: Finding) -> JsonValue:
@@ -158,21 +169,27 @@ def run_laboratory(
     `UserError` for a name that fits none, and for an experiment without retrieval.
     """
     opened = open_run(source) if isinstance(source, Path) else _untrained(source)
-    k = opened.experiment.training.passages
-    if k == 0:
-        raise UserError(
-            f"{opened.experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure"
-        )
-    own = opened.experiment.objective
-    known = estimators(k)
-    if all(one.objective != own for one in known):
-        known.append(Estimator("the experiment's own", own, k, tail=opened.experiment.training.tail))
-    chosen = _chosen(known, names)
-    examples = random.Random(seed).sample(opened.data.train, min(queries, len(opened.data.train)))
-    with opened.accelerator.autocast():
-        report = _measured(opened, examples, chosen, redraws, seed)
+    chosen = chosen_estimators(opened.experiment, names)
+    report = measured(opened, drawn(opened.data.train, queries, seed), chosen, redraws, seed)
     report.save(out)
     return report
+
+
+def chosen_estimators(experiment: Experiment, names: Sequence[str]) -> list[Estimator]:
+    """Those that ``names`` choose, the experiment's own among them. Raises `UserError` as `run_laboratory` does."""
+    k = experiment.training.passages
+    if k == 0:
+        raise UserError(f"{experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure")
+    own = experiment.objective
+    known = estimators(k)
+    if all(one.objective != own for one in known):
+        known.append(Estimator("the experiment's own", own, k, tail=experiment.training.tail))
+    return _chosen(known, names)
+
+
+def drawn(examples: Sequence[Example], queries: int, seed: int) -> list[Example]:
+    """The batch: so many training examples, the same for a seed."""
+    return random.Random(seed).sample(examples, min(queries, len(examples)))
 
 
 def _chosen(known: list[Estimator], names: Sequence[str]) -> list[Estimator]:
@@ -199,8 +216,20 @@ def _untrained(experiment: Experiment) -> OpenRun:
     return OpenRun(experiment, model, data.task, accelerator)
 
 
-def _measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
-    model = opened.model.eval()
+def measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
+    """What the laboratory finds on the model as it is now, at its precision; the model is left as it was."""
+    model, own = opened.model.eval(), opened.model.posterior
+    with opened.accelerator.autocast():
+        try:
+            return _with_posterior(opened, examples, chosen, redraws, seed)
+        finally:
+            model.posterior = own
+
+
+def _with_posterior(
+    opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int
+) -> LabReport:
+    model = opened.model
     posterior = _posterior(model)
     bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
     if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep

@@ -196,7 +196,8 @@ def train_experiment(
     model = build_model(experiment, data, rng).to(accelerator.device)
     plan = stages(experiment, model, rng)
     run = (_reopened if resume else _begun)(experiment, data, out, str(accelerator.mixed_precision))
-    saves = Checkpoints(run, model, rng, experiment.training.save_minutes, interrupts)
+    pace = experiment.training
+    saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
     score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
     with locked(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():

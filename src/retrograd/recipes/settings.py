@@ -206,8 +206,8 @@ class TrainingSettings:
     ``probe_passages`` of the base are encoded at each logged step to measure staleness.
 
     A checkpoint is written every ``save_every`` steps, and where there has been none for ``save_minutes`` (0: however
-    long). ``deterministic`` has torch refuse whatever does not give the same twice; where one seed must repeat a run on
-    a GPU, at the cost of slower kernels.
+    long); the newest ``keep_checkpoints`` are kept (0: all). ``deterministic`` has torch refuse whatever does not give
+    the same twice; where one seed must repeat a run on a GPU, at the cost of slower kernels.
 
     Learning rates rise over the share ``warmup`` of the steps and then follow the ``schedule``
     (`retrograd.training.schedule`); "cosine with restarts" begins ``restarts`` times again.
@@ -240,6 +240,7 @@ class TrainingSettings:
     evaluate_every: int = 0
     save_every: int = 0
     save_minutes: float = 15.0
+    keep_checkpoints: int = 2
     precision: Precision = "auto"
     deterministic: bool = False
 
@@ -250,6 +251,8 @@ class TrainingSettings:
             raise UserError(f"prior_only is {self.prior_only:g}; expected a share of the queries, from 0 to below 1")
         if self.probe_passages < 0:
             raise UserError(f"probe_passages is {self.probe_passages}; expected 0 (no measurement) or more")
+        if self.keep_checkpoints < 0:
+            raise UserError(f"keep_checkpoints is {self.keep_checkpoints}; expected 0 (all) or more")
         if not 0 <= self.save_minutes < math.inf:
             raise UserError(f"save_minutes is {self.save_minutes}; expected 0 (never by the clock) or minutes")
         if self.deterministic and self.refresh == "background":

@@ -32,7 +32,7 @@ from retrograd.training.saved_state import (
 from retrograd.training.seal import flaw_of
 from retrograd.types import UserError
 
-__all__ = ["Best", "Checkpoints", "Progress"]
+__all__ = ["Best", "Checkpoints", "Progress", "read_progress"]
 
 _FILE = "progress.json"
 
@@ -64,7 +64,8 @@ class Checkpoints:
     """What a run saves while it trains, so that it can be stopped at any moment and go on as if it never had been.
 
     ``minutes`` is how long training goes on at most without a checkpoint, 0 for ever; stages have their own interval in
-    steps besides. ``interrupts`` may ask it to stop. Saving changes nothing in what is computed.
+    steps besides. The newest ``keep`` are kept, 0 is all. ``interrupts`` may ask it to stop. Saving changes nothing in
+    what is computed.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class Checkpoints:
         rng: torch.Generator,
         minutes: float = 0.0,
         interrupts: Interrupts | None = None,
+        keep: int = 2,
     ) -> None:
         self._run = run
         self._model = model
         self._rng = rng
         self._minutes = minutes
+        self._keep = keep
         self._interrupts = interrupts or Interrupts()
         self._saved_at = time.monotonic()
         self._progress = Progress()
@@ -105,7 +108,7 @@ class Checkpoints:
                 say(f"{folder} is damaged ({flaw}): it is removed, and the one before it is used")
                 shutil.rmtree(folder)
                 continue
-            progress = _read_progress(folder)
+            progress = read_progress(folder)
             if progress.metrics_bytes <= self._run.metrics_bytes():
                 self._go_on_from(folder, progress)
                 return
@@ -208,8 +211,9 @@ class Checkpoints:
         now, state = self._progress, self._state
         experiment = sha256_of(self._run.experiment)
         progress = Progress(now.finished, now.stage, now.step, self._run.metrics_bytes(), experiment, now.best)
+        where = now.stage or f"after {now.finished} stages"
         try:
-            with self._run.new_checkpoint(now.stage or f"after {now.finished} stages", now.step) as folder:
+            with self._run.new_checkpoint(where, now.step, self._keep) as folder:
                 save_run_state(folder, self._model, self._rng)
                 if state is not None:
                     save_stage_state(folder, state)
@@ -223,6 +227,7 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
 
-def _read_progress(folder: Path) -> Progress:
+def read_progress(folder: Path) -> Progress:
+    """How far the run had come when the checkpoint in ``folder`` was saved."""
     found = read_json(folder / _FILE)
     return read_record(Progress, found if isinstance(found, dict) else {}, str(folder / _FILE))

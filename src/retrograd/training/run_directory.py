@@ -45,7 +45,6 @@ from retrograd.types import Example, UserError
 __all__ = ["RunDirectory"]
 
 _RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "accelerate", "peft", "numpy")
-_KEPT_CHECKPOINTS = 2
 
 
 class RunDirectory:
@@ -185,15 +184,15 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @contextmanager
-    def new_checkpoint(self, stage: str, step: int) -> Iterator[Path]:
-        """A folder to fill, which becomes ``checkpoints/NUMBER-STAGE-step-…``, sealed; all but the newest two are
-        removed."""
+    def new_checkpoint(self, stage: str, step: int, keep: int) -> Iterator[Path]:
+        """A folder to fill, which becomes ``checkpoints/NUMBER-STAGE-step-…``, sealed; all but the newest ``keep`` are
+        removed (0: none)."""
         number = 1 + max(map(_number, self.checkpoints()), default=0)
         name = f"{number:04d}-{_file_name(stage)}-step-{step:07d}"
         with atomic_directory(self.path / "checkpoints" / name) as temporary:
             yield temporary
             seal(temporary)
-        for old in self.checkpoints()[_KEPT_CHECKPOINTS:]:
+        for old in self.checkpoints()[keep:] if keep else []:
             # Aside first: what is half removed must not be taken for a checkpoint.
             shutil.rmtree(old.rename(old.with_name(f".{old.name}.removed.tmp")))
 

@@ -37,7 +37,15 @@ from retrograd.training.live_index import LiveIndex
 from retrograd.training.targets import Targets
 from retrograd.types import Example, UserError
 
-__all__ = ["StageState", "load_run_state", "load_stage_state", "save_run_state", "save_stage_state", "stage_began"]
+__all__ = [
+    "StageState",
+    "load_model_state",
+    "load_run_state",
+    "load_stage_state",
+    "save_run_state",
+    "save_stage_state",
+    "stage_began",
+]
 
 _WEIGHTS, _RANDOM, _STAGE, _OPTIMISER = "weights", "random", "stage", "optimiser"
 _CHAINS = "chains.safetensors"
@@ -89,6 +97,28 @@ def load_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
 
     Raises `UserError` for the state of another model, and for files that are no safetensors.
     """
+    load_model_state(folder, model)
+    states = _tensors(folder, _RANDOM)
+    rng.set_state(states["run"])
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            if f"cuda {number}" in states:
+                torch.cuda.set_rng_state(states[f"cuda {number}"], number)
+    plain = _object(folder / f"{_RANDOM}.json")
+    version, words, gauss = cast(tuple[int, list[int], float | None], plain["python"])
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = cast(tuple[str, list[int], int, int, float], plain["numpy"])
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    prompts = model.generator.prompt_tokens
+    prompts.read, prompts.shortened, prompts.cut = cast(list[int], plain["prompts"])
+
+
+def load_model_state(folder: Path, model: RagModel) -> None:
+    """Give a model that the experiment has built the weights and the index that it had, fresh or stale.
+
+    Raises `UserError` for the state of another model, and for files that are no safetensors.
+    """
     saved, weights = _tensors(folder, _WEIGHTS), _moving(model)
     unlike = weights.keys() ^ saved.keys() | {
         name for name in weights.keys() & saved.keys() if weights[name].shape != saved[name].shape
@@ -104,20 +134,6 @@ def load_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
     index = next((folder / name for name in ("index", "stale-index") if (folder / name).exists()), None)
     if index is not None:
         model.use_index(_in_memory(index, model))
-    states = _tensors(folder, _RANDOM)
-    rng.set_state(states["run"])
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available():
-        for number in range(torch.cuda.device_count()):
-            if f"cuda {number}" in states:
-                torch.cuda.set_rng_state(states[f"cuda {number}"], number)
-    plain = _object(folder / f"{_RANDOM}.json")
-    version, words, gauss = cast(tuple[int, list[int], float | None], plain["python"])
-    random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = cast(tuple[str, list[int], int, int, float], plain["numpy"])
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    prompts = model.generator.prompt_tokens
-    prompts.read, prompts.shortened, prompts.cut = cast(list[int], plain["prompts"])
 
 
 def _moving(model: RagModel) -> dict[str, Tensor]:

@@ -1,0 +1,78 @@
+"""Bias and variance of estimators along a run, for people: a table for each part of the gradient, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from rich.console import Console
+from rich.table import Table
+
+from retrograd.evaluation.laboratory import Component
+from retrograd.recipes.lab_along import Moment
+
+__all__ = ["draw_along", "print_along"]
+
+_PARTS = ("prior", "posterior", "generator")
+
+
+def print_along(moments: Sequence[Moment], console: Console) -> None:
+    """A table for each part: estimators down, moments across; in a cell relative bias, relative variance and trace."""
+    report = moments[0].report
+    console.print(
+        f"{report.name}: {report.queries} training queries, {report.base} passages, {report.redraws} redraws, "
+        f"{len(moments)} moments.\nReference: {report.reference}. Posterior retriever: {report.posterior}.\n"
+        f"Each cell: bias and variance relative to the exact gradient, and tr Cov itself; a dash: no gradient.",
+        highlight=False,
+    )
+    for part in _PARTS:
+        rows = {name: _along(moments, name, part) for name in _names(moments)}
+        if not any(any(row) for row in rows.values()):
+            continue
+        table = Table(title=part, title_justify="left", box=None, pad_edge=False)
+        table.add_column("estimator", no_wrap=True)
+        for moment in moments:
+            table.add_column(moment.name, justify="right")
+        for name, row in rows.items():
+            table.add_row(name, *(_cell(component) for component in row))
+        console.print(table)
+
+
+def draw_along(moments: Sequence[Moment], path: Path) -> None:
+    """tr Cov over the moments, one line an estimator, one panel a part; what has no variance has no line."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    places = range(len(moments))
+    labelled: dict[str, Line2D] = {}
+    for axes, part in zip(figure.subplots(1, len(_PARTS)), _PARTS, strict=True):
+        for number, name in enumerate(_names(moments)):
+            traces = [0.0 if one is None else one.trace for one in _along(moments, name, part)]
+            if max(traces) > 0:
+                line = axes.plot(places, traces, marker="o", color=f"C{number % 10}")[0]
+                line.set_linestyle("-" if number < 10 else "--")
+                labelled[name] = line
+        axes.set(title=part, yscale="log" if axes.lines else "linear")
+        axes.set_xticks(list(places), [moment.name for moment in moments], rotation=60, ha="right")
+    figure.axes[0].set_ylabel("tr Cov of the estimate")
+    figure.legend(list(labelled.values()), list(labelled), loc="outside right upper", fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _names(moments: Sequence[Moment]) -> list[str]:
+    """Of all estimators that were measured at any moment, in their order."""
+    return list(dict.fromkeys(finding.measured.name for one in moments for finding in one.report.findings))
+
+
+def _along(moments: Sequence[Moment], name: str, part: str) -> list[Component | None]:
+    return [
+        next((getattr(one.measured, part) for one in moment.report.findings if one.measured.name == name), None)
+        for moment in moments
+    ]
+
+
+def _cell(component: Component | None) -> str:
+    if component is None:
+        return "-"
+    return f"{component.relative_bias:.2g} / {component.relative_variance:.2g} / {component.trace:.2g}"
