@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
-from safetensors import SafetensorError
 from torch import Tensor
 
 from retrograd.io import read_json, sha256_of, write_json
@@ -212,18 +210,11 @@ class Checkpoints:
         experiment = sha256_of(self._run.experiment)
         progress = Progress(now.finished, now.stage, now.step, self._run.metrics_bytes(), experiment, now.best)
         where = now.stage or f"after {now.finished} stages"
-        try:
-            with self._run.new_checkpoint(where, now.step, self._keep) as folder:
-                save_run_state(folder, self._model, self._rng)
-                if state is not None:
-                    save_stage_state(folder, state)
-                write_json(folder / _FILE, record_mapping(progress))
-        except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
-            path = shlex.quote(str(self._run.path))
-            raise UserError(
-                f"no checkpoint could be written to {self._run.path} ({error}); make room there, and a run that ended "
-                f"goes on from the one before: retrograd train --resume {path}"
-            ) from None
+        with self._run.writing("a checkpoint"), self._run.new_checkpoint(where, now.step, self._keep) as folder:
+            save_run_state(folder, self._model, self._rng)
+            if state is not None:
+                save_stage_state(folder, state)
+            write_json(folder / _FILE, record_mapping(progress))
         self._saved_at = time.monotonic()
 
 

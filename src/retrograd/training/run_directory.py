@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from retrograd.io import (
@@ -163,7 +164,7 @@ class RunDirectory:
         self._append({"stage": stage, "step": step, "alarm": alarm, "says": says, "remedy": remedy})
 
     def _append(self, record: Mapping[str, JsonValue]) -> None:
-        with self._metrics.open("a", encoding="utf-8") as file:
+        with self.writing("a line of metrics.jsonl"), self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
 
     def metrics_bytes(self) -> int:
@@ -212,13 +213,28 @@ class RunDirectory:
     def save_chains(self, stage: str, chains: Chains) -> None:
         """Write ``chains/STAGE.safetensors``: where chains stood at a stage's end. Nothing is written where none is."""
         if chains.started:
-            with atomic_file(self.path / "chains" / f"{_file_name(stage)}.safetensors") as temporary:
+            path = self.path / "chains" / f"{_file_name(stage)}.safetensors"
+            with self.writing("the chains"), atomic_file(path) as temporary:
                 save_file(chains.state(), temporary)
 
     def save_model(self, model: RagModel) -> None:
         """Write ``model/``, the result of the run."""
-        with atomic_directory(self.path / "model") as temporary:
+        with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
             save_model(model, temporary)
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Raises `UserError`, with the way to go on, where the disk has no room for ``what``, or takes nothing."""
+        try:
+            yield
+        except Exception as error:
+            # For a full disk safetensors has an error of its own, and tokenizers raise an Exception of no kind.
+            if not isinstance(error, (OSError, SafetensorError)) and type(error) is not Exception:
+                raise
+            raise UserError(
+                f"{what} could not be written to {self.path} ({error}); make room there, then go on from the last "
+                f"checkpoint: retrograd train --resume {shlex.quote(str(self.path))}"
+            ) from None
 
 
 def _file_name(stage: str) -> str:
