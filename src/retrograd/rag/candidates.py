@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from retrograd.corpus.index import Index, Neighbours
+from retrograd.corpus.index import Index, Neighbours, require_rows
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.objectives.functional import log1mexp, masked_log_softmax, masked_logsumexp
 from retrograd.objectives.objective import CandidateScores
@@ -25,6 +25,7 @@ __all__ = [
     "Candidates",
     "Exclusions",
     "Pool",
+    "admitted",
     "column_of",
     "log_probability",
     "no_candidates",
@@ -152,6 +153,12 @@ def union(*blocks: Int[Tensor, "B _"]) -> Int[Tensor, "B K"]:
     order = torch.argsort(~keep, dim=-1, stable=True)
     width = max(int(keep.sum(dim=-1).max()), 1) if len(rows) else 1
     return rows.masked_fill(~keep, -1).gather(-1, order)[:, :width]
+
+
+def admitted(rows: Int[Tensor, "B K"], hidden: Int[Tensor, "B E"], passages: int) -> Int[Tensor, "B K"]:
+    """The rows of a base of so many passages without those that an example must not see."""
+    require_rows(rows, passages)
+    return rows.masked_fill((rows.unsqueeze(-1) == hidden.unsqueeze(-2)).any(dim=-1), -1)
 
 
 def column_of(rows: Int[Tensor, "B K"], row: Int[Tensor, " B"]) -> Int[Tensor, " B"]:

@@ -23,7 +23,8 @@ __all__ = ["Asked", "distractors", "drawn_share", "stand_ins"]
 class Asked:
     """B queries, divided by the temperature: ``query`` is the prior's own, ``search`` what is searched with (prior,
     posterior). ``hidden`` rows are never found; -1 is padding. ``misled`` says whose search is not its own, ``alone``
-    whose candidates are what the prior found and nothing else.
+    whose candidates are what the prior found and nothing else. ``accepted`` are the rows that an oracle permits each
+    query, none of them hidden; where a query has none, it finds what it finds.
     """
 
     query: Float[Tensor, "B D"]
@@ -31,6 +32,7 @@ class Asked:
     hidden: Int[Tensor, "B E"]
     misled: Bool[Tensor, "B 1"] | None = None
     alone: Bool[Tensor, "B 1"] | None = None
+    accepted: Sequence[Int[Tensor, " _"]] | None = None
 
     def instead(self, vectors: Float[Tensor, "B D"], own: Int[Tensor, "B E2"], misled: Bool[Tensor, "B 1"]) -> Asked:
         """The ``misled`` queries search with ``vectors``, and do not find the ``own`` rows of what these are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.index import Index, Neighbours, require_rows
+from retrograd.corpus.index import Index, Neighbours
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
@@ -28,6 +28,7 @@ from retrograd.rag.candidates import (
     Candidates,
     Exclusions,
     Pool,
+    admitted,
     column_of,
     log_probability,
     no_candidates,
@@ -40,12 +41,13 @@ from retrograd.rag.indexing import MIXED, build_index, embed_rows, passage_finge
 from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
+from retrograd.rag.oracle import Oracle, best_accepted, not_accepted
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
 
 __all__ = ["RagModel", "Search"]
 
-Search = Literal["nearest", "random", "bm25"]
+Search = Literal["nearest", "random", "bm25", "oracle"]
 
 _NULL_TEXT = "(no passage)"
 _ROWS_AT_ONCE = 2_048
@@ -58,8 +60,8 @@ class RagModel(nn.Module):
     nothing is one more candidate of every query, scored like a passage and prompted without one. Call `refresh_index`
     before the first retrieval, and whenever passage embeddings have moved.
 
-    ``search`` (an attribute, "nearest" at first) says who finds passages: the retriever; "bm25" in its place; or, as
-    the control of retrieval itself, the retriever for a passage that has nothing to do with the query: "random".
+    ``search`` (an attribute) says who finds passages: the retriever; "bm25" in its place; or, as controls, the retriever
+    for an unrelated passage ("random") and among passages that support the target ("oracle": it alone is told it).
     ``manner`` is how answers are read and given.
     """
 
@@ -86,7 +88,6 @@ class RagModel(nn.Module):
         self.search: Search = "nearest"
         self._exclusions = Exclusions(task, base)
         self._index: Index | None = None
-        self._lexical: LexicalSearch | None = None
 
     @property
     def index(self) -> Index:
@@ -204,7 +205,7 @@ class RagModel(nn.Module):
         if k == 0:
             return no_candidates(len(examples), self.retriever.query_encoder.device)
         if self.search == "bm25":
-            return self._by_words().best(examples, k, self.own_rows(examples).to(self.retriever.query_encoder.device))
+            return self._by_words.best(examples, k, self.own_rows(examples).to(self.retriever.query_encoder.device))
         asked = self._asked(examples, with_posterior, distraction, rng)
         if prior_only > 0:
             asked = replace(asked, alone=drawn_share(len(examples), prior_only, rng).to(asked.query.device))
@@ -214,10 +215,10 @@ class RagModel(nn.Module):
             previous_row = asked.resumed(previous_row.to(asked.query.device))
             blocks.append(previous_row.unsqueeze(-1))
         if extra_rows is not None:
-            blocks.append(self._admitted(extra_rows.to(asked.query.device), asked.hidden))
+            blocks.append(admitted(extra_rows.to(asked.query.device), asked.hidden, len(self.base)))
         rows = union(*blocks)
         if pool is not None:
-            rows = self._admitted(pool.rows(rows, len(self.base), rng), asked.hidden)
+            rows = admitted(pool.rows(rows, len(self.base), rng), asked.hidden, len(self.base))
         drawn = self._tail(asked, rows, tail, rng)
         rows = self._with_null(union(rows, drawn))
         found = self._scored(asked, found, rows)
@@ -228,16 +229,14 @@ class RagModel(nn.Module):
         previous = None if previous_row is None else column_of(rows, previous_row)
         return replace(found, scores=replace(scores, previous=previous))
 
+    @cached_property
     def _by_words(self) -> LexicalSearch:
-        """BM25 over the base, indexed at the first search."""
-        if self._lexical is None:
-            self._lexical = LexicalSearch(self.task, self.base)
-        return self._lexical
+        return LexicalSearch(self.task, self.base)
 
-    def _admitted(self, rows: Int[Tensor, "B K"], hidden: Int[Tensor, "B E"]) -> Int[Tensor, "B K"]:
-        """The rows without those that an example must not see."""
-        require_rows(rows, len(self.base))
-        return rows.masked_fill((rows.unsqueeze(-1) == hidden.unsqueeze(-2)).any(dim=-1), -1)
+    @cached_property
+    def oracle(self) -> Oracle:
+        """What "oracle" asks. Raises `UserError` where the task has no test of support."""
+        return Oracle(self.task, self.base, self.support)
 
     def candidates_at(
         self, examples: Sequence[Example], rows: Int[Tensor, "B K"], with_posterior: bool = False
@@ -261,6 +260,8 @@ class RagModel(nn.Module):
         query = self.retriever.queries([self.task.query_text(example) for example in examples])
         search = (query, self._posterior_query(examples)) if with_posterior else (query,)
         asked = Asked(query, search, self._exclusions.rows(examples).to(query.device))
+        if self.search == "oracle":
+            return replace(asked, accepted=self.oracle.rows(examples, asked.hidden))
         if self.search == "random":
             rows = stand_ins(examples, asked.hidden, len(self.base))
             return self._misled(asked, torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device), rows)
@@ -276,7 +277,8 @@ class RagModel(nn.Module):
 
     def _searched(self, asked: Asked, k: int) -> list[Neighbours]:
         with full_precision(asked.query.device):
-            return [self.index.search(one, k, asked.hidden) for one in asked.search]
+            found = [self.index.search(one, k, asked.hidden) for one in asked.search]
+            return found if asked.accepted is None else best_accepted(asked, self.index, k, found)
 
     def _tail(
         self, asked: Asked, rows: Int[Tensor, "B K"], draws: int, rng: torch.Generator | None
@@ -312,11 +314,12 @@ class RagModel(nn.Module):
         Passage embeddings are the index's, without gradient: a tower of passages alone does not learn from this.
         """
         if self.search == "bm25":
-            return self._by_words().all(examples, self.own_rows(examples).to(self.retriever.query_encoder.device))
+            return self._by_words.all(examples, self.own_rows(examples).to(self.retriever.query_encoder.device))
         asked = self._asked(examples, with_posterior)
         with full_precision(asked.query.device):
             vectors = self.index.vectors(torch.arange(len(self.base), device=asked.query.device))
-            rows, (log_prior, *rest) = whole_base(asked.search, asked.hidden, vectors, self._null_vector())
+            hidden = not_accepted(asked, len(self.base))
+            rows, (log_prior, *rest) = whole_base(asked.search, hidden, vectors, self._null_vector())
         scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
         return Candidates(rows, scores)
 

@@ -121,6 +121,12 @@ class Experiment:
                 'retriever.search = "bm25" has words and no vectors: set training.pool = false, training.tail = 0, '
                 "training.distraction = 0.0, and take an objective that reads passages as text"
             )
+        t = self.training
+        if self.retriever.search == "oracle" and (t.pool or t.tail > 0 or t.distraction > 0):
+            raise UserError(
+                'retriever.search = "oracle" gives a query what supports its target and nothing else: set '
+                "training.pool = false, training.explorers = 0, training.tail = 0 and training.distraction = 0.0"
+            )
         if self.training.explorers > 0 and not self.training.pool:
             raise UserError("training.explorers join a pool; set training.pool = true, or explorers = 0")
         if passages == 0 and not isinstance(self.objective, NoRetrieval):

@@ -55,7 +55,8 @@ class RetrieverSettings:
     ``posterior`` adds q(z|x,y), which shares the passage embeddings. ``null_passage`` makes reading nothing one of the
     candidates. ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of
     training: a quarter of the time of a small encoder on a CPU. ``search`` "bm25" finds passages by their words instead
-    (needs bm25s); "random" is a control: neighbours of some passage that has nothing to do with the query.
+    (needs bm25s). Two are controls: "random", neighbours of some passage that has nothing to do with the query, and
+    "oracle", which is told the target: the nearest among passages that support it, at test time too.
     """
 
     model: str = "builtin:minilm"
