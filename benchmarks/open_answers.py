@@ -27,9 +27,9 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from rows import spread
 
 from retrograd.evaluation.evaluate import predict
+from retrograd.evaluation.evidence import spread
 from retrograd.evaluation.open_retrieval import best_rows
 from retrograd.io import fingerprint, read_json, read_jsonl, write_json
 from retrograd.metrics.answer_resampling import item_scores

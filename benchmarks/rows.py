@@ -9,21 +9,18 @@ the work by seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from shutil import rmtree
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.evaluate import answering_batches, neighbour_scores, vote
+from retrograd.evaluation.evidence import difference, spread
 from retrograd.io import fingerprint, read_json, write_json
 from retrograd.metrics.relation_resampling import semeval_resampler
-from retrograd.metrics.significance import paired_bootstrap_corpus, paired_permutation_corpus
 from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import train_experiment
@@ -133,32 +130,19 @@ def print_differences(best: str, done: Mapping[str, list[Result]], console: Cons
         for how in ("plain", "decided", "vote"):
             compared = (row, how) != (best, "decided") and (how != "vote" or row == best)
             if compared and how in found[0]["scores"]:
-                console.print(f"  {row}, {how}: {difference(found, how, done[best])}", highlight=False)
+                console.print(f"  {row}, {how}: {described(row, found, how, done[best])}", highlight=False)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    if not values:
-        return ""
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
-def difference(baseline: list[Result], how: str, system: list[Result]) -> str:
-    """Of the mean score over the seeds that both have."""
+def described(row: str, baseline: list[Result], how: str, system: list[Result]) -> str:
+    """The difference of the mean score over the seeds that both have."""
     other = {one["seed"]: one for one in system}
     pairs = [(one, other[one["seed"]]) for one in baseline if one["seed"] in other]
     if not pairs:
         return "no common seed"
     gold = pairs[0][0]["gold"]
     parts = [semeval_resampler([*gold, *gold], [*a["answers"][how], *b["answers"]["decided"]]) for a, b in pairs]
-
-    def statistic(rows: NDArray[np.int64]) -> float:
-        return float(np.mean([part(rows) for part in parts]))
-
-    draw = partial(np.random.default_rng, 0)
-    interval = paired_bootstrap_corpus(statistic, len(gold), draw())
-    test = paired_permutation_corpus(statistic, len(gold), draw())
+    found = difference(row, parts, len(gold))
     return (
-        f"{interval.difference:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}], p = {test.p_value:.3f}, "
+        f"{found.mean:+.1f} [{found.interval.low:+.1f}, {found.interval.high:+.1f}], p = {found.test.p_value:.3f}, "
         f"{len(pairs)} seeds"
     )

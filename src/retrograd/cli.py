@@ -106,16 +106,20 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default runs/NAME.")] = None,
     changes: Set = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, which was stopped; no recipe then.")] = None,
+    controls: Annotated[bool, typer.Option("--controls", help="Train its controls as well: did it help?")] = False,
+    seeds: Annotated[str, typer.Option(help="With --controls: such as 0,1,2; default: the experiment's.")] = "",
 ) -> None:
     """Train an experiment, save the model, and evaluate it on the test data. Ctrl-C saves and stops; --resume goes on.
 
     Example: `retrograd train semeval-joint --out runs/joint --set training.epochs=2`
+
+    With controls: `retrograd train semeval-joint --controls --seeds 0,1,2`
     """
     from retrograd.recipes.start import start
     from retrograd.training.interrupts import Interrupted
 
     try:
-        typer.echo(start(recipe, out, changes or [], resume))
+        typer.echo(start(recipe, out, changes or [], resume, controls, seeds))
     except Interrupted as stopped:
         typer.secho(f"retrograd: {stopped}", err=True)
         raise typer.Exit(130) from None
@@ -131,7 +135,7 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for predictions.jsonl and scores.json.")] = None,
 ) -> None:
-    """Score a finished run: official answer scores and neighbour scores.
+    """Score a finished run: official answer scores and neighbour scores; of a study (`train --controls`) its verdict.
 
     Example: `retrograd evaluate runs/joint --data mine.jsonl --out runs/joint/mine`
     """

@@ -34,6 +34,7 @@ __all__ = [
     "ScoreInterval",
     "Statistic",
     "bootstrap_corpus",
+    "mean_statistic",
     "paired_bootstrap",
     "paired_bootstrap_corpus",
     "paired_permutation",
@@ -102,6 +103,11 @@ class ScoreInterval:
     confidence: float
     items: int
     resamples: int
+
+
+def mean_statistic(parts: Sequence[Statistic]) -> Statistic:
+    """The mean score of several runs of a system, such as its seeds, at the same rows: to be resampled together."""
+    return lambda rows: float(np.mean([part(rows) for part in parts]))
 
 
 def bootstrap_corpus(

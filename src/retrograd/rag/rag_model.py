@@ -60,8 +60,8 @@ class RagModel(nn.Module):
     nothing is one more candidate of every query, scored like a passage and prompted without one. Call `refresh_index`
     before the first retrieval, and whenever passage embeddings have moved.
 
-    ``search`` (an attribute) says who finds passages: the retriever; "bm25" in its place; or, as controls, the retriever
-    for an unrelated passage ("random") and among passages that support the target ("oracle": it alone is told it).
+    ``search`` (an attribute) says who finds passages: the retriever; "bm25" in its place; as controls the retriever for
+    an unrelated passage ("random"), or among passages that support the target ("oracle", which alone is told it).
     ``manner`` is how answers are read and given.
     """
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from retrograd.evaluation.open_comparison import OpenComparison, compare_open
 from retrograd.io import read_jsonl
+from retrograd.metrics.answer_resampling import answer_resampler
 from retrograd.metrics.relation_resampling import official_resampler
 from retrograd.metrics.relations import (
     PrecisionRecallF1,
@@ -20,6 +21,7 @@ from retrograd.metrics.relations import (
 from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,
+    Statistic,
     paired_bootstrap_corpus,
     paired_permutation_corpus,
 )
@@ -27,6 +29,7 @@ from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import saved_task
 from retrograd.recipes.source import Data, relation_extraction
 from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.task import Task
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import Example, UserError
 
@@ -40,6 +43,7 @@ __all__ = [
     "official_table",
     "paired",
     "require_same_items",
+    "statistic_of",
     "told_by",
 ]
 
@@ -151,8 +155,21 @@ def paired(
     return interval, paired_permutation_corpus(statistic, len(gold), rng, resamples)
 
 
-def told_by(path: Path) -> Told:
-    """What a run answered to its own test data, in their order. Opens no model.
+def statistic_of(task: Task, examples: Sequence[Example], baseline: Sequence[str], system: Sequence[str]) -> Statistic:
+    """The task's primary score of any selection of the answers of two systems to the same examples, to be resampled."""
+    if task.choices is None:
+        golds = [(example.target, *example.targets[1:]) for example in examples]
+        return answer_resampler(task.primary_metric, [*golds, *golds], [*baseline, *system])
+    own = relation_extraction(task, "this comparison")
+    gold = [own.relation_of(one.target, one) or one.target for one in examples]
+    laid_out = zip([*baseline, *system], [*examples, *examples], strict=True)
+    labels = [own.read_answer(answer, one).label for answer, one in laid_out]
+    return official_resampler(own.metric, [*gold, *gold], labels, own.negative)
+
+
+def told_by(path: Path, data: Data | None = None) -> Told:
+    """What a run answered to its own test data, in their order. Opens no model. ``data`` are the run's, where they have
+    been read already.
 
     Raises `UserError` for a folder that is no run, for one without test data or predictions, and for other items.
     """
@@ -163,7 +180,7 @@ def told_by(path: Path) -> Told:
         raise UserError(f"{path} has no test data of its own (data.test is empty), so it has no answers to score")
     if not file.exists():
         raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out {path}")
-    data = experiment.data.load(experiment.seed, saved_task(experiment, run))
+    data = data or experiment.data.load(experiment.seed, saved_task(experiment, run))
     examples = {example.id: example for example in data.test}
     if len(examples) != len(data.test):
         raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")

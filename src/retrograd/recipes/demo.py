@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.evaluate import Evaluation, vote
-from retrograd.metrics.relation_resampling import semeval_resampler
 from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.compare import statistic_of
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
 from retrograd.recipes.run import evaluated, train_experiment
@@ -114,14 +114,9 @@ def _matches(row: _Row) -> tuple[str, str]:
 
 def _difference(baseline: _Row, system: _Row, data: Data) -> str:
     """Paired bootstrap of the official score over the test sentences."""
-    way_back = relation_extraction(data.task, "demo").relation_of
-    gold = [way_back(example.target, example) or example.target for example in data.test]
-    answers = [
-        [way_back(p.answer, example) for example, p in zip(data.test, row.evaluation.predictions, strict=True)]
-        for row in (baseline, system)
-    ]
-    statistic = semeval_resampler([*gold, *gold], [*answers[0], *answers[1]])
-    return str(paired_bootstrap_corpus(statistic, len(gold), np.random.default_rng(0)))
+    answers = [[prediction.answer for prediction in row.evaluation.predictions] for row in (baseline, system)]
+    statistic = statistic_of(data.task, data.test, *answers)
+    return str(paired_bootstrap_corpus(statistic, len(data.test), np.random.default_rng(0)))
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from retrograd.objectives import FrozenRetriever, JointStochasticApproximation, NoRetrieval, TopKMarginal
+from retrograd.objectives import JointStochasticApproximation, TopKMarginal
+from retrograd.recipes.controls import closed_book, frozen_retriever
 from retrograd.recipes.experiment import (
     Experiment,
     GeneratorSettings,
@@ -22,8 +23,6 @@ from retrograd.recipes.experiment import (
 __all__ = ["semeval_frozen", "semeval_joint", "semeval_jsa", "semeval_no_retrieval"]
 
 _DATA = RelationData(train_count=1_280, neighbour_style="label only")
-_GENERATOR = GeneratorSettings(dropout=False)
-_TRAINING = TrainingSettings(epochs=1)
 
 
 def semeval_joint() -> Experiment:
@@ -32,10 +31,10 @@ def semeval_joint() -> Experiment:
         name="semeval-joint",
         data=_DATA,
         retriever=RetrieverSettings(dropout=False),
-        generator=_GENERATOR,
+        generator=GeneratorSettings(dropout=False),
         objective=TopKMarginal(),
         warm_start=WarmStartSettings(epochs=2, refresh_every=20),
-        training=_TRAINING,
+        training=TrainingSettings(epochs=1),
     )
 
 
@@ -51,20 +50,9 @@ def semeval_jsa() -> Experiment:
 
 def semeval_frozen() -> Experiment:
     """Control: the retriever stays as it came, only the generator learns (RAG4RE's setting)."""
-    return replace(
-        semeval_joint(),
-        name="semeval-frozen",
-        retriever=RetrieverSettings(trained="none", dropout=False),
-        objective=FrozenRetriever(),
-    )
+    return replace(frozen_retriever(semeval_joint()), name="semeval-frozen")
 
 
 def semeval_no_retrieval() -> Experiment:
     """Control: the generator alone, without passages."""
-    return replace(
-        semeval_joint(),
-        name="semeval-no-retrieval",
-        retriever=RetrieverSettings(trained="none", dropout=False),
-        training=replace(_TRAINING, passages=0),
-        objective=NoRetrieval(),
-    )
+    return replace(closed_book(semeval_joint()), name="semeval-no-retrieval")

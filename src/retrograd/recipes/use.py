@@ -13,6 +13,8 @@ from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
 from retrograd.io import JsonObject, read_json, write_jsonl
 from retrograd.rag.decision import Decision
 from retrograd.recipes.run import OpenRun, open_run, require_passages
+from retrograd.recipes.study import is_study
+from retrograd.recipes.verdict import judged
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
@@ -21,7 +23,17 @@ __all__ = ["evaluate_run", "predict_file", "scores_of", "search_run"]
 
 
 def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int | None, out: Path | None) -> str:
-    """Scores as readable lines; with ``out`` also predictions and scores as files. ``patch`` corrects ``data``."""
+    """Scores as readable lines; with ``out`` also predictions and scores as files. ``patch`` corrects ``data``.
+
+    Of a study its table and its sentence, from what its runs answered.
+    """
+    if is_study(run):
+        if not (data is patch is passages is out is None):
+            raise UserError(
+                f"{run} is a study, which is judged on what its runs answered to their test data; for --data, "
+                f"--passages or --out give one of its runs, such as {run / 'experiment-seed0'}"
+            )
+        return judged(run)
     if patch is not None and data is None:
         raise UserError(
             "--patch corrects the labels of --data, which is missing; the run's own patch applies by itself"

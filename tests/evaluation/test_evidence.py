@@ -1,0 +1,98 @@
+"""The sentence, from made-up scores: that it helped, made no difference, or hurt; and against whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from retrograd.evaluation.evidence import Difference, Evidence, difference, metric_words, spread
+from retrograd.metrics.significance import Statistic, paired_bootstrap, paired_permutation
+from retrograd.types import UserError
+
+ITEMS = 200
+RIVALS = {"closed book": "the closed book", "frozen retriever": "the frozen retriever"}
+
+
+def right(gains: list[int], seed: int = 0) -> list[Statistic]:
+    """For each gain a seed: of 200 items 100 right without, and so many more right with; the rest is noise."""
+    found: list[Statistic] = []
+    for number, gain in enumerate(gains):
+        rng = np.random.default_rng(seed + number)
+        before = np.zeros(ITEMS)
+        before[:100] = 100.0
+        after = before.copy()
+        if gain >= 0:
+            after[100 : 100 + gain] = 100.0
+        else:
+            after[:-gain] = 0.0
+        noise = rng.permutation(ITEMS)[:20]  # swapped in pairs, so that the means stay
+        ones, zeros = noise[before[noise] == 100.0], noise[before[noise] == 0.0]
+        both = min(len(ones), len(zeros))
+        after[ones[:both]], after[zeros[:both]] = after[zeros[:both]], after[ones[:both]]
+        whole = np.concatenate([before, after])
+        found.append(lambda rows, whole=whole: float(whole[rows].mean()))
+    return found
+
+
+def evidence(frozen: list[int], closed: list[int], scores: tuple[float, float] = (50.0, 40.0)) -> Evidence:
+    differences = [difference("closed book", right(closed), ITEMS), difference("frozen retriever", right(frozen), ITEMS)]
+    found = {"experiment": [60.0], "frozen retriever": [scores[0]], "closed book": [scores[1]]}
+    return Evidence("joint training", "macro_f1", found, differences, RIVALS)
+
+
+def test_the_three_forms_of_the_sentence() -> None:
+    assert evidence([38, 42, 40], [80, 80, 80]).sentence == (
+        "joint training helped: +20.0 ± 1.0 macro-F1 over the frozen retriever, p = 0.001, 3 seeds"
+    )
+    assert evidence([-38, -42], [0, 0]).sentence == (
+        "joint training hurt: -20.0 ± 1.4 macro-F1 over the frozen retriever, p = 0.001, 2 seeds"
+    )
+    even = evidence([1, -1, 0], [80, 80, 80])
+    assert even.sentence == (
+        "joint training made no difference that 3 seeds can tell: +0.0 ± 0.5 macro-F1 over the frozen retriever, "
+        f"p = {even.main.test.p_value:.2g}, 3 seeds"
+    )
+    assert even.main.test.p_value > 0.5
+    one = evidence([0], [80])
+    assert one.sentence.startswith("joint training made no difference that 1 seed can tell: +0.0 macro-F1 over the")
+    assert one.sentence.endswith("1 seed")
+
+
+def test_a_seed_that_went_the_other_way_is_told() -> None:
+    assert evidence([70, 60, -4], [80, 80, 80]).sentence.endswith("3 seeds; 1 of 3 seeds went the other way")
+
+
+def test_the_rival_is_the_strongest_control_and_never_the_oracle() -> None:
+    stronger = evidence([40], [20], scores=(50.0, 55.0))
+    assert stronger.main.control == "closed book"
+    assert "over the closed book" in stronger.sentence
+    oracle = Difference("oracle", (-40.0,), stronger.main.interval, stronger.main.test)
+    told = replace(
+        stronger, scores={**stronger.scores, "oracle": [100.0]}, differences=[*stronger.differences, oracle]
+    )
+    assert told.main.control == "closed book"
+
+
+def test_a_difference_is_of_the_mean_over_seeds_and_paired_over_items() -> None:
+    """Of scores that are means it is what the test of the items' mean scores says, up to the draws."""
+    rng = np.random.default_rng(3)
+    seeds = [rng.integers(0, 2, size=(2, ITEMS)) * 100.0 for _ in range(3)]
+    parts: list[Statistic] = [lambda rows, whole=one.reshape(-1): float(whole[rows].mean()) for one in seeds]
+    found = difference("frozen retriever", parts, ITEMS)
+    baseline, system = (np.mean([one[side] for one in seeds], axis=0) for side in (0, 1))
+    assert found.mean == pytest.approx(float(system.mean() - baseline.mean()))
+    assert found.by_seed == pytest.approx([float(one[1].mean() - one[0].mean()) for one in seeds])
+    interval = paired_bootstrap(baseline, system, np.random.default_rng(0), 1_000)
+    test = paired_permutation(baseline, system, np.random.default_rng(0), 1_000)
+    assert (found.interval.low, found.interval.high) == pytest.approx((interval.low, interval.high), abs=0.5)
+    assert found.test.p_value == pytest.approx(test.p_value, abs=0.04)
+    assert difference("frozen retriever", parts, ITEMS) == found  # the same draws each time
+    with pytest.raises(UserError, match="1 items says nothing"):
+        difference("frozen retriever", parts, 1)
+
+
+def test_numbers_and_names_as_people_write_them() -> None:
+    assert [spread([]), spread([1.25]), spread([1.0, 3.0], "+")] == ["", "1.2", "+2.0 ± 1.4"]
+    assert [metric_words("micro_f1"), metric_words("knowledge_f1")] == ["micro-F1", "knowledge_f1"]
