@@ -37,7 +37,10 @@ def right(gains: list[int], seed: int = 0) -> list[Statistic]:
 
 
 def evidence(frozen: list[int], closed: list[int], scores: tuple[float, float] = (50.0, 40.0)) -> Evidence:
-    differences = [difference("closed book", right(closed), ITEMS), difference("frozen retriever", right(frozen), ITEMS)]
+    differences = [
+        difference("closed book", right(closed), ITEMS),
+        difference("frozen retriever", right(frozen), ITEMS),
+    ]
     found = {"experiment": [60.0], "frozen retriever": [scores[0]], "closed book": [scores[1]]}
     return Evidence("joint training", "macro_f1", found, differences, RIVALS)
 
@@ -69,9 +72,7 @@ def test_the_rival_is_the_strongest_control_and_never_the_oracle() -> None:
     assert stronger.main.control == "closed book"
     assert "over the closed book" in stronger.sentence
     oracle = Difference("oracle", (-40.0,), stronger.main.interval, stronger.main.test)
-    told = replace(
-        stronger, scores={**stronger.scores, "oracle": [100.0]}, differences=[*stronger.differences, oracle]
-    )
+    told = replace(stronger, scores={**stronger.scores, "oracle": [100.0]}, differences=[*stronger.differences, oracle])
     assert told.main.control == "closed book"
 
 
@@ -79,7 +80,8 @@ def test_a_difference_is_of_the_mean_over_seeds_and_paired_over_items() -> None:
     """Of scores that are means it is what the test of the items' mean scores says, up to the draws."""
     rng = np.random.default_rng(3)
     seeds = [rng.integers(0, 2, size=(2, ITEMS)) * 100.0 for _ in range(3)]
-    parts: list[Statistic] = [lambda rows, whole=one.reshape(-1): float(whole[rows].mean()) for one in seeds]
+    laid_out = [one.reshape(-1) for one in seeds]
+    parts: list[Statistic] = [lambda rows, whole=whole: float(whole[rows].mean()) for whole in laid_out]
     found = difference("frozen retriever", parts, ITEMS)
     baseline, system = (np.mean([one[side] for one in seeds], axis=0) for side in (0, 1))
     assert found.mean == pytest.approx(float(system.mean() - baseline.mean()))

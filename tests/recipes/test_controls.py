@@ -76,10 +76,8 @@ def test_the_differences_are_few() -> None:
     controls, _ = controls_of(etrag)
     assert changed(etrag, controls[FROZEN]) == {"retriever.trained": "none"}
     assert changed(etrag, controls[ORACLE])["training.distraction"] == 0.0  # no wrong neighbours beside the answer's
-    pooled, published = (
-        controls_of(RECIPES["etrag-semeval-10-published"]())[0][ORACLE],
-        RECIPES["etrag-semeval-10-published"](),
-    )
+    published = RECIPES["etrag-semeval-10-published"]()
+    pooled = controls_of(published)[0][ORACLE]
     assert pooled.training.passages == 16 + 31  # as many candidates as the pool that it replaces
     assert pooled.test_passages == published.test_passages
 
@@ -106,10 +104,8 @@ def test_a_second_stage_becomes_epochs_of_the_closed_book() -> None:
     closed = controls_of(experiment)[0][CLOSED_BOOK]
     assert (closed.training.epochs, closed.second_stage.epochs) == (5, 0)
     assert controls_of(experiment)[0][FROZEN].manner == experiment.manner
-    leave_one_out = Experiment().with_settings(
-        ["objective.kind=Distillation", "objective.target=loop_kl_target_prior", "objective.reader=marginal"]
-        + ["generator.fusion=true"]
-    )
+    settings = ["objective.kind=Distillation", "objective.target=loop_kl_target_prior", "objective.reader=marginal"]
+    leave_one_out = Experiment().with_settings([*settings, "generator.fusion=true"])
     assert not controls_of(leave_one_out)[0][FROZEN].generator.fusion  # nothing is left that reads together
 
 

@@ -24,7 +24,7 @@ from retrograd.types import UserError
 __all__ = ["judged"]
 
 _RIVALS = {CLOSED_BOOK: "the closed book", RANDOM: "random neighbours", FROZEN: "the frozen retriever"}
-_BESIDE = ("exact_match", "f1", "rouge_l", "knowledge_f1", "precision@1", "gold_recall@5", "answer_recall@5")
+_BESIDE = ("exact_match", "f1", "knowledge_f1", "precision@1", "gold_recall@5", "answer_recall@5")
 """Scores that stand beside the primary one where a run has them."""
 
 Scores = dict[str, dict[str, list[float]]]
@@ -107,8 +107,8 @@ def _text(study: Study, evidence: Evidence, scores: Scores) -> str:
     rivals = ", ".join(name for name in evidence.rivals if name in scores)
     lines = [
         "± is the standard deviation over seeds; of a difference, that of its pairs. Interval (95 %, paired bootstrap) "
-        "and p (paired permutation test) are of the mean over seeds and about other test examples, not other seeds; they "
-        "are not corrected for the number of comparisons.",
+        "and p (paired permutation test) are of the mean over seeds and about other test examples, not other seeds; "
+        "they are not corrected for the number of comparisons.",
         f"The sentence compares with the strongest of {rivals} by mean score.",
     ]
     if len(study.seeds) == 1:
@@ -116,7 +116,7 @@ def _text(study: Study, evidence: Evidence, scores: Scores) -> str:
     if share := scores.get(ORACLE, {}).get(ORACLE_SHARE):
         lines.append(
             f"The oracle is told the answer, in training and at test time: an upper bound, no rival. Nothing supports "
-            f"the target of {100.0 - fmean(share):.1f} % of the test examples; these read the nearest passages."
+            f"the target of {100.0 - fmean(share):.1f} % of the test examples, which read the nearest passages."
         )
     lines += [f"Left out: {name}, {why}." for name, why in study.left_out.items()]
     for line in [*lines, f"\n{evidence.sentence}"]:
@@ -130,7 +130,7 @@ def _table(study: Study, evidence: Evidence, scores: Scores) -> Table:
         title=f"{study.systems[EXPERIMENT].name}, seeds {', '.join(map(str, study.seeds))}", title_justify="left"
     )
     table.add_column("system")
-    for heading in (metric_words(evidence.metric), *beside, "experiment less it", "95 %", "p"):
+    for heading in (*map(metric_words, (evidence.metric, *beside)), "experiment less it", "95 %", "p"):
         table.add_column(heading.replace("[", r"\["), justify="right")
     differences = {one.control: one for one in evidence.differences}
     for name, found in scores.items():
