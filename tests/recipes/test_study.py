@@ -17,6 +17,7 @@ from retrograd.recipes.demo import run_demo
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import open_run
 from retrograd.recipes.study import Study
+from retrograd.training.interrupts import Interrupted
 from retrograd.types import UserError
 
 SYSTEMS = ("experiment", "closed-book", "random-neighbours", "frozen-retriever", "oracle")
@@ -208,9 +209,24 @@ def test_a_folder_in_the_place_of_a_run_is_not_taken_for_it(
 def test_the_demonstration_scores_as_compare_does(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     """It trains two of the controls, and what it prints is paired as theirs is."""
     models = [f"retriever.model={tiny_encoder}", f"generator.model={tiny_seq2seq}"]
-    small = ["data.train_count=40", "data.test_count=20", "training.precision=fp32"]
+    small = ["data.train_count=20", "data.test_count=10", "warm_start.epochs=0", "training.precision=fp32"]
     rows = run_demo(tmp_path / "demo", 0, [*models, *small])
     folders = ("semeval-no-retrieval", "semeval-frozen", "semeval-joint")
     assert [path.name for path in sorted((tmp_path / "demo").iterdir())] == sorted(folders)
     found = compare(tmp_path / "demo" / folders[1], tmp_path / "demo" / folders[2], resamples=100)
     assert found.scores == pytest.approx([row.evaluation.answers["macro_f1"] for row in rows[1:]])
+
+
+def test_a_study_that_is_stopped_says_how_it_goes_on(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> object:
+        raise Interrupted("after step 3 of training")
+
+    file, out = relations(tmp_path, tiny_encoder, tiny_seq2seq), tmp_path / "my study"
+    monkeypatch.setattr(study_module, "run_experiment", stopped)
+    done = CliRunner().invoke(app, ["train", str(file), "--controls", "--out", str(out)])
+    assert done.exit_code == 130
+    assert "5 systems with 1 seed each are 5 runs" in done.stderr
+    assert "frozen retriever: retriever.trained = " in done.stderr
+    assert f"stopped after step 3 of training, saved; go on with: retrograd train --resume '{out}'" in done.stderr

@@ -134,8 +134,9 @@ class Study:
 
     def _announce(self) -> None:
         ended = sum(run.folder.ended for run in self.runs)
+        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
         say(
-            f"{len(self.systems)} systems with {len(self.seeds)} seeds each are {len(self.runs)} runs, one after the "
+            f"{len(self.systems)} systems with {seeds} each are {len(self.runs)} runs, one after the "
             f"other; each costs about what the experiment alone does"
             + (f"; {ended} have ended already" if ended else "")
         )
