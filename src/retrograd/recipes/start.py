@@ -37,7 +37,8 @@ def start(
     if resume is not None and (recipe is not None or out is not None or changes or controls or seeds):
         raise UserError(f"--resume goes on with {resume} as it was begun; leave out the recipe and all other options")
     if seeds and not controls:
-        raise UserError(f"--seeds {seeds} is for --controls; for one run with another seed: --set seed={seeds[:1]}")
+        first = seeds.partition(",")[0]
+        raise UserError(f"--seeds {seeds} is for --controls; for one run with another seed: --set seed={first}")
     if resume is None and recipe is None:
         raise UserError("name a recipe or an experiment's file to train, or a run to go on with: --resume RUN")
     experiment = None if recipe is None else named_experiment(recipe).with_settings(changes)
