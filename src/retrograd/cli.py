@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,7 +120,8 @@ def train(
     from retrograd.training.interrupts import Interrupted
 
     try:
-        typer.echo(start(recipe, out, changes or [], resume, controls, seeds))
+        said = start(recipe, out, changes or [], resume, controls, seeds)
+        typer.echo(said, nl=bool(said))
     except Interrupted as stopped:
         typer.secho(f"retrograd: {stopped}", err=True)
         raise typer.Exit(130) from None
@@ -367,16 +369,20 @@ def _experiment(recipe: str, changes: list[str] | None) -> Experiment:
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is one sentence on stderr and exit status 2."""
+    """Run the command line; what the user can mend is one sentence on stderr and exit status 2.
+
+    Of several processes of one run each says which it is.
+    """
+    name = "retrograd" if os.environ.get("RANK", "0") == "0" else f"retrograd, process {os.environ['RANK']}"
     try:
         app()
     except UserError as error:
-        typer.secho(f"retrograd: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        typer.secho(f"{name}: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
         sys.exit(2)
     except OSError as error:
         if error.filename is None:
             raise
-        typer.secho(f"retrograd: {error.filename}: {error.strerror}; check the path and its permissions", err=True)
+        typer.secho(f"{name}: {error.filename}: {error.strerror}; check the path and its permissions", err=True)
         sys.exit(2)
 
 

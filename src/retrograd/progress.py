@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["bar", "say"]
+__all__ = ["bar", "hush", "say"]
 
 Advance = Callable[[int], None]
 
@@ -38,6 +38,11 @@ def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
 def say(line: str) -> None:
     """One plain line for people to read; it stands above a running bar."""
     _console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def hush() -> None:
+    """No bar and no line from this process any more: another one speaks for it."""
+    _CONSOLE[:] = [Console(stderr=True, quiet=True)]
 
 
 _CONSOLE: list[Console] = []

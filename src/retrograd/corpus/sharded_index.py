@@ -10,7 +10,8 @@ the K best are the K best of all ranks' K best (equal logits by global row), and
 perturbed logits :math:`s_n + g_n` stands at an exact sample, the perturbations being independent between ranks.
 
 Memory beyond the vectors, for W ranks with at most B queries each: O(W·B·(D + E + K)). Every method is a collective:
-all ranks call the same ones in the same order, also a rank that has no queries or no rows.
+all ranks call the same ones in the same order, also a rank that has no queries or no rows. Where the pass over the rows
+of one rank finds no memory, all leave the call with a `GivenUpError`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -25,15 +27,18 @@ from torch import Tensor
 from torch import distributed as dist
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.exchange import Exchange
+from retrograd.corpus.exchange import Exchange, GivenUpError, ran_out_of_memory
 from retrograd.corpus.index import Neighbours, require_query, require_rows
 from retrograd.corpus.streaming import differentiable
 from retrograd.types import UserError
 
 __all__ = ["ShardedIndex", "shard_range"]
 
-_SEARCH, _NORMALISER, _SAMPLE, _VECTORS = range(4)
-_NAMES = ("search", "log_normaliser", "sample", "vectors")
+_NAMES = ("search", "log_normaliser", "sample", "vectors", "replace", "whole", "the end of a pass over the rows")
+_SEARCH, _NORMALISER, _SAMPLE, _VECTORS, _REPLACE, _WHOLE, _PASSED = range(len(_NAMES))
+_BLOCK_ROWS = 65_536
+
+_Found = TypeVar("_Found")
 
 
 def shard_range(rows: int, rank: int, ranks: int) -> range:
@@ -83,6 +88,11 @@ class ShardedIndex:
         """D, the width of an embedding."""
         return self._shard.dimension
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The storage type."""
+        return self._shard.dtype
+
     def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
         """As `ExactIndex.search`, over the rows of all ranks; k, too, may differ between ranks.
 
@@ -90,7 +100,7 @@ class ShardedIndex:
         """
         asked = self._gathered(_SEARCH, query, exclude, k)
         with torch.set_grad_enabled(asked.with_gradient):
-            found = self._shard.search(asked.query, asked.most, self._local(asked.exclude))
+            found = self._passed(lambda: self._shard.search(asked.query, asked.most, self._local(asked.exclude)))
         row = torch.where(found.row >= 0, found.row + self._first_row, -1)
         log_normaliser = self._combined(query, asked, found.log_normaliser)
         rows, logits = (self._exchange.home(one, asked.counts) for one in (row, found.logit))
@@ -105,7 +115,7 @@ class ShardedIndex:
         """log Z alone, as in `search`: value, gradient, errors."""
         asked = self._gathered(_NORMALISER, query, exclude, 1)
         with torch.set_grad_enabled(asked.with_gradient):
-            local = self._shard.log_normaliser(asked.query, self._local(asked.exclude))
+            local = self._passed(lambda: self._shard.log_normaliser(asked.query, self._local(asked.exclude)))
         return self._combined(query, asked, local)
 
     def sample(
@@ -120,7 +130,8 @@ class ShardedIndex:
         asked = self._gathered(_SAMPLE, query, exclude, draws)
         seeds = [line[0] for line in self._exchange.table([own])]
         source = torch.Generator().manual_seed(_hash(f"{seeds} {self._exchange.rank}"))
-        found, value = self._shard.gumbel_maxima(asked.query, asked.most, source, self._local(asked.exclude))
+        hidden = self._local(asked.exclude)
+        found, value = self._passed(lambda: self._shard.gumbel_maxima(asked.query, asked.most, source, hidden))
         row = torch.where(found >= 0, found + self._first_row, -1)
         rows, values = (self._exchange.home(one, asked.counts) for one in (row, value))
         winner = values.argmax(dim=0, keepdim=True)
@@ -140,6 +151,53 @@ class ShardedIndex:
         found = torch.zeros(len(flat), self.dimension, dtype=answer.dtype)
         found[kept.nonzero()[:, 0][order]] = answer.cpu()
         return found.view(*row.shape, self.dimension).to(row.device)
+
+    def replace(self, row: Int[Tensor, " Z"], vectors: Float[Tensor, "Z D"], encoder_fingerprint: str) -> None:
+        """As `ExactIndex.replace`: each rank brings some rows (distinct, over all ranks), whoever holds them.
+
+        Raises what that raises on the rank that brings it, and `UserError` on the others.
+        """
+
+        def check() -> None:
+            require_rows(row, len(self))
+            if not bool(vectors.to(self.dtype).isfinite().all()):
+                raise UserError(f"an embedding to store in {self.dtype} is not finite; check the encoder")
+
+        counts = [line[0] for line in self._agree(_REPLACE, check, [len(row)])]
+        rows = self._exchange.from_all(row, counts)
+        mine = (rows >= self._first_row) & (rows < self._first_row + len(self._shard))
+        stored = self._exchange.from_all(vectors.detach().to(self.dtype), counts)
+        self._shard.replace(rows[mine] - self._first_row, stored[mine], encoder_fingerprint)
+        self.encoder_fingerprint = encoder_fingerprint
+
+    def whole(self) -> ExactIndex | None:
+        """All rows as one index in the main memory of rank 0, N·D numbers there; None on all others."""
+        self._agree(_WHOLE, lambda: None, [])
+        starts = [0, *self._stops.tolist()][:-1]
+        lengths = (self._stops - torch.tensor(starts)).tolist()
+        first = self._exchange.rank == 0
+        vectors = torch.empty(len(self) if first else 0, self.dimension, dtype=self.dtype)
+        for begin in range(0, max(lengths), _BLOCK_ROWS):
+            own = torch.arange(begin, max(begin, min(begin + _BLOCK_ROWS, len(self._shard))))
+            nobody_else = [0] * (self._exchange.ranks - 1)
+            block, counts = self._exchange.to_each(self._shard.vectors(own).to(self.dtype), [len(own), *nobody_else])
+            if first:
+                for start, part in zip(starts, block.cpu().split(counts), strict=True):
+                    vectors[start + begin : start + begin + len(part)] = part
+        names = {"base_fingerprint": self.base_fingerprint, "encoder_fingerprint": self.encoder_fingerprint}
+        return ExactIndex(vectors, **names) if first else None
+
+    def _passed(self, passes: Callable[[], _Found]) -> _Found:
+        """What this rank finds in its own rows; the others wait for it, or leave with it where memory runs out."""
+        try:
+            found = passes()
+        except RuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
+            self._exchange.give_up()
+            raise GivenUpError(f"no memory to search {len(self._shard)} rows: {error}") from None
+        self._exchange.meet(_PASSED, [])
+        return found
 
     def _gathered(
         self, method: int, query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None, most: int
@@ -173,13 +231,13 @@ class ShardedIndex:
             check()
         except (UserError, ValueError) as error:
             problem = error
-        table = self._exchange.table([method, int(problem is not None), *values, *[0] * (4 - len(values))])
+        table = self._exchange.meet(method, [int(problem is not None), *values])
         if problem is not None:
             raise problem
         for rank, line in enumerate(table):
             if line[0] != method:
                 raise UserError(
-                    f"rank {rank} calls {_NAMES[line[0]]} while rank {self._exchange.rank} calls {_NAMES[method]}; "
+                    f"rank {rank} calls {_name(line[0])} while rank {self._exchange.rank} calls {_name(method)}; "
                     "every rank must make the same calls in the same order"
                 )
             if line[1]:
@@ -217,6 +275,10 @@ def _side_by_side(parts: Tensor) -> Tensor:
 
 def _marks(shard: ExactIndex) -> tuple[str, str]:
     return shard.base_fingerprint, shard.encoder_fingerprint
+
+
+def _name(method: int) -> str:
+    return _NAMES[method] if method < len(_NAMES) else "something that is no index's"
 
 
 def _hash(text: str) -> int:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.exchange import Exchange
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.plan import require_memory
+from retrograd.corpus.sharded_index import ShardedIndex, shard_range
 from retrograd.io import fingerprint
 from retrograd.models.retriever import Retriever
 from retrograd.tasks.task import Task
 
-__all__ = ["MIXED", "build_index", "embed_rows", "passage_fingerprint", "passage_texts", "spread"]
+__all__ = [
+    "MIXED",
+    "build_index",
+    "build_shards",
+    "embed_rows",
+    "own_rows",
+    "passage_fingerprint",
+    "passage_texts",
+    "shards_of",
+    "spread",
+]
 
 MIXED = "mixed"
 """The encoder fingerprint of an index whose rows come from several states of the tower: no tower's own is equal."""
@@ -46,6 +58,59 @@ def build_index(
         dtype=dtype,
         device=encoder.device,
     )
+
+
+def build_shards(
+    retriever: Retriever,
+    task: Task,
+    base: KnowledgeBase,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int], None] | None = None,
+) -> ShardedIndex:
+    """The same over the ranks of the process group, each of which embeds and holds its own rows; all call it."""
+
+    def embedded(rows: range) -> Iterator[Float[Tensor, "n D"]]:
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            part = rows[start : start + _BLOCK_ROWS]
+            yield embed_rows(retriever, task, base, part)
+            if progress is not None:
+                progress(len(part))
+
+    encoder = retriever.passage_encoder
+    names = {"base_fingerprint": base.fingerprint, "encoder_fingerprint": passage_fingerprint(retriever, task, base)}
+    return _sharded(embedded, len(base), encoder.dimension, names, dtype, encoder.device)
+
+
+def shards_of(index: ExactIndex, device: torch.device) -> ShardedIndex:
+    """An index that every rank can read whole, each holding its own rows of it on ``device``; all call it."""
+
+    def read(rows: range) -> Iterator[Float[Tensor, "n D"]]:
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            yield index.vectors(torch.tensor(rows[start : start + _BLOCK_ROWS]))
+
+    names = {"base_fingerprint": index.base_fingerprint, "encoder_fingerprint": index.encoder_fingerprint}
+    return _sharded(read, len(index), index.dimension, names, index.dtype, device)
+
+
+def _sharded(
+    blocks: Callable[[range], Iterable[Float[Tensor, "n D"]]],
+    count: int,
+    width: int,
+    names: dict[str, str],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> ShardedIndex:
+    exchange = Exchange()
+    rows = shard_range(count, exchange.rank, exchange.ranks)
+    if not rows:  # fewer passages than ranks
+        return ShardedIndex(ExactIndex(torch.empty(0, width, dtype=dtype, device=device), **names))
+    return ShardedIndex(ExactIndex.from_blocks(blocks(rows), len(rows), **names, dtype=dtype, device=device))
+
+
+def own_rows(rows: Int[Tensor, " Z"]) -> Int[Tensor, " n"]:
+    """This rank's share of a list of rows, whoever holds them."""
+    exchange = Exchange()
+    return rows.tensor_split(exchange.ranks)[exchange.rank]
 
 
 def _embedded(

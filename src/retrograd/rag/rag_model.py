@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Index, Neighbours
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
@@ -37,7 +38,7 @@ from retrograd.rag.candidates import (
 )
 from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.rag.distraction import Asked, distractors, drawn_share, stand_ins
-from retrograd.rag.indexing import MIXED, build_index, embed_rows, passage_fingerprint
+from retrograd.rag.indexing import MIXED, build_index, build_shards, embed_rows, own_rows, passage_fingerprint
 from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
@@ -62,7 +63,7 @@ class RagModel(nn.Module):
 
     ``search`` (an attribute) says who finds passages: the retriever; "bm25" in its place; as controls the retriever for
     an unrelated passage ("random"), or among passages that support the target ("oracle", which alone is told it).
-    ``manner`` is how answers are read and given.
+    ``manner`` is how answers are read and given. ``sharded``: each rank holds its rows of the index, all search together.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class RagModel(nn.Module):
         self.decision = Decision()
         self.manner = Manner()
         self.search: Search = "nearest"
+        self.sharded = False
         self._exclusions = Exclusions(task, base)
         self._index: Index | None = None
 
@@ -105,12 +107,12 @@ class RagModel(nn.Module):
             )
         self._index = index
 
-    def require_exact_index(self) -> ExactIndex:
-        """The index, of the one kind that can be refreshed here.
+    def require_exact_index(self) -> ExactIndex | ShardedIndex:
+        """The index, of a kind that can be refreshed here.
 
         Raises `UserError` for any other: what restricts or approximates must be built again by whoever chose it.
         """
-        if not isinstance(self.index, ExactIndex):
+        if not isinstance(self.index, ExactIndex | ShardedIndex):
             raise UserError(
                 f"a {type(self.index).__name__} cannot be refreshed here; build it anew for use_index(), or "
                 f"train the query side with separate towers, which moves no passage"
@@ -124,8 +126,8 @@ class RagModel(nn.Module):
         is an index.
         """
         dtype = self.require_exact_index().dtype if self.has_index else torch.float32
-        self._index = None
-        self.use_index(build_index(self.retriever, self.task, self.base, dtype, progress))
+        self._index, build = None, build_shards if self.sharded else build_index
+        self.use_index(build(self.retriever, self.task, self.base, dtype, progress))
 
     def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
         """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
@@ -133,7 +135,7 @@ class RagModel(nn.Module):
         Rows must be distinct. Raises as `require_exact_index`.
         """
         index = self.require_exact_index()
-        for part in rows.split(_ROWS_AT_ONCE):
+        for part in (own_rows(some) if self.sharded else some for some in rows.split(_ROWS_AT_ONCE)):
             index.replace(part, self.embedded(part), MIXED)
 
     def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
@@ -286,7 +288,7 @@ class RagModel(nn.Module):
         """Rows drawn from the prior over everything that is neither retrieved already nor an example's own."""
         if draws == 0:
             return rows.new_empty(len(rows), 0)
-        if not isinstance(self.index, ExactIndex) or rng is None:
+        if not isinstance(self.index, ExactIndex | ShardedIndex) or rng is None:
             raise UserError("training.tail needs an exact index and a source of randomness; set training.tail = 0")
         with full_precision(rows.device):
             return self.index.sample(asked.search[0], draws, rng, torch.cat([asked.hidden, rows], dim=-1))

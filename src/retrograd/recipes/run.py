@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.calibration import calibrate
@@ -24,7 +25,7 @@ from retrograd.models.lora import Lora
 from retrograd.models.precision import resolve_precision
 from retrograd.models.retriever import Retriever
 from retrograd.models.soft_prompt import SoftPromptSettings
-from retrograd.progress import say
+from retrograd.progress import hush, say
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
@@ -36,6 +37,7 @@ from retrograd.tasks.task import Task
 from retrograd.training.checkpoints import Checkpoints
 from retrograd.training.interrupts import Interrupts
 from retrograd.training.loop import embed_base, embed_base_if_stale, train
+from retrograd.training.ranks import PATIENCE, Ranks, speaks
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import Example, UserError
 
@@ -140,7 +142,10 @@ def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None
 def run_experiment(experiment: Experiment, out: Path, interrupts: Interrupts | None = None) -> RunDirectory:
     """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run, and
     `Interrupted`, all being saved, where ``interrupts`` (entered by the caller) are asked to stop.
+
+    Each of the processes that ``torchrun`` starts calls it, and all train one model; the first writes and speaks.
     """
+    _let_the_first_speak()
     RunDirectory.require_free(out)
     return _trained_and_scored(experiment, experiment.data.load(experiment.seed), out, interrupts)
 
@@ -151,6 +156,7 @@ def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory
     A run that ended is left as it is. Raises `UserError` for a folder that is no run, for one in which another process
     is at work, and where data, experiment or model are no longer those that the run began with.
     """
+    _let_the_first_speak()
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     data = None if run.ended else experiment.data.load(experiment.seed)
@@ -165,8 +171,10 @@ def _trained_and_scored(
 ) -> RunDirectory:
     trained = train_experiment(experiment, data, out, interrupts, resume)
     if data.test:
-        with locked(out), trained.checkpoints.saved_when_interrupted():
-            evaluated(experiment, trained.model, data.test, trained.accelerator).save(out)
+        with _alone_in(out), trained.checkpoints.saved_when_interrupted():
+            found = evaluated(experiment, trained.model, data.test, trained.accelerator)
+            if Ranks().first:
+                found.save(out)
     return RunDirectory.open(out)
 
 
@@ -190,17 +198,23 @@ def train_experiment(
     if not data.train:
         raise UserError("data.train names no training data; give a file, or builtin:semeval2010_task8")
     require_enough_passages(experiment, data.base)
-    accelerator = accelerator_for(experiment)
+    accelerator, ranks = accelerator_for(experiment), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
     model = build_model(experiment, data, rng).to(accelerator.device)
+    model.sharded = ranks.count > 1
+    if model.sharded:  # all have built the same model; from here on each has dropout of its own
+        torch.manual_seed(ranks.seed(rng.get_state()))
     plan = stages(experiment, model, rng)
-    run = (_reopened if resume else _begun)(experiment, data, out, str(accelerator.mixed_precision))
+    run = RunDirectory(out, written=False)
+    if ranks.first:
+        run = (_reopened if resume else _begun)(experiment, data, out, str(accelerator.mixed_precision))
+    ranks.wait()
     pace = experiment.training
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
     score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
-    with locked(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():
+    with _alone_in(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():
         if resume:
             saves.restore()
         for stage in plan[saves.finished :]:
@@ -213,6 +227,16 @@ def train_experiment(
             _calibrate(experiment, model, data.dev, run, accelerator)
         run.save_model(model)
     return Trained(model, accelerator, seconds, saves)
+
+
+def _let_the_first_speak() -> None:
+    if not speaks():
+        hush()
+
+
+def _alone_in(out: Path) -> AbstractContextManager[None]:
+    """Keep other runs out of a folder; of the ranks of this one the first does."""
+    return locked(out) if Ranks().first else nullcontext()
 
 
 def _begun(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
@@ -257,7 +281,8 @@ def _calibrate(
     with accelerator.autocast():
         found = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
     model.decision = found.decision
-    write_json(run.calibration, found.record())
+    if run.written:
+        write_json(run.calibration, found.record())
     say(
         f"decision fitted on {found.examples} development examples: vote weight {found.decision.vote_weight:g}, "
         f"bias of the negative {found.decision.negative_bias:.2f} nats; {found.metric} {found.before:.1f} before, "
@@ -274,10 +299,14 @@ def evaluated(
 
 
 def accelerator_for(experiment: Experiment) -> Accelerator:
-    """The device there is, at the experiment's precision."""
+    """The device there is, at the experiment's precision. Joins the process group, where a launcher asks for one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision(experiment.training.precision, device)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from retrograd.recipes.study import Study, is_study, seeds_of
 from retrograd.recipes.use import scores_of
 from retrograd.recipes.verdict import judged
 from retrograd.training.interrupts import Interrupted, Interrupts
+from retrograd.training.ranks import explained, speaks
 from retrograd.types import UserError
 
 __all__ = ["start"]
@@ -26,7 +27,8 @@ def start(
     controls: bool = False,
     seeds: str = "",
 ) -> str:
-    """Train ``recipe`` with ``changes`` into ``out``, or go on with ``resume``; returns what to say at the end.
+    """Train ``recipe`` with ``changes`` into ``out``, or go on with ``resume``; returns what to say at the end,
+    of several processes the first alone.
 
     With ``controls`` the experiment is trained beside its controls, for each of the ``seeds``; what is gone on with may
     be such a study, too.
@@ -45,7 +47,7 @@ def start(
     default = "" if experiment is None else experiment.name + ("-controls" if controls else "")
     folder = resume or out or Path("runs") / default
     try:
-        with Interrupts() as interrupts:
+        with explained(), Interrupts() as interrupts:
             if controls or is_study(folder):
                 return _study(experiment, seeds, folder, interrupts)
             if experiment is None:
@@ -54,6 +56,8 @@ def start(
                 run = run_experiment(experiment, folder, interrupts)
     except Interrupted as stopped:
         raise Interrupted(_farewell(folder, str(stopped))) from None
+    if not speaks():
+        return ""
     name = shlex.quote(str(run.path))
     return f"{scores_of(run.path)}\nThe run is in {run.path}. Next: retrograd search {name} 'your query'".strip()
 

@@ -36,8 +36,16 @@ class Chains:
 
     def rows(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> Int[Tensor, " b"] | None:
         """The rows to take up again, or None while none of these has started (nothing joins the candidates then)."""
-        rows = self._row[self._first[positions] + target]
+        rows = self.at(positions, target)
         return rows if bool((rows != -1).any()) else None
+
+    def at(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """Where the chains stand, -1 for those that have not started."""
+        return self._row[self._first[positions] + target]
+
+    def put(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"], rows: Int[Tensor, " b"]) -> None:
+        """Have the chains stand there, as `at` said before, or as another rank knows."""
+        self._row[self._first[positions] + target] = rows
 
     def remember(
         self,

@@ -16,13 +16,17 @@ from torch import Tensor
 from retrograd.io import read_json, sha256_of, write_json
 from retrograd.progress import say
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.whole_index import whole_index
 from retrograd.records import read_record, record_mapping
 from retrograd.training.interrupts import Interrupted, Interrupts
+from retrograd.training.ranks import Ranks
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.saved_state import (
     StageState,
+    load_rank_state,
     load_run_state,
     load_stage_state,
+    rank_states,
     save_run_state,
     save_stage_state,
     stage_began,
@@ -63,7 +67,8 @@ class Checkpoints:
 
     ``minutes`` is how long training goes on at most without a checkpoint, 0 for ever; stages have their own interval in
     steps besides. The newest ``keep`` are kept, 0 is all. ``interrupts`` may ask it to stop. Saving changes nothing in
-    what is computed.
+    what is computed. Of several ranks all come here together; the first writes, from a folder that all can read they
+    go on.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Checkpoints:
         self._minutes = minutes
         self._keep = keep
         self._interrupts = interrupts or Interrupts()
+        self._ranks = Ranks()
         self._saved_at = time.monotonic()
         self._progress = Progress()
         self._found: Path | None = None  # the checkpoint in whose stage the run is to go on
@@ -96,9 +102,16 @@ class Checkpoints:
     def restore(self) -> None:
         """Go on from the newest checkpoint that is whole; from the beginning, with a message, where there is none.
 
-        Raises `UserError` for a checkpoint of another experiment or model, and where ``metrics.jsonl`` has lost lines
-        that no checkpoint can do without.
+        Raises `UserError` for a checkpoint of another experiment or model or number of ranks, and where
+        ``metrics.jsonl`` has lost lines that no checkpoint can do without.
         """
+        found = self._newest_whole() if self._ranks.first else None
+        number = self._ranks.of_first(-1 if found is None else self._run.checkpoints().index(found))
+        if number >= 0:
+            folder = self._run.checkpoints()[number]
+            self._go_on_from(folder, read_progress(folder))
+
+    def _newest_whole(self) -> Path | None:
         self._run.remove_leftovers()
         for folder in self._run.checkpoints():
             flaw = flaw_of(folder)
@@ -108,8 +121,7 @@ class Checkpoints:
                 continue
             progress = read_progress(folder)
             if progress.metrics_bytes <= self._run.metrics_bytes():
-                self._go_on_from(folder, progress)
-                return
+                return folder
             say(f"metrics.jsonl is shorter than when {folder} was saved: the one before it is used")
         if self._run.checkpoints():
             raise UserError(
@@ -118,6 +130,7 @@ class Checkpoints:
             )
         say(f"{self._run.path} has no checkpoint to go on from: training begins anew")
         self._run.cut_metrics(0)
+        return None
 
     def _go_on_from(self, folder: Path, progress: Progress) -> None:
         if progress.experiment != sha256_of(self._run.experiment):
@@ -126,6 +139,7 @@ class Checkpoints:
                 f"changed one into another folder"
             )
         load_run_state(folder, self._model, self._rng)
+        load_rank_state(folder, self._ranks, self._model, None)
         self._run.cut_metrics(progress.metrics_bytes)
         self._progress = progress
         self._found = folder if progress.step > 0 else None
@@ -148,11 +162,12 @@ class Checkpoints:
 
         Inside, who asks to stop waits for `after_step`. Raises `UserError` for a stage that is not the checkpoint's.
         """
-        with self._interrupts.held():
+        with self._interrupts.held(self._ranks.any):
             if self._found is not None:
                 if state.name != self._progress.stage:
                     raise UserError(f"{self._found} was saved in {self._progress.stage}, and {state.name} comes next")
                 load_stage_state(self._found, state, len(self._model.base), self._progress.step)
+                load_rank_state(self._found, self._ranks, self._model, state.sampler)
             made = self._progress.step
             self._found, self._state = None, state
             yield made
@@ -169,15 +184,17 @@ class Checkpoints:
         """
         assert self._state is not None
         self._advance(finished=self.finished, stage=self._state.name, step=step)
-        if due or self._interrupts.asked:
+        asked = self._ranks.any(self._interrupts.asked)
+        late = self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes
+        if due or asked:
             self._save()
-        elif self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes:
+        elif self._ranks.of_first(late):
             try:
                 self._save()
             except UserError as error:
                 say(f"{error}; training goes on without")
                 self._saved_at = time.monotonic()
-        if self._interrupts.asked:
+        if asked:
             raise Interrupted(f"after step {step} of {self._state.name}")
 
     @contextmanager
@@ -186,8 +203,9 @@ class Checkpoints:
         try:
             yield
         except Interrupted:
-            # In the steps of a stage it has been saved already, and what was only just read is still there.
-            if self._interrupts.again or self._state is not None or self.midway:
+            # In the steps of a stage it has been saved already, and what was only just read is still there. Several
+            # ranks leave what they do together at different places, and could not save together any more.
+            if self._interrupts.again or self._state is not None or self.midway or self._ranks.count > 1:
                 raise
             self._save()
             raise Interrupted(f"with {self.finished} stages finished") from None
@@ -206,16 +224,24 @@ class Checkpoints:
         self._progress = Progress(finished, stage, step, best=best or self._progress.best)
 
     def _save(self) -> None:
+        of_ranks = rank_states(self._ranks, self._model, self._rng if self._state is None else self._state.sampler)
+        if self._state is not None:
+            self._state.live.share_seen()
+        with whole_index(self._model):
+            if self._ranks.first:
+                self._write(of_ranks)
+        self._saved_at = time.monotonic()
+
+    def _write(self, of_ranks: dict[str, Tensor]) -> None:
         now, state = self._progress, self._state
         experiment = sha256_of(self._run.experiment)
         progress = Progress(now.finished, now.stage, now.step, self._run.metrics_bytes(), experiment, now.best)
         where = now.stage or f"after {now.finished} stages"
         with self._run.writing("a checkpoint"), self._run.new_checkpoint(where, now.step, self._keep) as folder:
-            save_run_state(folder, self._model, self._rng)
+            save_run_state(folder, self._model, self._rng, of_ranks)
             if state is not None:
                 save_stage_state(folder, state)
             write_json(folder / _FILE, record_mapping(progress))
-        self._saved_at = time.monotonic()
 
 
 def read_progress(folder: Path) -> Progress:

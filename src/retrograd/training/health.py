@@ -32,11 +32,12 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Visit:
-    """One micro-batch as the objective saw it, and what it said."""
+    """One micro-batch as the objective saw it, and what it said. ``weight`` is its share of the batch's queries."""
 
     examples: Sequence[Example]
     candidates: Candidates
     estimate: Estimate
+    weight: float = 1.0
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
@@ -44,14 +44,14 @@ class Interrupts:
         self._before = {}
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Until the block ends, the first signal is only noted in ``asked``."""
+    def held(self, agreed: Callable[[bool], bool] = bool) -> Iterator[None]:
+        """Until the block ends, the first signal is only noted in ``asked``. At its end all who ``agreed`` stop."""
         self._held = True
         try:
             yield
         finally:
             self._held = False
-        if self.asked:
+        if agreed(self.asked):
             raise Interrupted
 
     def _came(self, number: int, frame: FrameType | None) -> None:

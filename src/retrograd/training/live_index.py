@@ -16,6 +16,7 @@ from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, drift_of, staleness
 from retrograd.training.background import IndexWorker, remove_leftovers
+from retrograd.training.ranks import Ranks
 from retrograd.types import UserError
 
 __all__ = ["LiveIndex"]
@@ -24,6 +25,8 @@ __all__ = ["LiveIndex"]
 class LiveIndex:
     """The index during one stage, fresh at step 0. A context: at its end another process, if there is one, is ended;
     at its beginning, what the process of a killed training left in ``scratch`` is removed.
+
+    Of several ranks all do the same here together, and `share_seen` tells each what the others' queries found.
 
     ``probe`` None measures nothing. ``scratch`` is a folder for what another process needs. Age is counted in optimiser
     steps per row, 8 bytes a row in all.
@@ -34,6 +37,7 @@ class LiveIndex:
         self._accelerator = accelerator
         self._probe = probe
         self._scratch = scratch
+        self._ranks = Ranks()
         self._embedded_at = torch.zeros(len(model.base), dtype=torch.int32)
         self._seen_at = torch.full((len(model.base),), -1, dtype=torch.int32)
         self._embedded = 0
@@ -61,10 +65,12 @@ class LiveIndex:
         if self._probe is None:
             raise UserError("this stage measures no drift; set training.probe_passages to 64, say")
         with self._accelerator.autocast():
-            return drift_of(self._model, self._probe.rows)
+            drift = drift_of(self._model, self._probe.rows)
+        return self._ranks.means({"drift": drift}, 1)["drift"]
 
     def seen_since(self, step: int) -> Int[Tensor, " Z"]:
         """Rows that were candidates at ``step`` or later."""
+        self.share_seen()
         return (self._seen_at >= max(step, 0)).nonzero().flatten()  # -1: never seen
 
     # ---- what a policy may do -----------------------------------------------------------------------------------
@@ -122,6 +128,10 @@ class LiveIndex:
             self._snapshot_step = step
 
     # ---- what the loop tells and logs ---------------------------------------------------------------------------
+
+    def share_seen(self) -> None:
+        """Have every rank know what rows the queries of all have read."""
+        self._seen_at = self._ranks.largest(self._seen_at)
 
     def saw(self, candidates: Candidates, step: int) -> None:
         """Remember which rows step ``step`` read."""

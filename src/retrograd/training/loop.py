@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -19,9 +19,11 @@ from retrograd.training.alarms import Alarms
 from retrograd.training.batches import Order
 from retrograd.training.chains import Chains
 from retrograd.training.checkpoints import Checkpoints
+from retrograd.training.fitting import Fitting
 from retrograd.training.health import Visit, health, health_line
 from retrograd.training.live_index import LiveIndex
-from retrograd.training.refresh import refreshes
+from retrograd.training.ranks import Ranks
+from retrograd.training.refresh import InBackground, refreshes
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.saved_state import StageState
 from retrograd.training.schedule import schedule_of
@@ -47,39 +49,43 @@ def train(
 ) -> None:
     """Run one stage. ``rng`` orders the examples, draws their targets and feeds the sampler.
 
+    Where a process group has been started all its ranks call this, with the same arguments and ``rng`` in the same
+    state, and train one model: see `retrograd.training.ranks`.
+
     ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode. ``checkpoints``, those of the
     whole run, may say that part of the stage is done. Where passages have moved, the index is fresh again at the end.
     """
-    pace, objective, saves = stage.pace, stage.objective, checkpoints or Checkpoints(run, model, rng)
+    pace, ranks, saves = stage.pace, Ranks(), checkpoints or Checkpoints(run, model, rng)
     order = Order(len(examples), pace.batch_size, pace.epochs, rng)
-    optimiser, schedule = _optimiser(model, objective, pace, order.steps)
+    optimiser, schedule = _optimiser(model, stage.objective, pace, order.steps)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    ranks.require_equal(trained)
     targets = Targets(examples, stage.targets)
-    chains = Chains(targets.choices)
+    chains, sampler = Chains(targets.choices), ranks.sampler(rng)
+    fitting = Fitting(pace.micro_batch or pace.batch_size, model, chains, sampler, ranks)
     moves = _with_index(model, stage, accelerator, saves.midway)
     model.train()
     live = LiveIndex(model, accelerator, _probe(model, examples, stage, saves.began) if moves else None, run.path)
     alarms = Alarms(run, stage, order.steps, len(model.base))
-    state = StageState(stage.name, examples, saves.began, order, optimiser, schedule, targets, chains, live, alarms)
+    state = StageState(
+        stage.name, examples, saves.began, order, optimiser, schedule, targets, chains, live, alarms, sampler, fitting
+    )
     with bar(stage.name, order.steps, "steps") as advance, live, saves.stage(state) as made:
         advance(made)
         for step, positions in order.from_step(made):
             if moves:
                 stage.refresh.apply(live, step)
-            visit = None
-            drawn, size = targets.draw(positions, rng), pace.micro_batch or pace.batch_size
-            for part, target in zip(positions.split(size), drawn.split(size), strict=True):
-                batch = targets.first([examples[i] for i in part.tolist()], target)
-                with accelerator.autocast(), training_attention(accelerator.device), run.guard(batch, stage.name, step):
-                    candidates = stage.evidence.candidates(
-                        model, batch, objective.needs_posterior, chains.rows(part, target), rng
-                    )
-                    likelihood = stage.evidence.likelihood(model, batch, candidates)
-                    estimate = objective(candidates.scores, likelihood, rng)
-                # Weighted by query counts: the mean over the queries of a step, however it is split.
-                accelerator.backward(estimate.loss * (len(part) / len(positions)))
-                chains.remember(part, target, candidates, estimate.last)
-                live.saw(candidates, step)
-                visit = Visit(batch, candidates, estimate)
+            visit, drawn = None, targets.draw(positions, rng)
+            for parts in fitting.tries(positions, drawn):  # again, in smaller ones, where memory runs out
+                with fitting.watched():
+                    for part in parts:
+                        batch = targets.first([examples[i] for i in part.positions.tolist()], part.target)
+                        previous = chains.rows(part.positions, part.target)
+                        with run.guard(batch, stage.name, step):
+                            visit = _gradients(model, stage, batch, previous, sampler, accelerator, part.weight)
+                        chains.remember(part.positions, part.target, visit.candidates, visit.estimate.last)
+                        live.saw(visit.candidates, step)
+            ranks.sum_gradients(trained)
             logged = _due(step, stage.log_every, order.steps)
             norms = _norms(model) if logged else {}
             norm = _clip(optimiser, pace.clip)
@@ -89,7 +95,9 @@ def train(
             model.zero_grad()
             advance(1)
             if visit is not None and logged:
-                values = health(model, visit, norm) | norms | (live.diagnostics(step + 1) if moves else {})
+                ranks.require_equal(trained)
+                values = ranks.means(health(model, visit, norm), visit.weight) | norms
+                values |= live.diagnostics(step + 1) if moves else {}
                 _tell(run, alarms, stage.name, step + 1, order.steps, values, visit)
             if score is not None and _due(step, stage.evaluate_every):
                 run.log(step + 1, stage.name, saves.judged(score(model), stage.name, step + 1))
@@ -102,9 +110,31 @@ def train(
         embed_base(model, accelerator)
 
 
+def _gradients(
+    model: RagModel,
+    stage: Stage,
+    batch: Sequence[Example],
+    previous: Int[Tensor, " b"] | None,
+    rng: torch.Generator,
+    accelerator: Accelerator,
+    weight: float,
+) -> Visit:
+    """Add what a part of a batch has to say to the gradients. Nothing of it stays in memory where there is not enough.
+
+    Weighted by query counts: the gradient is that of the mean over the queries of a step, however it is split.
+    """
+    objective, evidence = stage.objective, stage.evidence
+    with accelerator.autocast(), training_attention(accelerator.device):
+        candidates = evidence.candidates(model, batch, objective.needs_posterior, previous, rng)
+        estimate = objective(candidates.scores, evidence.likelihood(model, batch, candidates), rng)
+    accelerator.backward(estimate.loss * weight)
+    return Visit(batch, candidates, estimate, weight)
+
+
 def embed_base(model: RagModel, accelerator: Accelerator) -> None:
-    """Refresh the index, with a bar of its own."""
-    with bar("embedding the base", len(model.base), "passages") as advance, accelerator.autocast():
+    """Refresh the index, with a bar of its own; of ranks that share it, for the rows of this one."""
+    rows = len(model.base) // (Ranks().count if model.sharded else 1)
+    with bar("embedding the base", rows, "passages") as advance, accelerator.autocast():
         model.refresh_index(advance)
 
 
@@ -136,6 +166,8 @@ def _with_index(model: RagModel, stage: Stage, accelerator: Accelerator, midway:
         embed_base_if_stale(model, accelerator)
     if moves:
         model.require_exact_index()  # or the last refresh would refuse, after all steps
+        if isinstance(stage.refresh, InBackground) and Ranks().count > 1:
+            raise UserError('training.refresh = "background" is for one process; set training.refresh = every')
     return moves
 
 

@@ -39,6 +39,7 @@ from retrograd.io import (
 from retrograd.objectives.checks import NotFiniteError
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.whole_index import whole_index
 from retrograd.training.chains import Chains
 from retrograd.training.seal import seal
 from retrograd.types import Example, UserError
@@ -49,10 +50,14 @@ _RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "accelerate", "peft"
 
 
 class RunDirectory:
-    """A folder that belongs to one run. All is written atomically, but for ``metrics.jsonl``, which grows."""
+    """A folder that belongs to one run. All is written atomically, but for ``metrics.jsonl``, which grows.
 
-    def __init__(self, path: Path) -> None:
+    One that is not ``written`` is looked at by a rank that trains along: what would be written is left to the first.
+    """
+
+    def __init__(self, path: Path, written: bool = True) -> None:
         self.path = path
+        self.written = written
 
     @classmethod
     def create(cls, path: Path, experiment_toml: str, precision: str) -> RunDirectory:
@@ -129,7 +134,8 @@ class RunDirectory:
         """What of ``environment.json`` is different now, in words; the present one is then written."""
         path, now = self.path / "environment.json", _environment(precision)
         before = read_json(path) if path.exists() else now
-        write_json(path, now)
+        if self.written:
+            write_json(path, now)
         old = before if isinstance(before, dict) else {}
         return [f"{name} was {old.get(name)}, is {value}" for name, value in now.items() if old.get(name) != value]
 
@@ -164,6 +170,8 @@ class RunDirectory:
         self._append({"stage": stage, "step": step, "alarm": alarm, "says": says, "remedy": remedy})
 
     def _append(self, record: Mapping[str, JsonValue]) -> None:
+        if not self.written:
+            return
         with self.writing("a line of metrics.jsonl"), self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
 
@@ -177,7 +185,7 @@ class RunDirectory:
 
     def cut_metrics(self, size: int) -> None:
         """Forget what ``metrics.jsonl`` has after its first ``size`` bytes."""
-        if self._metrics.exists():
+        if self.written and self._metrics.exists():
             os.truncate(self._metrics, size)
 
     @property
@@ -212,15 +220,17 @@ class RunDirectory:
 
     def save_chains(self, stage: str, chains: Chains) -> None:
         """Write ``chains/STAGE.safetensors``: where chains stood at a stage's end. Nothing is written where none is."""
-        if chains.started:
+        if self.written and chains.started:
             path = self.path / "chains" / f"{_file_name(stage)}.safetensors"
             with self.writing("the chains"), atomic_file(path) as temporary:
                 save_file(chains.state(), temporary)
 
     def save_model(self, model: RagModel) -> None:
         """Write ``model/``, the result of the run."""
-        with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
-            save_model(model, temporary)
+        with whole_index(model):
+            if self.written:
+                with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
+                    save_model(model, temporary)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:

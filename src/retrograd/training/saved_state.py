@@ -4,7 +4,9 @@
 the experiment builds from its seed; frozen weights are opened from where they came from. ``random.safetensors`` and
 ``random.json`` have the random states of torch, CUDA, Python, NumPy and of the run. ``stale-index`` is the index as it
 was, where the tower of that moment had not built it. In the middle of a stage come ``optimiser.safetensors``,
-``stage.safetensors``, ``stage.json`` and, where there are Markov chains, ``chains.safetensors``.
+``stage.safetensors``, ``stage.json`` and, where there are Markov chains, ``chains.safetensors``. Of several ranks the
+first writes all this; what is another's own on each (random states of torch, CUDA and its sampler, counts of prompts)
+lies in ``ranks.safetensors``, a line per rank.
 
 Everything read is copied: files stay free to be removed, and weights lie in memory as in a run that was never stopped.
 """
@@ -27,27 +29,33 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.io import JsonObject, JsonValue, fingerprint, read_json, write_json
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.alarms import Alarms
 from retrograd.training.batches import Order
+from retrograd.rag.indexing import shards_of
 from retrograd.training.chains import Chains
+from retrograd.training.fitting import Fitting
 from retrograd.training.live_index import LiveIndex
+from retrograd.training.ranks import Ranks
 from retrograd.training.targets import Targets
 from retrograd.types import Example, UserError
 
 __all__ = [
     "StageState",
     "load_model_state",
+    "load_rank_state",
     "load_run_state",
     "load_stage_state",
+    "rank_states",
     "save_run_state",
     "save_stage_state",
     "stage_began",
 ]
 
-_WEIGHTS, _RANDOM, _STAGE, _OPTIMISER = "weights", "random", "stage", "optimiser"
+_WEIGHTS, _RANDOM, _RANKS, _STAGE, _OPTIMISER = "weights", "random", "ranks", "stage", "optimiser"
 _CHAINS = "chains.safetensors"
 _BLOCK_ROWS = 65_536
 
@@ -67,13 +75,15 @@ class StageState:
     chains: Chains
     live: LiveIndex
     alarms: Alarms
+    sampler: torch.Generator
+    fitting: Fitting
 
 
 # ---- between stages --------------------------------------------------------------------------------------------------
 
 
-def save_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
-    """Write the model, as `save_model` does, and what that leaves out."""
+def save_run_state(folder: Path, model: RagModel, rng: torch.Generator, of_ranks: dict[str, Tensor]) -> None:
+    """Write the model, as `save_model` does, and what that leaves out; ``of_ranks`` is that of `rank_states`."""
     save_model(model, folder)
     if model.has_index and isinstance(model.index, ExactIndex) and not (folder / "index").exists():
         model.index.save(folder / "stale-index")
@@ -82,6 +92,8 @@ def save_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
     if torch.cuda.is_available():
         states |= {f"cuda {number}": state for number, state in enumerate(torch.cuda.get_rng_state_all())}
     save_file(states, _tensor_file(folder, _RANDOM))
+    if of_ranks:
+        save_file(of_ranks, _tensor_file(folder, _RANKS))
     name, words, *rest = np.random.get_state()  # noqa: NPY002  (of whoever uses it)
     prompts = model.generator.prompt_tokens
     plain = {
@@ -133,7 +145,7 @@ def load_model_state(folder: Path, model: RagModel) -> None:
             weight.copy_(saved[name])
     index = next((folder / name for name in ("index", "stale-index") if (folder / name).exists()), None)
     if index is not None:
-        model.use_index(_in_memory(index, model))
+        model.use_index(_sharded(index, model) if model.sharded else _in_memory(index, model))
 
 
 def _moving(model: RagModel) -> dict[str, Tensor]:
@@ -155,6 +167,52 @@ def _in_memory(folder: Path, model: RagModel) -> ExactIndex:
     )
 
 
+def _sharded(folder: Path, model: RagModel) -> ShardedIndex:
+    stored = ExactIndex.load(folder, base_fingerprint=model.base.fingerprint)
+    return shards_of(stored, model.retriever.passage_encoder.device)
+
+
+# ---- what each of several ranks has for itself -----------------------------------------------------------------------
+
+
+def rank_states(ranks: Ranks, model: RagModel, sampler: torch.Generator) -> dict[str, Tensor]:
+    """``ranks.safetensors``, for `save_run_state`; all ranks call it. Empty for one that is alone."""
+    if ranks.count == 1:
+        return {}
+    prompts, device = model.generator.prompt_tokens, model.retriever.query_encoder.device
+    own = {
+        "torch": torch.get_rng_state(),
+        "sampler": sampler.get_state(),
+        "prompts": torch.tensor([prompts.read, prompts.shortened, prompts.cut]),
+    }
+    if device.type == "cuda":
+        own["cuda"] = torch.cuda.get_rng_state(device)
+    return {name: ranks.stacked(state) for name, state in own.items()}
+
+
+def load_rank_state(folder: Path, ranks: Ranks, model: RagModel, sampler: torch.Generator | None) -> None:
+    """Take this rank's line of it; ``sampler`` None is for between stages, where each stage begins its own.
+
+    Raises `UserError` where another number of ranks saved it.
+    """
+    states = _tensors(folder, _RANKS) if _tensor_file(folder, _RANKS).exists() else {}
+    saved = len(states["torch"]) if states else 1
+    if saved != ranks.count:
+        raise UserError(
+            f"{folder} was saved by {saved} processes, and here are {ranks.count}; go on with as many: "
+            f"torchrun --nproc-per-node {saved} -m retrograd train --resume …"
+        )
+    if not states:
+        return
+    torch.set_rng_state(states["torch"][ranks.rank])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"][ranks.rank], model.retriever.query_encoder.device)
+    if sampler is not None:
+        sampler.set_state(states["sampler"][ranks.rank])
+    prompts = model.generator.prompt_tokens
+    prompts.read, prompts.shortened, prompts.cut = states["prompts"][ranks.rank].tolist()
+
+
 # ---- in the middle of a stage ----------------------------------------------------------------------------------------
 
 
@@ -173,7 +231,8 @@ def save_stage_state(folder: Path, state: StageState) -> None:
         save_file(state.chains.state(), folder / _CHAINS)
     schedule = {name: value for name, value in state.schedule.state_dict().items() if name != "lr_lambdas"}
     plain = {"groups": held["param_groups"], "schedule": schedule, "examples": _identity(state.examples)}
-    write_json(folder / f"{_STAGE}.json", plain | {"alarms": state.alarms.state()})
+    plain |= {"alarms": state.alarms.state(), "micro_batch": state.fitting.size}
+    write_json(folder / f"{_STAGE}.json", plain)
 
 
 def load_stage_state(folder: Path, state: StageState, passages: int, step: int) -> None:
@@ -198,6 +257,7 @@ def load_stage_state(folder: Path, state: StageState, passages: int, step: int) 
         state.chains.load(_tensors(folder, "chains"), passages)
     state.live.load(tensors, step)
     state.alarms.load(cast(JsonObject, plain["alarms"]))
+    state.fitting.size = cast(int, plain["micro_batch"])
 
 
 def stage_began(folder: Path) -> UInt8[Tensor, " bytes"]:
