@@ -17,6 +17,7 @@ import torch
 from torch import distributed as dist
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.exchange import Exchange, GivenUpError
 from retrograd.corpus.index import Index
 from retrograd.corpus.sharded_index import ShardedIndex, shard_range
 from retrograd.types import UserError
@@ -156,6 +157,48 @@ def check_shards_of_different_indexes_are_refused(rank, ranks):
     names = NAMES | {"encoder_fingerprint": "newer"} if rank == 1 else NAMES
     with pytest.raises(UserError, match=r"the shard of rank 1 has another encoder than that of rank 0; rebuild it"):
         ShardedIndex(ExactIndex(own_rows(world(), LENGTHS[ranks], rank), **names))
+
+
+def check_rows_are_replaced_wherever_they_lie(rank, ranks):
+    """Each rank brings rows that others hold; the whole can then be had on rank 0."""
+    index, whole = build(rank, ranks, torch.float32)
+    rng = torch.Generator().manual_seed(5)
+    rows, fresh = torch.randperm(31, generator=rng)[:11], torch.randn(11, WIDTH, generator=rng)
+    whole.replace(rows, fresh, "newer")
+    own = rows.tensor_split(ranks)[rank]
+    index.replace(own, fresh.tensor_split(ranks)[rank], "newer")
+    assert index.encoder_fingerprint == "newer"
+    everything = torch.arange(31)
+    assert torch.equal(index.vectors(everything), whole.vectors(everything))
+    found = index.whole()
+    assert (found is None) == (rank > 0)
+    if found is not None:
+        assert (found.encoder_fingerprint, found.dtype) == ("newer", torch.float32)
+        assert torch.equal(found.vectors(everything), whole.vectors(everything))
+    wrong = fresh[:1] * (torch.inf if rank == 0 else 1)
+    with pytest.raises(UserError, match="not finite" if rank == 0 else "rank 0 was given wrong arguments for replace"):
+        index.replace(rows[rank : rank + 1], wrong, "wrong")
+
+
+def check_all_leave_where_one_has_no_memory(rank, ranks):
+    """In the pass over its rows, and before it comes to search at all."""
+    index, _ = build(rank, ranks)
+    query, _ = queries(rank, 2)
+    with pytest.MonkeyPatch.context() as patched:
+        if rank == 1:
+
+            def full(*arguments):
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+            patched.setattr(ExactIndex, "search", full)
+        with pytest.raises(GivenUpError, match="no memory to search" if rank == 1 else "process 1 of this run has no"):
+            index.search(query, 3)
+    if rank == 1:
+        Exchange().give_up()
+    else:
+        with pytest.raises(GivenUpError, match="process 1 of this run has no memory left"):
+            index.search(query, 3)
+    assert index.search(query, 2).row.shape == (2, 2)  # and the group still works
 
 
 CHILD = """

@@ -219,7 +219,7 @@ def explained() -> Iterator[None]:
     except RuntimeError as error:
         if Ranks().count > 1 and any(word in str(error) for word in _LOST):
             raise UserError(
-                f"another process of this run has ended, and so does this one ({str(error).splitlines()[0]}); what it "
+                f"another process of this run has ended, and so does this one ({str(error).splitlines()[0][:120]} …); what it "
                 f"said last says why, if the system has not killed it for want of memory. Checkpoints are whole"
             ) from None
         raise

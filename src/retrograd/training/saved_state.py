@@ -204,13 +204,14 @@ def load_rank_state(folder: Path, ranks: Ranks, model: RagModel, sampler: torch.
         )
     if not states:
         return
-    torch.set_rng_state(states["torch"][ranks.rank])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"][ranks.rank], model.retriever.query_encoder.device)
+    own = {name: lines[ranks.rank].clone() for name, lines in states.items()}  # set_state reads from a storage's start
+    torch.set_rng_state(own["torch"])
+    if "cuda" in own and torch.cuda.is_available():
+        torch.cuda.set_rng_state(own["cuda"], model.retriever.query_encoder.device)
     if sampler is not None:
-        sampler.set_state(states["sampler"][ranks.rank])
+        sampler.set_state(own["sampler"])
     prompts = model.generator.prompt_tokens
-    prompts.read, prompts.shortened, prompts.cut = states["prompts"][ranks.rank].tolist()
+    prompts.read, prompts.shortened, prompts.cut = own["prompts"].tolist()
 
 
 # ---- in the middle of a stage ----------------------------------------------------------------------------------------
