@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retrograd.laboratory_cli import laboratory_app
-from retrograd.preflight_cli import Set, preflight_app
+from retrograd.preflight_cli import Set, preflight_app, root
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
+    callback=root,
     help="Gradients through retrieval: train retriever and generator of a RAG model as one model.\n\n"
     "Example: `retrograd demo`",
 )
@@ -123,7 +124,8 @@ def train(
         said = start(recipe, out, changes or [], resume, controls, seeds)
         typer.echo(said, nl=bool(said))
     except Interrupted as stopped:
-        typer.secho(f"retrograd: {stopped}", err=True)
+        if os.environ.get("RANK", "0") == "0":
+            typer.secho(f"retrograd: {stopped}", err=True)
         raise typer.Exit(130) from None
 
 

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json as writer
 import sys
+from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
 
 from retrograd.types import UserError
 
-__all__ = ["Set", "preflight_app"]
+__all__ = ["Set", "preflight_app", "root"]
 
 preflight_app = typer.Typer()
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.setting=value. Repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"retrograd {version_of('retrograd')}")
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What ``retrograd`` itself understands, without a command."""
 
 
 @preflight_app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,12 @@ def test_help_imports_nothing_heavy_and_shows_an_example() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Example:") == 1 + len(COMMANDS)
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    words = [sys.executable, "-m", "retrograd", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"retrograd {version('retrograd')}\n"), done.stderr
 
 
 def test_a_mistake_is_one_sentence_without_traceback(tmp_path: Path) -> None:

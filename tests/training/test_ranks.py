@@ -31,13 +31,14 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.loop import train
 from retrograd.training.ranks import Ranks
-from retrograd.training.refresh import EverySteps, InBackground, RefreshPolicy, RetrievedLately, Rolling
+from retrograd.training.refresh import EverySteps, InBackground, Never, RefreshPolicy, RetrievedLately, Rolling
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import FromGenerator, Pace, Stage
 from retrograd.types import Example, Passage, UserError
 
 LABELS = ("Content-Container(e2,e1)", "Cause-Effect(e1,e2)", "Component-Whole(e1,e2)")
 NOUNS = ("cup", "rain", "wheel")
+NEVER = Never()
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Case:
 
     objective: Objective
     trained: Trained = "query"
-    refresh: RefreshPolicy = EverySteps(0)
+    refresh: RefreshPolicy = NEVER
     examples: int = 12
     micro_batch: int = 0
     tail: int = 0

@@ -184,8 +184,9 @@ class ShardedIndex:
             if first:
                 for start, part in zip(starts, block.cpu().split(counts), strict=True):
                     vectors[start + begin : start + begin + len(part)] = part
-        names = {"base_fingerprint": self.base_fingerprint, "encoder_fingerprint": self.encoder_fingerprint}
-        return ExactIndex(vectors, **names) if first else None
+        if not first:
+            return None
+        return ExactIndex(vectors, base_fingerprint=self.base_fingerprint, encoder_fingerprint=self.encoder_fingerprint)
 
     def _passed(self, passes: Callable[[], _Found]) -> _Found:
         """What this rank finds in its own rows; the others wait for it, or leave with it where memory runs out."""

@@ -76,9 +76,8 @@ def build_shards(
             if progress is not None:
                 progress(len(part))
 
-    encoder = retriever.passage_encoder
-    names = {"base_fingerprint": base.fingerprint, "encoder_fingerprint": passage_fingerprint(retriever, task, base)}
-    return _sharded(embedded, len(base), encoder.dimension, names, dtype, encoder.device)
+    encoder, names = retriever.passage_encoder, (base.fingerprint, passage_fingerprint(retriever, task, base))
+    return _sharded(embedded, (len(base), encoder.dimension), names, dtype, encoder.device)
 
 
 def shards_of(index: ExactIndex, device: torch.device) -> ShardedIndex:
@@ -88,23 +87,29 @@ def shards_of(index: ExactIndex, device: torch.device) -> ShardedIndex:
         for start in range(0, len(rows), _BLOCK_ROWS):
             yield index.vectors(torch.tensor(rows[start : start + _BLOCK_ROWS]))
 
-    names = {"base_fingerprint": index.base_fingerprint, "encoder_fingerprint": index.encoder_fingerprint}
-    return _sharded(read, len(index), index.dimension, names, index.dtype, device)
+    names = index.base_fingerprint, index.encoder_fingerprint
+    return _sharded(read, (len(index), index.dimension), names, index.dtype, device)
 
 
 def _sharded(
     blocks: Callable[[range], Iterable[Float[Tensor, "n D"]]],
-    count: int,
-    width: int,
-    names: dict[str, str],
+    shape: tuple[int, int],
+    names: tuple[str, str],
     dtype: torch.dtype,
     device: torch.device,
 ) -> ShardedIndex:
-    exchange = Exchange()
-    rows = shard_range(count, exchange.rank, exchange.ranks)
+    """Of so many rows and columns, ``names`` being the fingerprints of base and encoder."""
+    exchange, (base, encoder) = Exchange(), names
+    rows = shard_range(shape[0], exchange.rank, exchange.ranks)
     if not rows:  # fewer passages than ranks
-        return ShardedIndex(ExactIndex(torch.empty(0, width, dtype=dtype, device=device), **names))
-    return ShardedIndex(ExactIndex.from_blocks(blocks(rows), len(rows), **names, dtype=dtype, device=device))
+        nothing = torch.empty(0, shape[1], dtype=dtype, device=device)
+        return ShardedIndex(ExactIndex(nothing, base_fingerprint=base, encoder_fingerprint=encoder))
+    found, count = blocks(rows), len(rows)
+    return ShardedIndex(
+        ExactIndex.from_blocks(
+            found, count, base_fingerprint=base, encoder_fingerprint=encoder, dtype=dtype, device=device
+        )
+    )
 
 
 def own_rows(rows: Int[Tensor, " Z"]) -> Int[Tensor, " n"]:

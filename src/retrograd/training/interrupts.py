@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from retrograd.training.ranks import speaks
+
 __all__ = ["Interrupted", "Interrupts"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -60,4 +62,5 @@ class Interrupts:
         if self.again or not self._held:
             raise Interrupted
         # Not through sys.stderr: the signal may have come while something was being written to it.
-        os.write(2, b"\nretrograd: this step is finished and saved first; once more stops at once\n")
+        if speaks():
+            os.write(2, b"\nretrograd: this step is finished and saved first; once more stops at once\n")

@@ -218,8 +218,9 @@ def explained() -> Iterator[None]:
             dist.destroy_process_group()
     except RuntimeError as error:
         if Ranks().count > 1 and any(word in str(error) for word in _LOST):
+            how = str(error).splitlines()[0][:120]
             raise UserError(
-                f"another process of this run has ended, and so does this one ({str(error).splitlines()[0][:120]} …); what it "
-                f"said last says why, if the system has not killed it for want of memory. Checkpoints are whole"
+                f"another process of this run has ended, and so does this one ({how} …); what it said last says why, "
+                f"if the system has not killed it for want of memory. Checkpoints are whole: go on with --resume"
             ) from None
         raise

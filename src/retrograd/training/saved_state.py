@@ -31,11 +31,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.io import JsonObject, JsonValue, fingerprint, read_json, write_json
+from retrograd.rag.indexing import shards_of
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.alarms import Alarms
 from retrograd.training.batches import Order
-from retrograd.rag.indexing import shards_of
 from retrograd.training.chains import Chains
 from retrograd.training.fitting import Fitting
 from retrograd.training.live_index import LiveIndex
