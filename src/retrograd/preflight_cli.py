@@ -19,10 +19,11 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"retrograd {version_of('retrograd')}")
         raise typer.Exit
+    return wanted
 
 
 def root(

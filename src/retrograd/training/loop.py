@@ -58,15 +58,12 @@ def train(
     pace, ranks, saves = stage.pace, Ranks(), checkpoints or Checkpoints(run, model, rng)
     order = Order(len(examples), pace.batch_size, pace.epochs, rng)
     optimiser, schedule = _optimiser(model, stage.objective, pace, order.steps)
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    ranks.require_equal(trained)
-    targets = Targets(examples, stage.targets)
+    targets, alarms = Targets(examples, stage.targets), Alarms(run, stage, order.steps, len(model.base))
     chains, sampler = Chains(targets.choices), ranks.sampler(rng)
     fitting = Fitting(pace.micro_batch or pace.batch_size, model, chains, sampler, ranks)
     moves = _with_index(model, stage, accelerator, saves.midway)
     model.train()
     live = LiveIndex(model, accelerator, _probe(model, examples, stage, saves.began) if moves else None, run.path)
-    alarms = Alarms(run, stage, order.steps, len(model.base))
     state = StageState(
         stage.name, examples, saves.began, order, optimiser, schedule, targets, chains, live, alarms, sampler, fitting
     )
@@ -85,7 +82,7 @@ def train(
                             visit = _gradients(model, stage, batch, previous, sampler, accelerator, part.weight)
                         chains.remember(part.positions, part.target, visit.candidates, visit.estimate.last)
                         live.saw(visit.candidates, step)
-            ranks.sum_gradients(trained)
+            ranks.sum_gradients(_trained(model))
             logged = _due(step, stage.log_every, order.steps)
             norms = _norms(model) if logged else {}
             norm = _clip(optimiser, pace.clip)
@@ -95,9 +92,9 @@ def train(
             model.zero_grad()
             advance(1)
             if visit is not None and logged:
-                ranks.require_equal(trained)
-                values = ranks.means(health(model, visit, norm), visit.weight) | norms
-                values |= live.diagnostics(step + 1) if moves else {}
+                ranks.require_equal(_trained(model))
+                values = ranks.means(health(model, visit, norm), visit.weight)
+                values |= norms | (live.diagnostics(step + 1) if moves else {})
                 _tell(run, alarms, stage.name, step + 1, order.steps, values, visit)
             if score is not None and _due(step, stage.evaluate_every):
                 run.log(step + 1, stage.name, saves.judged(score(model), stage.name, step + 1))
@@ -161,6 +158,7 @@ def _with_index(model: RagModel, stage: Stage, accelerator: Accelerator, midway:
 
     Raises `UserError` for one that cannot be refreshed where it will have to be.
     """
+    Ranks().require_equal(_trained(model))  # or each would search with another tower
     moves = _moves_passages(model, stage)
     if stage.evidence.retrieves and not midway:
         embed_base_if_stale(model, accelerator)
@@ -207,6 +205,10 @@ def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) ->
     # One fused kernel: 0.025 s instead of 0.125 s a step for 39 M weights on two cores.
     optimiser = torch.optim.AdamW(groups, weight_decay=pace.weight_decay, fused=True)
     return optimiser, LambdaLR(optimiser, schedule_of(pace.schedule, pace.warmup, pace.restarts, steps))
+
+
+def _trained(model: RagModel) -> list[nn.Parameter]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
 
 
 def _clip(optimiser: torch.optim.Optimizer, bound: float) -> float:
