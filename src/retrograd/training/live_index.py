@@ -66,7 +66,7 @@ class LiveIndex:
             raise UserError("this stage measures no drift; set training.probe_passages to 64, say")
         with self._accelerator.autocast():
             drift = drift_of(self._model, self._probe.rows)
-        return self._ranks.means({"drift": drift}, 1)["drift"]
+        return self._ranks.means({"drift": drift}, 1.0)["drift"]
 
     def seen_since(self, step: int) -> Int[Tensor, " Z"]:
         """Rows that were candidates at ``step`` or later."""
