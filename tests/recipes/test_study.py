@@ -16,6 +16,7 @@ from retrograd.recipes.compare import compare
 from retrograd.recipes.demo import run_demo
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import open_run
+from retrograd.recipes.start import start
 from retrograd.recipes.study import Study
 from retrograd.training.interrupts import Interrupted
 from retrograd.types import UserError
@@ -230,3 +231,10 @@ def test_a_study_that_is_stopped_says_how_it_goes_on(
     assert "5 systems with 1 seed each are 5 runs" in done.stderr
     assert "frozen retriever: retriever.trained = " in done.stderr
     assert f"stopped after step 3 of training, saved; go on with: retrograd train --resume '{out}'" in done.stderr
+
+
+def test_a_study_is_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="start it without torchrun"):
+        start("semeval-joint", tmp_path / "study", [], None, controls=True)
+    assert not (tmp_path / "study").exists()

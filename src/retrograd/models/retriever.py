@@ -73,6 +73,11 @@ class Retriever(nn.Module):
     def temperature(self) -> Float[Tensor, ""]:
         return self.log_temperature.exp()
 
+    @property
+    def trained_temperature(self) -> Float[Tensor, ""]:
+        """The same, with gradient only where the retriever is trained."""
+        return self.temperature.detach() if self.trained == "none" else self.temperature
+
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Query embeddings already divided by T: their inner product with a passage embedding is a logit."""
         if self.trained == "none":  # without dropout as well: a frozen retriever finds in training what it finds later

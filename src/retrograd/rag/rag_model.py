@@ -63,7 +63,8 @@ class RagModel(nn.Module):
 
     ``search`` (an attribute) says who finds passages: the retriever; "bm25" in its place; as controls the retriever for
     an unrelated passage ("random"), or among passages that support the target ("oracle", which alone is told it).
-    ``manner`` is how answers are read and given. ``sharded``: each rank holds its rows of the index, all search together.
+    ``manner`` is how answers are read and given. ``sharded``: each rank holds its rows of the index, and all search
+    together.
     """
 
     def __init__(
@@ -302,13 +303,8 @@ class RagModel(nn.Module):
                 for one, neighbours in zip(asked.search, found, strict=True)
             ]
         log_prior, *rest = [asked.settled(one) for one in (log_prior, *rest)]
-        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
+        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self.retriever.trained_temperature)
         return Candidates(rows, scores, asked.query, asked.settled(vectors), asked.alone)
-
-    def _temperature(self) -> Float[Tensor, ""]:
-        """The prior's temperature, with gradient where it is learned."""
-        temperature = self.retriever.temperature
-        return temperature.detach() if self.retriever.trained == "none" else temperature
 
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
         """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N).
@@ -322,7 +318,7 @@ class RagModel(nn.Module):
             vectors = self.index.vectors(torch.arange(len(self.base), device=asked.query.device))
             hidden = not_accepted(asked, len(self.base))
             rows, (log_prior, *rest) = whole_base(asked.search, hidden, vectors, self._null_vector())
-        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self._temperature())
+        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self.retriever.trained_temperature)
         return Candidates(rows, scores)
 
     def _with_null(self, rows: Int[Tensor, "B K"]) -> Int[Tensor, "B _"]:

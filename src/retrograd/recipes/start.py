@@ -13,7 +13,7 @@ from retrograd.recipes.study import Study, is_study, seeds_of
 from retrograd.recipes.use import scores_of
 from retrograd.recipes.verdict import judged
 from retrograd.training.interrupts import Interrupted, Interrupts
-from retrograd.training.ranks import explained, speaks
+from retrograd.training.ranks import alone, explained, speaks
 from retrograd.types import UserError
 
 __all__ = ["start"]
@@ -64,6 +64,10 @@ def start(
 
 def _study(experiment: Experiment | None, seeds: str, folder: Path, interrupts: Interrupts) -> str:
     """A new study of an experiment, or without one that of the folder to its end."""
+    if not alone():
+        raise UserError(
+            f"{folder} is to hold a study, whose runs are trained in one process; start it without torchrun"
+        )
     if experiment is None:
         study = Study.open(folder)
     else:

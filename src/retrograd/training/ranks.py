@@ -28,7 +28,7 @@ from torch import distributed as dist
 from retrograd.corpus.exchange import Exchange
 from retrograd.types import UserError
 
-__all__ = ["PATIENCE", "Part", "Ranks", "explained", "speaks"]
+__all__ = ["PATIENCE", "Part", "Ranks", "alone", "explained", "speaks"]
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others. What ends is noticed at once; this is for one that hangs, or that writes a
@@ -199,6 +199,11 @@ def _buckets(weights: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
 
 def _bits(weight: Tensor) -> Tensor:
     return weight.detach().contiguous().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[weight.element_size()])
+
+
+def alone() -> bool:
+    """Whether no launcher started others beside this process, which it says in WORLD_SIZE."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def speaks() -> bool:
