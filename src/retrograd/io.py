@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import itertools
 import json
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrograd.suggestions import advice
+from retrograd.opening import open_packed, require_file
 from retrograd.types import UserError
 
 try:
@@ -33,6 +32,7 @@ __all__ = [
     "atomic_file",
     "fingerprint",
     "fingerprint_files",
+    "json_object",
     "line_count",
     "locked",
     "open_to_umask",
@@ -42,7 +42,6 @@ __all__ = [
     "read_jsonl",
     "read_lines",
     "read_tsv",
-    "require_file",
     "sha256_of",
     "standing",
     "write_json",
@@ -73,7 +72,7 @@ def read_lines(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, str]]
     """
     require_file(path)
     number = 0
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+    with open_packed(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
             for number, raw in enumerate(file, start=1):
                 try:
@@ -83,33 +82,19 @@ def read_lines(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, str]]
                     refuse(UserError(f"{path}, line {number}: not UTF-8 ({place}); re-save the file as UTF-8"))
                     continue
                 yield number, line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path}: damaged after line {number} ({error}); fetch it or compress it again") from None
     if number == 0:
         raise UserError(f"{path} is empty; expected at least one line")
 
 
-def require_file(path: Path) -> None:
-    """Raises `UserError` unless ``path`` is a readable file."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; expected a file")
-    if not path.exists():
-        raise UserError(f"no such file: {path}; {_beside(path)}")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{path} may not be read (permission denied); check its permissions with ls -l")
-
-
-def _beside(path: Path) -> str:
-    """What stands where a missing file was looked for: the nearest name, else some of them."""
-    if not path.parent.is_dir():
-        return f"the folder {path.parent} does not exist"
-    names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
-    return advice(path.name, names) if names else f"the folder {path.parent} is empty"
-
-
 def line_count(path: Path) -> int:
     """Line ends in a file; 0 of a compressed one, and of none."""
-    if path.suffix == ".gz" or not path.is_file():
+    try:
+        require_file(path)
+    except UserError:
+        return 0
+    if path.suffix == ".gz":
         return 0
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
@@ -135,6 +120,15 @@ def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, JsonO
         raise UserError(f"{path} holds only blank lines; expected one JSON object a line")
 
 
+def json_object(line: str) -> JsonObject | None:
+    """The JSON object that a line is, to look at; None where it is none, and whoever reads the file says why."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _object(line: str, where: str) -> JsonObject:
     try:
         record = json.loads(line)
@@ -142,14 +136,16 @@ def _object(line: str, where: str) -> JsonObject:
         raise UserError(f"{where}: not valid JSON ({error}); expected one object a line") from None
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}")
-    if "\\ud" in line.lower():
-        _require_whole_signs(record, where)
+    _require_whole_signs(record, line, where)
     return record
 
 
-def _require_whole_signs(record: JsonObject, where: str) -> None:
+def _require_whole_signs(value: JsonValue, text: str, where: str) -> None:
+    """Raises `UserError` where a ``value`` read from ``text`` has text that no file could hold."""
+    if "\\u" not in text or _HALF_SIGN.search(text) is None:
+        return
     try:
-        json.dumps(record, ensure_ascii=False).encode("utf-8")
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise UserError(
             f"{where}: half of a surrogate pair (\\ud800 to \\udfff), no sign at all; was the text cut within an emoji?"
@@ -160,7 +156,7 @@ def read_json(path: Path) -> JsonValue:
     """The JSON value of a file. Raises `UserError` with file and line, and for a key that an object has twice."""
     text = _text(path)
     try:
-        return json.loads(text, object_pairs_hook=_distinct)
+        value = json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
     except RecursionError:
@@ -169,6 +165,8 @@ def read_json(path: Path) -> JsonValue:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    _require_whole_signs(value, text, str(path))
+    return value
 
 
 def read_json_list(path: Path) -> Iterator[tuple[int, int, JsonObject]]:
@@ -214,6 +212,7 @@ def _record_at(text: str, position: int, where: str) -> tuple[JsonObject, int]:
         raise UserError(f"{where}: {error}") from None
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}")
+    _require_whole_signs(record, text[position:end], where)
     return record, _after_blanks(text, end)
 
 
@@ -241,6 +240,7 @@ def _distinct(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
     return values
 
 
+_HALF_SIGN = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 _NO_BLANK = re.compile(r"[^ \t\n\r]")
 _DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
 
@@ -251,7 +251,7 @@ def read_tsv(path: Path, columns: tuple[str, ...], refuse: Refuse = raised) -> I
     Raises `UserError` for a missing column.
     """
     lines = read_lines(path, refuse)
-    _, header_line = next(lines)
+    _, header_line = next(lines, (0, ""))
     header = header_line.split("\t")
     missing = [name for name in columns if name not in header]
     if missing:

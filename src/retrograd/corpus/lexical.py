@@ -195,6 +195,8 @@ def _fits(arrays: dict[str, np.ndarray], terms: int, rows: int) -> bool:
     """Whether the arrays are a sparse matrix [rows, terms], column by column."""
     if set(arrays) != set(_ARRAYS) or any(arrays[name].dtype != dtype for name, dtype in _ARRAYS.items()):
         return False
+    if any(array.ndim != 1 for array in arrays.values()):
+        return False
     starts, indices = arrays["indptr"], arrays["indices"]
     return (
         len(starts) == terms + 1

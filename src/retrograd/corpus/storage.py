@@ -26,10 +26,10 @@ from retrograd.io import (
     atomic_file,
     fingerprint,
     read_json,
-    require_file,
     sha256_of,
     write_json,
 )
+from retrograd.opening import is_within, require_file
 from retrograd.types import UserError
 
 __all__ = [
@@ -167,10 +167,13 @@ def _manifest(path: Path, value: JsonObject) -> Manifest:
     if not isinstance(listed, list):
         raise UserError(f"{path}: field 'shards' is {listed!r}, expected a list; rebuild the index")
     manifest = _record(Manifest, path, {name: part for name, part in value.items() if name != "shards"})
+    if manifest.dtype not in DTYPE_NAMES.values():
+        known = ", ".join(DTYPE_NAMES.values())
+        raise UserError(f"{path}: field 'dtype' is {manifest.dtype[:40]!r}, expected one of {known}; rebuild the index")
     shards = tuple(_record(Shard, path, part) for part in listed)
     for shard in shards:
-        if Path(shard.file).name != shard.file:
-            raise UserError(f"{path}: a shard is {shard.file!r}, expected a file name; rebuild the index")
+        if Path(shard.file).name != shard.file or not is_within(path.parent, shard.file):
+            raise UserError(f"{path}: a shard is {shard.file!r}, expected a file of this folder; rebuild the index")
     return replace(manifest, shards=shards)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -20,8 +19,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from retrograd.io import require_file
 from retrograd.models.builtin import BUILTIN_ENCODER, BUILTIN_SEQ2SEQ, minilm_folder, minilm_seq2seq
+from retrograd.models.folder_checks import require_model_files
 from retrograd.models.quantisation import Quantisation, nf4_config, require_quantisable
 from retrograd.types import UserError
 
@@ -42,20 +41,12 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _require_readable(name: str) -> None:
-    """A file of a folder that may not be read is "not found" to the libraries below."""
-    folder = Path(name)
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_file():
-            require_file(path)
-
-
 def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A text encoder with fp32 weights, and its tokenizer. Raises `UserError` with the remedy when it cannot be had."""
     if name == BUILTIN_ENCODER:
         return open_encoder(str(minilm_folder()))
     _refuse_unknown_builtin(name)
-    _require_readable(name)
+    require_model_files(name)
     with quiet_transformers(), _explained(name):
         tokenizer = _tokenizer(name)
         return _with_weights(AutoModel, name), tokenizer
@@ -72,9 +63,9 @@ def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreT
         with quiet_transformers():
             return minilm_seq2seq()
     _refuse_unknown_builtin(name)
-    _require_readable(name)
+    require_model_files(name)
     with quiet_transformers(), _explained(name):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = _tokenizer(name)
         return _with_weights(auto, name, quantisation), tokenizer
@@ -85,7 +76,7 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     # Where a folder has none, transformers makes up a tokenizer without words.
     if folder.is_dir() and not any(file for kind in ("tokenizer*", "vocab*", "*.model") for file in folder.glob(kind)):
         raise OSError(f"{folder} has no tokenizer.")
-    return AutoTokenizer.from_pretrained(name)
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
 _Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM]
@@ -93,7 +84,8 @@ _Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqL
 
 def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -> PreTrainedModel:
     """The model, every weight of which is in its files. Raises `UserError` when it lacks more than a pooler."""
-    options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    # Left unsaid, trust_remote_code has transformers ask at the terminal whether to run what the folder brings.
+    options = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32, "output_loading_info": True}
     if quantisation == "nf4":  # what it leaves alone (embeddings, norms, output layer) keeps fp32, as QLoRA wants it
         options["quantization_config"] = nf4_config()
     with torch.random.fork_rng(devices=[]):  # lacking weights would be drawn from the global random state
@@ -121,7 +113,9 @@ def _refuse_unknown_builtin(name: str) -> None:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a wrong value in a configuration may end in any error, wherever it is first used
         where = "folder" if Path(name).exists() else "hub name"
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

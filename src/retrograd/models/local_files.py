@@ -34,9 +34,9 @@ def local_config(name: str) -> PretrainedConfig | None:
     if folder is None or not (folder / "config.json").is_file():
         return None
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a wrong value may end in any error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder / 'config.json'} could not be read ({first}); mend or replace it") from None
 
 
@@ -47,8 +47,8 @@ def local_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
         return None
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError):
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception:  # a damaged one may end in any error; opening the model says so
         return None
 
 

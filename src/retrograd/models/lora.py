@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from retrograd.models.folder_checks import ADAPTER_WEIGHTS, require_adapters_alone
 from retrograd.types import UserError
 
 __all__ = ["Lora", "add_lora", "has_lora", "load_lora"]
@@ -72,17 +73,22 @@ def has_lora(model: nn.Module) -> bool:
 
 
 def load_lora(model: PreTrainedModel, folder: Path) -> None:
-    """Put the trained adapters of ``folder`` into ``model``. Raises `UserError` when they are not for this model."""
+    """Put the trained adapters of ``folder`` into ``model``.
+
+    Raises `UserError` when they are not for this model, and as `require_adapters_alone` does.
+    """
+    require_adapters_alone(folder)
     with torch.random.fork_rng(devices=[]):  # adapters are drawn before they are read
         try:
             model.load_adapter(str(folder), is_trainable=True)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # a wrong value in their settings may end in any error
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"the adapters in {folder} do not fit {type(model).__name__} ({str(error).splitlines()[0]}); "
+                f"the adapters in {folder} do not fit {type(model).__name__} ({first_line}); "
                 "name the model they were trained on"
             ) from error
     if _widen(model):  # they were rounded when they were read
-        saved = load_file(folder / "adapter_model.safetensors")
+        saved = load_file(folder / ADAPTER_WEIGHTS)
         for name, weight in _adapters(model):
             weight.data.copy_(saved[f"base_model.model.{name.replace('.default.', '.')}"])
 

@@ -132,6 +132,10 @@ class Retriever(nn.Module):
         return retriever
 
 
+_MOST_LOG_TEMPERATURE = 80.0
+"""Beyond it the temperature is no number of single precision."""
+
+
 def _refuse_unlike(query: Encoder, passage: Encoder) -> None:
     """``retriever.json`` states the settings of both towers once, and an inner product needs one width."""
     ours, theirs = _reading(query), _reading(passage)
@@ -160,6 +164,10 @@ class RetrieverSettings:
     pooling: Pooling
     normalise: bool
     max_tokens: int
+
+    def __post_init__(self) -> None:
+        if not abs(self.log_temperature) < _MOST_LOG_TEMPERATURE:
+            raise UserError(f"log_temperature is {self.log_temperature:g}; expected a number near 0")
 
     def encoder(self, folder: Path) -> Encoder:
         return Encoder.open(str(folder), self.pooling, self.normalise, self.max_tokens)

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from retrograd.io import require_file
+from retrograd.opening import require_file
 from retrograd.models.precision import full_precision
 from retrograd.models.soft_input import SoftTokens
 from retrograd.types import UserError
@@ -38,6 +38,7 @@ SoftPromptForm = Literal["improved", "published"]
 
 _FILE = "soft_prompt.safetensors"
 _EMBEDDING_STD = 0.3
+_MOST = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class SoftPromptSettings:
 
     def __post_init__(self) -> None:
         for name in ("width", "slots", "query_roles", "value_roles"):
-            if vars(self)[name] < 1:
-                raise UserError(f"soft prompt: {name} is {vars(self)[name]}; expected at least 1")
+            if not 1 <= vars(self)[name] <= _MOST:
+                raise UserError(f"soft prompt: {name} is {vars(self)[name]}; expected from 1 to {_MOST}")
         if self.form not in get_args(SoftPromptForm):
             raise UserError(
                 f"soft prompt: form is {self.form!r}; expected one of {', '.join(get_args(SoftPromptForm))}"
@@ -158,7 +159,7 @@ class SoftPrompt(nn.Module):
         require_file(folder / _FILE)
         try:
             self.load_state_dict(load_file(folder / _FILE))
-        except (SafetensorError, RuntimeError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:
             raise UserError(
                 f"the soft prompt {folder / _FILE} does not fit this generator ({str(error).splitlines()[0]}); "
                 "name the generator it was trained with"

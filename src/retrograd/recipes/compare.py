@@ -42,6 +42,7 @@ __all__ = [
     "compare",
     "official_table",
     "paired",
+    "read_answers",
     "require_same_items",
     "statistic_of",
     "told_by",
@@ -184,7 +185,7 @@ def told_by(path: Path, data: Data | None = None) -> Told:
     examples = {example.id: example for example in data.test}
     if len(examples) != len(data.test):
         raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")
-    told = _told(file)
+    told = read_answers(file)
     if examples.keys() != told.keys():
         odd = _odd(examples, told)
         raise UserError(
@@ -209,7 +210,7 @@ def _in_labels(run: Told) -> Answered:
     return Answered(run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / max(len(read), 1))
 
 
-def _told(file: Path) -> dict[str, str]:
+def read_answers(file: Path) -> dict[str, str]:
     """Answers by item. Raises `UserError` with file and line for a record without them."""
     told: dict[str, str] = {}
     for number, record in read_jsonl(file):

@@ -10,11 +10,12 @@ from pathlib import Path
 from retrograd.io import JsonValue, read_json, write_json
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import saved_task
+from retrograd.records import finite_number
 from retrograd.suggestions import advice
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import UserError
 
-__all__ = ["CurveReport", "Point", "compare_runs", "flat_settings"]
+__all__ = ["CurveReport", "Point", "compare_runs", "flat_settings", "score_of"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def compare_runs(runs: Sequence[Path], out: Path, over: str = "") -> CurveReport
         metric = saved_task(experiment, run).primary_metric
         metrics.setdefault(metric, path)
         where = (experiment.name, _value(experiment, over, path))
-        found.setdefault(where, []).append((experiment.seed, _score(path, metric)))
+        found.setdefault(where, []).append((experiment.seed, score_of(path, metric)))
     if len(metrics) > 1:
         both = " and ".join(f"{path} by {metric}" for metric, path in metrics.items())
         raise UserError(f"the runs are scored differently: {both}; compare runs of one metric at a time")
@@ -91,16 +92,16 @@ def _distinct(runs: Sequence[Path]) -> list[Path]:
     return list(runs)
 
 
-def _score(path: Path, metric: str) -> float:
+def score_of(path: Path, metric: str) -> float:
     place = path / "scores.json"
     if not place.exists():
         raise UserError(f"{path} has no scores.json; evaluate it first: retrograd evaluate {path} --out {path}")
     found = read_json(place)
     answers = found.get("answers") if isinstance(found, dict) else None
-    value = answers.get(metric) if isinstance(answers, dict) else None
-    if not isinstance(value, (int, float)):
+    value = finite_number(answers.get(metric)) if isinstance(answers, dict) else None
+    if value is None:
         raise UserError(f"{place}: no number under answers, {metric}; evaluate the run again")
-    return float(value)
+    return value
 
 
 def _value(experiment: Experiment, over: str, path: Path) -> float:

@@ -16,7 +16,7 @@ from typing import get_type_hints
 
 import tomli_w
 
-from retrograd.io import read_json, read_lines
+from retrograd.io import read_json
 from retrograd.objectives import (
     OBJECTIVES,
     Distillation,
@@ -41,7 +41,7 @@ from retrograd.recipes.settings import (
     WarmStartSettings,
 )
 from retrograd.recipes.source import Source
-from retrograd.records import read_record, read_value, record_mapping
+from retrograd.records import read_record, read_toml, read_value, record_mapping
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -250,14 +250,7 @@ class Experiment:
     @classmethod
     def load(cls, path: Path) -> Experiment:
         """Read a ``.toml`` or ``.json`` file. Raises `UserError` with file and place for whatever is wrong in it."""
-        if path.suffix == ".json":
-            values = read_json(path)
-        else:
-            text = "\n".join(line for _, line in read_lines(path))
-            try:
-                values = tomllib.loads(text)
-            except tomllib.TOMLDecodeError as error:
-                raise UserError(f"{path}: not valid TOML: {error}") from None
+        values = read_json(path) if path.suffix == ".json" else read_toml(path)
         if not isinstance(values, dict):
             raise UserError(f"{path}: expected a table of settings")
         return cls.from_mapping(values, str(path))
@@ -269,6 +262,7 @@ class Experiment:
         """
         values = self.to_mapping()
         for assignment in assignments:
+            _require_text(assignment)
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise UserError(f"--set {assignment}: expected section.setting=value")
@@ -315,8 +309,16 @@ def _read_data(values: object, where: str) -> Source:
     return read_record(KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, f"{where} ({kind})")
 
 
+def _require_text(assignment: str) -> None:
+    try:
+        assignment.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        raise UserError(f"--set {assignment!r}: not UTF-8; write it in UTF-8, as experiment files are") from None
+
+
 def _parsed(text: str) -> object:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return found["value"] if len(found) == 1 else text

@@ -82,7 +82,10 @@ def open_source(name: str) -> Builder:
 
 def _exists(source: str) -> bool:
     """Whether what an index names as its source is still there."""
-    return source in RECIPES or Path(source).exists()
+    try:
+        return source in RECIPES or Path(source).exists()
+    except OSError:  # a name too long for a file
+        return False
 
 
 def build_for(source: str, root: Path, dtype: str) -> str:

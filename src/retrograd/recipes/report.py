@@ -25,6 +25,7 @@ from retrograd.recipes.curves import flat_settings
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import open_run
 from retrograd.recipes.slices import Learned, SliceGroup, slice_groups
+from retrograd.records import finite_number
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import UserError
 
@@ -205,9 +206,9 @@ def _notes(run: Answered) -> list[str]:
     file = run.path / "scores.json"
     saved = read_json(file) if file.exists() else {}
     told = saved.get("answers") if isinstance(saved, dict) else None
-    written = told.get(task.primary_metric) if isinstance(told, dict) else None
+    written = finite_number(told.get(task.primary_metric)) if isinstance(told, dict) else None
     found = _scored(task, list(run.gold.values()), list(run.answers.values()))
-    if isinstance(written, (int, float)) and abs(written - found) > 0.005:
+    if written is not None and abs(written - found) > 0.005:
         notes.append(
             f"scores.json says {task.primary_metric} {written:.2f}, the predictions say {found:.2f}: predictions, data "
             f"or labels have changed since."

@@ -20,7 +20,6 @@ and ``seeker`` are one role, ``agent``, ``assistant``, ``system``, ``bot`` and `
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,10 +74,9 @@ def detect_dialogue_format(path: Path) -> str:
     for number, line in io.read_lines(path):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # an object over several lines, or nothing known
-            record = io.read_json(path) if line.lstrip().startswith("{") else None
+        record = io.json_object(line)
+        if record is None and line.lstrip().startswith("{"):  # an object over several lines
+            record = io.read_json(path)
         if not isinstance(record, dict):
             raise UserError(
                 f"{path}, line {number}: no JSON object; name the format: {', '.join(DIALOGUE_FORMATS[1:])}"

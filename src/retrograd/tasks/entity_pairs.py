@@ -9,11 +9,10 @@ the first of them; a pair that overlaps in part is left out.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrograd.io import JsonObject, JsonValue, read_jsonl, read_lines
+from retrograd.io import JsonObject, JsonValue, json_object, read_jsonl, read_lines
 from retrograd.tasks.record_fields import (
     optional_string,
     record_id,
@@ -32,11 +31,7 @@ __all__ = ["has_entities", "read_entity_pairs"]
 def has_entities(path: Path) -> bool:
     """Whether the first line that is not blank is a record with "entities"."""
     first = next((line for _, line in read_lines(path) if line.strip()), "")
-    try:
-        record = json.loads(first)
-    except (json.JSONDecodeError, RecursionError):  # whoever reads the file says what is wrong with it
-        return False
-    return isinstance(record, dict) and "entities" in record
+    return "entities" in (json_object(first) or ())
 
 
 def read_entity_pairs(path: Path, both_orders: bool, most: int = 20) -> Iterator[RelationInstance]:

@@ -22,7 +22,6 @@ no field for answers at all can be predicted, not trained on.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +87,7 @@ def detect_question_format(path: Path) -> str:
                 f"{path}, line {number}: neither JSON nor a question, a tab and a list of answers; "
                 f"name the format: {', '.join(QUESTION_FORMATS[1:])}"
             )
-        record = _object(line)
+        record = io.json_object(line)
         if record is None:  # an object over several lines
             whole = io.read_json(path)
             record = whole if isinstance(whole, dict) else {}
@@ -96,14 +95,6 @@ def detect_question_format(path: Path) -> str:
             return "triviaqa"
         return "squad" if "data" in record else "jsonl"
     raise UserError(f"{path} holds only blank lines; expected questions")
-
-
-def _object(line: str) -> JsonObject | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 Records = Iterator[tuple[str, int, JsonObject]]
@@ -156,10 +147,11 @@ def _literal(cell: str) -> list[JsonValue]:
     """A list written as Python or JSON writes it; nothing in it is ever run."""
     try:
         value = ast.literal_eval(cell.strip())
+        if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+            "".join(value).encode()  # "\\ud800" is half a sign, which no file could hold: a ValueError
+            return list(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        value = None
-    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-        return list(value)
+        pass
     raise UserError(f"the second cell is {cell[:60]!r}; expected a list of answers such as ['one', 'two']")
 
 

@@ -17,7 +17,6 @@ Every reader yields `RelationInstance` lazily, and every error names the file, t
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +54,7 @@ __all__ = [
 FORMATS = ("auto", "semeval", "jsonl", "markers", "tacred")
 
 _JSON_LIST = re.compile(r"\s*\[\s*([{\]].*)?")
-_SENTENCE = re.compile(r"(\d+)\t\s*(.*\S)\s*")
+_SENTENCE = re.compile(r"(\d+)\t\s*(\S.*)")
 _COMMON_FIELDS = ("id", "relation", "head_type", "tail_type", "metadata")
 _TEXT_FIELDS = ("text", "head", "tail", *_COMMON_FIELDS)
 _TOKEN_FIELDS = ("tokens", "head", "tail", *_COMMON_FIELDS)
@@ -88,11 +87,8 @@ def detect_format(path: Path) -> str:
             return "semeval"
         if _JSON_LIST.fullmatch(line):
             return "tacred"
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            record = None
-        if isinstance(record, dict):
+        record = io.json_object(line)
+        if record is not None:
             return "jsonl" if "tokens" in record or "head" in record else "markers"
         raise UserError(
             f"{path}, line {number}: neither a SemEval line (number, tab, sentence) nor a JSON object or list; "
@@ -126,7 +122,7 @@ def _semeval_blocks(path: Path, refuse: Refuse) -> Iterator[tuple[int, str, str,
         if sentence:
             if opened:
                 yield (*opened, label)
-            opened, label = (number, sentence[1], _unquote(sentence[2])), None
+            opened, label = (number, sentence[1], _unquote(sentence[2].rstrip())), None
         elif not stripped or (opened and stripped.startswith("Comment:")):
             continue
         elif opened is None or len(stripped.split()) > 1:

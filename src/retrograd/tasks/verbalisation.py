@@ -14,7 +14,6 @@ is a prefix of another any more.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from retrograd.io import JsonObject, read_lines
+from retrograd.io import JsonObject
+from retrograd.records import read_toml
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -152,12 +152,7 @@ def _packaged(name: str) -> Verbalisation:
 
 
 def _read(path: Path) -> Verbalisation:
-    text = "\n".join(line for _, line in read_lines(path))
-    try:
-        record = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-    found = Verbalisation.from_record(record, str(path))
+    found = Verbalisation.from_record(read_toml(path), str(path))
     if not found.templates:
         raise UserError(f'{path}: no label has a template; write one as template = "{{subject}} … {{object}}"')
     return found

@@ -61,6 +61,10 @@ class Progress:
     experiment: str = ""
     best: Best = field(default_factory=Best)
 
+    def __post_init__(self) -> None:
+        if min(self.finished, self.step, self.metrics_bytes) < 0:
+            raise UserError("finished, step and metrics_bytes count; expected none below 0")
+
 
 class Checkpoints:
     """What a run saves while it trains, so that it can be stopped at any moment and go on as if it never had been.

@@ -208,7 +208,8 @@ class RunDirectory:
     def checkpoints(self) -> list[Path]:
         """All there are, the newest first."""
         # Each stage counts its steps from 1, and neither a clock nor a copy keeps the times of folders.
-        return sorted((self.path / "checkpoints").glob("[!.]*-step-*"), key=_number, reverse=True)
+        found = (self.path / "checkpoints").glob("[!.]*-step-*")
+        return sorted((one for one in found if one.is_dir() and not one.is_symlink()), key=_number, reverse=True)
 
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed was writing. Nobody else may be at work in the folder."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -107,9 +108,14 @@ def save_run_state(folder: Path, model: RagModel, rng: torch.Generator, of_ranks
 def load_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
     """Make the model, which the experiment has just built anew, and all random states what they were.
 
-    Raises `UserError` for the state of another model, and for files that are no safetensors.
+    Raises `UserError` for the state of another model, and for files that are no safetensors or hold something else.
     """
     load_model_state(folder, model)
+    with _whole(folder):
+        _load_random_states(folder, model, rng)
+
+
+def _load_random_states(folder: Path, model: RagModel, rng: torch.Generator) -> None:
     states = _tensors(folder, _RANDOM)
     rng.set_state(states["run"])
     torch.set_rng_state(states["torch"])
@@ -129,8 +135,16 @@ def load_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
 def load_model_state(folder: Path, model: RagModel) -> None:
     """Give a model that the experiment has built the weights and the index that it had, fresh or stale.
 
-    Raises `UserError` for the state of another model, and for files that are no safetensors.
+    Raises `UserError` for the state of another model, and for files that are no safetensors or hold something else.
     """
+    with _whole(folder):
+        _load_weights(folder, model)
+    index = next((folder / name for name in ("index", "stale-index") if (folder / name).exists()), None)
+    if index is not None:
+        model.use_index(_sharded(index, model) if model.sharded else _in_memory(index, model))
+
+
+def _load_weights(folder: Path, model: RagModel) -> None:
     saved, weights = _tensors(folder, _WEIGHTS), _moving(model)
     unlike = weights.keys() ^ saved.keys() | {
         name for name in weights.keys() & saved.keys() if weights[name].shape != saved[name].shape
@@ -143,9 +157,6 @@ def load_model_state(folder: Path, model: RagModel) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(saved[name])
-    index = next((folder / name for name in ("index", "stale-index") if (folder / name).exists()), None)
-    if index is not None:
-        model.use_index(_sharded(index, model) if model.sharded else _in_memory(index, model))
 
 
 def _moving(model: RagModel) -> dict[str, Tensor]:
@@ -239,8 +250,13 @@ def save_stage_state(folder: Path, state: StageState) -> None:
 def load_stage_state(folder: Path, state: StageState, passages: int, step: int) -> None:
     """Go on from what `save_stage_state` wrote after ``step`` steps, over a base of ``passages``.
 
-    Raises `UserError` for the state of other examples, and for files that are no safetensors.
+    Raises `UserError` for the state of other examples, and for files that are no safetensors or hold something else.
     """
+    with _whole(folder):
+        _load_stage_state(folder, state, passages, step)
+
+
+def _load_stage_state(folder: Path, state: StageState, passages: int, step: int) -> None:
     plain, tensors = _object(folder / f"{_STAGE}.json"), _tensors(folder, _STAGE)
     if plain["examples"] != _identity(state.examples):
         raise UserError(
@@ -263,7 +279,8 @@ def load_stage_state(folder: Path, state: StageState, passages: int, step: int) 
 
 def stage_began(folder: Path) -> UInt8[Tensor, " bytes"]:
     """The state of the run's random source when the stage began in which this was saved."""
-    return _tensors(folder, _STAGE)["began"]
+    with _whole(folder):
+        return _tensors(folder, _STAGE)["began"]
 
 
 def _identity(examples: Sequence[Example]) -> str:
@@ -285,6 +302,19 @@ def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
         raise UserError(
             f"{path} is no file of safetensors ({error}), and nothing else is ever loaded; remove {folder}, and the "
             f"checkpoint before it is used"
+        ) from None
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """What is sealed was written by this program, or by somebody who sealed it: then anything may be missing from it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'nothing said'}"
+        raise UserError(
+            f"{folder} holds no state that a run can go on from ({reason[:200]}); remove it, and the checkpoint before "
+            f"it is used"
         ) from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from retrograd.io import fingerprint, read_json, sha256_of, write_json
+from retrograd.opening import is_within
 from retrograd.types import UserError
 
 __all__ = ["flaw_of", "seal"]
@@ -34,12 +35,14 @@ def flaw_of(folder: Path) -> str | None:
         return f"{_FILE} has changed since it was written"
     for name, known in files.items():
         path = folder / name
+        if not is_within(folder, name):
+            return f"{name!r} leads out of the folder"
         if not path.is_file():
             return f"{name} is missing"
-        assert isinstance(known, dict)
-        if path.stat().st_size != known["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, but {known['bytes']} were written"
-        if sha256_of(path) != known["sha256"]:
+        size, digest = (known.get("bytes"), known.get("sha256")) if isinstance(known, dict) else (None, None)
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, but {size} were written"
+        if sha256_of(path) != digest:
             return f"{name} has changed since it was written"
     return None
 
