@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format static install
+.PHONY: demo test check fuzz format static install
 
 demo: $(INSTALLED)
 	$(BIN)/retrograd demo
@@ -14,6 +14,10 @@ test: static
 
 check: static
 	$(BIN)/pytest -m "not slow"
+
+# More than 100,000 damaged files; a table at the end says what the readers did with them.
+fuzz: $(INSTALLED)
+	$(BIN)/pytest tests/fuzz --fuzz-inputs=3300
 
 static: $(INSTALLED)
 	$(BIN)/ruff format --check --quiet .

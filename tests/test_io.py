@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +22,7 @@ from retrograd.io import (
     atomic_file,
     fingerprint,
     fingerprint_files,
+    line_count,
     locked,
     read_json,
     read_json_list,
@@ -413,3 +416,30 @@ def test_a_number_too_long_to_convert_is_no_valid_json(tmp_path, read):
     path = written(tmp_path, (f"[{record}]" if read is read_json_list else record).encode())
     with pytest.raises(UserError, match=r"data\.txt.*not valid JSON"):
         list(read(path))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    assert line_count(tmp_path / name) == 0
+    with pytest.raises(UserError, match="check the path"):
+        list(read_lines(tmp_path / name))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        list(read_lines(tmp_path / "pipe"))
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: list(read_json_list(path))])
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    for content in (b'[{"a": ["\\ud83d"]}]', b'[{"\\uDC00": 1}]'):
+        with pytest.raises(UserError, match="half of a surrogate pair"):
+            read(written(tmp_path, content))
+
+
+def test_a_table_of_nothing_but_a_refused_line(tmp_path: Path) -> None:
+    refused: list[UserError] = []
+    with pytest.raises(UserError, match="no column 'id'"):
+        list(read_tsv(written(tmp_path, b"\xff"), ("id",), refused.append))
+    assert "not UTF-8" in str(refused[0])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from retrograd.records import read_record, read_value, record_mapping
+from retrograd.records import finite_number, read_record, read_toml, read_value, record_mapping
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -133,3 +134,32 @@ class TestAdvice:
         names = [f"name-{letter}" for letter in "abcdefghijklmn"]
         assert advice("?", names).count("name-") == 12
         assert advice("?", names).endswith("'name-l', ….")
+
+
+@pytest.mark.parametrize("rate", [10**400, -(2**63), pytest.param(1 << 40_000, id="long"), math.inf, math.nan])
+def test_a_number_that_no_computation_could_use(rate: float) -> None:
+    with pytest.raises(UserError, match=r"rate is .*; expected a number"):
+        read(inner={"rate": rate})
+
+
+def test_a_whole_number_of_more_than_64_bits() -> None:
+    assert read(count=2**63 - 1).count == 2**63 - 1
+    with pytest.raises(UserError, match="count is 9223372036854775808; expected a number of at most 64 bits"):
+        read(count=2**63)
+
+
+def test_a_value_too_long_to_be_shown_is_shortened() -> None:
+    with pytest.raises(UserError, match=r"^run.toml: count is .{200}…; expected a whole number$"):
+        read(count="x" * 70_000)
+
+
+def test_what_counts_as_a_finite_number() -> None:
+    found = [finite_number(value) for value in (1, 1.5, True, "1", None, math.nan, math.inf, 10**400)]
+    assert found == [1.0, 1.5, None, None, None, None, None, None]
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, f"a = {'9' * 5000}", "a = 1979-13-40", "a = 'x"])
+def test_what_is_no_toml_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(UserError, match=r"a\.toml: .*TOML"):
+        read_toml(tmp_path / "a.toml")

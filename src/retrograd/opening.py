@@ -17,11 +17,11 @@ from retrograd.types import UserError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["is_within", "open_packed", "require_file"]
+__all__ = ["is_file_name", "is_within", "open_packed", "require_file"]
 
 # Text shrinks 3 to 30 times, and nothing more than 1,032 times. A bomb of one line would be held in memory whole.
 _MOST_GROWTH = 200
-_SURE_BYTES = 1 << 26
+_SURE_BYTES = 1 << 23
 _BUFFER_BYTES = 1 << 17
 
 
@@ -49,6 +49,11 @@ def _beside(path: Path) -> str:
     return advice(path.name, names) if names else f"the folder {path.parent} is empty"
 
 
+def is_file_name(name: str) -> bool:
+    """Whether ``name`` is that of a file in whatever folder, and leads nowhere else by itself."""
+    return Path(name).name == name and name not in ("", "..") and "\0" not in name
+
+
 def is_within(folder: Path, name: str) -> bool:
     """Whether ``name``, read from a file of ``folder``, leads to something in that folder, symbolic links followed."""
     try:
@@ -61,7 +66,7 @@ def is_within(folder: Path, name: str) -> bool:
 def open_packed(path: Path) -> Iterator[BinaryIO]:
     """The bytes that a ``.gz`` file was made from.
 
-    Reading raises `UserError` once more than 64 MiB have come out of less than a 200th of it, and `OSError`, `EOFError`
+    Reading raises `UserError` once more than 8 MiB have come out of less than a 200th of it, and `OSError`, `EOFError`
     or `zlib.error` where the file is damaged.
     """
     with path.open("rb") as file, BufferedReader(_Unpacked(path, file), _BUFFER_BYTES) as unpacked:
@@ -83,7 +88,7 @@ class _Unpacked(RawIOBase):
         self._count += count
         if self._count > max(_SURE_BYTES, _MOST_GROWTH * self._file.tell()):
             raise UserError(
-                f"{self._path}: what it unpacks to is more than {_MOST_GROWTH} times as large, and no text is; fetch it "
-                f"again, or unpack it (gunzip) and look at it"
+                f"{self._path}: what it unpacks to is more than {_MOST_GROWTH} times as large, and no text is; fetch "
+                f"it again, or unpack it (gunzip) and look at it"
             )
         return count

@@ -68,7 +68,9 @@ def read_value(hint: object, value: object, where: str) -> object:
     if get_origin(hint) is Literal:
         allowed = get_args(hint)
         if value not in allowed:
-            raise UserError(f"{where} is {_shown(value)}; expected one of {', '.join(repr(choice) for choice in allowed)}")
+            raise UserError(
+                f"{where} is {_shown(value)}; expected one of {', '.join(repr(choice) for choice in allowed)}"
+            )
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):

@@ -76,7 +76,14 @@ def _wholes(sound: bytes) -> list[bytes]:
     text = sound.decode("utf-8", "replace")
     said = [sound, b"", b"\n", b" ", b"null", b"[]", b"{}", b"0", b'""', b"[{}]", b"\x00" * 1000, codecs.BOM_UTF8]
     said += [text.encode("utf-16"), text.encode("utf-32"), codecs.BOM_UTF8 + sound, sound.replace(b"\n", b"\r\n")]
-    said += [sound.replace(b"\n", b"\r"), sound * 2, sound.rstrip(), b"[" * _DEEP, b'{"a":' * _DEEP, gzip.compress(sound)]
+    said += [
+        sound.replace(b"\n", b"\r"),
+        sound * 2,
+        sound.rstrip(),
+        b"[" * _DEEP,
+        b'{"a":' * _DEEP,
+        gzip.compress(sound),
+    ]
     return [*said, b"9" * 5000, b"{" + b'"a":1,' * 1000, b"\x1f\x8b\x08" + b"\x00" * 20, b"\n" * 10_000 + sound]
 
 
@@ -88,7 +95,7 @@ def _retyped(value: object, edits: Sequence[Edit]) -> object:
     for kind, place, odd in edits:
         places = list(_places(changed))
         parent, key = places[place % len(places)]
-        _edit(parent, key, kind, ODD[odd])
+        _edit(parent, key, kind, copy.deepcopy(ODD[odd]))  # or the next edit changes ODD
         if not changed:
             return Raw("")
     return changed[0]

@@ -6,6 +6,9 @@ import gzip
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.fuzz.damage import json_lines, json_text
+from tests.fuzz.fuzzing import Reader
+
 from retrograd.corpus.corpus_formats import read_corpus
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import Refuse, read_json
@@ -22,8 +25,6 @@ from retrograd.tasks.squad_format import read_contexts
 from retrograd.tasks.tacred import read_patch
 from retrograd.tasks.verbalisation import derive_phrases, open_verbalisation
 from retrograd.types import Passage, UserError
-from tests.fuzz.damage import json_lines, json_text
-from tests.fuzz.fuzzing import Reader
 
 __all__ = ["DATA_FILES", "REFUSING", "set_experiment"]
 
@@ -103,7 +104,7 @@ _QUESTIONS = [
     {"QuestionId": "t", "Question": "where", "Answer": {"text": "here"}, "is_impossible": False},
 ]
 _TRIVIA = {"Data": [{"Question": "who", "QuestionId": "t", "Answer": {"Value": "Ann", "Aliases": ["A. Lee"]}}] * 1}
-_TABLE = b"who wrote it\t['Ann', 'A. Lee']\nwhen was \"it\"\t[\"1900\"]\n\"quoted \"\"so\"\"\"\t('a',)\n"
+_TABLE = b'who wrote it\t[\'Ann\', \'A. Lee\']\nwhen was "it"\t["1900"]\n"quoted ""so"""\t(\'a\',)\n'
 _SQUAD = {
     "data": [
         {
@@ -182,7 +183,9 @@ def _validated(kind: str) -> Callable[[Path], object]:
     return read
 
 
-_SETTINGS = b"training.epochs=2\nname=mine\nretriever.temperature=0.1\ndata.kind=questions\ngenerator.lora_modules=['q']\n"
+_SETTINGS = (
+    b"training.epochs=2\nname=mine\nretriever.temperature=0.1\ndata.kind=questions\ngenerator.lora_modules=['q']\n"
+)
 
 
 def _files() -> Iterable[Reader]:
@@ -229,7 +232,9 @@ def _files() -> Iterable[Reader]:
     yield Reader("settings", "experiment.json", "a.json", "json", Experiment().to_json().encode(), _experiment)
     yield Reader("settings", "--set", "a.txt", "text", _SETTINGS, set_experiment)
     yield Reader("settings", "any JSON", "a.json", "json", json_text({"a": [1, {"b": None}]}), read_json)
-    answers = json_lines([{"id": "a", "answer": "b", "passages": [{"id": "p", "weight": 0.5}]}, {"id": 1, "answer": "c"}])
+    answers = json_lines(
+        [{"id": "a", "answer": "b", "passages": [{"id": "p", "weight": 0.5}]}, {"id": 1, "answer": "c"}]
+    )
     yield Reader("settings", "predictions.jsonl", "predictions.jsonl", "lines", answers, read_answers)
 
     for kind, file, sound in (

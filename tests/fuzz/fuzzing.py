@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,14 +11,17 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
+from tests.fuzz.damage import damaged
 
 from retrograd.types import UserError
-from tests.fuzz.damage import damaged
 
 __all__ = ["Reader", "fuzz", "outcome"]
 
-SECONDS = 5.0
+SECONDS = 10.0
 """Wall clock for one input, on a machine that does other things besides; most take a millisecond."""
+
+MORE_BYTES = 4 << 30
+"""How much more memory the process may ask for than it has."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def fuzz(reader: Reader, folder: Path, inputs: int) -> Counter[str]:
 
 
 def outcome(reader: Reader, path: Path) -> str:
-    """"result" or "UserError"; whatever else happens is raised."""
+    """ "result" or "UserError"; whatever else happens is raised."""
     with _limited():
         try:
             _require_text(reader.read(path))
@@ -90,13 +94,16 @@ def _limited() -> Iterator[None]:
     def stop(signum: int, frame: object) -> None:
         raise SlowError(f"more than {SECONDS} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
+    before, memory = signal.signal(signal.SIGALRM, stop), resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MORE_BYTES, memory[1]))
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, memory)
 
 
 def _require_text(value: object) -> None:

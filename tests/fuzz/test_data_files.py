@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from tests.fuzz.data_files import DATA_FILES, REFUSING
 from tests.fuzz.fuzzing import Reader, fuzz, outcome
 
@@ -32,5 +31,3 @@ def test_what_is_no_file(reader: Reader, tmp_path: Path) -> None:
             assert outcome(reader, path) == "UserError"
         except AssertionError:
             assert reader.group == "validate"  # which reports what cannot be read
-
-

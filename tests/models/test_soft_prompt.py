@@ -299,7 +299,7 @@ def test_wrongly_edited_settings(folder, tmp_path):
 @pytest.mark.parametrize(
     ("values", "advice"),
     [
-        ({"slots": 0}, "soft prompt: slots is 0; expected at least 1"),
+        ({"slots": 0}, "soft prompt: slots is 0; expected from 1 to"),
         ({"width": -1}, "width is -1"),
         ({"gain": 0.0}, "gain is 0.0; expected a positive number"),
         ({"gain": float("inf")}, "gain is inf"),

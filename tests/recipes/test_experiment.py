@@ -116,6 +116,20 @@ def test_wrong_assignments_say_so(assignment: str, message: str) -> None:
         RECIPES["semeval-joint"]().with_settings([assignment])
 
 
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epochs=" + "[" * 5000, "epochs is .*expected a whole number"),
+        (f"training.epochs={'9' * 5000}", "epochs is .*expected a whole number"),
+        ("training.epochs=1\nname = 2", "epochs is .*expected a whole number"),
+        ("name=\udcff", "not UTF-8"),
+    ],
+)
+def test_assignments_that_are_no_values(assignment: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Experiment().with_settings([assignment])
+
+
 def test_json_and_toml_agree() -> None:
     experiment = RECIPES["semeval-jsa"]()
     assert Experiment.from_mapping(json.loads(experiment.to_json()), "here") == experiment

@@ -78,3 +78,4 @@ def test_marked_text_speaks_of_no_entities(tmp_path: Path) -> None:
     assert not has_entities(written(tmp_path, {"id": "entities", "text": "<e1>Ada</e1> met <e2>Bob</e2>."}))
     assert not has_entities(written(tmp_path, '{"entities": '))
     assert not has_entities(written(tmp_path, "", '1\t"<e1>Ada</e1> met <e2>Bob</e2>."'))
+    assert not has_entities(written(tmp_path, "", "9" * 5000))  # more digits than Python converts

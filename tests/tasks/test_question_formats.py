@@ -228,3 +228,8 @@ def test_any_file_gives_dialogues_or_a_user_error(tmp_path_factory: pytest.TempP
     path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
     found = outcome(lambda: read_quac(path))
     assert (str(path) in found) if isinstance(found, str) else (all(isinstance(one, DialogueExample) for one in found))
+
+
+def test_half_a_sign_that_a_table_writes_as_python_does_is_no_answer(write: Write) -> None:
+    with pytest.raises(UserError, match="expected a list of answers"):
+        list(read_questions(write("who\t['\\ud800']")))

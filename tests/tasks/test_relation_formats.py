@@ -310,3 +310,14 @@ def test_every_chemprot_line_is_read(split: str, count: int) -> None:
         for entity in (instance.head.of(instance.text), instance.tail.of(instance.text)):
             assert entity == entity.strip()
             assert ">>" not in entity
+
+
+def test_a_number_of_too_many_digits_is_no_format(write: Write) -> None:
+    with pytest.raises(UserError, match="name the format"):
+        list(read_relations(write("9" * 5000)))
+
+
+def test_a_line_of_spaces_takes_no_longer_than_others(write: Write) -> None:
+    """A quadratic search would take minutes."""
+    with pytest.raises(UserError, match="name the format"):
+        list(read_relations(write("1\t" + " " * 300_000)))

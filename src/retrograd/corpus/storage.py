@@ -29,7 +29,7 @@ from retrograd.io import (
     sha256_of,
     write_json,
 )
-from retrograd.opening import is_within, require_file
+from retrograd.opening import is_file_name, is_within, require_file
 from retrograd.types import UserError
 
 __all__ = [
@@ -172,7 +172,7 @@ def _manifest(path: Path, value: JsonObject) -> Manifest:
         raise UserError(f"{path}: field 'dtype' is {manifest.dtype[:40]!r}, expected one of {known}; rebuild the index")
     shards = tuple(_record(Shard, path, part) for part in listed)
     for shard in shards:
-        if Path(shard.file).name != shard.file or not is_within(path.parent, shard.file):
+        if not is_file_name(shard.file) or not is_within(path.parent, shard.file):
             raise UserError(f"{path}: a shard is {shard.file!r}, expected a file of this folder; rebuild the index")
     return replace(manifest, shards=shards)
 

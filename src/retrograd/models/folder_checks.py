@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from retrograd.io import read_json
-from retrograd.opening import require_file
+from retrograd.opening import is_file_name, require_file
 from retrograd.types import UserError
 
 __all__ = ["ADAPTER_WEIGHTS", "require_adapters_alone", "require_model_files"]
@@ -34,8 +34,10 @@ def require_model_files(name: str) -> None:
         found = read_json(path)
         files = found.get("weight_map") if isinstance(found, dict) else None
         for file in files.values() if isinstance(files, dict) else [None]:
-            if not isinstance(file, str) or Path(file).name != file or file in ("", ".."):
-                raise UserError(f"{path}: weights are in {str(file)[:80]!r}, expected a file of this folder; replace it")
+            if not isinstance(file, str) or not is_file_name(file):
+                raise UserError(
+                    f"{path}: weights are in {str(file)[:80]!r}, expected a file of this folder; replace it"
+                )
 
 
 def require_adapters_alone(folder: Path) -> None:
@@ -54,5 +56,5 @@ def require_adapters_alone(folder: Path) -> None:
             ranks = {file.get_slice(key).get_shape()[0] for key in file.keys() if ".lora_A." in key}  # noqa: SIM118
     except (SafetensorError, OSError, IndexError) as error:
         raise UserError(f"{weights} cannot be read ({error}); copy it again") from None
-    if ranks != {config.get("r")} or config.get("rank_pattern"):
+    if sorted(ranks) != [config.get("r")] or config.get("rank_pattern"):
         raise UserError(f"{path}: r is {str(config.get('r'))[:20]}, but {weights.name} has rank {sorted(ranks)}")

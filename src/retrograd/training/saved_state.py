@@ -307,7 +307,7 @@ def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[None]:
-    """What is sealed was written by this program, or by somebody who sealed it: then anything may be missing from it."""
+    """Anything may be missing from what somebody else has sealed."""
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
