@@ -51,7 +51,7 @@ def _beside(path: Path) -> str:
 
 def is_file_name(name: str) -> bool:
     """Whether ``name`` is that of a file in whatever folder, and leads nowhere else by itself."""
-    return Path(name).name == name and name not in ("", "..") and "\0" not in name
+    return Path(name).name == name and name not in ("", "..") and "\0" not in name and len(name) < 256
 
 
 def is_within(folder: Path, name: str) -> bool:

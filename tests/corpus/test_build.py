@@ -350,7 +350,7 @@ class TestShardedIndex:
         manifest = tmp_path / "index" / "manifest.json"
         text = json.dumps(storage.read_sealed(manifest)).replace("shard-00002", "../shard-00002")
         storage.write_sealed(manifest, json.loads(text))
-        with pytest.raises(UserError, match="expected a file name"):
+        with pytest.raises(UserError, match="expected a file of this folder"):
             ExactIndex.load(tmp_path / "index")
 
 

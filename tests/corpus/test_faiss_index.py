@@ -233,3 +233,19 @@ def test_every_index_offers_the_protocol():
         assert index.encoder_fingerprint == NAMES["encoder_fingerprint"]
         assert index.search(torch.eye(3), 1).row.tolist() == [[0], [1], [2]]
         assert torch.equal(index.vectors(torch.arange(3)), torch.eye(3))
+
+
+@pytest.mark.parametrize("probe", [0, 2**63])
+def test_a_manifest_with_a_probe_that_cannot_be(tmp_path, probe):
+    FaissIndex(torch.randn(8, 4), base_fingerprint="b", encoder_fingerprint="e").save(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    write_sealed(path, read_sealed(path) | {"probe": probe})
+    with pytest.raises(UserError, match=f"probe is {probe}, expected at least 1"):
+        FaissIndex.load(tmp_path / "index")
+
+
+def test_a_file_that_faiss_takes_for_no_index(tmp_path):
+    FaissIndex(torch.randn(8, 4), base_fingerprint="b", encoder_fingerprint="e").save(tmp_path / "index")
+    (tmp_path / "index" / "index.faiss").write_bytes(b"null")
+    with pytest.raises(UserError, match="holds no index"):
+        FaissIndex.load(tmp_path / "index")

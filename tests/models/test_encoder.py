@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,15 @@ def test_sentence_transformers_reads_what_we_write(tiny_encoder, tmp_path, pooli
 def test_bad_settings(encoder, settings, advice):
     with pytest.raises(UserError, match=advice):
         Encoder(encoder.model, encoder.tokenizer, **settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"pad_token": None}, "no padding token"), ({"model_max_length": []}, "model_max_length is")],
+)
+def test_a_tokenizer_that_cannot_be_used(tiny_encoder, tmp_path, change, message):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        Encoder.open(str(folder))

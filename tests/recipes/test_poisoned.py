@@ -188,7 +188,7 @@ def test_adapters_that_put_another_model_in_the_place_of_one(place: str, parts: 
 
 # ---- names that lead elsewhere ---------------------------------------------------------------------------------------
 
-ELSEWHERE = ("../../secret", "/etc/passwd", "..", "", "a/../../b", "a\0b")
+ELSEWHERE = ("../../secret", "/etc/passwd", "..", "", "a/../../b", "a\0b", "x" * 300)
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
@@ -230,6 +230,13 @@ def seal_by_hand(folder: Path, files: dict) -> None:
 
     checksum = module._checksum(files)
     (folder / "manifest.json").write_text(json.dumps({"files": files, "checksum": checksum}))
+
+
+@pytest.mark.parametrize("name", ["../v000001", "v" + "9" * 300, "/etc", "v000009"])
+def test_the_current_version_of_an_index(name: str, parts: Path) -> None:
+    (parts / "indexes" / "current").write_text(name)
+    with pytest.raises(UserError, match="names no version that is there"):
+        ExactIndex.load(parts / "indexes")
 
 
 def test_links_out_of_a_folder(parts: Path, tmp_path: Path) -> None:

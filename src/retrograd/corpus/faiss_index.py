@@ -195,9 +195,13 @@ class FaissIndex:
         manifest = read_manifest(path, "faiss", base_fingerprint, encoder_fingerprint)
         try:
             stored = faiss.read_index(str(path / _FILE))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+        except (RuntimeError, MemoryError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise UserError(f"{path / _FILE} cannot be read ({reason}); copy it again or rebuild the index") from None
+        if stored is None:
+            raise UserError(f"{path / _FILE} holds no index; copy it again or rebuild the index")
+        if manifest.probe is not None and not 1 <= manifest.probe < 2**31:
+            raise UserError(f"{path / MANIFEST}: probe is {manifest.probe}, expected at least 1; rebuild the index")
         if (stored.ntotal, stored.d) != (manifest.rows, manifest.dimension):
             raise UserError(
                 f"{path / _FILE} holds {stored.ntotal} x {stored.d} numbers, the manifest says "

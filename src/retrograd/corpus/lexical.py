@@ -200,8 +200,8 @@ def _fits(arrays: dict[str, np.ndarray], terms: int, rows: int) -> bool:
     starts, indices = arrays["indptr"], arrays["indices"]
     return (
         len(starts) == terms + 1
-        and starts[0] == 0
+        and bool(starts[0] == 0)
         and bool((np.diff(starts) >= 0).all())
-        and starts[-1] == len(indices) == len(arrays["data"])
+        and bool(starts[-1] == len(indices) == len(arrays["data"]))
         and bool(((indices >= 0) & (indices < rows)).all())
     )

@@ -167,7 +167,7 @@ def _manifest(path: Path, value: JsonObject) -> Manifest:
     if not isinstance(listed, list):
         raise UserError(f"{path}: field 'shards' is {listed!r}, expected a list; rebuild the index")
     manifest = _record(Manifest, path, {name: part for name, part in value.items() if name != "shards"})
-    if manifest.dtype not in DTYPE_NAMES.values():
+    if manifest.kind == "exact" and manifest.dtype not in DTYPE_NAMES.values():
         known = ", ".join(DTYPE_NAMES.values())
         raise UserError(f"{path}: field 'dtype' is {manifest.dtype[:40]!r}, expected one of {known}; rebuild the index")
     shards = tuple(_record(Shard, path, part) for part in listed)

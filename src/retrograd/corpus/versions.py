@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _CURRENT = "current"
-_NAME = re.compile(r"v(\d{6,})")
+_NAME = re.compile(r"v(\d{6,18})")
 
 Opened = TypeVar("Opened")
 

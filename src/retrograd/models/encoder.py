@@ -72,6 +72,11 @@ class Encoder(nn.Module):
             raise UserError(f"pooling is {pooling!r}; expected one of {', '.join(get_args(Pooling))}")
         if max_tokens < 2 or token_budget < 0:
             raise UserError(f"max_tokens ({max_tokens}) must be at least 2, token_budget ({token_budget}) at least 0")
+        if tokenizer.pad_token_id is None:
+            raise UserError(
+                "texts of unequal length are padded, and this tokenizer has no padding token; name one in the model's "
+                "tokenizer_config.json, as pad_token"
+            )
         if pooling == "roles" and not tokenizer.is_fast:
             raise UserError(
                 f"pooling 'roles' needs the characters of each token, which {type(tokenizer).__name__} does not tell; "

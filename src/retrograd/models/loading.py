@@ -76,7 +76,10 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     # Where a folder has none, transformers makes up a tokenizer without words.
     if folder.is_dir() and not any(file for kind in ("tokenizer*", "vocab*", "*.model") for file in folder.glob(kind)):
         raise OSError(f"{folder} has no tokenizer.")
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    if not isinstance(tokenizer.model_max_length, int | float) or tokenizer.model_max_length < 1:
+        raise ValueError(f"its tokenizer's model_max_length is {str(tokenizer.model_max_length)[:40]}.")
+    return tokenizer
 
 
 _Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM]

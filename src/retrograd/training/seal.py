@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from retrograd.io import fingerprint, read_json, sha256_of, write_json
-from retrograd.opening import is_within
+from retrograd.opening import is_within, require_file
 from retrograd.types import UserError
 
 __all__ = ["flaw_of", "seal"]
@@ -37,7 +37,9 @@ def flaw_of(folder: Path) -> str | None:
         path = folder / name
         if not is_within(folder, name):
             return f"{name!r} leads out of the folder"
-        if not path.is_file():
+        try:
+            require_file(path)
+        except UserError:
             return f"{name} is missing"
         size, digest = (known.get("bytes"), known.get("sha256")) if isinstance(known, dict) else (None, None)
         if path.stat().st_size != size:
