@@ -100,7 +100,7 @@ def named(kind: str, folder: Path, changes: Sequence[str], seed: int) -> Experim
 
 def reader(experiment: Experiment, out: Path) -> Path:
     """The folder of the generator that the rows begin with, which is trained where it is missing."""
-    place = out / f"reader-seed{experiment.seed}"
+    place = out / f"reader-seed{experiment.seed}-{fingerprint([experiment.to_json()])[:12]}"
     if not (place / "model").is_dir():
         rmtree(place, ignore_errors=True)  # of a killed attempt
         train_experiment(experiment, experiment.data.load(experiment.seed), place)

@@ -54,13 +54,27 @@ def test_the_three_forms_of_the_sentence() -> None:
     )
     even = evidence([1, -1, 0], [80, 80, 80])
     assert even.sentence == (
-        "joint training made no difference that 3 seeds can tell: +0.0 ± 0.5 macro-F1 over the frozen retriever, "
+        "joint training made no difference that this test can tell: +0.0 ± 0.5 macro-F1 over the frozen retriever, "
         f"p = {even.main.test.p_value:.2g}, 3 seeds"
     )
     assert even.main.test.p_value > 0.5
     one = evidence([0], [80])
-    assert one.sentence.startswith("joint training made no difference that 1 seed can tell: +0.0 macro-F1 over the")
+    assert one.sentence.startswith("joint training made no difference that this test can tell: +0.0 macro-F1 over the")
     assert one.sentence.endswith("1 seed")
+
+
+def test_who_is_not_told_apart_from_a_weaker_rival_has_not_helped() -> None:
+    """The strongest rival need not be the one that is hardest to tell apart."""
+    sure, unsure = (
+        difference("frozen retriever", right([20]), ITEMS),
+        difference("closed book", right([0]), ITEMS),
+    )
+    assert sure.sure
+    assert not unsure.sure
+    scores = {"experiment": [20.0], "frozen retriever": [10.0], "closed book": [9.0]}
+    found = Evidence("joint training", "macro_f1", scores, [unsure, sure], RIVALS)
+    assert found.main is sure
+    assert "made no difference that this test can tell" in found.sentence
 
 
 def test_a_seed_that_went_the_other_way_is_told() -> None:

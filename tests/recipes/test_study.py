@@ -233,6 +233,21 @@ def test_a_study_that_is_stopped_says_how_it_goes_on(
     assert f"stopped after step 3 of training, saved; go on with: retrograd train --resume '{out}'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"seeds": ["x"], "systems": {"experiment": {}}, "left_out": {}},
+        {"seeds": [], "systems": {"experiment": {}}, "left_out": {}},
+        {"seeds": [0], "systems": {"experiment": {}, "../elsewhere": {}}, "left_out": {}},
+        ["seeds"],
+    ],
+)
+def test_a_plan_that_is_none_is_refused(plan: object, tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=r"study\.json is damaged; begin another"):
+        Study.open(tmp_path)
+
+
 def test_a_study_is_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="start it without torchrun"):

@@ -22,8 +22,6 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import TopKMarginal
-from retrograd.objectives.objective import CandidateScores
-from retrograd.rag.candidates import Candidates
 from retrograd.rag.indexing import build_index
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe
@@ -105,11 +103,6 @@ class Encoded:
         return rows
 
 
-def read(rows: list[list[int]]) -> Candidates:
-    block = torch.tensor(rows)
-    return Candidates(block, CandidateScores(torch.zeros(block.shape)))
-
-
 # ---- which rows when ---------------------------------------------------------------------------------------------
 
 
@@ -142,7 +135,7 @@ def test_each_policy_encodes_its_rows_at_its_steps(
     for step in range(max(expected, default=6) + 1):
         policy.apply(index, step)
         assert encoded.taken() == expected.get(step, [])
-        index.saw(read([[step, -1], [-2, step]]), step)
+        index.saw([torch.tensor([[step, -1], [-2, step]])], step)
 
 
 def test_a_step_that_reads_the_whole_base_has_seen_every_row(
@@ -150,7 +143,7 @@ def test_a_step_that_reads_the_whole_base_has_seen_every_row(
 ) -> None:
     model, _ = build(tiny_encoder, tiny_seq2seq)
     index = live(model, tmp_path)
-    index.saw(read([ALL]), 4)
+    index.saw([torch.tensor([ALL])], 4)
     assert index.seen_since(4).tolist() == ALL
     assert index.seen_since(5).tolist() == []
 
@@ -251,7 +244,8 @@ def test_ages_are_carried_over_and_what_another_process_embedded_is_embedded_her
     if elsewhere:
         state["counts"][1] = 2  # the step of the last snapshot
     after = LiveIndex(model, Accelerator(cpu=True), None, tmp_path)
-    after.load(state, 5)
+    after.load(state)
+    after.catch_up(5)
     assert model.index_is_current() == elsewhere
     assert bool(said) == elsewhere
     expected = {"index_age": 0.0, "index_embedded": 2.0 + N} if elsewhere else before.diagnostics(5)

@@ -6,7 +6,7 @@ source of chance: the standard deviation over seeds, and how many seeds went the
 
 The sentence compares with the *strongest rival*: of closed book, random neighbours and frozen retriever the one with
 the best mean score; of equal ones the last named. The choice is made on the test scores and can only make the
-experiment look worse. The oracle is told the answer and is no rival.
+experiment look worse in the mean; p is not corrected for it. The oracle is told the answer and is no rival.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Difference:
 
     @property
     def sure(self) -> bool:
-        """Whether other test examples of this kind would hardly give the opposite: p below 0.05."""
+        """Whether exchanged answers would hardly give as much, for these trained models: p below 0.05."""
         return self.test.p_value < _SURE
 
 
@@ -88,9 +88,11 @@ class Evidence:
         """What came out, in a line."""
         main = self.main
         seeds = f"{len(main.by_seed)} seed{'s' if len(main.by_seed) > 1 else ''}"
-        verdict = f"made no difference that {seeds} can tell"
-        if main.sure and main.mean != 0:
-            verdict = "helped" if main.mean > 0 else "hurt"
+        verdict = "made no difference that this test can tell"
+        if main.mean > 0 and all(one.sure for one in self.differences if one.control in self.rivals):
+            verdict = "helped"
+        elif main.mean < 0 and main.sure:
+            verdict = "hurt"
         other = sum(one * main.mean < 0 for one in main.by_seed) if main.sure else 0
         against = f"; {other} of {seeds} went the other way" if other else ""
         return (

@@ -105,6 +105,11 @@ class Measurement:
     generator: Component | None
     diagnostics: dict[str, float]
 
+    @property
+    def parts(self) -> dict[str, Component | None]:
+        """The three by name."""
+        return {"prior": self.prior, "posterior": self.posterior, "generator": self.generator}
+
 
 def measure(estimator: Estimator, tables: Tables, redraws: int, rng: torch.Generator) -> Measurement:
     """Redraw the estimator ``redraws`` times (at least 2) on the tables and compare it with the exact gradient."""

@@ -116,7 +116,7 @@ def _refuse_unknown_builtin(name: str) -> None:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a wrong value in a configuration may end in any error, wherever it is first used
         where = "folder" if Path(name).exists() else "hub name"

@@ -81,6 +81,8 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):  # adapters are drawn before they are read
         try:
             model.load_adapter(str(folder), is_trainable=True)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # a wrong value in their settings may end in any error
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(

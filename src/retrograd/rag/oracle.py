@@ -64,15 +64,19 @@ def best_accepted(asked: Asked, index: Index, k: int, found: Sequence[Neighbours
     """``found``, the prior's k best rows, with those of queries that have accepted rows exchanged for the best of
     these; log Z is then over the accepted rows.
 
-    One query at a time: half of a base may bear the same relation.
+    One query at a time: half of a base may bear the same relation. The index is asked once, whatever is accepted: the
+    ranks that hold one together must ask it equally often.
     """
     (nearest,) = found  # an oracle has no posterior beside it
     row, logit = nearest.row.clone(), nearest.logit.clone()
     total = None if nearest.log_normaliser is None else nearest.log_normaliser.clone()
-    for b, own in enumerate(asked.accepted or []):
+    accepted = asked.accepted or []
+    every = torch.cat([row.new_empty(0), *accepted]).unique()
+    vectors = index.vectors(every)
+    for b, own in enumerate(accepted):
         if len(own) == 0:
             continue
-        scores, order = (index.vectors(own) @ asked.query[b]).sort(descending=True, stable=True)
+        scores, order = (vectors[torch.searchsorted(every, own)] @ asked.query[b]).sort(descending=True, stable=True)
         width = min(k, len(own), row.shape[1])
         row[b], logit[b] = -1, -torch.inf
         row[b, :width], logit[b, :width] = own[order[:width]], scores[:width]

@@ -1,13 +1,14 @@
 """The controls of an experiment: what joint training must beat to have helped, each a function of the experiment.
 
 A control differs in as few settings as possible; data, generator, batch, epochs and learning rates are the experiment's
-own, so that the generator makes the same number of steps on the same examples.
+own, so that the generator makes the same number of steps on the same examples. A second stage with a batch or a rate of
+its own is the exception: the closed book makes its epochs as the first stage does.
 
 =================  ===================================================================================================
 closed book        the generator alone, without passages; a second stage becomes as many more epochs of the first
 random neighbours  what an untrained retriever finds for a passage that has nothing to do with the query
 frozen retriever   the retriever stays as it came, only the generator learns
-oracle             passages that support the target, at test time too: an upper bound that is told the answer
+oracle             passages that support the target, at test time too: a reference that is told the answer
 =================  ===================================================================================================
 
 The last three are read as the experiment reads its passages: one by one, in one prompt, or in soft slots.

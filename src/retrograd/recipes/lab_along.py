@@ -13,6 +13,7 @@ from retrograd.progress import say
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.lab import LabReport, chosen_estimators, drawn, measured
 from retrograd.recipes.run import OpenRun, accelerator_for, build_model, saved_task
+from retrograd.recipes.source import Data
 from retrograd.training.checkpoints import read_progress
 from retrograd.training.loop import embed_base_if_stale
 from retrograd.training.run_directory import RunDirectory
@@ -47,17 +48,17 @@ def run_laboratory_along(
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     chosen = chosen_estimators(experiment, names)
-    found = []
-    for stage, step, opened in _moments(run, experiment):
+    data = experiment.data.load(experiment.seed, saved_task(experiment, run))
+    examples, found = drawn(data.train, queries, seed), []
+    for stage, step, opened in _moments(run, experiment, data):
         say(f"{stage} {step}".removesuffix(" 0"))
-        examples = drawn(opened.data.train, queries, seed)
         found.append(Moment(stage, step, measured(opened, examples, chosen, redraws, seed)))
         records = [{"stage": one.stage, "step": one.step, **one.report.record()} for one in found]
         write_json(out / "lab-along.json", {"moments": list(records)})
     return found
 
 
-def _moments(run: RunDirectory, experiment: Experiment) -> Iterator[tuple[str, int, OpenRun]]:
+def _moments(run: RunDirectory, experiment: Experiment, data: Data) -> Iterator[tuple[str, int, OpenRun]]:
     """Stage, step and model, one after the other; the model is good until the next is asked for."""
     folders = [folder for folder in reversed(run.checkpoints()) if _sound(folder)]
     if not folders:
@@ -65,15 +66,14 @@ def _moments(run: RunDirectory, experiment: Experiment) -> Iterator[tuple[str, i
             f"{run.path} keeps no checkpoint to measure; train with training.save_every = 20, say, and "
             f"training.keep_checkpoints = 0, which keeps all"
         )
-    accelerator, task = accelerator_for(experiment), saved_task(experiment, run)
-    data = experiment.data.load(experiment.seed, task)
+    accelerator = accelerator_for(experiment)
     model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed)).to(accelerator.device)
     for folder in folders:
         load_model_state(folder, model)
         embed_base_if_stale(model.eval(), accelerator)
         progress = read_progress(folder)
         stage = progress.stage or f"after {progress.finished} stages"
-        yield stage, progress.step, OpenRun(experiment, model, task, accelerator)
+        yield stage, progress.step, OpenRun(experiment, model, data.task, accelerator)
 
 
 def _sound(folder: Path) -> bool:

@@ -174,7 +174,8 @@ def _trained_and_scored(
         with _alone_in(out), trained.checkpoints.saved_when_interrupted():
             found = evaluated(experiment, trained.model, data.test, trained.accelerator)
             if Ranks().first:
-                found.save(out)
+                with RunDirectory.open(out).writing("answers and scores"):
+                    found.save(out)
     return RunDirectory.open(out)
 
 
@@ -282,7 +283,8 @@ def _calibrate(
         found = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
     model.decision = found.decision
     if run.written:
-        write_json(run.calibration, found.record())
+        with run.writing("the decision"):
+            write_json(run.calibration, found.record())
     say(
         f"decision fitted on {found.examples} development examples: vote weight {found.decision.vote_weight:g}, "
         f"bias of the negative {found.decision.negative_bias:.2f} nats; {found.metric} {found.before:.1f} before, "

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from retrograd.io import locked, read_json, write_json
 from retrograd.progress import say
-from retrograd.recipes.controls import controls_of
+from retrograd.recipes.controls import CONTROLS, controls_of
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.report import SettingChange, settings_changed
 from retrograd.recipes.run import require_enough_passages, resume_run, run_experiment
@@ -91,9 +91,14 @@ class Study:
         if not is_study(path):
             raise UserError(f"{path} is no study; give a folder that `retrograd train --controls` wrote")
         match read_json(path / _PLAN):
-            case {"seeds": [*seeds], "systems": {"experiment": _, **_others} as systems, "left_out": {**left_out}}:
+            case {
+                "seeds": [_, *_] as seeds,
+                "systems": {"experiment": _, **_others} as systems,
+                "left_out": {**left_out},
+            } if all(type(one) is int and one >= 0 for one in seeds) and systems.keys() <= {EXPERIMENT, *CONTROLS}:
                 read = {name: _experiment(one, f"{path / _PLAN}: {name}") for name, one in systems.items()}
-                return cls(path, read, tuple(int(str(one)) for one in seeds), {k: str(v) for k, v in left_out.items()})
+                numbers = tuple(one for one in seeds if isinstance(one, int))
+                return cls(path, read, numbers, {name: str(why) for name, why in left_out.items()})
             case _:
                 raise UserError(f"{path / _PLAN} is damaged; begin another study, in another folder")
 

@@ -115,7 +115,7 @@ def _text(study: Study, evidence: Evidence, scores: Scores) -> str:
         lines.append("One seed says nothing about what another would have given; train with --seeds 0,1,2.")
     if share := scores.get(ORACLE, {}).get(ORACLE_SHARE):
         lines.append(
-            f"The oracle is told the answer, in training and at test time: an upper bound, no rival. Nothing supports "
+            f"The oracle is told the answer, in training and at test time: a reference, no rival. Nothing supports "
             f"the target of {100.0 - fmean(share):.1f} % of the test examples, which read the nearest passages."
         )
     lines += [f"Left out: {name}, {why}." for name, why in study.left_out.items()]

@@ -49,9 +49,10 @@ def _table(findings: list[Finding]) -> Table:
 
 def _cells(finding: Finding) -> list[str]:
     measured = finding.measured
-    parts = {"prior": measured.prior, "posterior": measured.posterior, "generator": measured.generator}
     cells = [
-        cell for part, component in parts.items() for cell in (*_numbers(component), _number(finding.cosine[part]))
+        cell
+        for part, component in measured.parts.items()
+        for cell in (*_numbers(component), _number(finding.cosine[part]))
     ]
     mark = "" if finding.joint_prompt_error is None else "*"
     counts = [

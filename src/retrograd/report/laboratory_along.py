@@ -23,7 +23,8 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
     report = moments[0].report
     console.print(
         f"{report.name}: {report.queries} training queries, {report.base} passages, {report.redraws} redraws, "
-        f"{len(moments)} moments.\nReference: {report.reference}. Posterior retriever: {report.posterior}.\n"
+        f"{len(moments)} moments.\nReference at the first: {report.reference}.\n"
+        f"Posterior retriever: {report.posterior}.\n"
         f"Each cell: bias and variance relative to the exact gradient, and tr Cov itself; a dash: no gradient.",
         highlight=False,
     )
@@ -50,7 +51,7 @@ def draw_along(moments: Sequence[Moment], path: Path) -> None:
             traces = [0.0 if one is None else one.trace for one in _along(moments, name, part)]
             if max(traces) > 0:
                 line = axes.plot(places, traces, marker="o", color=f"C{number % 10}")[0]
-                line.set_linestyle("-" if number < 10 else "--")
+                line.set_linestyle(("-", "--", ":")[number // 10 % 3])
                 labelled[name] = line
         axes.set(title=part, yscale="log" if axes.lines else "linear")
         axes.set_xticks(list(places), [moment.name for moment in moments], rotation=60, ha="right")
@@ -67,7 +68,7 @@ def _names(moments: Sequence[Moment]) -> list[str]:
 
 def _along(moments: Sequence[Moment], name: str, part: str) -> list[Component | None]:
     return [
-        next((getattr(one.measured, part) for one in moment.report.findings if one.measured.name == name), None)
+        next((one.measured.parts[part] for one in moment.report.findings if one.measured.name == name), None)
         for moment in moments
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +12,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from retrograd.progress import say
-from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, drift_of, staleness
 from retrograd.training.background import IndexWorker, remove_leftovers
@@ -115,13 +114,14 @@ class LiveIndex:
         counts = torch.tensor([self._embedded, self._snapshot_step])
         return {"embedded_at": self._embedded_at.clone(), "seen_at": self._seen_at.clone(), "counts": counts}
 
-    def load(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Go on from what `state` gave after ``step`` steps.
-
-        What another process was embedding went with it: the whole base is then embedded here, and training waits.
-        """
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
         self._embedded_at, self._seen_at = state["embedded_at"].clone(), state["seen_at"].clone()
         self._embedded, self._snapshot_step = (int(count) for count in state["counts"])
+
+    def catch_up(self, step: int) -> None:
+        """After ``step`` steps: what another process was embedding went with it, so the base is embedded here; training
+        waits."""
         if self._snapshot_step > 0:
             say("the process that embedded the base in the background is gone; the base is embedded here, once")
             self.renew(step)
@@ -133,13 +133,13 @@ class LiveIndex:
         """Have every rank know what rows the queries of all have read."""
         self._seen_at = self._ranks.largest(self._seen_at)
 
-    def saw(self, candidates: Candidates, step: int) -> None:
-        """Remember which rows step ``step`` read."""
-        rows = candidates.rows
-        if rows.shape[1] >= len(self):  # the whole base stood there: no need to go through B·N cells
-            self._seen_at.fill_(step)
-        else:
-            self._seen_at[rows[rows >= 0].cpu()] = step
+    def saw(self, blocks: Sequence[Int[Tensor, "_ _"]], step: int) -> None:
+        """Remember which rows step ``step`` read; below 0 stands none."""
+        for rows in blocks:
+            if rows.shape[1] >= len(self):  # the whole base stood there: no need to go through B·N cells
+                self._seen_at.fill_(step)
+            else:
+                self._seen_at[rows[rows >= 0].cpu()] = step
 
     def diagnostics(self, step: int) -> dict[str, float]:
         """``index_age``, the mean age of a row after ``step`` steps, and with a probe its drift and overlap.

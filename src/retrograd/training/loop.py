@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -22,7 +22,7 @@ from retrograd.training.checkpoints import Checkpoints
 from retrograd.training.fitting import Fitting
 from retrograd.training.health import Visit, health, health_line
 from retrograd.training.live_index import LiveIndex
-from retrograd.training.ranks import Ranks
+from retrograd.training.ranks import Part, Ranks
 from retrograd.training.refresh import InBackground, refreshes
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.saved_state import StageState
@@ -72,16 +72,16 @@ def train(
         for step, positions in order.from_step(made):
             if moves:
                 stage.refresh.apply(live, step)
-            visit, drawn = None, targets.draw(positions, rng)
+            visit, read, drawn = None, [], targets.draw(positions, rng)
             for parts in fitting.tries(positions, drawn):  # again, in smaller ones, where memory runs out
+                read.clear()
                 with fitting.watched():
                     for part in parts:
                         batch = targets.first([examples[i] for i in part.positions.tolist()], part.target)
-                        previous = chains.rows(part.positions, part.target)
                         with run.guard(batch, stage.name, step):
-                            visit = _gradients(model, stage, batch, previous, sampler, accelerator, part.weight)
-                        chains.remember(part.positions, part.target, visit.candidates, visit.estimate.last)
-                        live.saw(visit.candidates, step)
+                            visit = _gradients(model, stage, batch, part, chains, sampler, accelerator)
+                        read.append(visit.candidates.rows)
+            live.saw(read, step)
             ranks.sum_gradients(_trained(model))
             logged = _due(step, stage.log_every, order.steps)
             norms = _norms(model) if logged else {}
@@ -111,21 +111,23 @@ def _gradients(
     model: RagModel,
     stage: Stage,
     batch: Sequence[Example],
-    previous: Int[Tensor, " b"] | None,
+    part: Part,
+    chains: Chains,
     rng: torch.Generator,
     accelerator: Accelerator,
-    weight: float,
 ) -> Visit:
-    """Add what a part of a batch has to say to the gradients. Nothing of it stays in memory where there is not enough.
+    """Add what a part of a batch has to say to the gradients, and have its chains go on.
 
     Weighted by query counts: the gradient is that of the mean over the queries of a step, however it is split.
     """
     objective, evidence = stage.objective, stage.evidence
+    previous = chains.rows(part.positions, part.target)
     with accelerator.autocast(), training_attention(accelerator.device):
         candidates = evidence.candidates(model, batch, objective.needs_posterior, previous, rng)
         estimate = objective(candidates.scores, evidence.likelihood(model, batch, candidates), rng)
-    accelerator.backward(estimate.loss * weight)
-    return Visit(batch, candidates, estimate, weight)
+    accelerator.backward(estimate.loss * part.weight)
+    chains.remember(part.positions, part.target, candidates, estimate.last)
+    return Visit(batch, candidates, estimate, part.weight)
 
 
 def embed_base(model: RagModel, accelerator: Accelerator) -> None:

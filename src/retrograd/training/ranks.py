@@ -36,7 +36,8 @@ checkpoint to a slow disk. Embedding and scoring are done by all together, and s
 
 _BUCKET_NUMBERS = 2**24
 _DONE = 1_000  # beyond the methods of an index
-_LOST = ("onnection closed by peer", "onnection reset", "ocket", "NCCL", "gloo")
+_LOST = ("onnection closed by peer", "onnection reset by peer", "roken pipe", "remote process exited")
+_LATE = ("Timed out", "timed out", "timeout")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Ranks:
                 weight.grad = gradient.copy_(part.view_as(gradient))
 
     def require_equal(self, weights: Sequence[nn.Parameter]) -> None:
-        """Raises `UserError` on all ranks where weights are not the same bits on each. One pass over the weights."""
+        """Raises `UserError` on all ranks where the sums of weights' bits differ. One pass over the weights."""
         if self._exchange is None:
             return
         sums = [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights]
@@ -222,10 +223,17 @@ def explained() -> Iterator[None]:
         if Ranks().count > 1:
             dist.destroy_process_group()
     except RuntimeError as error:
-        if Ranks().count > 1 and any(word in str(error) for word in _LOST):
-            how = str(error).splitlines()[0][:120]
+        if Ranks().count == 1:
+            raise
+        how = str(error).splitlines()[0][:200]
+        if any(word in str(error) for word in _LOST):
             raise UserError(
-                f"another process of this run has ended, and so does this one ({how} …); what it said last says why, "
+                f"another process of this run has ended, and so does this one ({how}); what it said last says why, "
                 f"if the system has not killed it for want of memory. Checkpoints are whole: go on with --resume"
-            ) from None
+            ) from error
+        if any(word in str(error) for word in _LATE):
+            raise UserError(
+                f"another process of this run has not answered for {PATIENCE.seconds // 60} minutes ({how}); "
+                f"see what it does. Checkpoints are whole: go on with --resume"
+            ) from error
         raise

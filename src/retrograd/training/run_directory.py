@@ -31,6 +31,7 @@ from retrograd.io import (
     JsonValue,
     atomic_directory,
     atomic_file,
+    open_to_umask,
     read_json,
     standing,
     write_json,
@@ -200,6 +201,7 @@ class RunDirectory:
         name = f"{number:04d}-{_file_name(stage)}-step-{step:07d}"
         with atomic_directory(self.path / "checkpoints" / name) as temporary:
             yield temporary
+            open_to_umask(temporary)
             seal(temporary)
         for old in self.checkpoints()[keep:] if keep else []:
             # Aside first: what is half removed must not be taken for a checkpoint.

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.exchange import ran_out_of_memory
 from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.io import JsonObject, JsonValue, fingerprint, read_json, write_json
 from retrograd.rag.indexing import shards_of
@@ -253,10 +254,11 @@ def load_stage_state(folder: Path, state: StageState, passages: int, step: int) 
     Raises `UserError` for the state of other examples, and for files that are no safetensors or hold something else.
     """
     with _whole(folder):
-        _load_stage_state(folder, state, passages, step)
+        _load_stage_state(folder, state, passages)
+    state.live.catch_up(step)
 
 
-def _load_stage_state(folder: Path, state: StageState, passages: int, step: int) -> None:
+def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
     plain, tensors = _object(folder / f"{_STAGE}.json"), _tensors(folder, _STAGE)
     if plain["examples"] != _identity(state.examples):
         raise UserError(
@@ -272,7 +274,7 @@ def _load_stage_state(folder: Path, state: StageState, passages: int, step: int)
     state.targets.load(tensors)
     if (folder / _CHAINS).exists():
         state.chains.load(_tensors(folder, "chains"), passages)
-    state.live.load(tensors, step)
+    state.live.load(tensors)
     state.alarms.load(cast(JsonObject, plain["alarms"]))
     state.fitting.size = cast(int, plain["micro_batch"])
 
@@ -311,6 +313,8 @@ def _whole(folder: Path) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+        if isinstance(error, RuntimeError) and ran_out_of_memory(error):
+            raise
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'nothing said'}"
         raise UserError(
             f"{folder} holds no state that a run can go on from ({reason[:200]}); remove it, and the checkpoint before "

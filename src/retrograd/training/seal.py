@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
 from retrograd.io import fingerprint, read_json, sha256_of, write_json
-from retrograd.opening import is_within, require_file
+from retrograd.opening import is_within
 from retrograd.types import UserError
 
 __all__ = ["flaw_of", "seal"]
@@ -25,10 +26,15 @@ def seal(folder: Path) -> None:
 
 
 def flaw_of(folder: Path) -> str | None:
-    """What is not as `seal` left it, the manifest included; None where all is. Files that came later do not matter."""
+    """What is not as `seal` left it, the manifest included; None where all is. Files that came later do not matter.
+
+    Raises `OSError` for a file that is there and may not, or cannot, be read: that says nothing about the folder.
+    """
     try:
         found = read_json(folder / _FILE)
     except UserError as error:
+        if (folder / _FILE).is_file():
+            (folder / _FILE).read_bytes()
         return str(error)
     files = found.get("files") if isinstance(found, dict) else None
     if not isinstance(found, dict) or not isinstance(files, dict) or found.get("checksum") != _checksum(files):
@@ -37,9 +43,7 @@ def flaw_of(folder: Path) -> str | None:
         path = folder / name
         if not is_within(folder, name):
             return f"{name!r} leads out of the folder"
-        try:
-            require_file(path)
-        except UserError:
+        if not _is_file(path):
             return f"{name} is missing"
         size, digest = (known.get("bytes"), known.get("sha256")) if isinstance(known, dict) else (None, None)
         if path.stat().st_size != size:
@@ -47,6 +51,15 @@ def flaw_of(folder: Path) -> str | None:
         if sha256_of(path) != digest:
             return f"{name} has changed since it was written"
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # a name that no file has
+            raise
+        return False
 
 
 def _checksum(files: Mapping[str, object]) -> str:
