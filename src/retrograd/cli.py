@@ -108,7 +108,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default runs/NAME.")] = None,
     changes: Set = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, which was stopped; no recipe then.")] = None,
-    controls: Annotated[bool, typer.Option("--controls", help="Train its controls as well: did it help?")] = False,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Train closed book, random, frozen and oracle as well.")
+    ] = False,
     seeds: Annotated[str, typer.Option(help="With --controls: such as 0,1,2; default: the experiment's.")] = "",
 ) -> None:
     """Train an experiment, save the model, and evaluate it on the test data. Ctrl-C saves and stops; --resume goes on.

@@ -43,6 +43,10 @@ def lab(
         raise UserError(f"--along measures the checkpoints of a run, and {source} is none; leave it out")
     from rich.console import Console
 
+    if folder.is_dir() and not is_run:
+        from retrograd.training.run_directory import RunDirectory
+
+        RunDirectory.open(folder)  # which says what it is instead
     place = out or (folder / "lab" if is_run else Path("runs") / f"lab-{folder.stem}")
     names = [name.strip() for name in objectives.split(",") if name.strip()]
     console = Console(width=None if sys.stdout.isatty() else 160)

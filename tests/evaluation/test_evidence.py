@@ -77,6 +77,13 @@ def test_who_is_not_told_apart_from_a_weaker_rival_has_not_helped() -> None:
     assert "made no difference that this test can tell" in found.sentence
 
 
+def test_where_nothing_is_right_nothing_is_judged() -> None:
+    scores = {"experiment": [0.0], "frozen retriever": [0.0], "closed book": [0.0]}
+    nothing = [difference(name, [lambda rows: 0.0], ITEMS) for name in ("closed book", "frozen retriever")]
+    found = Evidence("joint training", "macro_f1", scores, nothing, RIVALS)
+    assert found.sentence == "joint training cannot be judged: no system has a macro-F1 above 0, 1 seed"
+
+
 def test_a_seed_that_went_the_other_way_is_told() -> None:
     assert evidence([70, 60, -4], [80, 80, 80]).sentence.endswith("3 seeds; 1 of 3 seeds went the other way")
 

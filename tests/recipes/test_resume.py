@@ -499,7 +499,7 @@ def test_a_second_signal_stops_at_once(
     at_step(monkeypatch, 3, twice)
     code, words = started(what("lora"), tmp_path / "run")
     assert code == 130
-    assert "stopped at once; what came after the last checkpoint is lost; go on with" in words
+    assert "stopped at once; what came after the last checkpoint, if there is one, is lost; go on with" in words
     assert [path.name for path in RunDirectory.open(tmp_path / "run").checkpoints()] == ["0001-training-step-0000002"]
 
 

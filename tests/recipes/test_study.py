@@ -248,6 +248,16 @@ def test_a_plan_that_is_none_is_refused(plan: object, tmp_path: Path) -> None:
         Study.open(tmp_path)
 
 
+def test_other_commands_name_a_run_of_a_study(tmp_path: Path) -> None:
+    run = tmp_path / "study" / "experiment-seed0"
+    run.mkdir(parents=True)
+    (run / "experiment.toml").touch()
+    for words in (["search", str(tmp_path / "study"), "tea"], ["lab", str(tmp_path / "study")]):
+        failure = CliRunner().invoke(app, words).exception
+        assert isinstance(failure, UserError)
+        assert f"holds 1; give one of them, such as {run}" in str(failure)
+
+
 def test_a_study_is_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="start it without torchrun"):

@@ -88,6 +88,8 @@ class Evidence:
         """What came out, in a line."""
         main = self.main
         seeds = f"{len(main.by_seed)} seed{'s' if len(main.by_seed) > 1 else ''}"
+        if not any(fmean(found) > 0 for found in self.scores.values()):
+            return f"{self.subject} cannot be judged: no system has a {metric_words(self.metric)} above 0, {seeds}"
         verdict = "made no difference that this test can tell"
         if main.mean > 0 and all(one.sure for one in self.differences if one.control in self.rivals):
             verdict = "helped"

@@ -9,7 +9,7 @@ from pathlib import Path
 from retrograd.recipes import named_experiment
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import resume_run, run_experiment
-from retrograd.recipes.study import Study, is_study, seeds_of
+from retrograd.recipes.study import EXPERIMENT, Study, is_study, seeds_of
 from retrograd.recipes.use import scores_of
 from retrograd.recipes.verdict import judged
 from retrograd.training.interrupts import Interrupted, Interrupts
@@ -73,12 +73,13 @@ def _study(experiment: Experiment | None, seeds: str, folder: Path, interrupts: 
     else:
         study = Study.begin(experiment, seeds_of(seeds, experiment), folder)
     study.train(interrupts)
-    one, other = (shlex.quote(str(run.path)) for run in (study.runs[1], study.runs[0]))
-    return f"{judged(folder)}\n\nThe runs are in {folder}. Next: retrograd compare {one} {other}"
+    text, rival = judged(folder)
+    runs = {run.system: shlex.quote(str(run.path)) for run in reversed(study.runs)}  # those of the first seed
+    return f"{text}\n\nThe runs are in {folder}. Next: retrograd compare {runs[rival]} {runs[EXPERIMENT]}"
 
 
 def _farewell(folder: Path, where: str) -> str:
     if not (folder / "experiment.toml").exists() and not is_study(folder):
         return "stopped before anything was written; start it again"
-    how = f"{where}, saved" if where else "at once; what came after the last checkpoint is lost"
+    how = f"{where}, saved" if where else "at once; what came after the last checkpoint, if there is one, is lost"
     return f"stopped {how}; go on with: retrograd train --resume {shlex.quote(str(folder))}"

@@ -123,7 +123,8 @@ class Study:
         with locked(self.path):
             self._announce()
             for number, run in enumerate(self.runs, 1):
-                say(f"run {number} of {len(self.runs)}: {run.system}, seed {run.experiment.seed}, in {run.path}")
+                where = "has ended" if run.folder.ended else f"in {run.path}"
+                say(f"run {number} of {len(self.runs)}: {run.system}, seed {run.experiment.seed}, {where}")
                 _train(run, interrupts)
 
     def require_ended(self) -> None:

@@ -33,7 +33,7 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
                 f"{run} is a study, which is judged on what its runs answered to their test data; for --data, "
                 f"--passages or --out give one of its runs, such as {run / 'experiment-seed0'}"
             )
-        return judged(run)
+        return judged(run)[0]
     if patch is not None and data is None:
         raise UserError(
             "--patch corrects the labels of --data, which is missing; the run's own patch applies by itself"

@@ -31,11 +31,11 @@ Scores = dict[str, dict[str, list[float]]]
 """By system and metric, in percent, one a seed."""
 
 
-def judged(path: Path) -> str:
-    """Table and sentence of a study whose runs have all ended; writes ``evidence.json`` and ``evidence.txt`` into it.
+def judged(path: Path) -> tuple[str, str]:
+    """Table and sentence of a study whose runs have all ended, and its strongest rival.
 
-    Trains and opens no model. Raises `UserError` where runs are missing or not the study's own, and where data have
-    changed since.
+    Writes ``evidence.json`` and ``evidence.txt`` into it. Trains and opens no model. Raises `UserError` where runs are
+    missing or not the study's own, and where data have changed since.
     """
     study = Study.open(path)
     study.require_ended()
@@ -52,7 +52,7 @@ def judged(path: Path) -> str:
     write_json(path / "evidence.json", record)
     with atomic_file(path / "evidence.txt") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    return text
+    return text, evidence.main.control
 
 
 def _evidence(study: Study) -> tuple[Evidence, Scores]:

@@ -46,7 +46,8 @@ def draw_along(moments: Sequence[Moment], path: Path) -> None:
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     places = range(len(moments))
     labelled: dict[str, Line2D] = {}
-    for axes, part in zip(figure.subplots(1, len(_PARTS)), _PARTS, strict=True):
+    moved = [part for part in _PARTS if any(any(_along(moments, name, part)) for name in _names(moments))]
+    for axes, part in zip(figure.subplots(1, len(moved), squeeze=False)[0], moved, strict=True):
         for number, name in enumerate(_names(moments)):
             traces = [0.0 if one is None else one.trace for one in _along(moments, name, part)]
             if max(traces) > 0:

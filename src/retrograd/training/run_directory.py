@@ -83,6 +83,8 @@ class RunDirectory:
         run = cls(path)
         if not run.experiment.exists():
             reason = "it has no experiment.toml" if path.is_dir() else "there is no such folder"
+            if runs := sorted(path.glob("*/experiment.toml")):
+                raise UserError(f"{path} is no run, but holds {len(runs)}; give one of them, such as {runs[0].parent}")
             raise UserError(f"{path} is no run ({reason}); give a folder that `retrograd train` wrote")
         return run
 
