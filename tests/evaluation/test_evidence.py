@@ -81,7 +81,7 @@ def test_where_nothing_is_right_nothing_is_judged() -> None:
     scores = {"experiment": [0.0], "frozen retriever": [0.0], "closed book": [0.0]}
     nothing = [difference(name, [lambda rows: 0.0], ITEMS) for name in ("closed book", "frozen retriever")]
     found = Evidence("joint training", "macro_f1", scores, nothing, RIVALS)
-    assert found.sentence == "joint training cannot be judged: no system has a macro-F1 above 0, 1 seed"
+    assert found.sentence == "joint training cannot be judged: macro-F1 is 0 for every system, 1 seed"
 
 
 def test_a_seed_that_went_the_other_way_is_told() -> None:

@@ -89,7 +89,7 @@ class Evidence:
         main = self.main
         seeds = f"{len(main.by_seed)} seed{'s' if len(main.by_seed) > 1 else ''}"
         if not any(fmean(found) > 0 for found in self.scores.values()):
-            return f"{self.subject} cannot be judged: no system has a {metric_words(self.metric)} above 0, {seeds}"
+            return f"{self.subject} cannot be judged: {metric_words(self.metric)} is 0 for every system, {seeds}"
         verdict = "made no difference that this test can tell"
         if main.mean > 0 and all(one.sure for one in self.differences if one.control in self.rivals):
             verdict = "helped"
