@@ -93,6 +93,7 @@ def _distinct(runs: Sequence[Path]) -> list[Path]:
 
 
 def score_of(path: Path, metric: str) -> float:
+    """A score of the answers of the run in ``path``. Raises `UserError` where its ``scores.json`` has none."""
     place = path / "scores.json"
     if not place.exists():
         raise UserError(f"{path} has no scores.json; evaluate it first: retrograd evaluate {path} --out {path}")

@@ -16,6 +16,7 @@ from retrograd.io import atomic_file, read_json, write_json
 from retrograd.metrics.significance import Statistic
 from retrograd.recipes.compare import Told, statistic_of, told_by
 from retrograd.recipes.controls import CLOSED_BOOK, FROZEN, ORACLE, RANDOM, trains_retriever
+from retrograd.recipes.curves import score_of
 from retrograd.recipes.run import saved_task
 from retrograd.recipes.study import EXPERIMENT, Study
 from retrograd.training.run_directory import RunDirectory
@@ -93,6 +94,7 @@ def _scores(study: Study, system: str, metric: str) -> dict[str, list[float]]:
             record = read_json(run.path / "scores.json")
             parts = [part for part in record.values() if isinstance(part, dict)] if isinstance(record, dict) else []
             own = {name: value for part in parts for name, value in part.items() if isinstance(value, float)}
+            own[metric] = score_of(run.path, metric)
             for name in dict.fromkeys((metric, *_BESIDE, ORACLE_SHARE)):
                 if name in own:
                     found.setdefault(name, []).append(own[name])
@@ -130,7 +132,7 @@ def _table(study: Study, evidence: Evidence, scores: Scores) -> Table:
         title=f"{study.systems[EXPERIMENT].name}, seeds {', '.join(map(str, study.seeds))}", title_justify="left"
     )
     table.add_column("system")
-    for heading in (*map(metric_words, (evidence.metric, *beside)), "experiment less it", "95 %", "p"):
+    for heading in (*map(metric_words, (evidence.metric, *beside)), "experiment less it", "95 % interval", "p"):
         table.add_column(heading.replace("[", r"\["), justify="right")
     differences = {one.control: one for one in evidence.differences}
     for name, found in scores.items():

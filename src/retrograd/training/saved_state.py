@@ -313,7 +313,7 @@ def _whole(folder: Path) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-        if isinstance(error, RuntimeError) and ran_out_of_memory(error):
+        if ran_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'nothing said'}"
         raise UserError(
