@@ -153,6 +153,8 @@ def test_json_and_toml_agree() -> None:
             "does not make; set it to 0",
         ),
         (["retriever.search=random"], 'set retriever.trained = "none"'),
+        (["generator.fsdp=true", "generator.fusion=true"], "generator.fsdp cannot read by fusion-in-decoder"),
+        (["generator.fsdp=true", "generator.lora_rank=4", "generator.quantisation=nf4"], "spreads no 4-bit weights"),
     ],
 )
 def test_settings_that_cannot_run_together_say_so(assignments: list[str], message: str) -> None:

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from retrograd.io import open_to_umask
 from retrograd.models.batching import length_buckets, padded, token_budget_on
 from retrograd.models.choices import score_choices
+from retrograd.models.fsdp import in_step, is_spread
 from retrograd.models.fusion import FusedIds, FusedPrompt, encoded_apart, fused_ids, model_arguments, require_encoder
 from retrograd.models.generator_settings import GeneratorSettings, read_settings, write_settings
 from retrograd.models.inference import forget_casts, inference
@@ -206,13 +207,17 @@ class Generator(nn.Module):
         width = max((len(ids) for ids in target_ids), default=0)
         lengths = torch.tensor([len(ids) for ids in target_ids], device=self.device)
         present = torch.arange(width, device=self.device) < lengths[:, None]
-        if not prompt_ids:
-            return TargetScores(torch.zeros(0, width, device=self.device), present)
         sizes = [p + len(t) for p, t in zip(_sizes(prompt_ids, soft), target_ids, strict=True)]
         groups = length_buckets(sizes, self._budget)
-        order = torch.tensor([position for group in groups for position in group], device=self.device)
+        forwards = in_step(self.model, len(groups))
+        if forwards == 0:
+            return TargetScores(torch.zeros(0, width, device=self.device), present)
+        order = torch.tensor([position for group in groups for position in group], device=self.device, dtype=torch.long)
         parts = [([prompt_ids[i] for i in g], [target_ids[i] for i in g], soft and soft.at(g)) for g in groups]
-        flat = torch.cat([self._score(*part) for part in parts])
+        # Where other ranks make more passes, a pair without words stands in; what it says is left out.
+        of_others: list[list[_PromptIds]] = [[[self.end]]] * (forwards - len(groups))
+        found = [self._score(*part) for part in parts] + [self._score(one, [[self.end]], None) for one in of_others]
+        flat = torch.cat(found)[: int(lengths.sum())]
         forget_casts()
         # `flat` lists tokens pair after pair in bucket order; masked_scatter lays them out as rows of that order.
         rows = torch.zeros(present.shape, device=self.device).masked_scatter(present[order], flat)
@@ -310,6 +315,7 @@ class Generator(nn.Module):
                     do_sample=False,
                     eos_token_id=self.end,
                     pad_token_id=self.padding,
+                    synced_gpus=is_spread(self.model),  # as many words on all ranks, though they round apart
                 )
             if not self.encoder_decoder and soft is None:  # read as embeddings, the prompt is not repeated
                 written = written[:, read["input_ids"].shape[1] :]

@@ -19,6 +19,7 @@ from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.io import JsonObject, JsonValue, locked, read_json, write_json
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.encoder import ROLES, Encoder
+from retrograd.models.fsdp import spread_layers
 from retrograd.models.fusion import require_encoder
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
@@ -202,8 +203,12 @@ def train_experiment(
     accelerator, ranks = accelerator_for(experiment), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = build_model(experiment, data, rng).to(accelerator.device)
+    model = build_model(experiment, data, rng)
     model.sharded = ranks.count > 1
+    if model.sharded and experiment.generator.fsdp:
+        computed = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        spread_layers(model.generator.model, accelerator.device, computed)
+    model.to(accelerator.device)
     if model.sharded:  # all have built the same model; from here on each has dropout of its own
         torch.manual_seed(ranks.seed(rng.get_state()))
     plan = stages(experiment, model, rng)

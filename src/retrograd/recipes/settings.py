@@ -91,7 +91,8 @@ class GeneratorSettings:
     template, where it has one. ``quantisation`` "nf4" holds the linear layers under adapters in four bits (QLoRA), on a
     CUDA device. ``gradient_checkpointing`` computes layers again in the backward pass, which saves memory. ``fusion``
     lets objectives that read passages together read them by fusion-in-decoder instead of in one prompt
-    (`retrograd.models.fusion`); for encoder-decoder models.
+    (`retrograd.models.fusion`); for encoder-decoder models. ``fsdp`` spreads the layers over the processes that train,
+    for a generator that one device cannot hold (`retrograd.models.fsdp`); one process alone has all.
     """
 
     model: str = "builtin:minilm-seq2seq"
@@ -107,10 +108,15 @@ class GeneratorSettings:
     quantisation: Quantisation = "none"
     gradient_checkpointing: bool = False
     fusion: bool = False
+    fsdp: bool = False
 
     def __post_init__(self) -> None:
         if self.gradient_checkpointing and not self.dropout:
             raise UserError("gradient_checkpointing works where dropout does; set dropout = true, or it to false")
+        if self.fsdp and self.quantisation != "none":
+            raise UserError('generator.fsdp spreads no 4-bit weights; set quantisation = "none", or fsdp = false')
+        if self.fsdp and self.fusion:
+            raise UserError("generator.fsdp cannot read by fusion-in-decoder; set fusion = false, or fsdp = false")
 
 
 @dataclass(frozen=True)

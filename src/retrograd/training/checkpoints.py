@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from retrograd.io import read_json, sha256_of, write_json
+from retrograd.models.fsdp import whole_moments
 from retrograd.progress import say
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.whole_index import whole_index
+from retrograd.rag.whole_model import whole_model
 from retrograd.records import read_record, record_mapping
 from retrograd.training.interrupts import Interrupted, Interrupts
 from retrograd.training.ranks import Ranks
@@ -231,7 +232,7 @@ class Checkpoints:
         of_ranks = rank_states(self._ranks, self._model, self._rng if self._state is None else self._state.sampler)
         if self._state is not None:
             self._state.live.share_seen()
-        with whole_index(self._model):
+        with whole_model(self._model), nullcontext() if self._state is None else whole_moments(self._state.optimiser):
             if self._ranks.first:
                 self._write(of_ranks)
         self._saved_at = time.monotonic()

@@ -16,6 +16,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from retrograd.corpus.exchange import GivenUpError, ran_out_of_memory
+from retrograd.models.fsdp import is_spread
 from retrograd.progress import say
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.chains import Chains
@@ -76,6 +77,11 @@ class Fitting:
         except RuntimeError as error:
             if not ran_out_of_memory(error):
                 raise
+            if is_spread(self._model.generator):  # the others wait for a layer, where nobody can tell them
+                raise UserError(
+                    f"there is no memory for {self.size} queries at once, and with generator.fsdp a run cannot go on "
+                    f"with fewer; set training.micro_batch = {max(self.size // 2, 1)}"
+                ) from None
             self._failed = True
             self._ranks.give_up()
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from retrograd.models.attention import training_attention
+from retrograd.models.fsdp import by_placement, clip_gradients, gradient_norm
 from retrograd.objectives.objective import Objective
 from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
@@ -201,7 +202,7 @@ def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) ->
     )
     its = [w for w in model.generator.parameters() if w.requires_grad]
     rated = ((theirs, pace.retriever_learning_rate), (its, pace.generator_learning_rate))
-    groups = [{"params": weights, "lr": rate} for weights, rate in rated if weights and rate > 0]
+    groups = [{"params": some, "lr": rate} for weights, rate in rated if rate > 0 for some in by_placement(weights)]
     if not groups:
         raise UserError("nothing is trained: both learning rates are 0, or everything they apply to is frozen")
     # One fused kernel: 0.025 s instead of 0.125 s a step for 39 M weights on two cores.
@@ -216,7 +217,7 @@ def _trained(model: RagModel) -> list[nn.Parameter]:
 def _clip(optimiser: torch.optim.Optimizer, bound: float) -> float:
     """Scale the gradients down to norm ``bound`` (0: leave them); returns the norm before."""
     weights = [w for group in optimiser.param_groups for w in group["params"]]
-    return float(nn.utils.clip_grad_norm_(weights, bound if bound > 0 else float("inf")))
+    return clip_gradients(weights, bound if bound > 0 else float("inf"))
 
 
 def _tell(
@@ -230,12 +231,11 @@ def _tell(
 
 def _norms(model: RagModel) -> dict[str, float]:
     """The gradient's norm before clipping, by part of the model."""
-    found = {}
-    for part, weights in model.parts().items():
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        if gradients:
-            found[f"gradient_norm_{part}"] = float(nn.utils.get_total_norm(gradients))
-    return found
+    return {
+        f"gradient_norm_{part}": float(gradient_norm(weights))
+        for part, weights in model.parts().items()
+        if any(weight.grad is not None for weight in weights)
+    }
 
 
 def _due(step: int, every: int, steps: int | None = None) -> bool:

@@ -2,8 +2,9 @@
 
 Each rank holds the whole model and takes its share of each batch; gradients are summed, so that all make the same step.
 There is no wrapper around the model: a step is not one forward, and what a rank computes is up to objective and
-evidence. What all must decide alike (order of examples, targets, when to save) comes from the run's ``rng``, which
-stays equal on all ranks, or from the first rank; what samplers and dropout draw differs from rank to rank.
+evidence. Only the layers of a large generator may be spread as well (`retrograd.models.fsdp`). What all must decide
+alike (order of examples, targets, when to save) comes from the run's ``rng``, which stays equal on all ranks, or from
+the first rank; what samplers and dropout draw differs from rank to rank.
 
 A process that is alone exchanges nothing, and computes what it would without this module.
 """
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from retrograd.corpus.exchange import Exchange
+from retrograd.models.fsdp import own_share
 from retrograd.types import UserError
 
 __all__ = ["PATIENCE", "Part", "Ranks", "alone", "explained", "speaks"]
@@ -111,9 +113,13 @@ class Ranks:
     # ---- gradients and weights --------------------------------------------------------------------------------------
 
     def sum_gradients(self, weights: Sequence[nn.Parameter]) -> None:
-        """Each weight's gradient becomes the sum over the ranks; a rank that has none adds 0. A few large messages."""
+        """Each weight's gradient becomes the sum over the ranks; a rank that has none adds 0. A few large messages.
+
+        Those of weights that are spread are sums already.
+        """
         if self._exchange is None:
             return
+        weights = [weight for weight in weights if not own_share(weight)]
         here = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32)
         anywhere = self._exchange.largest(here).tolist()
         for bucket in _buckets([weight for weight, found in zip(weights, anywhere, strict=True) if found]):
@@ -124,10 +130,11 @@ class Ranks:
                 weight.grad = gradient.copy_(part.view_as(gradient))
 
     def require_equal(self, weights: Sequence[nn.Parameter]) -> None:
-        """Raises `UserError` on all ranks where the sums of weights' bits differ. One pass over the weights."""
+        """Raises `UserError` on all ranks where the sums of weights' bits differ. One pass over the weights that each
+        has whole."""
         if self._exchange is None:
             return
-        sums = [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights]
+        sums = [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights if not own_share(weight)]
         own = int.from_bytes(hashlib.blake2b(repr(sums).encode(), digest_size=7).digest(), "little")
         table = self._exchange.table([own])
         odd = [rank for rank, line in enumerate(table) if line != table[0]]

@@ -40,7 +40,7 @@ from retrograd.io import (
 from retrograd.objectives.checks import NotFiniteError
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.whole_index import whole_index
+from retrograd.rag.whole_model import whole_model
 from retrograd.training.chains import Chains
 from retrograd.training.seal import seal
 from retrograd.types import Example, UserError
@@ -232,7 +232,7 @@ class RunDirectory:
 
     def save_model(self, model: RagModel) -> None:
         """Write ``model/``, the result of the run."""
-        with whole_index(model):
+        with whole_model(model):
             if self.written:
                 with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
                     save_model(model, temporary)

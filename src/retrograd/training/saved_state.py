@@ -33,6 +33,7 @@ from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.exchange import ran_out_of_memory
 from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.io import JsonObject, JsonValue, fingerprint, read_json, write_json
+from retrograd.models.fsdp import own_share, put, spread_like
 from retrograd.rag.indexing import shards_of
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
@@ -157,7 +158,7 @@ def _load_weights(folder: Path, model: RagModel) -> None:
         )
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(saved[name])
+            put(saved[name], weight)
 
 
 def _moving(model: RagModel) -> dict[str, Tensor]:
@@ -264,10 +265,13 @@ def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
         raise UserError(
             f"{folder} was saved in training on other examples; put the data back as they were, or train another run"
         )
+    weights = [weight for group in state.optimiser.param_groups for weight in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _tensors(folder, _OPTIMISER).items():
-        weight, _, moment = name.partition(".")
-        moments.setdefault(int(weight), {})[moment] = value
+        number, _, moment = name.partition(".")
+        like = weights[int(number)]
+        spread = own_share(like) and value.shape == like.shape  # a count of steps is not
+        moments.setdefault(int(number), {})[moment] = spread_like(value, like) if spread else value
     state.optimiser.load_state_dict({"state": moments, "param_groups": plain["groups"]})
     state.schedule.load_state_dict(cast(dict[str, object], plain["schedule"]) | {"lr_lambdas": [None]})
     state.order.epoch_began = tensors["epoch_began"]

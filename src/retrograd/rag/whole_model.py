@@ -1,0 +1,31 @@
+"""A model of which each rank holds its share, for the moment in which it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from retrograd.corpus.sharded_index import ShardedIndex
+from retrograd.models.fsdp import whole_weights
+from retrograd.rag.rag_model import RagModel
+
+__all__ = ["whole_model"]
+
+
+@contextmanager
+def whole_model(model: RagModel) -> Iterator[None]:
+    """Inside, the model of rank 0 has the whole index and all weights, in main memory. All ranks enter together.
+
+    Nothing changes for the other ranks, nor for what is not spread.
+    """
+    index = model.index if model.has_index else None
+    whole = index.whole() if isinstance(index, ShardedIndex) else None
+    with whole_weights(model.generator):
+        if index is None or whole is None:
+            yield
+            return
+        model.use_index(whole)
+        try:
+            yield
+        finally:
+            model.use_index(index)
