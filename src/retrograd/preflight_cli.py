@@ -73,6 +73,7 @@ def plan(
     ] = "",
     examples: Annotated[int, typer.Option(min=0, help="Training examples, where the data are not here.")] = 0,
     passages: Annotated[int, typer.Option(min=0, help="Passages of the base, where it is not here.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that train, each with such hardware.")] = 1,
     like: Annotated[
         list[str] | None, typer.Option(help="Plan with another model's shape: generator=NAME or retriever=FOLDER.")
     ] = None,
@@ -93,7 +94,7 @@ def plan(
 
     settings = [*(changes or []), *(_model_setting(one) for one in like or [])]
     found = plan_experiment(
-        named_experiment(recipe).with_settings(settings), hardware, examples, passages, not no_probe
+        named_experiment(recipe).with_settings(settings), hardware, examples, passages, not no_probe, processes
     )
     if json:
         typer.echo(writer.dumps(found.record(), ensure_ascii=False, indent=2))

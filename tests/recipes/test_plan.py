@@ -16,6 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from retrograd.cli import app
 from retrograd.models.architectures import KNOWN, planned_encoder, planned_generator
 from retrograd.models.costs import generator_cost
+from retrograd.models.fsdp import stacks_of
+from retrograd.models.generator import Generator
 from retrograd.objectives import TokenLogLikelihood
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.recipes.experiment import Experiment
@@ -284,12 +286,39 @@ def test_without_the_size_of_the_base_nobody_says_that_it_fits(
     assert capsys.readouterr().out.strip().splitlines()[-1] == "it fits"
 
 
+def test_processes_share_queries_index_and_layers(data: Path, tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """Three processes and eight queries: as long as three queries take; a third of the layers, all of the rest."""
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, "training.batch_size=8", "warm_start.epochs=0")
+    spread = experiment.with_settings(["generator.fsdp=true"])
+    alone, three, thirds = (
+        plan_experiment(one, BIG, processes=n) for one, n in ((spread, 1), (experiment, 3), (spread, 3))
+    )
+    assert "--processes" in " ".join(alone.notes)
+    assert three.memory.index == pytest.approx(alone.memory.index / 3)
+    assert three.memory.activations == pytest.approx(alone.memory.activations * 3 / 8)
+    assert three.memory.weights == alone.memory.weights
+    assert three.stages[0].seconds == pytest.approx(alone.stages[0].seconds * 3 / 8)
+
+    generator = Generator.open(str(tiny_seq2seq), torch.Generator())
+    inside = sum(w.numel() for _, layers in stacks_of(generator.model) for one in layers for w in one.parameters())
+    assert inside > 1_000
+    saved = 4 * inside * 2 / 3
+    assert alone.memory.weights - thirds.memory.weights == pytest.approx(saved)
+    assert alone.memory.gradients - thirds.memory.gradients == pytest.approx(saved)
+    assert alone.memory.optimiser - thirds.memory.optimiser == pytest.approx(2 * saved)
+    assert thirds.model.layer == max(
+        sum(w.numel() for w in one.parameters()) for _, layers in stacks_of(generator.model) for one in layers
+    )
+
+
 @pytest.mark.slow
 def test_large_models_are_refused_before_any_download(data: Path, tiny_encoder: Path) -> None:
     name = Path("Qwen/Qwen3-4B-Instruct-2507")
     whole = plan_experiment(tiny(data, tiny_encoder, name, "training.passages=1"), "rtx-4090")
     assert whole.refusal is not None
     assert "lora_rank" in whole.refusal
+    refusal = plan_experiment(tiny(data, tiny_encoder, name, "training.passages=1"), "rtx-4090", processes=2).refusal
+    assert "over the processes: generator.fsdp = true" in str(refusal)
     on_cpu = tiny(
         data, tiny_encoder, name, "generator.lora_rank=4", 'generator.quantisation="nf4"', "training.passages=1"
     )

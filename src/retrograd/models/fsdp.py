@@ -32,6 +32,7 @@ __all__ = [
     "put",
     "spread_layers",
     "spread_like",
+    "stacks_of",
     "whole_moments",
     "whole_weights",
 ]
@@ -45,7 +46,7 @@ def spread_layers(model: nn.Module, device: torch.device, computed: torch.dtype 
     gradients stay as they are: autocast would keep its casts of all layers until a step is made. Raises `UserError` for
     a model without layers.
     """
-    stacks = list(_stacks(model))
+    stacks = list(stacks_of(model))
     if not stacks:
         raise UserError(f"generator.fsdp is true, but {type(model).__name__} has no list of layers; set it to false")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
@@ -64,13 +65,14 @@ def spread_layers(model: nn.Module, device: torch.device, computed: torch.dtype 
             part.set_gradient_divide_factor(1.0)
 
 
-def _stacks(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
+def stacks_of(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
+    """Modules with lists of layers, outermost ones, and these layers: what is spread."""
     lists = [child for child in module.children() if isinstance(child, nn.ModuleList)]
     if lists:
         yield module, [layer for found in lists for layer in found]
         return
     for child in module.children():
-        yield from _stacks(child)
+        yield from stacks_of(child)
 
 
 def is_spread(module: nn.Module) -> bool:

@@ -36,7 +36,7 @@ _CUDA_BYTES, _CPU_BYTES = 1e9, 1.2e9
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, by what they are for, of the stage that needs most."""
+    """Bytes of a process, by what they are for."""
 
     weights: float
     gradients: float
@@ -66,8 +66,8 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it. ``embedding`` and ``answering`` are seconds beside the stages' own; ``probed`` says that steps were
-    timed, not computed."""
+    """All of it, for so many processes, each with hardware of its own. ``embedding`` and ``answering`` are seconds
+    beside the stages' own; ``probed`` says that steps were timed, not computed."""
 
     name: str
     hardware: Hardware
@@ -79,6 +79,7 @@ class Plan:
     probed: bool
     refusal: str | None
     notes: tuple[str, ...]
+    processes: int = 1
 
     @property
     def memory(self) -> Memory:
@@ -99,6 +100,7 @@ class Plan:
         """As JSON; bytes, seconds, operations."""
         return {
             "name": self.name,
+            "processes": self.processes,
             "hardware": {"name": self.hardware.name, "memory": self.hardware.memory, "speed": self.hardware.speed},
             "parameters": [dict(vars(one)) for one in self.model.weights],
             "memory": {**vars(self.memory), "total": self.memory.total},
@@ -127,9 +129,17 @@ def _stage_record(one: StageCost) -> JsonObject:
 
 
 def plan_experiment(
-    experiment: Experiment, hardware: str | Hardware = "", examples: int = 0, passages: int = 0, timed: bool = True
+    experiment: Experiment,
+    hardware: str | Hardware = "",
+    examples: int = 0,
+    passages: int = 0,
+    timed: bool = True,
+    processes: int = 1,
 ) -> Plan:
     """For named hardware, or "" for this machine, which is timed unless ``timed`` is False.
+
+    Of several ``processes`` each has such hardware, and none is timed: they share the queries of a batch, the index,
+    and with ``generator.fsdp`` the layers of the generator; all answer all of the test.
 
     ``examples`` and ``passages`` (0: as in the data) stand for data that are not here. Raises `UserError` for models
     whose shape is not known, and for settings that training would refuse; whether it fits is `Plan.refusal`.
@@ -142,14 +152,31 @@ def plan_experiment(
     base = facts.passages or 10**9
     prompts = {one.name: prompts_per_query(one, base, r.posterior, r.null_passage) for one in stages}
     each = {name: one.passages_each for name, one in prompts.items()}
-    model = model_facts(experiment, facts, each, chosen.bf16)
-    costs = [_stage_cost(experiment, one, prompts[one.name], facts, model, chosen) for one in stages]
+    model = model_facts(experiment, facts, each, chosen.bf16, processes)
+    costs = [_stage_cost(experiment, one, prompts[one.name], facts, model, chosen, processes) for one in stages]
     embedding, answering = _embedding(experiment, stages, facts, model, chosen), _answering(facts, costs, chosen)
-    plan = Plan(experiment.name, chosen, facts, model, tuple(costs), embedding, answering, False, None, facts.notes)
-    plan = _with_refusal(experiment, plan)
-    if here and timed and plan.refusal is None and facts.data is not None and _is_small(experiment, model):
+    embedding = None if embedding is None else embedding / processes
+    notes = facts.notes + _notes(experiment, processes)
+    plan = Plan(
+        experiment.name, chosen, facts, model, tuple(costs), embedding, answering, False, None, notes, processes
+    )
+    plan = replace(plan, refusal=_refusal(experiment, plan))
+    if (
+        here
+        and timed
+        and processes == 1
+        and plan.refusal is None
+        and facts.data is not None
+        and _is_small(experiment, model)
+    ):
         plan = _probed(experiment, plan, probe(experiment, facts.data))
     return plan
+
+
+def _notes(experiment: Experiment, processes: int) -> tuple[str, ...]:
+    if experiment.generator.fsdp and processes == 1:
+        return ("one process holds all of generator.fsdp; say how many there will be: --processes",)
+    return ()
 
 
 def _hardware(experiment: Experiment, name: str) -> Hardware:
@@ -162,7 +189,13 @@ def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
 
 
 def _stage_cost(
-    experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment,
+    stage: PlannedStage,
+    prompts: Prompts,
+    facts: DataFacts,
+    model: ModelFacts,
+    on: Hardware,
+    processes: int,
 ) -> StageCost:
     queries, tokens = stage.queries, model.prompt_tokens[stage.name]
     prompt = model.prompts[stage.name]
@@ -179,16 +212,23 @@ def _stage_cost(
     )
     read = (prompts.without_gradient + prompts.with_gradient) * (tokens + facts.target)
     total = queries * (read + searched * towers * facts.query + embedded * facts.passage)
-    memory = _memory(experiment, stage, prompts, facts, model, on)
-    seconds = None if stage.full_steps is None else stage.full_steps * operations / on.speed
+    memory = _memory(experiment, stage, prompts, facts, model, on, processes)
+    share = stage.queries / math.ceil(stage.queries / processes)  # as fast as the process with the most queries
+    seconds = None if stage.full_steps is None else stage.full_steps * operations / on.speed / share
     return StageCost(stage, prompts, tokens, total, operations, memory, seconds)
 
 
 def _memory(
-    experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment,
+    stage: PlannedStage,
+    prompts: Prompts,
+    facts: DataFacts,
+    model: ModelFacts,
+    on: Hardware,
+    processes: int,
 ) -> Memory:
     """Of one micro-batch: all its prompts with gradient are held until the backward pass, whatever the token budget."""
-    g, at_once = experiment.generator, stage.at_once
+    g, at_once = experiment.generator, min(stage.at_once, math.ceil(stage.queries / processes))
     prompt, tower, passage = model.prompts[stage.name], model.tower, model.passage
 
     def kept(squares: float, whole: float) -> float:
@@ -203,13 +243,15 @@ def _memory(
         activations += at_once * embedded * kept(passage.squares, passage.kept)
     if stage.copying and stage.passages == 0:
         activations += at_once * (facts.passages or 0) * _WHOLE_BASE_BYTES
-    learned = {one.part: one.trained for one in model.weights}
+    learned = {one.part: one.moved for one in model.weights}
     theirs = sum(n for part, n in learned.items() if part.endswith("tower")) * stage.trains_retriever
     its = sum(n for part, n in learned.items() if not part.endswith("tower"))
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
     gradients = theirs + its * (prompts.with_gradient > 0)
     copies = 2.0 * gradients * on.bf16
-    if g.lora_rank and g.quantisation == "none" and not g.gradient_checkpointing and graphs:
+    if model.layer > 0:  # one layer gathered, the next on its way; autocast has none of them to copy
+        copies += 2 * model.layer * (2.0 if on.bf16 else 4.0)
+    elif g.lora_rank and g.quantisation == "none" and not g.gradient_checkpointing and graphs:
         budget = token_budget_on(torch.device("cuda" if on.cuda else "cpu"), g.token_budget)
         copies += prompt.copies * math.ceil(graphs * model.prompt_tokens[stage.name] / budget)
     return Memory(
@@ -218,7 +260,7 @@ def _memory(
         optimiser=8.0 * (theirs + its * stage.trains_generator),
         copies=copies,
         activations=activations,
-        index=4.0 * (facts.passages or 0) * model.dimension * (experiment.retriever.search != "bm25"),
+        index=4.0 * (facts.passages or 0) * model.dimension * (experiment.retriever.search != "bm25") / processes,
         libraries=_CUDA_BYTES if on.cuda else _CPU_BYTES,
     )
 
@@ -287,10 +329,6 @@ def _probed(experiment: Experiment, plan: Plan, found: Probe) -> Plan:
 # ---- what does not fit --------------------------------------------------------------------------------------------
 
 
-def _with_refusal(experiment: Experiment, plan: Plan) -> Plan:
-    return replace(plan, refusal=_refusal(experiment, plan))
-
-
 def _refusal(experiment: Experiment, plan: Plan) -> str | None:
     g, on = experiment.generator, plan.hardware
     if g.quantisation == "nf4" and (not on.cuda or g.model == BUILTIN_SEQ2SEQ):
@@ -302,7 +340,7 @@ def _refusal(experiment: Experiment, plan: Plan) -> str | None:
     largest = max(parts, key=lambda name: parts[name])
     worst = max(plan.stages, key=lambda one: one.memory.total).stage
     whole = largest == "activations" and worst.copying and worst.passages == 0
-    remedy = "set warm_start.passages to 100, say" if whole else _remedy(experiment, largest)
+    remedy = "set warm_start.passages to 100, say" if whole else _remedy(experiment, largest, plan.processes)
     size = readable_bytes(round(parts[largest]))
     return (
         f"{plan.name} needs about {readable_bytes(round(need.total))} and {on.name} has {readable_bytes(most)}; "
@@ -320,10 +358,13 @@ _NAMES = {
 }
 
 
-def _remedy(experiment: Experiment, part: str) -> str:
+def _remedy(experiment: Experiment, part: str, processes: int) -> str:
     g, t = experiment.generator, experiment.training
     if part == "index":
-        return "split off a part of the base, choose a smaller encoder, or search with faiss (retrograd[faiss])"
+        return (
+            "split off a part of the base, choose a smaller encoder, search with faiss (retrograd[faiss]), or spread "
+            "it over more processes (--processes)"
+        )
     if part == "activations":
         found = [
             f"lower training.micro_batch (now {t.micro_batch or t.batch_size}) or training.passages ({t.passages})"
@@ -332,6 +373,8 @@ def _remedy(experiment: Experiment, part: str) -> str:
         return ", or ".join([*found, "shorten generator.max_input_tokens"])
     if part == "copies" and g.lora_rank:
         return 'set generator.gradient_checkpointing = true, raise generator.token_budget, or quantisation = "nf4"'
+    if processes > 1 and not g.fsdp and g.quantisation == "none" and not g.fusion:
+        return "spread the layers of the generator over the processes: generator.fsdp = true"
     if g.lora_rank == 0:
         return 'train adapters alone: generator.lora_rank = 8 (LoRA), with quantisation = "nf4" in four bits (QLoRA)'
     if g.quantisation == "none":

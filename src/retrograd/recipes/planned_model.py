@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +15,7 @@ from retrograd.models.architectures import adapt, planned_encoder, planned_gener
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.encoder import ROLES
+from retrograd.models.fsdp import stacks_of
 from retrograd.models.lora import Lora
 from retrograd.models.quantisation import require_adapters
 from retrograd.models.soft_prompt import SoftPrompt
@@ -31,18 +32,21 @@ _NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 
 @dataclass(frozen=True)
 class Weights:
-    """A part of the model: parameters, those that training moves, and the bytes in which all of them are held."""
+    """A part of the model: parameters, those that training moves, the bytes in which a process holds its share of all,
+    and how many of the moved ones that share has."""
 
     part: str
     parameters: int
     trained: int
     held: float
+    moved: float
 
 
 @dataclass(frozen=True)
 class ModelFacts:
     """``tower`` is the cost of a query, ``passage`` of a passage; ``prompt_tokens`` and ``prompts`` are the mean length
-    and the cost of a prompt, by stage. ``dimension`` is D."""
+    and the cost of a prompt, by stage. ``dimension`` is D, ``layer`` the parameters of the largest layer that is spread
+    over processes, 0 where none is."""
 
     weights: tuple[Weights, ...]
     dimension: int
@@ -50,6 +54,7 @@ class ModelFacts:
     passage: Cost
     prompt_tokens: dict[str, int]
     prompts: dict[str, Cost]
+    layer: int
 
     @property
     def parameters(self) -> int:
@@ -60,7 +65,9 @@ class ModelFacts:
         return sum(one.trained for one in self.weights)
 
 
-def model_facts(experiment: Experiment, facts: DataFacts, passages: dict[str, int], bf16: bool) -> ModelFacts:
+def model_facts(
+    experiment: Experiment, facts: DataFacts, passages: dict[str, int], bf16: bool, processes: int = 1
+) -> ModelFacts:
     """``passages`` is how many passages a prompt holds, by stage. Raises `UserError` for shapes that are not known, and
     for settings that the models would refuse."""
     r, g = experiment.retriever, experiment.generator
@@ -77,14 +84,17 @@ def model_facts(experiment: Experiment, facts: DataFacts, passages: dict[str, in
         generator = planned_generator(g.model)
         if g.gradient_checkpointing:
             checkpoint_layers(generator)
-        weights = [*_towers(experiment, _count(tower.parameters())), *_generator(experiment, generator, width)]
+        share = 1 / processes if g.fsdp else 1.0
+        weights = [*_towers(experiment, _count(tower.parameters())), *_generator(experiment, generator, width, share)]
+        spread = [layer for _, layers in stacks_of(generator) for layer in layers] if share < 1 else []
         tower.train(r.dropout)
         generator.train(g.dropout)
         query, passage = (encoder_cost(tower, tokens, bf16) for tokens in (facts.query, facts.passage))
         distinct = {tokens: generator_cost(generator, tokens, facts.target, bf16) for tokens in set(lengths.values())}
     dimension = width * (len(ROLES) if r.pooling == "roles" else 1)
     prompts = {stage: distinct[tokens] for stage, tokens in lengths.items()}
-    return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts)
+    layer = max((_count(one.parameters()) for one in spread), default=0)
+    return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts, layer)
 
 
 def _prompt_tokens(experiment: Experiment, facts: DataFacts, passages: int) -> int:
@@ -108,20 +118,25 @@ def _towers(experiment: Experiment, parameters: int) -> list[Weights]:
     return found
 
 
-def _generator(experiment: Experiment, generator: PreTrainedModel, width: int) -> list[Weights]:
-    """Counts, and puts the adapters in."""
+def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, share: float) -> list[Weights]:
+    """Counts, and puts the adapters in. A process has this ``share`` of what stands in layers."""
     g = experiment.generator
-    whole = _count(generator.parameters())
-    found = [_fp32("generator", whole, 0 if g.lora_rank else whole)]
+    whole, inside = _count(generator.parameters()), _count(_in_layers(generator))
+    found = [_fp32("generator", whole, 0 if g.lora_rank else whole, whole - inside + share * inside)]
     if g.quantisation == "nf4":
         quantised = _quantised(generator)
-        found = [Weights("generator", whole, 0, (whole - quantised) * 4 + quantised * _NF4_BYTES)]
+        found = [Weights("generator", whole, 0, (whole - quantised) * 4 + quantised * _NF4_BYTES, 0.0)]
     if g.lora_rank:
         adapt(generator, g.lora_rank, g.lora_modules)
         adapters = _count(weight for weight in generator.parameters() if weight.requires_grad)
-        found.append(_fp32("adapters (LoRA)", adapters, adapters))
+        inside = _count(weight for weight in _in_layers(generator) if weight.requires_grad)
+        found.append(_fp32("adapters (LoRA)", adapters, adapters, adapters - inside + share * inside))
     soft = _soft_prompt(experiment, generator, width)
     return [*found, *([_fp32("soft prompt", soft, soft)] if soft else [])]
+
+
+def _in_layers(generator: PreTrainedModel) -> Iterator[nn.Parameter]:
+    return (weight for _, layers in stacks_of(generator) for layer in layers for weight in layer.parameters())
 
 
 def _quantised(generator: PreTrainedModel) -> int:
@@ -141,8 +156,10 @@ def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int)
     return _count(SoftPrompt(settings, torch.ones(1, out), torch.Generator()).parameters())
 
 
-def _fp32(part: str, parameters: int, trained: int) -> Weights:
-    return Weights(part, parameters, trained, 4.0 * parameters)
+def _fp32(part: str, parameters: int, trained: int, here: float | None = None) -> Weights:
+    """``here`` is how many of the parameters a process has; None is all of them."""
+    held = parameters if here is None else here
+    return Weights(part, parameters, trained, 4.0 * held, float(trained if trained < parameters else held))
 
 
 def _count(weights: Iterable[nn.Parameter]) -> int:

@@ -55,7 +55,8 @@ def _parameters(plan: Plan) -> Table:
 
 def _memory(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("memory, of the stage that needs most")
+    of_each = " of each process" if plan.processes > 1 else ""
+    table.add_column(f"memory{of_each}, of the stage that needs most")
     table.add_column("", justify="right")
     for name, size in vars(plan.memory).items():
         table.add_row(_MEMORY[name], readable_bytes(round(size)))
@@ -87,6 +88,10 @@ def _stages(plan: Plan) -> Table:
     return table
 
 
+def _machines(plan: Plan) -> str:
+    return plan.hardware.name if plan.processes == 1 else f"{plan.processes} x {plan.hardware.name}"
+
+
 def _times(plan: Plan) -> list[str]:
     def said(seconds: float | None) -> str:
         return "unknown" if seconds is None else readable_seconds(seconds)
@@ -102,5 +107,5 @@ def _times(plan: Plan) -> list[str]:
     return [
         f"{passages} passages{size}; prompts of {', '.join(read) or 'no'} tokens",
         f"embedding the base {said(plan.embedding)}, answering the test {said(plan.answering)}",
-        f"about {said(plan.seconds)} on {on.name} (estimate: {how})",
+        f"about {said(plan.seconds)} on {_machines(plan)} (estimate: {how})",
     ]
