@@ -154,6 +154,10 @@ def test_json_and_toml_agree() -> None:
         ),
         (["retriever.search=random"], 'set retriever.trained = "none"'),
         (["generator.fsdp=true", "generator.fusion=true"], "generator.fsdp cannot read by fusion-in-decoder"),
+        (
+            ["generator.fsdp=true", "objective.kind=Distillation", "objective.target=loop_kl_target_prior"],
+            "as many prompts on all processes",
+        ),
         (["generator.fsdp=true", "generator.lora_rank=4", "generator.quantisation=nf4"], "spreads no 4-bit weights"),
     ],
 )

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from retrograd.cli import app
 from retrograd.models.architectures import KNOWN, planned_encoder, planned_generator
 from retrograd.models.costs import generator_cost
-from retrograd.models.fsdp import stacks_of
+from retrograd.models.fsdp import in_layers, stacks_of
 from retrograd.models.generator import Generator
 from retrograd.objectives import TokenLogLikelihood
 from retrograd.rag.likelihood import GeneratorLikelihood
@@ -300,7 +300,7 @@ def test_processes_share_queries_index_and_layers(data: Path, tiny_encoder: Path
     assert three.stages[0].seconds == pytest.approx(alone.stages[0].seconds * 3 / 8)
 
     generator = Generator.open(str(tiny_seq2seq), torch.Generator())
-    inside = sum(w.numel() for _, layers in stacks_of(generator.model) for one in layers for w in one.parameters())
+    inside = sum(weight.numel() for weight in in_layers(generator.model))
     assert inside > 1_000
     saved = 4 * inside * 2 / 3
     assert alone.memory.weights - thirds.memory.weights == pytest.approx(saved)

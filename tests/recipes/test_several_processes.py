@@ -21,8 +21,7 @@ _LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--npr
 
 
 def asked(data: Path, models: dict[str, Path]) -> Experiment:
-    """JSA with carried chains over sampled answers, dropout on, a second stage, refreshes and checkpoints; the layers
-    of the generator and the index are spread."""
+    """JSA with carried chains over sampled answers, dropout on, a second stage, refreshes and checkpoints."""
     data.mkdir(parents=True)
     base = [{"id": f"p{i}", "title": f"cup {i}", "text": f"the cup number {i} holds tea ."} for i in range(7)]
     questions = [
@@ -40,7 +39,6 @@ def asked(data: Path, models: dict[str, Path]) -> Experiment:
         "training.batch_size=4", "training.passages=2", "training.refresh_every=2", "training.probe_passages=4",
         "training.precision=fp32", "training.log_every=1", "training.save_every=2", "training.evaluate_every=3",
         "training.retriever_learning_rate=1e-2", "training.generator_learning_rate=1e-2", "retriever.trained=both",
-        "generator.fsdp=true",
     ])  # fmt: skip
 
 

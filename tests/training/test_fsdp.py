@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import traceback
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +15,33 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.training.test_ranks import Case as RankCase
-from tests.training.test_ranks import build, keep, same_weights
+from tests.training.test_ranks import build, same_weights
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.fsdp import fully_shard
 
 from retrograd.models.checkpointing import checkpoint_layers
-from retrograd.models.fsdp import gradient_norm, in_step, is_spread, own_share, put, spread_layers, whole_weights
+from retrograd.models.fsdp import (
+    gradient_norm,
+    in_layers,
+    in_step,
+    is_spread,
+    own_share,
+    put,
+    spread_layers,
+    stacks_of,
+    whole_weights,
+)
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.whole_model import whole_model
+from retrograd.training.checkpoints import Checkpoints
+from retrograd.training.interrupts import Interrupted, Interrupts
 from retrograd.training.loop import train
-from retrograd.training.ranks import Ranks
+from retrograd.training.ranks import Ranks, explained
 from retrograd.training.refresh import EverySteps
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import FromGenerator, Pace, Stage
@@ -55,6 +70,8 @@ CASES = {
     "recomputed": Case("seq2seq", TopKMarginal(), recomputed=True, micro_batch=2),
     "decoder-only": Case("causal", JointStochasticApproximation()),
     "adapters": Case("causal", TopKMarginal(), lora=4),
+    "adapters, recomputed": Case("causal", TopKMarginal(), lora=4, recomputed=True),
+    "with biases": Case("bart", TopKMarginal()),
 }
 
 
@@ -72,7 +89,9 @@ def opened(folder: Path, case: Case) -> Generator:
     return found
 
 
-def trained(models: Path, case: Case, folder: Path, spread: bool) -> Generator:
+def trained(
+    models: Path, case: Case, folder: Path, spread: bool, interrupts: Interrupts | None = None, resume: bool = False
+) -> Generator:
     model, examples = build(models / "encoder", models / "seq2seq", RankCase(case.objective, "both"))
     model.generator = opened(models / case.model, case)
     if spread:
@@ -80,11 +99,18 @@ def trained(models: Path, case: Case, folder: Path, spread: bool) -> Generator:
     torch.manual_seed(0)
     pace = Pace(2, 8, 1e-2, 1e-2, weight_decay=0.0, warmup=0.0, clip=0.5, micro_batch=case.micro_batch)
     stage = Stage("training", case.objective, FromGenerator(3), pace, EverySteps(1), log_every=1, probe_passages=4)
-    run = RunDirectory.create(folder, "", "no")
-    train(model, examples, stage, run, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+    rng = torch.Generator().manual_seed(0)
+    run = RunDirectory(folder, written=False)
+    if Ranks().first or (interrupts is None and not resume):  # else the folder is that of both
+        run = RunDirectory.open(folder) if resume else RunDirectory.create(folder, "", "no")
+    saves = Checkpoints(run, model, rng, interrupts=interrupts)
+    if resume:
+        saves.restore()
+    train(model, examples, stage, run, rng, Accelerator(cpu=True), None, saves)
     with whole_model(model):
         if Ranks().first:
-            keep(model, folder / "weights.safetensors")
+            learned = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+            save_file(learned, folder / "weights.safetensors")
             model.generator.save(folder / "generator")
     return model.generator
 
@@ -174,20 +200,70 @@ def put_whole_weights_in_their_place(rank: int, folder: Path, models: Path) -> N
     assert sum(own_share(weight) for weight in spread.parameters()) > 0, "spread again"
 
 
+def go_on_from_a_checkpoint(rank: int, folder: Path, models: Path) -> None:
+    """Stopped after its first step, a run ends with the weights of one that was not, to the last bit."""
+    case, whole, out = CASES["adapters"], folder / f"whole.{rank}", folder / "stopped"
+    trained(models, case, whole, spread=True)
+    stop = Interrupts()
+    stop.asked = True
+    with pytest.raises(Interrupted, match="after step 1 of training"):
+        trained(models, case, out, spread=True, interrupts=stop)
+    generator = trained(models, case, out, spread=True, resume=True)
+    with whole_weights(generator):
+        if rank == 0:
+            wanted = load_file(whole / "weights.safetensors")
+            learned = {name: weight for name, weight in generator.named_parameters() if weight.requires_grad}
+            for name, weight in learned.items():
+                assert torch.equal(weight, wanted[f"generator.{name}"]), name
+
+
+def find_unequal_models(rank: int, folder: Path, models: Path) -> None:
+    """Halves of two models would make a third."""
+    generator = opened(models / "causal", CASES["decoder-only"])
+    with torch.no_grad():
+        next(in_layers(generator.model)).add_(rank)
+    with pytest.raises(UserError, match="weights of process 1 are not those of process 0"):
+        Ranks().require_equal([*generator.parameters()])
+
+
+def move_one_layer_after_the_other(rank: int, folder: Path, models: Path) -> None:
+    """What was whole is given up before the next layer is: a device need not hold all of them."""
+    generator = opened(models / "causal", CASES["decoder-only"])
+    ((_, layers),) = stacks_of(generator.model)
+    whole = [[weakref.ref(weight) for weight in layer.parameters() if weight.dim() > 1] for layer in layers]
+    left: list[int] = []
+
+    def watched(module: nn.Module, **options: object) -> object:
+        left.append(sum(ref() is not None for layer in whole for ref in layer))
+        return fully_shard(module, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("retrograd.models.fsdp.fully_shard", watched)
+        spread_layers(generator.model, CPU)
+    assert left == [2 * len(whole[0]), len(whole[0]), 0]
+
+
 def say_what_is_too_much(rank: int, folder: Path, models: Path) -> None:
-    """Where one rank finds no memory between two layers, no other can be told: the run ends, and says what to set."""
+    """Where one rank finds no memory between two layers, nobody can tell the other, who waits for it: both end. Comes
+    last, for afterwards no rank hears of another."""
     model, examples = build(models / "encoder", models / "seq2seq", RankCase(TopKMarginal()))
     spread_layers(model.generator.model, CPU)
     stage = Stage("training", TopKMarginal(), FromGenerator(3), Pace(1, 8, 1e-2, 1e-2), EverySteps(1))
+    run = RunDirectory.create(folder / f"memory.{rank}", "", "no")
 
     def failing(*_: object) -> object:
         raise torch.OutOfMemoryError("here")
 
+    says = "with 4 queries at once.* generator.fsdp .* training.micro_batch = 2"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Generator, "token_log_likelihood", failing)
-        run = RunDirectory.create(folder / f"memory.{rank}", "", "no")
-        with pytest.raises(UserError, match=r"generator.fsdp .* set training.micro_batch = 4"):
+        if rank == 1:
+            patched.setattr(Generator, "token_log_likelihood", failing)
+        with (
+            pytest.raises(UserError, match=says if rank == 1 else "another process of this run has ended"),
+            explained(),
+        ):
             train(model, examples, stage, run, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+    (folder / f"ended.{rank}").touch()
 
 
 CHECKS: list[Callable[[int, Path, Path], None]] = [
@@ -195,6 +271,9 @@ CHECKS: list[Callable[[int, Path, Path], None]] = [
     compute_in_bfloat16,
     put_whole_weights_in_their_place,
     train_all_cases,
+    go_on_from_a_checkpoint,
+    find_unequal_models,
+    move_one_layer_after_the_other,
     say_what_is_too_much,
 ]
 
@@ -209,16 +288,23 @@ def run_rank(folder: Path, models: Path) -> None:
         except BaseException:
             (folder / f"failed.{check.__name__}.{rank}").write_text(traceback.format_exc())
             raise
-    dist.destroy_process_group()
+    os._exit(0)  # as a process that ends, without waiting for the other
 
 
 # ---- here ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def models(tiny_encoder: Path, tiny_seq2seq: Path, tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(
+    tiny_encoder: Path,
+    tiny_seq2seq: Path,
+    tiny_causal: Path,
+    tiny_bart: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    for name, model in (("encoder", tiny_encoder), ("seq2seq", tiny_seq2seq), ("causal", tiny_causal)):
+    tiny = {"encoder": tiny_encoder, "seq2seq": tiny_seq2seq, "causal": tiny_causal, "bart": tiny_bart}
+    for name, model in tiny.items():
         (folder / name).symlink_to(model)
     return folder
 
@@ -232,6 +318,7 @@ def two(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     failures = [path.read_text() for path in sorted(folder.glob("failed.*"))]
     assert not failures, "\n".join(failures)
     assert done.returncode == 0
+    assert len(list(folder.glob("ended.*"))) == 2
     return folder
 
 
@@ -259,8 +346,15 @@ def test_what_was_spread_is_saved_whole(name: str, two: Path, models: Path) -> N
     saved = Generator.load(two / f"{name}.0" / "generator", str(models / case.model))
     assert not is_spread(saved)
     kept = load_file(two / f"{name}.0" / "weights.safetensors")
-    weights = {f"generator.{key}": weight.detach() for key, weight in saved.named_parameters()}
+    weights = {f"generator.{key}": w.detach() for key, w in saved.named_parameters() if w.requires_grad}
     same_weights(weights, {key: weight for key, weight in kept.items() if key.startswith("generator.")}, 0.0)
+
+
+def test_a_model_that_drops_layers_is_named(tiny_bart: Path) -> None:
+    model = opened(tiny_bart, CASES["with biases"]).model
+    model.model.decoder.layerdrop = 0.1
+    with pytest.raises(UserError, match=r"BartForConditionalGeneration drops whole layers .* set layerdrop to 0"):
+        spread_layers(model, CPU)
 
 
 def test_a_model_without_layers_is_named() -> None:

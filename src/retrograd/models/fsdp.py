@@ -1,10 +1,11 @@
 """Layers spread over the ranks of a process group: fully sharded data parallelism. The only file that knows it.
 
-Zhao et al. 2023 (arXiv 2304.11277), as torch's ``fully_shard``. Of each transformer layer a rank keeps its share of the
-weights, of their gradients and of the optimiser's moments; a layer is gathered when it is read, forward and backward,
-and given up behind it. What stands in no layer (embeddings, output layer, soft prompt) every rank has whole.
+Zhao et al. 2023 (arXiv 2304.11277), as torch's ``fully_shard``. Of the matrices of each transformer layer a rank keeps
+its share, and so of their gradients and of the optimiser's moments; a layer is gathered when it is read, forward and
+backward, and given up behind it. The rest (vectors, embeddings, output layer, soft prompt) every rank has whole.
 
-Each forward pass is then a collective, so that ranks must make as many, one as the other (`in_step`).
+Each forward pass is then a collective, so that ranks must make as many, one as the other: in training `in_step` sees to
+it, in evaluation, where all do the same, it takes devices that compute alike.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "by_placement",
     "clip_gradients",
     "gradient_norm",
+    "in_layers",
     "in_step",
     "is_spread",
     "own_share",
@@ -41,28 +43,44 @@ __all__ = [
 def spread_layers(model: nn.Module, device: torch.device, computed: torch.dtype = torch.float32) -> None:
     """Spread the layers of ``model`` over the ranks of the process group, each with its share on ``device``.
 
-    Layers are the modules of the outermost `nn.ModuleList` of each stack. All ranks call this with equal weights.
-    Gradients become sums over the ranks. Weights are gathered in the type in which they are ``computed``, masters and
-    gradients stay as they are: autocast would keep its casts of all layers until a step is made. Raises `UserError` for
-    a model without layers.
+    Layers are the modules of the outermost `nn.ModuleList` of each stack; of them matrices are spread, and vectors
+    (biases, norms) stay whole. All ranks call this with equal weights. Gradients become sums over the ranks. Weights
+    are gathered in the type in which they are ``computed``, masters and gradients stay as they are: autocast would keep
+    its casts of all layers until a step is made. One layer after the other goes to ``device``, and its share stays.
+
+    Raises `UserError` for a model without layers, or with layers that each rank would drop on its own.
     """
     stacks = list(stacks_of(model))
     if not stacks:
         raise UserError(f"generator.fsdp is true, but {type(model).__name__} has no list of layers; set it to false")
+    if any(getattr(part, "layerdrop", 0.0) for part in model.modules()):
+        raise UserError(
+            f"generator.fsdp is true, and {type(model).__name__} drops whole layers in training (layerdrop), another "
+            f"one on each process; set layerdrop to 0 in its config.json"
+        )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     # What goes from layer to layer keeps its type, as under autocast.
     types = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for stack, layers in stacks:
-        own = {weight for layer in layers for weight in layer.parameters()}
         for layer in layers:
-            fully_shard(layer, mesh=mesh, mp_policy=types)
-        # The root of its layers: it has the next one gathered while one computes.
-        others = {weight for weight in stack.parameters() if weight not in own}
-        fully_shard(stack, mesh=mesh, mp_policy=types, ignored_params=others)
+            vectors = {weight for weight in layer.parameters() if not _is_matrix(weight)}
+            fully_shard(layer, mesh=mesh, mp_policy=types, ignored_params=vectors)
+        # The root of its layers, with nothing of its own: it has the next one gathered while one computes.
+        fully_shard(stack, mesh=mesh, mp_policy=types, ignored_params=set(stack.parameters()))
     for part in model.modules():
         if isinstance(part, FSDPModule):
             part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
             part.set_gradient_divide_factor(1.0)
+            part.set_reduce_scatter_unused_params(True)  # an expert that was asked nothing on one rank alone
+
+
+def in_layers(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The weights that `spread_layers` spreads."""
+    return (w for _, layers in stacks_of(model) for layer in layers for w in layer.parameters() if _is_matrix(w))
+
+
+def _is_matrix(weight: Tensor) -> bool:
+    return weight.dim() > 1
 
 
 def stacks_of(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
@@ -84,8 +102,7 @@ def in_step(module: nn.Module, forwards: int) -> int:
     """How many forward passes all ranks make of a spread ``module``: as many as the one with the most."""
     if not is_spread(module):
         return forwards
-    on_gpu = "nccl" in dist.get_backend()
-    most = torch.tensor(forwards, device=torch.device("cuda", torch.cuda.current_device()) if on_gpu else None)
+    most = torch.tensor(forwards, device=next(module.parameters()).device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)
 
@@ -108,7 +125,7 @@ def by_placement(weights: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
 def gradient_norm(weights: Sequence[nn.Parameter]) -> Tensor:
     """The norm of all gradients, which is the same on all ranks; 0 where there is none."""
     norms = []
-    for group in by_placement(weights):
+    for group in by_placement([weight for weight in weights if weight.grad is not None]):
         norm = nn.utils.get_total_norm([weight.grad for weight in group if weight.grad is not None])
         norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
     return norms[0] if len(norms) == 1 else torch.stack([norm.float() for norm in norms] or [torch.zeros(())]).norm()
@@ -126,13 +143,14 @@ def clip_gradients(weights: Sequence[nn.Parameter], bound: float) -> float:
 
 
 @contextmanager
-def whole_weights(module: nn.Module) -> Iterator[None]:
-    """Inside, rank 0 has the spread weights whole, in main memory, to be written. All ranks enter together."""
+def whole_weights(module: nn.Module, trained_alone: bool = False) -> Iterator[None]:
+    """Inside, rank 0 has the spread weights whole, in main memory, to be written: all, or those that are trained. All
+    ranks enter together."""
     places = [
         (part, name, weight)
         for part in module.modules()
         for name, weight in part.named_parameters(recurse=False)
-        if own_share(weight)
+        if own_share(weight) and (weight.requires_grad or not trained_alone)
     ]
     for part, name, weight in places:
         whole = _gathered(weight)

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from retrograd.io import open_to_umask
 from retrograd.models.batching import length_buckets, padded, token_budget_on
 from retrograd.models.choices import score_choices
-from retrograd.models.fsdp import in_step, is_spread
+from retrograd.models.fsdp import in_step
 from retrograd.models.fusion import FusedIds, FusedPrompt, encoded_apart, fused_ids, model_arguments, require_encoder
 from retrograd.models.generator_settings import GeneratorSettings, read_settings, write_settings
 from retrograd.models.inference import forget_casts, inference
@@ -315,7 +315,6 @@ class Generator(nn.Module):
                     do_sample=False,
                     eos_token_id=self.end,
                     pad_token_id=self.padding,
-                    synced_gpus=is_spread(self.model),  # as many words on all ranks, though they round apart
                 )
             if not self.encoder_decoder and soft is None:  # read as embeddings, the prompt is not repeated
                 written = written[:, read["input_ids"].shape[1] :]

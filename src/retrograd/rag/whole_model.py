@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.models.fsdp import whole_weights
+from retrograd.models.lora import has_lora
 from retrograd.rag.rag_model import RagModel
 
 __all__ = ["whole_model"]
@@ -14,13 +15,14 @@ __all__ = ["whole_model"]
 
 @contextmanager
 def whole_model(model: RagModel) -> Iterator[None]:
-    """Inside, the model of rank 0 has the whole index and all weights, in main memory. All ranks enter together.
+    """Inside, the model of rank 0 has the whole index, and the weights of the generator that are saved, in main memory.
+    All ranks enter together.
 
     Nothing changes for the other ranks, nor for what is not spread.
     """
     index = model.index if model.has_index else None
     whole = index.whole() if isinstance(index, ShardedIndex) else None
-    with whole_weights(model.generator):
+    with whole_weights(model.generator, trained_alone=has_lora(model.generator)):
         if index is None or whole is None:
             yield
             return

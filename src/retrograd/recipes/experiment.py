@@ -148,6 +148,11 @@ class Experiment:
                 f"generator.fusion is for objectives that read passages together, and {type(self.objective).__name__} "
                 f'as set reads them one by one; set it to false, or objective.form (or reader) to "together"'
             )
+        if self.generator.fsdp and leaves_out:
+            raise UserError(
+                'generator.fsdp needs as many prompts on all processes, and objective.target = "loop_kl_target_prior" '
+                "asks as many as a query has candidates; set fsdp = false, or another target"
+            )
         if self.soft_prompt.form != "words" and self.selection is None:
             raise UserError(
                 f"soft_prompt.form is {self.soft_prompt.form!r}, but {type(self.objective).__name__} fills no soft "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,7 @@ from retrograd.models.architectures import adapt, planned_encoder, planned_gener
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.encoder import ROLES
-from retrograd.models.fsdp import stacks_of
+from retrograd.models.fsdp import in_layers, stacks_of
 from retrograd.models.lora import Lora
 from retrograd.models.quantisation import require_adapters
 from retrograd.models.soft_prompt import SoftPrompt
@@ -121,7 +121,7 @@ def _towers(experiment: Experiment, parameters: int) -> list[Weights]:
 def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, share: float) -> list[Weights]:
     """Counts, and puts the adapters in. A process has this ``share`` of what stands in layers."""
     g = experiment.generator
-    whole, inside = _count(generator.parameters()), _count(_in_layers(generator))
+    whole, inside = _count(generator.parameters()), _count(in_layers(generator))
     found = [_fp32("generator", whole, 0 if g.lora_rank else whole, whole - inside + share * inside)]
     if g.quantisation == "nf4":
         quantised = _quantised(generator)
@@ -129,14 +129,10 @@ def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, s
     if g.lora_rank:
         adapt(generator, g.lora_rank, g.lora_modules)
         adapters = _count(weight for weight in generator.parameters() if weight.requires_grad)
-        inside = _count(weight for weight in _in_layers(generator) if weight.requires_grad)
+        inside = _count(weight for weight in in_layers(generator) if weight.requires_grad)
         found.append(_fp32("adapters (LoRA)", adapters, adapters, adapters - inside + share * inside))
     soft = _soft_prompt(experiment, generator, width)
     return [*found, *([_fp32("soft prompt", soft, soft)] if soft else [])]
-
-
-def _in_layers(generator: PreTrainedModel) -> Iterator[nn.Parameter]:
-    return (weight for _, layers in stacks_of(generator) for layer in layers for weight in layer.parameters())
 
 
 def _quantised(generator: PreTrainedModel) -> int:

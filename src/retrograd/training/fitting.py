@@ -10,6 +10,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from jaxtyping import Int, UInt8
@@ -50,6 +51,7 @@ class Fitting:
         self._sampler = sampler
         self._ranks = ranks
         self._failed = False
+        self._held = size
 
     def tries(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> Iterator[list[Part]]:
         """A batch in parts; again, in smaller ones, while what is done with them `watched` finds no memory.
@@ -60,10 +62,11 @@ class Fitting:
         self._failed = True
         while self._failed:
             self._failed = False
+            self._held = self._ranks.largest_part(len(positions), self.size)
             yield self._ranks.parts(positions, target, self.size)
             if self._failed:
                 self._put_back(before, positions, target)
-                self._halve(self._ranks.largest_part(len(positions), self.size))
+                self._halve()
         self._chains.put(positions, target, self._ranks.joined(self._own_rows(positions, target), len(positions)))
 
     @contextmanager
@@ -78,10 +81,7 @@ class Fitting:
             if not ran_out_of_memory(error):
                 raise
             if is_spread(self._model.generator):  # the others wait for a layer, where nobody can tell them
-                raise UserError(
-                    f"there is no memory for {self.size} queries at once, and with generator.fsdp a run cannot go on "
-                    f"with fewer; set training.micro_batch = {max(self.size // 2, 1)}"
-                ) from None
+                self._end()
             self._failed = True
             self._ranks.give_up()
 
@@ -108,14 +108,25 @@ class Fitting:
         prompts = self._model.generator.prompt_tokens
         prompts.read, prompts.shortened, prompts.cut = before.prompts
 
-    def _halve(self, held: int) -> None:
-        if held == 1:
-            raise UserError(
-                "there is no memory for one query; lower training.passages or generator.max_input_tokens, set "
-                "generator.gradient_checkpointing = true, or train adapters alone (generator.lora_rank = 8)"
-            )
+    def _halve(self) -> None:
+        held = self._held
+        self._require_two()
         self.size = held // 2
         say(
             f"out of memory with {held} queries at once: this step is made again, and the rest, with {self.size}; set "
             f"training.micro_batch = {self.size} next time"
         )
+
+    def _end(self) -> NoReturn:
+        self._require_two()
+        raise UserError(
+            f"out of memory with {self._held} queries at once, and with generator.fsdp a run cannot go on with fewer; "
+            f"train another with training.micro_batch = {self._held // 2}"
+        )
+
+    def _require_two(self) -> None:
+        if self._held == 1:
+            raise UserError(
+                "there is no memory for one query; lower training.passages or generator.max_input_tokens, set "
+                "generator.gradient_checkpointing = true, or train adapters alone (generator.lora_rank = 8)"
+            )
