@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rows import begun
 
 from retrograd.evaluation.evaluate import predict
 from retrograd.evaluation.evidence import spread
@@ -84,7 +85,7 @@ def main() -> None:
     out = options.out / options.kind
     if not options.table:
         for seed in options.seeds:
-            began = reader(named(options.kind, options.folder, [*options.set, *READER], seed), out)
+            began = begun("reader", named(options.kind, options.folder, [*options.set, *READER], seed), out)
             for row in options.rows:
                 changes = [*options.set, f"generator.model={began}", *ROWS[row]]
                 measure(row, named(options.kind, options.folder, changes, seed), options.answered, out)
@@ -96,15 +97,6 @@ def named(kind: str, folder: Path, changes: Sequence[str], seed: int) -> Experim
     files = [f"data.{part}={folder / name}.jsonl" for part, name in (("base", "passages"), ("train", "train"))]
     small = RECIPES[f"jsa-rag-small-{kind}"]().with_settings([*files, f"data.test={folder / 'test.jsonl'}", *SMALLER])
     return replace(small, seed=seed).with_settings(changes)
-
-
-def reader(experiment: Experiment, out: Path) -> Path:
-    """The folder of the generator that the rows begin with, which is trained where it is missing."""
-    place = out / f"reader-seed{experiment.seed}-{fingerprint([experiment.to_json()])[:12]}"
-    if not (place / "model").is_dir():
-        rmtree(place, ignore_errors=True)  # of a killed attempt
-        train_experiment(experiment, experiment.data.load(experiment.seed), place)
-    return place / "model" / "generator"
 
 
 def measure(row: str, experiment: Experiment, answered: int, folder: Path) -> None:

@@ -61,6 +61,15 @@ def measure(row: str, experiment: Experiment, folder: Path, find: Found) -> None
     print(f"{row}, seed {seed}: {scores}, {found['seconds']:.0f} s", flush=True)
 
 
+def begun(name: str, experiment: Experiment, folder: Path) -> Path:
+    """The folder of the generator that the rows of a seed begin with, which is trained where it is missing."""
+    place = folder / f"{name}-seed{experiment.seed}-{fingerprint([experiment.to_json()])[:12]}"
+    if not (place / "model").is_dir():
+        rmtree(place, ignore_errors=True)  # of a killed attempt
+        train_experiment(experiment, experiment.data.load(experiment.seed), place)
+    return place / "model" / "generator"
+
+
 def trained(experiment: Experiment, data: Data, place: Path) -> Result:
     """Answers of a trained model: by the generator alone, as decided, and by the vote of all instances."""
     run = train_experiment(experiment, data, place)
