@@ -306,9 +306,32 @@ def test_processes_share_queries_index_and_layers(data: Path, tiny_encoder: Path
     assert alone.memory.weights - thirds.memory.weights == pytest.approx(saved)
     assert alone.memory.gradients - thirds.memory.gradients == pytest.approx(saved)
     assert alone.memory.optimiser - thirds.memory.optimiser == pytest.approx(2 * saved)
-    assert thirds.model.layer == max(
+    assert thirds.model.spread is not None
+    assert thirds.model.spread.layer == max(
         sum(w.numel() for w in one.parameters()) for _, layers in stacks_of(generator.model) for one in layers
     )
+
+
+def test_a_pool_is_that_of_one_process(data: Path, tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    change = ["training.batch_size=8", "training.pool=true", "warm_start.epochs=0"]
+    pooled = tiny(data, tiny_encoder, tiny_seq2seq, *change)
+    found = plan_experiment(pooled, BIG, processes=4)
+    wanted = plan_experiment(pooled.with_settings(["training.micro_batch=2"]), BIG)
+    assert found.stages[0].prompts == wanted.stages[0].prompts
+    assert found.stages[0].seconds == pytest.approx(wanted.stages[0].seconds / 4)
+
+
+def test_a_warm_start_over_the_whole_base_fetches_all_of_it(data: Path, tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, "warm_start.passages=0", "warm_start.epochs=1")
+    one, two = (plan_experiment(experiment, BIG, processes=n).stages[0] for n in (1, 2))
+    assert one.stage.name == "warm start"
+    assert two.memory.index == pytest.approx(1.5 * one.memory.index)
+
+
+def test_processes_are_refused_what_training_would_refuse(data: Path, tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, "training.refresh=background", "training.refresh_every=5")
+    with pytest.raises(UserError, match="is for one process"):
+        plan_experiment(experiment, BIG, processes=2)
 
 
 @pytest.mark.slow
@@ -319,6 +342,8 @@ def test_large_models_are_refused_before_any_download(data: Path, tiny_encoder: 
     assert "lora_rank" in whole.refusal
     refusal = plan_experiment(tiny(data, tiny_encoder, name, "training.passages=1"), "rtx-4090", processes=2).refusal
     assert "over the processes: generator.fsdp = true" in str(refusal)
+    spread = tiny(data, tiny_encoder, name, "training.passages=1", "generator.fsdp=true")
+    assert "more processes" in str(plan_experiment(spread, "rtx-4090", processes=2).refusal)
     on_cpu = tiny(
         data, tiny_encoder, name, "generator.lora_rank=4", 'generator.quantisation="nf4"', "training.passages=1"
     )

@@ -30,6 +30,7 @@ from retrograd.models.fsdp import (
     is_spread,
     own_share,
     put,
+    require_spreadable,
     spread_layers,
     stacks_of,
     whole_weights,
@@ -353,8 +354,9 @@ def test_what_was_spread_is_saved_whole(name: str, two: Path, models: Path) -> N
 def test_a_model_that_drops_layers_is_named(tiny_bart: Path) -> None:
     model = opened(tiny_bart, CASES["with biases"]).model
     model.model.decoder.layerdrop = 0.1
-    with pytest.raises(UserError, match=r"BartForConditionalGeneration drops whole layers .* set layerdrop to 0"):
+    with pytest.raises(UserError, match=r"BartForConditionalGeneration drops whole layers .* decoder_layerdrop to 0"):
         spread_layers(model, CPU)
+    require_spreadable(model, dropout=False)  # then it is never in training mode
 
 
 def test_a_model_without_layers_is_named() -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "is_spread",
     "own_share",
     "put",
+    "require_spreadable",
     "spread_layers",
     "spread_like",
     "stacks_of",
@@ -40,7 +41,9 @@ __all__ = [
 ]
 
 
-def spread_layers(model: nn.Module, device: torch.device, computed: torch.dtype = torch.float32) -> None:
+def spread_layers(
+    model: nn.Module, device: torch.device, computed: torch.dtype = torch.float32, dropout: bool = True
+) -> None:
     """Spread the layers of ``model`` over the ranks of the process group, each with its share on ``device``.
 
     Layers are the modules of the outermost `nn.ModuleList` of each stack; of them matrices are spread, and vectors
@@ -48,20 +51,13 @@ def spread_layers(model: nn.Module, device: torch.device, computed: torch.dtype 
     are gathered in the type in which they are ``computed``, masters and gradients stay as they are: autocast would keep
     its casts of all layers until a step is made. One layer after the other goes to ``device``, and its share stays.
 
-    Raises `UserError` for a model without layers, or with layers that each rank would drop on its own.
+    Raises `UserError` as `require_spreadable`.
     """
-    stacks = list(stacks_of(model))
-    if not stacks:
-        raise UserError(f"generator.fsdp is true, but {type(model).__name__} has no list of layers; set it to false")
-    if any(getattr(part, "layerdrop", 0.0) for part in model.modules()):
-        raise UserError(
-            f"generator.fsdp is true, and {type(model).__name__} drops whole layers in training (layerdrop), another "
-            f"one on each process; set layerdrop to 0 in its config.json"
-        )
+    require_spreadable(model, dropout)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     # What goes from layer to layer keeps its type, as under autocast.
     types = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for stack, layers in stacks:
+    for stack, layers in list(stacks_of(model)):
         for layer in layers:
             vectors = {weight for weight in layer.parameters() if not _is_matrix(weight)}
             fully_shard(layer, mesh=mesh, mp_policy=types, ignored_params=vectors)
@@ -72,6 +68,18 @@ def spread_layers(model: nn.Module, device: torch.device, computed: torch.dtype 
             part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
             part.set_gradient_divide_factor(1.0)
             part.set_reduce_scatter_unused_params(True)  # an expert that was asked nothing on one rank alone
+
+
+def require_spreadable(model: nn.Module, dropout: bool) -> None:
+    """Raises `UserError` for a model without layers, or with layers that each rank would drop on its own."""
+    if not list(stacks_of(model)):
+        raise UserError(f"generator.fsdp is true, but {type(model).__name__} has no list of layers; set it to false")
+    if dropout and any(getattr(part, "layerdrop", 0.0) for part in model.modules()):
+        raise UserError(
+            f"generator.fsdp is true, and {type(model).__name__} drops whole layers in training, other ones on each "
+            f"process; set generator.dropout = false, or layerdrop, encoder_layerdrop and decoder_layerdrop to 0 in "
+            f"its config.json"
+        )
 
 
 def in_layers(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -24,6 +24,7 @@ from retrograd.recipes.planned_model import ModelFacts, model_facts
 from retrograd.recipes.planned_stages import PlannedStage, Prompts, planned_stages, prompts_per_query
 from retrograd.recipes.probe import Probe, probe
 from retrograd.training.refresh import EverySteps, Rolling
+from retrograd.types import UserError
 
 __all__ = ["Memory", "Plan", "StageCost", "plan_experiment"]
 
@@ -145,10 +146,14 @@ def plan_experiment(
     whose shape is not known, and for settings that training would refuse; whether it fits is `Plan.refusal`.
     """
     here = hardware == ""
-    chosen = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware)
+    chosen = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware, processes)
+    if processes > 1 and experiment.training.refresh == "background":
+        raise UserError('training.refresh = "background" is for one process; set training.refresh = every')
     facts = data_facts(experiment, examples, passages)
     r = experiment.retriever
     stages = planned_stages(experiment, facts.examples, facts.supports)
+    if processes > 1:
+        stages = [replace(one, micro_batch=min(one.at_once, math.ceil(one.queries / processes))) for one in stages]
     base = facts.passages or 10**9
     prompts = {one.name: prompts_per_query(one, base, r.posterior, r.null_passage) for one in stages}
     each = {name: one.passages_each for name, one in prompts.items()}
@@ -179,8 +184,14 @@ def _notes(experiment: Experiment, processes: int) -> tuple[str, ...]:
     return ()
 
 
-def _hardware(experiment: Experiment, name: str) -> Hardware:
-    return hardware_named(name) if name else this_machine(experiment.training.precision)
+def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
+    """What one process has; those on this machine share its cores and its memory, if not its GPUs."""
+    if name:
+        return hardware_named(name)
+    found = this_machine(experiment.training.precision)
+    if found.cuda or found.memory is None:
+        return found
+    return replace(found, memory=found.memory // processes, peak=found.peak / processes)
 
 
 def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
@@ -228,7 +239,7 @@ def _memory(
     processes: int,
 ) -> Memory:
     """Of one micro-batch: all its prompts with gradient are held until the backward pass, whatever the token budget."""
-    g, at_once = experiment.generator, min(stage.at_once, math.ceil(stage.queries / processes))
+    at_once = stage.at_once
     prompt, tower, passage = model.prompts[stage.name], model.tower, model.passage
 
     def kept(squares: float, whole: float) -> float:
@@ -248,21 +259,33 @@ def _memory(
     its = sum(n for part, n in learned.items() if not part.endswith("tower"))
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
     gradients = theirs + its * (prompts.with_gradient > 0)
-    copies = 2.0 * gradients * on.bf16
-    if model.layer > 0:  # one layer gathered, the next on its way; autocast has none of them to copy
-        copies += 2 * model.layer * (2.0 if on.bf16 else 4.0)
-    elif g.lora_rank and g.quantisation == "none" and not g.gradient_checkpointing and graphs:
-        budget = token_budget_on(torch.device("cuda" if on.cuda else "cpu"), g.token_budget)
-        copies += prompt.copies * math.ceil(graphs * model.prompt_tokens[stage.name] / budget)
+    index = 4.0 * (facts.passages or 0) * model.dimension * (experiment.retriever.search != "bm25")
+    whole = stage.copying and stage.passages == 0 and processes > 1  # each compares with all, and fetches them
     return Memory(
         weights=sum(one.held for one in model.weights),
         gradients=4.0 * gradients,
         optimiser=8.0 * (theirs + its * stage.trains_generator),
-        copies=copies,
+        copies=_copies(experiment, model, gradients, graphs, stage.name, on),
         activations=activations,
-        index=4.0 * (facts.passages or 0) * model.dimension * (experiment.retriever.search != "bm25") / processes,
+        index=index / processes + whole * index,
         libraries=_CUDA_BYTES if on.cuda else _CPU_BYTES,
     )
+
+
+def _copies(
+    experiment: Experiment, model: ModelFacts, gradients: float, graphs: float, stage: str, on: Hardware
+) -> float:
+    """Weights in the type in which they compute, while they do. Of spread layers autocast makes none: there are one
+    layer gathered and the next on its way, and behind them the gradients of one that are being summed."""
+    g, spread, width = experiment.generator, model.spread, 2.0 if on.bf16 else 4.0
+    copies = 2.0 * gradients * on.bf16
+    if spread is not None and graphs:
+        copies += spread.layer * (2 * width + (width + 4.0) * (g.lora_rank == 0)) - 2.0 * spread.moved * on.bf16
+    if g.lora_rank and g.quantisation == "none" and not g.gradient_checkpointing and graphs:
+        budget = token_budget_on(torch.device("cuda" if on.cuda else "cpu"), g.token_budget)
+        passes = math.ceil(graphs * model.prompt_tokens[stage] / budget)
+        copies += model.prompts[stage].copies * passes * (1.0 if spread is None else spread.outside)
+    return copies
 
 
 # ---- what is no step ----------------------------------------------------------------------------------------------
@@ -352,7 +375,7 @@ _NAMES = {
     "weights": "the weights",
     "gradients": "the gradients",
     "optimiser": "the optimiser's states",
-    "copies": "copies of weights in bf16",
+    "copies": "copies of weights in bf16, and layers gathered from other processes",
     "activations": "what is kept for the backward pass",
     "index": "the index",
 }
@@ -371,12 +394,23 @@ def _remedy(experiment: Experiment, part: str, processes: int) -> str:
         ]
         found += [] if g.gradient_checkpointing else ["set generator.gradient_checkpointing = true"]
         return ", or ".join([*found, "shorten generator.max_input_tokens"])
+    if g.fsdp and processes > 1:
+        adapters = "" if g.lora_rank else "train adapters alone: generator.lora_rank = 8 (LoRA), or "
+        return f"{adapters}plan for more processes (--processes)"
     if part == "copies" and g.lora_rank:
         return 'set generator.gradient_checkpointing = true, raise generator.token_budget, or quantisation = "nf4"'
-    if processes > 1 and not g.fsdp and g.quantisation == "none" and not g.fusion:
+    if processes > 1 and _can_be_spread(experiment):
         return "spread the layers of the generator over the processes: generator.fsdp = true"
     if g.lora_rank == 0:
         return 'train adapters alone: generator.lora_rank = 8 (LoRA), with quantisation = "nf4" in four bits (QLoRA)'
     if g.quantisation == "none":
         return 'hold the weights in four bits: generator.quantisation = "nf4" (QLoRA, a CUDA device)'
     return "choose a smaller generator or encoder, or hardware with more memory"
+
+
+def _can_be_spread(experiment: Experiment) -> bool:
+    try:
+        experiment.with_settings(["generator.fsdp=true"])
+    except UserError:
+        return False
+    return True

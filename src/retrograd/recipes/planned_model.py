@@ -15,7 +15,7 @@ from retrograd.models.architectures import adapt, planned_encoder, planned_gener
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.encoder import ROLES
-from retrograd.models.fsdp import in_layers, stacks_of
+from retrograd.models.fsdp import in_layers, require_spreadable, stacks_of
 from retrograd.models.lora import Lora
 from retrograd.models.quantisation import require_adapters
 from retrograd.models.soft_prompt import SoftPrompt
@@ -24,7 +24,7 @@ from retrograd.recipes.planned_data import DataFacts
 from retrograd.recipes.run import soft_prompt_settings
 from retrograd.types import UserError
 
-__all__ = ["ModelFacts", "Weights", "model_facts"]
+__all__ = ["ModelFacts", "Spread", "Weights", "model_facts"]
 
 _NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """A weight in four bits, the scale of its block of 64 in eight, and the scale of 256 of these in 32."""
@@ -43,10 +43,19 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """A generator whose layers are spread over processes: the parameters of the largest, how many moved ones of all of
+    them a process has, and which share of the generator stands in no layer."""
+
+    layer: int
+    moved: float
+    outside: float
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """``tower`` is the cost of a query, ``passage`` of a passage; ``prompt_tokens`` and ``prompts`` are the mean length
-    and the cost of a prompt, by stage. ``dimension`` is D, ``layer`` the parameters of the largest layer that is spread
-    over processes, 0 where none is."""
+    and the cost of a prompt, by stage. ``dimension`` is D."""
 
     weights: tuple[Weights, ...]
     dimension: int
@@ -54,7 +63,7 @@ class ModelFacts:
     passage: Cost
     prompt_tokens: dict[str, int]
     prompts: dict[str, Cost]
-    layer: int
+    spread: Spread | None
 
     @property
     def parameters(self) -> int:
@@ -86,15 +95,14 @@ def model_facts(
             checkpoint_layers(generator)
         share = 1 / processes if g.fsdp else 1.0
         weights = [*_towers(experiment, _count(tower.parameters())), *_generator(experiment, generator, width, share)]
-        spread = [layer for _, layers in stacks_of(generator) for layer in layers] if share < 1 else []
+        spread = _spread(generator, share, g.dropout) if g.fsdp else None
         tower.train(r.dropout)
         generator.train(g.dropout)
         query, passage = (encoder_cost(tower, tokens, bf16) for tokens in (facts.query, facts.passage))
         distinct = {tokens: generator_cost(generator, tokens, facts.target, bf16) for tokens in set(lengths.values())}
     dimension = width * (len(ROLES) if r.pooling == "roles" else 1)
     prompts = {stage: distinct[tokens] for stage, tokens in lengths.items()}
-    layer = max((_count(one.parameters()) for one in spread), default=0)
-    return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts, layer)
+    return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts, spread)
 
 
 def _prompt_tokens(experiment: Experiment, facts: DataFacts, passages: int) -> int:
@@ -133,6 +141,16 @@ def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, s
         found.append(_fp32("adapters (LoRA)", adapters, adapters, adapters - inside + share * inside))
     soft = _soft_prompt(experiment, generator, width)
     return [*found, *([_fp32("soft prompt", soft, soft)] if soft else [])]
+
+
+def _spread(generator: PreTrainedModel, share: float, dropout: bool) -> Spread | None:
+    require_spreadable(generator, dropout)
+    if share == 1:
+        return None
+    layer = max(_count(one.parameters()) for _, layers in stacks_of(generator) for one in layers)
+    inside = list(in_layers(generator))
+    moved = share * _count(weight for weight in inside if weight.requires_grad)
+    return Spread(layer, moved, 1 - _count(inside) / _count(generator.parameters()))
 
 
 def _quantised(generator: PreTrainedModel) -> int:

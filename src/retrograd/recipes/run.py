@@ -208,7 +208,7 @@ def train_experiment(
     if model.sharded and experiment.generator.fsdp:
         computed = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         ranks.require_equal([*model.parameters()])  # afterwards each has parts of its own
-        spread_layers(model.generator.model, accelerator.device, computed)
+        spread_layers(model.generator.model, accelerator.device, computed, experiment.generator.dropout)
     model.to(accelerator.device)
     if model.sharded:  # all have built the same model; from here on each has dropout of its own
         torch.manual_seed(ranks.seed(rng.get_state()))

@@ -14,7 +14,7 @@ _MEMORY = {
     "weights": "weights",
     "gradients": "gradients (fp32)",
     "optimiser": "optimiser (AdamW, two fp32 numbers a trained weight)",
-    "copies": "copies of weights in bf16",
+    "copies": "copies of weights in bf16, gathered layers",
     "activations": "kept for the backward pass (estimate)",
     "index": "index (fp32 vectors)",
     "libraries": "libraries and buffers (estimate)",

@@ -163,12 +163,12 @@ def _with_index(model: RagModel, stage: Stage, accelerator: Accelerator, midway:
     """
     Ranks().require_equal(_trained(model))  # or each would search with another tower
     moves = _moves_passages(model, stage)
+    if moves and isinstance(stage.refresh, InBackground) and Ranks().count > 1:
+        raise UserError('training.refresh = "background" is for one process; set training.refresh = every')
     if stage.evidence.retrieves and not midway:
         embed_base_if_stale(model, accelerator)
     if moves:
         model.require_exact_index()  # or the last refresh would refuse, after all steps
-        if isinstance(stage.refresh, InBackground) and Ranks().count > 1:
-            raise UserError('training.refresh = "background" is for one process; set training.refresh = every')
     return moves
 
 
