@@ -334,16 +334,27 @@ def test_processes_are_refused_what_training_would_refuse(data: Path, tiny_encod
         plan_experiment(experiment, BIG, processes=2)
 
 
+def test_processes_are_offered_to_spread_a_generator_and_then_to_be_more(data: Path, tiny_encoder: Path) -> None:
+    change = ["warm_start.epochs=0", "training.passages=1", "training.batch_size=1"]
+    whole = tiny(data, tiny_encoder, Path("builtin:minilm-seq2seq"), *change)
+    small = replace(BIG, memory=1_200_000_000)
+    offered = {
+        "over the processes: generator.fsdp = true": whole,
+        "generator.lora_rank = 8 (LoRA), or plan for more processes": whole.with_settings(["generator.fsdp=true"]),
+        "with quantisation": whole.with_settings(
+            ["objective.kind=FrozenRetriever", "objective.form=together", "generator.fusion=true"]
+        ),
+    }
+    for advice, experiment in offered.items():
+        assert advice in str(plan_experiment(experiment, small, processes=2).refusal)
+
+
 @pytest.mark.slow
 def test_large_models_are_refused_before_any_download(data: Path, tiny_encoder: Path) -> None:
     name = Path("Qwen/Qwen3-4B-Instruct-2507")
     whole = plan_experiment(tiny(data, tiny_encoder, name, "training.passages=1"), "rtx-4090")
     assert whole.refusal is not None
     assert "lora_rank" in whole.refusal
-    refusal = plan_experiment(tiny(data, tiny_encoder, name, "training.passages=1"), "rtx-4090", processes=2).refusal
-    assert "over the processes: generator.fsdp = true" in str(refusal)
-    spread = tiny(data, tiny_encoder, name, "training.passages=1", "generator.fsdp=true")
-    assert "more processes" in str(plan_experiment(spread, "rtx-4090", processes=2).refusal)
     on_cpu = tiny(
         data, tiny_encoder, name, "generator.lora_rank=4", 'generator.quantisation="nf4"', "training.passages=1"
     )
