@@ -332,6 +332,8 @@ def test_processes_are_refused_what_training_would_refuse(data: Path, tiny_encod
     experiment = tiny(data, tiny_encoder, tiny_seq2seq, "training.refresh=background", "training.refresh_every=5")
     with pytest.raises(UserError, match="is for one process"):
         plan_experiment(experiment, BIG, processes=2)
+    unmoved = experiment.with_settings(["retriever.separate_towers=true", "retriever.trained=query"])
+    assert plan_experiment(unmoved, BIG, processes=2).refusal is None  # no passage moves, so there is no refresh
 
 
 def test_processes_are_offered_to_spread_a_generator_and_then_to_be_more(data: Path, tiny_encoder: Path) -> None:

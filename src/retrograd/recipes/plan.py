@@ -23,7 +23,7 @@ from retrograd.recipes.planned_data import DataFacts, data_facts
 from retrograd.recipes.planned_model import ModelFacts, model_facts
 from retrograd.recipes.planned_stages import PlannedStage, Prompts, planned_stages, prompts_per_query
 from retrograd.recipes.probe import Probe, probe
-from retrograd.training.refresh import EverySteps, Rolling
+from retrograd.training.refresh import EverySteps, Rolling, require_one_process
 from retrograd.types import UserError
 
 __all__ = ["Memory", "Plan", "StageCost", "plan_experiment"]
@@ -80,7 +80,10 @@ class Plan:
     probed: bool
     refusal: str | None
     notes: tuple[str, ...]
-    processes: int = 1
+
+    @property
+    def processes(self) -> int:
+        return self.model.processes
 
     @property
     def memory(self) -> Memory:
@@ -147,24 +150,22 @@ def plan_experiment(
     """
     here = hardware == ""
     chosen = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware, processes)
-    if processes > 1 and experiment.training.refresh == "background":
-        raise UserError('training.refresh = "background" is for one process; set training.refresh = every')
     facts = data_facts(experiment, examples, passages)
     r = experiment.retriever
     stages = planned_stages(experiment, facts.examples, facts.supports)
     if processes > 1:
+        if _passages_move(experiment) and any(one.trains_retriever and not one.copying for one in stages):
+            require_one_process(experiment.training.refresh_policy)
         stages = [replace(one, micro_batch=min(one.at_once, math.ceil(one.queries / processes))) for one in stages]
     base = facts.passages or 10**9
     prompts = {one.name: prompts_per_query(one, base, r.posterior, r.null_passage) for one in stages}
     each = {name: one.passages_each for name, one in prompts.items()}
     model = model_facts(experiment, facts, each, chosen.bf16, processes)
-    costs = [_stage_cost(experiment, one, prompts[one.name], facts, model, chosen, processes) for one in stages]
+    costs = [_stage_cost(experiment, one, prompts[one.name], facts, model, chosen) for one in stages]
     embedding, answering = _embedding(experiment, stages, facts, model, chosen), _answering(facts, costs, chosen)
     embedding = None if embedding is None else embedding / processes
     notes = facts.notes + _notes(experiment, processes)
-    plan = Plan(
-        experiment.name, chosen, facts, model, tuple(costs), embedding, answering, False, None, notes, processes
-    )
+    plan = Plan(experiment.name, chosen, facts, model, tuple(costs), embedding, answering, False, None, notes)
     plan = replace(plan, refusal=_refusal(experiment, plan))
     if (
         here
@@ -200,13 +201,7 @@ def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
 
 
 def _stage_cost(
-    experiment: Experiment,
-    stage: PlannedStage,
-    prompts: Prompts,
-    facts: DataFacts,
-    model: ModelFacts,
-    on: Hardware,
-    processes: int,
+    experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
 ) -> StageCost:
     queries, tokens = stage.queries, model.prompt_tokens[stage.name]
     prompt = model.prompts[stage.name]
@@ -223,20 +218,14 @@ def _stage_cost(
     )
     read = (prompts.without_gradient + prompts.with_gradient) * (tokens + facts.target)
     total = queries * (read + searched * towers * facts.query + embedded * facts.passage)
-    memory = _memory(experiment, stage, prompts, facts, model, on, processes)
-    share = stage.queries / math.ceil(stage.queries / processes)  # as fast as the process with the most queries
+    memory = _memory(experiment, stage, prompts, facts, model, on)
+    share = stage.queries / math.ceil(stage.queries / model.processes)  # as fast as the process with the most queries
     seconds = None if stage.full_steps is None else stage.full_steps * operations / on.speed / share
     return StageCost(stage, prompts, tokens, total, operations, memory, seconds)
 
 
 def _memory(
-    experiment: Experiment,
-    stage: PlannedStage,
-    prompts: Prompts,
-    facts: DataFacts,
-    model: ModelFacts,
-    on: Hardware,
-    processes: int,
+    experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
 ) -> Memory:
     """Of one micro-batch: all its prompts with gradient are held until the backward pass, whatever the token budget."""
     at_once = stage.at_once
@@ -260,14 +249,14 @@ def _memory(
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
     gradients = theirs + its * (prompts.with_gradient > 0)
     index = 4.0 * (facts.passages or 0) * model.dimension * (experiment.retriever.search != "bm25")
-    whole = stage.copying and stage.passages == 0 and processes > 1  # each compares with all, and fetches them
+    whole = stage.copying and stage.passages == 0 and model.processes > 1  # each compares with all, and fetches them
     return Memory(
         weights=sum(one.held for one in model.weights),
         gradients=4.0 * gradients,
         optimiser=8.0 * (theirs + its * stage.trains_generator),
         copies=_copies(experiment, model, gradients, graphs, stage.name, on),
         activations=activations,
-        index=index / processes + whole * index,
+        index=index / model.processes + whole * index,
         libraries=_CUDA_BYTES if on.cuda else _CPU_BYTES,
     )
 
@@ -296,7 +285,7 @@ def _embeddings(experiment: Experiment, stages: list[PlannedStage]) -> float:
     r = experiment.retriever
     if r.search == "bm25" or not any(stage.passages or stage.copying for stage in stages):
         return 0.0
-    moves = r.trained == "both" or (r.trained == "query" and not r.separate_towers)
+    moves = _passages_move(experiment)
     count = 1.0
     for stage in stages:
         if stage.trains_retriever and moves:
@@ -312,6 +301,11 @@ def _embeddings(experiment: Experiment, stages: list[PlannedStage]) -> float:
                 case _:  # by drift, by what was retrieved, or elsewhere: not to be told before
                     pass
     return count
+
+
+def _passages_move(experiment: Experiment) -> bool:
+    r = experiment.retriever
+    return r.trained == "both" or (r.trained == "query" and not r.separate_towers)
 
 
 def _embedding(

@@ -55,7 +55,7 @@ class Spread:
 @dataclass(frozen=True)
 class ModelFacts:
     """``tower`` is the cost of a query, ``passage`` of a passage; ``prompt_tokens`` and ``prompts`` are the mean length
-    and the cost of a prompt, by stage. ``dimension`` is D."""
+    and the cost of a prompt, by stage. ``dimension`` is D. Of so many ``processes`` each has this."""
 
     weights: tuple[Weights, ...]
     dimension: int
@@ -64,6 +64,7 @@ class ModelFacts:
     prompt_tokens: dict[str, int]
     prompts: dict[str, Cost]
     spread: Spread | None
+    processes: int
 
     @property
     def parameters(self) -> int:
@@ -102,7 +103,7 @@ def model_facts(
         distinct = {tokens: generator_cost(generator, tokens, facts.target, bf16) for tokens in set(lengths.values())}
     dimension = width * (len(ROLES) if r.pooling == "roles" else 1)
     prompts = {stage: distinct[tokens] for stage, tokens in lengths.items()}
-    return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts, spread)
+    return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts, spread, processes)
 
 
 def _prompt_tokens(experiment: Experiment, facts: DataFacts, passages: int) -> int:

@@ -24,7 +24,7 @@ from retrograd.training.fitting import Fitting
 from retrograd.training.health import Visit, health, health_line
 from retrograd.training.live_index import LiveIndex
 from retrograd.training.ranks import Part, Ranks
-from retrograd.training.refresh import InBackground, refreshes
+from retrograd.training.refresh import refreshes, require_one_process
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.saved_state import StageState
 from retrograd.training.schedule import schedule_of
@@ -163,8 +163,8 @@ def _with_index(model: RagModel, stage: Stage, accelerator: Accelerator, midway:
     """
     Ranks().require_equal(_trained(model))  # or each would search with another tower
     moves = _moves_passages(model, stage)
-    if moves and isinstance(stage.refresh, InBackground) and Ranks().count > 1:
-        raise UserError('training.refresh = "background" is for one process; set training.refresh = every')
+    if moves and Ranks().count > 1:
+        require_one_process(stage.refresh)
     if stage.evidence.retrieves and not midway:
         embed_base_if_stale(model, accelerator)
     if moves:

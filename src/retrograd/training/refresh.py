@@ -25,6 +25,7 @@ __all__ = [
     "Rolling",
     "WhenDrifted",
     "refreshes",
+    "require_one_process",
 ]
 
 
@@ -157,3 +158,9 @@ def _due(step: int, every: int) -> bool:
 def _require_steps(every: int) -> None:
     if every < 1:
         raise UserError(f"refresh_every is {every}; this policy expects a number of optimiser steps, such as 20")
+
+
+def require_one_process(policy: RefreshPolicy) -> None:
+    """Raises `UserError` for a policy that several ranks cannot follow together."""
+    if isinstance(policy, InBackground):
+        raise UserError('training.refresh = "background" is for one process; set training.refresh = every')
