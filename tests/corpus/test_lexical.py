@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.lexical import ENGLISH_STOP_WORDS, LexicalIndex, LexicalSettings, words
+from retrograd.corpus.lexical import ENGLISH_STOP_WORDS, LexicalIndex, LexicalSettings
 from retrograd.corpus.storage import read_sealed, write_sealed
+from retrograd.metrics.words import words
 from retrograd.types import UserError
 
 pytest.importorskip("bm25s")

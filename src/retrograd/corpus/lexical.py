@@ -7,8 +7,6 @@ idf = log(1 + (N - n + ½) / (n + ½)) > 0 for a word of n texts. Scores are no 
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +23,14 @@ from torch import Tensor
 from retrograd.corpus.index import Neighbours, require_rows
 from retrograd.corpus.storage import MANIFEST, index_directory, read_sealed, require_same, write_sealed
 from retrograd.io import open_to_umask, read_json, standing, write_json
+from retrograd.metrics.words import words
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
     import bm25s
 
-__all__ = ["ENGLISH_STOP_WORDS", "LexicalIndex", "LexicalSettings", "words"]
+__all__ = ["ENGLISH_STOP_WORDS", "LexicalIndex", "LexicalSettings"]
 
 _STOP_WORDS = """
 a an and are as at be been but by for from had has have he her his how if in into is it its no not of on or she
@@ -40,14 +39,8 @@ so such that the their them then there these they this to was we were what when 
 ENGLISH_STOP_WORDS = tuple(_STOP_WORDS.split())
 """Frequent English function words. BM25's idf weighs them little anyway: to leave them out saves time, not errors."""
 
-_WORD = re.compile(r"\w+")
 _SCORES, _TERMS = "scores.safetensors", "terms.json"
 _ARRAYS = {"data": np.float32, "indices": np.int32, "indptr": np.int32}
-
-
-def words(text: str, stop_words: frozenset[str] = frozenset()) -> list[str]:
-    """Runs of letters, digits and underscores, in NFKC and case-folded, without ``stop_words``. No stemming."""
-    return [word for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()) if word not in stop_words]
 
 
 @dataclass(frozen=True)
