@@ -5,21 +5,25 @@
 
 FOLDER holds ``passages.jsonl`` and the part as JSON Lines with gold passages (`docs/questions.md`). Of a question the
 recipe ``jsa-rag-small-questions`` is scored as it is; of a dialogue every way in ``WAYS`` to turn turns into a query,
-the first being the recipe's. No weight is trained, so there is one figure and no spread.
+the first being the recipe's. Each is scored with every ``--lexical-weights``: 0 is the encoder alone. Last comes BM25,
+where bm25s is installed. No weight is trained, so there is one figure and no spread.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from retrograd.metrics.ranking import Recall, ranking_scores, relevance
 from retrograd.models.inference import inference
+from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes import RECIPES
 from retrograd.recipes.run import accelerator_for, build_model
@@ -59,6 +63,7 @@ def main() -> None:
     parser.add_argument("kind", choices=("questions", "dialogue"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--part", choices=("dev", "test"), default="test")
+    parser.add_argument("--lexical-weights", type=float, nargs="+", default=[0.0, 1.0], help="nats a point of BM25")
     options = parser.parse_args()
     files = [f"data.base={options.folder / 'passages.jsonl'}", f"data.test={options.folder / options.part}.jsonl"]
     experiment = RECIPES[f"jsa-rag-small-{options.kind}"]().with_settings(
@@ -74,12 +79,20 @@ def main() -> None:
     table = Table(
         "query", *(f"gold recall@{k}" for k in CUTOFFS), title=f"{len(data.test)} examples", title_justify="left"
     )
-    for name, text in ways.items():
-        with accelerator.autocast():
-            ranked = found(model, [text(example) for example in data.test])
+
+    def add(name: str, ranked: list[list[int]]) -> None:
         judged = relevance(ranked, wanted)
         scores = ranking_scores([*map(Recall, CUTOFFS)], judged.relevant, judged.total)
         table.add_row(name, *(f"{value:.1f} %" for value in scores.values()))
+
+    for name, text in ways.items():
+        for weight in options.lexical_weights:
+            model.retriever.lexical_weight = nn.Parameter(torch.tensor(weight))
+            with accelerator.autocast():
+                add(f"{name}, v = {weight:g}", found(model, [text(example) for example in data.test]))
+    if find_spec("bm25s") is not None:
+        nothing = torch.full((len(data.test), 1), -1)
+        add("BM25", LexicalSearch(data.task, data.base).best(data.test, max(CUTOFFS), nothing).rows.tolist())
     Console(width=110).print(table)
 
 

@@ -188,6 +188,27 @@ def test_settings_name_each_refresh_policy(assignments: list[str], policy: Refre
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
+        (["retriever.lexical_dimensions=6"], "lexical_dimensions is 6; expected a multiple of 4"),
+        (["retriever.lexical_dimensions=-4"], "lexical_dimensions is -4"),
+        (
+            ["retriever.lexical_dimensions=8", "retriever.search=bm25", "retriever.trained=none"],
+            "has no vectors; set retriever.lexical_dimensions = 0",
+        ),
+        (["retriever.lexical_dimensions=8", "training.refresh=background"], "unknown to another process"),
+        (
+            ["retriever.lexical_dimensions=8", "objective.kind=RelaxedTopK", "soft_prompt.form=improved"],
+            "maps the vectors of a model, not counts of words",
+        ),
+    ],
+)
+def test_hybrid_settings_that_do_not_fit_say_so(assignments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RECIPES["semeval-joint"]().with_settings(assignments)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
         (["training.refresh=drift"], r'training: refresh = "drift" needs refresh_drift; set it to 0\.02'),
         (["training.refresh=rolling"], "needs refresh_share"),
         (["training.refresh=retrieved"], "needs refresh_window"),

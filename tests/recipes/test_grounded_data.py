@@ -57,7 +57,7 @@ def dialogues(questions: QuestionData, tmp_path: Path) -> DialogueData:
 def experiment(data: QuestionData | DialogueData, encoder: Path, generator: Path) -> Experiment:
     return Experiment(
         data=data,
-        retriever=RetrieverSettings(model=str(encoder), posterior=True),
+        retriever=RetrieverSettings(model=str(encoder), posterior=True, lexical_dimensions=8),
         generator=GeneratorSettings(model=str(generator), max_target_tokens=4),
         warm_start=WarmStartSettings(epochs=1),
         training=TrainingSettings(epochs=1, passages=2, precision="fp32"),

@@ -85,6 +85,21 @@ def test_build_info_check_search(dtype: str, experiment: Path, tmp_path: Path, c
     assert all("%  [" in line for line in lines[1:])
 
 
+def test_a_hybrid_index_is_searched_by_words(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = experiment.read_text(encoding="utf-8")
+    changes = "[retriever]\nlexical_dimensions = 1024\nlexical_weight = 100.0"
+    experiment.write_text(text.replace("[retriever]", changes), encoding="utf-8")
+    command("index", "build", experiment, "--out", tmp_path / "index")
+    command("index", "info", tmp_path / "index")
+    assert "behind them 1024 numbers for words" in capsys.readouterr().out
+    for word in WORDS:
+        command("search", tmp_path / "index", f"<e1>{word}</e1> <e2>tea</e2>", "-k", "1")
+        (line,) = capsys.readouterr().out.splitlines()[1:]
+        assert f"the # {word} #" in line or f"the @ {word} @" in line or f" {word} " in line
+
+
 def test_the_index_holds_what_the_encoder_says(experiment: Path, tmp_path: Path) -> None:
     command("index", "build", experiment, "--out", tmp_path / "index")
     source = open_source(str(experiment))

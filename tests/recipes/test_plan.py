@@ -90,6 +90,7 @@ def test_known_models_have_the_parameters_that_their_makers_say(name: str) -> No
         ('generator.lora_modules=["q", "v"]', "generator.lora_rank=3"),
         ("retriever.separate_towers=true", "retriever.posterior=true", "retriever.trained=both"),
         ("retriever.learn_temperature=true", "retriever.posterior=true"),
+        ("retriever.lexical_dimensions=8", "retriever.learn_temperature=true", "retriever.posterior=true"),
         ("retriever.trained=none", "objective.kind=FrozenRetriever"),
         (
             "retriever.pooling=roles",
@@ -124,8 +125,8 @@ def test_parameters_of_other_architectures(
 def test_index_bytes_are_those_of_the_real_index(
     data: Path, tiny_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator
 ) -> None:
-    for pooling in ("mean", "roles"):
-        experiment = tiny(data, tiny_encoder, tiny_seq2seq, f"retriever.pooling={pooling}")
+    for more in (["retriever.pooling=mean"], ["retriever.pooling=roles", "retriever.lexical_dimensions=8"]):
+        experiment = tiny(data, tiny_encoder, tiny_seq2seq, *more)
         model = build_model(experiment, experiment.data.load(0), rng)
         model.refresh_index()
         vectors = model.index.vectors(torch.arange(len(model.base)))

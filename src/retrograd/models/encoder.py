@@ -28,6 +28,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from retrograd.io import fingerprint, open_to_umask, write_json
 from retrograd.models.batching import length_buckets, token_budget_on
 from retrograd.models.inference import inference
+from retrograd.models.lexical_projection import LexicalProjection
 from retrograd.models.loading import open_encoder, quiet_transformers
 from retrograd.models.precision import full_precision
 from retrograd.types import UserError
@@ -54,6 +55,9 @@ class Encoder(nn.Module):
     loads the encoder sets it; it is never written to disk. A role without a token, because its span is empty or was
     cut off, gets the mean over the whole text; ``roles_missed`` counts how often since the encoder was opened. Then
     ``normalise`` scales each role's vector; without it an inner product is the mean of three inner products.
+
+    With the attribute ``lexical`` the numbers of that projection stand behind those of the model, as they are: neither
+    scaled nor trained. `Retriever` weighs them.
 
     Raises `UserError` for settings that make no sense and for "roles" with a tokenizer that knows no characters.
     """
@@ -92,6 +96,7 @@ class Encoder(nn.Module):
         self.dropout = True
         self.role_spans: RoleSpans | None = None
         self.roles_missed = 0
+        self.lexical: LexicalProjection | None = None
 
     def train(self, mode: bool = True) -> Encoder:
         """As for every module; without ``dropout`` (an attribute, True at first) training mode is evaluation mode."""
@@ -106,6 +111,11 @@ class Encoder(nn.Module):
     @property
     def dimension(self) -> int:
         """D, the width of an embedding."""
+        return self.semantic_dimension + (0 if self.lexical is None else self.lexical.dimension)
+
+    @property
+    def semantic_dimension(self) -> int:
+        """How many numbers of an embedding, the first ones, are the model's."""
         return self.width * (len(ROLES) if self.pooling == "roles" else 1)
 
     @property
@@ -122,7 +132,10 @@ class Encoder(nn.Module):
 
         Raises `UserError` for pooling "roles" while ``role_spans`` is None.
         """
-        return self._vectors(texts, self.pooling, self.normalise)
+        semantic = self._vectors(texts, self.pooling, self.normalise)
+        if self.lexical is None:
+            return semantic
+        return torch.cat([semantic, self.lexical(texts).to(semantic.device)], dim=-1)
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """The same without gradient and without dropout, for an index."""
@@ -135,7 +148,9 @@ class Encoder(nn.Module):
 
     def _vectors(self, texts: Sequence[str], pooling: Pooling, normalise: bool) -> Float[Tensor, "B _"]:
         if not texts:
-            return torch.zeros(0, self.dimension if pooling == self.pooling else self.width, device=self.device)
+            return torch.zeros(
+                0, self.semantic_dimension if pooling == self.pooling else self.width, device=self.device
+            )
         by_role = pooling == "roles"
         spans = self._spans(texts) if by_role else []
         limit = {"truncation": True, "max_length": self.max_tokens}
@@ -184,13 +199,15 @@ class Encoder(nn.Module):
         used = f"{self.pooling} {self.normalise} {self.max_tokens}"
         state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         weights = (part for name in sorted(state) for part in (name, save({"": state[name]})))
-        return fingerprint([used, _configuration(self.model), _tokenization(self.tokenizer), *weights])
+        lexical = [] if self.lexical is None else [self.lexical.fingerprint()]
+        return fingerprint([used, _configuration(self.model), _tokenization(self.tokenizer), *lexical, *weights])
 
     def save(self, folder: Path) -> None:
         """Write a sentence-transformers directory, which `open` also reads.
 
         Such a directory cannot express roles: with pooling "roles" it says "mean", and sentence-transformers makes of
-        it what `mean_vectors` does. Whoever opens it again names the pooling; `Retriever` writes it beside the towers.
+        it what `mean_vectors` does. Whoever opens it again names the pooling; `Retriever` writes it beside the towers,
+        as it does ``lexical``, of which the directory says nothing either.
         """
         with quiet_transformers():
             self.model.save_pretrained(folder)

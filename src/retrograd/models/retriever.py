@@ -1,4 +1,8 @@
-"""The retriever p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T): query tower, passage tower, and the temperature T, which lives here."""
+"""The retriever p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T): query tower, passage tower, and the temperature T, which lives here.
+
+With a lexical projection h, p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T + v ⟨h(x), h(z)⟩): hybrid search, whose ⟨h(x), h(z)⟩ is BM25
+(`retrograd.models.lexical_projection`). The weight v is learned like everything else, from the one loss.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from torch import Tensor, nn
 
 from retrograd.io import read_json, write_json
 from retrograd.models.encoder import ROLES, Encoder, Pooling, RoleSpans
+from retrograd.models.lexical_projection import LexicalProjection
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -27,7 +32,8 @@ class Retriever(nn.Module):
 
     ``trained`` says which towers receive gradient: ``both``, ``query`` (passage embeddings count as constants at each
     step; with a shared tower they still change, at the next refresh), or ``none``. The posterior retriever q(z|x,y) is
-    the same class, reading query and target.
+    the same class, reading query and target. ``lexical_weight`` is v, in nats for a point of BM25, where the towers
+    have a lexical projection; it is learned unless ``trained`` is ``none``.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class Retriever(nn.Module):
         temperature: float = 0.05,
         trained: Trained = "both",
         learn_temperature: bool = False,
+        lexical_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if not temperature > 0 or not math.isfinite(temperature):
@@ -50,6 +57,9 @@ class Retriever(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self._learn_temperature = learn_temperature
         self.log_temperature.requires_grad_(learn_temperature)
+        self.lexical_weight: nn.Parameter | None = None
+        if query_encoder.lexical is not None:
+            self.lexical_weight = nn.Parameter(torch.tensor(lexical_weight))
 
     @property
     def shared(self) -> bool:
@@ -63,11 +73,21 @@ class Retriever(nn.Module):
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """The weights that training moves; all others get no gradient from `queries` and `passages`."""
+        return [*self.trained_weights(), *self.trained_scales()]
+
+    def trained_weights(self) -> list[nn.Parameter]:
+        """Those of the towers."""
         if self.trained == "none":
             return []
         towers = [self.query_encoder] + [self.passage_encoder] * (self.trained == "both" and not self.shared)
-        temperature = [self.log_temperature] if self._learn_temperature else []
-        return [weight for tower in towers for weight in tower.parameters()] + temperature
+        return [weight for tower in towers for weight in tower.parameters()]
+
+    def trained_scales(self) -> list[nn.Parameter]:
+        """Single numbers that scale all logits: T and v, as far as they are learned. They take rates of their own."""
+        if self.trained == "none":
+            return []
+        weight = [] if self.lexical_weight is None else [self.lexical_weight]
+        return [self.log_temperature] * self._learn_temperature + weight
 
     @property
     def temperature(self) -> Float[Tensor, ""]:
@@ -79,23 +99,35 @@ class Retriever(nn.Module):
         return self.temperature.detach() if self.trained == "none" else self.temperature
 
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Query embeddings already divided by T: their inner product with a passage embedding is a logit."""
+        """Query embeddings in nats, divided by T: their inner product with a passage embedding is a logit."""
         if self.trained == "none":  # without dropout as well: a frozen retriever finds in training what it finds later
-            return self.query_encoder.embed(texts) / self.temperature.detach()
-        return self.query_encoder(texts) / self.temperature
+            return self.in_nats(self.query_encoder.embed(texts)).detach()
+        return self.in_nats(self.query_encoder(texts))
+
+    def in_nats(self, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """Embeddings as queries: e / T, and v · h behind it."""
+        if self.lexical_weight is None:
+            return vectors / self.temperature
+        semantic = self.query_encoder.semantic_dimension
+        return torch.cat([vectors[:, :semantic] / self.temperature, vectors[:, semantic:] * self.lexical_weight], dim=1)
 
     def passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Passage embeddings, with gradient where ``trained`` is ``both``."""
         return self.passage_encoder(texts) if self.trained == "both" else self.passage_encoder.embed(texts)
 
     def no_passage(self, text: str) -> Float[Tensor, " D"]:
-        """The embedding of the null passage: of ``text``, or of it in the place of every role where there are roles."""
+        """The embedding of the null passage: of ``text``, or of it in the place of every role where there are roles.
+
+        It has no words.
+        """
         tower = self.passage_encoder
         if tower.pooling != "roles":
-            return self.passages([text]).squeeze(0)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "both"):
-            vector = tower.mean_vectors([text]).squeeze(0)
-        return vector.repeat(len(ROLES)) / math.sqrt(len(ROLES))
+            vector = self.passages([text]).squeeze(0)[: tower.semantic_dimension]
+        else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "both"):
+                vector = tower.mean_vectors([text]).squeeze(0)
+            vector = vector.repeat(len(ROLES)) / math.sqrt(len(ROLES))
+        return nn.functional.pad(vector, (0, tower.dimension - tower.semantic_dimension))
 
     def save(self, folder: Path) -> None:
         """Write ``query/`` and, unless shared, ``passage/`` as sentence-transformers directories, and the settings."""
@@ -110,7 +142,11 @@ class Retriever(nn.Module):
             pooling=self.query_encoder.pooling,
             normalise=self.query_encoder.normalise,
             max_tokens=self.query_encoder.max_tokens,
+            lexical=self.lexical_weight is not None,
+            lexical_weight=0.0 if self.lexical_weight is None else float(self.lexical_weight.detach()),
         )
+        if self.query_encoder.lexical is not None:
+            self.query_encoder.lexical.save(folder / _LEXICAL)
         write_json(folder / "retriever.json", record_mapping(settings))
 
     @classmethod
@@ -125,13 +161,16 @@ class Retriever(nn.Module):
         query = settings.encoder(folder / "query")
         passage = query if settings.shared else settings.encoder(folder / "passage")
         query.role_spans = passage.role_spans = role_spans
-        temperature = math.exp(settings.log_temperature)
-        retriever = cls(query, passage, temperature, settings.trained, settings.learn_temperature)
+        if settings.lexical:
+            query.lexical = passage.lexical = LexicalProjection.load(folder / _LEXICAL)
+        temperature, weight = math.exp(settings.log_temperature), settings.lexical_weight
+        retriever = cls(query, passage, temperature, settings.trained, settings.learn_temperature, weight)
         with torch.no_grad():  # exp and log do not cancel to the last bit
             retriever.log_temperature.fill_(settings.log_temperature)
         return retriever
 
 
+_LEXICAL = "lexical.json"
 _MOST_LOG_TEMPERATURE = 80.0
 """Beyond it the temperature is no number of single precision."""
 
@@ -150,6 +189,7 @@ def _reading(encoder: Encoder) -> dict[str, object]:
         "pooling": encoder.pooling,
         "normalise": encoder.normalise,
         "max_tokens": encoder.max_tokens,
+        "lexical": None if encoder.lexical is None else encoder.lexical.fingerprint()[:12],
     }
 
 
@@ -164,6 +204,8 @@ class RetrieverSettings:
     pooling: Pooling
     normalise: bool
     max_tokens: int
+    lexical: bool = False
+    lexical_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not abs(self.log_temperature) < _MOST_LOG_TEMPERATURE:

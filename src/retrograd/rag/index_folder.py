@@ -99,4 +99,5 @@ def _encoding_in_words(encoder: Encoder) -> str:
     half = torch.is_autocast_enabled(device)
     precision = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if half else "float32"
     length = "length 1" if encoder.normalise else "length as it comes"
-    return f"{encoder.pooling} pooling, {length}, at most {encoder.max_tokens} tokens, encoded in {precision}"
+    lexical = "" if encoder.lexical is None else f", behind them {encoder.lexical.dimension} numbers for words"
+    return f"{encoder.pooling} pooling, {length}, at most {encoder.max_tokens} tokens, encoded in {precision}{lexical}"

@@ -29,6 +29,7 @@ from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import Index
 from retrograd.corpus.restricted_index import RestrictedIndex
 from retrograd.corpus.sharded_index import ShardedIndex
+from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
 from retrograd.rag.indexing import spread
 from retrograd.rag.rag_model import RagModel
@@ -87,17 +88,19 @@ def staleness(model: RagModel, probe: Probe) -> Staleness:
     Raises `UserError` for an index that stores approximations.
     """
     stored, fresh = _stored_and_fresh(model, probe.rows)
-    query = model.retriever.query_encoder.embed([model.task.query_text(example) for example in probe.queries])
+    with inference(model.retriever):
+        query = model.retriever.queries([model.task.query_text(example) for example in probe.queries])
     own = model.own_rows(probe.queries)
     hidden = (own.unsqueeze(-1) == probe.rows).any(dim=1)
     with full_precision(torch.device("cpu")):
-        return Staleness(cosine_drift(stored, fresh), overlap_at(probe.k, query.cpu(), stored, fresh, hidden))
+        overlap = overlap_at(probe.k, query.cpu(), stored, fresh, hidden)
+        return Staleness(cosine_drift(*_semantic(model, stored, fresh)), overlap)
 
 
 @torch.no_grad()
 def drift_of(model: RagModel, rows: Int[Tensor, " Z"]) -> float:
     """The first number alone: no query is encoded. Raises `UserError` for an index that stores approximations."""
-    return cosine_drift(*_stored_and_fresh(model, rows))
+    return cosine_drift(*_semantic(model, *_stored_and_fresh(model, rows)))
 
 
 def cosine_drift(stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> float:
@@ -158,6 +161,14 @@ def _stored_and_fresh(model: RagModel, rows: Int[Tensor, " Z"]) -> tuple[Float[T
             f"on an ExactIndex"
         )
     return model.index.vectors(rows), model.embedded(rows).cpu()
+
+
+def _semantic(
+    model: RagModel, stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]
+) -> tuple[Float[Tensor, "Z d"], Float[Tensor, "Z d"]]:
+    """The numbers that training can move: those of a lexical projection never do, and would hide it."""
+    width = model.retriever.passage_encoder.semantic_dimension
+    return stored[:, :width], fresh[:, :width]
 
 
 def _distances(stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> Float[Tensor, " Z"]:

@@ -110,6 +110,16 @@ class Experiment:
             raise UserError(
                 'retriever.pooling = "roles" cannot be refreshed by another process; set training.refresh = "every"'
             )
+        if self.retriever.lexical_dimensions > 0 and self.training.refresh == "background":
+            raise UserError(
+                "retriever.lexical_dimensions is unknown to another process, which cannot refresh the index; set "
+                'training.refresh = "every"'
+            )
+        if self.retriever.lexical_dimensions > 0 and self.soft_prompt.form != "words":
+            raise UserError(
+                f'soft_prompt.form = "{self.soft_prompt.form}" maps the vectors of a model, not counts of words; set '
+                "retriever.lexical_dimensions = 0"
+            )
         if self.training.distraction > 0 and (self.training.passages == 0 or self.objective.needs_posterior):
             raise UserError(
                 f"training.distraction misleads the prior's search, which {type(self.objective).__name__} "

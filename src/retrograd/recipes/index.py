@@ -72,9 +72,9 @@ def open_source(name: str) -> Builder:
         raise UserError(f"{folder} is no run (it has no experiment.toml); give a folder that `retrograd train` wrote")
     else:
         experiment = named_experiment(name)
-        retriever = build_retriever(experiment.retriever)
         data = experiment.data.load(experiment.seed)
         task, base = data.task, data.base
+        retriever = build_retriever(experiment.retriever, task, base)
     known = name if name in RECIPES else str(folder.resolve())
     accelerator = accelerator_for(experiment)
     return Builder(known, retriever.to(accelerator.device).eval(), experiment.data, task, base, accelerator)

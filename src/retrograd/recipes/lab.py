@@ -251,7 +251,9 @@ def _posterior(model: RagModel) -> str:
         return "the model's own"
     prior = model.retriever
     tower = copy.deepcopy(prior.query_encoder)
-    model.posterior = Retriever(tower, prior.passage_encoder, float(prior.temperature.detach()), prior.trained)
+    weight = 1.0 if prior.lexical_weight is None else float(prior.lexical_weight.detach())
+    temperature = float(prior.temperature.detach())
+    model.posterior = Retriever(tower, prior.passage_encoder, temperature, prior.trained, lexical_weight=weight)
     return "none in this model: a copy of the prior's encoder, reading query and target, stands in"
 
 

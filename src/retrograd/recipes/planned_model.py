@@ -101,7 +101,7 @@ def model_facts(
         generator.train(g.dropout)
         query, passage = (encoder_cost(tower, tokens, bf16) for tokens in (facts.query, facts.passage))
         distinct = {tokens: generator_cost(generator, tokens, facts.target, bf16) for tokens in set(lengths.values())}
-    dimension = width * (len(ROLES) if r.pooling == "roles" else 1)
+    dimension = width * (len(ROLES) if r.pooling == "roles" else 1) + r.lexical_dimensions
     prompts = {stage: distinct[tokens] for stage, tokens in lengths.items()}
     return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts, spread, processes)
 
@@ -116,14 +116,15 @@ def _towers(experiment: Experiment, parameters: int) -> list[Weights]:
     """As `Retriever.trained_parameters` has it; the posterior shares the passage tower."""
     r = experiment.retriever
     learns = r.trained != "none"
-    temperature = 1  # a number for each retriever, learned or not
-    learned = temperature if learns and r.learn_temperature else 0
+    lexical = 1 if r.lexical_dimensions else 0
+    scales = 1 + lexical  # the temperature, a number for each retriever, learned or not
+    learned = (r.learn_temperature + lexical) * learns
     name = "query tower" if r.separate_towers else "shared tower"
-    found = [_fp32(name, parameters + temperature, parameters * learns + learned)]
+    found = [_fp32(name, parameters + scales, parameters * learns + learned)]
     if r.separate_towers:
         found.append(_fp32("passage tower", parameters, parameters * (r.trained == "both")))
     if r.posterior:
-        found.append(_fp32("posterior tower", parameters + temperature, parameters * learns + learned))
+        found.append(_fp32("posterior tower", parameters + scales, parameters * learns + learned))
     return found
 
 

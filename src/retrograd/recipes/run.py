@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,11 +22,13 @@ from retrograd.models.encoder import ROLES, Encoder
 from retrograd.models.fsdp import spread_layers
 from retrograd.models.fusion import require_encoder
 from retrograd.models.generator import Generator
+from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.models.lora import Lora
 from retrograd.models.precision import resolve_precision
 from retrograd.models.retriever import Retriever
 from retrograd.models.soft_prompt import SoftPromptSettings
-from retrograd.progress import hush, say
+from retrograd.progress import bar, hush, say
+from retrograd.rag.indexing import passage_texts
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
@@ -63,11 +65,11 @@ __all__ = [
 def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> RagModel:
     """An untrained model: encoders and generator as named, new weights drawn from ``rng``."""
     s = experiment.retriever
-    retriever = build_retriever(s)
+    retriever = build_retriever(s, data.task, data.base)
     posterior = None
     if s.posterior:  # it searches the same index: one passage tower for both
         passage = retriever.passage_encoder
-        posterior = Retriever(_tower(s), passage, s.temperature, s.trained, s.learn_temperature)
+        posterior = _retriever(s, _tower(s, passage.lexical), passage)
     g = experiment.generator
     lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
     limits = (g.max_input_tokens, g.max_target_tokens, g.token_budget)
@@ -106,17 +108,33 @@ def soft_prompt_settings(experiment: Experiment, width: int) -> SoftPromptSettin
     return SoftPromptSettings(width, selection.slots, roles, roles + label, s.form, s.gain, null)
 
 
-def build_retriever(settings: RetrieverSettings) -> Retriever:
-    """An untrained retriever: encoders as named."""
-    query = _tower(settings)
-    passage = _tower(settings) if settings.separate_towers else query
-    return Retriever(query, passage, settings.temperature, settings.trained, settings.learn_temperature)
+def build_retriever(settings: RetrieverSettings, task: Task, base: KnowledgeBase) -> Retriever:
+    """An untrained retriever: encoders as named, and where search is hybrid, the words of the base counted."""
+    lexical = _counted(settings, task, base) if settings.lexical_dimensions else None
+    query = _tower(settings, lexical)
+    passage = _tower(settings, lexical) if settings.separate_towers else query
+    return _retriever(settings, query, passage)
 
 
-def _tower(settings: RetrieverSettings) -> Encoder:
+def _retriever(s: RetrieverSettings, query: Encoder, passage: Encoder) -> Retriever:
+    return Retriever(query, passage, s.temperature, s.trained, s.learn_temperature, s.lexical_weight)
+
+
+def _tower(settings: RetrieverSettings, lexical: LexicalProjection | None) -> Encoder:
     tower = Encoder.open(settings.model, settings.pooling, settings.normalise, settings.max_tokens)
-    tower.dropout = settings.dropout
+    tower.dropout, tower.lexical = settings.dropout, lexical
     return tower
+
+
+def _counted(settings: RetrieverSettings, task: Task, base: KnowledgeBase) -> LexicalProjection:
+    with bar("counting words", len(base), "passages") as advance:
+
+        def texts() -> Iterator[str]:
+            for block in passage_texts(task, base):
+                yield from block
+                advance(len(block))
+
+        return LexicalProjection(WordStatistics.of(texts()), settings.lexical_dimensions)
 
 
 def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:

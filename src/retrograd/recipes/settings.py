@@ -57,6 +57,10 @@ class RetrieverSettings:
     training: a quarter of the time of a small encoder on a CPU. ``search`` "bm25" finds passages by their words instead
     (needs bm25s). Two are controls: "random", neighbours of some passage that has nothing to do with the query, and
     "oracle", which is told the target: the nearest among passages that support it, at test time too.
+
+    ``lexical_dimensions`` makes search hybrid: so many numbers behind each embedding give BM25 as an inner product
+    (`retrograd.models.lexical_projection`); 2048 is a good number, 0 is none. ``lexical_weight`` is what a point of
+    BM25 is worth at first, in nats; where the retriever is trained, that is learned.
     """
 
     model: str = "builtin:minilm"
@@ -71,8 +75,16 @@ class RetrieverSettings:
     null_passage: bool = False
     dropout: bool = True
     search: Search = "nearest"
+    lexical_dimensions: int = 0
+    lexical_weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.lexical_dimensions < 0 or self.lexical_dimensions % 4:
+            raise UserError(
+                f"retriever.lexical_dimensions is {self.lexical_dimensions}; expected a multiple of 4, 2048 say, or 0"
+            )
+        if self.search == "bm25" and self.lexical_dimensions > 0:
+            raise UserError('retriever.search = "bm25" has no vectors; set retriever.lexical_dimensions = 0')
         if self.search != "nearest" and (self.trained != "none" or self.posterior):
             raise UserError(
                 f'retriever.search = "{self.search}" leaves nothing to learn about retrieval; set '
@@ -216,6 +228,9 @@ class TrainingSettings:
     long); the newest ``keep_checkpoints`` are kept (0: all). ``deterministic`` has torch refuse whatever does not give
     the same twice; where one seed must repeat a run on a GPU, at the cost of slower kernels.
 
+    ``scale_learning_rate`` is that of the numbers that scale all logits, in all stages: the temperature, where it is
+    learned, and ``retriever.lexical_weight``. They are far from 0 and few, and at the rate of a tower would stay.
+
     Learning rates rise over the share ``warmup`` of the steps and then follow the ``schedule``
     (`retrograd.training.schedule`); "cosine with restarts" begins ``restarts`` times again.
     """
@@ -232,6 +247,7 @@ class TrainingSettings:
     targets: TargetChoice = "first"
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
+    scale_learning_rate: float = 0.02
     weight_decay: float = 0.01
     warmup: float = 0.1
     schedule: Schedule = "linear"

@@ -37,7 +37,9 @@ def stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> lis
     Raises `UserError` where nothing is trained, and for masking in a task that cannot use it.
     """
     t = experiment.training
-    if t.generator_learning_rate == 0 and not (_retriever_learns(experiment, model) and t.retriever_learning_rate > 0):
+    scales = t.scale_learning_rate * bool(model.retriever.trained_scales())
+    learns = _retriever_learns(experiment, model) and max(t.retriever_learning_rate, scales) > 0
+    if t.generator_learning_rate == 0 and not learns:
         raise UserError("nothing is trained: set training.generator_learning_rate or training.retriever_learning_rate")
     main = _training(experiment)
     planned = [
@@ -71,6 +73,7 @@ def _training(experiment: Experiment) -> Stage:
             micro_batch=t.micro_batch,
             schedule=t.schedule,
             restarts=t.restarts,
+            scale_learning_rate=t.scale_learning_rate,
         ),
         refresh=t.refresh_policy,
         log_every=t.log_every,
@@ -91,7 +94,16 @@ def _warm_start(experiment: Experiment, model: RagModel) -> Stage | None:
         # Soft slots would leave all but the best candidates without a gradient; copying needs no prompt to mix in.
         objective=experiment.objective if experiment.selection is None else TopKMarginal(),
         evidence=FromCopying(CopySettings(w.noise, 1 / len(model.task.choices or " " * 20)), w.passages),
-        pace=Pace(w.epochs, w.batch_size, 0.0, w.learning_rate, t.weight_decay, t.warmup, t.clip),
+        pace=Pace(
+            w.epochs,
+            w.batch_size,
+            0.0,
+            w.learning_rate,
+            t.weight_decay,
+            t.warmup,
+            t.clip,
+            scale_learning_rate=t.scale_learning_rate,
+        ),
         refresh=EverySteps(w.refresh_every),
         log_every=t.log_every,
         probe_passages=t.probe_passages,
@@ -141,6 +153,7 @@ def _second_stage(experiment: Experiment, main: Stage) -> Stage | None:
             batch_size=batch_size,
             generator_learning_rate=s.learning_rate,
             retriever_learning_rate=0.0,
+            scale_learning_rate=0.0,
         ),
         refresh=Never(),
     )

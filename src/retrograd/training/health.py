@@ -22,6 +22,9 @@ _SHOWN = {
     "candidate_mass": ("mass on candidates", "{:.0%}"),
     "responsibility_entropy": ("posterior entropy", "{:.2f} nats"),
     "acceptance": ("acceptance", "{:.0%}"),
+    "temperature": ("temperature", "{:.3f}"),
+    "lexical_weight": ("lexical weight", "{:.2f} nats"),
+    "lexical_weight_posterior": ("of the posterior", "{:.2f}"),
     "generator_forwards": ("forwards/query", "{:.1f}"),
     "index_age": ("index age", "{:.0f} steps"),
     "staleness_overlap": ("index overlap", "{:.0%}"),
@@ -53,7 +56,19 @@ def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, flo
         best = candidates.scores.log_prior.argmax(dim=-1, keepdim=True)
         match = model.supports(visit.examples, candidates.rows.gather(1, best))
         values["label_match"] = float(match.float().mean())
-    return values
+    return values | learned_scales(model)
+
+
+def learned_scales(model: RagModel) -> dict[str, float]:
+    """The single numbers that the retrievers learn, as they are now."""
+    found: dict[str, float] = {}
+    for who, retriever in (("", model.retriever), ("_posterior", model.posterior)):
+        learned = {id(scale) for scale in retriever.trained_scales()} if retriever is not None else set()
+        if retriever is not None and id(retriever.log_temperature) in learned:
+            found[f"temperature{who}"] = float(retriever.temperature)
+        if retriever is not None and retriever.lexical_weight is not None and id(retriever.lexical_weight) in learned:
+            found[f"lexical_weight{who}"] = float(retriever.lexical_weight.detach())
+    return found
 
 
 def health_line(stage: str, step: int, steps: int, values: Mapping[str, float]) -> str:

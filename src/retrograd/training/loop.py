@@ -194,19 +194,26 @@ def _probe(model: RagModel, examples: Sequence[Example], stage: Stage, began: UI
 def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
     """AdamW over whatever is trained, each part at its own rate; all rates rise and fall together, as the pace says."""
     retrievers = [part for part in (model.retriever, model.posterior) if part is not None]
+    learning = retrievers if objective.trains_retriever else []
+    scales = [scale for part in learning for scale in part.trained_scales()]
     # Prior and posterior may share a tower, and each weight belongs to the optimiser once.
-    theirs = (
-        list(dict.fromkeys(w for part in retrievers for w in part.trained_parameters()))
-        if objective.trains_retriever
-        else []
-    )
+    theirs = list(dict.fromkeys(w for part in learning for w in part.trained_weights()))
     its = [w for w in model.generator.parameters() if w.requires_grad]
-    rated = ((theirs, pace.retriever_learning_rate), (its, pace.generator_learning_rate))
-    groups = [{"params": some, "lr": rate} for weights, rate in rated if rate > 0 for some in by_placement(weights)]
+    rated = (
+        (theirs, pace.retriever_learning_rate, pace.weight_decay),
+        (its, pace.generator_learning_rate, pace.weight_decay),
+        (scales, pace.scale_learning_rate, 0.0),
+    )
+    groups = [
+        {"params": some, "lr": rate, "weight_decay": decay}
+        for weights, rate, decay in rated
+        if rate > 0
+        for some in by_placement(weights)
+    ]
     if not groups:
         raise UserError("nothing is trained: both learning rates are 0, or everything they apply to is frozen")
     # One fused kernel: 0.025 s instead of 0.125 s a step for 39 M weights on two cores.
-    optimiser = torch.optim.AdamW(groups, weight_decay=pace.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(groups, fused=True)
     return optimiser, LambdaLR(optimiser, schedule_of(pace.schedule, pace.warmup, pace.restarts, steps))
 
 

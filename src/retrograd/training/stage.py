@@ -162,9 +162,10 @@ class Pace:
     """How a stage steps. A learning rate of 0 leaves that part where it is.
 
     ``micro_batch`` queries are held in memory at once (0: the whole batch); gradients are weighted by query counts, so
-    it changes memory and rounding, nothing else. ``warmup`` is the share of steps over which the rate rises; how it
-    falls then is the ``schedule``'s, ``restarts`` the number of times that "cosine with restarts" begins again.
-    ``clip`` bounds the norm of all gradients together (0: off).
+    it changes memory and rounding, nothing else. ``scale_learning_rate`` is that of the retrievers' single numbers.
+    ``warmup`` is the share of steps over which the rate rises; how it falls then is the ``schedule``'s, ``restarts``
+    the number of times that "cosine with restarts" begins again. ``clip`` bounds the norm of all gradients together
+    (0: off).
     """
 
     epochs: int
@@ -177,11 +178,13 @@ class Pace:
     micro_batch: int = 0
     schedule: Schedule = "linear"
     restarts: int = 0
+    scale_learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.micro_batch < 0:
             raise UserError("epochs and micro_batch must be at least 0, batch_size at least 1")
-        if min(self.generator_learning_rate, self.retriever_learning_rate, self.weight_decay, self.clip) < 0:
+        rates = self.generator_learning_rate, self.retriever_learning_rate, self.scale_learning_rate
+        if min(*rates, self.weight_decay, self.clip) < 0:
             raise UserError("learning rates, weight_decay and clip must not be negative")
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup is {self.warmup}; expected a share in [0, 1)")
