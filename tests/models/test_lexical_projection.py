@@ -10,8 +10,6 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from retrograd.io import read_json, write_json
 from retrograd.metrics.words import words
@@ -50,15 +48,19 @@ def test_a_single_word_is_exact():
             assert found == pytest.approx(by_hand(TEXTS, query, text), rel=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=30), min_size=2, max_size=6))
-def test_many_numbers_come_near_the_formula(bags):
-    texts = [" ".join(bag) for bag in bags]
+@pytest.mark.parametrize("seed", range(5))
+def test_many_numbers_come_near_the_formula(seed):
+    """To rounding, but for words whose directions share one of their four places: 1/4 of a word or two of some 20."""
+    drawn = torch.Generator().manual_seed(seed)
+    some = NAMES[seed::60]
+    texts = [" ".join(some[i] for i in torch.randint(len(some), (25,), generator=drawn).tolist()) for _ in range(6)]
     vectors = LexicalProjection(WordStatistics.of(texts), 2**16)(texts).double()
     expected = torch.tensor([[by_hand(texts, one, other) for other in texts] for one in texts], dtype=torch.float64)
+    assert float(expected.min()) > 0  # all have words in common
     norm = expected.diagonal().sqrt()
     error = (vectors @ vectors.T - expected) / (norm[:, None] * norm)
-    assert float(error.abs().max()) < 8 / math.sqrt(2**16)  # 8 standard deviations of a product of unit vectors
+    assert float(error.abs().median()) < 1e-6
+    assert float(error.abs().max()) < 0.05
 
 
 def test_the_error_is_unbiased_and_falls_as_the_root_of_h():
@@ -104,6 +106,12 @@ def test_no_text_no_word_and_signs_alone():
         WordStatistics.of([])
 
 
+def test_an_instruction_is_no_word_of_a_text():
+    plain, told = (LexicalProjection(WordStatistics.of(TEXTS), 64, prefixes) for prefixes in ((), ("find: ", "read: ")))
+    assert torch.equal(told(["find: tea cup", "read: rain", "a find: cup"]), plain(["tea cup", "rain", "a find: cup"]))
+    assert torch.equal(told(["find: read: tea"]), plain(["read: tea"]))
+
+
 @pytest.mark.parametrize("dimension", [0, 2, 6, -4])
 def test_h_is_a_multiple_of_four(dimension):
     with pytest.raises(UserError, match=f"multiple of 4.*found {dimension}"):
@@ -111,13 +119,15 @@ def test_h_is_a_multiple_of_four(dimension):
 
 
 def test_saved_and_loaded_is_the_same(tmp_path):
-    first = LexicalProjection(WordStatistics.of([*TEXTS, "öl Öl ÖL"]), 16)
+    first = LexicalProjection(WordStatistics.of([*TEXTS, "öl Öl ÖL"]), 16, ("find: ", "read: "))
     first.save(tmp_path / "lexical.json")
     again = LexicalProjection.load(tmp_path / "lexical.json")
     assert torch.equal(again(TEXTS), first(TEXTS))
-    assert again.fingerprint() == first.fingerprint()
-    assert LexicalProjection(first.statistics, 20).fingerprint() != first.fingerprint()
-    assert LexicalProjection(WordStatistics.of(TEXTS), 16).fingerprint() != first.fingerprint()
+    assert again.prefixes == first.prefixes
+    assert again.fingerprint == first.fingerprint
+    assert LexicalProjection(first.statistics, 20).fingerprint != first.fingerprint
+    assert LexicalProjection(first.statistics, 16, ("say: ",)).fingerprint != first.fingerprint
+    assert LexicalProjection(WordStatistics.of(TEXTS), 16).fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -130,8 +140,8 @@ def test_saved_and_loaded_is_the_same(tmp_path):
         ({"mean_length": -1.0}, "no word to search for"),
         ({"frequency": ["cup"]}, "holds no lexical projection"),
         ({"frequency": {"cup": "2"}}, "whole number"),
-        ({"frequency": {"cup": 1}}, "'cup' stands in 1 of 4"),
-        ({"frequency": {"cup": 5}}, "'cup' stands in 5 of 4"),
+        ({"frequency": {"cup": 1}}, "'cup' is said to stand in 1 of 4"),
+        ({"frequency": {"cup": 5}}, "'cup' is said to stand in 5 of 4"),
         ({"more": 1}, "unknown key 'more'"),
     ],
 )
@@ -200,6 +210,17 @@ def test_a_hybrid_retriever_is_saved_and_loaded_to_the_last_bit(tiny_encoder, tm
     (tmp_path / "lexical.json").unlink()
     with pytest.raises(UserError, match=r"lexical\.json"):
         Retriever.load(tmp_path)
+
+
+def test_words_are_given_before_the_retriever_is_made(tiny_encoder, tmp_path):
+    tower = Encoder.open(str(tiny_encoder))
+    late = Retriever(tower, tower)
+    tower.lexical = LexicalProjection(WordStatistics.of(PASSAGES), 32)
+    with pytest.raises(ValueError, match="set it before the Retriever is made"):
+        late.queries(QUERIES)
+    for weight in (math.nan, math.inf):
+        with pytest.raises(UserError, match="lexical_weight is"):
+            Retriever(tower, tower, lexical_weight=weight)
 
 
 def test_towers_with_different_words_do_not_fit(tiny_encoder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from tests.training.test_loop import run, stage
 from torch import Tensor
 
 from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
+from retrograd.models.retriever import Retriever
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.distraction import stand_ins
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, drift_of, staleness
+from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
 from retrograd.training.stage import FromCopying
 from retrograd.types import Example
 
@@ -113,6 +115,19 @@ def test_the_weight_learns_at_its_own_rate(tiny_encoder, tiny_seq2seq, tmp_path,
         assert log[-1]["loss"] < log[0]["loss"]
 
 
+def test_a_learned_temperature_moves_at_the_same_rate(tiny_encoder, tiny_seq2seq, tmp_path):
+    """At a tower's rate it had hardly moved."""
+    model, examples = built(tiny_encoder, tiny_seq2seq)
+    tower = model.retriever.query_encoder
+    model.retriever = Retriever(tower, tower, 0.1, "query", learn_temperature=True)
+    warm = stage(TopKMarginal(), FromCopying(CopySettings()), epochs=5)
+    pace = replace(warm.pace, generator_learning_rate=0.0, retriever_learning_rate=0.0, scale_learning_rate=0.05)
+    log = [line for line in run(model, examples, replace(warm, pace=pace), tmp_path / "run") if "loss" in line]
+    assert abs(float(model.retriever.log_temperature.detach()) - math.log(0.1)) > 0.05
+    assert log[-1]["temperature"] == pytest.approx(float(model.retriever.temperature.detach()), rel=0.1)
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
 def test_a_misled_query_searches_with_a_passages_meaning_and_words(tiny_encoder, tiny_seq2seq):
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
     model.search = "random"
@@ -120,7 +135,7 @@ def test_a_misled_query_searches_with_a_passages_meaning_and_words(tiny_encoder,
     rows = stand_ins(examples, model.own_rows(examples), len(model.base))
     texts = [model.task.passage_text(passage) for passage in model.base]
     tower = model.retriever.passage_encoder
-    vectors = model.retriever.in_nats(tower.embed([texts[row] for row in rows.tolist()]))
+    vectors = model.retriever.as_queries(tower.embed([texts[row] for row in rows.tolist()]))
     score = vectors @ tower.embed(texts).T
     present = found.rows >= 0
     unnormalised = score.gather(1, found.rows.clamp(min=0)) - found.scores.log_prior
@@ -139,6 +154,24 @@ def test_words_do_not_hide_that_an_index_is_stale(tiny_encoder, tiny_seq2seq):
     assert drift_of(model, rows) == pytest.approx(drift_of(plain, rows), rel=1e-4)
     probe = Probe(rows, tuple(examples), 2)
     assert staleness(model, probe).cosine_drift == pytest.approx(drift_of(plain, rows), rel=1e-4)
+
+
+def test_words_do_not_hide_that_an_index_is_damaged(tiny_encoder, tiny_seq2seq):
+    """The numbers of the model are zeroed, beside words 30 times as long; then the words are."""
+    model, _ = build(tiny_encoder, tiny_seq2seq)
+    lexical = model.retriever.passage_encoder.lexical
+    assert lexical is not None
+    model.retriever.passage_encoder.lexical = lambda texts: 30 * lexical(texts)
+    model.retriever.passage_encoder.lexical.dimension = DIMENSION
+    width, rows = model.retriever.passage_encoder.semantic_dimension, torch.arange(len(model.base))
+    right = model.embedded(rows)
+    for wrong in (slice(0, width), slice(width, None)):
+        damaged = right.clone()
+        damaged[:, wrong] = 0
+        model.require_exact_index().replace(rows, damaged, "damaged")
+        assert "is not the embedding of its passage" in (fault_of(model) or "")
+    model.require_exact_index().replace(rows, right, "right")
+    assert fault_of(model) is None
 
 
 def test_a_hybrid_model_is_saved_and_loaded(tiny_encoder, tiny_seq2seq, tmp_path):

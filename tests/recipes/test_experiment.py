@@ -190,6 +190,7 @@ def test_settings_name_each_refresh_policy(assignments: list[str], policy: Refre
     [
         (["retriever.lexical_dimensions=6"], "lexical_dimensions is 6; expected a multiple of 4"),
         (["retriever.lexical_dimensions=-4"], "lexical_dimensions is -4"),
+        (["retriever.lexical_weight=-0.5"], r"lexical_weight is -0\.5.*set it to 0 or more"),
         (
             ["retriever.lexical_dimensions=8", "retriever.search=bm25", "retriever.trained=none"],
             "has no vectors; set retriever.lexical_dimensions = 0",

@@ -20,6 +20,7 @@ from retrograd.models.fsdp import in_layers, stacks_of
 from retrograd.models.generator import Generator
 from retrograd.objectives import TokenLogLikelihood
 from retrograd.rag.likelihood import GeneratorLikelihood
+from retrograd.recipes.controls import trains_retriever
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.hardware import HARDWARE, Hardware, hardware_named
 from retrograd.recipes.plan import Plan, plan_experiment
@@ -109,6 +110,25 @@ def test_parameters_are_those_of_the_built_model(
     model = build_model(experiment, experiment.data.load(0), rng)
     assert found.model.parameters == sum(weight.numel() for weight in model.parameters())
     assert found.model.trained == sum(weight.numel() for part in model.parts().values() for weight in part)
+
+
+def test_a_run_that_learns_a_lexical_weight_alone_trains_its_retriever(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator
+) -> None:
+    still = [f"training.{part}_learning_rate=0" for part in ("generator", "retriever")]
+    still += ["warm_start.learning_rate=0", "retriever.lexical_dimensions=8"]
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, *still)
+    assert trains_retriever(experiment)
+    assert all(one.stage.trains_retriever for one in plan_experiment(experiment, BIG).stages)
+    made = stages(experiment, build_model(experiment, experiment.data.load(0), rng), rng)
+    assert [one.pace.scale_learning_rate for one in made] == [0.02, 0.02]
+    for more in (["training.scale_learning_rate=0"], ["retriever.lexical_dimensions=0"]):
+        idle = experiment.with_settings(more)
+        assert not trains_retriever(idle)
+        with pytest.raises(UserError, match=r"nothing is trained: .* training\.scale_learning_rate"):
+            plan_experiment(idle, BIG)
+        with pytest.raises(UserError, match=r"nothing is trained: .* training\.scale_learning_rate"):
+            stages(idle, build_model(idle, idle.data.load(0), rng), rng)
 
 
 @pytest.mark.parametrize("kind", ["tiny_bart", "tiny_causal"])

@@ -199,7 +199,7 @@ class Encoder(nn.Module):
         used = f"{self.pooling} {self.normalise} {self.max_tokens}"
         state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         weights = (part for name in sorted(state) for part in (name, save({"": state[name]})))
-        lexical = [] if self.lexical is None else [self.lexical.fingerprint()]
+        lexical = [] if self.lexical is None else [self.lexical.fingerprint]
         return fingerprint([used, _configuration(self.model), _tokenization(self.tokenizer), *lexical, *weights])
 
     def save(self, folder: Path) -> None:

@@ -13,8 +13,10 @@ hashes the mean of ⟨r_w, r_v⟩ is 0 for two words (a sparse Johnson-Lindenstr
 
 .. math:: \mathbb{E}\,\langle h(x), h(z) \rangle = \sum_w \mathrm{idf}(w)\; s_x(w)\; s_z(w):
 
-BM25, but that words of a query count less the oftener they stand there, as in a passage. The error falls as 1/√H.
-There is no vocabulary: every word has its r_w, and to know idf(w) is to have counted the words of two texts or more.
+BM25, but that the words of a query are saturated and normalised by its length like those of a passage, which changes
+no ranking where each stands once, and how large the scores of a query are: each counts 0.7 in a short one, 0.4 in one
+as long as a passage. The error falls as 1/√H. There is no vocabulary: every word has its r_w, and only words of at
+least two texts are stored; all others count as standing in one.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -52,11 +55,15 @@ class WordStatistics:
 
     def __post_init__(self) -> None:
         if self.texts < 1 or not self.mean_length > 0 or not math.isfinite(self.mean_length):
-            raise UserError(f"{self.texts} texts of {self.mean_length} words on average hold no word to search for")
+            raise UserError(
+                f"{self.texts} texts of {self.mean_length:g} words on average hold no word to search for; give others, "
+                f"or search without words (retriever.lexical_dimensions = 0)"
+            )
         wrong = next((word for word, texts in self.frequency.items() if not 2 <= texts <= self.texts), None)
         if wrong is not None:
             raise UserError(
-                f"{wrong!r} stands in {self.frequency[wrong]} of {self.texts} texts; expected a word of 2 of them or more"
+                f"{wrong!r} is said to stand in {self.frequency[wrong]} of {self.texts} texts; expected 2 or more, and "
+                f"no more than there are"
             )
 
     @classmethod
@@ -71,33 +78,37 @@ class WordStatistics:
         return cls(count, length / max(1, count), kept)
 
     def idf(self, word: str) -> float:
-        """log(1 + (N - n + ½) / (n + ½)); a word of no text counts as one of one."""
+        """log(1 + (N - n + ½) / (n + ½)); a word in no text counts as one in a single text."""
         n = self.frequency.get(word, 1)
         return math.log(1 + (self.texts - n + 0.5) / (n + 0.5))
 
 
 @dataclass(frozen=True)
-class _Scalars:
+class _Settings:
     dimension: int
     texts: int
     mean_length: float
+    prefixes: tuple[str, ...]
 
 
 class LexicalProjection:
-    """Texts in, h(t) [B H] out: see above. The same texts give the same numbers on every machine.
+    """Texts in, h(t) [B H] out: see above. The same texts give the same numbers on every machine, as far as its Python
+    has the same Unicode.
 
-    ``dimension`` is H. Raises `UserError` unless it is a multiple of 4.
+    ``dimension`` is H. A text is read without the first of the ``prefixes`` that it begins with: an instruction to an
+    encoder is no word of a query. Raises `UserError` unless H is a multiple of 4.
     """
 
-    def __init__(self, statistics: WordStatistics, dimension: int) -> None:
+    def __init__(self, statistics: WordStatistics, dimension: int, prefixes: tuple[str, ...] = ()) -> None:
         if dimension < _PARTS or dimension % _PARTS:
             raise UserError(f"a lexical projection has a multiple of {_PARTS} numbers, 2048 say; found {dimension}")
         self.statistics = statistics
         self.dimension = dimension
+        self.prefixes = prefixes
 
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "B H"]:
         """On the CPU, in fp32, without gradient; all of a text is read, however long. One pass, no loop over H."""
-        bags = [Counter(words(text)) for text in texts]
+        bags = [Counter(words(self._without_prefix(text))) for text in texts]
         number = {word: i for i, word in enumerate(dict.fromkeys(word for bag in bags for word in bag))}
         if not number:
             return torch.zeros(len(texts), self.dimension)
@@ -113,16 +124,19 @@ class LexicalProjection:
         found = np.bincount(where.ravel(), weight.ravel(), len(texts) * self.dimension)
         return torch.from_numpy(found.astype(np.float32)).view(len(texts), self.dimension)
 
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over what decides h."""
         s = self.statistics
-        return fingerprint([f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r}", str(s.frequency)])
+        counted = (f"{word} {texts}" for word, texts in sorted(s.frequency.items()))
+        used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.prefixes}"
+        return fingerprint([used, *counted])
 
     def save(self, path: Path) -> None:
         """Write a JSON file, which `load` reads."""
         s = self.statistics
-        scalars = record_mapping(_Scalars(self.dimension, s.texts, s.mean_length))
-        write_json(path, scalars | {"frequency": dict(s.frequency)})
+        settings = record_mapping(_Settings(self.dimension, s.texts, s.mean_length, self.prefixes))
+        write_json(path, settings | {"frequency": dict(s.frequency)})
 
     @classmethod
     def load(cls, path: Path) -> LexicalProjection:
@@ -134,11 +148,16 @@ class LexicalProjection:
         held = {word: texts for word, texts in frequency.items() if type(texts) is int}
         if len(held) < len(frequency):
             raise UserError(f"{path}: frequency says of each word, by a whole number, how many texts hold it")
-        scalars = read_record(_Scalars, found, str(path))
+        settings = read_record(_Settings, found, str(path))
         try:
-            return cls(WordStatistics(scalars.texts, scalars.mean_length, held), scalars.dimension)
+            statistics = WordStatistics(settings.texts, settings.mean_length, held)
+            return cls(statistics, settings.dimension, settings.prefixes)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+
+    def _without_prefix(self, text: str) -> str:
+        prefix = next((one for one in self.prefixes if text.startswith(one)), "")
+        return text.removeprefix(prefix)
 
     def _directions(self, found: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The places [W 4] and signs [W 4] of each word's r_w."""

@@ -1,7 +1,7 @@
 """The retriever p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T): query tower, passage tower, and the temperature T, which lives here.
 
-With a lexical projection h, p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T + v ⟨h(x), h(z)⟩): hybrid search, whose ⟨h(x), h(z)⟩ is BM25
-(`retrograd.models.lexical_projection`). The weight v is learned like everything else, from the one loss.
+With a lexical projection h, p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T + v ⟨h(x), h(z)⟩): hybrid search, where ⟨h(x), h(z)⟩ is
+nearly BM25 (`retrograd.models.lexical_projection`). The weight v is learned like everything else, from the one loss.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Retriever(nn.Module):
     ``trained`` says which towers receive gradient: ``both``, ``query`` (passage embeddings count as constants at each
     step; with a shared tower they still change, at the next refresh), or ``none``. The posterior retriever q(z|x,y) is
     the same class, reading query and target. ``lexical_weight`` is v, in nats for a point of BM25, where the towers
-    have a lexical projection; it is learned unless ``trained`` is ``none``.
+    have a lexical projection, which they must have before; it is learned unless ``trained`` is ``none``.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class Retriever(nn.Module):
         self.log_temperature.requires_grad_(learn_temperature)
         self.lexical_weight: nn.Parameter | None = None
         if query_encoder.lexical is not None:
-            self.lexical_weight = nn.Parameter(torch.tensor(lexical_weight))
+            if not math.isfinite(lexical_weight):
+                raise UserError(f"lexical_weight is {lexical_weight}; expected a number, usually 0 to 3")
+            self.lexical_weight = nn.Parameter(torch.tensor(float(lexical_weight)))
 
     @property
     def shared(self) -> bool:
@@ -101,11 +103,16 @@ class Retriever(nn.Module):
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Query embeddings in nats, divided by T: their inner product with a passage embedding is a logit."""
         if self.trained == "none":  # without dropout as well: a frozen retriever finds in training what it finds later
-            return self.in_nats(self.query_encoder.embed(texts)).detach()
-        return self.in_nats(self.query_encoder(texts))
+            return self.as_queries(self.query_encoder.embed(texts)).detach()
+        return self.as_queries(self.query_encoder(texts))
 
-    def in_nats(self, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """Embeddings as queries: e / T, and v · h behind it."""
+    def as_queries(self, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """Embeddings of anything, in nats: e / T, and v · h behind it.
+
+        Raises `ValueError` where the towers were given a lexical projection, or lost it, after this was made.
+        """
+        if (self.lexical_weight is None) != (self.query_encoder.lexical is None):
+            raise ValueError("the towers' lexical projection has changed; set it before the Retriever is made")
         if self.lexical_weight is None:
             return vectors / self.temperature
         semantic = self.query_encoder.semantic_dimension
@@ -118,7 +125,7 @@ class Retriever(nn.Module):
     def no_passage(self, text: str) -> Float[Tensor, " D"]:
         """The embedding of the null passage: of ``text``, or of it in the place of every role where there are roles.
 
-        It has no words.
+        Its numbers for words are 0, so that what v is worth favours every passage that shares a word with the query.
         """
         tower = self.passage_encoder
         if tower.pooling != "roles":
@@ -189,7 +196,7 @@ def _reading(encoder: Encoder) -> dict[str, object]:
         "pooling": encoder.pooling,
         "normalise": encoder.normalise,
         "max_tokens": encoder.max_tokens,
-        "lexical": None if encoder.lexical is None else encoder.lexical.fingerprint()[:12],
+        "lexical": None if encoder.lexical is None else encoder.lexical.fingerprint[:12],
     }
 
 

@@ -74,6 +74,8 @@ class InstanceMixture:
         query, vectors = candidates.query, candidates.vectors
         if query is None or vectors is None:
             raise ValueError("these candidates carry no embeddings; take them from RagModel.retrieve")
+        if retriever.lexical_weight is not None:
+            raise ValueError("a soft prompt maps the vectors of a model, not counts of words; search without words")
         self._soft_prompt = soft_prompt
         self._retriever = retriever
         self._rows = candidates.rows

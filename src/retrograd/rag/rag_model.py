@@ -275,7 +275,7 @@ class RagModel(nn.Module):
     def _misled(self, asked: Asked, misled: Bool[Tensor, "B 1"], rows: Int[Tensor, " B"]) -> Asked:
         """Some of the queries search with passages of the base in their place."""
         own = self._exclusions.rows([Example("", passage.text, ("",)) for passage in self.base.passages(rows.tolist())])
-        vectors = self.retriever.in_nats(self.index.vectors(rows).float()).detach()
+        vectors = self.retriever.as_queries(self.index.vectors(rows).float()).detach()
         return asked.instead(vectors, own, misled)
 
     def _searched(self, asked: Asked, k: int) -> list[Neighbours]:

@@ -6,8 +6,9 @@ With stored embeddings :math:`v_n` and the passage tower's present ones :math:`v
     \text{drift} = \frac{1}{P} \sum_n \bigl(1 - \cos(v_n, v'_n)\bigr), \qquad
     \text{overlap@k} = \frac{1}{Q} \sum_q \frac{|\operatorname{top}_k(q; v) \cap \operatorname{top}_k(q; v')|}{k}.
 
-Both rankings are of today's queries, over the *probe's* passages. Over the whole base the fresh ranking would cost an
-embedding of the whole base, which is the refresh itself. Among P passages drawn at random neighbours stand further
+Of a hybrid retriever's vectors drift sees what an encoder has made: the numbers for words never move, and would hide
+it. Both rankings are of today's queries, over the *probe's* passages. Over the whole base the fresh ranking would cost
+an embedding of the whole base, which is the refresh itself. Among P passages drawn at random neighbours stand further
 apart than among N, so this overlap is an upper estimate of the one over the base; it falls when that one falls.
 
 Cost of one measurement: P passages and Q queries encoded without gradient, and 2·P·Q inner products; nothing grows
@@ -143,7 +144,10 @@ def fault_of(model: RagModel) -> str | None:
         return None
     rows = torch.tensor(spread(held_rows(model.index)))
     with torch.no_grad():
-        distance = _distances(*_stored_and_fresh(model, rows))
+        stored, fresh = _stored_and_fresh(model, rows)
+        semantic = _distances(*_semantic(model, stored, fresh))
+        # The longer part of a hybrid vector would hide what is wrong with the other.
+        distance = torch.maximum(semantic, _distances(stored, fresh))
     worst = int(distance.argmax())
     if float(distance[worst]) <= _ROUNDING:  # false for NaN
         return None

@@ -130,6 +130,9 @@ def trains_retriever(experiment: Experiment) -> bool:
         e.training.retriever_learning_rate * e.training.epochs,
         e.masking.retriever_learning_rate * e.masking.epochs,
         e.warm_start.learning_rate * e.warm_start.epochs,
+        e.training.scale_learning_rate
+        * e.retriever.learns_scales
+        * (e.training.epochs + e.masking.epochs + e.warm_start.epochs),
     )
     return e.objective.trains_retriever and e.retriever.trained != "none" and any(rate > 0 for rate in rates)
 

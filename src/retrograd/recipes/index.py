@@ -74,7 +74,7 @@ def open_source(name: str) -> Builder:
         experiment = named_experiment(name)
         data = experiment.data.load(experiment.seed)
         task, base = data.task, data.base
-        retriever = build_retriever(experiment.retriever, task, base)
+        retriever = build_retriever(experiment, task, base)
     known = name if name in RECIPES else str(folder.resolve())
     accelerator = accelerator_for(experiment)
     return Builder(known, retriever.to(accelerator.device).eval(), experiment.data, task, base, accelerator)

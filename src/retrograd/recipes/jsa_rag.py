@@ -142,7 +142,7 @@ def small_questions() -> Experiment:
 
 
 def small_dialogue() -> Experiment:
-    """Document-grounded dialogue over a few thousand passages, built-in models, as the small questions."""
+    """Grounded dialogue over a few thousand passages, built-in models, hybrid search, like the small questions."""
     before = small_questions()
     return replace(
         before,

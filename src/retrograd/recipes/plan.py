@@ -288,7 +288,7 @@ def _embeddings(experiment: Experiment, stages: list[PlannedStage]) -> float:
     moves = _passages_move(experiment)
     count = 1.0
     for stage in stages:
-        if stage.trains_retriever and moves:
+        if stage.trains_retriever and moves and _tower_rate(experiment, stage) > 0:
             policy = EverySteps(experiment.warm_start.refresh_every) if stage.copying else None
             policy = policy or experiment.training.refresh_policy
             steps = stage.steps or 0
@@ -301,6 +301,11 @@ def _embeddings(experiment: Experiment, stages: list[PlannedStage]) -> float:
                 case _:  # by drift, by what was retrieved, or elsewhere: not to be told before
                     pass
     return count
+
+
+def _tower_rate(e: Experiment, stage: PlannedStage) -> float:
+    own = {"warm start": e.warm_start.learning_rate, "masking": e.masking.retriever_learning_rate}
+    return own.get(stage.name, e.training.retriever_learning_rate)
 
 
 def _passages_move(experiment: Experiment) -> bool:
@@ -378,9 +383,11 @@ _NAMES = {
 def _remedy(experiment: Experiment, part: str, processes: int) -> str:
     g, t = experiment.generator, experiment.training
     if part == "index":
+        r = experiment.retriever
+        words = f"lower retriever.lexical_dimensions (now {r.lexical_dimensions}), " if r.lexical_dimensions else ""
         return (
-            "split off a part of the base, choose a smaller encoder, search with faiss (retrograd[faiss]), or spread "
-            "it over more processes (--processes)"
+            f"{words}split off a part of the base, choose a smaller encoder, search with faiss (retrograd[faiss]), or "
+            "spread it over more processes (--processes)"
         )
     if part == "activations":
         found = [

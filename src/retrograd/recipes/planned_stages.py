@@ -17,6 +17,7 @@ from torch import Tensor
 from retrograd.objectives import CandidateScores, FrozenRetriever, Objective, TopKMarginal
 from retrograd.objectives.objective import TokenLogLikelihood
 from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.settings import NOTHING_TRAINED
 from retrograd.training.batches import steps_in
 from retrograd.training.stage import Pace
 from retrograd.types import UserError
@@ -78,16 +79,17 @@ def planned_stages(experiment: Experiment, examples: int | None, supports: bool)
     """
     e, t = experiment, experiment.training
     learns = e.objective.trains_retriever and e.retriever.trained != "none"
+    scales = t.scale_learning_rate * e.retriever.learns_scales
     main = PlannedStage("training", e.objective, t.epochs, t.batch_size, t.micro_batch, t.passages, examples, t.tail)
     main = replace(
         main,
         pool=t.explorers if t.pool else -1,
-        trains_retriever=learns and t.retriever_learning_rate > 0,
+        trains_retriever=learns and max(t.retriever_learning_rate, scales) > 0,
         trains_generator=t.generator_learning_rate > 0,
     )
     found = [
-        _warm_start(e, examples) if e.warm_start.epochs > 0 and supports and learns else None,
-        _masking(e, main, learns) if e.masking.epochs > 0 else None,
+        _warm_start(e, examples, scales) if e.warm_start.epochs > 0 and supports and learns else None,
+        _masking(e, main, learns, scales) if e.masking.epochs > 0 else None,
         main if t.epochs > 0 else None,
         _second_stage(e, main) if e.second_stage.epochs > 0 else None,
     ]
@@ -95,18 +97,18 @@ def planned_stages(experiment: Experiment, examples: int | None, supports: bool)
     if not planned:
         raise UserError(f"{e.name} trains nothing, so that there is nothing to plan; set training.epochs to 1, say")
     if not (main.trains_retriever or main.trains_generator):
-        raise UserError("nothing is trained: set training.generator_learning_rate or training.retriever_learning_rate")
+        raise UserError(NOTHING_TRAINED)
     return planned
 
 
-def _warm_start(experiment: Experiment, examples: int | None) -> PlannedStage:
+def _warm_start(experiment: Experiment, examples: int | None, scales: float) -> PlannedStage:
     w = experiment.warm_start
     objective = experiment.objective if experiment.selection is None else TopKMarginal()
     stage = PlannedStage("warm start", objective, w.epochs, w.batch_size, 0, w.passages, examples)
-    return replace(stage, copying=True, trains_retriever=w.learning_rate > 0)
+    return replace(stage, copying=True, trains_retriever=max(w.learning_rate, scales) > 0)
 
 
-def _masking(experiment: Experiment, main: PlannedStage, learns: bool) -> PlannedStage:
+def _masking(experiment: Experiment, main: PlannedStage, learns: bool, scales: float) -> PlannedStage:
     """How many sentences can be masked, only the base can tell."""
     m = experiment.masking
     return replace(
@@ -114,7 +116,7 @@ def _masking(experiment: Experiment, main: PlannedStage, learns: bool) -> Planne
         name="masking",
         epochs=m.epochs,
         examples=None,
-        trains_retriever=learns and m.retriever_learning_rate > 0,
+        trains_retriever=learns and max(m.retriever_learning_rate, scales) > 0,
         trains_generator=m.generator_learning_rate > 0,
     )
 

@@ -33,6 +33,7 @@ from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
 from retrograd.recipes.experiment import Experiment, RelationData, RetrieverSettings
+from retrograd.recipes.grounded_data import CorpusData
 from retrograd.recipes.reproducible import deterministic
 from retrograd.recipes.source import Data
 from retrograd.recipes.stages import stages
@@ -65,7 +66,7 @@ __all__ = [
 def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> RagModel:
     """An untrained model: encoders and generator as named, new weights drawn from ``rng``."""
     s = experiment.retriever
-    retriever = build_retriever(s, data.task, data.base)
+    retriever = build_retriever(experiment, data.task, data.base)
     posterior = None
     if s.posterior:  # it searches the same index: one passage tower for both
         passage = retriever.passage_encoder
@@ -108,9 +109,10 @@ def soft_prompt_settings(experiment: Experiment, width: int) -> SoftPromptSettin
     return SoftPromptSettings(width, selection.slots, roles, roles + label, s.form, s.gain, null)
 
 
-def build_retriever(settings: RetrieverSettings, task: Task, base: KnowledgeBase) -> Retriever:
+def build_retriever(experiment: Experiment, task: Task, base: KnowledgeBase) -> Retriever:
     """An untrained retriever: encoders as named, and where search is hybrid, the words of the base counted."""
-    lexical = _counted(settings, task, base) if settings.lexical_dimensions else None
+    settings = experiment.retriever
+    lexical = _counted(experiment, task, base) if settings.lexical_dimensions else None
     query = _tower(settings, lexical)
     passage = _tower(settings, lexical) if settings.separate_towers else query
     return _retriever(settings, query, passage)
@@ -126,7 +128,9 @@ def _tower(settings: RetrieverSettings, lexical: LexicalProjection | None) -> En
     return tower
 
 
-def _counted(settings: RetrieverSettings, task: Task, base: KnowledgeBase) -> LexicalProjection:
+def _counted(experiment: Experiment, task: Task, base: KnowledgeBase) -> LexicalProjection:
+    data = experiment.data
+    prefixes = (data.query_prefix, data.passage_prefix) if isinstance(data, CorpusData) else ()
     with bar("counting words", len(base), "passages") as advance:
 
         def texts() -> Iterator[str]:
@@ -134,7 +138,8 @@ def _counted(settings: RetrieverSettings, task: Task, base: KnowledgeBase) -> Le
                 yield from block
                 advance(len(block))
 
-        return LexicalProjection(WordStatistics.of(texts()), settings.lexical_dimensions)
+        statistics = WordStatistics.of(texts())
+    return LexicalProjection(statistics, experiment.retriever.lexical_dimensions, tuple(filter(None, prefixes)))
 
 
 def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:

@@ -29,6 +29,7 @@ from retrograd.training.targets import TargetChoice
 from retrograd.types import UserError
 
 __all__ = [
+    "NOTHING_TRAINED",
     "EvaluationSettings",
     "GeneratorSettings",
     "MaskingSettings",
@@ -40,6 +41,10 @@ __all__ = [
 ]
 
 Refresh = Literal["every", "drift", "rolling", "retrieved", "background", "never"]
+NOTHING_TRAINED = (
+    "nothing is trained: set training.generator_learning_rate or training.retriever_learning_rate, or, where the "
+    "retriever learns its temperature or a lexical weight, training.scale_learning_rate"
+)
 _BELONGS_TO = {
     "refresh_drift": ("drift", "0.02"),
     "refresh_share": ("rolling", "0.02"),
@@ -78,7 +83,17 @@ class RetrieverSettings:
     lexical_dimensions: int = 0
     lexical_weight: float = 1.0
 
+    @property
+    def learns_scales(self) -> bool:
+        """Whether training moves the temperature or the lexical weight."""
+        return self.trained != "none" and (self.learn_temperature or self.lexical_dimensions > 0)
+
     def __post_init__(self) -> None:
+        if self.lexical_weight < 0:
+            raise UserError(
+                f"retriever.lexical_weight is {self.lexical_weight:g}, which looks for passages without the query's "
+                f"words; set it to 0 or more"
+            )
         if self.lexical_dimensions < 0 or self.lexical_dimensions % 4:
             raise UserError(
                 f"retriever.lexical_dimensions is {self.lexical_dimensions}; expected a multiple of 4, 2048 say, or 0"
@@ -228,8 +243,9 @@ class TrainingSettings:
     long); the newest ``keep_checkpoints`` are kept (0: all). ``deterministic`` has torch refuse whatever does not give
     the same twice; where one seed must repeat a run on a GPU, at the cost of slower kernels.
 
-    ``scale_learning_rate`` is that of the numbers that scale all logits, in all stages: the temperature, where it is
-    learned, and ``retriever.lexical_weight``. They are far from 0 and few, and at the rate of a tower would stay.
+    ``scale_learning_rate`` is that of the numbers that scale all logits, in all stages but the second: the temperature,
+    where it is learned, and ``retriever.lexical_weight``. At a tower's rate they would hardly move. Set it to 0, too,
+    where nothing of the retriever is to learn.
 
     Learning rates rise over the share ``warmup`` of the steps and then follow the ``schedule``
     (`retrograd.training.schedule`); "cosine with restarts" begins ``restarts`` times again.

@@ -20,7 +20,7 @@ from retrograd.rag.candidates import Pool
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.settings import MaskingSettings
+from retrograd.recipes.settings import NOTHING_TRAINED, MaskingSettings
 from retrograd.tasks.salient_spans import SpanExample, SpanMasking, span_examples
 from retrograd.training.refresh import EverySteps, Never
 from retrograd.training.stage import FromCopying, FromGenerator, FromPrior, Pace, Stage
@@ -37,10 +37,9 @@ def stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> lis
     Raises `UserError` where nothing is trained, and for masking in a task that cannot use it.
     """
     t = experiment.training
-    scales = t.scale_learning_rate * bool(model.retriever.trained_scales())
-    learns = _retriever_learns(experiment, model) and max(t.retriever_learning_rate, scales) > 0
+    learns = _retriever_learns(experiment, model) and max(t.retriever_learning_rate, _scale_rate(experiment)) > 0
     if t.generator_learning_rate == 0 and not learns:
-        raise UserError("nothing is trained: set training.generator_learning_rate or training.retriever_learning_rate")
+        raise UserError(NOTHING_TRAINED)
     main = _training(experiment)
     planned = [
         _warm_start(experiment, model),
@@ -53,6 +52,10 @@ def stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> lis
 
 def _retriever_learns(experiment: Experiment, model: RagModel) -> bool:
     return experiment.objective.trains_retriever and model.retriever.trained != "none"
+
+
+def _scale_rate(experiment: Experiment) -> float:
+    return experiment.training.scale_learning_rate * experiment.retriever.learns_scales
 
 
 def _training(experiment: Experiment) -> Stage:
@@ -73,7 +76,7 @@ def _training(experiment: Experiment) -> Stage:
             micro_batch=t.micro_batch,
             schedule=t.schedule,
             restarts=t.restarts,
-            scale_learning_rate=t.scale_learning_rate,
+            scale_learning_rate=_scale_rate(experiment),
         ),
         refresh=t.refresh_policy,
         log_every=t.log_every,
@@ -102,7 +105,7 @@ def _warm_start(experiment: Experiment, model: RagModel) -> Stage | None:
             t.weight_decay,
             t.warmup,
             t.clip,
-            scale_learning_rate=t.scale_learning_rate,
+            scale_learning_rate=_scale_rate(experiment),
         ),
         refresh=EverySteps(w.refresh_every),
         log_every=t.log_every,

@@ -71,7 +71,8 @@ ALARMS = (
         lambda v: v["candidates"] >= 2 and v["prior_entropy"] < 0.05 and v["kl_responsibilities_prior"] > 0.5,
         "the prior is sure of one passage ({prior_entropy:.2f} nats), and the target speaks for others "
         "({kl_responsibilities_prior:.2f} nats away): hardly any gradient reaches them",
-        "raise retriever.temperature, or let it learn (retriever.learn_temperature = true)",
+        "raise retriever.temperature, or let it learn (retriever.learn_temperature = true); where search is hybrid, "
+        "lower retriever.lexical_weight",
     ),
     # The renormalised candidates then stand for a twentieth of what the model claims to sum over.
     Alarm(
@@ -144,7 +145,9 @@ class Alarms:
         self._run = run
         self._stage = stage.name
         self._from_step = _FROM_SHARE * steps
-        self._learning = stage.objective.trains_retriever and stage.pace.retriever_learning_rate > 0
+        pace = stage.pace
+        rate = max(pace.retriever_learning_rate, pace.scale_learning_rate)
+        self._learning = stage.objective.trains_retriever and rate > 0
         self._large = passages >= _LEAST_PASSAGES
         self._lines: deque[dict[str, float]] = deque(maxlen=_LINES)
         self._best: deque[int] = deque(maxlen=_QUERIES)

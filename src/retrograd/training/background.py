@@ -99,6 +99,11 @@ class IndexWorker:
         is no more.
         """
         tower = model.retriever.passage_encoder
+        if tower.lexical is not None:
+            raise UserError(
+                "hybrid search cannot be refreshed by another process, which knows no words; refresh the index here "
+                '(training.refresh = "every"), or search without (retriever.lexical_dimensions = 0)'
+            )
         folder = self._folder / f"snapshot-{self._jobs}"
         tower.save(folder / "tower")
         job = _Job(

@@ -178,7 +178,7 @@ class Pace:
     micro_batch: int = 0
     schedule: Schedule = "linear"
     restarts: int = 0
-    scale_learning_rate: float = 0.0
+    scale_learning_rate: float = 0.02
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.micro_batch < 0:
