@@ -170,7 +170,7 @@ def _stored_and_fresh(model: RagModel, rows: Int[Tensor, " Z"]) -> tuple[Float[T
 def _semantic(
     model: RagModel, stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]
 ) -> tuple[Float[Tensor, "Z d"], Float[Tensor, "Z d"]]:
-    """The numbers that training can move: those of a lexical projection never do, and would hide it."""
+    """The numbers that training can move, without those of a lexical projection."""
     width = model.retriever.passage_encoder.semantic_dimension
     return stored[:, :width], fresh[:, :width]
 
