@@ -94,10 +94,10 @@ def test_a_hybrid_index_is_searched_by_words(
     command("index", "build", experiment, "--out", tmp_path / "index")
     command("index", "info", tmp_path / "index")
     assert "behind them 1024 numbers for words" in capsys.readouterr().out
-    for word in WORDS:
+    for word in ("cup", "box", "wheel", "car"):  # which one passage each holds
         command("search", tmp_path / "index", f"<e1>{word}</e1> <e2>tea</e2>", "-k", "1")
         (line,) = capsys.readouterr().out.splitlines()[1:]
-        assert f"the # {word} #" in line or f"the @ {word} @" in line or f" {word} " in line
+        assert f" {word} " in line
 
 
 def test_the_index_holds_what_the_encoder_says(experiment: Path, tmp_path: Path) -> None:

@@ -148,9 +148,8 @@ class Encoder(nn.Module):
 
     def _vectors(self, texts: Sequence[str], pooling: Pooling, normalise: bool) -> Float[Tensor, "B _"]:
         if not texts:
-            return torch.zeros(
-                0, self.semantic_dimension if pooling == self.pooling else self.width, device=self.device
-            )
+            width = self.semantic_dimension if pooling == self.pooling else self.width
+            return torch.zeros(0, width, device=self.device)
         by_role = pooling == "roles"
         spans = self._spans(texts) if by_role else []
         limit = {"truncation": True, "max_length": self.max_tokens}
