@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,16 @@ def test_whether_to_chat_is_kept_on_disk(tiny_causal: Path, tmp_path: Path) -> N
     for chat in (True, False):
         Generator(generator.model, generator.tokenizer, chat=chat).save(tmp_path / str(chat))
         assert Generator.load(tmp_path / str(chat), "").prompt_tokens.chat == chat
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "causal", "chat"])
+def test_nobody_is_warned_of_a_long_prompt_that_is_cut(
+    kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tokens = reader(kind)
+    monkeypatch.setattr(tokens._tokenizer, "model_max_length", 12)
+    spare = " ".join(WORDS * 4)
+    (ids,) = tokens.ids([Prompt("alpha ", spare, " beta")], [12])
+    assert len(ids) == 12
+    assert not caplog.records

@@ -369,7 +369,7 @@ class Generator(nn.Module):
     def _target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
         if not targets:
             return []
-        encoded = self.tokenizer(list(targets), add_special_tokens=False)["input_ids"]
+        encoded = self.tokenizer(list(targets), add_special_tokens=False, verbose=False)["input_ids"]
         return [[*ids[: self.max_target_tokens - 1], self.end] for ids in encoded]
 
     def _padded(self, ids: list[TokenIds], left: bool = False) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:

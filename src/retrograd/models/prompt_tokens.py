@@ -73,9 +73,10 @@ class PromptTokens:
     def _less(self, spare: str, tokens: int) -> int:
         """How many characters of the spare part are left without its last ``tokens``; fewer than there are."""
         if not self._tokenizer.is_fast:
-            count = len(self._tokenizer(spare, add_special_tokens=False)["input_ids"])
+            count = len(self._tokenizer(spare, add_special_tokens=False, verbose=False)["input_ids"])
             return min(len(spare) - 1, len(spare) * max(count - tokens, 0) // max(count, 1))
-        offsets = self._tokenizer(spare, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        whole = self._tokenizer(spare, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = whole["offset_mapping"]
         return min(len(spare) - 1, offsets[-tokens][0] if tokens <= len(offsets) else 0)
 
     def _cut(self, prompt: str, most: int) -> TokenIds:
