@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tests.recipes.conftest import SignModels
 from typer.testing import CliRunner
 
@@ -16,7 +17,7 @@ from retrograd.io import read_json, read_jsonl
 from retrograd.recipes import RECIPES
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.rag4re import DATA, MODELS, improved, known_settings, published, semeval
-from retrograd.recipes.run import run_experiment
+from retrograd.recipes.run import build_model, run_experiment, train_experiment
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
 FROZEN = ["retriever.trained=none", "training.distraction=0.0"]
@@ -129,6 +130,35 @@ def test_another_retriever_is_one_changed_setting_against_the_frozen_one(search:
         other = frozen.with_settings([f"retriever.search={search}"])
         assert other.retriever == replace(frozen.retriever, search=search)
         assert replace(other, retriever=frozen.retriever) == frozen
+
+
+@pytest.mark.parametrize("name", ["t5-large", "mistral-7b"])
+@pytest.mark.parametrize(
+    "objective", [["TopKMarginal"], ["JointStochasticApproximation", "objective.sampler=metropolis"]]
+)
+def test_the_papers_frozen_retriever_becomes_trainable_end_to_end(
+    objective: list[str], name: str, sign_models: SignModels, sign_llama: Path, tmp_path: Path
+) -> None:
+    """Its published recipe, with the objective changed: retriever and adapter both move."""
+    generator, modules = (sign_models.generator, '["q"]') if name == "t5-large" else (sign_llama, '["q_proj"]')
+    joint = ["retriever.trained=both", "training.passages=3", "training.retriever_learning_rate=1e-3"]
+    joint += [f"objective.kind={objective[0]}", *objective[1:]]
+    if objective[1:]:
+        joint.append("retriever.posterior=true")
+    found = published("semeval", name).with_settings(
+        [*tiny("semeval", sign_models.encoder, generator, modules, tmp_path), *joint]
+    )
+    data = found.data.load(found.seed)
+    before = build_model(found, data, torch.Generator()).retriever.state_dict()
+    model = train_experiment(found, data, tmp_path / "run").model
+    after = model.retriever.state_dict()
+    assert {name.partition(".")[0] for name, weight in after.items() if not torch.equal(before[name], weight)} == {
+        "query_encoder",
+        "passage_encoder",
+    }
+    adapters = [weight for name, weight in model.generator.model.state_dict().items() if "lora_B" in name]
+    assert adapters
+    assert all(float(weight.abs().max()) > 0 for weight in adapters)  # they begin at zero
 
 
 @pytest.mark.parametrize("answers", ["chosen", "written"])
