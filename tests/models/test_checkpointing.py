@@ -28,7 +28,7 @@ def gradients(generator: Generator) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-@pytest.mark.parametrize("kind", ["tiny_seq2seq", "tiny_bart", "tiny_causal"])
+@pytest.mark.parametrize("kind", ["tiny_seq2seq", "tiny_bart", "tiny_pointer", "tiny_causal"])
 def test_gradients_are_the_same(kind: str, rank: int, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(kind)
     lora = Lora(rank=rank, dropout=0.1 if rank else 0.0)

@@ -49,6 +49,7 @@ import retrograd.models.tree_decoding as tree_decoding
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora, add_lora
 from retrograd.models.output_layer import OutputLayer
+from retrograd.models.pointer import PointerGenerator
 from retrograd.models.prefix_tree import PrefixTree
 from retrograd.models.soft_input import SoftSlots
 from retrograd.models.tree_decoding import reads_trees
@@ -93,6 +94,10 @@ def bert_to_bert() -> EncoderDecoderModel:
     return EncoderDecoderModel(config=config, encoder=encoder, decoder=decoder)
 
 
+def pointer() -> PointerGenerator:
+    return PointerGenerator(bert_to_bert().config)
+
+
 def gpt_neo() -> GPTNeoForCausalLM:
     layers = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4}
     return GPTNeoForCausalLM(GPTNeoConfig(hidden_size=16, num_heads=2, intermediate_size=32, **layers, **GPT))
@@ -108,6 +113,7 @@ TREES: dict[str, tuple[Callable[[], PreTrainedModel], str]] = {
     "flan": (lambda: T5ForConditionalGeneration(T5Config(**T5_SIZES, tie_word_embeddings=False)), T5_TEMPLATE),
     "mt5": (lambda: MT5ForConditionalGeneration(MT5Config(**T5_SIZES)), T5_TEMPLATE),
     "bert": (bert_to_bert, BERT_TEMPLATE),
+    "pointer": (pointer, BERT_TEMPLATE),
     "llama": (lambda: LlamaForCausalLM(LlamaConfig(**LLAMA)), CAUSAL_TEMPLATE),
     "mistral": (lambda: MistralForCausalLM(MistralConfig(**LLAMA)), CAUSAL_TEMPLATE),
     "qwen2": (lambda: Qwen2ForCausalLM(Qwen2Config(**LLAMA)), CAUSAL_TEMPLATE),
@@ -125,7 +131,7 @@ ROWS: dict[str, tuple[Callable[[], PreTrainedModel], str]] = {
     "mistral, short window": (small_window(MistralConfig, MistralForCausalLM), CAUSAL_TEMPLATE),
     "gemma2, short window": (small_window(Gemma2Config, Gemma2ForCausalLM), CAUSAL_TEMPLATE),
 }
-LOGITS_CHANGED = ("gemma2", "gemma2, short window", "bart with bias")
+LOGITS_CHANGED = ("pointer", "gemma2", "gemma2, short window", "bart with bias")
 
 
 @pytest.fixture(scope="module")

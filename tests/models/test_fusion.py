@@ -26,7 +26,7 @@ def opened(folder: Path, **limits: int) -> Generator:
     return Generator.open(str(folder), torch.Generator(), **limits).eval()
 
 
-@pytest.fixture(params=["tiny_seq2seq", "tiny_bart"])
+@pytest.fixture(params=["tiny_seq2seq", "tiny_bart", "tiny_pointer"])
 def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 

@@ -13,7 +13,7 @@ from retrograd.types import UserError
 
 PROMPTS = ["who is alpha", "what", "is beta gamma delta epsilon zeta eta theta ?", "what is eta ? who is iota", "what"]
 TARGETS = ["beta", "alpha beta gamma delta", "", "kappa kappa", "theta iota"]
-KINDS = ["tiny_seq2seq", "tiny_bart", "tiny_causal"]
+KINDS = ["tiny_seq2seq", "tiny_bart", "tiny_pointer", "tiny_causal"]
 
 
 def opened(folder, **limits) -> Generator:
@@ -38,7 +38,7 @@ def prompt_tokens(generator: Generator, prompt: str) -> list[int]:
     """What the tiny tokenisers make of a prompt, written out."""
     if generator.model.config.model_type == "t5":
         return [*ids_of(prompt), EOS]
-    if generator.model.config.model_type == "bart":
+    if generator.model.config.model_type in ("bart", "encoder-decoder"):
         return [CLS, *ids_of(prompt), EOS]
     return [CLS, *ids_of(prompt), VOCABULARY.index("\n")]
 
@@ -137,7 +137,7 @@ class TestLimits:
 
     def test_prompts_are_cut_at_the_end(self, folder):
         generator = opened(folder, max_input_tokens=5)
-        kept = {"t5": 4, "bart": 3, "llama": 3}[generator.model.config.model_type]
+        kept = {"t5": 4, "bart": 3, "encoder-decoder": 3, "llama": 3}[generator.model.config.model_type]
         words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
         found = generator.log_likelihood([" ".join(words)], ["eta"])
         torch.testing.assert_close(found, slow_log_likelihood(generator, [" ".join(words[:kept])], ["eta"]))

@@ -45,7 +45,7 @@ def test_weights_that_may_not_be_read(open_model, tiny_encoder, monkeypatch):
 def test_unknown_builtin(open_model):
     message = refused(open_model, "builtin:minilmm")
     assert "no built-in model 'builtin:minilmm'" in message
-    assert "there are builtin:minilm and builtin:minilm-seq2seq" in message
+    assert "builtin:minilm to retrieve, builtin:minilm-seq2seq and builtin:minilm-pointer to generate" in message
 
 
 def test_a_builtin_of_the_other_role():
@@ -89,7 +89,7 @@ def test_an_encoder_is_no_generator(tiny_encoder):
     assert "name a model that was trained for this role" in message
 
 
-@pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_causal", "tiny_seq2seq", "tiny_bart"])
+@pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_causal", "tiny_seq2seq", "tiny_bart", "tiny_pointer"])
 def test_opening_draws_nothing_and_gives_fp32_weights(kind, request):
     name = str(request.getfixturevalue(kind))
     before = torch.get_rng_state()

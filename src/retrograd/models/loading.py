@@ -19,12 +19,22 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from retrograd.models.builtin import BUILTIN_ENCODER, BUILTIN_SEQ2SEQ, minilm_folder, minilm_seq2seq
+from retrograd.models.builtin import (
+    BUILTIN_ENCODER,
+    BUILTIN_GENERATORS,
+    BUILTIN_SEQ2SEQ,
+    minilm_folder,
+    minilm_pointer,
+    minilm_seq2seq,
+)
 from retrograd.models.folder_checks import require_model_files
+from retrograd.models.pointer import PointerGenerator, generator_class
 from retrograd.models.quantisation import Quantisation, nf4_config, require_quantisable
 from retrograd.types import UserError
 
 __all__ = ["open_encoder", "open_generator", "quiet_transformers"]
+
+_BUILTIN = f"{BUILTIN_ENCODER} to retrieve, {' and '.join(BUILTIN_GENERATORS)} to generate"
 
 
 @contextmanager
@@ -59,16 +69,15 @@ def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreT
     """
     if quantisation == "nf4":
         require_quantisable(name)
-    if name == BUILTIN_SEQ2SEQ:
+    if name in BUILTIN_GENERATORS:
         with quiet_transformers():
-            return minilm_seq2seq()
+            return minilm_seq2seq() if name == BUILTIN_SEQ2SEQ else minilm_pointer()
     _refuse_unknown_builtin(name)
     require_model_files(name)
     with quiet_transformers(), _explained(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = _tokenizer(name)
-        return _with_weights(auto, name, quantisation), tokenizer
+        return _with_weights(generator_class(config), name, quantisation), tokenizer
 
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -82,7 +91,7 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-_Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM]
+_Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[PointerGenerator]
 
 
 def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -> PreTrainedModel:
@@ -109,7 +118,7 @@ def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -
 
 def _refuse_unknown_builtin(name: str) -> None:
     if name.startswith("builtin:"):
-        raise UserError(f"no built-in model {name!r} for this role; there are {BUILTIN_ENCODER} and {BUILTIN_SEQ2SEQ}")
+        raise UserError(f"no built-in model {name!r} for this role; there are {_BUILTIN}")
 
 
 @contextmanager
@@ -124,5 +133,5 @@ def _explained(name: str) -> Iterator[None]:
         raise UserError(
             f"the model {name!r} ({where}) could not be opened: {first_line} "
             f"Give a folder with config.json, a tokenizer and *.safetensors weights, a hub name that is reachable "
-            f"from here, or a built-in model ({BUILTIN_ENCODER}, {BUILTIN_SEQ2SEQ})."
+            f"from here, or a built-in model ({_BUILTIN})."
         ) from error

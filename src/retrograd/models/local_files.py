@@ -8,7 +8,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from retrograd.models.builtin import BUILTIN_ENCODER, BUILTIN_SEQ2SEQ, minilm_folder
+from retrograd.models.builtin import BUILTIN_ENCODER, BUILTIN_GENERATORS, minilm_folder
 from retrograd.models.loading import quiet_transformers
 from retrograd.types import UserError
 
@@ -17,7 +17,7 @@ __all__ = ["local_config", "local_folder", "local_tokenizer", "weight_names"]
 
 def local_folder(name: str) -> Path | None:
     """The folder of a model on this disk: of a built-in one, the folder itself, or the cache of the hub; else None."""
-    if name in (BUILTIN_ENCODER, BUILTIN_SEQ2SEQ):
+    if name in (BUILTIN_ENCODER, *BUILTIN_GENERATORS):
         return minilm_folder()
     if Path(name).is_dir():
         return Path(name)

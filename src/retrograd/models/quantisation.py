@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from transformers import BitsAndBytesConfig
 
-from retrograd.models.builtin import BUILTIN_SEQ2SEQ
+from retrograd.models.builtin import BUILTIN_GENERATORS
 from retrograd.types import UserError
 
 __all__ = ["Quantisation", "nf4_config", "require_adapters", "require_quantisable"]
@@ -34,7 +34,7 @@ def require_adapters(quantisation: Quantisation, lora_rank: int) -> None:
 
 def require_quantisable(name: str) -> None:
     """Raises `UserError` where the model ``name`` cannot be had in four bits, or not on this machine."""
-    if name == BUILTIN_SEQ2SEQ:
+    if name in BUILTIN_GENERATORS:
         raise UserError(
             f"{_NF4} is for models that do not fit otherwise, and {name} has no 4-bit form; name a model folder or a "
             f'hub name, or set generator.quantisation to "none"'

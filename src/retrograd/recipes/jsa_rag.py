@@ -126,14 +126,14 @@ def published(name: str) -> Experiment:
 
 def small_questions() -> Experiment:
     """Questions over a corpus of a few thousand passages, built-in models: exact weights, a second stage. Search is
-    hybrid."""
+    hybrid, and the generator can copy from its passages."""
     return Experiment(
         name="jsa-rag-small-questions",
         data=replace(_questions("squad_dev_qa"), dev_count=200),
         retriever=RetrieverSettings(
             max_tokens=256, separate_towers=True, posterior=True, dropout=False, lexical_dimensions=2048
         ),
-        generator=GeneratorSettings(max_input_tokens=320, dropout=False),
+        generator=GeneratorSettings("builtin:minilm-pointer", max_input_tokens=320, dropout=False),
         objective=JointStochasticApproximation(),
         warm_start=WarmStartSettings(epochs=1, passages=100),
         training=TrainingSettings(epochs=2, passages=4, retriever_learning_rate=3e-5),

@@ -16,7 +16,7 @@ from retrograd.corpus.plan import readable_bytes
 from retrograd.io import JsonObject
 from retrograd.models.architectures import is_on_disk
 from retrograd.models.batching import token_budget_on
-from retrograd.models.builtin import BUILTIN_SEQ2SEQ
+from retrograd.models.builtin import BUILTIN_GENERATORS
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.hardware import Hardware, hardware_named, this_machine
 from retrograd.recipes.planned_data import DataFacts, data_facts
@@ -353,7 +353,7 @@ def _probed(experiment: Experiment, plan: Plan, found: Probe) -> Plan:
 
 def _refusal(experiment: Experiment, plan: Plan) -> str | None:
     g, on = experiment.generator, plan.hardware
-    if g.quantisation == "nf4" and (not on.cuda or g.model == BUILTIN_SEQ2SEQ):
+    if g.quantisation == "nf4" and (not on.cuda or g.model in BUILTIN_GENERATORS):
         return f'generator.quantisation = "nf4" needs a CUDA device, and {on.name} has none; set it to "none"'
     need, most = plan.memory, on.memory
     if most is None or need.total <= most:

@@ -1,0 +1,169 @@
+"""The pointer generator: its equations by hand, what cannot be copied, and that it learns to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import VOCABULARY, bert_config
+from torch import Tensor
+from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderConfig, EncoderDecoderModel
+
+from retrograd.models.generator import Generator
+from retrograd.models.pointer import PointerGenerator, generator_class
+from retrograd.models.soft_input import SoftTokens
+
+PROMPT = "the cup holds tea and the box holds the rain".replace("and", "|")
+
+
+def opened(folder: Path) -> Generator:
+    return Generator.open(str(folder), torch.Generator(), max_target_tokens=4).eval()
+
+
+@pytest.fixture
+def generator(tiny_pointer: Path) -> Generator:
+    return opened(tiny_pointer)
+
+
+def by_hand(model: PointerGenerator, prompt: list[int], written: list[int]) -> Tensor:
+    """p [len(written), V], token by token and copy by copy."""
+    encoder, decoder = model.encoder, model.decoder
+    read = encoder(input_ids=torch.tensor([prompt])).last_hidden_state[0, :, :16]
+    hidden = decoder.bert(torch.tensor([written]), encoder_hidden_states=read[None]).last_hidden_state[0]
+    rows = []
+    for h in hidden:
+        words = torch.nn.functional.linear(
+            decoder.cls.predictions.transform(h),
+            decoder.bert.embeddings.word_embeddings.weight,
+            decoder.cls.predictions.bias,
+        ).softmax(-1)
+        scores = torch.stack([decoder.copy_query(h) @ decoder.copy_key(one) for one in read]) / 4  # √16
+        gate = torch.sigmoid(decoder.copy_gate(h))[0]
+        p = (1 - gate) * words
+        for share, token in zip(scores.softmax(0), prompt, strict=True):
+            p[token] = p[token] + gate * share
+        rows.append(p)
+    return torch.stack(rows)
+
+
+def test_it_is_see_et_al_equations(generator: Generator) -> None:
+    prompt = generator.tokenizer(PROMPT)["input_ids"]
+    assert len(set(prompt)) < len(prompt)  # words that stand there twice and three times
+    written = [2, VOCABULARY.index("tea"), VOCABULARY.index("alpha")]
+    model = generator.model
+    found = model(torch.tensor([prompt]), decoder_input_ids=torch.tensor([written])).logits[0]
+    expected = by_hand(model, prompt, written)
+    torch.testing.assert_close(found.exp(), expected)
+    torch.testing.assert_close(expected.sum(-1), torch.ones(3))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    tokens = torch.tensor([VOCABULARY.index(word) for word in ("tea", "the", "kappa")])
+    both = [one[torch.arange(3), tokens].sum() for one in (found, expected.log())]
+    grads = [torch.autograd.grad(one, weights, allow_unused=True) for one in both]
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert all(grad is not None for name, grad in zip(names, grads[0], strict=True) if "copy" in name)
+    for left, right in zip(*grads, strict=True):
+        if right is not None:
+            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_token_is_not_copied(generator: Generator) -> None:
+    """Soft input, and nothing else: the vocabulary alone, normalised, with finite gradients."""
+    embedding = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    model = generator.model
+    found = model(inputs_embeds=embedding, decoder_input_ids=torch.tensor([[2]])).logits[0, 0]
+    hidden = model.decoder.bert(
+        torch.tensor([[2]]),
+        encoder_hidden_states=model.encoder(inputs_embeds=embedding).last_hidden_state[..., :16],
+    ).last_hidden_state
+    written = model.decoder.cls.predictions.decoder
+    words = torch.nn.functional.linear(
+        model.decoder.cls.predictions.transform(hidden)[0, 0], written.weight, written.bias
+    )
+    torch.testing.assert_close(found, words.log_softmax(-1))
+    found[7].backward()
+    assert embedding.grad is not None
+    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_beside_soft_input_there_is_no_copy_of_the_prompt_either(generator: Generator) -> None:
+    """The prompt is then read as embeddings too; said here so that a change of it is seen."""
+    soft = SoftTokens(torch.zeros(1, 1, 16), torch.zeros(1, 1, dtype=torch.bool))  # takes no room
+    with torch.no_grad():
+        plain, beside = (generator.log_likelihood(["what holds tea"], ["tea"], one) for one in (None, soft))
+    assert abs(float(plain - beside)) > 1e-3
+
+
+def test_which_token_stands_where_survives_every_float_type() -> None:
+    number = torch.arange(2**16)
+    for kind in (torch.bfloat16, torch.float16):
+        high, low = (number // 256).to(kind), (number % 256).to(kind)
+        assert torch.equal(high.long() * 256 + low.long(), number)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_same_is_copied(kind: torch.dtype, generator: Generator) -> None:
+    prompt = torch.tensor([generator.tokenizer(PROMPT)["input_ids"]])
+    start = torch.tensor([[2]])
+    expected = generator.model(prompt, decoder_input_ids=start).logits
+    with torch.autocast("cpu", kind):
+        found = generator.model(prompt, decoder_input_ids=start).logits
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.15)
+    torch.testing.assert_close(found.exp().sum(), torch.tensor(1.0))
+
+
+def test_made_of_a_plain_model_it_has_its_weights_and_draws_nothing() -> None:
+    settings = bert_config().to_dict() | {"is_decoder": True, "add_cross_attention": True}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        encoder, decoder = BertModel(bert_config(), add_pooling_layer=False), BertLMHeadModel(BertConfig(**settings))
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
+    plain = EncoderDecoderModel(config=config, encoder=encoder, decoder=decoder).eval()
+    before = torch.get_rng_state()
+    made = PointerGenerator.copied_from(plain).eval()
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = made.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in plain.state_dict().items())
+    assert {name.split(".")[1] for name in weights if name not in plain.state_dict()} == {
+        "copy_query",
+        "copy_key",
+        "copy_gate",
+    }
+    prompt, start = torch.tensor([[5, 6, 7]]), torch.tensor([[2]])
+    mixed, alone = (one(prompt, decoder_input_ids=start).logits[0, 0] for one in (made, plain))
+    absent = 9  # half of it is left, for no copy of it is there
+    torch.testing.assert_close(mixed[absent].exp(), alone.softmax(-1)[absent] / 2)
+
+
+def test_saved_it_is_opened_as_what_it_is(generator: Generator, tmp_path: Path) -> None:
+    generator.save(tmp_path)
+    again = opened(tmp_path)
+    assert generator_class(again.model.config) is PointerGenerator
+    assert isinstance(again.model, PointerGenerator)
+    assert torch.equal(again.log_likelihood([PROMPT], ["tea"]), generator.log_likelihood([PROMPT], ["tea"]))
+    output = again.model.get_output_embeddings().weight
+    assert output is again.model.decoder.get_input_embeddings().weight  # still tied
+
+
+def test_it_is_made_of_two_berts_of_65535_tokens_at_most() -> None:
+    large = bert_config()
+    large.vocab_size = 2**16
+    decoder = BertConfig(**(bert_config().to_dict() | {"is_decoder": True, "add_cross_attention": True}))
+    with pytest.raises(ValueError, match="65536 tokens; a pointer generator knows 65535 at most"):
+        PointerGenerator(EncoderDecoderConfig.from_encoder_decoder_configs(large, decoder))
+
+
+def test_it_learns_to_say_words_that_no_target_ever_had(tiny_pointer: Path, tmp_path: Path) -> None:
+    """What the prompt says after "is": learned on some words, asked of others, which only reading can tell."""
+    words = [word for word in VOCABULARY if word.isalpha() and len(word) > 3]
+    seen, unseen = words[:-8], words[-8:]
+    generator = opened(tiny_pointer)
+    optimiser = torch.optim.AdamW(generator.parameters(), lr=3e-3)
+    prompts = [f"what {seen[-1 - i]} is {word} ?" for i, word in enumerate(seen)]
+    for _ in range(60):
+        optimiser.zero_grad()
+        (-generator.log_likelihood(prompts, seen).mean()).backward()
+        optimiser.step()
+    asked = [f"what {seen[i]} is {word} ?" for i, word in enumerate(unseen)]
+    assert sum(said == word for said, word in zip(generator.generate(asked), unseen, strict=True)) >= 6
