@@ -73,6 +73,7 @@ CASES = {
     "adapters": Case("causal", TopKMarginal(), lora=4),
     "adapters, recomputed": Case("causal", TopKMarginal(), lora=4, recomputed=True),
     "with biases": Case("bart", TopKMarginal()),
+    "copying": Case("pointer", TopKMarginal()),
 }
 
 
@@ -301,10 +302,12 @@ def models(
     tiny_seq2seq: Path,
     tiny_causal: Path,
     tiny_bart: Path,
+    tiny_pointer: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     folder = tmp_path_factory.mktemp("models")
     tiny = {"encoder": tiny_encoder, "seq2seq": tiny_seq2seq, "causal": tiny_causal, "bart": tiny_bart}
+    tiny["pointer"] = tiny_pointer
     for name, model in tiny.items():
         (folder / name).symlink_to(model)
     return folder
