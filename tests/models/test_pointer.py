@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderC
 from retrograd.models.generator import Generator
 from retrograd.models.pointer import PointerGenerator, generator_class
 from retrograd.models.soft_input import SoftTokens
+from retrograd.types import UserError
 
 PROMPT = "the cup holds tea and the box holds the rain".replace("and", "|")
 
@@ -146,11 +149,29 @@ def test_saved_it_is_opened_as_what_it_is(generator: Generator, tmp_path: Path) 
     assert output is again.model.decoder.get_input_embeddings().weight  # still tied
 
 
+def rewritten(folder: Path, place: Path, **changes: object) -> Path:
+    copytree(folder, place)
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | changes))
+    return place
+
+
+def test_another_model_that_bears_its_name_is_opened_as_what_it_is(tiny_seq2seq: Path, tmp_path: Path) -> None:
+    claims = rewritten(tiny_seq2seq, tmp_path / "t5", architectures=["PointerGenerator"])
+    assert type(opened(claims).model) is type(opened(tiny_seq2seq).model)
+
+
+def test_a_folder_that_cannot_be_one_says_so(tiny_pointer: Path, tmp_path: Path) -> None:
+    broken = rewritten(tiny_pointer, tmp_path / "broken", encoder={"model_type": "t5"})
+    with pytest.raises(UserError, match="made of two BERTs, not of T5Config and BertConfig"):
+        opened(broken)
+
+
 def test_it_is_made_of_two_berts_of_65535_tokens_at_most() -> None:
     large = bert_config()
     large.vocab_size = 2**16
     decoder = BertConfig(**(bert_config().to_dict() | {"is_decoder": True, "add_cross_attention": True}))
-    with pytest.raises(ValueError, match="65536 tokens; a pointer generator knows 65535 at most"):
+    with pytest.raises(UserError, match="65536 tokens, and a pointer generator knows 65535 at most"):
         PointerGenerator(EncoderDecoderConfig.from_encoder_decoder_configs(large, decoder))
 
 

@@ -42,6 +42,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from retrograd.models.precision import full_precision
+from retrograd.types import UserError
 
 __all__ = ["PointerGenerator", "generator_class"]
 
@@ -181,7 +182,7 @@ class _Writer(BertLMHeadModel):
 class PointerGenerator(EncoderDecoderModel):
     """The encoder-decoder of this file, saved as any other of transformers and opened by its class, `generator_class`.
 
-    Raises `ValueError` for anything but two BERTs, and for a vocabulary of more than 65,535 tokens.
+    Raises `UserError` for anything but two BERTs, and for a vocabulary of more than 65,535 tokens.
     """
 
     def __init__(
@@ -192,9 +193,12 @@ class PointerGenerator(EncoderDecoderModel):
     ) -> None:
         read, written = config.encoder, config.decoder
         if not isinstance(read, BertConfig) or not isinstance(written, BertConfig):
-            raise ValueError(f"a pointer generator is made of two BERTs, not of {type(read)} and {type(written)}")
+            kinds = " and ".join(type(one).__name__ for one in (read, written))
+            raise UserError(f"a pointer generator is made of two BERTs, not of {kinds}; name another generator")
         if read.vocab_size >= _BYTE**2:
-            raise ValueError(f"{read.vocab_size} tokens; a pointer generator knows {_BYTE**2 - 1} at most")
+            raise UserError(
+                f"{read.vocab_size} tokens, and a pointer generator knows {_BYTE**2 - 1} at most; name another generator"
+            )
         super().__init__(config, encoder or _Reader(read, add_pooling_layer=False), decoder or _Writer(written))
 
     @classmethod
@@ -211,7 +215,7 @@ class PointerGenerator(EncoderDecoderModel):
 def generator_class(
     config: PretrainedConfig,
 ) -> type[PointerGenerator] | type[AutoModelForSeq2SeqLM] | type[AutoModelForCausalLM]:
-    """What opens a generator of this configuration."""
-    if PointerGenerator.__name__ in (config.architectures or []):
+    """What opens a generator of this configuration, which may be anybody's."""
+    if isinstance(config, EncoderDecoderConfig) and PointerGenerator.__name__ in (config.architectures or []):
         return PointerGenerator
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
