@@ -197,7 +197,7 @@ class PointerGenerator(EncoderDecoderModel):
             raise UserError(f"a pointer generator is made of two BERTs, not of {kinds}; name another generator")
         if read.vocab_size >= _BYTE**2:
             raise UserError(
-                f"{read.vocab_size} tokens, and a pointer generator knows {_BYTE**2 - 1} at most; name another generator"
+                f"{read.vocab_size} tokens, and a pointer generator knows {_BYTE**2 - 1} at most; name another model"
             )
         super().__init__(config, encoder or _Reader(read, add_pooling_layer=False), decoder or _Writer(written))
 
