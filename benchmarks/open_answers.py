@@ -56,9 +56,10 @@ worth; hence the rate."""
 
 ALONE = ["retriever.trained=none", "retriever.posterior=false"]
 FROZEN = ["objective.kind=FrozenRetriever", *ALONE]
-READER = [*FROZEN, "retriever.lexical_weight=1.0", "data.train_count=4000", "training.passages=1", "training.epochs=1"]
-"""One visit of 4,000 training questions, or of all turns, with the one passage that the untrained hybrid search finds:
-it is more often the right one than the encoder's, and needs no label either."""
+READER = [*FROZEN, "retriever.lexical_weight=1.0", "training.passages=1", "training.epochs=1"]
+READ = {"questions": 4_000, "dialogue": 0}
+"""One visit of 4,000 training questions, or of all turns (0), with the one passage that the untrained hybrid search
+finds: it is more often the right one than the encoder's, and needs no label either."""
 
 JSA = "objective.kind=JointStochasticApproximation"
 ROWS: dict[str, list[str]] = {
@@ -100,7 +101,8 @@ def main() -> None:
     if not options.table:
         if options.folder is None:
             parser.error("FOLDER is missing; only --table needs none")
-        began = begun("reader", named(options.kind, options.folder, [*options.set, *READER], 0), out)
+        read = f"data.train_count={READ[options.kind]}"
+        began = begun("reader", named(options.kind, options.folder, [*options.set, *READER, read], 0), out)
         for seed in options.seeds:
             for row in options.rows:
                 changes = [*options.set, f"generator.model={began}", *ROWS[row]]
@@ -192,7 +194,7 @@ def print_table(kind: str, folder: Path) -> None:
     shown = ["exact_match", "f1"] if kind == "questions" else ["f1", "rouge_l", "knowledge_f1"]
     table = Table(title=f"{kind}: built-in models, test", title_justify="left")
     table.add_column("row")
-    headings = ("recall@1", "recall@5", "v", "log-marginal", "forwards/query", "seconds", "seeds")
+    headings = ("recall@1", "recall@5", "prior's v", "log-marginal", "forwards/query", "seconds", "seeds")
     for heading in (*shown, *headings):
         table.add_column(heading, justify="right")
     for row, found in results.items():
@@ -200,7 +202,7 @@ def print_table(kind: str, folder: Path) -> None:
             row,
             *(spread([one["scores"][name] for one in found if name in one["scores"]]) for name in shown),
             *(spread([100 * float(np.mean(hits(one, k))) for one in found if "rank" in one]) for k in (1, 5)),
-            " ".join(f"{one['lexical_weights'][0]:.2f}" for one in found if one["lexical_weights"]),
+            " ".join(f"{one['lexical_weights'][0]:.2f}" for one in found if one.get("lexical_weights")),
             spread([mean(one["log_marginal"]) for one in found]),
             f"{mean(one['forwards'] for one in found):.1f}",
             f"{mean(one['seconds'] for one in found):.0f}",

@@ -62,7 +62,7 @@ def measure(row: str, experiment: Experiment, folder: Path, find: Found) -> None
 
 
 def begun(name: str, experiment: Experiment, folder: Path) -> Path:
-    """The folder of the generator that the rows of a seed begin with, which is trained where it is missing."""
+    """The folder of a generator that rows begin with, which is trained where it is missing."""
     place = folder / f"{name}-seed{experiment.seed}-{fingerprint([experiment.to_json()])[:12]}"
     if not (place / "model").is_dir():
         rmtree(place, ignore_errors=True)  # of a killed attempt

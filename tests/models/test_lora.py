@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora, has_lora
+from retrograd.models.pointer import COPY_LAYERS
 from retrograd.types import UserError
 
 PROMPTS, TARGETS = ["who is alpha", "what is beta gamma"], ["delta", "eta theta"]
-MODULES = {"tiny_seq2seq": ("q", "v"), "tiny_pointer": ("query", "copy_key"), "tiny_causal": ("q_proj", "v_proj")}
+MODULES = {"tiny_seq2seq": ("q", "v"), "tiny_pointer": ("query", *COPY_LAYERS), "tiny_causal": ("q_proj", "v_proj")}
 
 
 @pytest.fixture(params=MODULES)

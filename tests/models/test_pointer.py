@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderConfig, EncoderDecoderModel
 
 from retrograd.models.generator import Generator
+from retrograd.models.lora import Lora
 from retrograd.models.pointer import PointerGenerator, generator_class
 from retrograd.models.soft_input import SoftTokens
 from retrograd.types import UserError
@@ -97,11 +98,25 @@ def test_beside_soft_input_there_is_no_copy_of_the_prompt_either(generator: Gene
     assert abs(float(plain - beside)) > 1e-3
 
 
-def test_which_token_stands_where_survives_every_float_type() -> None:
-    number = torch.arange(2**16)
-    for kind in (torch.bfloat16, torch.float16):
-        high, low = (number // 256).to(kind), (number % 256).to(kind)
-        assert torch.equal(high.long() * 256 + low.long(), number)
+def two_berts(read: dict[str, int], written: dict[str, int] | None = None) -> EncoderDecoderConfig:
+    """Of the tiny size, with changes."""
+    plain = bert_config().to_dict()
+    decoder = BertConfig(**(plain | (read if written is None else written) | {"is_decoder": True}))
+    decoder.add_cross_attention = True
+    return EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**(plain | read)), decoder)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_which_token_stands_where_survives_every_float_type(kind: torch.dtype) -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = PointerGenerator(two_berts({"vocab_size": 65_535})).eval()
+    ids = torch.tensor([[0, 254, 255, 256, 511, 512, 30_521, 65_534, 254, 0]])
+    with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+        read = model.encoder(input_ids=ids).last_hidden_state.to(kind)
+        states = model.decoder._copy_states(torch.zeros(1, 1, 16), read[..., :16], read[..., 16:], None)
+    assert torch.equal(states.token, ids[:, None])
+    assert states.first[0, 0].tolist() == [True] * 8 + [False] * 2
+    torch.testing.assert_close(states.share[states.first].sum(), torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
@@ -167,12 +182,40 @@ def test_a_folder_that_cannot_be_one_says_so(tiny_pointer: Path, tmp_path: Path)
         opened(broken)
 
 
-def test_it_is_made_of_two_berts_of_65535_tokens_at_most() -> None:
-    large = bert_config()
-    large.vocab_size = 2**16
-    decoder = BertConfig(**(bert_config().to_dict() | {"is_decoder": True, "add_cross_attention": True}))
-    with pytest.raises(UserError, match="65536 tokens, and a pointer generator knows 65535 at most"):
-        PointerGenerator(EncoderDecoderConfig.from_encoder_decoder_configs(large, decoder))
+@pytest.mark.parametrize(
+    ("read", "written", "message"),
+    [
+        ({"vocab_size": 2**16}, None, "65536 tokens, and a pointer generator knows 65535 at most"),
+        ({}, {"hidden_size": 8}, "tokens and width 16, a decoder of .* and 8: a pointer generator copies from equal"),
+        ({}, {"vocab_size": 20}, "a decoder of 20 and 16: a pointer generator copies from equal ones"),
+    ],
+)
+def test_berts_that_cannot_copy_are_refused(read: dict[str, int], written: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        PointerGenerator(two_berts(read, written))
+
+
+def test_a_folder_that_lost_its_name_says_how_to_mend_it(tiny_pointer: Path, tmp_path: Path) -> None:
+    lost = rewritten(tiny_pointer, tmp_path / "lost", architectures=None)
+    with pytest.raises(UserError, match=r'mend it: "architectures": \["PointerGenerator"\]'):
+        opened(lost)
+
+
+def test_adapters_learn_to_copy_whatever_they_are_named_for(tiny_pointer: Path) -> None:
+    """A word that is not in the prompt can only be said by copying less than half."""
+    source = torch.Generator().manual_seed(0)
+    generator = Generator.open(str(tiny_pointer), source, Lora(rank=2, modules=("query",))).eval()
+    with torch.no_grad():
+        generator.model.decoder.begin_copying()
+    gates: list[Tensor] = []
+    generator.model.decoder.copy_gate.register_forward_hook(lambda *call: gates.append(call[-1].detach().sigmoid()))
+    optimiser = torch.optim.AdamW([weight for weight in generator.parameters() if weight.requires_grad], lr=0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        (-generator.log_likelihood(["what holds tea"], ["alpha"])).sum().backward()
+        optimiser.step()
+    assert float(gates[0][0, 0, 0]) == 0.5
+    assert float(gates[-1][0, 0, 0]) < 0.1
 
 
 def test_it_learns_to_say_words_that_no_target_ever_had(tiny_pointer: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from retrograd.models.builtin import (
     minilm_seq2seq,
 )
 from retrograd.models.folder_checks import require_model_files
-from retrograd.models.pointer import PointerGenerator, generator_class
+from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
 from retrograd.models.quantisation import Quantisation, nf4_config, require_quantisable
 from retrograd.types import UserError
 
@@ -107,6 +107,11 @@ def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -
     for parent in poolers:
         # Nothing here reads a pooler, and a random one would give each opening another fingerprint.
         model.get_submodule(parent.rstrip(".")).register_module("pooler", None)
+    if any(layer in weight for weight in report["unexpected_keys"] for layer in COPY_LAYERS):
+        raise UserError(
+            f"the model {name!r} has weights of a {PointerGenerator.__name__}, which its config.json does not name; "
+            f'mend it: "architectures": ["{PointerGenerator.__name__}"]'
+        )
     lacking = sorted(weight for weight in report["missing_keys"] if "pooler." not in weight)
     if lacking:
         raise UserError(

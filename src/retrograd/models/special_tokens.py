@@ -11,7 +11,8 @@ __all__ = ["end_token", "input_limit", "start_token"]
 
 def start_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """What a decoder sees before the first target token. Raises `UserError` when nobody names one."""
-    named = (model.config.decoder_start_token_id, tokenizer.cls_token_id, tokenizer.pad_token_id)
+    generation = model.generation_config.decoder_start_token_id if model.generation_config else None
+    named = (model.config.decoder_start_token_id, generation, tokenizer.cls_token_id, tokenizer.pad_token_id)
     return _first_token(named, "decoder_start_token", "the model's config.json")
 
 

@@ -112,7 +112,7 @@ class RetrieverSettings:
 @dataclass(frozen=True)
 class GeneratorSettings:
     """``model`` is a hub name, a folder, ``builtin:minilm-seq2seq``, or ``builtin:minilm-pointer``, which can copy from
-    its prompt. ``lora_rank`` 0 trains all weights.
+    its prompt (not beside a soft prompt). ``lora_rank`` 0 trains all weights.
 
     ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. ``dropout`` false leaves
     the model's dropout out of training. ``chat`` puts the prompt of a decoder-only model into the tokenizer's chat
