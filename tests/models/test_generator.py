@@ -206,6 +206,16 @@ class TestGenerate:
             generator.tokenizer.decode([generator.end], skip_special_tokens=True)
         ]
 
+    def test_likelihood_and_answers_begin_with_the_token_that_generation_config_names(self, tiny_seq2seq):
+        generator, usual = opened(tiny_seq2seq), opened(tiny_seq2seq)
+        other = VOCABULARY.index("[UNK]")  # special, so that no answer shows it
+        generator.model.config.decoder_start_token_id = None
+        generator.model.generation_config.decoder_start_token_id = other
+        usual.model.config.decoder_start_token_id = other  # by_hand reads this one
+        assert generator.generate(PROMPTS, 4) == [self.by_hand(usual, prompt, 4) for prompt in PROMPTS]
+        expected = torch.stack([slow_tokens(usual, p, t).sum() for p, t in zip(PROMPTS, TARGETS, strict=True)])
+        torch.testing.assert_close(generator.log_likelihood(PROMPTS, TARGETS), expected)
+
     def test_as_long_as_a_target_unless_told(self, folder):
         generator = opened(folder, max_target_tokens=2)
         assert generator.generate(PROMPTS) == [self.by_hand(generator, prompt, 2) for prompt in PROMPTS]

@@ -28,7 +28,7 @@ from transformers import (
 from retrograd.models.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER, minilm_seq2seq_from
 from retrograd.models.loading import quiet_transformers
 from retrograd.models.local_files import local_config, weight_names
-from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
+from retrograd.models.pointer import PointerGenerator, generator_class, with_copying
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -160,12 +160,12 @@ def adapt(model: PreTrainedModel, rank: int, modules: tuple[str, ...]) -> None:
     """
     for weight in model.parameters():
         weight.requires_grad_(False)
-    output = model.get_output_embeddings()
+    output, modules = model.get_output_embeddings(), with_copying(model, modules)
     chosen = [
         (name, layer)
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Linear)
-        and (name.rpartition(".")[2] in (*modules, *COPY_LAYERS) or name in modules if modules else layer is not output)
+        and (name.rpartition(".")[2] in modules or name in modules if modules else layer is not output)
     ]
     if not chosen:
         raise UserError(f"generator.lora_modules {list(modules)} name no linear layer of {type(model).__name__}")

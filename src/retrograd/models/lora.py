@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from retrograd.models.folder_checks import ADAPTER_WEIGHTS, require_adapters_alone
-from retrograd.models.pointer import COPY_LAYERS
+from retrograd.models.pointer import with_copying
 from retrograd.types import UserError
 
 __all__ = ["Lora", "add_lora", "has_lora", "load_lora"]
@@ -54,7 +54,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> None:
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  (peft accepts any number)
         lora_dropout=lora.dropout,
-        target_modules=_targets(model, lora.modules) if lora.modules else "all-linear",
+        target_modules=list(with_copying(model, lora.modules)) or "all-linear",
     )
     with torch.random.fork_rng(devices=[]):  # peft draws from the global random state; leave it as it was
         try:
@@ -95,12 +95,6 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
         saved = load_file(folder / ADAPTER_WEIGHTS)
         for name, weight in _adapters(model):
             weight.data.copy_(saved[f"base_model.model.{name.replace('.default.', '.')}"])
-
-
-def _targets(model: nn.Module, modules: tuple[str, ...]) -> list[str]:
-    """Where none of the named exists, peft is to say so."""
-    own = {part for name, _ in model.named_modules() for part in (name, name.rpartition(".")[2])}
-    return [*modules, *(name for name in COPY_LAYERS if name in own and not own.isdisjoint(modules))]
 
 
 def _adapters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

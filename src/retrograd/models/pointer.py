@@ -38,13 +38,12 @@ from transformers import (
     EncoderDecoderConfig,
     EncoderDecoderModel,
     PretrainedConfig,
-    PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from retrograd.types import UserError
 
-__all__ = ["COPY_LAYERS", "PointerGenerator", "generator_class"]
+__all__ = ["COPY_LAYERS", "PointerGenerator", "generator_class", "with_copying"]
 
 COPY_LAYERS = ("copy_query", "copy_key", "copy_gate")
 """Names of the layers that copy. Where they cannot learn, half of each token is copied for ever."""
@@ -190,12 +189,7 @@ class PointerGenerator(EncoderDecoderModel):
     Raises `UserError` for anything but two BERTs of one width and one vocabulary, of 65,535 tokens at most.
     """
 
-    def __init__(
-        self,
-        config: EncoderDecoderConfig,
-        encoder: PreTrainedModel | None = None,
-        decoder: PreTrainedModel | None = None,
-    ) -> None:
+    def __init__(self, config: EncoderDecoderConfig) -> None:
         read, written = config.encoder, config.decoder
         if not isinstance(read, BertConfig) or not isinstance(written, BertConfig):
             kinds = " and ".join(type(one).__name__ for one in (read, written))
@@ -210,7 +204,7 @@ class PointerGenerator(EncoderDecoderModel):
                 f"{written.vocab_size} and {written.hidden_size}: a pointer generator copies from equal ones; name "
                 f"another model"
             )
-        super().__init__(config, encoder or _Reader(read, add_pooling_layer=False), decoder or _Writer(written))
+        super().__init__(config, _Reader(read, add_pooling_layer=False), _Writer(written))
 
     @classmethod
     def copied_from(cls, model: EncoderDecoderModel) -> PointerGenerator:
@@ -221,6 +215,12 @@ class PointerGenerator(EncoderDecoderModel):
         cast(_Writer, made.decoder).begin_copying()
         made.tie_weights()
         return made
+
+
+def with_copying(model: nn.Module, modules: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of layers to adapt, and those that copy, which must learn wherever any of the named does."""
+    own = {part for name, _ in model.named_modules() for part in (name, name.rpartition(".")[2])}
+    return (*modules, *(name for name in COPY_LAYERS if name in own and not own.isdisjoint(modules)))
 
 
 def generator_class(
