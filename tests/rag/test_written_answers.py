@@ -93,15 +93,26 @@ def test_answers_of_different_lengths_are_judged_as_by_the_loop(
 
 @pytest.mark.usefixtures("_given")
 def test_what_each_manner_scores(tiny_seq2seq: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passages that write different texts: all pairs, or each text under the passages that wrote it."""
+    """Passages that write different texts: all pairs, or each text under the passages that wrote it. However many
+    texts, a prompt is read once."""
     generator = Generator.open(str(tiny_seq2seq), torch.Generator()).eval()
     asked: list[int] = []
-    real: Callable = Generator.token_log_likelihood
-    monkeypatch.setattr(
-        Generator, "token_log_likelihood", lambda self, p, t, s=None: (asked.append(len(p)), real(self, p, t, s))[1]
-    )
+    real: Callable = Generator.choice_log_likelihood
+
+    def counted(self: Generator, prompts: list[str], choices: list[list[str]], **named: object) -> torch.Tensor:
+        asked.append(sum(map(len, choices)))
+        return real(self, prompts, choices, **named)
+
+    monkeypatch.setattr(Generator, "choice_log_likelihood", counted)
+    read: list[int] = []
+    generator.model.get_encoder().register_forward_pre_hook(
+        lambda _, args, named: read.append(len(named["input_ids"]) * (named["input_ids"].shape[1] > 1)),
+        with_kwargs=True,
+    )  # one token alone is how the output layer is found
     for marginal, beams in (("thorough", 1), ("fast", 1), ("best", 1), ("thorough", 2), ("fast", 2), ("best", 2)):
         written_answers(generator, PROMPTS[:3], WHERE[:1], LOG_WEIGHT[:1], marginal, beams)
+        assert sum(read) == 3
+        read.clear()
     assert asked == [9, 3, 3, 15, 6, 3]
 
 

@@ -180,7 +180,7 @@ class Generator(nn.Module):
         """
         if len(prompts) != len(targets):
             raise ValueError(f"{len(prompts)} prompts but {len(targets)} targets")
-        return self._token_scores(self._prompt_ids(prompts, soft), self._target_ids(targets), soft)
+        return self._token_scores(self._prompt_ids(prompts, soft), self.target_ids(targets), soft)
 
     def word_slots(self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str]) -> SoftSlots:
         """R soft slots beside each prompt: slot r is Σ_z weight[r, z] · (passage z, token by token).
@@ -341,7 +341,7 @@ class Generator(nn.Module):
             raise ValueError(f"{len(prompts)} prompts, choices for {sum(map(bool, choices))} of them")
         prompt_ids = self._prompt_ids(prompts, soft)
         distinct = list(dict.fromkeys(text for texts in choices for text in texts))
-        ids = dict(zip(distinct, self._target_ids(distinct), strict=True))
+        ids = dict(zip(distinct, self.target_ids(distinct), strict=True))
         start = start_token(self.model, self.tokenizer) if self.encoder_decoder else None
 
         def read(chosen: Sequence[int]) -> dict[str, Tensor]:
@@ -368,7 +368,8 @@ class Generator(nn.Module):
         room = room_beside(soft, len(prompts), self.max_input_tokens, tokens.least)
         return [*tokens.ids(plain, room)]
 
-    def _target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
+    def target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
+        """The tokens that are scored of each target, the end of sequence included."""
         if not targets:
             return []
         encoded = self.tokenizer(list(targets), add_special_tokens=False, verbose=False)["input_ids"]

@@ -11,6 +11,7 @@ best        max over z of p(z|x) exp(log p(y_z|x,z) / T_z), y_z being z's own an
             T_z its tokens, the end of sequence included
 ==========  =============================================================================  =====================
 
+A pair is a decoder's pass over a short text: each prompt is read once for all of them.
 "fast" is a lower bound of "thorough" for every text. "best" is what the released code of JSA-RAG (arXiv 2508.18168)
 does; it is no marginal: passages that agree do not add up, and the mean per token favours long answers. "thorough" and
 "fast" take all texts that beam search ends with, "best" the first of them. Texts are scored as texts, by a forward pass
@@ -72,9 +73,10 @@ def written_answers(
         for own, found in zip(read, texts, strict=True)
     ]
     scores = _scores(generator, prompts, read, texts, asked, soft)
+    lengths = [torch.tensor([len(ids) for ids in generator.target_ids(found)]) for found in texts]
     return [
         _decided(found, weight, score, tokens, marginal)
-        for found, weight, (score, tokens) in zip(texts, log_weight, scores, strict=True)
+        for found, weight, score, tokens in zip(texts, log_weight, scores, lengths, strict=True)
     ]
 
 
@@ -82,7 +84,7 @@ def _decided(
     texts: list[str],
     log_weight: Float[Tensor, " K"],
     score: Float[Tensor, "K C"],
-    tokens: Float[Tensor, "K C"],
+    tokens: Int[Tensor, " C"],
     marginal: Marginal,
 ) -> Written:
     joint = log_weight.unsqueeze(-1) + score
@@ -99,26 +101,33 @@ def _scores(
     texts: list[list[str]],
     asked: list[list[list[bool]]],
     soft: SoftInput | None,
-) -> list[tuple[Float[Tensor, "K C"], Float[Tensor, "K C"]]]:
-    """log p(text | prompt) and how many tokens it has, each distinct pair scored once; ``-inf`` where not asked."""
-    number: dict[tuple[int, str], int] = {}
-    places = [
+) -> list[Float[Tensor, "K C"]]:
+    """log p(text | prompt), ``-inf`` where not asked; each distinct pair scored once, and each prompt read once."""
+    pairs = dict.fromkeys(
+        (prompt, text)
+        for own, found, wanting in zip(read, texts, asked, strict=True)
+        for prompt, row in zip(own, wanting, strict=True)
+        for text, wanted in zip(found, row, strict=True)
+        if wanted
+    )
+    under: dict[int, list[str]] = {}
+    for prompt, text in pairs:
+        under.setdefault(prompt, []).append(text)
+    chosen = list(under)
+    scores = generator.choice_log_likelihood(
+        [prompts[p] for p in chosen], list(under.values()), soft=soft and soft.at(chosen)
+    )
+    value = {
+        (prompt, text): score
+        for prompt, found, row in zip(chosen, under.values(), scores.tolist(), strict=True)
+        for text, score in zip(found, row, strict=False)  # rows are as long as the longest
+    }
+    return [
         torch.tensor(
             [
-                [
-                    number.setdefault((prompt, text), len(number)) if wanted else -1
-                    for text, wanted in zip(found, row, strict=True)
-                ]
+                [value[prompt, text] if wanted else -torch.inf for text, wanted in zip(found, row, strict=True)]
                 for prompt, row in zip(own, wanting, strict=True)
             ]
         )
         for own, found, wanting in zip(read, texts, asked, strict=True)
     ]
-    chosen = [prompt for prompt, _ in number]
-    scores = generator.token_log_likelihood(
-        [prompts[prompt] for prompt in chosen], [text for _, text in number], soft and soft.at(chosen)
-    )
-    # The last entry is what place -1, not asked, finds.
-    value = torch.cat([scores.value.sum(dim=-1).cpu(), torch.full((1,), -torch.inf)])
-    tokens = torch.cat([scores.present.sum(dim=-1).float().cpu(), torch.ones(1)])
-    return [(value[place], tokens[place]) for place in places]
