@@ -100,6 +100,14 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def deep_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a layer more."""
+    config = bert_config()
+    config.num_hidden_layers = 3
+    return build(tmp_path_factory.mktemp("deep"), lambda: BertModel(config), "[CLS] $A [SEP]")
+
+
+@pytest.fixture(scope="session")
 def tiny_seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A T5 of two layers: relative positions, a scaled and tied output layer."""
     config = T5Config(

@@ -112,6 +112,35 @@ def test_parameters_are_those_of_the_built_model(
     assert found.model.trained == sum(weight.numel() for part in model.parts().values() for weight in part)
 
 
+def test_queries_may_have_a_model_of_their_own(
+    data: Path, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator
+) -> None:
+    """As DPR has: the query side, posterior too, begins with one model and the passage tower with another."""
+    apart = ["retriever.separate_towers=true", "retriever.posterior=true", f"retriever.query_model={deep_encoder}"]
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, *apart)
+    model = build_model(experiment, experiment.data.load(0), rng)
+    assert model.posterior is not None
+    towers = (model.retriever.query_encoder, model.posterior.query_encoder, model.retriever.passage_encoder)
+    assert [one.model.config.num_hidden_layers for one in towers] == [3, 3, 2]
+    found = plan_experiment(experiment, BIG).model
+    assert found.parameters == sum(weight.numel() for weight in model.parameters())
+    alike = [
+        plan_experiment(tiny(data, one, tiny_seq2seq, *apart[:2]), BIG).model for one in (deep_encoder, tiny_encoder)
+    ]
+    assert (found.tower, found.passage) == (alike[0].tower, alike[1].passage)
+    assert alike[0].tower != alike[1].tower
+
+
+def test_two_models_that_cannot_be_compared_are_refused(
+    data: Path, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    with pytest.raises(UserError, match=r"queries and passages share one tower; set retriever\.separate_towers = true"):
+        tiny(data, tiny_encoder, tiny_seq2seq, f"retriever.query_model={deep_encoder}")
+    apart = ["retriever.separate_towers=true", "retriever.query_model=roberta-base"]
+    with pytest.raises(UserError, match=r"retriever\.query_model is 768 wide, retriever\.model 16"):
+        plan_experiment(tiny(data, tiny_encoder, tiny_seq2seq, *apart), BIG)
+
+
 def test_a_run_that_learns_a_lexical_weight_alone_trains_its_retriever(
     data: Path, tiny_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator
 ) -> None:

@@ -196,7 +196,8 @@ def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
 
 
 def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
-    on_disk = is_on_disk(experiment.retriever.model) and is_on_disk(experiment.generator.model)
+    r = experiment.retriever
+    on_disk = all(is_on_disk(name) for name in (r.model, r.query_model or r.model, experiment.generator.model))
     return on_disk and model.parameters < _PROBED_PARAMETERS
 
 

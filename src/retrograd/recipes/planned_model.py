@@ -89,17 +89,20 @@ def model_facts(
         )
     lengths = {stage: _prompt_tokens(experiment, facts, each) for stage, each in passages.items()}
     with FakeTensorMode():
-        tower = planned_encoder(r.model)
-        width = int(tower.config.hidden_size)
+        towers = (planned_encoder(r.query_model or r.model), planned_encoder(r.model))
+        width = _width(towers)
         generator = planned_generator(g.model)
         if g.gradient_checkpointing:
             checkpoint_layers(generator)
         share = 1 / processes if g.fsdp else 1.0
-        weights = [*_towers(experiment, _count(tower.parameters())), *_generator(experiment, generator, width, share)]
+        counts = [_count(tower.parameters()) for tower in towers]
+        weights = [*_towers(experiment, *counts), *_generator(experiment, generator, width, share)]
         spread = _spread(generator, share, g.dropout) if g.fsdp else None
-        tower.train(r.dropout)
         generator.train(g.dropout)
-        query, passage = (encoder_cost(tower, tokens, bf16) for tokens in (facts.query, facts.passage))
+        query, passage = (
+            encoder_cost(tower.train(r.dropout), tokens, bf16)
+            for tower, tokens in zip(towers, (facts.query, facts.passage), strict=True)
+        )
         distinct = {tokens: generator_cost(generator, tokens, facts.target, bf16) for tokens in set(lengths.values())}
     dimension = width * (len(ROLES) if r.pooling == "roles" else 1) + r.lexical_dimensions
     prompts = {stage: distinct[tokens] for stage, tokens in lengths.items()}
@@ -112,19 +115,30 @@ def _prompt_tokens(experiment: Experiment, facts: DataFacts, passages: int) -> i
     return min(experiment.generator.max_input_tokens, facts.prompt + held * facts.neighbour)
 
 
-def _towers(experiment: Experiment, parameters: int) -> list[Weights]:
-    """As `Retriever.trained_parameters` has it; the posterior shares the passage tower."""
+def _width(towers: tuple[PreTrainedModel, PreTrainedModel]) -> int:
+    """Raises `UserError` where queries and passages have no inner product."""
+    query, passage = (int(tower.config.hidden_size) for tower in towers)
+    if query != passage:
+        raise UserError(
+            f"retriever.query_model is {query} wide, retriever.model {passage}: they have no inner product; name two "
+            f"of one width"
+        )
+    return passage
+
+
+def _towers(experiment: Experiment, query: int, passage: int) -> list[Weights]:
+    """Of so many parameters each. As `Retriever.trained_parameters` has it; the posterior shares the passage tower."""
     r = experiment.retriever
     learns = r.trained != "none"
     lexical = 1 if r.lexical_dimensions else 0
     scales = 1 + lexical  # the temperature, a number for each retriever, learned or not
     learned = (r.learn_temperature + lexical) * learns
     name = "query tower" if r.separate_towers else "shared tower"
-    found = [_fp32(name, parameters + scales, parameters * learns + learned)]
+    found = [_fp32(name, query + scales, query * learns + learned)]
     if r.separate_towers:
-        found.append(_fp32("passage tower", parameters, parameters * (r.trained == "both")))
+        found.append(_fp32("passage tower", passage, passage * (r.trained == "both")))
     if r.posterior:
-        found.append(_fp32("posterior tower", parameters + scales, parameters * learns + learned))
+        found.append(_fp32("posterior tower", query + scales, query * learns + learned))
     return found
 
 

@@ -70,7 +70,7 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
     posterior = None
     if s.posterior:  # it searches the same index: one passage tower for both
         passage = retriever.passage_encoder
-        posterior = _retriever(s, _tower(s, passage.lexical), passage)
+        posterior = _retriever(s, _query_tower(s, passage.lexical), passage)
     g = experiment.generator
     lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
     limits = (g.max_input_tokens, g.max_target_tokens, g.token_budget)
@@ -113,8 +113,8 @@ def build_retriever(experiment: Experiment, task: Task, base: KnowledgeBase) -> 
     """An untrained retriever: encoders as named, and where search is hybrid, the words of the base counted."""
     settings = experiment.retriever
     lexical = _counted(experiment, task, base) if settings.lexical_dimensions else None
-    query = _tower(settings, lexical)
-    passage = _tower(settings, lexical) if settings.separate_towers else query
+    query = _query_tower(settings, lexical)
+    passage = _tower(settings.model, settings, lexical) if settings.separate_towers else query
     return _retriever(settings, query, passage)
 
 
@@ -122,8 +122,12 @@ def _retriever(s: RetrieverSettings, query: Encoder, passage: Encoder) -> Retrie
     return Retriever(query, passage, s.temperature, s.trained, s.learn_temperature, s.lexical_weight)
 
 
-def _tower(settings: RetrieverSettings, lexical: LexicalProjection | None) -> Encoder:
-    tower = Encoder.open(settings.model, settings.pooling, settings.normalise, settings.max_tokens)
+def _query_tower(settings: RetrieverSettings, lexical: LexicalProjection | None) -> Encoder:
+    return _tower(settings.query_model or settings.model, settings, lexical)
+
+
+def _tower(name: str, settings: RetrieverSettings, lexical: LexicalProjection | None) -> Encoder:
+    tower = Encoder.open(name, settings.pooling, settings.normalise, settings.max_tokens)
     tower.dropout, tower.lexical = settings.dropout, lexical
     return tower
 

@@ -55,7 +55,8 @@ _BELONGS_TO = {
 
 @dataclass(frozen=True)
 class RetrieverSettings:
-    """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder.
+    """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
+    ``query_model`` is then what the query side begins with, where that is another model (DPR has two).
 
     ``posterior`` adds q(z|x,y), which shares the passage embeddings. ``null_passage`` makes reading nothing one of the
     candidates. ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of
@@ -76,6 +77,7 @@ class RetrieverSettings:
     learn_temperature: bool = False
     trained: Trained = "query"
     separate_towers: bool = False
+    query_model: str = ""
     posterior: bool = False
     null_passage: bool = False
     dropout: bool = True
@@ -89,6 +91,11 @@ class RetrieverSettings:
         return self.trained != "none" and (self.learn_temperature or self.lexical_dimensions > 0)
 
     def __post_init__(self) -> None:
+        if self.query_model and not self.separate_towers:
+            raise UserError(
+                f"retriever.query_model is {self.query_model!r}, but queries and passages share one tower; set "
+                f"retriever.separate_towers = true"
+            )
         if self.lexical_weight < 0:
             raise UserError(
                 f"retriever.lexical_weight is {self.lexical_weight:g}, which looks for passages without the query's "
