@@ -6,7 +6,8 @@
 FOLDER holds ``passages.jsonl``, ``train.jsonl`` and ``test.jsonl`` (`docs/questions.md`). Each row differs from the
 recipe ``jsa-rag-small-questions`` or ``jsa-rag-small-dialogue`` in `SMALLER`, in ``--set`` and in its own settings of
 `ROWS`; candidates, temperature and steps are equal. All rows of all seeds begin with one generator, which has learnt to
-read what an untrained retriever finds (`READER`). Recall is over all test examples, answers and log-marginal over the
+read what an untrained retriever finds (`READER`); for dialogues, retrievers that are trained begin with one warm start
+(`WARM`), which is a row of its own. Recall is over all test examples, answers and log-marginal over the
 first ``--answered`` of them. Finished rows stay in ``--out`` and are not run again. Seeds differ in the order of the
 examples and in what is drawn in training, not in the examples nor in what they begin with.
 """
@@ -60,11 +61,17 @@ READER = [*FROZEN, "retriever.lexical_weight=1.0", "training.passages=1", "train
 READER += ["training.generator_learning_rate=2e-4"]
 """One visit of all training examples, with the one passage that the untrained hybrid search finds: it is more often the
 right one than the encoder's, and needs no label either."""
+WARM = ["objective.kind=TopKMarginal", "retriever.posterior=false", "retriever.lexical_weight=0.5"]
+WARM += ["data.train_count=0", "warm_start.epochs=1", "training.epochs=0", "training.scale_learning_rate=0.02"]
+"""The query tower and the weight of words on word overlap alone, one visit of all turns (`docs/questions.md`). On
+questions this stage teaches the weight and nothing else, which is then left to the rows."""
 
 JSA = "objective.kind=JointStochasticApproximation"
+_WARM_ALONE = "warm start alone"
 ROWS: dict[str, list[str]] = {
     "closed book": ["objective.kind=NoRetrieval", "training.passages=0", *ALONE],
     "frozen retriever": FROZEN,
+    _WARM_ALONE: FROZEN,
     "frozen retriever, hybrid": [*FROZEN, "retriever.lexical_weight=1.0"],
     "BM25": [*FROZEN, "retriever.search=bm25", "retriever.lexical_dimensions=0"],
     "RAG": ["objective.kind=TopKMarginal", "retriever.posterior=false"],
@@ -76,6 +83,7 @@ ROWS: dict[str, list[str]] = {
 _TRAINED = [row for row, changes in ROWS.items() if ALONE[0] not in changes]
 COMPARED: dict[str, list[str]] = {
     "frozen retriever": [row for row in ROWS if row != "frozen retriever"],
+    _WARM_ALONE: _TRAINED,
     "BM25": _TRAINED,
     "frozen retriever, hybrid": _TRAINED,
     "JSA, Metropolis, 50 cold": ["JSA, Metropolis, 2 carried", "JSA, exact union"],
@@ -101,12 +109,23 @@ def main() -> None:
     if not options.table:
         if options.folder is None:
             parser.error("FOLDER is missing; only --table needs none")
-        began = begun("reader", named(options.kind, options.folder, [*options.set, *READER], 0), out)
+        read = begun("reader", named(options.kind, options.folder, [*options.set, *READER], 0), out)
+        warm = warm_start(options.folder, options.set, out) if options.kind == "dialogue" else []
         for seed in options.seeds:
             for row in options.rows:
-                changes = [*options.set, f"generator.model={began}", *ROWS[row]]
+                if row == _WARM_ALONE and not warm:
+                    continue
+                own = [*ROWS[row], *(warm if row in (_WARM_ALONE, *_TRAINED) else [])]
+                changes = [*options.set, f"generator.model={read / 'generator'}", *own]
                 measure(row, named(options.kind, options.folder, changes, seed), options.answered, out)
     print_table(options.kind, out)
+
+
+def warm_start(folder: Path, changes: Sequence[str], out: Path) -> list[str]:
+    """What a retriever is to begin with after the warm start, which is made where it is missing."""
+    place = begun("warm", named("dialogue", folder, [*changes, *WARM], 0), out) / "retriever"
+    weight = cast("Result", read_json(place / "retriever.json"))["lexical_weight"]
+    return [f"retriever.query_model={place / 'query'}", f"retriever.lexical_weight={weight}"]
 
 
 def named(kind: str, folder: Path, changes: Sequence[str], seed: int) -> Experiment:

@@ -65,9 +65,8 @@ def main() -> None:
             for row in options.rows:
                 changes = list(ROWS[row])
                 if row.endswith("begun"):
-                    changes.append(
-                        f"generator.model={begun('beginning', recipe.with_settings(BEGINNING), options.out)}"
-                    )
+                    model = begun("beginning", recipe.with_settings(BEGINNING), options.out)
+                    changes.append(f"generator.model={model / 'generator'}")
                 measure(row, recipe.with_settings(changes), options.out, trained)
     print_table(
         "RAG4RE on SemEval-2010 Task 8, 10 %, official macro-F1", list(ROWS), options.out, ["trained, labelled"]

@@ -62,12 +62,12 @@ def measure(row: str, experiment: Experiment, folder: Path, find: Found) -> None
 
 
 def begun(name: str, experiment: Experiment, folder: Path) -> Path:
-    """The folder of a generator that rows begin with, which is trained where it is missing."""
+    """The folder of a model that rows begin with, which is trained where it is missing."""
     place = folder / f"{name}-seed{experiment.seed}-{fingerprint([experiment.to_json()])[:12]}"
     if not (place / "model").is_dir():
         rmtree(place, ignore_errors=True)  # of a killed attempt
         train_experiment(experiment, experiment.data.load(experiment.seed), place)
-    return place / "model" / "generator"
+    return place / "model"
 
 
 def trained(experiment: Experiment, data: Data, place: Path) -> Result:
