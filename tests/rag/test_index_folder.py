@@ -26,7 +26,7 @@ BASE = KnowledgeBase.from_passages(Passage(str(i), "", text) for i, text in enum
 def test_equals_the_index_in_memory(tiny_encoder: Path, tmp_path: Path) -> None:
     encoder = Encoder.open(str(tiny_encoder))
     retriever = Retriever(encoder, encoder)
-    expected = build_index(retriever, TASK, BASE).vectors(torch.arange(5))
+    expected = build_index(retriever.passage_encoder, TASK, BASE).vectors(torch.arange(5))
     spec = index_spec(retriever, TASK, BASE)
     for shard_rows in (2, 100):
         root = tmp_path / str(shard_rows)
@@ -85,5 +85,5 @@ def test_in_memory_what_does_not_fit_is_refused(tiny_encoder: Path, monkeypatch:
 
     monkeypatch.setattr(indexing, "require_memory", full)
     with pytest.raises(UserError, match="full"):
-        build_index(Retriever(encoder, encoder), TASK, BASE)
+        build_index(encoder, TASK, BASE)
     assert asked == [5 * 16 * 4]

@@ -128,6 +128,29 @@ def test_the_index_of_a_run_is_the_one_that_the_run_saved(
     assert capsys.readouterr().out.endswith(found)
 
 
+def test_the_index_of_a_run_whose_posterior_has_passages_of_its_own(
+    experiment: Path, deep_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is searched by the prior alone, and says the same as the index that is built from the run."""
+    own = f'posterior = true\nposterior_passages = "own"\nseparate_towers = true\nquery_model = "{deep_encoder}"\n'
+    text = experiment.read_text(encoding="utf-8").replace("[training]", f"{own}[training]")
+    text += f'epochs = 1\npassages = 2\n[generator]\nmodel = "{tiny_seq2seq}"\n[warm_start]\nepochs = 0\n'
+    experiment.write_text(text + '[objective]\nkind = "JointStochasticApproximation"\n', encoding="utf-8")
+    run, root = tmp_path / "run", tmp_path / "index"
+    command("train", experiment, "--out", run)
+    command("index", "build", run, "--out", root)
+    inside = run / "model" / "index"
+    assert (ExactIndex.load(inside).dimension, ExactIndex.load(root).dimension) == (32, 16)
+    command("index", "check", inside, "--run", run)
+    capsys.readouterr()
+    found = []
+    for words in ((root,), (inside, "--run", run), (run,)):
+        command("search", words[0], QUERY, *words[1:])
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1]
+    assert found[2].endswith(found[0])
+
+
 def test_a_second_build_is_a_new_version_where_something_changed(
     experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,13 @@ def test_known_models_have_the_parameters_that_their_makers_say(name: str) -> No
         ("generator.lora_rank=2",),
         ('generator.lora_modules=["q", "v"]', "generator.lora_rank=3"),
         ("retriever.separate_towers=true", "retriever.posterior=true", "retriever.trained=both"),
+        ("retriever.posterior=true", "retriever.posterior_passages=own"),
+        (
+            "retriever.posterior=true",
+            "retriever.posterior_passages=own",
+            "retriever.separate_towers=true",
+            "retriever.trained=both",
+        ),
         ("retriever.learn_temperature=true", "retriever.posterior=true"),
         ("retriever.lexical_dimensions=8", "retriever.learn_temperature=true", "retriever.posterior=true"),
         ("retriever.trained=none", "objective.kind=FrozenRetriever"),

@@ -96,7 +96,7 @@ _CHAINS = [
     "retriever.posterior=true", "retriever.null_passage=true", "warm_start.epochs=0", "masking.epochs=1",
     "training.epochs=3", "training.targets=sampled", "training.prior_only=0.3", "training.refresh=retrieved",
     "training.refresh_every=1", "training.refresh_window=2", "training.micro_batch=3", "second_stage.epochs=1",
-    "generator.max_target_tokens=4", "retriever.lexical_dimensions=8",
+    "generator.max_target_tokens=4", "retriever.lexical_dimensions=8", "retriever.posterior_passages=own",
 ]  # fmt: skip
 
 

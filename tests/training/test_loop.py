@@ -291,7 +291,7 @@ def test_what_was_learnt_is_saved_before_the_last_embedding(
         with pytest.raises(UserError, match="no memory"):
             run_quietly(model, examples, what, folder)
         assert [path.name for path in folder.glob("checkpoints/*")] == expected
-        model.use_index(build_index(model.retriever, model.task, model.base))
+        model.use_index(build_index(model.passage_side, model.task, model.base))
     saved = load_model(folder / "checkpoints" / expected[0], model.task, model.base, "", torch.Generator())
     assert moved(saved, dict(model.state_dict())) == set()
 

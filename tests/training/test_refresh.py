@@ -77,7 +77,7 @@ def disturb(model: RagModel, scale: float = 0.1, seed: int = 3) -> None:
 
 
 def fresh(model: RagModel) -> torch.Tensor:
-    return build_index(model.retriever, model.task, model.base).vectors(torch.arange(N))
+    return build_index(model.passage_side, model.task, model.base).vectors(torch.arange(N))
 
 
 def stored(model: RagModel) -> torch.Tensor:
@@ -358,7 +358,7 @@ def test_training_never_reads_an_index_of_zeros_or_of_other_weights(
 
 def kinds_of_index(model: RagModel) -> list[Index]:
     """What restricts and what approximates, of the tower as it is: half the rows, and each number's sign alone."""
-    whole = build_index(model.retriever, model.task, model.base)
+    whole = build_index(model.passage_side, model.task, model.base)
     fingerprints = {"base_fingerprint": whole.base_fingerprint, "encoder_fingerprint": whole.encoder_fingerprint}
     approximate = FaissIndex(whole.vectors(torch.arange(N)).sign(), "Flat", **fingerprints)
     return [RestrictedIndex(whole, torch.arange(0, N, 2)), approximate]
@@ -415,7 +415,7 @@ class Elsewhere:
         self.idle, self.done, self.closed = True, False, False
 
     def embed_snapshot(self, model: RagModel) -> None:
-        self._index, self.idle, self.done = build_index(model.retriever, model.task, model.base), False, False
+        self._index, self.idle, self.done = build_index(model.passage_side, model.task, model.base), False, False
 
     def finished(self) -> ExactIndex | None:
         if self.idle or not self.done:
@@ -472,7 +472,7 @@ def test_another_process_embeds_the_snapshot_and_its_death_is_told(
     worker = IndexWorker(model, "no", tmp_path)
     try:
         for seed in (1, 2):
-            expected = build_index(model.retriever, model.task, model.base)
+            expected = build_index(model.passage_side, model.task, model.base)
             worker.embed_snapshot(model)
             assert not worker.idle
             disturb(model, seed=seed)

@@ -38,6 +38,10 @@ class Cost:
     squares: float
     copies: float
 
+    def times(self, number: int) -> Cost:
+        """Of so many models of the kind, each of which reads the text."""
+        return Cost(*(number * value for value in vars(self).values()))
+
 
 def encoder_cost(model: PreTrainedModel, tokens: int, bf16: bool) -> Cost:
     """Of embedding a text of so many tokens."""

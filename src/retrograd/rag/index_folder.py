@@ -50,7 +50,7 @@ def index_spec(
     """What the index of this base by this retriever is to be; ``source`` names the run or experiment, for people."""
     return IndexSpec(
         base_fingerprint=base.fingerprint,
-        encoder_fingerprint=passage_fingerprint(retriever, task, base),
+        encoder_fingerprint=passage_fingerprint(retriever.passage_encoder, task, base),
         encoding=_encoding_in_words(retriever.passage_encoder),
         rows=len(base),
         dimension=retriever.passage_encoder.dimension,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,11 +15,11 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.plan import require_memory
 from retrograd.corpus.sharded_index import ShardedIndex, shard_range
 from retrograd.io import fingerprint
-from retrograd.models.retriever import Retriever
 from retrograd.tasks.task import Task
 
 __all__ = [
     "MIXED",
+    "PassageTower",
     "build_index",
     "build_shards",
     "embed_rows",
@@ -36,8 +37,23 @@ _BLOCK_ROWS = 2_048
 _SPREAD_ROWS = 16
 
 
+@runtime_checkable
+class PassageTower(Protocol):
+    """What makes a row of an index of a passage: an `Encoder`, or a `PassageSide`."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]: ...
+
+    def fingerprint(self) -> str: ...
+
+
 def build_index(
-    retriever: Retriever,
+    tower: PassageTower,
     task: Task,
     base: KnowledgeBase,
     dtype: torch.dtype = torch.float32,
@@ -47,21 +63,20 @@ def build_index(
 
     Raises `UserError` before it starts if the vectors do not fit in memory; see `retrograd.rag.index_folder` then.
     """
-    encoder = retriever.passage_encoder
-    if encoder.device.type == "cpu":
-        require_memory(len(base) * encoder.dimension * dtype.itemsize)
+    if tower.device.type == "cpu":
+        require_memory(len(base) * tower.dimension * dtype.itemsize)
     return ExactIndex.from_blocks(
-        _embedded(retriever, task, base, progress),
+        _embedded(tower, task, base, progress),
         len(base),
         base_fingerprint=base.fingerprint,
-        encoder_fingerprint=passage_fingerprint(retriever, task, base),
+        encoder_fingerprint=passage_fingerprint(tower, task, base),
         dtype=dtype,
-        device=encoder.device,
+        device=tower.device,
     )
 
 
 def build_shards(
-    retriever: Retriever,
+    tower: PassageTower,
     task: Task,
     base: KnowledgeBase,
     dtype: torch.dtype = torch.float32,
@@ -72,12 +87,12 @@ def build_shards(
     def embedded(rows: range) -> Iterator[Float[Tensor, "n D"]]:
         for start in range(0, len(rows), _BLOCK_ROWS):
             part = rows[start : start + _BLOCK_ROWS]
-            yield embed_rows(retriever, task, base, part)
+            yield embed_rows(tower, task, base, part)
             if progress is not None:
                 progress(len(part))
 
-    encoder, names = retriever.passage_encoder, (base.fingerprint, passage_fingerprint(retriever, task, base))
-    return _sharded(embedded, (len(base), encoder.dimension), names, dtype, encoder.device)
+    names = base.fingerprint, passage_fingerprint(tower, task, base)
+    return _sharded(embedded, (len(base), tower.dimension), names, dtype, tower.device)
 
 
 def shards_of(index: ExactIndex, device: torch.device) -> ShardedIndex:
@@ -119,10 +134,10 @@ def own_rows(rows: Int[Tensor, " Z"]) -> Int[Tensor, " n"]:
 
 
 def _embedded(
-    retriever: Retriever, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
+    tower: PassageTower, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
 ) -> Iterator[Float[Tensor, "n D"]]:
     for texts in passage_texts(task, base):
-        yield retriever.passage_encoder.embed(texts)
+        yield tower.embed(texts)
         if progress is not None:
             progress(len(texts))
 
@@ -133,18 +148,18 @@ def passage_texts(task: Task, base: KnowledgeBase) -> Iterator[list[str]]:
         yield [task.passage_text(passage) for passage in block]
 
 
-def embed_rows(retriever: Retriever, task: Task, base: KnowledgeBase, rows: Sequence[int]) -> Float[Tensor, "Z D"]:
+def embed_rows(tower: PassageTower, task: Task, base: KnowledgeBase, rows: Sequence[int]) -> Float[Tensor, "Z D"]:
     """Embeddings of some passages, without gradient and without dropout."""
-    return retriever.passage_encoder.embed([task.passage_text(passage) for passage in base.passages(rows)])
+    return tower.embed([task.passage_text(passage) for passage in base.passages(rows)])
 
 
-def passage_fingerprint(retriever: Retriever, task: Task, base: KnowledgeBase) -> str:
+def passage_fingerprint(tower: PassageTower, task: Task, base: KnowledgeBase) -> str:
     """What decides a stored embedding besides the base: the passage tower, and how the task words a passage.
 
     The wording is that of up to 16 passages: all of them would have to be read.
     """
     wording = (task.passage_text(passage) for passage in base.passages(spread(range(len(base)))))
-    return fingerprint([retriever.passage_encoder.fingerprint(), *wording])
+    return fingerprint([tower.fingerprint(), *wording])
 
 
 def spread(rows: Sequence[int]) -> list[int]:

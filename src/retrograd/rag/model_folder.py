@@ -9,18 +9,19 @@ import torch
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import read_json, write_json
+from retrograd.io import JsonObject, read_json, write_json
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.rag.answering import Manner
 from retrograd.rag.decision import Decision
+from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel, Search
 from retrograd.records import read_value, record_mapping
 from retrograd.tasks.task import Task
 from retrograd.types import UserError
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "passage_side_of", "save_model"]
 
 _FILE = "model.json"
 
@@ -28,7 +29,7 @@ _FILE = "model.json"
 def save_model(model: RagModel, folder: Path) -> None:
     """Write ``retriever/``, ``generator/``, ``index/`` and, if there is one, ``posterior/``."""
     model.retriever.save(folder / "retriever")
-    if model.posterior is not None:
+    if model.posterior is not None:  # its passage tower with it, also where that is the prior's
         model.posterior.save(folder / "posterior")
     model.generator.save(folder / "generator")
     # In the middle of a stage the index is older than the tower, or mixed; a reader then embeds the base anew.
@@ -39,6 +40,7 @@ def save_model(model: RagModel, folder: Path) -> None:
         {
             "format": 2,
             "posterior": model.posterior is not None,
+            "posterior_passages": "own" if len(model.passage_side.towers) > 1 else "shared",
             "null_passage": model.null_passage,
             "search": model.search,
             "manner": record_mapping(model.manner),
@@ -68,7 +70,7 @@ def load_model(
     settings = found if isinstance(found, dict) else {}
     retriever = Retriever.load(folder / "retriever", task.role_spans)
     posterior = Retriever.load(folder / "posterior", task.role_spans) if settings.get("posterior") else None
-    if posterior is not None:  # it searches the same index: one passage tower for both
+    if posterior is not None and not _own_passages(settings):
         posterior.passage_encoder = retriever.passage_encoder
     generator = Generator.load(folder / "generator", generator_name, rng)
     model = RagModel(retriever, generator, task, base, posterior, bool(settings.get("null_passage"))).to(device)
@@ -88,3 +90,15 @@ def load_model(
             )
         )
     return model
+
+
+def passage_side_of(folder: Path, retriever: Retriever, task: Task) -> PassageSide:
+    """What embeds the passages of a saved model whose ``retriever`` is open, without the rest of it."""
+    found = read_json(folder / _FILE)
+    if not (isinstance(found, dict) and _own_passages(found)):
+        return PassageSide((retriever,))
+    return PassageSide((retriever, Retriever.load(folder / "posterior", task.role_spans)))
+
+
+def _own_passages(settings: JsonObject) -> bool:
+    return settings.get("posterior_passages") == "own"

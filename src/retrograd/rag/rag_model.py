@@ -43,6 +43,7 @@ from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
 from retrograd.rag.oracle import Oracle, best_accepted, not_accepted
+from retrograd.rag.passage_side import POSTERIOR, PRIOR, PassageSide
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
 
@@ -57,9 +58,9 @@ _ROWS_AT_ONCE = 2_048
 class RagModel(nn.Module):
     """p(y|x) = Σ_z p(z|x) p(y|x,z) with z a passage of ``base``.
 
-    ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index. With ``null_passage`` reading
-    nothing is one more candidate of every query, scored like a passage and prompted without one. Call `refresh_index`
-    before the first retrieval, and whenever passage embeddings have moved.
+    ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index (`PassageSide`). With
+    ``null_passage`` reading nothing is one more candidate of every query, scored like a passage and prompted without
+    one. Call `refresh_index` before the first retrieval, and whenever passage embeddings have moved.
 
     ``search`` (an attribute) says who finds passages: the retriever; "bm25" in its place; as controls the retriever for
     an unrelated passage ("random"), or among passages that support the target ("oracle", which alone is told it).
@@ -128,7 +129,7 @@ class RagModel(nn.Module):
         """
         dtype = self.require_exact_index().dtype if self.has_index else torch.float32
         self._index, build = None, build_shards if self.sharded else build_index
-        self.use_index(build(self.retriever, self.task, self.base, dtype, progress))
+        self.use_index(build(self.passage_side, self.task, self.base, dtype, progress))
 
     def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
         """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
@@ -141,7 +142,12 @@ class RagModel(nn.Module):
 
     def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
         """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
-        return embed_rows(self.retriever, self.task, self.base, rows.tolist())
+        return embed_rows(self.passage_side, self.task, self.base, rows.tolist())
+
+    @property
+    def passage_side(self) -> PassageSide:
+        """What embeds passages: one tower, or two where the posterior has its own."""
+        return PassageSide.of(self.retriever, self.posterior)
 
     @property
     def needs_index(self) -> bool:
@@ -159,7 +165,7 @@ class RagModel(nn.Module):
 
     def passage_fingerprint(self) -> str:
         """What an index built now would be marked with. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
-        return passage_fingerprint(self.retriever, self.task, self.base)
+        return passage_fingerprint(self.passage_side, self.task, self.base)
 
     def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
         """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
@@ -260,7 +266,7 @@ class RagModel(nn.Module):
         distraction: float = 0.0,
         rng: torch.Generator | None = None,
     ) -> Asked:
-        query = self.retriever.queries([self.task.query_text(example) for example in examples])
+        query = self.passage_side.placed(self.retriever.queries([self.task.query_text(one) for one in examples]), PRIOR)
         search = (query, self._posterior_query(examples)) if with_posterior else (query,)
         asked = Asked(query, search, self._exclusions.rows(examples).to(query.device))
         if self.search == "oracle":
@@ -275,8 +281,9 @@ class RagModel(nn.Module):
     def _misled(self, asked: Asked, misled: Bool[Tensor, "B 1"], rows: Int[Tensor, " B"]) -> Asked:
         """Some of the queries search with passages of the base in their place."""
         own = self._exclusions.rows([Example("", passage.text, ("",)) for passage in self.base.passages(rows.tolist())])
-        vectors = self.retriever.as_queries(self.index.vectors(rows).float()).detach()
-        return asked.instead(vectors, own, misled)
+        side = self.passage_side
+        vectors = self.retriever.as_queries(side.part(self.index.vectors(rows).float(), PRIOR)).detach()
+        return asked.instead(side.placed(vectors, PRIOR), own, misled)
 
     def _searched(self, asked: Asked, k: int) -> list[Neighbours]:
         with full_precision(asked.query.device):
@@ -299,12 +306,12 @@ class RagModel(nn.Module):
         null = self._null_vector()
         with full_precision(rows.device):
             log_prior, *rest = [
-                log_probability(one, vectors, rows, neighbours, self.index, fresh, null)
+                asked.settled(log_probability(one, vectors, rows, neighbours, self.index, fresh, null))
                 for one, neighbours in zip(asked.search, found, strict=True)
             ]
-        log_prior, *rest = [asked.settled(one) for one in (log_prior, *rest)]
         scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self.retriever.trained_temperature)
-        return Candidates(rows, scores, asked.query, asked.settled(vectors), asked.alone)
+        query, vectors = (self.passage_side.part(one, PRIOR) for one in (asked.query, asked.settled(vectors)))
+        return Candidates(rows, scores, query, vectors, asked.alone)
 
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
         """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N).
@@ -326,26 +333,21 @@ class RagModel(nn.Module):
 
     def _null_vector(self) -> Float[Tensor, " D"] | None:
         """Embedded anew at each retrieval, so that it is never stale."""
-        return self.retriever.no_passage(_NULL_TEXT) if self.null_passage else None
+        return self.passage_side.no_passage(_NULL_TEXT) if self.null_passage else None
 
     def _posterior_query(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
         if self.posterior is None:
             raise UserError("this objective needs a posterior retriever; set retriever.posterior = true")
-        return self.posterior.queries([self.task.posterior_text(example, example.target) for example in examples])
+        texts = [self.task.posterior_text(example, example.target) for example in examples]
+        return self.passage_side.placed(self.posterior.queries(texts), POSTERIOR)
 
     def _vectors(self, rows: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B K D"], bool]:
         """Candidate embeddings, and whether they were just encoded with gradient: each distinct passage once."""
-        if self.retriever.trained != "both" or not torch.is_grad_enabled():
+        if not self.passage_side.learns or not torch.is_grad_enabled():
             return self.index.vectors(rows.clamp(min=-1)), False
         distinct, where = rows.clamp(min=0).unique(return_inverse=True)
         texts = [self.task.passage_text(passage) for passage in self.base.passages(distinct.tolist())]
-        tower = self.retriever.passage_encoder
-        was_training = tower.training
-        tower.eval()  # as in the index: with dropout here alone, candidates would fall behind the rest of the base
-        try:
-            return self.retriever.passages(texts)[where], True
-        finally:
-            tower.train(was_training)
+        return self.passage_side.passages(texts)[where], True
 
     # ---- likelihood ---------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
 from retrograd.rag.indexing import spread
+from retrograd.rag.passage_side import PRIOR
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
 
@@ -90,7 +91,8 @@ def staleness(model: RagModel, probe: Probe) -> Staleness:
     """
     stored, fresh = _stored_and_fresh(model, probe.rows)
     with inference(model.retriever):
-        query = model.retriever.queries([model.task.query_text(example) for example in probe.queries])
+        asked = model.retriever.queries([model.task.query_text(example) for example in probe.queries])
+        query = model.passage_side.placed(asked, PRIOR)
     own = model.own_rows(probe.queries)
     hidden = (own.unsqueeze(-1) == probe.rows).any(dim=1)
     with full_precision(torch.device("cpu")):
@@ -171,8 +173,8 @@ def _semantic(
     model: RagModel, stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]
 ) -> tuple[Float[Tensor, "Z d"], Float[Tensor, "Z d"]]:
     """The numbers that training can move, without those of a lexical projection."""
-    width = model.retriever.passage_encoder.semantic_dimension
-    return stored[:, :width], fresh[:, :width]
+    side = model.passage_side
+    return side.semantic(stored), side.semantic(fresh)
 
 
 def _distances(stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> Float[Tensor, " Z"]:

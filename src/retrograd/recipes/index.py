@@ -29,6 +29,8 @@ from retrograd.models.retriever import Retriever
 from retrograd.progress import bar, say
 from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.indexing import passage_fingerprint
+from retrograd.rag.model_folder import passage_side_of
+from retrograd.rag.passage_side import PRIOR, PassageSide
 from retrograd.recipes import RECIPES, named_experiment
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import accelerator_for, build_retriever, require_passages, saved_task
@@ -47,14 +49,20 @@ _CLASSES = {"bm25": "LexicalIndex", "faiss": "FaissIndex"}
 
 @dataclass(frozen=True)
 class Builder:
-    """What an index is built by and searched by: a retriever, its task and its base. ``name`` finds it again."""
+    """What an index is built by and searched by: a retriever, its task and its base. ``name`` finds it again. ``side``
+    made the index that a run was saved with, in which a posterior may have passage embeddings of its own."""
 
     name: str
     retriever: Retriever
+    side: PassageSide
     data: Source
     task: Task
     base: KnowledgeBase
     accelerator: Accelerator
+
+    def side_of(self, manifest: Manifest) -> PassageSide:
+        """What made this index: the retriever alone, or, for one so wide, what made the run's own."""
+        return self.side if manifest.dimension == self.side.dimension else PassageSide((self.retriever,))
 
 
 def open_source(name: str) -> Builder:
@@ -68,6 +76,7 @@ def open_source(name: str) -> Builder:
         experiment = Experiment.load(run.experiment)
         retriever = Retriever.load(run.model / "retriever")
         task, base = saved_task(experiment, run), KnowledgeBase.open(run.base)
+        side = passage_side_of(run.model, retriever, task)
     elif folder.is_dir():
         raise UserError(f"{folder} is no run (it has no experiment.toml); give a folder that `retrograd train` wrote")
     else:
@@ -75,9 +84,12 @@ def open_source(name: str) -> Builder:
         data = experiment.data.load(experiment.seed)
         task, base = data.task, data.base
         retriever = build_retriever(experiment, task, base)
+        side = PassageSide((retriever,))
     known = name if name in RECIPES else str(folder.resolve())
     accelerator = accelerator_for(experiment)
-    return Builder(known, retriever.to(accelerator.device).eval(), experiment.data, task, base, accelerator)
+    for one in side.retrievers:
+        one.to(accelerator.device).eval()
+    return Builder(known, retriever, side, experiment.data, task, base, accelerator)
 
 
 def _exists(source: str) -> bool:
@@ -152,7 +164,7 @@ def check_index(path: Path, source: str | None) -> str:
             f"{_origin(name)}; name its run or experiment with --run"
         )
     found = open_source(name)
-    encoder = passage_fingerprint(found.retriever, found.task, found.base)
+    encoder = passage_fingerprint(found.side_of(manifest), found.task, found.base)
     read_manifest(folder, "exact", found.base.fingerprint, encoder)
     return "\n".join([f"{folder}: {checked[0]}", checked[1], f"knowledge base and encoder are those of {name}"])
 
@@ -230,15 +242,16 @@ def search_index(path: Path, query: str, k: int, source: str | None) -> str:
     found = open_source(name)
     task, base = found.task, found.base
     require_passages(base, "-k", k)
+    side = found.side_of(manifest)
     index = ExactIndex.load(
         path,
         base_fingerprint=base.fingerprint,
-        encoder_fingerprint=passage_fingerprint(found.retriever, task, base),
+        encoder_fingerprint=passage_fingerprint(side, task, base),
         device=found.accelerator.device,
     )
     example = found.data.asked(query, task)
     with found.accelerator.autocast(), torch.no_grad():
-        asked = found.retriever.queries([task.query_text(example)])
+        asked = side.placed(found.retriever.queries([task.query_text(example)]), PRIOR)
     neighbours = index.search(asked, k)
     assert neighbours.log_normaliser is not None  # the index is exact
     share = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()

@@ -105,6 +105,8 @@ def model_facts(
         )
         distinct = {tokens: generator_cost(generator, tokens, facts.target, bf16) for tokens in set(lengths.values())}
     dimension = width * (len(ROLES) if r.pooling == "roles" else 1) + r.lexical_dimensions
+    if r.posterior and r.posterior_passages == "own":
+        dimension, passage = 2 * dimension, passage.times(2)
     prompts = {stage: distinct[tokens] for stage, tokens in lengths.items()}
     return ModelFacts(tuple(weights), dimension, query, passage, lengths, prompts, spread, processes)
 
@@ -127,7 +129,7 @@ def _width(towers: tuple[PreTrainedModel, PreTrainedModel]) -> int:
 
 
 def _towers(experiment: Experiment, query: int, passage: int) -> list[Weights]:
-    """Of so many parameters each. As `Retriever.trained_parameters` has it; the posterior shares the passage tower."""
+    """Of so many parameters each. As `Retriever.trained_parameters` has it."""
     r = experiment.retriever
     learns = r.trained != "none"
     lexical = 1 if r.lexical_dimensions else 0
@@ -139,6 +141,8 @@ def _towers(experiment: Experiment, query: int, passage: int) -> list[Weights]:
         found.append(_fp32("passage tower", passage, passage * (r.trained == "both")))
     if r.posterior:
         found.append(_fp32("posterior tower", query + scales, query * learns + learned))
+    if r.posterior and r.posterior_passages == "own" and r.separate_towers:
+        found.append(_fp32("posterior's passage tower", passage, passage * (r.trained == "both")))
     return found
 
 

@@ -68,9 +68,12 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> Rag
     s = experiment.retriever
     retriever = build_retriever(experiment, data.task, data.base)
     posterior = None
-    if s.posterior:  # it searches the same index: one passage tower for both
+    if s.posterior:
         passage = retriever.passage_encoder
-        posterior = _retriever(s, _query_tower(s, passage.lexical), passage)
+        query = _query_tower(s, passage.lexical)
+        if s.posterior_passages == "own":
+            passage = _passage_tower(s, query)
+        posterior = _retriever(s, query, passage)
     g = experiment.generator
     lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
     limits = (g.max_input_tokens, g.max_target_tokens, g.token_budget)
@@ -114,8 +117,7 @@ def build_retriever(experiment: Experiment, task: Task, base: KnowledgeBase) -> 
     settings = experiment.retriever
     lexical = _counted(experiment, task, base) if settings.lexical_dimensions else None
     query = _query_tower(settings, lexical)
-    passage = _tower(settings.model, settings, lexical) if settings.separate_towers else query
-    return _retriever(settings, query, passage)
+    return _retriever(settings, query, _passage_tower(settings, query))
 
 
 def _retriever(s: RetrieverSettings, query: Encoder, passage: Encoder) -> Retriever:
@@ -124,6 +126,10 @@ def _retriever(s: RetrieverSettings, query: Encoder, passage: Encoder) -> Retrie
 
 def _query_tower(settings: RetrieverSettings, lexical: LexicalProjection | None) -> Encoder:
     return _tower(settings.query_model or settings.model, settings, lexical)
+
+
+def _passage_tower(settings: RetrieverSettings, query: Encoder) -> Encoder:
+    return _tower(settings.model, settings, query.lexical) if settings.separate_towers else query
 
 
 def _tower(name: str, settings: RetrieverSettings, lexical: LexicalProjection | None) -> Encoder:

@@ -58,11 +58,12 @@ class RetrieverSettings:
     """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
     ``query_model`` is then what the query side begins with, where that is another model (DPR has two).
 
-    ``posterior`` adds q(z|x,y), which shares the passage embeddings. ``null_passage`` makes reading nothing one of the
-    candidates. ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of
-    training: a quarter of the time of a small encoder on a CPU. ``search`` "bm25" finds passages by their words instead
-    (needs bm25s). Two are controls: "random", neighbours of some passage that has nothing to do with the query, and
-    "oracle", which is told the target: the nearest among passages that support it, at test time too.
+    ``posterior`` adds q(z|x,y); its ``posterior_passages`` are embedded by the prior's tower ("shared") or by its
+    "own", which makes the index twice as wide. ``null_passage`` makes reading nothing one of the candidates.
+    ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of training: a
+    quarter of the time of a small encoder on a CPU. ``search`` "bm25" finds passages by their words instead (needs
+    bm25s). Two are controls: "random", neighbours of some passage that has nothing to do with the query, and "oracle",
+    which is told the target: the nearest among passages that support it, at test time too.
 
     ``lexical_dimensions`` makes search hybrid: so many numbers behind each embedding give BM25 as an inner product
     (`retrograd.models.lexical_projection`); 2048 is a good number, 0 is none. ``lexical_weight`` is what a point of
@@ -79,6 +80,7 @@ class RetrieverSettings:
     separate_towers: bool = False
     query_model: str = ""
     posterior: bool = False
+    posterior_passages: Literal["shared", "own"] = "shared"
     null_passage: bool = False
     dropout: bool = True
     search: Search = "nearest"

@@ -98,7 +98,12 @@ class IndexWorker:
         Training waits while the tower is written and hashed: 0.3 s for 22 M weights. Raises `UserError` if the process
         is no more.
         """
-        tower = model.retriever.passage_encoder
+        tower, *others = model.passage_side.towers
+        if others:
+            raise UserError(
+                "another process embeds for one passage tower, and the posterior has its own; refresh the index here "
+                '(training.refresh = "every"), or share it (retriever.posterior_passages = "shared")'
+            )
         if tower.lexical is not None:
             raise UserError(
                 "hybrid search cannot be refreshed by another process, which knows no words; refresh the index here "

@@ -177,9 +177,10 @@ def _moves_passages(model: RagModel, stage: Stage) -> bool:
     learns = stage.objective.trains_retriever and stage.pace.retriever_learning_rate > 0
     if not (stage.evidence.retrieves and learns):
         return False
-    if model.retriever.trained == "query" and not model.retriever.passages_move and refreshes(stage.refresh):
+    moves = model.passage_side.moves
+    if model.retriever.trained == "query" and not moves and refreshes(stage.refresh):
         say(f"{stage.name}: only the query tower learns, no passage embedding moves, so the index needs no refresh")
-    return model.retriever.passages_move
+    return moves
 
 
 def _probe(model: RagModel, examples: Sequence[Example], stage: Stage, began: UInt8[Tensor, " bytes"]) -> Probe | None:

@@ -1,0 +1,176 @@
+"""A posterior with passage embeddings of its own: probabilities and gradients by hand, disk, age, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.rag.test_rag_model import build as built
+from tests.training.test_loop import run, stage
+from torch import Tensor
+
+from retrograd.models.encoder import Encoder
+from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
+from retrograd.models.retriever import Retriever, Trained
+from retrograd.objectives import JointStochasticApproximation
+from retrograd.rag.candidates import NULL_ROW
+from retrograd.rag.model_folder import load_model, save_model
+from retrograd.rag.passage_side import POSTERIOR, PRIOR, PassageSide
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.staleness import Probe, fault_of, staleness
+from retrograd.training.background import IndexWorker
+from retrograd.types import Example, UserError
+
+Apart = tuple[RagModel, list[Example]]
+
+
+def build(encoder: Path, other: Path, generator: Path, trained: Trained = "query", words: int = 0) -> Apart:
+    """`tests.rag.test_rag_model.build`, with another model in the posterior's place, for queries and for passages."""
+    model, examples = built(encoder, generator, trained=trained)
+    model.posterior = Retriever(Encoder.open(str(other)), Encoder.open(str(other)), 0.2, trained)
+    if words:
+        texts = [model.task.passage_text(passage) for passage in model.base]
+        lexical = LexicalProjection(WordStatistics.of(texts), words)
+        for retriever, weight in ((model.retriever, 0.4), (model.posterior, 0.9)):
+            retriever.query_encoder.lexical = retriever.passage_encoder.lexical = lexical
+            retriever.lexical_weight = torch.nn.Parameter(torch.tensor(weight))
+    model.eval()
+    model.refresh_index()
+    return model, examples
+
+
+@pytest.fixture(params=["query", "both"])
+def apart(request: pytest.FixtureRequest, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path) -> Apart:
+    return build(tiny_encoder, deep_encoder, tiny_seq2seq, request.param)
+
+
+def by_hand(model: RagModel, examples: list[Example], posterior: bool) -> Tensor:
+    """log-probabilities over the whole base; an example's own passage is hidden."""
+    who = model.posterior if posterior else model.retriever
+    assert who is not None
+    read = model.task.posterior_text if posterior else lambda example, _: model.task.query_text(example)
+    queries = who.queries([read(example, example.target) for example in examples])
+    logit = queries @ who.passages([model.task.passage_text(passage) for passage in model.base]).T
+    return logit.masked_fill(torch.eye(*logit.shape, dtype=torch.bool), -torch.inf).log_softmax(-1)
+
+
+@pytest.mark.parametrize("words", [0, 8])
+def test_each_retriever_compares_with_its_own_passages(
+    words: int, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    model, examples = build(tiny_encoder, deep_encoder, tiny_seq2seq, words=words)
+    prior, posterior = (by_hand(model, examples, which).detach() for which in (False, True))
+    assert model.index.dimension == 2 * (16 + words)
+    everything = model.retrieve_all(examples, with_posterior=True)
+    here = everything.rows >= 0
+    torch.testing.assert_close(everything.scores.log_prior[here], prior[here])
+    assert everything.scores.log_posterior is not None
+    torch.testing.assert_close(everything.scores.log_posterior[here], posterior[here])
+    found = model.retrieve(examples, 2, with_posterior=True)
+    for own, one, other in zip(found.rows.tolist(), prior, posterior, strict=True):
+        assert {row for row in own if row >= 0} == {*one.topk(2).indices.tolist(), *other.topk(2).indices.tolist()}
+    present, at = found.rows >= 0, found.rows.clamp(min=0)
+    torch.testing.assert_close(found.scores.log_prior[present], prior.gather(1, at)[present])
+    assert found.scores.log_posterior is not None
+    torch.testing.assert_close(found.scores.log_posterior[present], posterior.gather(1, at)[present])
+
+
+def test_each_loss_teaches_its_own_towers(apart: Apart) -> None:
+    """With all passages as candidates, the gradient is that of the probabilities by hand, and the other's is none."""
+    model, examples = apart
+    assert model.posterior is not None
+    for posterior in (False, True):
+        own, other = (model.posterior, model.retriever) if posterior else (model.retriever, model.posterior)
+        found = model.retrieve(examples, len(model.base), with_posterior=True)
+        scores = found.scores.log_posterior if posterior else found.scores.log_prior
+        assert scores is not None
+        weights = own.trained_parameters()
+        ours = torch.autograd.grad(scores[:, 0].sum(), weights, allow_unused=True)
+        expected = by_hand(model, examples, posterior).gather(1, found.rows[:, :1]).sum()
+        theirs = torch.autograd.grad(expected, weights, allow_unused=True)
+        for one, wanted in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, wanted, atol=2e-4, rtol=1e-3)
+        assert any(one is not None and one.abs().max() > 0 for one in ours)
+        found = model.retrieve(examples, 2, with_posterior=True)
+        scores = found.scores.log_posterior if posterior else found.scores.log_prior
+        assert scores is not None
+        value = scores[found.rows >= 0].sum()
+        stray = torch.autograd.grad(value, other.trained_parameters(), allow_unused=True)
+        assert all(one is None or not one.any() for one in stray)
+
+
+def test_the_null_passage_competes_in_both(apart: Apart) -> None:
+    model, examples = apart
+    model.null_passage = True
+    scores = model.retrieve(examples, len(model.base), with_posterior=True)
+    assert (scores.rows[:, -1] == NULL_ROW).all()
+    for one in (scores.scores.log_prior, scores.scores.log_posterior):
+        assert one is not None
+        torch.testing.assert_close(one.logsumexp(-1), torch.zeros(len(examples)), atol=1e-4, rtol=0)
+    assert not torch.equal(scores.scores.log_prior[:, -1], scores.scores.log_posterior[:, -1])
+
+
+def test_parts_of_a_row_are_where_they_were_placed(apart: Apart) -> None:
+    model, _ = apart
+    side = model.passage_side
+    query = torch.randn(3, 16)
+    for owner in (PRIOR, POSTERIOR):
+        placed = side.placed(query, owner)
+        assert torch.equal(side.part(placed, owner), query)
+        assert not side.part(placed, 1 - owner).any()
+    shared = PassageSide.of(model.retriever, None)
+    assert shared.placed(query, POSTERIOR) is query
+    assert torch.equal(shared.part(query, POSTERIOR), query)
+
+
+def test_it_is_saved_and_opened(apart: Apart, tmp_path: Path) -> None:
+    model, examples = apart
+    save_model(model, tmp_path)
+    again = load_model(tmp_path, model.task, model.base, "", torch.Generator())
+    assert again.has_index
+    assert len(again.passage_side.towers) == 2
+    one, other = (each.retrieve(examples, 3, with_posterior=True) for each in (model, again))
+    assert torch.equal(one.rows, other.rows)
+    torch.testing.assert_close(one.scores.log_posterior, other.scores.log_posterior)
+
+
+def test_its_passages_grow_stale_by_themselves(apart: Apart) -> None:
+    model, examples = apart
+    assert model.posterior is not None
+    probe = Probe(torch.arange(len(model.base)), tuple(examples), 2)
+    assert model.index_is_current()
+    assert staleness(model, probe).cosine_drift == 0
+    with torch.no_grad():
+        for weight in model.posterior.passage_encoder.parameters():
+            weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+    assert not model.index_is_current()
+    assert fault_of(model) is not None
+    assert staleness(model, probe).cosine_drift > 1e-3
+    model.refresh_rows(torch.arange(len(model.base)))
+    assert staleness(model, probe).cosine_drift < 1e-10
+    model.refresh_index()
+    assert fault_of(model) is None
+
+
+@pytest.mark.parametrize("trained", ["query", "both"])
+def test_training_moves_it_where_passages_learn(
+    trained: Trained, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    model, examples = build(tiny_encoder, deep_encoder, tiny_seq2seq, trained)
+    assert model.posterior is not None
+    before = {name: value.clone() for name, value in model.posterior.state_dict().items()}
+    run(model, examples, stage(JointStochasticApproximation()), tmp_path)
+    after = model.posterior.state_dict()
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == ({"query_encoder", "passage_encoder"} if trained == "both" else {"query_encoder"})
+
+
+def test_another_process_does_not_embed_for_two(apart: Apart, tmp_path: Path) -> None:
+    model, _ = apart
+    worker = IndexWorker(model, "no", tmp_path)
+    try:
+        with pytest.raises(UserError, match=r"retriever\.posterior_passages = \"shared\""):
+            worker.embed_snapshot(model)
+    finally:
+        worker.close()
