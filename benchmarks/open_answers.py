@@ -53,7 +53,8 @@ SMALLER += ["warm_start.epochs=0", "training.epochs=3", "training.generator_lear
 SMALLER += ["retriever.lexical_weight=0.0", "training.scale_learning_rate=0.1"]
 """What keeps a row small enough for two cores. The examples are the same for all seeds, and visited three times, so
 that chains are carried; at the recipe's rate the generator would know them by heart. Retrievers begin without words, as
-the frozen encoder, and learn in 45 steps what words are worth; hence the rate of the scale."""
+the frozen encoder (of dialogues: as after `WARM`), and learn in 45 steps what words are worth; hence the rate of the
+scale."""
 
 ALONE = ["retriever.trained=none", "retriever.posterior=false"]
 FROZEN = ["objective.kind=FrozenRetriever", *ALONE]
@@ -64,7 +65,8 @@ right one than the encoder's, and needs no label either."""
 WARM = ["objective.kind=TopKMarginal", "retriever.posterior=false", "retriever.lexical_weight=0.5"]
 WARM += ["data.train_count=0", "warm_start.epochs=1", "training.epochs=0", "training.scale_learning_rate=0.02"]
 """The query tower and the weight of words on word overlap alone, one visit of all turns (`docs/questions.md`). On
-questions this stage teaches the weight and nothing else, which is then left to the rows."""
+questions this stage teaches the weight and nothing else, which is then left to the rows. A posterior's query tower
+begins with the same, which was never shown a target."""
 
 JSA = "objective.kind=JointStochasticApproximation"
 _WARM_ALONE = "warm start alone"
@@ -110,12 +112,14 @@ def main() -> None:
         if options.folder is None:
             parser.error("FOLDER is missing; only --table needs none")
         read = begun("reader", named(options.kind, options.folder, [*options.set, *READER], 0), out)
-        warm = warm_start(options.folder, options.set, out) if options.kind == "dialogue" else []
+        begins_warm = {_WARM_ALONE, *_TRAINED} & set(options.rows) if options.kind == "dialogue" else set()
+        warm = warm_start(options.folder, options.set, out) if begins_warm else []
         for seed in options.seeds:
             for row in options.rows:
-                if row == _WARM_ALONE and not warm:
+                if row == _WARM_ALONE and options.kind == "questions":
+                    print(f"{row}: for dialogues only")
                     continue
-                own = [*ROWS[row], *(warm if row in (_WARM_ALONE, *_TRAINED) else [])]
+                own = [*ROWS[row], *(warm if row in begins_warm else [])]
                 changes = [*options.set, f"generator.model={read / 'generator'}", *own]
                 measure(row, named(options.kind, options.folder, changes, seed), options.answered, out)
     print_table(options.kind, out)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
 import pytest
 import torch
-from transformers import T5ForConditionalGeneration
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import DPRConfig, DPRContextEncoder, DPRQuestionEncoder, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from retrograd.models.architectures import planned_encoder
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.loading import open_encoder, open_generator, quiet_transformers
@@ -103,6 +106,44 @@ def test_half_precision_weights_are_widened(tiny_causal, tmp_path):
     model.to(torch.bfloat16).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert {weight.dtype for weight in open_generator(str(tmp_path))[0].parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", [DPRContextEncoder, DPRQuestionEncoder])
+def test_encoders_of_dpr_are_the_berts_inside_them(kind, tiny_encoder, tmp_path):
+    """Their embedding is DPR's own, and stays so where they are saved and opened again."""
+    bert, tokenizer = open_encoder(str(tiny_encoder))
+    known = DPRConfig().to_dict()
+    config = DPRConfig(**{name: value for name, value in bert.config.to_dict().items() if name in known})
+    original = kind(config).eval()
+    original.save_pretrained(tmp_path / "dpr")
+    tokenizer.save_pretrained(tmp_path / "dpr")
+    ids = tokenizer(["the cup holds tea", "rain"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = original(**ids).pooler_output
+    encoder = Encoder.open(str(tmp_path / "dpr"), "cls", normalise=False)
+    torch.testing.assert_close(encoder.embed(["the cup holds tea", "rain"]), expected)
+    encoder.save(tmp_path / "again")
+    again = Encoder.open(str(tmp_path / "again"), "cls", normalise=False)
+    assert again.fingerprint() == encoder.fingerprint()
+    with FakeTensorMode():
+        planned = planned_encoder(str(tmp_path / "dpr"))
+        assert {name: value.shape for name, value in planned.named_parameters()} == {
+            name: value.shape for name, value in encoder.model.named_parameters()
+        }
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({"projection_dim": 8}, "projects to 8 numbers"), ({"architectures": ["DPRReader"]}, "name a DPRContextEncoder")],
+)
+def test_other_models_of_dpr_are_refused(changes, expected, tiny_encoder, tmp_path):
+    _, tokenizer = open_encoder(str(tiny_encoder))
+    config = DPRConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=99)
+    DPRQuestionEncoder(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(written | changes))
+    assert expected in refused(open_encoder, tmp_path)
 
 
 @pytest.mark.parametrize("bars", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from torch import Tensor
 from retrograd.models.encoder import Encoder
 from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.models.retriever import Retriever, Trained
-from retrograd.objectives import JointStochasticApproximation
+from retrograd.objectives import JointStochasticApproximation, TopKMarginal
 from retrograd.rag.candidates import NULL_ROW
+from retrograd.rag.distraction import stand_ins
 from retrograd.rag.model_folder import load_model, save_model
-from retrograd.rag.passage_side import POSTERIOR, PRIOR, PassageSide
+from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, fault_of, staleness
+from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
 from retrograd.training.background import IndexWorker
 from retrograd.types import Example, UserError
 
@@ -45,14 +47,24 @@ def apart(request: pytest.FixtureRequest, tiny_encoder: Path, deep_encoder: Path
     return build(tiny_encoder, deep_encoder, tiny_seq2seq, request.param)
 
 
-def by_hand(model: RagModel, examples: list[Example], posterior: bool) -> Tensor:
-    """log-probabilities over the whole base; an example's own passage is hidden."""
+def queries(model: RagModel, examples: list[Example], posterior: bool) -> Tensor:
     who = model.posterior if posterior else model.retriever
     assert who is not None
     read = model.task.posterior_text if posterior else lambda example, _: model.task.query_text(example)
-    queries = who.queries([read(example, example.target) for example in examples])
-    logit = queries @ who.passages([model.task.passage_text(passage) for passage in model.base]).T
-    return logit.masked_fill(torch.eye(*logit.shape, dtype=torch.bool), -torch.inf).log_softmax(-1)
+    return who.queries([read(example, example.target) for example in examples])
+
+
+def logits(model: RagModel, examples: list[Example], posterior: bool) -> Tensor:
+    """Of the whole base; an example's own passage is hidden."""
+    who = model.posterior if posterior else model.retriever
+    assert who is not None
+    passages = who.passages([model.task.passage_text(passage) for passage in model.base])
+    logit = queries(model, examples, posterior) @ passages.T
+    return logit.masked_fill(torch.eye(*logit.shape, dtype=torch.bool), -torch.inf)
+
+
+def by_hand(model: RagModel, examples: list[Example], posterior: bool) -> Tensor:
+    return logits(model, examples, posterior).log_softmax(-1)
 
 
 @pytest.mark.parametrize("words", [0, 8])
@@ -95,33 +107,81 @@ def test_each_loss_teaches_its_own_towers(apart: Apart) -> None:
         found = model.retrieve(examples, 2, with_posterior=True)
         scores = found.scores.log_posterior if posterior else found.scores.log_prior
         assert scores is not None
-        value = scores[found.rows >= 0].sum()
-        stray = torch.autograd.grad(value, other.trained_parameters(), allow_unused=True)
+        stray = torch.autograd.grad(scores[found.rows >= 0].sum(), other.trained_parameters(), allow_unused=True)
         assert all(one is None or not one.any() for one in stray)
+
+
+def test_a_prior_without_its_posterior_leaves_that_alone(
+    tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    """Its passages are not even encoded: a gradient of zeros would have AdamW decay the weights."""
+    model, examples = build(tiny_encoder, deep_encoder, tiny_seq2seq, "both")
+    assert model.posterior is not None
+    read: list[int] = []
+    watch = model.posterior.passage_encoder.register_forward_pre_hook(lambda _, texts: read.append(len(texts[0])))
+    model.retrieve(examples, 2).scores.log_prior.exp().sum().backward()
+    assert read == []
+    watch.remove()
+    assert all(weight.grad is None for weight in model.posterior.parameters())
+    before = {name: value.clone() for name, value in model.posterior.state_dict().items()}
+    one = stage(TopKMarginal())
+    run(model, examples, replace(one, pace=replace(one.pace, weight_decay=0.1)), tmp_path)
+    after = model.posterior.state_dict()
+    assert [name for name, value in before.items() if not torch.equal(value, after[name])] == []
+
+
+def test_candidates_are_embedded_without_dropout_and_training_goes_on(apart: Apart) -> None:
+    model, examples = apart
+    model.train()
+    model.retrieve(examples, 2, with_posterior=True)
+    assert [tower.training for tower in model.passage_side.towers] == [True, True]
 
 
 def test_the_null_passage_competes_in_both(apart: Apart) -> None:
     model, examples = apart
     model.null_passage = True
-    scores = model.retrieve(examples, len(model.base), with_posterior=True)
-    assert (scores.rows[:, -1] == NULL_ROW).all()
-    for one in (scores.scores.log_prior, scores.scores.log_posterior):
-        assert one is not None
-        torch.testing.assert_close(one.logsumexp(-1), torch.zeros(len(examples)), atol=1e-4, rtol=0)
-    assert not torch.equal(scores.scores.log_prior[:, -1], scores.scores.log_posterior[:, -1])
+    found = model.retrieve(examples, len(model.base), with_posterior=True)
+    assert (found.rows[:, -1] == NULL_ROW).all()
+    for posterior, scores in ((False, found.scores.log_prior), (True, found.scores.log_posterior)):
+        who = model.posterior if posterior else model.retriever
+        assert scores is not None
+        assert who is not None
+        logit = logits(model, examples, posterior)
+        null = queries(model, examples, posterior) @ who.no_passage("(no passage)")
+        expected = torch.cat([logit, null.unsqueeze(-1)], dim=-1).log_softmax(-1)[:, -1]
+        torch.testing.assert_close(scores[:, -1], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("words", [0, 8])
+def test_a_random_search_compares_as_the_prior_does(
+    words: int, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    model, examples = build(tiny_encoder, deep_encoder, tiny_seq2seq, "none", words)
+    model.search = "random"
+    stood_in = stand_ins(examples, model.own_rows(examples), len(model.base))
+    texts = [model.task.passage_text(passage) for passage in model.base]
+    vectors = model.retriever.passage_encoder.embed(texts)
+    logit = model.retriever.as_queries(vectors[stood_in]) @ vectors.T
+    for b, row in enumerate(stood_in.tolist()):
+        logit[b, [b, row]] = -torch.inf
+    found = model.retrieve(examples, 2)
+    expected = logit.log_softmax(-1).gather(1, found.rows)
+    torch.testing.assert_close(found.scores.log_prior, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_parts_of_a_row_are_where_they_were_placed(apart: Apart) -> None:
     model, _ = apart
     side = model.passage_side
     query = torch.randn(3, 16)
-    for owner in (PRIOR, POSTERIOR):
-        placed = side.placed(query, owner)
-        assert torch.equal(side.part(placed, owner), query)
-        assert not side.part(placed, 1 - owner).any()
+    prior, posterior = side.placed(query, "prior"), side.placed(query, "posterior")
+    assert torch.equal(side.part(prior, "prior"), query)
+    assert torch.equal(side.part(posterior, "posterior"), query)
+    assert not side.part(prior, "posterior").any()
+    assert not side.part(posterior, "prior").any()
+    assert torch.equal(torch.cat(side.parts(prior), dim=-1), prior)
     shared = PassageSide.of(model.retriever, None)
-    assert shared.placed(query, POSTERIOR) is query
-    assert torch.equal(shared.part(query, POSTERIOR), query)
+    assert shared.placed(query, "posterior") is query
+    assert torch.equal(shared.part(query, "posterior"), query)
 
 
 def test_it_is_saved_and_opened(apart: Apart, tmp_path: Path) -> None:
@@ -135,9 +195,15 @@ def test_it_is_saved_and_opened(apart: Apart, tmp_path: Path) -> None:
     torch.testing.assert_close(one.scores.log_posterior, other.scores.log_posterior)
 
 
-def test_its_passages_grow_stale_by_themselves(apart: Apart) -> None:
-    model, examples = apart
+@pytest.mark.parametrize("words", [0, 8])
+def test_its_passages_grow_stale_by_themselves(
+    words: int, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    """The drift is that of the tower that moved, in the numbers that move, whatever the other does."""
+    model, examples = build(tiny_encoder, deep_encoder, tiny_seq2seq, words=words)
     assert model.posterior is not None
+    rows = torch.arange(len(model.base))
+    stored = model.index.vectors(rows)[:, -16 - words : -words or None]
     probe = Probe(torch.arange(len(model.base)), tuple(examples), 2)
     assert model.index_is_current()
     assert staleness(model, probe).cosine_drift == 0
@@ -146,7 +212,10 @@ def test_its_passages_grow_stale_by_themselves(apart: Apart) -> None:
             weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
     assert not model.index_is_current()
     assert fault_of(model) is not None
-    assert staleness(model, probe).cosine_drift > 1e-3
+    fresh = model.embedded(rows)[:, -16 - words : -words or None]
+    drift = (1 - torch.cosine_similarity(stored, fresh)).mean().item()
+    assert staleness(model, probe).cosine_drift == pytest.approx(drift, rel=1e-3)
+    assert drift_of(model, rows) == pytest.approx(drift, rel=1e-3)
     model.refresh_rows(torch.arange(len(model.base)))
     assert staleness(model, probe).cosine_drift < 1e-10
     model.refresh_index()

@@ -197,6 +197,10 @@ def test_settings_name_each_refresh_policy(assignments: list[str], policy: Refre
         ),
         (["retriever.lexical_dimensions=8", "training.refresh=background"], "unknown to another process"),
         (
+            ["retriever.posterior=true", "retriever.posterior_passages=own", "training.refresh=background"],
+            'makes two vectors a passage, and another process makes one; set training.refresh = "every"',
+        ),
+        (
             ["retriever.lexical_dimensions=8", "objective.kind=RelaxedTopK", "soft_prompt.form=improved"],
             "maps the vectors of a model, not counts of words",
         ),

@@ -115,3 +115,16 @@ def test_a_part_that_no_estimator_moves_has_no_table(run: Path, tmp_path: Path) 
     console = Console(width=160, record=True)
     print_along(moments, console)
     assert "posterior\n" not in console.export_text()
+
+
+def test_what_looks_at_the_whole_base_teaches_no_passages(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    """Neither the prior's nor those that are the posterior's own: its step is not compared with the reference there."""
+    own = ["objective.kind=JointStochasticApproximation", "retriever.posterior=true"]
+    own += ["retriever.posterior_passages=own", "retriever.trained=both"]
+    asked = experiment(tmp_path, tiny_encoder, tiny_seq2seq, *own)
+    report = run_laboratory(asked, ["JSA, 50 draws", "exact union, full"], 3, 3, tmp_path, 0)
+    cosine = {finding.measured.name: finding.cosine for finding in report.findings}
+    assert {name for name in cosine if cosine[name]["posterior"] is None} == {"JSA, 50 draws, whole base"}
+    assert cosine["JSA, 50 draws, whole base"]["prior"] is None

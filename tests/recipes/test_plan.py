@@ -27,6 +27,7 @@ from retrograd.recipes.plan import Plan, plan_experiment
 from retrograd.recipes.planned_stages import planned_stages
 from retrograd.recipes.run import build_model
 from retrograd.recipes.stages import stages
+from retrograd.recipes.validate import validate_experiment
 from retrograd.report.plan import print_plan
 from retrograd.training.batches import steps_in
 from retrograd.training.stage import FromGenerator
@@ -136,6 +137,17 @@ def test_queries_may_have_a_model_of_their_own(
     ]
     assert (found.tower, found.passage) == (alike[0].tower, alike[1].passage)
     assert alike[0].tower != alike[1].tower
+
+
+def test_a_query_model_that_is_nowhere_is_named_by_its_setting(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    apart = ["retriever.separate_towers=true", "retriever.query_model=/nowhere/there"]
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, *apart)
+    with pytest.raises(UserError, match=r"retriever\.query_model = '/nowhere/there' .* --set retriever\.query_model="):
+        plan_experiment(experiment, BIG)
+    (note,) = validate_experiment(experiment).notes
+    assert "retriever.query_model = '/nowhere/there' has no tokenizer on this disk" in note
 
 
 def test_two_models_that_cannot_be_compared_are_refused(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModel,
     BertConfig,
+    DPRConfig,
     EncoderDecoderConfig,
     LlamaConfig,
     MistralConfig,
@@ -26,6 +27,7 @@ from transformers import (
 )
 
 from retrograd.models.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER, minilm_seq2seq_from
+from retrograd.models.dpr import bert_config, dpr_class
 from retrograd.models.loading import quiet_transformers
 from retrograd.models.local_files import local_config, weight_names
 from retrograd.models.pointer import PointerGenerator, generator_class, with_copying
@@ -91,9 +93,12 @@ def is_on_disk(name: str) -> bool:
     return bool(weight_names(name))
 
 
-def planned_encoder(name: str) -> PreTrainedModel:
-    """The encoder `open_encoder` would open, without weights. Raises `UserError` where its shape is not known here."""
-    found, architecture = _config(name, "retriever")
+def planned_encoder(name: str, setting: str = "retriever.model") -> PreTrainedModel:
+    """The encoder `open_encoder` would open, without weights. Raises `UserError` where its shape is not known here;
+    ``setting`` is where it is named."""
+    found, architecture = _config(name, setting)
+    if dpr_class(found) is not None:
+        found = bert_config(cast(DPRConfig, found))
     with quiet_transformers():
         model = AutoModel.from_config(found)
     pooler = architecture.pooler if architecture else any("pooler." in one for one in weight_names(name))
@@ -104,7 +109,7 @@ def planned_encoder(name: str) -> PreTrainedModel:
 
 def planned_generator(name: str) -> PreTrainedModel:
     """The generator `open_generator` would open, without weights. Raises as `planned_encoder`."""
-    found, architecture = _config(name, "generator")
+    found, architecture = _config(name, "generator.model")
     with quiet_transformers():
         if name in BUILTIN_GENERATORS:
             model = minilm_seq2seq_from(AutoModel.from_config(found, add_pooling_layer=False))
@@ -121,17 +126,18 @@ def planned_generator(name: str) -> PreTrainedModel:
     return model
 
 
-def _config(name: str, part: str) -> tuple[PretrainedConfig, Architecture | None]:
+def _config(name: str, setting: str) -> tuple[PretrainedConfig, Architecture | None]:
     found = local_config(name)
     if found is not None:
         return found, None
     if name in KNOWN:
         return KNOWN[name].config(), KNOWN[name]
     what = "is a folder without config.json" if Path(name).is_dir() else "is not on this disk"
+    part, _, own = setting.partition(".")
+    how = f"--like {part}=NAME" if own == "model" else f"--set {setting}=NAME"
     raise UserError(
-        f"{part}.model = {name!r} {what}, and its shape is not known here; parameters, memory and time cannot be told. "
-        f"Name a model of the same shape, or a folder with its config.json alone: --like {part}=NAME; "
-        f"{advice(name, KNOWN)}"
+        f"{setting} = {name!r} {what}, and its shape is not known here; parameters, memory and time cannot be told. "
+        f"Name a model of the same shape, or a folder with its config.json alone: {how}; {advice(name, KNOWN)}"
     )
 
 

@@ -334,8 +334,8 @@ class Generator(nn.Module):
         """log p(choice | prompt) in nats of each prompt's own choices, without gradient and without dropout.
 
         ``-inf`` where a prompt has fewer choices than another. ``scoring`` "sequence" is the likelihood of the whole
-        choice, "tree" its probability among the prompt's choices (see `prefix_tree`). A prompt is read once. Raises
-        `UserError` where soft input leaves a prompt no room.
+        choice, "tree" its probability among the prompt's (`prefix_tree`). A prompt is read once where its model allows
+        that (`tree_decoding`). Raises `UserError` where soft input leaves a prompt no room.
         """
         if len(prompts) != len(choices) or not all(choices):
             raise ValueError(f"{len(prompts)} prompts, choices for {sum(map(bool, choices))} of them")

@@ -27,6 +27,7 @@ from retrograd.models.builtin import (
     minilm_pointer,
     minilm_seq2seq,
 )
+from retrograd.models.dpr import bert_inside, dpr_class
 from retrograd.models.folder_checks import require_model_files
 from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
 from retrograd.models.quantisation import Quantisation, nf4_config, require_quantisable
@@ -59,7 +60,9 @@ def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     require_model_files(name)
     with quiet_transformers(), _explained(name):
         tokenizer = _tokenizer(name)
-        return _with_weights(AutoModel, name), tokenizer
+        kind = dpr_class(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        model = _with_weights(kind or AutoModel, name)
+        return (model if kind is None else bert_inside(model)), tokenizer
 
 
 def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -91,7 +94,7 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-_Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[PointerGenerator]
+_Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[PreTrainedModel]
 
 
 def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -> PreTrainedModel:

@@ -19,7 +19,7 @@ from retrograd.tasks.task import Task
 
 __all__ = [
     "MIXED",
-    "PassageTower",
+    "PassageEmbedder",
     "build_index",
     "build_shards",
     "embed_rows",
@@ -38,22 +38,30 @@ _SPREAD_ROWS = 16
 
 
 @runtime_checkable
-class PassageTower(Protocol):
-    """What makes a row of an index of a passage: an `Encoder`, or a `PassageSide`."""
+class PassageEmbedder(Protocol):
+    """What makes a row of an index of a passage's text: an `Encoder`, or a `PassageSide`."""
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """D, the width of a row."""
+        ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where passages are embedded."""
+        ...
 
-    def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]: ...
+    def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Rows, without gradient and without dropout."""
+        ...
 
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Over all that decides a row but for the text."""
+        ...
 
 
 def build_index(
-    tower: PassageTower,
+    embedder: PassageEmbedder,
     task: Task,
     base: KnowledgeBase,
     dtype: torch.dtype = torch.float32,
@@ -63,20 +71,20 @@ def build_index(
 
     Raises `UserError` before it starts if the vectors do not fit in memory; see `retrograd.rag.index_folder` then.
     """
-    if tower.device.type == "cpu":
-        require_memory(len(base) * tower.dimension * dtype.itemsize)
+    if embedder.device.type == "cpu":
+        require_memory(len(base) * embedder.dimension * dtype.itemsize)
     return ExactIndex.from_blocks(
-        _embedded(tower, task, base, progress),
+        _embedded(embedder, task, base, progress),
         len(base),
         base_fingerprint=base.fingerprint,
-        encoder_fingerprint=passage_fingerprint(tower, task, base),
+        encoder_fingerprint=passage_fingerprint(embedder, task, base),
         dtype=dtype,
-        device=tower.device,
+        device=embedder.device,
     )
 
 
 def build_shards(
-    tower: PassageTower,
+    embedder: PassageEmbedder,
     task: Task,
     base: KnowledgeBase,
     dtype: torch.dtype = torch.float32,
@@ -87,12 +95,12 @@ def build_shards(
     def embedded(rows: range) -> Iterator[Float[Tensor, "n D"]]:
         for start in range(0, len(rows), _BLOCK_ROWS):
             part = rows[start : start + _BLOCK_ROWS]
-            yield embed_rows(tower, task, base, part)
+            yield embed_rows(embedder, task, base, part)
             if progress is not None:
                 progress(len(part))
 
-    names = base.fingerprint, passage_fingerprint(tower, task, base)
-    return _sharded(embedded, (len(base), tower.dimension), names, dtype, tower.device)
+    names = base.fingerprint, passage_fingerprint(embedder, task, base)
+    return _sharded(embedded, (len(base), embedder.dimension), names, dtype, embedder.device)
 
 
 def shards_of(index: ExactIndex, device: torch.device) -> ShardedIndex:
@@ -134,10 +142,10 @@ def own_rows(rows: Int[Tensor, " Z"]) -> Int[Tensor, " n"]:
 
 
 def _embedded(
-    tower: PassageTower, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
+    embedder: PassageEmbedder, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
 ) -> Iterator[Float[Tensor, "n D"]]:
     for texts in passage_texts(task, base):
-        yield tower.embed(texts)
+        yield embedder.embed(texts)
         if progress is not None:
             progress(len(texts))
 
@@ -148,18 +156,18 @@ def passage_texts(task: Task, base: KnowledgeBase) -> Iterator[list[str]]:
         yield [task.passage_text(passage) for passage in block]
 
 
-def embed_rows(tower: PassageTower, task: Task, base: KnowledgeBase, rows: Sequence[int]) -> Float[Tensor, "Z D"]:
+def embed_rows(embedder: PassageEmbedder, task: Task, base: KnowledgeBase, rows: Sequence[int]) -> Float[Tensor, "Z D"]:
     """Embeddings of some passages, without gradient and without dropout."""
-    return tower.embed([task.passage_text(passage) for passage in base.passages(rows)])
+    return embedder.embed([task.passage_text(passage) for passage in base.passages(rows)])
 
 
-def passage_fingerprint(tower: PassageTower, task: Task, base: KnowledgeBase) -> str:
-    """What decides a stored embedding besides the base: the passage tower, and how the task words a passage.
+def passage_fingerprint(embedder: PassageEmbedder, task: Task, base: KnowledgeBase) -> str:
+    """What decides a stored embedding besides the base: the passage embedder, and how the task words a passage.
 
     The wording is that of up to 16 passages: all of them would have to be read.
     """
     wording = (task.passage_text(passage) for passage in base.passages(spread(range(len(base)))))
-    return fingerprint([tower.fingerprint(), *wording])
+    return fingerprint([embedder.fingerprint(), *wording])
 
 
 def spread(rows: Sequence[int]) -> list[int]:

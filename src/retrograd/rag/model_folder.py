@@ -40,7 +40,7 @@ def save_model(model: RagModel, folder: Path) -> None:
         {
             "format": 2,
             "posterior": model.posterior is not None,
-            "posterior_passages": "own" if len(model.passage_side.towers) > 1 else "shared",
+            "posterior_passages": "shared" if model.passage_side.own is None else "own",
             "null_passage": model.null_passage,
             "search": model.search,
             "manner": record_mapping(model.manner),
@@ -96,8 +96,8 @@ def passage_side_of(folder: Path, retriever: Retriever, task: Task) -> PassageSi
     """What embeds the passages of a saved model whose ``retriever`` is open, without the rest of it."""
     found = read_json(folder / _FILE)
     if not (isinstance(found, dict) and _own_passages(found)):
-        return PassageSide((retriever,))
-    return PassageSide((retriever, Retriever.load(folder / "posterior", task.role_spans)))
+        return PassageSide(retriever)
+    return PassageSide(retriever, Retriever.load(folder / "posterior", task.role_spans))
 
 
 def _own_passages(settings: JsonObject) -> bool:

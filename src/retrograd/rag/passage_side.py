@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,29 +23,36 @@ from retrograd.io import fingerprint
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
 
-__all__ = ["POSTERIOR", "PRIOR", "PassageSide"]
+__all__ = ["Owner", "PassageSide"]
 
-PRIOR, POSTERIOR = 0, 1
+Owner = Literal["prior", "posterior"]
 
 
 @dataclass(frozen=True)
 class PassageSide:
-    """The passage towers of ``retrievers``: of the prior alone, which a posterior may share, or of prior and posterior.
+    """The passage tower of the prior, and of a posterior that has its ``own``: None where it shares the prior's.
 
-    D is the width of a row, D_i that of retriever i.
+    D is the width of a row, D_i that of one of the retrievers.
     """
 
-    retrievers: tuple[Retriever, ...]
+    prior: Retriever
+    own: Retriever | None = None
 
     @classmethod
     def of(cls, prior: Retriever, posterior: Retriever | None) -> PassageSide:
-        """One tower if they share it."""
-        shared = posterior is None or posterior.passage_encoder is prior.passage_encoder
-        return cls((prior,) if shared or posterior is None else (prior, posterior))
+        """Of a model's retrievers."""
+        if posterior is None or posterior.passage_encoder is prior.passage_encoder:
+            return cls(prior)
+        return cls(prior, posterior)
+
+    @property
+    def retrievers(self) -> list[Retriever]:
+        """Those with a passage tower of their own, in the order of their numbers in a row."""
+        return [self.prior] if self.own is None else [self.prior, self.own]
 
     @property
     def towers(self) -> list[Encoder]:
-        """In the order of their numbers in a row."""
+        """Their passage towers."""
         return [one.passage_encoder for one in self.retrievers]
 
     @property
@@ -55,7 +63,7 @@ class PassageSide:
     @property
     def device(self) -> torch.device:
         """Where passages are embedded."""
-        return self.towers[0].device
+        return self.prior.passage_encoder.device
 
     @property
     def moves(self) -> bool:
@@ -69,50 +77,57 @@ class PassageSide:
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Rows, without gradient and without dropout."""
-        return _joined([tower.embed(texts) for tower in self.towers])
+        return torch.cat([tower.embed(texts) for tower in self.towers], dim=-1)
 
-    def passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Rows, with gradient where passages learn. Without dropout, as in the index: with dropout here alone,
-        candidates would fall behind the rest of the base."""
+    def passages(self, texts: Sequence[str], posterior: bool) -> Float[Tensor, "B D"]:
+        """Rows, with gradient where passages learn; zeros in the place of the posterior's own unless it is asked for.
+
+        Without dropout, as in the index: with dropout here alone, candidates would fall behind the rest of the base.
+        """
         training = [tower.training for tower in self.towers]
         for tower in self.towers:
             tower.eval()
         try:
-            return _joined([one.passages(texts) for one in self.retrievers])
+            rows = self.prior.passages(texts)
+            if self.own is None:
+                return rows
+            if not posterior:
+                return nn.functional.pad(rows, (0, self.own.passage_encoder.dimension))
+            return torch.cat([rows, self.own.passages(texts)], dim=-1)
         finally:
             for tower, mode in zip(self.towers, training, strict=True):
                 tower.train(mode)
 
     def no_passage(self, text: str) -> Float[Tensor, " D"]:
-        """The row of the null passage."""
+        """The row of the null passage, in the words of ``text``."""
         return torch.cat([one.no_passage(text) for one in self.retrievers])
 
-    def placed(self, query: Float[Tensor, "B D_i"], owner: int) -> Float[Tensor, "B D"]:
-        """A retriever's queries as they are compared with rows; ``owner`` is `PRIOR` or `POSTERIOR`."""
-        if len(self.retrievers) == 1:
-            return query
+    def placed(self, query: Float[Tensor, "B D_i"], owner: Owner) -> Float[Tensor, "B D"]:
+        """The queries of ``owner`` as they are compared with rows."""
         before, behind = self._around(owner)
-        return nn.functional.pad(query, (before, behind))
+        return nn.functional.pad(query, (before, behind)) if before or behind else query
 
-    def part(self, rows: Float[Tensor, "*at D"], owner: int) -> Float[Tensor, "*at D_i"]:
-        """A retriever's own numbers of rows, or of queries that were placed."""
+    def part(self, rows: Float[Tensor, "*at D"], owner: Owner) -> Float[Tensor, "*at D_i"]:
+        """The numbers of rows, or of queries that were placed, that ``owner`` compares."""
         before, behind = self._around(owner)
         return rows[..., before : rows.shape[-1] - behind]
 
-    def semantic(self, rows: Float[Tensor, "Z D"]) -> Float[Tensor, "Z _"]:
-        """The numbers that training can move, without those of lexical projections."""
-        return _joined([self.part(rows, i)[:, : tower.semantic_dimension] for i, tower in enumerate(self.towers)])
+    def parts(self, rows: Float[Tensor, "Z D"]) -> list[Float[Tensor, "Z _"]]:
+        """Those of each tower."""
+        return list(rows.split([tower.dimension for tower in self.towers], dim=-1))
+
+    def semantic(self, rows: Float[Tensor, "Z D"]) -> list[Float[Tensor, "Z _"]]:
+        """Those of each tower that training can move: without the numbers of a lexical projection."""
+        return [part[:, : tower.semantic_dimension] for part, tower in zip(self.parts(rows), self.towers, strict=True)]
 
     def fingerprint(self) -> str:
         """Over what decides a row but for the passage's words. Hashes the weights."""
         own = [tower.fingerprint() for tower in self.towers]
         return own[0] if len(own) == 1 else fingerprint(own)
 
-    def _around(self, owner: int) -> tuple[int, int]:
-        widths = [tower.dimension for tower in self.towers]
-        place = min(owner, len(widths) - 1)
-        return sum(widths[:place]), sum(widths[place + 1 :])
-
-
-def _joined(parts: Sequence[Float[Tensor, "B _"]]) -> Float[Tensor, "B D"]:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
+    def _around(self, owner: Owner) -> tuple[int, int]:
+        """How many numbers of a row stand before and behind those of ``owner``."""
+        if self.own is None:
+            return 0, 0
+        first, second = (tower.dimension for tower in self.towers)
+        return (0, second) if owner == "prior" else (first, 0)

@@ -43,7 +43,7 @@ from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
 from retrograd.rag.oracle import Oracle, best_accepted, not_accepted
-from retrograd.rag.passage_side import POSTERIOR, PRIOR, PassageSide
+from retrograd.rag.passage_side import PassageSide
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
 
@@ -64,8 +64,7 @@ class RagModel(nn.Module):
 
     ``search`` (an attribute) says who finds passages: the retriever; "bm25" in its place; as controls the retriever for
     an unrelated passage ("random"), or among passages that support the target ("oracle", which alone is told it).
-    ``manner`` is how answers are read and given. ``sharded``: each rank holds its rows of the index, and all search
-    together.
+    ``manner`` is how answers are read and given. ``sharded``: each rank holds its rows of the index.
     """
 
     def __init__(
@@ -266,7 +265,8 @@ class RagModel(nn.Module):
         distraction: float = 0.0,
         rng: torch.Generator | None = None,
     ) -> Asked:
-        query = self.passage_side.placed(self.retriever.queries([self.task.query_text(one) for one in examples]), PRIOR)
+        texts = [self.task.query_text(example) for example in examples]
+        query = self.passage_side.placed(self.retriever.queries(texts), "prior")
         search = (query, self._posterior_query(examples)) if with_posterior else (query,)
         asked = Asked(query, search, self._exclusions.rows(examples).to(query.device))
         if self.search == "oracle":
@@ -282,8 +282,8 @@ class RagModel(nn.Module):
         """Some of the queries search with passages of the base in their place."""
         own = self._exclusions.rows([Example("", passage.text, ("",)) for passage in self.base.passages(rows.tolist())])
         side = self.passage_side
-        vectors = self.retriever.as_queries(side.part(self.index.vectors(rows).float(), PRIOR)).detach()
-        return asked.instead(side.placed(vectors, PRIOR), own, misled)
+        vectors = self.retriever.as_queries(side.part(self.index.vectors(rows).float(), "prior")).detach()
+        return asked.instead(side.placed(vectors, "prior"), own, misled)
 
     def _searched(self, asked: Asked, k: int) -> list[Neighbours]:
         with full_precision(asked.query.device):
@@ -302,7 +302,7 @@ class RagModel(nn.Module):
             return self.index.sample(asked.search[0], draws, rng, torch.cat([asked.hidden, rows], dim=-1))
 
     def _scored(self, asked: Asked, found: list[Neighbours], rows: Int[Tensor, "B K"]) -> Candidates:
-        vectors, fresh = self._vectors(rows)
+        vectors, fresh = self._vectors(rows, len(asked.search) > 1)
         null = self._null_vector()
         with full_precision(rows.device):
             log_prior, *rest = [
@@ -310,7 +310,7 @@ class RagModel(nn.Module):
                 for one, neighbours in zip(asked.search, found, strict=True)
             ]
         scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self.retriever.trained_temperature)
-        query, vectors = (self.passage_side.part(one, PRIOR) for one in (asked.query, asked.settled(vectors)))
+        query, vectors = (self.passage_side.part(one, "prior") for one in (asked.query, asked.settled(vectors)))
         return Candidates(rows, scores, query, vectors, asked.alone)
 
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
@@ -339,15 +339,15 @@ class RagModel(nn.Module):
         if self.posterior is None:
             raise UserError("this objective needs a posterior retriever; set retriever.posterior = true")
         texts = [self.task.posterior_text(example, example.target) for example in examples]
-        return self.passage_side.placed(self.posterior.queries(texts), POSTERIOR)
+        return self.passage_side.placed(self.posterior.queries(texts), "posterior")
 
-    def _vectors(self, rows: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B K D"], bool]:
+    def _vectors(self, rows: Int[Tensor, "B K"], posterior: bool) -> tuple[Float[Tensor, "B K D"], bool]:
         """Candidate embeddings, and whether they were just encoded with gradient: each distinct passage once."""
         if not self.passage_side.learns or not torch.is_grad_enabled():
             return self.index.vectors(rows.clamp(min=-1)), False
         distinct, where = rows.clamp(min=0).unique(return_inverse=True)
         texts = [self.task.passage_text(passage) for passage in self.base.passages(distinct.tolist())]
-        return self.passage_side.passages(texts)[where], True
+        return self.passage_side.passages(texts, posterior)[where], True
 
     # ---- likelihood ---------------------------------------------------------------------------------------------
 

@@ -33,7 +33,6 @@ from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
 from retrograd.rag.indexing import spread
-from retrograd.rag.passage_side import PRIOR
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
 
@@ -92,18 +91,25 @@ def staleness(model: RagModel, probe: Probe) -> Staleness:
     stored, fresh = _stored_and_fresh(model, probe.rows)
     with inference(model.retriever):
         asked = model.retriever.queries([model.task.query_text(example) for example in probe.queries])
-        query = model.passage_side.placed(asked, PRIOR)
+        query = model.passage_side.placed(asked, "prior")
     own = model.own_rows(probe.queries)
     hidden = (own.unsqueeze(-1) == probe.rows).any(dim=1)
     with full_precision(torch.device("cpu")):
         overlap = overlap_at(probe.k, query.cpu(), stored, fresh, hidden)
-        return Staleness(cosine_drift(*_semantic(model, stored, fresh)), overlap)
+        return Staleness(_drift(model, stored, fresh), overlap)
 
 
 @torch.no_grad()
 def drift_of(model: RagModel, rows: Int[Tensor, " Z"]) -> float:
     """The first number alone: no query is encoded. Raises `UserError` for an index that stores approximations."""
-    return cosine_drift(*_semantic(model, *_stored_and_fresh(model, rows)))
+    return _drift(model, *_stored_and_fresh(model, rows))
+
+
+def _drift(model: RagModel, stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> float:
+    """Of the numbers that training can move; of two passage towers that of the one which has drifted more."""
+    side = model.passage_side
+    pairs = zip(side.semantic(stored), side.semantic(fresh), strict=True)
+    return max(cosine_drift(old, new) for old, new in pairs)
 
 
 def cosine_drift(stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> float:
@@ -147,9 +153,10 @@ def fault_of(model: RagModel) -> str | None:
     rows = torch.tensor(spread(held_rows(model.index)))
     with torch.no_grad():
         stored, fresh = _stored_and_fresh(model, rows)
-        semantic = _distances(*_semantic(model, stored, fresh))
-        # The longer part of a hybrid vector would hide what is wrong with the other.
-        distance = torch.maximum(semantic, _distances(stored, fresh))
+        # The longer part of a vector would hide what is wrong with the others.
+        side = model.passage_side
+        old, new = ([*side.semantic(rows), *side.parts(rows)] for rows in (stored, fresh))
+        distance = torch.stack([_distances(*pair) for pair in zip(old, new, strict=True)]).amax(dim=0)
     worst = int(distance.argmax())
     if float(distance[worst]) <= _ROUNDING:  # false for NaN
         return None
@@ -167,14 +174,6 @@ def _stored_and_fresh(model: RagModel, rows: Int[Tensor, " Z"]) -> tuple[Float[T
             f"on an ExactIndex"
         )
     return model.index.vectors(rows), model.embedded(rows).cpu()
-
-
-def _semantic(
-    model: RagModel, stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]
-) -> tuple[Float[Tensor, "Z d"], Float[Tensor, "Z d"]]:
-    """The numbers that training can move, without those of a lexical projection."""
-    side = model.passage_side
-    return side.semantic(stored), side.semantic(fresh)
 
 
 def _distances(stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> Float[Tensor, " Z"]:

@@ -11,7 +11,7 @@ best        max over z of p(z|x) exp(log p(y_z|x,z) / T_z), y_z being z's own an
             T_z its tokens, the end of sequence included
 ==========  =============================================================================  =====================
 
-A pair is a decoder's pass over a short text: each prompt is read once for all of them.
+All texts of a prompt are scored at one reading of it, where its model allows that (`retrograd.models.tree_decoding`).
 "fast" is a lower bound of "thorough" for every text. "best" is what the released code of JSA-RAG (arXiv 2508.18168)
 does; it is no marginal: passages that agree do not add up, and the mean per token favours long answers. "thorough" and
 "fast" take all texts that beam search ends with, "best" the first of them. Texts are scored as texts, by a forward pass
@@ -73,24 +73,26 @@ def written_answers(
         for own, found in zip(read, texts, strict=True)
     ]
     scores = _scores(generator, prompts, read, texts, asked, soft)
-    lengths = [torch.tensor([len(ids) for ids in generator.target_ids(found)]) for found in texts]
     return [
-        _decided(found, weight, score, tokens, marginal)
-        for found, weight, score, tokens in zip(texts, log_weight, scores, lengths, strict=True)
+        _decided(generator, found, weight, score, marginal)
+        for found, weight, score in zip(texts, log_weight, scores, strict=True)
     ]
 
 
 def _decided(
+    generator: Generator,
     texts: list[str],
     log_weight: Float[Tensor, " K"],
     score: Float[Tensor, "K C"],
-    tokens: Int[Tensor, " C"],
     marginal: Marginal,
 ) -> Written:
     joint = log_weight.unsqueeze(-1) + score
     total = joint.logsumexp(dim=0)
-    said = total if marginal != "best" else (log_weight.unsqueeze(-1) + score / tokens).amax(dim=0)
-    best = int(said.argmax())
+    if marginal == "best":
+        tokens = torch.tensor([len(ids) for ids in generator.target_ids(texts)])
+        best = int((log_weight.unsqueeze(-1) + score / tokens).amax(dim=0).argmax())
+    else:
+        best = int(total.argmax())
     return Written(texts[best], joint[:, best], float(total[best]))
 
 
@@ -102,30 +104,23 @@ def _scores(
     asked: list[list[list[bool]]],
     soft: SoftInput | None,
 ) -> list[Float[Tensor, "K C"]]:
-    """log p(text | prompt), ``-inf`` where not asked; each distinct pair scored once, and each prompt read once."""
-    pairs = dict.fromkeys(
-        (prompt, text)
-        for own, found, wanting in zip(read, texts, asked, strict=True)
-        for prompt, row in zip(own, wanting, strict=True)
-        for text, wanted in zip(found, row, strict=True)
-        if wanted
-    )
-    under: dict[int, list[str]] = {}
-    for prompt, text in pairs:
-        under.setdefault(prompt, []).append(text)
+    """log p(text | prompt), ``-inf`` where not asked; each distinct pair scored once."""
+    under: dict[int, dict[str, float]] = {}
+    for own, found, wanting in zip(read, texts, asked, strict=True):
+        for prompt, row in zip(own, wanting, strict=True):
+            for text, wanted in zip(found, row, strict=True):
+                if wanted:
+                    under.setdefault(prompt, {})[text] = 0.0
     chosen = list(under)
     scores = generator.choice_log_likelihood(
-        [prompts[p] for p in chosen], list(under.values()), soft=soft and soft.at(chosen)
+        [prompts[p] for p in chosen], [list(found) for found in under.values()], soft=soft and soft.at(chosen)
     )
-    value = {
-        (prompt, text): score
-        for prompt, found, row in zip(chosen, under.values(), scores.tolist(), strict=True)
-        for text, score in zip(found, row, strict=False)  # rows are as long as the longest
-    }
+    for found, row in zip(under.values(), scores.tolist(), strict=True):
+        found.update(zip(found, row, strict=False))  # rows are as long as the longest
     return [
         torch.tensor(
             [
-                [value[prompt, text] if wanted else -torch.inf for text, wanted in zip(found, row, strict=True)]
+                [under[prompt][text] if wanted else -torch.inf for text, wanted in zip(found, row, strict=True)]
                 for prompt, row in zip(own, wanting, strict=True)
             ]
         )

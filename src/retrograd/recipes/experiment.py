@@ -115,6 +115,15 @@ class Experiment:
                 "retriever.lexical_dimensions is unknown to another process, which cannot refresh the index; set "
                 'training.refresh = "every"'
             )
+        if (
+            self.retriever.posterior
+            and self.retriever.posterior_passages == "own"
+            and self.training.refresh == "background"
+        ):
+            raise UserError(
+                'retriever.posterior_passages = "own" makes two vectors a passage, and another process makes one; '
+                'set training.refresh = "every"'
+            )
         if self.retriever.lexical_dimensions > 0 and self.soft_prompt.form != "words":
             raise UserError(
                 f'soft_prompt.form = "{self.soft_prompt.form}" maps the vectors of a model, not counts of words; set '

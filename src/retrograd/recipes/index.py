@@ -30,7 +30,7 @@ from retrograd.progress import bar, say
 from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.indexing import passage_fingerprint
 from retrograd.rag.model_folder import passage_side_of
-from retrograd.rag.passage_side import PRIOR, PassageSide
+from retrograd.rag.passage_side import PassageSide
 from retrograd.recipes import RECIPES, named_experiment
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.run import accelerator_for, build_retriever, require_passages, saved_task
@@ -62,7 +62,7 @@ class Builder:
 
     def side_of(self, manifest: Manifest) -> PassageSide:
         """What made this index: the retriever alone, or, for one so wide, what made the run's own."""
-        return self.side if manifest.dimension == self.side.dimension else PassageSide((self.retriever,))
+        return self.side if manifest.dimension == self.side.dimension else PassageSide(self.retriever)
 
 
 def open_source(name: str) -> Builder:
@@ -74,8 +74,8 @@ def open_source(name: str) -> Builder:
     if (folder / "experiment.toml").exists():
         run = RunDirectory.open(folder)
         experiment = Experiment.load(run.experiment)
-        retriever = Retriever.load(run.model / "retriever")
         task, base = saved_task(experiment, run), KnowledgeBase.open(run.base)
+        retriever = Retriever.load(run.model / "retriever", task.role_spans)
         side = passage_side_of(run.model, retriever, task)
     elif folder.is_dir():
         raise UserError(f"{folder} is no run (it has no experiment.toml); give a folder that `retrograd train` wrote")
@@ -84,7 +84,7 @@ def open_source(name: str) -> Builder:
         data = experiment.data.load(experiment.seed)
         task, base = data.task, data.base
         retriever = build_retriever(experiment, task, base)
-        side = PassageSide((retriever,))
+        side = PassageSide(retriever)
     known = name if name in RECIPES else str(folder.resolve())
     accelerator = accelerator_for(experiment)
     for one in side.retrievers:
@@ -251,7 +251,7 @@ def search_index(path: Path, query: str, k: int, source: str | None) -> str:
     )
     example = found.data.asked(query, task)
     with found.accelerator.autocast(), torch.no_grad():
-        asked = side.placed(found.retriever.queries([task.query_text(example)]), PRIOR)
+        asked = side.placed(found.retriever.queries([task.query_text(example)]), "prior")
     neighbours = index.search(asked, k)
     assert neighbours.log_normaliser is not None  # the index is exact
     share = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()

@@ -104,9 +104,10 @@ IN_WORDS = Ruler(_words, "words", None)
 """Where there is no tokenizer."""
 
 
-def retriever_ruler(settings: RetrieverSettings) -> Ruler:
-    """As the towers count: special tokens included."""
-    tokenizer, config = local_tokenizer(settings.model), local_config(settings.model)
+def retriever_ruler(settings: RetrieverSettings, queries: bool) -> Ruler:
+    """As the tower of queries, or that of passages, counts: special tokens included."""
+    name = (settings.query_model if queries else "") or settings.model
+    tokenizer, config = local_tokenizer(name), local_config(name)
     if tokenizer is None or config is None:
         return IN_WORDS
     positions = getattr(config, "max_position_embeddings", None) or settings.max_tokens

@@ -95,18 +95,21 @@ def _measured(experiment: Experiment, data: Data) -> DataFacts:
     task, examples = data.task, data.train[:_SAMPLE]
     rows = range(0, len(data.base), max(1, len(data.base) // _SAMPLE))
     passages = data.base.passages(list(rows)[:_SAMPLE])
-    reader, writer = retriever_ruler(experiment.retriever), generator_ruler(experiment.generator)
+    asker, reader = (retriever_ruler(experiment.retriever, queries) for queries in (True, False))
+    writer = generator_ruler(experiment.generator)
     targets = target_ruler(experiment.generator)
     drawn = cycle(passages)
     alone = _mean(writer, [task.prompt(one, ()) for one in examples], experiment.generator.max_input_tokens)
     beside = [task.prompt(one, list(islice(drawn, 1))) for one in examples]
     one_passage = _mean(writer, beside, experiment.generator.max_input_tokens)
-    notes = ("a tokenizer is not on this disk: tokens are words times 1.4",) if reader.limit is None else ()
+    notes = (
+        ("a tokenizer is not on this disk: tokens are words times 1.4",) if None in (asker.limit, reader.limit) else ()
+    )
     return DataFacts(
         len(data.train),
         len(data.test),
         len(data.base),
-        _mean(reader, [task.query_text(one) for one in examples], experiment.retriever.max_tokens),
+        _mean(asker, [task.query_text(one) for one in examples], experiment.retriever.max_tokens),
         alone,
         max(1, one_passage - alone),
         _mean(targets, [one.target for one in examples if one.targets], experiment.generator.max_target_tokens),

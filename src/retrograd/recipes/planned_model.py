@@ -89,7 +89,8 @@ def model_facts(
         )
     lengths = {stage: _prompt_tokens(experiment, facts, each) for stage, each in passages.items()}
     with FakeTensorMode():
-        towers = (planned_encoder(r.query_model or r.model), planned_encoder(r.model))
+        tower = planned_encoder(r.model)
+        towers = (planned_encoder(r.query_model, "retriever.query_model") if r.query_model else tower, tower)
         width = _width(towers)
         generator = planned_generator(g.model)
         if g.gradient_checkpointing:

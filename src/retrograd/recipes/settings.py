@@ -56,7 +56,7 @@ _BELONGS_TO = {
 @dataclass(frozen=True)
 class RetrieverSettings:
     """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
-    ``query_model`` is then what the query side begins with, where that is another model (DPR has two).
+    ``query_model`` is then what the query side begins with, where that is another model: DPR has two.
 
     ``posterior`` adds q(z|x,y); its ``posterior_passages`` are embedded by the prior's tower ("shared") or by its
     "own", which makes the index twice as wide. ``null_passage`` makes reading nothing one of the candidates.

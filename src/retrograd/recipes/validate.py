@@ -97,7 +97,7 @@ def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: st
 def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Validation:  # noqa: A002
     """Bare files, as the splits of one set of data: what two of them share is a leak. Lengths are in words."""
     findings = Findings()
-    rulers = _Rulers(IN_WORDS, IN_WORDS, IN_WORDS, 0, False)
+    rulers = _Rulers(IN_WORDS, IN_WORDS, IN_WORDS, IN_WORDS, 0, False)
     notes = ("lengths are in words: bare files name no model; an experiment does",)
     parts: list[PartSummary] = []
     lengths: list[Lengths] = []
@@ -115,7 +115,8 @@ def validate_experiment(experiment: Experiment) -> Validation:
     one_by_one = 0 if experiment.selection is not None else min(1, experiment.training.passages)
     together = experiment.training.passages if experiment.manner.one_prompt else one_by_one
     rulers = _Rulers(
-        retriever_ruler(experiment.retriever),
+        retriever_ruler(experiment.retriever, queries=True),
+        retriever_ruler(experiment.retriever, queries=False),
         generator_ruler(experiment.generator),
         target_ruler(experiment.generator),
         together,
@@ -125,10 +126,11 @@ def validate_experiment(experiment: Experiment) -> Validation:
     notes = [
         f"{setting} = {name!r} has no tokenizer on this disk: its lengths are in words, beside no limit"
         for setting, name, ruler in (
-            ("retriever.model", experiment.retriever.model, rulers.retriever),
+            ("retriever.query_model", experiment.retriever.query_model, rulers.query),
+            ("retriever.model", experiment.retriever.model, rulers.passage),
             ("generator.model", experiment.generator.model, rulers.prompt),
         )
-        if ruler.limit is None
+        if name and ruler.limit is None
     ]
     if not experiment.data.train:
         findings.error("missing", "train", "data.train", "names no training data", "give a file")
@@ -155,7 +157,8 @@ def _check_loading(experiment: Experiment, findings: Findings) -> None:
 class _Rulers:
     """How each kind of text is measured; ``passages`` go into one prompt; a ``posterior`` reads query and target."""
 
-    retriever: Ruler
+    query: Ruler
+    passage: Ruler
     prompt: Ruler
     target: Ruler
     passages: int
@@ -184,7 +187,7 @@ def _checked(opened: Opened, rulers: _Rulers, findings: Findings) -> tuple[list[
     ]
     texts = [opened.task.passage_text(one) if opened.task else one.text for one in passages.kept]
     named = "base" if opened.passages is not None else "train"
-    lengths.append(lengths_of(named, "passage", texts, passages.seen, rulers.retriever))
+    lengths.append(lengths_of(named, "passage", texts, passages.seen, rulers.passage))
     measured = [one for one in lengths if one is not None]
     for one in measured:
         _check_cut(one, findings)
@@ -226,10 +229,10 @@ def _measured(
     prompts = [task.prompt(one, list(islice(drawn, rulers.passages))) for one in examples]
     answered = [one for one in examples if one.targets]
     share = sample.seen * len(answered) // max(1, len(examples))
-    yield lengths_of(part, "query", [task.query_text(one) for one in examples], sample.seen, rulers.retriever)
+    yield lengths_of(part, "query", [task.query_text(one) for one in examples], sample.seen, rulers.query)
     if rulers.posterior:
         texts = [task.posterior_text(one, one.target) for one in answered]
-        yield lengths_of(part, "query and target", texts, share, rulers.retriever)
+        yield lengths_of(part, "query and target", texts, share, rulers.query)
     yield lengths_of(part, "prompt", prompts, sample.seen, rulers.prompt)
     yield lengths_of(part, "target", [one.target for one in answered], share, rulers.target)
 

@@ -98,8 +98,8 @@ class IndexWorker:
         Training waits while the tower is written and hashed: 0.3 s for 22 M weights. Raises `UserError` if the process
         is no more.
         """
-        tower, *others = model.passage_side.towers
-        if others:
+        tower = model.retriever.passage_encoder
+        if model.passage_side.own is not None:
             raise UserError(
                 "another process embeds for one passage tower, and the posterior has its own; refresh the index here "
                 '(training.refresh = "every"), or share it (retriever.posterior_passages = "shared")'
