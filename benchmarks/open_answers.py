@@ -227,7 +227,7 @@ def print_table(kind: str, folder: Path) -> None:
             row,
             *(spread([one["scores"][name] for one in found if name in one["scores"]]) for name in shown),
             *(spread([100 * float(np.mean(hits(one, k))) for one in found if "rank" in one]) for k in (1, 5)),
-            " ".join(f"{one['lexical_weights'][0]:.2f}" for one in found if one["lexical_weights"]),
+            " ".join(f"{one['lexical_weights'][0]:.2f}" for one in found if "rank" in one and one["lexical_weights"]),
             spread([one["log_marginal"] for one in found]),
             f"{mean(one['forwards'] for one in found):.1f}",
             f"{mean(one['seconds'] for one in found):.0f}",
