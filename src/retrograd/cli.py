@@ -153,7 +153,7 @@ def evaluate(
 @app.command()
 def predict(
     run: Run,
-    data: Annotated[Path, typer.Argument(help="Instances, with or without relation, in any format `train` reads.")],
+    data: Annotated[Path, typer.Argument(help="Examples, with or without answers, in any format `train` reads.")],
     patch: Patch = None,
     out: Annotated[Path | None, typer.Option(help="File for the answers as JSON Lines; default: the screen.")] = None,
 ) -> None:
@@ -194,7 +194,9 @@ def extract(
 @app.command()
 def search(
     place: Annotated[Path, typer.Argument(help="The folder of a finished run, or of an index.")],
-    query: Annotated[str, typer.Argument(help="Text with marked entities: `'The <e1>cup</e1> holds <e2>tea</e2>.'`")],
+    query: Annotated[
+        str, typer.Argument(help="A question, or text with marked entities: `'The <e1>cup</e1> holds <e2>tea</e2>.'`")
+    ],
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
     run: OfRun = None,
 ) -> None:

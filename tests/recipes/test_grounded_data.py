@@ -109,7 +109,7 @@ def test_a_run_from_files_to_answers(
         result = command.invoke(app, words)
         assert isinstance(result.exception, UserError), words
         assert "is about relations between entities" in str(result.exception)
-        assert "evaluate, predict and search know every task" in str(result.exception)
+        assert "evaluate, predict, search, compare and lab know every task" in str(result.exception)
 
 
 def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:
@@ -128,6 +128,17 @@ def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:
         QuestionData(**{**vars(questions), "train_count": 4}).load(0)
     with pytest.raises(UserError, match=r"data.dev_from_train is 3, but .*train.jsonl holds 3 examples; leave some"):
         QuestionData(**{**vars(questions), "dev_from_train": 3}).load(0)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_an_example_that_nobody_answered_is_named_before_anything_is_trained(
+    part: str, questions: QuestionData, tmp_path: Path
+) -> None:
+    file = tmp_path / "some.jsonl"
+    records = [{"id": "a", "question": "what ?", "answers": ["tea"]}, {"id": "b", "question": "what is in the cup ?"}]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    with pytest.raises(UserError, match=rf"data\.{part}: .*some\.jsonl, example 'b' has no field for answers"):
+        QuestionData(**{**vars(questions), part: str(file)}).load(0)
 
 
 def test_documents_are_split_and_gold_stands_for_their_passages(questions: QuestionData) -> None:
@@ -150,7 +161,7 @@ def test_kinds_are_told_apart_strictly(questions: QuestionData) -> None:
         Experiment().with_settings(["data.kind=question"])
     with pytest.raises(UserError, match=r"unknown key 'labels'"):
         changed.with_settings(["data.labels=tacred"])
-    with pytest.raises(UserError, match=r"here: data \(relations\): unknown key 'base'"):  # which says what is missing
+    with pytest.raises(UserError, match=r'here: data: kind is missing, .* set kind = "questions" or "dialogue"'):
         Experiment.from_mapping({"data": {"base": "b.jsonl"}}, "here")
     with pytest.raises(UserError, match=r"evaluation.calibrate .* questions have none; set it to false"):
         changed.with_settings(["data.dev_from_train=1", "evaluation.calibrate=true"])

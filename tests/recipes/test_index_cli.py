@@ -14,7 +14,7 @@ from retrograd import cli
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.storage import write_sealed
 from retrograd.models.encoder import Encoder
-from retrograd.recipes import index
+from retrograd.recipes import index, named_experiment
 from retrograd.recipes.index import is_index, open_source
 from retrograd.types import UserError
 
@@ -220,6 +220,10 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
         command("search", tmp_path / "nowhere", QUERY)
     with pytest.raises(UserError, match=r"afile is a file; give the folder of a finished run, or of an index"):
         command("search", tmp_path / "afile", QUERY)
+    (tmp_path / "ended").mkdir()
+    (tmp_path / "ended" / "experiment.toml").touch()
+    with pytest.raises(UserError, match=r"ended is a run's folder; its experiment is .*ended/experiment\.toml"):
+        named_experiment(str(tmp_path / "ended"))
     with pytest.raises(UserError, match=r"nowhere does not exist; give a run's folder"):
         command("index", "build", tmp_path / "nowhere", "--out", tmp_path / "index")
     with pytest.raises(UserError, match=r"afile is a file, but no experiment"):

@@ -37,6 +37,9 @@ BIG = Hardware("big", 10**12, 1e12, 0.5, bf16=False)
 PUBLISHED = {
     "roberta-base": 124_055_040,  # without the pooler, which its checkpoint lacks
     "BAAI/bge-large-en-v1.5": 335_141_888,
+    "google-bert/bert-base-uncased": 109_482_240,
+    "facebook/dpr-ctx_encoder-single-nq-base": 108_891_648,  # the same without the pooler
+    "facebook/dpr-question_encoder-single-nq-base": 108_891_648,
     "google-t5/t5-large": 737_668_096,
     "google/flan-t5-large": 783_150_080,
     "meta-llama/Llama-2-7b-chat-hf": 6_738_415_616,
@@ -80,7 +83,7 @@ def parameters(plan: Plan) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_models_have_the_parameters_that_their_makers_say(name: str) -> None:
     with FakeTensorMode():
-        make = planned_encoder if name in ("roberta-base", "BAAI/bge-large-en-v1.5") else planned_generator
+        make = planned_encoder if "bert" in name or "bge" in name or "dpr" in name else planned_generator
         assert sum(weight.numel() for weight in make(name).parameters()) == PUBLISHED[name]
 
 
@@ -137,6 +140,15 @@ def test_queries_may_have_a_model_of_their_own(
     ]
     assert (found.tower, found.passage) == (alike[0].tower, alike[1].passage)
     assert alike[0].tower != alike[1].tower
+
+
+def test_more_passages_than_there_are_is_refused_as_in_training(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, "training.passages=50")
+    with pytest.raises(UserError, match=r"training\.passages is 50, but the knowledge base holds 12 passages"):
+        plan_experiment(experiment, BIG)
+    plan_experiment(experiment, BIG, passages=1_000)
 
 
 def test_a_query_model_that_is_nowhere_is_named_by_its_setting(

@@ -63,6 +63,9 @@ KNOWN: Mapping[str, Architecture] = {
         ),
         pooler=True,
     ),
+    "google-bert/bert-base-uncased": Architecture(BertConfig, pooler=True),
+    "facebook/dpr-ctx_encoder-single-nq-base": Architecture(BertConfig),
+    "facebook/dpr-question_encoder-single-nq-base": Architecture(BertConfig),
     "google-t5/t5-large": Architecture(lambda: _t5(4_096, "relu")),
     "google/flan-t5-large": Architecture(lambda: _t5(2_816, "gated-gelu"), untied=True),
     "meta-llama/Llama-2-7b-chat-hf": Architecture(

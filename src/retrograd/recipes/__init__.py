@@ -82,6 +82,8 @@ def named_experiment(name: str) -> Experiment:
         return Experiment.load(Path(name))
     if Path(name).is_file():
         raise UserError(f"{name} is a file, but no experiment: its name must end in .toml or .json")
+    if (Path(name) / "experiment.toml").is_file():
+        raise UserError(f"{name} is a run's folder; its experiment is {Path(name) / 'experiment.toml'}")
     if Path(name).name != name:
         raise UserError(f"{name} does not exist; give a run's folder, a .toml or .json file, or a recipe's name")
     raise UserError(f"no recipe {name!r}; {advice(name, RECIPES)} A file must end in .toml or .json")

@@ -161,7 +161,7 @@ def statistic_of(task: Task, examples: Sequence[Example], baseline: Sequence[str
     if task.choices is None:
         golds = [(example.target, *example.targets[1:]) for example in examples]
         return answer_resampler(task.primary_metric, [*golds, *golds], [*baseline, *system])
-    own = relation_extraction(task, "this comparison")
+    own = relation_extraction(task, "report")
     gold = [own.relation_of(one.target, one) or one.target for one in examples]
     laid_out = zip([*baseline, *system], [*examples, *examples], strict=True)
     labels = [own.read_answer(answer, one).label for answer, one in laid_out]
@@ -201,7 +201,7 @@ def answered(path: Path) -> Answered:
 
 
 def _in_labels(run: Told) -> Answered:
-    task = relation_extraction(run.data.task, "this comparison")
+    task = relation_extraction(run.data.task, "report")
     gold = {item: task.relation_of(one.target, one) or one.target for item, one in run.examples.items()}
     read = {item: task.read_answer(run.answers[item], one) for item, one in run.examples.items()}
     answers = {item: one.label for item, one in read.items()}

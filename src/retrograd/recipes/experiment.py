@@ -330,6 +330,9 @@ def _read_data(values: object, where: str) -> Source:
     kind = values.get("kind", "relations")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: no kind of data {kind!r}; {advice(str(kind), KINDS)}")
+    if "kind" not in values and "base" in values:
+        others = " or ".join(f'"{name}"' for name in KINDS if name != kind)
+        raise UserError(f"{where}: kind is missing, and relations have no key 'base'; set kind = {others}")
     return read_record(KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, f"{where} ({kind})")
 
 

@@ -149,7 +149,14 @@ class CorpusData(ABC):
 
     def _part(self, name: str) -> list[Example]:
         source = vars(self)[name]
-        return list(self.examples(Path(source))) if source else []
+        found = list(self.examples(Path(source))) if source else []
+        untold = next((example.id for example in found if not example.targets), None)
+        if untold is not None:
+            raise UserError(
+                f"data.{name}: {source}, example {untold!r} has no field for answers, and training and scoring need "
+                f"one; give it, or take the example out (`retrograd predict` answers such)"
+            )
+        return found
 
     def _held_out(self, whole: list[Example], seed: int) -> tuple[list[Example], list[Example]]:
         """(the rest, development data)."""

@@ -129,7 +129,7 @@ def small_questions() -> Experiment:
     hybrid, and the generator can copy from its passages."""
     return Experiment(
         name="jsa-rag-small-questions",
-        data=replace(_questions("squad_dev_qa"), dev_count=200),
+        data=replace(_questions("squad_dev_qa"), dev=""),
         retriever=RetrieverSettings(
             max_tokens=256, separate_towers=True, posterior=True, dropout=False, lexical_dimensions=2048
         ),
@@ -147,6 +147,6 @@ def small_dialogue() -> Experiment:
     return replace(
         before,
         name="jsa-rag-small-dialogue",
-        data=replace(_turns("doc2dial"), dev_count=200),
+        data=replace(_turns("doc2dial"), dev=""),
         generator=replace(before.generator, max_target_tokens=48),
     )

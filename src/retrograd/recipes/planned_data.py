@@ -11,6 +11,7 @@ from retrograd.io import line_count
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.lengths import Ruler, generator_ruler, retriever_ruler, target_ruler
 from retrograd.recipes.relation_data import RelationData
+from retrograd.recipes.run import require_enough_passages
 from retrograd.recipes.source import Data
 from retrograd.types import UserError
 
@@ -44,8 +45,10 @@ class DataFacts:
 
 def data_facts(experiment: Experiment, examples: int, passages: int) -> DataFacts:
     """From the data, where they are on this disk and quickly read; ``examples`` and ``passages`` (0: not said) come
-    before what was found."""
+    before what was found. Raises `UserError` for an experiment that asks for more passages than were found."""
     found = _read(experiment)
+    if found.data is not None and passages == 0:
+        require_enough_passages(experiment, found.data.base)
     if examples:
         found = replace(found, examples=examples)
     if passages:

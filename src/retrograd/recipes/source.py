@@ -84,6 +84,6 @@ def relation_extraction(task: Task, command: str) -> RelationExtraction:
     if not isinstance(task, RelationExtraction):
         raise UserError(
             f"{command} is about relations between entities, and the task of this run is {task.name}; "
-            f"evaluate, predict and search know every task"
+            f"evaluate, predict, search, compare and lab know every task"
         )
     return task
