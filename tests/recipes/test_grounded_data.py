@@ -19,6 +19,7 @@ from retrograd.recipes.experiment import (
 )
 from retrograd.recipes.grounded_data import DialogueData, QuestionData
 from retrograd.recipes.run import open_run
+from retrograd.recipes.use import scores_of
 from retrograd.tasks.grounded_example import DialogueExample, GroundedExample
 from retrograd.types import UserError
 
@@ -110,6 +111,12 @@ def test_a_run_from_files_to_answers(
         assert isinstance(result.exception, UserError), words
         assert "is about relations between entities" in str(result.exception)
         assert "evaluate, predict, search, compare and lab know every task" in str(result.exception)
+
+
+@pytest.mark.parametrize(("rate", "said"), [(50.0, False), (50.1, True)])
+def test_who_answers_nothing_is_told_what_to_do(rate: float, said: bool, tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text(json.dumps({"answers": {"f1": 1.0, "empty_rate": rate}}), "utf-8")
+    assert ("Train it longer (training.epochs)" in scores_of(tmp_path)) == said
 
 
 def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:

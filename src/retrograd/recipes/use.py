@@ -21,6 +21,8 @@ from retrograd.types import Example, Prediction, UserError
 
 __all__ = ["evaluate_run", "predict_file", "scores_of", "search_run"]
 
+_MOSTLY = 50.0
+
 
 def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int | None, out: Path | None) -> str:
     """Scores as readable lines; with ``out`` also predictions and scores as files. ``patch`` corrects ``data``.
@@ -62,8 +64,14 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
 
 
 def readable(scores: Mapping[str, float]) -> str:
-    """Scores in percent, one a line."""
-    return "\n".join(f"{name:<20} {value:6.2f} %" for name, value in scores.items())
+    """Scores in percent, one a line; and what to do where most answers are empty."""
+    lines = [f"{name:<20} {value:6.2f} %" for name, value in scores.items()]
+    if scores.get("empty_rate", 0.0) > _MOSTLY:
+        lines.append(
+            "Most answers are empty: the generator has not learned to write them. Train it longer (training.epochs), "
+            "or name one that can write (generator.model)."
+        )
+    return "\n".join(lines)
 
 
 def scores_of(run: Path) -> str:
@@ -128,4 +136,6 @@ def search_run(run: Path, query: str, k: int) -> str:
     relation = _told(opened.task, example, answer).get("relation", answer.answer)
     probability = f"{math.exp(answer.log_probability):.0%}"
     label = "" if relation in (None, answer.answer) else f" ({relation})"
-    return "\n".join([f"answer: {answer.answer}{label}, probability {probability}", "", "p(z|x)  passage", *lines])
+    return "\n".join(
+        [f"answer: {answer.answer or '(empty)'}{label}, probability {probability}", "", "p(z|x)  passage", *lines]
+    )
