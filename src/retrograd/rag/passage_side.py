@@ -89,23 +89,24 @@ class PassageSide:
             tower.eval()
         try:
             rows = self.prior.passages(texts)
-            if self.own is None:
-                return rows
-            if not posterior:
-                return nn.functional.pad(rows, (0, self.own.passage_encoder.dimension))
-            return torch.cat([rows, self.own.passages(texts)], dim=-1)
+            if self.own is not None and posterior:
+                return torch.cat([rows, self.own.passages(texts)], dim=-1)
+            return self.placed(rows, "prior")
         finally:
             for tower, mode in zip(self.towers, training, strict=True):
                 tower.train(mode)
 
-    def no_passage(self, text: str) -> Float[Tensor, " D"]:
-        """The row of the null passage, in the words of ``text``."""
-        return torch.cat([one.no_passage(text) for one in self.retrievers])
+    def no_passage(self, text: str, posterior: bool) -> Float[Tensor, " D"]:
+        """The row of the null passage, in the words of ``text``; like `passages`."""
+        row = self.prior.no_passage(text)
+        if self.own is not None and posterior:
+            return torch.cat([row, self.own.no_passage(text)])
+        return self.placed(row, "prior")
 
-    def placed(self, query: Float[Tensor, "B D_i"], owner: Owner) -> Float[Tensor, "B D"]:
-        """The queries of ``owner`` as they are compared with rows."""
+    def placed(self, vectors: Float[Tensor, "*at D_i"], owner: Owner) -> Float[Tensor, "*at D"]:
+        """The queries of ``owner`` as they are compared with rows, or its part of rows; zeros elsewhere."""
         before, behind = self._around(owner)
-        return nn.functional.pad(query, (before, behind)) if before or behind else query
+        return nn.functional.pad(vectors, (before, behind)) if before or behind else vectors
 
     def part(self, rows: Float[Tensor, "*at D"], owner: Owner) -> Float[Tensor, "*at D_i"]:
         """The numbers of rows, or of queries that were placed, that ``owner`` compares."""

@@ -302,8 +302,8 @@ class RagModel(nn.Module):
             return self.index.sample(asked.search[0], draws, rng, torch.cat([asked.hidden, rows], dim=-1))
 
     def _scored(self, asked: Asked, found: list[Neighbours], rows: Int[Tensor, "B K"]) -> Candidates:
-        vectors, fresh = self._vectors(rows, len(asked.search) > 1)
-        null = self._null_vector()
+        posterior = len(asked.search) > 1
+        (vectors, fresh), null = self._vectors(rows, posterior), self._null_vector(posterior)
         with full_precision(rows.device):
             log_prior, *rest = [
                 asked.settled(log_probability(one, vectors, rows, neighbours, self.index, fresh, null))
@@ -324,16 +324,16 @@ class RagModel(nn.Module):
         with full_precision(asked.query.device):
             vectors = self.index.vectors(torch.arange(len(self.base), device=asked.query.device))
             hidden = not_accepted(asked, len(self.base))
-            rows, (log_prior, *rest) = whole_base(asked.search, hidden, vectors, self._null_vector())
+            rows, (log_prior, *rest) = whole_base(asked.search, hidden, vectors, self._null_vector(with_posterior))
         scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self.retriever.trained_temperature)
         return Candidates(rows, scores)
 
     def _with_null(self, rows: Int[Tensor, "B K"]) -> Int[Tensor, "B _"]:
         return nn.functional.pad(rows, (0, 1), value=NULL_ROW) if self.null_passage else rows
 
-    def _null_vector(self) -> Float[Tensor, " D"] | None:
+    def _null_vector(self, posterior: bool) -> Float[Tensor, " D"] | None:
         """Embedded anew at each retrieval, so that it is never stale."""
-        return self.passage_side.no_passage(_NULL_TEXT) if self.null_passage else None
+        return self.passage_side.no_passage(_NULL_TEXT, posterior) if self.null_passage else None
 
     def _posterior_query(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
         if self.posterior is None:
