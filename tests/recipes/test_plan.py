@@ -326,13 +326,13 @@ def test_what_does_not_fit_is_refused_with_the_part_and_a_remedy(
 @pytest.mark.parametrize(
     ("change", "advice"),
     [
-        ("training.batch_size=0", "batch_size at least 1"),
-        ("training.epochs=-1", "at least 0"),
+        ("training.batch_size=0", "batch_size is 0; it must be at least 1"),
+        ("training.epochs=-1", "epochs is -1; it must be at least 0"),
         ("training.epochs=0", "training.epochs"),
         ("training.generator_learning_rate=0", "learning_rate"),
         ("generator.lora_rank=-3", "lora rank"),
         ("generator.max_input_tokens=0", "at least 1"),
-        ("retriever.max_tokens=1", "retriever.max_tokens 2"),
+        ("retriever.max_tokens=1", "retriever.max_tokens is 1; it must be at least 2"),
         ("training.passages=1000000", "lower training.passages"),
     ],
 )

@@ -368,8 +368,8 @@ def test_more_passages_than_there_are_is_an_error() -> None:
         (["second_stage.epochs=1", "objective.kind=RelaxedTopK"], "reads them in soft slots; set it to 0"),
         (["second_stage.epochs=1", "objective.kind=NoRetrieval", "training.passages=0"], "reads no passages"),
         (["second_stage.epochs=1", "second_stage.learning_rate=0"], "learning_rate is 0, and nothing else learns"),
-        (["second_stage.passages=-1"], "must be at least 0"),
-        (["masking.per_passage=0"], "per_passage at least 1"),
+        (["second_stage.passages=-1"], "second_stage.passages is -1; it must be at least 0"),
+        (["masking.per_passage=0"], "masking.per_passage is 0; it must be at least 1"),
         (["training.targets=all"], "targets is 'all'; expected one of 'first', 'sampled'"),
     ],
 )

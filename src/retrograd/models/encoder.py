@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from retrograd.io import fingerprint, open_to_umask, write_json
+from retrograd.limits import require_at_least
 from retrograd.models.batching import length_buckets, token_budget_on
 from retrograd.models.inference import inference
 from retrograd.models.lexical_projection import LexicalProjection
@@ -74,8 +75,8 @@ class Encoder(nn.Module):
         super().__init__()
         if pooling not in get_args(Pooling):
             raise UserError(f"pooling is {pooling!r}; expected one of {', '.join(get_args(Pooling))}")
-        if max_tokens < 2 or token_budget < 0:
-            raise UserError(f"max_tokens ({max_tokens}) must be at least 2, token_budget ({token_budget}) at least 0")
+        require_at_least(2, {"max_tokens": max_tokens})
+        require_at_least(0, {"token_budget": token_budget})
         if tokenizer.pad_token_id is None:
             raise UserError(
                 "texts of unequal length are padded, and this tokenizer has no padding token; name one in the model's "

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from retrograd.io import open_to_umask
+from retrograd.limits import require_at_least
 from retrograd.models.batching import length_buckets, padded, token_budget_on
 from retrograd.models.choices import score_choices
 from retrograd.models.fsdp import in_step
@@ -87,8 +88,8 @@ class Generator(nn.Module):
         chat: bool = True,
     ) -> None:
         super().__init__()
-        if min(max_input_tokens, max_target_tokens) < 1 or token_budget < 0:
-            raise UserError("max_input_tokens and max_target_tokens must be at least 1, token_budget at least 0")
+        require_at_least(1, {"max_input_tokens": max_input_tokens, "max_target_tokens": max_target_tokens})
+        require_at_least(0, {"token_budget": token_budget})
         self.model = model
         self.tokenizer = tokenizer
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
@@ -388,9 +389,8 @@ class Generator(nn.Module):
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         limits = (self.max_input_tokens, self.max_target_tokens, self.token_budget)
-        lora = has_lora(self.model)
         settings = GeneratorSettings(
-            *limits, self.separator, lora, self.soft_position, self.chat, self.quantisation, self.fusion
+            *limits, self.separator, has_lora(self.model), self.soft_position, self.chat, self.quantisation, self.fusion
         )
         if self.soft_prompt is not None:
             self.soft_prompt.save_weights(folder)

@@ -17,6 +17,7 @@ from typing import get_type_hints
 import tomli_w
 
 from retrograd.io import read_json
+from retrograd.limits import require_at_least
 from retrograd.objectives import (
     OBJECTIVES,
     Distillation,
@@ -104,8 +105,8 @@ class Experiment:
     def _check_retrieval(self) -> None:
         """What the objective and the search ask of each other."""
         passages = self.training.passages
-        if passages < 0 or self.evaluation.passages < -1:
-            raise UserError("training.passages must be at least 0, evaluation.passages at least -1 (as in training)")
+        require_at_least(0, {"training.passages": passages})
+        require_at_least(-1, {"evaluation.passages (-1 is as in training)": self.evaluation.passages})
         if self.retriever.pooling == "roles" and self.training.refresh == "background":
             raise UserError(
                 'retriever.pooling = "roles" cannot be refreshed by another process; set training.refresh = "every"'

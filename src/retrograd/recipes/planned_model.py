@@ -11,6 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
+from retrograd.limits import require_at_least
 from retrograd.models.architectures import adapt, planned_encoder, planned_generator
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.costs import Cost, encoder_cost, generator_cost
@@ -83,10 +84,9 @@ def model_facts(
     r, g = experiment.retriever, experiment.generator
     Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)  # refuses what training would
     require_adapters(g.quantisation, g.lora_rank)
-    if min(g.max_input_tokens, g.max_target_tokens) < 1 or r.max_tokens < 2:
-        raise UserError(
-            "generator.max_input_tokens and generator.max_target_tokens must be at least 1, retriever.max_tokens 2"
-        )
+    tokens = {"generator.max_input_tokens": g.max_input_tokens, "generator.max_target_tokens": g.max_target_tokens}
+    require_at_least(1, tokens)
+    require_at_least(2, {"retriever.max_tokens": r.max_tokens})
     lengths = {stage: _prompt_tokens(experiment, facts, each) for stage, each in passages.items()}
     with FakeTensorMode():
         tower = planned_encoder(r.model)

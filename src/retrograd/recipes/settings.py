@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from retrograd.limits import require_at_least
 from retrograd.models.encoder import Pooling
 from retrograd.models.precision import Precision
 from retrograd.models.prefix_tree import Scoring
@@ -203,8 +204,8 @@ class MaskingSettings:
     retriever_learning_rate: float = 2e-5
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.passages < 0 or self.per_passage < 1:
-            raise UserError("epochs and passages must be at least 0, per_passage at least 1")
+        require_at_least(0, {"masking.epochs": self.epochs, "masking.passages": self.passages})
+        require_at_least(1, {"masking.per_passage": self.per_passage})
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,8 @@ class SecondStageSettings:
     batch_size: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.passages, self.batch_size) < 0:
-            raise UserError("epochs, passages and batch_size must be at least 0")
+        at_least_0 = "epochs", "passages", "batch_size"
+        require_at_least(0, {f"second_stage.{name}": getattr(self, name) for name in at_least_0})
         if self.epochs > 0 and self.learning_rate <= 0:
             raise UserError(
                 f"learning_rate is {self.learning_rate:g}, and nothing else learns; set it to 2e-4, say, or epochs = 0"

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from retrograd.limits import require_at_least
 from retrograd.models.inference import inference
 from retrograd.objectives.objective import Likelihood, Objective
 from retrograd.rag.candidates import Candidates, Pool, column_of
@@ -181,11 +182,10 @@ class Pace:
     scale_learning_rate: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 1 or self.micro_batch < 0:
-            raise UserError("epochs and micro_batch must be at least 0, batch_size at least 1")
-        rates = self.generator_learning_rate, self.retriever_learning_rate, self.scale_learning_rate
-        if min(*rates, self.weight_decay, self.clip) < 0:
-            raise UserError("learning rates, weight_decay and clip must not be negative")
+        rates = "generator_learning_rate", "retriever_learning_rate", "scale_learning_rate"
+        at_least_0 = ("epochs", "micro_batch", *rates, "weight_decay", "clip")
+        require_at_least(0, {name: getattr(self, name) for name in at_least_0})
+        require_at_least(1, {"batch_size": self.batch_size})
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup is {self.warmup}; expected a share in [0, 1)")
         require_schedule(self.schedule, self.restarts)
