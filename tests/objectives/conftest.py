@@ -181,9 +181,9 @@ class World:
         joint = (self.scores().log_prior.detach() + self.log_likelihood()).exp()
         return joint / joint.sum(dim=-1, keepdim=True)
 
-    def differentiate(self, objective: Objective, seed: int = 0) -> Gradients:
+    def differentiate(self, objective: Objective, seed: int = 0, rng: torch.Generator | None = None) -> Gradients:
         likelihood = self.likelihood()
-        estimate = objective(self.scores(), likelihood, torch.Generator().manual_seed(seed))
+        estimate = objective(self.scores(), likelihood, rng or torch.Generator().manual_seed(seed))
         leaves = (self.prior_logits, self.posterior_logits, self.table, self.closed_book)
         found = torch.autograd.grad(estimate.loss, leaves, allow_unused=True, retain_graph=True)
         filled = [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(leaves, found, strict=True)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrograd.objectives.functional import metropolis_independence, propose, propose_chain
+from retrograd.objectives.functional import ChainDraws, draw_chain, metropolis_independence, propose
 
 COPIES = 20_000
 
@@ -35,8 +35,12 @@ def chains(pi: Tensor, q: Tensor, draws: int, previous: int | None, seed: int):
     log_pi, log_q = pi.log().repeat(COPIES, 1), q.log().repeat(COPIES, 1)
     rng = seeded(seed)
     carried = None if previous is None else torch.full((COPIES,), previous)
-    start, proposals = propose_chain(log_q, draws, carried, rng)
-    return metropolis_independence(log_pi, log_q, start, proposals, rng)
+    return metropolis_independence(log_pi, log_q, draw_chain(log_q, draws, carried, rng))
+
+
+def offered(start: int, *proposals: int) -> ChainDraws:
+    uniform = torch.rand(1, len(proposals), generator=seeded(0), dtype=torch.float64)
+    return ChainDraws(torch.tensor([start]), torch.tensor([proposals]), uniform)
 
 
 def one_hot(state: Tensor, k: int) -> Tensor:
@@ -84,16 +88,16 @@ def test_a_chain_started_in_its_target_stays_there(mean_equals) -> None:
     pi, q = laws(4)
     rng = seeded(0)
     previous = propose(pi.log().repeat(COPIES, 1), 1, rng).squeeze(1)
-    start, proposals = propose_chain(q.log().repeat(COPIES, 1), 3, previous, rng)
     log_q = q.log().repeat(COPIES, 1)
-    mean_equals(metropolis_independence(pi.log().repeat(COPIES, 1), log_q, start, proposals, rng).share, pi)
+    drawn = draw_chain(log_q, 3, previous, rng)
+    mean_equals(metropolis_independence(pi.log().repeat(COPIES, 1), log_q, drawn).share, pi)
 
 
 def test_the_weight_that_stands_is_that_of_the_present_state() -> None:
     """From a bad state to an excellent one, then to one in between: only a stale weight would let it move on."""
     log_pi = torch.tensor([[-200.0, -100.0, 0.0]], dtype=torch.float64)
     log_q = torch.full((1, 3), -math.log(3), dtype=torch.float64)
-    chain = metropolis_independence(log_pi, log_q, torch.tensor([0]), torch.tensor([[2, 1, 1]]), seeded(0))
+    chain = metropolis_independence(log_pi, log_q, offered(0, 2, 1, 1))
     assert chain.share.tolist() == [[0.0, 0.0, 1.0]]
     assert chain.acceptance.item() == pytest.approx(1 / 3)
 
@@ -105,17 +109,15 @@ def test_a_proposal_equal_to_the_target_is_always_accepted() -> None:
 
 def test_the_start_of_a_cold_chain_is_no_visit() -> None:
     log_pi, log_q = torch.zeros(1, 3).log_softmax(-1), torch.zeros(1, 3).log_softmax(-1)
-    chain = metropolis_independence(log_pi, log_q, torch.tensor([0]), torch.tensor([[1, 2]]), seeded(0))
+    chain = metropolis_independence(log_pi, log_q, offered(0, 1, 2))
     assert chain.share.tolist() == [[0.0, 0.5, 0.5]]
 
 
 def test_constants_in_target_and_proposal_cancel() -> None:
     pi, q = laws(6)
-    start, proposals = propose_chain(q.log().repeat(50, 1), 20, None, seeded(0))
-    plain = metropolis_independence(pi.log().repeat(50, 1), q.log().repeat(50, 1), start, proposals, seeded(1))
-    shifted = metropolis_independence(
-        pi.log().repeat(50, 1) - 300, q.log().repeat(50, 1) - 7, start, proposals, seeded(1)
-    )
+    drawn = draw_chain(q.log().repeat(50, 1), 20, None, seeded(0))
+    plain = metropolis_independence(pi.log().repeat(50, 1), q.log().repeat(50, 1), drawn)
+    shifted = metropolis_independence(pi.log().repeat(50, 1) - 300, q.log().repeat(50, 1) - 7, drawn)
     torch.testing.assert_close(plain.share, shifted.share)
 
 
@@ -134,10 +136,11 @@ def test_proposals_need_not_be_normalised_and_may_be_of_one_column(dtype: torch.
 
 def test_an_empty_row_yields_no_column_no_visit_and_no_nan() -> None:
     log_q = torch.tensor([[-math.inf] * 3, [-1.0, -1.0, -math.inf]])
-    start, proposals = propose_chain(log_q, 4, torch.tensor([1, 2]), seeded(0))
+    drawn = draw_chain(log_q, 4, torch.tensor([1, 2]), seeded(0))
+    start = drawn.start
     assert (start[0], start[1] in (0, 1)) == (-1, True)  # a carried column that is absent today makes the chain cold
-    assert (proposals[0] == -1).all()
-    chain = metropolis_independence(log_q, log_q, start, proposals, seeded(0))
+    assert (drawn.proposals[0] == -1).all()
+    chain = metropolis_independence(log_q, log_q, drawn)
     assert chain.share[0].tolist() == [0.0, 0.0, 0.0]
     assert chain.share[1].sum() == 1.0
     assert (chain.last[0].item(), chain.acceptance[0].item()) == (-1, 0.0)
@@ -145,6 +148,6 @@ def test_an_empty_row_yields_no_column_no_visit_and_no_nan() -> None:
 
 def test_a_state_of_probability_zero_is_left_and_not_counted() -> None:
     log_pi, log_q = torch.tensor([[-math.inf, -0.5]]), torch.tensor([[0.5, 0.5]]).log()
-    chain = metropolis_independence(log_pi, log_q, torch.tensor([0]), torch.tensor([[0, 1, 0, 0]]), seeded(0))
+    chain = metropolis_independence(log_pi, log_q, offered(0, 0, 1, 0, 0))
     assert chain.share.tolist() == [[0.0, 1.0]]
     assert chain.last.item() == 1

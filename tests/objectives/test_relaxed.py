@@ -284,11 +284,11 @@ def test_the_gradient_is_the_chain_rule_written_out(world, seed, k, slots, tempe
     loss = objective(here.scores(), slot_table(here), torch.Generator().manual_seed(17)).loss
     leaves = (here.prior_logits, here.table, here.closed_book)
     prior, table, closed = torch.autograd.grad(loss, leaves)
-    noise = gumbel((draws, 2, k), torch.Generator().manual_seed(17), here.table)
+    noise = gumbel((2, draws, k), torch.Generator().manual_seed(17), here.table)
     said, halves = here.log_likelihood(), 0.5 ** torch.arange(1, slots + 1)
     value, through, expected_table = 0.0, 0.0, torch.zeros_like(here.table)
     for m, b in itertools.product(range(draws), range(2)):
-        score = here.scores().log_prior[b] + noise[m, b]
+        score = here.scores().log_prior[b] + noise[b, m]
         # d loss / d weight[r, k] = -said[k] / 2^(r+1), times d soft / d logits.
         soft = slow_rows(score, slots, temperature, relaxation)
         through = through - (soft * said[b] * halves.unsqueeze(-1)).sum() / (2 * draws)

@@ -23,9 +23,12 @@ from retrograd.objectives import (
     NoRetrieval,
     Objective,
     RelaxedTopK,
+    ScoreFunction,
     StochasticTopK,
     TopKMarginal,
     Variational,
+    Vimco,
+    WakeSleep,
 )
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import GeneratorLikelihood
@@ -57,7 +60,15 @@ EXACT: list[Objective] = [
     FrozenRetriever(form="together"),
     NoRetrieval(),
 ]
-"""What draws nothing: a batch is then exactly the mean of its queries."""
+"""What draws nothing."""
+DRAWING: list[Objective] = [
+    JointStochasticApproximation(sampler="metropolis", draws=4, kept_mass=1.0),
+    Variational(form="published"),
+    WakeSleep(),
+    Vimco(),
+    ScoreFunction(),
+    StochasticTopK(),
+]
 
 
 def build(encoder: Path, generator: Path, fusion: bool = False) -> RagModel:
@@ -87,9 +98,9 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def loss(model: RagModel, objective: Objective, examples: list[Example]) -> Tensor:
+def loss(model: RagModel, objective: Objective, examples: list[Example], rng: torch.Generator | None = None) -> Tensor:
     candidates = model.retrieve(examples, 3, objective.needs_posterior)
-    return objective(candidates.scores, model.likelihood(examples, candidates), seeded()).loss
+    return objective(candidates.scores, model.likelihood(examples, candidates), rng or seeded()).loss
 
 
 def gradients(model: RagModel, value: Tensor) -> dict[str, Tensor]:
@@ -105,9 +116,9 @@ def size(model: RagModel, part: str) -> float:
 def check_batches(model: RagModel, objective: Objective) -> None:
     both = loss(model, objective, EXAMPLES)
     whole = gradients(model, both)
-    parts = []
+    parts, rng = [], seeded()
     for example in EXAMPLES:
-        one = loss(model, objective, [example])
+        one = loss(model, objective, [example], rng)
         parts.append((one.detach(), gradients(model, one)))
     torch.testing.assert_close(both.detach(), (parts[0][0] + parts[1][0]) / 2, rtol=1e-4, atol=1e-4)
     for name, value in whole.items():
@@ -117,9 +128,11 @@ def check_batches(model: RagModel, objective: Objective) -> None:
         )
 
 
-@pytest.mark.parametrize("objective", EXACT, ids=repr)
+@pytest.mark.parametrize("objective", [*EXACT, *DRAWING], ids=repr)
 def test_a_batch_of_two_is_two_batches_of_one(model: RagModel, objective: Objective) -> None:
-    """Prompts, targets and passages of different lengths: padding must be absence all the way down."""
+    """Prompts, targets and passages of different lengths: padding must be absence all the way down. One stream of
+    chance serves a batch however it is cut.
+    """
     check_batches(model, objective)
 
 
@@ -170,6 +183,26 @@ def test_a_target_of_one_token_gives_the_prior_its_gradient(model: RagModel, for
         expected = (prior.exp().unsqueeze(-1) - responsibilities).sum(-1)
     assert expected.abs().max() > 1e-4
     torch.testing.assert_close(logits.grad[0], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["tea", ""])
+@pytest.mark.parametrize("objective", [JointStochasticApproximation(kept_mass=1.0), Variational(kept_mass=1.0)])
+def test_a_target_of_one_token_gives_both_retrievers_theirs(model: RagModel, objective: Objective, target: str) -> None:
+    """By hand, over all passages. JSA: p - π and q - π. ELBO: p - q, and q ⊙ (f - E_q f), f = log q - log p - log L."""
+    logits, likelihood = given(model, target)
+    of_posterior = torch.tensor([[0.1, 0.4, -0.3, 0.2]], requires_grad=True)
+    log_p, log_q = logits.log_softmax(-1), of_posterior.log_softmax(-1)
+    objective(CandidateScores(log_p, log_posterior=log_q), likelihood, seeded()).loss.backward()
+    with torch.no_grad():
+        p, q = log_p.exp()[0], log_q.exp()[0]
+        log_likelihood = likelihood.at(torch.arange(4).unsqueeze(0))[0]
+        pi = (log_p[0] + log_likelihood).softmax(-1)
+        f = log_q[0] - log_p[0] - log_likelihood
+        jsa = isinstance(objective, JointStochasticApproximation)
+        expected = (p - pi, q - pi) if jsa else (p - q, q * (f - (q * f).sum()))
+    for leaf, wanted in zip((logits, of_posterior), expected, strict=True):
+        assert wanted.abs().max() > 1e-4
+        torch.testing.assert_close(leaf.grad[0], wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_together_is_fusion_where_the_generator_fuses(fused: RagModel) -> None:

@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 __all__ = [
+    "ChainDraws",
     "MetropolisChain",
     "columns_where",
     "counts",
     "cover",
     "defensive",
+    "draw_chain",
     "effective_sample_size",
     "entropy",
     "importance_efficiency",
@@ -32,7 +34,6 @@ __all__ = [
     "masked_logsumexp",
     "metropolis_independence",
     "propose",
-    "propose_chain",
     "responsibilities",
     "spread",
     "take",
@@ -224,29 +225,44 @@ def propose(log_proposal: Float[Tensor, "B K"], draws: int, rng: torch.Generator
 
     By inversion of the cumulated probabilities, so that an absent column is never drawn and an empty row is no error.
     """
+    return _column_at(log_proposal, _uniform((len(log_proposal), draws), log_proposal, rng))
+
+
+def _column_at(log_proposal: Float[Tensor, "B K"], uniform: Float[Tensor, "B M"]) -> Int[Tensor, "B M"]:
     if log_proposal.shape[1] == 0:
-        return torch.full((len(log_proposal), draws), -1, device=log_proposal.device)
+        return torch.full(uniform.shape, -1, device=log_proposal.device)
     cumulated = masked_log_softmax(log_proposal).exp().cumsum(dim=-1)
     total = cumulated[:, -1:].contiguous()
-    column = torch.searchsorted(cumulated, _uniform((len(total), draws), log_proposal, rng) * total, right=True)
+    column = torch.searchsorted(cumulated, uniform * total, right=True)
     last_present = torch.searchsorted(cumulated, total)  # u·total may round up to total, which lies in no interval
     return torch.minimum(column, last_present).masked_fill(total == 0, -1)
 
 
-def propose_chain(
+@dataclass(frozen=True)
+class ChainDraws:
+    """All that is drawn for chains of M steps: where each starts, what it is offered, and the uniform number in [0, 1)
+    that each acceptance is decided by."""
+
+    start: Int[Tensor, " B"]
+    proposals: Int[Tensor, "B M"]
+    uniform: Float[Tensor, "B M"]
+
+
+def draw_chain(
     log_proposal: Float[Tensor, "B K"], draws: int, previous: Int[Tensor, " B"] | None, rng: torch.Generator
-) -> tuple[Int[Tensor, " B"], Int[Tensor, "B M"]]:
-    """Where each chain starts and what it is offered: ``(start [B], proposals [B M])``.
+) -> ChainDraws:
+    """What chains need of chance, query after query: a batch of two draws what two batches of one draw.
 
     A chain starts where it stopped (``previous``). It is cold, and starts at a draw of its own, when ``previous`` is
     None or -1 or is a column that is absent today. -1 stands throughout an empty row.
     """
-    drawn = propose(log_proposal, draws + 1, rng)
+    uniform = _uniform((len(log_proposal), 2 * draws + 1), log_proposal, rng)
+    drawn = _column_at(log_proposal, uniform[:, : draws + 1].contiguous())
     start = drawn[:, 0]
     if previous is not None:
         known = take(log_proposal, previous.unsqueeze(-1)).squeeze(-1) > ABSENT
         start = torch.where(known, previous, start)
-    return start, drawn[:, 1:]
+    return ChainDraws(start, drawn[:, 1:], uniform[:, draws + 1 :])
 
 
 @dataclass(frozen=True)
@@ -265,9 +281,7 @@ class MetropolisChain:
 def metropolis_independence(
     log_target: Float[Tensor, "B K"],
     log_proposal: Float[Tensor, "B K"],
-    start: Int[Tensor, " B"],
-    proposals: Int[Tensor, "B M"],
-    rng: torch.Generator,
+    drawn: ChainDraws,
 ) -> MetropolisChain:
     """M steps of the Metropolis independence sampler, all rows at once; the chain leaves π ∝ exp(log_target) unchanged.
 
@@ -276,14 +290,14 @@ def metropolis_independence(
     (arXiv 2005.14001), the JSA algorithm. A step shrinks the distance to π at least by the factor 1 - 1/M, M = max π/q,
     which is the second eigenvalue of the kernel (Liu 1996).
 
-    ``start`` is not counted as a visit. Neither normaliser matters. ``log_target`` is needed at ``start`` and at the
-    ``proposals`` only (both from `propose_chain`) and may be ``-inf`` elsewhere. A state of probability zero is left at
+    The start is not counted as a visit. Neither normaliser matters. ``log_target`` is needed at the start and at the
+    proposals that were drawn (`draw_chain`) only, and may be ``-inf`` elsewhere. A state of probability zero is left at
     the first proposal that has some, and its visits do not count; an empty row has shares of zero and ``last`` -1.
     """
     log_weight = torch.where(log_target > ABSENT, log_target - log_proposal, ABSENT)
-    log_uniform = _uniform((proposals.shape[0], proposals.shape[1]), log_target, rng).log()
+    proposals, log_uniform = drawn.proposals, drawn.uniform.log()
     offered = take(log_weight, proposals)
-    state, standing = start, take(log_weight, start.unsqueeze(-1)).squeeze(-1)
+    state, standing = drawn.start, take(log_weight, drawn.start.unsqueeze(-1)).squeeze(-1)
     states, accepted = [], []
     for m in range(proposals.shape[1]):
         moves = log_uniform[:, m] < offered[:, m] - standing  # -inf - -inf is NaN, and NaN never moves

@@ -24,10 +24,10 @@ from retrograd.objectives.functional import (
     ABSENT,
     counts,
     defensive,
+    draw_chain,
     log_marginal,
     masked_log_softmax,
     metropolis_independence,
-    propose_chain,
     responsibilities,
     weighted_sum,
 )
@@ -163,10 +163,10 @@ class JointStochasticApproximation:
         proposed = log_prior if log_posterior is None else log_posterior
         log_proposal = defensive(proposed, log_prior, self.proposal_share)
         carried = previous if self.chain == "carried" else None
-        start, proposals = propose_chain(log_proposal, self.draws, carried, rng)
-        reachable = counts(torch.cat([start.unsqueeze(-1), proposals], dim=-1), log_proposal) > 0
+        drawn = draw_chain(log_proposal, self.draws, carried, rng)
+        reachable = counts(torch.cat([drawn.start.unsqueeze(-1), drawn.proposals], dim=-1), log_proposal) > 0
         log_likelihood = log_likelihood_where(likelihood, reachable)
-        chain = metropolis_independence(log_prior + log_likelihood, log_proposal, start, proposals, rng)
+        chain = metropolis_independence(log_prior + log_likelihood, log_proposal, drawn)
         last = chain.last if self.chain == "carried" else None
         return _Weights(chain.share, reachable, log_likelihood, chain.acceptance, last)
 

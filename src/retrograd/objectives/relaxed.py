@@ -183,11 +183,13 @@ def _gumbel_where(
 ) -> Float[Tensor, "{draws} B K"]:
     """Noise for the candidates present, 0 elsewhere.
 
-    Numbers are drawn for present candidates alone, row after row, so that padding does not change what the others get.
+    Numbers are drawn for present candidates alone, row after row, so that neither padding nor the batch changes what
+    the others get.
     """
-    noise = gumbel((draws, int(present.sum())), rng, like)
-    everywhere = present.expand(draws, *present.shape)
-    return torch.zeros(everywhere.shape, dtype=like.dtype, device=like.device).masked_scatter(everywhere, noise)
+    noise = gumbel((draws * int(present.sum()),), rng, like)
+    everywhere = present.unsqueeze(1).expand(-1, draws, -1)
+    found = torch.zeros(everywhere.shape, dtype=like.dtype, device=like.device).masked_scatter(everywhere, noise)
+    return found.transpose(0, 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

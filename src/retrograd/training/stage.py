@@ -162,11 +162,11 @@ class FromCopying:
 class Pace:
     """How a stage steps. A learning rate of 0 leaves that part where it is.
 
-    ``micro_batch`` queries are held in memory at once (0: the whole batch); gradients are weighted by query counts, so
-    it changes memory and rounding, nothing else. ``scale_learning_rate`` is that of the retrievers' single numbers.
-    ``warmup`` is the share of steps over which the rate rises; how it falls then is the ``schedule``'s, ``restarts``
-    the number of times that "cosine with restarts" begins again. ``clip`` bounds the norm of all gradients together
-    (0: off).
+    ``micro_batch`` queries are held in memory at once (0: the whole batch); gradients are weighted by query counts, and
+    what is drawn is drawn query after query, so that beside dropout it changes memory and rounding alone.
+    ``scale_learning_rate`` is that of the retrievers' single numbers. ``warmup`` is the share of steps over which the
+    rate rises; how it falls then is the ``schedule``'s, ``restarts`` the number of times that "cosine with restarts"
+    begins again. ``clip`` bounds the norm of all gradients together (0: off).
     """
 
     epochs: int
