@@ -87,7 +87,7 @@ def test_truncation_is_a_bias_without_variance_and_is_the_one_written_out() -> N
     estimate = here.log_prior.exp() - kept / kept.sum(-1, keepdim=True)
     exact = here.log_prior.exp() - joint / joint.sum(-1, keepdim=True)
     assert found is not None
-    assert found.relative_variance == pytest.approx(0.0, abs=1e-12)
+    assert (found.relative_variance, found.trace) == (0.0, 0.0)
     assert found.relative_bias == pytest.approx(float((estimate - exact).norm() / exact.norm()))
     assert found.cosine == pytest.approx(float((estimate * exact).sum() / estimate.norm() / exact.norm()))
 
@@ -128,7 +128,7 @@ def test_noise_and_shift_of_known_size_are_measured_back() -> None:
 def test_a_carried_chain_is_measured_after_earlier_visits() -> None:
     """Two draws a visit: cold, the bias of the start shows; carried, the chain has forgotten it."""
     here = tables(seed=3)
-    fair = (here.log_prior + 0.6 * here.log_likelihood).log_softmax(-1)
+    fair = (here.log_prior + 0.3 * here.log_likelihood).log_softmax(-1)  # biases of 0.10 and 0.02, each to 0.01 or so
     here = replace(here, log_posterior=fair)
     cold, carried = (
         measure(

@@ -17,6 +17,7 @@ from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.validate import validate_files
 from retrograd.tasks.dialogue_formats import read_dialogues, read_doc2dial_documents
 from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
+from retrograd.tasks.qrels import read_qrels
 from retrograd.tasks.question_formats import read_questions
 from retrograd.tasks.relation_formats import read_relations
 from retrograd.tasks.relation_instance import mark
@@ -211,6 +212,10 @@ def _files() -> Iterable[Reader]:
     yield Reader("questions", "TriviaQA", "a.json", "json", json_text(_TRIVIA), questions)
     yield Reader("questions", "tables of DPR", "a.tsv", "text", _TABLE, questions)
     yield Reader("questions", "SQuAD", "a.json", "json", json_text(_SQUAD), questions)
+
+    judged: Callable[[Path], object] = lambda p: read_qrels(p)  # noqa: E731
+    yield Reader("questions", "judgements, JSON", "a.json", "json", json_text({"q": {"a": 1, "b": 0}}), judged)
+    yield Reader("questions", "judgements, columns", "a.tsv", "text", b"query\tpassage\tscore\nq\ta\t1\n", judged)
 
     dialogues = every(lambda p, refuse: read_dialogues(p, "auto", "keep", refuse))
     yield Reader("dialogues", "JSON Lines, OR-QuAC", "a.jsonl", "lines", json_lines(_DIALOGUES), dialogues)

@@ -18,10 +18,10 @@ from retrograd.recipes.experiment import (
     WarmStartSettings,
 )
 from retrograd.recipes.grounded_data import DialogueData, QuestionData
-from retrograd.recipes.run import open_run
+from retrograd.recipes.run import open_run, run_experiment
 from retrograd.recipes.use import scores_of
 from retrograd.tasks.grounded_example import DialogueExample, GroundedExample
-from retrograd.types import UserError
+from retrograd.types import Passage, UserError
 
 PASSAGES = [("cup", "the cup holds tea ."), ("box", "the box holds rain ."), ("car", "the wheel of the car .")]
 QUESTIONS = [("what holds tea ?", "cup", "cup"), ("what holds rain ?", "box", "box"), ("what of car ?", "wheel", "car")]
@@ -106,11 +106,31 @@ def test_a_run_from_files_to_answers(
     said = " ".join(result.output.split())
     assert "may be chance" in said
     assert "equal 3" in said
+    asked = ["--queries", "2", "--redraws", "2", "--objectives", "JSA,TopKMarginal", "--out", str(tmp_path / "lab")]
+    result = command.invoke(app, ["lab", str(run), *asked])
+    assert result.exit_code == 0, result.output
+    assert "over all 3 passages" in result.output
     for words in (["analyse", str(run)], ["extract", str(run), data.test, "--out", str(tmp_path / "g.jsonl")]):
         result = command.invoke(app, words)
         assert isinstance(result.exception, UserError), words
         assert "is about relations between entities" in str(result.exception)
         assert "evaluate, predict, search, compare and lab know every task" in str(result.exception)
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_masking_needs_a_corpus_alone(spans: bool, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    text = "people say that the old bridge was opened in 1911 by the town council"
+    base = lines(tmp_path / "base.jsonl", [{"id": f"p{i}", "title": "", "text": text} for i in range(4)])
+    place = text.index("council")
+    named = lines(tmp_path / "spans.jsonl", [{"id": "p2", "spans": [[place, place + len("council")]]}])
+    what = experiment(QuestionData(base=base), tiny_encoder, tiny_seq2seq)
+    alone = ["masking.epochs=1", "training.epochs=0", "warm_start.epochs=0", "training.log_every=1"]
+    run = run_experiment(what.with_settings([*alone, *([f"masking.spans={named}"] if spans else [])]), tmp_path / "run")
+    logged = [line for _, line in read_jsonl(run.path / "metrics.jsonl")]
+    assert {line["stage"] for line in logged if "loss" in line} == {"masking"}
+    assert (run.path / "model" / "model.json").exists()
+    with pytest.raises(UserError, match=r"data.train names no training data, which warm_start needs; .*masking alone"):
+        run_experiment(what.with_settings(["masking.epochs=1"]), tmp_path / "other")
 
 
 @pytest.mark.parametrize(("rate", "said"), [(50.0, False), (50.1, True)])
@@ -152,6 +172,49 @@ def test_documents_are_split_and_gold_stands_for_their_passages(questions: Quest
     data = QuestionData(**{**vars(questions), "split_words": 3}).load(0)
     assert [passage.id for passage in data.base][:2] == ["cup#0", "cup#1"]
     assert len(data.base) == 6
+
+
+def test_gold_passages_may_stand_in_a_file_of_their_own(
+    questions: QuestionData, dialogues: DialogueData, tmp_path: Path
+) -> None:
+    file = tmp_path / "qrels.tsv"
+    file.write_text("query-id\tcorpus-id\tscore\nq0\tbox\t1\nd0\tbox\t1\n", "utf-8")
+    data = QuestionData(**{**vars(questions), "qrels": str(file)}).load(0)
+    assert [one.gold_passages for one in data.test if isinstance(one, GroundedExample)] == [
+        ("box",),
+        ("box",),
+        ("car",),
+    ]
+    first = DialogueData(**{**vars(dialogues), "qrels": str(file)}).load(0).test[0]
+    assert isinstance(first, DialogueExample)
+    assert (first.gold_passages, first.knowledge) == (("box",), ("the box holds rain .",))
+
+
+def test_judgements_of_other_questions_are_refused(questions: QuestionData, tmp_path: Path) -> None:
+    file = tmp_path / "qrels.tsv"
+    file.write_text("other 0 box 1\n", "utf-8")
+    asked = lines(tmp_path / "unmarked.jsonl", [{"id": "q0", "question": "what ?", "answers": ["tea"]}])
+    data = QuestionData(base=questions.base, train=asked, test=asked, qrels=str(file))
+    with pytest.raises(UserError, match=r"data.qrels: .*qrels.tsv judges none of the examples .* such as 'q0'"):
+        data.load(0)
+
+
+@pytest.mark.parametrize("base_format", ["quac", "doc2dial"])
+def test_a_corpus_may_be_the_file_that_dialogues_come_with(base_format: str, tmp_path: Path) -> None:
+    turn = {"id": "a", "question": "Who ran?", "answers": [{"text": "Ann"}]}
+    quac = {"data": [{"title": "Runs", "paragraphs": [{"id": "p", "context": "Ann ran. CANNOTANSWER", "qas": [turn]}]}]}
+    documents = {"doc_data": {"sport": {"p": {"title": "Runs", "doc_text": "Ann ran."}}}}
+    asked, base = tmp_path / "quac.json", tmp_path / "base.json"
+    asked.write_text(json.dumps(quac), "utf-8")
+    base.write_text(json.dumps(quac if base_format == "quac" else documents), "utf-8")
+    settings = {"data.base": base, "data.test": asked, "data.base_format": base_format}
+    changed = Experiment().with_settings(
+        ["data.kind=dialogue", *(f"{name}={value}" for name, value in settings.items())]
+    )
+    data = changed.data.load(0)
+    assert list(data.base) == [Passage("p", "Runs", "Ann ran.")]
+    assert isinstance(data.test[0], DialogueExample)
+    assert data.test[0].knowledge == ("Ann ran.",)
 
 
 def test_a_dialogue_knows_the_text_of_its_gold_passages(dialogues: DialogueData) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from retrograd.io import read_json
 from retrograd.recipes import RECIPES
 from retrograd.recipes.jsa_rag import DATA, PUBLISHED
+from retrograd.recipes.jsa_rag import ROWS as PUBLISHED_ROWS
 from retrograd.recipes.run import run_experiment
 
 PASSAGES = [("cup", "the cup holds tea ."), ("box", "the box holds rain ."), ("car", "the wheel of the car .")]
@@ -37,6 +39,22 @@ def test_the_published_form_has_every_known_setting(name: str) -> None:
         table = values[section]
         assert isinstance(table, dict)
         assert table[key] == known, setting
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_rows_of_the_published_form_differ_in_the_objective_alone(name: str) -> None:
+    recipe = RECIPES[f"jsa-rag-{name}"]()
+    for row, changes in PUBLISHED_ROWS.items():
+        changed = recipe.with_settings(changes)
+        assert replace(changed, objective=recipe.objective) == recipe, row
+        assert (changed.objective == recipe.objective) == (row == "JSA"), row
+
+
+@pytest.mark.parametrize("row", [row for row in PUBLISHED_ROWS if row != "VRAG"])
+def test_the_published_form_normalises_over_the_candidates_in_every_row(row: str) -> None:
+    """VRAG's has no such setting: its KL is over the candidates by definition."""
+    changed = RECIPES["jsa-rag-nq"]().with_settings(PUBLISHED_ROWS[row])
+    assert vars(changed.objective)["normaliser"] == "candidates"
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -78,4 +96,7 @@ def test_every_row_trains_in_all_its_stages_and_answers(
     assert isinstance(answers, dict)
     assert isinstance(neighbours, dict)
     assert "f1" in answers
+    signatures = scores["signatures"]
+    assert isinstance(signatures, dict)
+    assert "version:" in str(signatures["bleu"])
     assert ("gold_recall@1" in neighbours) == (row != "closed book")

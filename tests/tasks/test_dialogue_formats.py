@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from retrograd.tasks.dialogue_formats import DIALOGUE_FORMATS, read_dialogues, read_doc2dial_documents
 from retrograd.tasks.grounded_example import DialogueExample, Turn, dialogue_example
-from retrograd.tasks.squad_format import NO_ANSWER
+from retrograd.tasks.squad_format import NO_ANSWER, read_contexts
 from retrograd.types import Passage, UserError
 
 Write = Callable[[str | list[object]], Path]
@@ -61,7 +61,10 @@ def test_or_quac_with_its_evidence(write: Write) -> None:
         "question": "Who won?",
         "history": [],
         "answer": {"text": "CANNOTANSWER", "answer_start": 9},
-        "evidence": ["Nobody knows.", "Ann won."],
+        "rewrite": "Who won the race?",
+        "followup": "n",
+        "yesno": "x",
+        "evidences": ["Nobody knows.", "Ann won."],
         "retrieval_labels": [0, 1],
     }
     path = write([record, {**record, "qid": "C_1_q#1", "answer": {"text": "Ann"}}])
@@ -110,6 +113,27 @@ def test_doc2dial_answers_every_turn_of_the_agent(write: Write) -> None:
     ]
     assert list(read_dialogues(path)) == expected
     assert list(read_dialogues(path, unanswerable="drop")) == expected[1:]
+
+
+def test_a_turn_whose_answers_are_empty_cannot_be_answered(write: Write) -> None:
+    lines = write([{"history": ["Who?"], "answers": []}, {"history": ["Who?"], "answer": "Ann"}, {"history": ["Who?"]}])
+    assert [one.targets for one in read_dialogues(lines)] == [(NO_ANSWER,), ("Ann",), ()]
+    assert [one.targets for one in read_dialogues(lines, unanswerable="drop")] == [("Ann",), ()]
+    turns = [{"id": "a", "question": "Who?", "answers": []}, {"id": "b", "question": "Why?"}]
+    path = write(json.dumps({"data": [{"paragraphs": [{"context": "…", "qas": turns}]}]}))
+    asked = [Turn("user", "Who?"), Turn("agent", NO_ANSWER), Turn("user", "Why?")]
+    expected = [
+        dialogue_example("a", asked[:1], (NO_ANSWER,), ("0#0",)),
+        dialogue_example("b", asked, (), ("0#0",)),
+    ]
+    assert list(read_dialogues(path)) == expected
+    assert list(read_dialogues(path, unanswerable="drop")) == expected[1:]
+
+
+def test_contexts_lose_the_word_for_no_answer(write: Write) -> None:
+    paragraphs = [{"id": "p", "context": "Ann ran. CANNOTANSWER", "qas": []}, {"id": "q", "context": "It is so. "}]
+    path = write(json.dumps({"data": [{"title": "t", "paragraphs": [{"qas": [], **one} for one in paragraphs]}]}))
+    assert [one.text for one in read_contexts(path)] == ["Ann ran.", "It is so. "]
 
 
 def test_documents_of_doc2dial(write: Write) -> None:

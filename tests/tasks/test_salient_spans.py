@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.tasks.salient_spans import SpanExample, SpanMasking, salient_spans, span_examples
+from retrograd.tasks.salient_spans import SpanExample, SpanMasking, read_spans, salient_spans, span_examples
 from retrograd.types import Passage, UserError
 
 
@@ -80,10 +82,37 @@ def test_passages_are_read_one_at_a_time() -> None:
 
 def test_spans_of_ones_own() -> None:
     iron = BRIDGE.text.index("iron")
-    found = span_examples([BRIDGE], SpanMasking(), random.Random(0), lambda text: [(iron, iron + 4), (0, 30)])
+    found = span_examples([BRIDGE], SpanMasking(), random.Random(0), lambda _: [(iron, iron + 4), (0, 30)])
     assert [one.target for one in found] == ["iron"]
     with pytest.raises(UserError, match=r"span \[3, 999\) of passage 'b' lies outside"):
-        list(span_examples([BRIDGE], SpanMasking(), random.Random(0), lambda text: [(3, 999)]))
+        list(span_examples([BRIDGE], SpanMasking(), random.Random(0), lambda _: [(3, 999)]))
+
+
+def test_spans_from_a_file(tmp_path: Path) -> None:
+    iron, path = BRIDGE.text.index("iron"), tmp_path / "spans.jsonl"
+    path.write_text(
+        f'{{"id": "b", "spans": [[{iron}, {iron + 4}]]}}\n{{"id": "other", "spans": [[0, 999]]}}\n', "utf-8"
+    )
+    spans = read_spans(path)
+    found = span_examples([BRIDGE, Passage("unnamed", "", BRIDGE.text)], SpanMasking(), random.Random(0), spans)
+    assert [(one.source, one.target) for one in found] == [("b", "iron")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"spans": []}', "line 1: no field 'id'"),
+        ('{"id": "b", "spans": 3}', "line 1: 'spans' is a number; expected a list"),
+        ('{"id": "b", "spans": [[1]]}', "line 1: 'spans' holds a list; expected"),
+        ('{"id": "b", "spans": [[1, 2.5]]}', "line 1: 'spans' holds a list; expected"),
+        ('{"id": "b", "spans": [1, 2]}', "line 1: 'spans' holds a number; expected"),
+    ],
+)
+def test_what_is_no_span_says_where(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    path.write_text(line + "\n", "utf-8")
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_spans(path)
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:

@@ -15,6 +15,7 @@ from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
 from retrograd.models.prefix_tree import Scoring
 from retrograd.progress import bar
 from retrograd.rag.rag_model import RagModel
+from retrograd.tasks.answer_scores import bleu_signature
 from retrograd.types import Example, Prediction
 
 __all__ = ["ORACLE_SHARE", "Evaluation", "answering_batches", "evaluate", "neighbour_scores", "predict", "vote"]
@@ -33,13 +34,15 @@ class Evaluation:
     """What came out: one prediction per example, and scores by name, in percent.
 
     ``judged`` says over how many examples, where some cannot be judged: those with "gold" passages, those with an
-    "answer" (`retrograd.evaluation.open_retrieval`).
+    "answer" (`retrograd.evaluation.open_retrieval`). ``signatures`` says how scores were computed that have more than
+    one definition: "bleu" is sacreBLEU's.
     """
 
     predictions: list[Prediction]
     answers: dict[str, float]
     neighbours: dict[str, float]
     judged: dict[str, int] = field(default_factory=dict)
+    signatures: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``predictions.jsonl`` and ``scores.json``."""
@@ -47,6 +50,8 @@ class Evaluation:
         found: JsonObject = {"answers": dict(self.answers), "neighbours": dict(self.neighbours)}
         if self.judged:
             found["judged"] = dict(self.judged)
+        if self.signatures:
+            found["signatures"] = dict(self.signatures)
         write_json(folder / "scores.json", found)
 
 
@@ -63,13 +68,15 @@ def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scor
     """
     predictions = predict(model, examples, k, scoring)
     answers = model.task.score(examples, [prediction.answer for prediction in predictions])
+    signatures = {"bleu": bleu_signature(examples)} if "bleu_4" in answers else {}
     if k > 0 and model.task.choices is None:
         found = open_retrieval_scores(model, examples)
         scores = found.scores | _oracle_share(model, examples)
         fewer = {what: count for what, count in found.judged.items() if count < len(examples)}
-        return Evaluation(predictions, answers, scores, fewer)
+        return Evaluation(predictions, answers, scores, fewer, signatures)
     neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
-    return Evaluation(predictions, answers, neighbours | (_oracle_share(model, examples) if k > 0 else {}))
+    found = neighbours | (_oracle_share(model, examples) if k > 0 else {})
+    return Evaluation(predictions, answers, found, signatures=signatures)
 
 
 def _oracle_share(model: RagModel, examples: Sequence[Example]) -> dict[str, float]:

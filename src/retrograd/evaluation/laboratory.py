@@ -36,6 +36,8 @@ __all__ = ["Component", "Estimator", "Measurement", "measure"]
 
 _CELLS = 2**24
 _EARLIER_VISITS = 4
+_ROUNDING = 1e-12
+"""Equal draws differ from their mean by no more than this share of their squares, in fp64: no variance."""
 """How often a carried chain has been visited before it is measured: by then its state is good to a percent."""
 
 
@@ -208,7 +210,8 @@ class _Moments:
             return None
         mean = self._sum / self._draws
         # Σ‖g - mean‖² / (n - 1) is unbiased for the trace of the covariance; ‖mean - reference‖² holds 1/n of it.
-        variance = max(self._squares - self._draws * float(mean.square().sum()), 0.0) / (self._draws - 1)
+        spread = self._squares - self._draws * float(mean.square().sum())
+        variance = spread / (self._draws - 1) if spread > _ROUNDING * self._squares else 0.0
         squared_bias = float((mean - self._reference).square().sum()) - variance / self._draws
         scale = self._length() ** 2
         return Component(

@@ -102,6 +102,12 @@ class Experiment:
                     f"training instances"
                 )
 
+    @property
+    def stages_on_data(self) -> list[str]:
+        """The stages, by the names of their settings, that train on ``data.train``; masked sentences are the base's."""
+        stages = {"warm_start": self.warm_start, "training": self.training, "second_stage": self.second_stage}
+        return [name for name, stage in stages.items() if stage.epochs > 0]
+
     def _check_retrieval(self) -> None:
         """What the objective and the search ask of each other."""
         passages = self.training.passages

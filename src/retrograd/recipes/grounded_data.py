@@ -14,7 +14,7 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import JsonObject, Refuse, fingerprint, raised
 from retrograd.recipes.source import Data, in_full
 from retrograd.tasks.dialogue import GroundedDialogue
-from retrograd.tasks.dialogue_formats import read_dialogues
+from retrograd.tasks.dialogue_formats import read_dialogues, read_doc2dial_documents
 from retrograd.tasks.grounded_example import (
     DialogueExample,
     GroundedExample,
@@ -22,6 +22,7 @@ from retrograd.tasks.grounded_example import (
     dialogue_example,
     with_knowledge,
 )
+from retrograd.tasks.qrels import judged, read_qrels
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.question_formats import NO_ANSWER, read_questions
 from retrograd.tasks.relevance import rows_by_id
@@ -45,7 +46,8 @@ class CorpusData(ABC):
 
     ``titles`` shows passages with their titles. The prefixes stand before what the towers read, for encoders that were
     trained with an instruction. ``instruction`` begins every prompt. ``unanswerable`` examples are dropped, or kept,
-    with the target "cannot answer". An answer that more than ``most_share`` of the passages support, or more than
+    with the target "cannot answer". ``qrels`` is a file that says which passages are gold, for scores alone
+    (`retrograd.tasks.qrels`). An answer that more than ``most_share`` of the passages support, or more than
     ``most_passages``, is no evidence for the warm start.
     """
 
@@ -67,6 +69,7 @@ class CorpusData(ABC):
     passage_prefix: str = ""
     most_share: float = 0.02
     most_passages: int = 100
+    qrels: str = ""
 
     def __post_init__(self) -> None:
         for name in ("train_count", "dev_from_train", "dev_count", "test_count", "split_words"):
@@ -105,6 +108,11 @@ class CorpusData(ABC):
         for name, examples in parts.items():
             ids = fingerprint(sorted(example.id for example in examples))
             record[name] = {"examples": len(examples), "ids_sha256": ids}
+        if self.qrels and not any(_is_marked(example) for examples in parts.values() for example in examples):
+            raise UserError(
+                f"data.qrels: {self.qrels} judges none of the examples that were read; its query ids must be theirs, "
+                f"such as {next((one.id for examples in parts.values() for one in examples), '1')!r}"
+            )
         known = self._with_knowledge(parts, base)
         return Data(task or self.task(), base, known["train"], known["dev"], known["test"], drawn=record)
 
@@ -126,15 +134,20 @@ class CorpusData(ABC):
 
     def from_root(self) -> CorpusData:
         """As `Source.from_root`."""
-        return replace(self, **{name: in_full(vars(self)[name]) for name in ("base", "train", "dev", "test")})
+        return replace(self, **{name: in_full(vars(self)[name]) for name in ("base", "train", "dev", "test", "qrels")})
 
     @abstractmethod
     def task(self) -> Task:
         """The task that these settings make."""
 
-    @abstractmethod
     def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
-        """The examples of a file; malformed ones go to ``refuse``."""
+        """The examples of a file, with their gold passages; malformed ones go to ``refuse``."""
+        found = self._examples(path, refuse)
+        return judged(found, read_qrels(Path(self.qrels))) if self.qrels else found
+
+    @abstractmethod
+    def _examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+        """The examples of a file as it has them."""
 
     @abstractmethod
     def asked(self, text: str, task: Task) -> Example:
@@ -182,6 +195,10 @@ class CorpusData(ABC):
         return _shuffled(examples, seed)[:count] if count else examples
 
 
+def _is_marked(example: Example) -> bool:
+    return isinstance(example, GroundedExample) and bool(example.gold_passages)
+
+
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
     return random.Random(seed).sample(examples, len(examples))
 
@@ -213,7 +230,7 @@ class QuestionData(CorpusData):
             primary_metric=self.metric,
         )
 
-    def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
+    def _examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """The questions of a file."""
         return read_questions(path, self.format, self.unanswerable, refuse)
 
@@ -232,12 +249,13 @@ class QuestionData(CorpusData):
 class DialogueData(CorpusData):
     """Turns of dialogues that passages help to give (`retrograd.tasks.dialogue`).
 
-    ``turns`` is how many of the last turns are read (0: all); ``least_overlap`` and ``near_best`` are what makes a
-    passage evidence for a turn (`OverlapSupport`).
+    ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file, "doc2dial" the documents of its ``doc_data``
+    file. ``turns`` is how many of the last turns are read (0: all). ``least_overlap`` and ``near_best`` are what makes
+    a passage evidence for a turn (`OverlapSupport`).
     """
 
     format: Literal["auto", "jsonl", "quac", "doc2dial"] = "auto"
-    base_format: Literal["auto", "jsonl", "tsv"] = "auto"
+    base_format: Literal["auto", "jsonl", "tsv", "quac", "doc2dial"] = "auto"
     instruction: str = "Give the next turn of the dialogue, with what the passages say."
     turns: int = 8
     user_name: str = "user"
@@ -261,7 +279,7 @@ class DialogueData(CorpusData):
             primary_metric=self.metric,
         )
 
-    def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
+    def _examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """The turns of a file that are to be answered."""
         return read_dialogues(path, self.format, self.unanswerable, refuse)
 
@@ -270,7 +288,11 @@ class DialogueData(CorpusData):
         return dialogue_example("query", [Turn("user", text)])
 
     def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
-        """As `CorpusData.documents`."""
+        """As `CorpusData.documents`; of a QuAC or DoQA file its paragraphs, of Doc2Dial's its documents."""
+        if self.base_format == "quac":
+            return read_contexts(path)
+        if self.base_format == "doc2dial":
+            return read_doc2dial_documents(path)
         return read_corpus(path, self.base_format, refuse)
 
     def _with_knowledge(self, parts: dict[str, list[Example]], base: KnowledgeBase) -> dict[str, list[Example]]:

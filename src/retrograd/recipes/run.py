@@ -35,7 +35,7 @@ from retrograd.rag.staleness import fault_of
 from retrograd.recipes.experiment import Experiment, RelationData, RetrieverSettings
 from retrograd.recipes.grounded_data import CorpusData
 from retrograd.recipes.reproducible import deterministic
-from retrograd.recipes.source import Data
+from retrograd.recipes.source import Data, in_full
 from retrograd.recipes.stages import stages
 from retrograd.tasks.task import Task
 from retrograd.training.checkpoints import Checkpoints
@@ -230,8 +230,11 @@ def train_experiment(
 
     With ``resume`` the folder is that of a run of this experiment, and training goes on from its newest checkpoint.
     """
-    if not data.train:
-        raise UserError("data.train names no training data; give a file, or builtin:semeval2010_task8")
+    if not data.train and experiment.stages_on_data:
+        raise UserError(
+            f"data.train names no training data, which {experiment.stages_on_data[0]} needs; give a file, or "
+            f"builtin:semeval2010_task8, or set {experiment.stages_on_data[0]}.epochs = 0 (masking alone needs none)"
+        )
     require_enough_passages(experiment, data.base)
     accelerator, ranks = accelerator_for(experiment), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
@@ -280,7 +283,8 @@ def _alone_in(out: Path) -> AbstractContextManager[None]:
 
 
 def _begun(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
-    asked = replace(experiment, data=experiment.data.from_root()).to_toml()
+    masking = replace(experiment.masking, spans=in_full(experiment.masking.spans))
+    asked = replace(experiment, data=experiment.data.from_root(), masking=masking).to_toml()
     run = RunDirectory.create(out, asked, precision)
     _keep_data(experiment, data, run)
     return run

@@ -193,7 +193,8 @@ class MaskingSettings:
 
     ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences each
     (`retrograd.tasks.salient_spans`). A sentence is not answered from the passage it stands in, unless
-    ``may_see_source``. What is not set here is as in training.
+    ``may_see_source``. ``spans`` is a file of what may be masked, by a tagger for example (`read_spans`), in the place
+    of names, dates and numbers found by rules. What is not set here is as in training.
     """
 
     epochs: int = 0
@@ -202,6 +203,7 @@ class MaskingSettings:
     may_see_source: bool = False
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
+    spans: str = ""
 
     def __post_init__(self) -> None:
         require_at_least(0, {"masking.epochs": self.epochs, "masking.passages": self.passages})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -21,7 +22,7 @@ from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.settings import NOTHING_TRAINED, MaskingSettings
-from retrograd.tasks.salient_spans import SpanExample, SpanMasking, span_examples
+from retrograd.tasks.salient_spans import SpanExample, SpanMasking, read_spans, span_examples
 from retrograd.training.refresh import EverySteps, Never
 from retrograd.training.stage import FromCopying, FromGenerator, FromPrior, Pace, Stage
 from retrograd.types import Passage, UserError
@@ -163,16 +164,18 @@ def _second_stage(experiment: Experiment, main: Stage) -> Stage | None:
 
 
 def masked_examples(base: KnowledgeBase, settings: MaskingSettings, rng: torch.Generator) -> list[SpanExample]:
-    """Sentences of the base, each with a name, date or number masked, which is its target.
+    """Sentences of the base, each with a name, date or number, or what ``spans`` names, masked, which is its target.
 
     Raises `UserError` where there is nothing to mask.
     """
     source = random.Random(int(torch.randint(2**31, (), generator=rng)))
     masking = SpanMasking(most_per_passage=settings.per_passage, may_see_source=settings.may_see_source)
-    found = list(span_examples(_some(base, settings.passages, rng), masking, source))
+    spans = read_spans(Path(settings.spans)) if settings.spans else None
+    found = list(span_examples(_some(base, settings.passages, rng), masking, source, spans))
     if not found:
+        what = f"span of {settings.spans}" if settings.spans else "name, date or number"
         raise UserError(
-            f"masking found no name, date or number in a sentence of {masking.least_words} words or more, in "
+            f"masking found no {what} in a sentence of {masking.least_words} words or more, in "
             f"{settings.passages or len(base)} passages; set masking.epochs = 0"
         )
     return found

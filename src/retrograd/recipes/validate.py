@@ -132,7 +132,7 @@ def validate_experiment(experiment: Experiment) -> Validation:
         )
         if name and ruler.limit is None
     ]
-    if not experiment.data.train:
+    if not experiment.data.train and experiment.stages_on_data:
         findings.error("missing", "train", "data.train", "names no training data", "give a file")
     if findings.total("error") == 0 and _small(experiment):
         _check_loading(experiment, findings)

@@ -9,13 +9,14 @@ Every reader yields `DialogueExample` lazily, and every error names the file, th
               answers    ``answers``, ``answer``, ``response`` or ``Answer``: text, a list, or ``{"text": …}``
               id         ``id``, ``qid`` or ``_id``; else the line
               gold       ``gold_passages``: passage ids; ``knowledge``: texts that the answer was written from, or
-                         OR-QuAC's ``evidence`` where ``retrieval_labels`` is 1
+                         OR-QuAC's ``evidences`` where ``retrieval_labels`` is 1
 ``quac``      QuAC and DoQA (`retrograd.tasks.squad_format`); the gold passage is the paragraph.
 ``doc2dial``  the official ``dial_data`` file: one example for each turn of the agent; the gold passage is the document.
 
-Turns that cannot be answered (CANNOTANSWER in QuAC, DoQA and OR-QuAC; a turn of Doc2Dial without references) are kept
-with the target `NO_ANSWER` (Doc2Dial: what was said) or dropped, as ``unanswerable`` says. ``user``, ``usr``, ``human``
-and ``seeker`` are one role, ``agent``, ``assistant``, ``system``, ``bot`` and ``wizard`` the other.
+Turns that cannot be answered (CANNOTANSWER in QuAC, DoQA and OR-QuAC; an empty list of answers; a turn of Doc2Dial
+without references) are kept with the target `NO_ANSWER` (Doc2Dial: what was said) or dropped, as ``unanswerable`` says.
+``user``, ``usr``, ``human`` and ``seeker`` are one role, ``agent``, ``assistant``, ``system``, ``bot`` and ``wizard``
+the other.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _HISTORIES = ("history", "Context")
 _QUESTIONS = ("question", "Question")
 _ANSWERS = ("answers", "answer", "response", "Answer")
 _IDS = ("id", "qid", "_id")
+_EVIDENCE = ("evidences", "evidence")
 _USERS = frozenset({"user", "usr", "human", "seeker"})
 _AGENTS = frozenset({"agent", "assistant", "system", "bot", "wizard"})
 _SPOKEN = re.compile(rf"\s*({'|'.join(sorted(_USERS | _AGENTS))})\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
@@ -110,7 +112,7 @@ def _example(record: JsonObject, number: int) -> DialogueExample:
     id_field = named(record, _IDS)
     id_ = record_id({} if id_field is None else {"id": record[id_field]}, number)
     answer_field = named(record, _ANSWERS)
-    targets = () if answer_field is None else _answers(record[answer_field], answer_field)
+    targets = () if answer_field is None else _answers(record[answer_field], answer_field) or (NO_ANSWER,)
     gold = strings(record.get("gold_passages"), "gold_passages")
     return dialogue_example(id_, history, targets, gold, _knowledge(record))
 
@@ -162,13 +164,13 @@ def _answers(value: JsonValue, name: str) -> tuple[str, ...]:
 
 
 def _knowledge(record: JsonObject) -> tuple[str, ...]:
-    labels = record.get("retrieval_labels")
-    if "knowledge" in record or labels is None:
+    labels, name = record.get("retrieval_labels"), named(record, _EVIDENCE)
+    if "knowledge" in record or labels is None or name is None:
         return strings(record.get("knowledge"), "knowledge")
-    evidence = record.get("evidence")
+    evidence = record[name]
     if not isinstance(labels, list) or not isinstance(evidence, list) or len(labels) != len(evidence):
-        raise UserError("'evidence' and 'retrieval_labels' differ; expected two lists of one length")
-    return strings([one for one, label in zip(evidence, labels, strict=True) if label == 1], "evidence")
+        raise UserError(f"{name!r} and 'retrieval_labels' differ; expected two lists of one length")
+    return strings([one for one, label in zip(evidence, labels, strict=True) if label == 1], name)
 
 
 # Doc2Dial -------------------------------------------------------------------------------------------------------------

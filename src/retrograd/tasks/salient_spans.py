@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from retrograd.io import JsonValue, read_jsonl
+from retrograd.tasks.record_fields import kind_of, require_fields, string
+from retrograd.tasks.record_lists import located
 from retrograd.tasks.sentences import ABBREVIATIONS, sentence_spans
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["SpanExample", "SpanMasking", "Spans", "salient_spans", "span_examples"]
+__all__ = ["SpanExample", "SpanMasking", "Spans", "read_spans", "salient_spans", "span_examples"]
 
-Spans = Callable[[str], Iterable[tuple[int, int]]]
-"""Where a passage's text has something worth asking for: characters [start, end)."""
+Spans = Callable[[Passage], Iterable[tuple[int, int]]]
+"""Where a passage's text has something worth asking for: characters [start, end). A tagger's names, for example."""
 
 _MONTH = (
     "(?:January|February|March|April|May|June|July|August|September|October|November|December|"
@@ -90,21 +95,48 @@ class SpanMasking:
 def span_examples(
     passages: Iterable[Passage], masking: SpanMasking, rng: random.Random, spans: Spans | None = None
 ) -> Iterator[SpanExample]:
-    """Examples of passages as they come, in their order; ``spans`` replaces `salient_spans`.
+    """Examples of passages as they come, in their order; ``spans`` stands in the place of `salient_spans`.
 
     Their ids are ``passage:start-end`` in characters of the passage's text. A span that its own sentence has a second
     time, or that does not lie in one sentence, is left out. Raises `UserError` for a span outside the text.
     """
     for passage in passages:
-        found = list(_maskable(passage, masking, spans or salient_spans))
+        wanted = salient_spans(passage.text) if spans is None else spans(passage)
+        found = list(_maskable(passage, masking, sorted(set(wanted))))
         drawn = sorted(rng.sample(range(len(found)), min(masking.most_per_passage, len(found))))
         for position in drawn:
             yield found[position]
 
 
-def _maskable(passage: Passage, masking: SpanMasking, spans: Spans) -> Iterator[SpanExample]:
+def read_spans(path: Path) -> Spans:
+    """Spans from a file, such as a tagger may have written: JSON Lines of ``id``, that of a passage of the base, and
+    ``spans``, a list of ``[start, end]`` in characters of its text. Passages that the file does not name have none.
+
+    Raises `UserError` with file and line.
+    """
+    known: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for number, record in read_jsonl(path):
+        with located(path, f"line {number}"):
+            require_fields(record, ("id", "spans"))
+            known[string(record, "id")] += _pairs(record["spans"])
+    return lambda passage: known.get(passage.id, ())
+
+
+def _pairs(value: JsonValue) -> list[tuple[int, int]]:
+    if not isinstance(value, list):
+        raise UserError(f"'spans' is {kind_of(value)}; expected a list of [start, end]")
+    found: list[tuple[int, int]] = []
+    for one in value:
+        match one:
+            case [int(start), int(end)]:
+                found.append((start, end))
+            case _:
+                raise UserError(f"'spans' holds {kind_of(one)}; expected [start, end], whole numbers, in each place")
+    return found
+
+
+def _maskable(passage: Passage, masking: SpanMasking, wanted: Sequence[tuple[int, int]]) -> Iterator[SpanExample]:
     text = passage.text
-    wanted = sorted(set(spans(text)))
     for start, end in wanted:
         if not 0 <= start < end <= len(text):
             raise UserError(

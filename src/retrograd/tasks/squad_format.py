@@ -75,6 +75,8 @@ def read_quac(path: Path, unanswerable: str = "keep") -> Iterator[DialogueExampl
             _require_new(id_, place, seen)
             targets = tuple(map(_plain, _texts(question, "answers")))
             said = next(iter(_texts(question, "orig_answer")), "")
+            if "answers" in question and not targets and not said:
+                targets = (NO_ANSWER,)
             history = [*history, Turn("user", string(question, "question").strip())]
             first = _plain(said) if said else next(iter(targets), "")
             if unanswerable == "keep" or targets != (NO_ANSWER,):
@@ -105,7 +107,10 @@ def _paragraphs(path: Path) -> Iterator[_Paragraph]:
                 require_fields(record, ("context",))
                 id_ = str(record["id"]) if isinstance(record.get("id"), str) else f"{a}#{p}"
                 _require_new(id_, place, seen)
-                paragraph = _Paragraph(place, Passage(id_, title, string(record, "context")), record)
+                context = string(record, "context")
+                if context.endswith(CANNOT_ANSWER):  # QuAC and DoQA, for their annotators to mark
+                    context = context.removesuffix(CANNOT_ANSWER).rstrip()
+                paragraph = _Paragraph(place, Passage(id_, title, context), record)
             yield paragraph
 
 
