@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,22 @@ def test_the_warm_start_moves_the_retriever_alone(tiny_encoder: Path, tiny_seq2s
     log = run(model, examples, warm, tmp_path / "run")
     assert {name.split(".")[0] for name in moved(model, before)} == {"retriever"}
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+
+
+@pytest.mark.parametrize("objective", [TopKMarginal(), JointStochasticApproximation()])
+@pytest.mark.parametrize("supported", [False, True])
+def test_the_warm_start_learns_only_where_a_candidate_supports_the_target(
+    supported: bool, objective: Objective, tiny_encoder: Path, tiny_seq2seq: Path
+) -> None:
+    """Without one, what grows would be the share of the prior that lies on the candidates, whatever they are."""
+    model, examples = build(tiny_encoder, tiny_seq2seq, posterior=True)
+    model.refresh_index()
+    asked = examples[0] if supported else replace(examples[0], id="new", targets=(model.task.verbalise("Other"),))
+    evidence, rng = FromCopying(CopySettings(), passages=len(examples) - 1 if supported else 3), torch.Generator()
+    candidates = evidence.candidates(model, [asked], objective.needs_posterior, None, rng)
+    objective(candidates.scores, evidence.likelihood(model, [asked], candidates), rng).loss.backward()
+    gradients = [one.grad for one in model.retriever.parameters() if one.grad is not None]
+    assert any(bool(one.any()) for one in gradients) == supported
 
 
 def test_lora_moves_adapters_and_nothing_else(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> None:

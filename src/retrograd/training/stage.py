@@ -123,7 +123,11 @@ class FromPrior:
 
 @dataclass(frozen=True)
 class FromCopying:
-    """The whole base (``passages`` = 0) or its best ``passages``, judged by the task's test: the retriever learns."""
+    """The whole base (``passages`` = 0) or its best ``passages``, judged by the task's test: the retriever learns.
+
+    From a query whose best ``passages`` hold none that supports the target it learns nothing: over the whole base the
+    test would not tell passages apart, and over these their share of p(z|x), which has no meaning here, would grow.
+    """
 
     settings: CopySettings
     passages: int = 0
@@ -141,7 +145,7 @@ class FromCopying:
         rng: torch.Generator,
     ) -> Candidates:
         if self.passages > 0:
-            return model.retrieve(examples, self.passages, posterior, previous)
+            return _where_any_supports(model, examples, model.retrieve(examples, self.passages, posterior, previous))
         cells = len(examples) * len(model.base)
         if cells > _WHOLE_BASE_CELLS:
             raise UserError(
@@ -156,6 +160,15 @@ class FromCopying:
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         return model.copy_likelihood(examples, candidates, self.settings)
+
+
+def _where_any_supports(model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Candidates:
+    """Scores without gradient where no candidate supports the target."""
+    told, scores = model.supports(examples, candidates.rows).any(dim=-1, keepdim=True), candidates.scores
+    prior, posterior = scores.log_prior, scores.log_posterior
+    prior = torch.where(told, prior, prior.detach())
+    posterior = None if posterior is None else torch.where(told, posterior, posterior.detach())
+    return replace(candidates, scores=replace(scores, log_prior=prior, log_posterior=posterior))
 
 
 @dataclass(frozen=True)
