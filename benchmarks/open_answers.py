@@ -5,11 +5,12 @@
 
 FOLDER holds ``passages.jsonl``, ``train.jsonl`` and ``test.jsonl`` (`docs/questions.md`). Each row differs from the
 recipe ``jsa-rag-small-questions`` or ``jsa-rag-small-dialogue`` in `SMALLER`, in ``--set`` and in its own settings of
-`ROWS`; candidates, temperature and steps are equal. All rows of all seeds begin with one generator, which has learnt to
-read what an untrained retriever finds (`READER`); for dialogues, retrievers that are trained begin with one warm start
-(`WARM`), which is a row of its own. Recall is over all test examples, answers and log-marginal over the
-first ``--answered`` of them. Finished rows stay in ``--out`` and are not run again. Seeds differ in the order of the
-examples and in what is drawn in training, not in the examples nor in what they begin with.
+`ROWS`; temperature and steps are equal, and so is what a retriever brings: four passages of the prior, and where there
+is a posterior four of its own beside them. All rows of all seeds begin with one generator, which has learnt to read
+what an untrained retriever finds (`READER`); for dialogues, retrievers that are trained begin with one warm start
+(`WARM`), which is a row of its own. Recall is over all test examples, answers and log-marginal over the first
+``--answered`` of them. Finished rows stay in ``--out`` and are not run again. Seeds differ in the order of the examples
+and in what is drawn in training, not in the examples nor in what they begin with.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ WARM += ["data.train_count=0", "warm_start.epochs=1", "training.epochs=0", "trai
 questions this stage teaches the weight and nothing else, which is then left to the rows. A posterior's query tower
 begins with the same, which was never shown a target."""
 
+EIGHT = ["training.passages=8", "evaluation.passages=4"]
+"""As many candidates as the union of prior and posterior has at most; read like all others."""
 JSA = "objective.kind=JointStochasticApproximation"
 _WARM_ALONE = "warm start alone"
 ROWS: dict[str, list[str]] = {
@@ -77,6 +80,7 @@ ROWS: dict[str, list[str]] = {
     "frozen retriever, hybrid": [*FROZEN, "retriever.lexical_weight=1.0"],
     "BM25": [*FROZEN, "retriever.search=bm25", "retriever.lexical_dimensions=0"],
     "RAG": ["objective.kind=TopKMarginal", "retriever.posterior=false"],
+    "RAG, 8 passages": ["objective.kind=TopKMarginal", "retriever.posterior=false", *EIGHT],
     "VRAG": ["objective.kind=Variational", "objective.form=published"],
     "JSA, Metropolis, 2 carried": [JSA, "objective.sampler=metropolis", "objective.draws=2", "objective.chain=carried"],
     "JSA, Metropolis, 50 cold": [JSA, "objective.sampler=metropolis", "objective.draws=50", "objective.chain=cold"],
@@ -89,7 +93,7 @@ COMPARED: dict[str, list[str]] = {
     "BM25": _TRAINED,
     "frozen retriever, hybrid": _TRAINED,
     "JSA, Metropolis, 50 cold": ["JSA, Metropolis, 2 carried", "JSA, exact union"],
-    "RAG": ["VRAG", "JSA, exact union"],
+    "RAG": ["RAG, 8 passages", "VRAG", "JSA, exact union"],
 }
 """Rows by what they are compared with."""
 _BATCH, _MOST = 32, 20
