@@ -215,7 +215,7 @@ def _files() -> Iterable[Reader]:
 
     judged: Callable[[Path], object] = lambda p: read_qrels(p)  # noqa: E731
     yield Reader("questions", "judgements, JSON", "a.json", "json", json_text({"q": {"a": 1, "b": 0}}), judged)
-    yield Reader("questions", "judgements, columns", "a.tsv", "text", b"query\tpassage\tscore\nq\ta\t1\n", judged)
+    yield Reader("questions", "judgements, columns", "a.tsv", "text", b"query-id\tcorpus-id\tscore\nq\ta\t1\n", judged)
 
     dialogues = every(lambda p, refuse: read_dialogues(p, "auto", "keep", refuse))
     yield Reader("dialogues", "JSON Lines, OR-QuAC", "a.jsonl", "lines", json_lines(_DIALOGUES), dialogues)

@@ -193,10 +193,22 @@ def test_gold_passages_may_stand_in_a_file_of_their_own(
 def test_judgements_of_other_questions_are_refused(questions: QuestionData, tmp_path: Path) -> None:
     file = tmp_path / "qrels.tsv"
     file.write_text("other 0 box 1\n", "utf-8")
-    asked = lines(tmp_path / "unmarked.jsonl", [{"id": "q0", "question": "what ?", "answers": ["tea"]}])
-    data = QuestionData(base=questions.base, train=asked, test=asked, qrels=str(file))
-    with pytest.raises(UserError, match=r"data.qrels: .*qrels.tsv judges none of the examples .* such as 'q0'"):
+    data = QuestionData(**{**vars(questions), "qrels": str(file)})
+    with pytest.raises(UserError, match=r"qrels.tsv judges none of the 6 examples; .* like 'other', theirs like 'q0'"):
         data.load(0)
+
+
+def test_a_finished_run_reads_new_questions_without_its_judgements(questions: QuestionData, tmp_path: Path) -> None:
+    file = tmp_path / "qrels.tsv"
+    file.write_text("q0 0 box 1\n", "utf-8")
+    data = QuestionData(**{**vars(questions), "qrels": str(file)})
+    base = data.load(0).base
+    for gone, gold in ((False, "box"), (True, "cup")):
+        if gone:
+            file.unlink()
+        first = data.read(Path(data.test), None, data.task(), base)[0]
+        assert isinstance(first, GroundedExample)
+        assert first.gold_passages == (gold,)
 
 
 @pytest.mark.parametrize("base_format", ["quac", "doc2dial"])

@@ -45,7 +45,11 @@ def test_gold_passages_are_those_judged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("q a 1\nq b\n", "line 2: 'q b'; expected"),
+        ("q\ta\t1\nq\tb\n", "line 2: 'q\\tb'; expected"),
+        ("q a 1\n", "line 1: 'q a 1'; expected"),
+        ("q\ta\thigh\n", "line 1: 'q\\ta\\thigh'; expected"),
+        ("q\t\t1\n", "line 1: 'q\\t\\t1'; expected"),
+        ("q\ta\tnan\n", "line 1: 'q\\ta\\tnan'; expected"),
         ("q 0 a much\n", "line 1: 'q 0 a much'; expected"),
         ("q 0 a 0\n", "judges no passage relevant"),
         ("\n", "judges no passage relevant"),

@@ -103,9 +103,10 @@ def test_spans_from_a_file(tmp_path: Path) -> None:
     [
         ('{"spans": []}', "line 1: no field 'id'"),
         ('{"id": "b", "spans": 3}', "line 1: 'spans' is a number; expected a list"),
-        ('{"id": "b", "spans": [[1]]}', "line 1: 'spans' holds a list; expected"),
-        ('{"id": "b", "spans": [[1, 2.5]]}', "line 1: 'spans' holds a list; expected"),
-        ('{"id": "b", "spans": [1, 2]}', "line 1: 'spans' holds a number; expected"),
+        ('{"id": "b", "spans": [[1]]}', "line 1: 'spans' holds [1]; expected"),
+        ('{"id": "b", "spans": [[1, 2.5]]}', "line 1: 'spans' holds [1, 2.5]; expected"),
+        ('{"id": "b", "spans": [[true, 2]]}', "line 1: 'spans' holds [true, 2]; expected"),
+        ('{"id": "b", "spans": [1, 2]}', "line 1: 'spans' holds 1; expected"),
     ],
 )
 def test_what_is_no_span_says_where(line: str, message: str, tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ from retrograd.objectives.functional import columns_where, counts, propose, take
 __all__ = ["Component", "Estimator", "Measurement", "measure"]
 
 _CELLS = 2**24
-_EARLIER_VISITS = 4
 _ROUNDING = 1e-12
 """Equal draws differ from their mean by no more than this share of their squares, in fp64: no variance."""
+_EARLIER_VISITS = 4
 """How often a carried chain has been visited before it is measured: by then its state is good to a percent."""
 
 

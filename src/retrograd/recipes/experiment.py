@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import get_type_hints
@@ -41,7 +41,7 @@ from retrograd.recipes.settings import (
     TrainingSettings,
     WarmStartSettings,
 )
-from retrograd.recipes.source import Source
+from retrograd.recipes.source import Source, in_full
 from retrograd.records import read_record, read_toml, read_value, record_mapping
 from retrograd.suggestions import advice
 from retrograd.types import UserError
@@ -101,6 +101,11 @@ class Experiment:
                     f"{setting} needs development data; set data.dev to a file, or data.dev_from_train to a number of "
                     f"training instances"
                 )
+
+    def from_root(self) -> Experiment:
+        """With the files that it names from the root, so that it can be read in any folder."""
+        masking = replace(self.masking, spans=in_full(self.masking.spans))
+        return replace(self, data=self.data.from_root(), masking=masking)
 
     @property
     def stages_on_data(self) -> list[str]:

@@ -98,29 +98,26 @@ class CorpusData(ABC):
         seed = seed if self.seed < 0 else self.seed
         documents, splitting = self.documents(Path(self.base)), self.splitting
         base = KnowledgeBase.from_passages(documents if splitting is None else split_passages(documents, splitting))
-        rest, held = self._held_out(self._part("train"), seed)
+        whole = self._marked({name: self._part(name) for name in ("train", "dev", "test")})
+        rest, held = self._held_out(whole["train"], seed)
         parts = {
             "train": self._drawn("train", rest, seed),
-            "dev": held or self._drawn("dev", self._part("dev"), seed),
-            "test": self._drawn("test", self._part("test"), seed),
+            "dev": held or self._drawn("dev", whole["dev"], seed),
+            "test": self._drawn("test", whole["test"], seed),
         }
         record: JsonObject = {"seed": seed, "passages": len(base)}
         for name, examples in parts.items():
             ids = fingerprint(sorted(example.id for example in examples))
             record[name] = {"examples": len(examples), "ids_sha256": ids}
-        if self.qrels and not any(_is_marked(example) for examples in parts.values() for example in examples):
-            raise UserError(
-                f"data.qrels: {self.qrels} judges none of the examples that were read; its query ids must be theirs, "
-                f"such as {next((one.id for examples in parts.values() for one in examples), '1')!r}"
-            )
         known = self._with_knowledge(parts, base)
         return Data(task or self.task(), base, known["train"], known["dev"], known["test"], drawn=record)
 
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
-        """As `Source.read`."""
+        """As `Source.read`. Runs need no training files: where ``qrels`` is gone, examples have the gold they bring."""
         if patch is not None:
             raise UserError(f"--patch {patch} corrects relations; the task of this run is {task.name}")
-        return self._with_knowledge({"read": list(self.examples(path))}, base)["read"]
+        here = self if Path(self.qrels).exists() else replace(self, qrels="")
+        return self._with_knowledge({"read": list(here.examples(path))}, base)["read"]
 
     def task_record(self, task: Task) -> JsonObject:
         """Nothing: the settings hold all of it."""
@@ -162,7 +159,7 @@ class CorpusData(ABC):
 
     def _part(self, name: str) -> list[Example]:
         source = vars(self)[name]
-        found = list(self.examples(Path(source))) if source else []
+        found = list(self._examples(Path(source), raised)) if source else []
         untold = next((example.id for example in found if not example.targets), None)
         if untold is not None:
             raise UserError(
@@ -170,6 +167,19 @@ class CorpusData(ABC):
                 f"one; give it, or take the example out (`retrograd predict` answers such)"
             )
         return found
+
+    def _marked(self, parts: dict[str, list[Example]]) -> dict[str, list[Example]]:
+        """With the gold passages that ``qrels`` names. Raises `UserError` where it names none of the examples."""
+        if not self.qrels:
+            return parts
+        relevant = read_qrels(Path(self.qrels))
+        ids = [example.id for examples in parts.values() for example in examples]
+        if ids and relevant.keys().isdisjoint(ids):
+            raise UserError(
+                f"data.qrels: {self.qrels} judges none of the {len(ids)} examples; its query ids are like "
+                f"{next(iter(relevant))!r}, theirs like {ids[0]!r}"
+            )
+        return {name: list(judged(examples, relevant)) for name, examples in parts.items()}
 
     def _held_out(self, whole: list[Example], seed: int) -> tuple[list[Example], list[Example]]:
         """(the rest, development data)."""
@@ -193,10 +203,6 @@ class CorpusData(ABC):
                 f"examples{held}; set it to 0 for all of them"
             )
         return _shuffled(examples, seed)[:count] if count else examples
-
-
-def _is_marked(example: Example) -> bool:
-    return isinstance(example, GroundedExample) and bool(example.gold_passages)
 
 
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from retrograd.rag.staleness import fault_of
 from retrograd.recipes.experiment import Experiment, RelationData, RetrieverSettings
 from retrograd.recipes.grounded_data import CorpusData
 from retrograd.recipes.reproducible import deterministic
-from retrograd.recipes.source import Data, in_full
+from retrograd.recipes.source import Data
 from retrograd.recipes.stages import stages
 from retrograd.tasks.task import Task
 from retrograd.training.checkpoints import Checkpoints
@@ -283,9 +283,7 @@ def _alone_in(out: Path) -> AbstractContextManager[None]:
 
 
 def _begun(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
-    masking = replace(experiment.masking, spans=in_full(experiment.masking.spans))
-    asked = replace(experiment, data=experiment.data.from_root(), masking=masking).to_toml()
-    run = RunDirectory.create(out, asked, precision)
+    run = RunDirectory.create(out, experiment.from_root().to_toml(), precision)
     _keep_data(experiment, data, run)
     return run
 

@@ -226,11 +226,12 @@ class SecondStageSettings:
     batch_size: int = 0
 
     def __post_init__(self) -> None:
-        at_least_0 = "epochs", "passages", "batch_size"
-        require_at_least(0, {f"second_stage.{name}": getattr(self, name) for name in at_least_0})
+        require_at_least(0, {"second_stage.epochs": self.epochs, "second_stage.passages": self.passages})
+        require_at_least(0, {"second_stage.batch_size": self.batch_size})
         if self.epochs > 0 and self.learning_rate <= 0:
             raise UserError(
-                f"learning_rate is {self.learning_rate:g}, and nothing else learns; set it to 2e-4, say, or epochs = 0"
+                f"second_stage.learning_rate is {self.learning_rate:g}, and nothing else learns; set it to 2e-4, say, "
+                f"or epochs = 0"
             )
 
 

@@ -173,11 +173,13 @@ def masked_examples(base: KnowledgeBase, settings: MaskingSettings, rng: torch.G
     spans = read_spans(Path(settings.spans)) if settings.spans else None
     found = list(span_examples(_some(base, settings.passages, rng), masking, source, spans))
     if not found:
-        what = f"span of {settings.spans}" if settings.spans else "name, date or number"
-        raise UserError(
-            f"masking found no {what} in a sentence of {masking.least_words} words or more, in "
-            f"{settings.passages or len(base)} passages; set masking.epochs = 0"
-        )
+        where = f"a sentence of {masking.least_words} words or more, in {settings.passages or len(base)} passages"
+        if settings.spans:
+            raise UserError(
+                f"masking.spans: {settings.spans} names nothing in {where}; its ids must be those of passages, such as "
+                f"{base[0].id!r}, or leave it empty"
+            )
+        raise UserError(f"masking found no name, date or number in {where}; set masking.epochs = 0")
     return found
 
 

@@ -70,7 +70,7 @@ class Study:
         """A new folder with the plan. Raises `UserError`, before anything is written, if something is there, and where
         the experiment or one of its controls cannot run or cannot be compared."""
         RunDirectory.require_free(path)
-        asked = replace(experiment, data=experiment.data.from_root())
+        asked = experiment.from_root()
         controls, left_out = controls_of(asked)
         study = cls(path, {EXPERIMENT: asked} | controls, tuple(seeds), left_out)
         study._require_comparable()

@@ -4,13 +4,14 @@ One file in any of three layouts, told apart by its first line that is not blank
 
 JSON   one object ``{query id: {passage id: relevance}}`` (pytrec_eval, OR-QuAC's ``qrels.txt``)
 TREC   four columns a line: query id, anything, passage id, relevance
-BEIR   three columns a line between tabs: query id, passage id, relevance; the first line may name the columns
+BEIR   three columns a line between tabs: query id, passage id, relevance; the first line may be BEIR's heading
 
 Above 0 is relevant.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from retrograd.types import Example, UserError
 __all__ = ["judged", "read_qrels"]
 
 _LAYOUTS = "a JSON object {query: {passage: relevance}}, or lines 'query 0 passage relevance' or 'query\\tpassage\\t1'"
+_HEADING = ["query-id", "corpus-id", "score"]
 Judgement = tuple[str, str, float]
 
 
@@ -51,7 +53,7 @@ def _judgements(path: Path, first: tuple[int, str], rest: Iterable[tuple[int, st
     if first[1].lstrip().startswith("{"):
         yield from _of_object(path)
         return
-    if not _is_heading(first[1]):
+    if first[1].split() != _HEADING:
         yield _of_line(path, *first)
     for number, line in rest:
         yield _of_line(path, number, line)
@@ -71,25 +73,18 @@ def _of_object(path: Path) -> Iterator[Judgement]:
                 yield query, passage, relevance
 
 
-def _is_heading(line: str) -> bool:
-    columns = _columns(line)
-    return len(columns) == 3 and _number(columns[-1]) is None
-
-
 def _of_line(path: Path, number: int, line: str) -> Judgement:
-    columns = _columns(line)
-    relevance = _number(columns[-1]) if len(columns) in (3, 4) else None
-    if relevance is None:
+    tabs = "\t" in line
+    columns = [one.strip() for one in line.split("\t")] if tabs else line.split()
+    relevance = _number(columns[-1]) if len(columns) == 4 or (tabs and len(columns) == 3) else None
+    if relevance is None or not all(columns):
         raise UserError(f"{path}, line {number}: {line.strip()[:80]!r}; expected {_LAYOUTS}")
     return columns[0], columns[-2], relevance
 
 
-def _columns(line: str) -> list[str]:
-    return [one.strip() for one in line.strip().split("\t")] if "\t" in line else line.split()
-
-
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return None
+    return found if math.isfinite(found) else None

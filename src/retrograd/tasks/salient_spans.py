@@ -8,6 +8,7 @@ the passage it stands in: its source is part of the example.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections import defaultdict
@@ -128,10 +129,10 @@ def _pairs(value: JsonValue) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for one in value:
         match one:
-            case [int(start), int(end)]:
+            case [int(start), int(end)] if not isinstance(start, bool) and not isinstance(end, bool):
                 found.append((start, end))
             case _:
-                raise UserError(f"'spans' holds {kind_of(one)}; expected [start, end], whole numbers, in each place")
+                raise UserError(f"'spans' holds {json.dumps(one)[:40]}; expected [start, end], two whole numbers")
     return found
 
 

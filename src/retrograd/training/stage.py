@@ -125,8 +125,8 @@ class FromPrior:
 class FromCopying:
     """The whole base (``passages`` = 0) or its best ``passages``, judged by the task's test: the retriever learns.
 
-    From a query whose best ``passages`` hold none that supports the target it learns nothing: over the whole base the
-    test would not tell passages apart, and over these their share of p(z|x), which has no meaning here, would grow.
+    From a query whose best ``passages`` hold none that supports the target it learns nothing: the test does not tell
+    them apart, and what would grow is their share of p(z|x), whatever they are.
     """
 
     settings: CopySettings
@@ -176,7 +176,8 @@ class Pace:
     """How a stage steps. A learning rate of 0 leaves that part where it is.
 
     ``micro_batch`` queries are held in memory at once (0: the whole batch); gradients are weighted by query counts, and
-    what is drawn is drawn query after query, so that beside dropout it changes memory and rounding alone.
+    objectives draw query after query, so that it changes memory and rounding alone, beside dropout and what is drawn to
+    find candidates (``tail``, ``pool``, ``distraction``, ``prior_only``).
     ``scale_learning_rate`` is that of the retrievers' single numbers. ``warmup`` is the share of steps over which the
     rate rises; how it falls then is the ``schedule``'s, ``restarts`` the number of times that "cosine with restarts"
     begins again. ``clip`` bounds the norm of all gradients together (0: off).
@@ -195,9 +196,13 @@ class Pace:
     scale_learning_rate: float = 0.02
 
     def __post_init__(self) -> None:
-        rates = "generator_learning_rate", "retriever_learning_rate", "scale_learning_rate"
-        at_least_0 = ("epochs", "micro_batch", *rates, "weight_decay", "clip")
-        require_at_least(0, {name: getattr(self, name) for name in at_least_0})
+        rates = {
+            "generator_learning_rate": self.generator_learning_rate,
+            "retriever_learning_rate": self.retriever_learning_rate,
+            "scale_learning_rate": self.scale_learning_rate,
+        }
+        counts = {"epochs": self.epochs, "micro_batch": self.micro_batch}
+        require_at_least(0, {**counts, **rates, "weight_decay": self.weight_decay, "clip": self.clip})
         require_at_least(1, {"batch_size": self.batch_size})
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup is {self.warmup}; expected a share in [0, 1)")
