@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def test_the_first_takes_nothing_from_the_source_of_randomness() -> None:
     assert targets.draw(torch.arange(3), rng).tolist() == [0, 0, 0]
     assert torch.equal(rng.get_state(), before)
     assert targets.visits() == {}
+    assert targets.visits_of_each() == []
     assert targets.choices.tolist() == [1, 1, 1]
 
 
@@ -35,7 +37,12 @@ def test_all_answers_are_equally_likely_and_are_counted() -> None:
     assert len(counts) == 3
     assert ((counts / visits - 1 / 3).abs() < 5 * (2 / 9 / visits) ** 0.5).all()
     assert targets.visits() == {f"visits_of_target_{i}": int(n) for i, n in enumerate(counts)}
+    assert targets.visits_of_each() == [[0], counts.tolist(), [0, 0]]
     assert (targets.draw(torch.zeros(50, dtype=torch.long), rng) == 0).all()
+    again = Targets(EXAMPLES, "sampled")
+    again.load(targets.state())
+    assert again.visits_of_each() == [[50], counts.tolist(), [0, 0]]
+    assert again.visits()["visits_of_target_0"] == 50 + counts[0]
 
 
 def test_the_drawn_target_is_the_one_that_is_trained_on() -> None:
@@ -63,6 +70,10 @@ def test_a_stage_writes_how_often_each_answer_was_trained_on(
     visits = [log[-1][f"visits_of_target_{position}"] for position in range(4)]
     assert sum(visits) == 3 * len(examples)
     assert min(visits) > 0
+    told = [json.loads(line) for line in (tmp_path / "run" / "targets" / "training.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in told] == [example.id for example in several]
+    assert all(sum(line["visits"]) == 3 for line in told)
+    assert [sum(line["visits"][position] for line in told) for position in range(4)] == visits
     saved = load_file(tmp_path / "run" / "chains" / "training.safetensors")
     assert saved["targets"].tolist() == [4] * len(examples)
     # As many chains as different pairs were visited: no more than visits, and more than examples.

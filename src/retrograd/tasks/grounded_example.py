@@ -6,7 +6,6 @@ One control reads them on purpose (`retrograd.rag.oracle`).
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -18,7 +17,6 @@ __all__ = [
     "GroundedExample",
     "Turn",
     "dialogue_example",
-    "sampled_target",
     "with_knowledge",
     "with_target",
 ]
@@ -81,15 +79,6 @@ def with_knowledge(examples: Iterable[E], passages: Callable[[str], Iterable[Pas
             yield replace(example, knowledge=texts)
         else:
             yield example
-
-
-def sampled_target(example: Example, rng: random.Random) -> int:
-    """Which of the acceptable answers to train on this time: a position among ``example.targets``, all equally likely.
-
-    The position, not the text, is what a run records. Raises `UserError` when the example has no target.
-    """
-    _ = example.target
-    return rng.randrange(len(example.targets))
 
 
 def with_target(example: E, position: int) -> E:

@@ -101,8 +101,7 @@ def train(
                 run.log(step + 1, stage.name, saves.judged(score(model), stage.name, step + 1))
             # At the last step, too: the last embedding may cost more than the stage, and fail.
             saves.after_step(step + 1, _due(step, stage.save_every, order.steps))
-        if visits := targets.visits():
-            run.log(order.steps, stage.name, visits)
+        run.save_targets(stage.name, order.steps, examples, targets)
         run.save_chains(stage.name, chains)
     if moves and order.steps > 0:
         embed_base(model, accelerator)

@@ -4,8 +4,8 @@
 ``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step,
 and per alarm), ``failed-batch.jsonl`` (where a gradient was not finite),
 ``checkpoints/`` (`retrograd.training.saved_state` says what is in one), ``chains/`` (where Markov chains stood),
-``model/`` (the finished model), ``calibration.json`` (where a decision was fitted), and ``predictions.jsonl`` and
-``scores.json``.
+``targets/`` (which of several answers was trained on, and how often), ``model/`` (the finished model),
+``calibration.json`` (where a decision was fitted), and ``predictions.jsonl`` and ``scores.json``.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.whole_model import whole_model
 from retrograd.training.chains import Chains
 from retrograd.training.seal import seal
+from retrograd.training.targets import Targets
 from retrograd.types import Example, UserError
 
 __all__ = ["RunDirectory"]
@@ -222,6 +223,19 @@ class RunDirectory:
                 shutil.rmtree(left)
             else:
                 left.unlink()
+
+    def save_targets(self, stage: str, step: int, examples: Sequence[Example], targets: Targets) -> None:
+        """Log how many visits took each target at a stage's end, and write ``targets/STAGE.jsonl``: the same for each
+        example. Nothing is written where the first is always taken."""
+        visits = targets.visits()
+        if not visits:
+            return
+        self.log(step, stage, visits)
+        if self.written:
+            own = zip(examples, targets.visits_of_each(), strict=True)
+            with self.writing("the targets"):
+                path = self.path / "targets" / f"{_file_name(stage)}.jsonl"
+                write_jsonl(path, ({"id": example.id, "visits": [*counts]} for example, counts in own))
 
     def save_chains(self, stage: str, chains: Chains) -> None:
         """Write ``chains/STAGE.safetensors``: where chains stood at a stage's end. Nothing is written where none is."""

@@ -24,8 +24,8 @@ TargetChoice = Literal["first", "sampled"]
 class Targets:
     """Positions among each example's targets: the first, or one drawn per visit, all equally likely.
 
-    ``choices`` [n] is how many positions an example may be visited with. Raises `UserError` for an example without a
-    target, where one is to be drawn.
+    ``choices`` [n] is how many positions an example may be visited with. The visits of each are counted, 8 bytes a pair
+    of example and target. Raises `UserError` for an example without a target, where one is to be drawn.
     """
 
     def __init__(self, examples: Sequence[Example], choice: TargetChoice) -> None:
@@ -35,7 +35,8 @@ class Targets:
             for position, example in enumerate(examples):
                 _ = example.target
                 self.choices[position] = len(example.targets)
-        self._visits = torch.zeros(int(self.choices.max()) if len(examples) else 1, dtype=torch.long)
+        self._first = self.choices.cumsum(0) - self.choices
+        self._visits = torch.zeros(int(self.choices.sum()), dtype=torch.long)
 
     def draw(self, positions: Int[Tensor, " b"], rng: torch.Generator) -> Int[Tensor, " b"]:
         """The position among the targets for each example of a batch, counted as a visit.
@@ -46,7 +47,7 @@ class Targets:
             return torch.zeros_like(positions)
         uniform = torch.rand(len(positions), generator=rng, dtype=torch.float64)
         drawn = (uniform * self.choices[positions]).long()
-        self._visits += drawn.bincount(minlength=len(self._visits))
+        self._visits += (self._first[positions] + drawn).bincount(minlength=len(self._visits))
         return drawn
 
     @staticmethod
@@ -56,7 +57,7 @@ class Targets:
         return [with_target(example, position) if position else example for example, position in pairs]
 
     def state(self) -> dict[str, Tensor]:
-        """How often each position was drawn."""
+        """How often each pair of example and target was drawn, in the order of the examples."""
         return {"visits": self._visits.clone()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -67,4 +68,10 @@ class Targets:
         """How many visits trained on each position, for the log; empty where the first is always taken."""
         if not self._sampled:
             return {}
-        return {f"visits_of_target_{position}": float(count) for position, count in enumerate(self._visits.tolist())}
+        position = torch.arange(len(self._visits)) - self._first.repeat_interleave(self.choices)
+        counts = position.bincount(self._visits.double())
+        return {f"visits_of_target_{position}": count for position, count in enumerate(counts.tolist())}
+
+    def visits_of_each(self) -> list[list[int]]:
+        """For each example how often each of its targets was trained on; empty where the first is always taken."""
+        return [part.tolist() for part in self._visits.split(self.choices.tolist())] if self._sampled else []
