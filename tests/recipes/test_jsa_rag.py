@@ -100,3 +100,21 @@ def test_every_row_trains_in_all_its_stages_and_answers(
     assert isinstance(signatures, dict)
     assert "version:" in str(signatures["bleu"])
     assert ("gold_recall@1" in neighbours) == (row != "closed book")
+
+
+@pytest.mark.parametrize(("name", "row"), [*(("nq", row) for row in PUBLISHED_ROWS), ("orquac", "JSA")])
+def test_every_published_row_trains_and_answers_on_tiny_models(
+    name: str, row: str, tiny_encoder: Path, tiny_causal: Path, tmp_path: Path
+) -> None:
+    base = write(tmp_path / "base.jsonl", [{"id": key, "title": key, "text": text} for key, text in PASSAGES])
+    asked = [{"id": f"q{i}", "question": text, "answer": answer} for i, (text, answer) in enumerate(QUESTIONS)]
+    found = write(tmp_path / "asked.jsonl", asked)
+    files = [f"data.base={base}", f"data.train={found}", f"data.test={found}", "data.dev=", "data.base_format=jsonl"]
+    models = [f"retriever.model={tiny_encoder}", f"generator.model={tiny_causal}"]
+    smaller = ["training.epochs=1", "training.passages=2", "generator.max_target_tokens=4", "training.precision=fp32"]
+    experiment = RECIPES[f"jsa-rag-{name}"]().with_settings([*files, *models, *smaller, *PUBLISHED_ROWS[row]])
+    run = run_experiment(experiment, tmp_path / "run")
+    scores = read_json(run.path / "scores.json")
+    assert isinstance(scores, dict)
+    assert isinstance(scores["answers"], dict)
+    assert "f1" in scores["answers"]
