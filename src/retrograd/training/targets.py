@@ -47,7 +47,7 @@ class Targets:
             return torch.zeros_like(positions)
         uniform = torch.rand(len(positions), generator=rng, dtype=torch.float64)
         drawn = (uniform * self.choices[positions]).long()
-        self._visits += (self._first[positions] + drawn).bincount(minlength=len(self._visits))
+        self._visits.index_add_(0, self._first[positions] + drawn, torch.ones_like(drawn))
         return drawn
 
     @staticmethod
