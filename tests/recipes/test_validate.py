@@ -78,6 +78,25 @@ def test_good_questions_have_no_findings(tmp_path: Path) -> None:
     assert len(found.notes) == 2  # no tokenizer of "e" and "g" is on any disk
 
 
+@pytest.mark.parametrize(
+    ("spans", "told"),
+    [
+        ([[4, 6]], []),
+        ([[4, 600]], ["span [4, 600) of passage 'p0' lies outside its text"]),
+        ([[4]], ["'spans' holds [4]; expected [start, end]"]),
+        (None, ["spans.jsonl:1 no field 'spans'"]),
+    ],
+)
+def test_what_may_be_masked_is_read_before_a_run(tmp_path: Path, spans: list | None, told: list[str]) -> None:
+    base = [{"id": f"p{i}", "text": f"the {one} is number {i} of all that stand there"} for i, one in enumerate(THINGS)]
+    tagged = lines(tmp_path, "spans.jsonl", [{"id": "p0"} | ({} if spans is None else {"spans": spans})])
+    alone = ["data.train=", "data.test=", "warm_start.epochs=0", "training.epochs=0", "masking.epochs=1"]
+    made = questions(tmp_path, [], [], base, *alone, f"masking.spans={tagged}")
+    found = validate_experiment(made).findings.shown
+    assert len(found) == len(told), found
+    assert all(part in f"{one.place} {one.what}; {one.remedy}" for one, part in zip(found, told, strict=True)), found
+
+
 def test_all_malformed_records_are_found_with_their_lines(tmp_path: Path) -> None:
     train = [good(0)[0], "{", '["a list"]', *good(1)[:3], '{"text": 7, "head": [0, 1], "tail": [2, 3]}']
     found = validate_experiment(experiment(tmp_path, train + good(10), good(100)))

@@ -6,9 +6,11 @@ Files are read whole, whatever the experiment draws of them. Nothing is trained 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+
+import torch
 
 from retrograd.io import JsonObject
 from retrograd.recipes import RECIPES, named_experiment
@@ -27,7 +29,9 @@ from retrograd.recipes.lengths import (
 from retrograd.recipes.part_checks import BaseSeen, PartSeen, check_labels, check_leaks, check_queries
 from retrograd.recipes.part_reading import DATA_KINDS, Opened, Part, open_data, open_files
 from retrograd.recipes.run import require_enough_passages
+from retrograd.recipes.stages import masked_examples
 from retrograd.suggestions import advice
+from retrograd.tasks.salient_spans import read_spans
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
 
@@ -134,9 +138,19 @@ def validate_experiment(experiment: Experiment) -> Validation:
     ]
     if not experiment.data.train and experiment.stages_on_data:
         findings.error("missing", "train", "data.train", "names no training data", "give a file")
+    if _spans(experiment):
+        try:
+            read_spans(Path(_spans(experiment)))
+        except UserError as error:
+            findings.fault("masking", _spans(experiment), error)
     if findings.total("error") == 0 and _small(experiment):
         _check_loading(experiment, findings)
     return Validation(tuple(parts), tuple(lengths), findings, tuple(notes))
+
+
+def _spans(experiment: Experiment) -> str:
+    """The file that says what may be masked, where there is one and anything will be."""
+    return experiment.masking.spans if experiment.masking.epochs > 0 else ""
 
 
 def _small(experiment: Experiment) -> bool:
@@ -146,9 +160,13 @@ def _small(experiment: Experiment) -> bool:
 
 
 def _check_loading(experiment: Experiment, findings: Findings) -> None:
-    """What only drawing, patching and putting together can show: counts that ask for too much, ids out of place."""
+    """What only drawing, patching and putting together can show: counts that ask for too much, ids out of place,
+    spans outside their passages."""
     try:
-        require_enough_passages(experiment, experiment.data.load(experiment.seed).base)
+        base = experiment.data.load(experiment.seed).base
+        require_enough_passages(experiment, base)
+        if _spans(experiment):
+            masked_examples(base, replace(experiment.masking, passages=0), torch.Generator())
     except UserError as error:
         findings.error("settings", "data", "the experiment", *halves(error))
 
