@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from retrograd.tasks.support import AnswerSupport, OverlapSupport
+from retrograd.tasks.text_index import TextIndex
 from retrograd.types import Example, Passage, UserError
 
 
@@ -102,3 +103,23 @@ def test_settings_that_mean_nothing_are_refused(make: object, message: str) -> N
 def test_no_passages_support_nothing() -> None:
     assert AnswerSupport().among([])(ask("?", "x")) == ()
     assert OverlapSupport().among([])(ask("?", "x")) == ()
+
+
+@pytest.mark.parametrize(("kind", "looks"), [(AnswerSupport, "rows_with_phrase"), (OverlapSupport, "overlap")])
+def test_what_a_step_asks_again_is_not_looked_up_again(
+    kind: type[AnswerSupport | OverlapSupport], looks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    original = getattr(TextIndex, looks)
+
+    def counted(self: TextIndex, wanted: object) -> object:
+        asked.append(wanted)
+        return original(self, wanted)
+
+    monkeypatch.setattr(TextIndex, looks, counted)
+    support = kind(most_share=1.0).among(BASE)
+    first, other = ask("When did the harbour open?", "1904"), ask("When did the harbour open?", "two")
+    assert support(first) == support(first)
+    assert len(asked) == 1
+    assert support(other) != support(first)  # another target of the same question is another matter
+    assert len(asked) == 2

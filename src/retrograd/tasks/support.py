@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from retrograd.tasks.task import Support
 from retrograd.tasks.text_index import Rows, TextIndex, content_words, words
-from retrograd.types import Example, Passage, UserError
+from retrograd.types import Passage, UserError
 
 __all__ = ["AnswerSupport", "OverlapSupport"]
 
 _ARTICLES = frozenset({"a", "an", "the"})
+_REMEMBERED = 1024
+"""Answers kept, the last ones: a step asks for each several times, and a look-up may cost in proportion to the base."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,19 @@ class AnswerSupport:
         """Ascending rows of the passages whose text supports an example's target. Titles are not read."""
         held = _Texts(passages)
 
-        def support(example: Example) -> Sequence[int]:
+        @lru_cache(_REMEMBERED)
+        def rows_for(query: str, target: str) -> Sequence[int]:
             index = held.index
-            rows = index.rows_with_phrase(_without_article(words(example.target)))
+            rows = index.rows_with_phrase(_without_article(words(target)))
             if len(rows) > _limit(self.most_share, self.most_passages, len(index)):
                 return ()
             if self.question_overlap > 0:
-                asked = [word for word in content_words(example.query) if word in index]
+                asked = [word for word in content_words(query) if word in index]
                 shares = index.overlap_at(rows, asked)
                 rows = rows[shares >= self.question_overlap]
             return tuple(rows.tolist())
 
-        return support
+        return lambda example: rows_for(example.query, example.target)
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,15 @@ class OverlapSupport:
         """Ascending rows of the passages whose text supports an example's target. Titles are not read."""
         held = _Texts(passages)
 
-        def support(example: Example) -> Sequence[int]:
+        @lru_cache(_REMEMBERED)
+        def rows_for(target: str) -> Sequence[int]:
             index = held.index
-            shares = index.overlap(content_words(example.target))
+            shares = index.overlap(content_words(target))
             floor = max(self.least, self.near_best * shares.max(initial=0.0))
             rows: Rows = np.flatnonzero(shares >= floor - 1e-9)  # sums of weights differ in the last bits
             return tuple(rows.tolist()) if len(rows) <= _limit(self.most_share, self.most_passages, len(index)) else ()
 
-        return support
+        return lambda example: rows_for(example.target)
 
 
 class _Texts:
