@@ -326,14 +326,19 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     asked = [{"id": str(i), "question": f"which {one} ?", "answers": [one]} for i, one in enumerate(THINGS)]
     path = lines(tmp_path, "a.jsonl", asked)
     app(["validate", str(path), "--kind", "questions"], standalone_mode=False)
-    assert "nothing found" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "nothing found" in shown
+    assert "labels" not in shown  # questions have none
     bad = lines(tmp_path, "b.jsonl", [*asked, "{"])
-    with pytest.raises(typer.Exit) if False else pytest.raises(BaseException) as stopped:
+    with pytest.raises(SystemExit) as stopped:
         app(["validate", str(bad), "--kind", "questions", "--json"], standalone_mode=True)
-    assert getattr(stopped.value, "code", None) == 1
+    assert stopped.value.code == 1
     printed = json.loads(capsys.readouterr().out)
     assert (printed["errors"], printed["warnings"]) == (1, 0)
     assert printed["findings"][0]["place"] == f"{bad}:7"
+    related = lines(tmp_path, "c.jsonl", good(0))
+    app(["validate", str(related), "--kind", "relations"], standalone_mode=False)
+    assert "labels" in capsys.readouterr().out
 
 
 def test_data_without_their_kind_are_told_of_it(tmp_path: Path) -> None:

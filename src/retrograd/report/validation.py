@@ -44,7 +44,8 @@ def bar(share: float, width: int = _BAR) -> str:
 def _parts(found: Validation) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("part", no_wrap=True)
-    for heading in ("records", "labels", "errors", "warnings"):
+    labelled = any(part.labels for part in found.parts)
+    for heading in ("records", *["labels"] * labelled, "errors", "warnings"):
         table.add_column(heading, justify="right")
     table.add_column("from", overflow="fold")
     for part in found.parts:
@@ -52,9 +53,9 @@ def _parts(found: Validation) -> Table:
             sum(n for (severity, _, name), n in found.findings.counts.items() if (severity, name) == (one, part.name))
             for one in ("error", "warning")
         ]
-        labels = f"{part.labels:,}" if part.labels else ""
+        labels = [f"{part.labels:,}" if part.labels else ""] * labelled
         source = part.source.replace("[", r"\[")
-        table.add_row(part.name.replace("[", r"\["), f"{part.records:,}", labels, *map(str, counts), source)
+        table.add_row(part.name.replace("[", r"\["), f"{part.records:,}", *labels, *map(str, counts), source)
     return table
 
 

@@ -18,7 +18,7 @@ __all__ = ["Visit", "health", "health_line"]
 _SHOWN = {
     "loss": ("loss", "{:.3f}"),
     "log_marginal": ("log-marginal", "{:.3f} nats"),
-    "label_match": ("neighbour match", "{:.0%}"),
+    "best_supports": ("best passage supports", "{:.0%}"),
     "candidate_mass": ("mass on candidates", "{:.0%}"),
     "responsibility_entropy": ("posterior entropy", "{:.2f} nats"),
     "acceptance": ("acceptance", "{:.0%}"),
@@ -55,8 +55,8 @@ def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, flo
         values |= {"prompts_shortened": prompts.shortened / prompts.read, "prompts_cut": prompts.cut / prompts.read}
     if model.support is not None and candidates.rows.shape[1] > 0:
         best = candidates.scores.log_prior.argmax(dim=-1, keepdim=True)
-        match = model.supports(visit.examples, candidates.rows.gather(1, best))
-        values["label_match"] = float(match.float().mean())
+        supports = model.supports(visit.examples, candidates.rows.gather(1, best))
+        values["best_supports"] = float(supports.float().mean())
     return values | learned_scales(model)
 
 
