@@ -221,7 +221,6 @@ class TestGenerate:
         assert generator.generate(PROMPTS) == [self.by_hand(generator, prompt, 2) for prompt in PROMPTS]
 
     def test_with_as_many_beams_as_words_two_tokens_are_searched_exhaustively(self, generator):
-        generator.model.generation_config.length_penalty = 0.0  # compare sums, not means
         prompt = prompt_tokens(generator, "what")
         first = all_logits(generator.model, prompt, [])[-1].log_softmax(-1)
         value = {(EOS,): first[EOS].item()}
@@ -229,9 +228,17 @@ class TestGenerate:
             if word != EOS:
                 second = all_logits(generator.model, prompt, [word])[-1].log_softmax(-1)
                 value |= {(word, nxt): (first[word] + second[nxt]).item() for nxt in range(len(VOCABULARY))}
-        best = max(value, key=lambda ids: value[ids])
+        best = max(value, key=lambda ids: value[ids] / len(ids))
         found = generator.generate(["what"], max_new_tokens=2, beams=len(VOCABULARY))
         assert found == [generator.tokenizer.decode(list(best), skip_special_tokens=True)]
+
+    def test_nothing_but_likelihood_decides_whatever_the_model_was_published_with(self, generator):
+        expected = generator.hypotheses(PROMPTS, 2, max_new_tokens=6)
+        own = generator.model.generation_config
+        own.repetition_penalty, own.no_repeat_ngram_size, own.min_length, own.length_penalty = 3.0, 1, 6, 5.0
+        own.forced_bos_token_id, own.suppress_tokens = VOCABULARY.index("beta"), [VOCABULARY.index("alpha")]
+        assert generator.hypotheses(PROMPTS, 2, max_new_tokens=6) == expected
+        assert generator.model.generation_config is own  # and is saved as it came
 
     def test_no_dropout(self, generator):
         expected = generator.generate(PROMPTS, max_new_tokens=6)

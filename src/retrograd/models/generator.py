@@ -24,7 +24,7 @@ from retrograd.models.choices import score_choices
 from retrograd.models.fsdp import in_step
 from retrograd.models.fusion import FusedIds, FusedPrompt, encoded_apart, fused_ids, model_arguments, require_encoder
 from retrograd.models.generator_settings import GeneratorSettings, read_settings, write_settings
-from retrograd.models.inference import forget_casts, inference
+from retrograd.models.inference import forget_casts, inference, plain_search
 from retrograd.models.loading import open_generator, quiet_transformers
 from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.output_layer import only_at
@@ -307,7 +307,7 @@ class Generator(nn.Module):
         start = {"decoder_start_token_id": start_token(self.model, self.tokenizer)} if self.encoder_decoder else {}
         for group in length_buckets(_sizes(prompt_ids, soft), self._budget // beams):
             chosen = [prompt_ids[i] for i in group]
-            with inference(self.model):
+            with inference(self.model), plain_search(self.model):
                 read = self._read(chosen, soft and soft.at(group), left=not self.encoder_decoder)
                 written = write(
                     **model_arguments(read),

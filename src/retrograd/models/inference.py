@@ -1,4 +1,4 @@
-"""Reading a model without changing it: no gradient, no dropout."""
+"""Reading a model without changing it: no gradient, no dropout, no habits of writing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 
-__all__ = ["forget_casts", "inference"]
+__all__ = ["forget_casts", "inference", "plain_search"]
 
 
 @contextmanager
@@ -24,6 +25,24 @@ def inference(module: nn.Module) -> Iterator[None]:
             part.training = training
         # Autocast keeps the casts of weights made here, which carry no gradient: a training step must not meet them.
         torch.clear_autocast_cache()
+
+
+@contextmanager
+def plain_search(model: nn.Module) -> Iterator[None]:
+    """Have transformers' ``generate`` search for what is likely, and nothing else.
+
+    A published model may bring habits of its own in ``generation_config.json``: penalties for repetition, which are
+    penalties for copying from the prompt; forced first tokens; least lengths. Our likelihoods know none of them.
+    """
+    held = [(one, vars(one)["generation_config"]) for one in model.modules() if vars(one).get("generation_config")]
+    plain = GenerationConfig()
+    for one, _ in held:
+        one.generation_config = plain
+    try:
+        yield
+    finally:
+        for one, own in held:
+            one.generation_config = own
 
 
 def forget_casts() -> None:
