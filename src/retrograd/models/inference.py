@@ -37,12 +37,12 @@ def plain_search(model: nn.Module) -> Iterator[None]:
     held = [(one, vars(one)["generation_config"]) for one in model.modules() if vars(one).get("generation_config")]
     plain = GenerationConfig()
     for one, _ in held:
-        one.generation_config = plain
+        vars(one)["generation_config"] = plain
     try:
         yield
     finally:
         for one, own in held:
-            one.generation_config = own
+            vars(one)["generation_config"] = own
 
 
 def forget_casts() -> None:

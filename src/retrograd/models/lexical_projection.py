@@ -35,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from retrograd.io import fingerprint, read_json, write_json
-from retrograd.metrics.words import words
+from retrograd.metrics.words import Unsaid, words
 from retrograd.records import read_record, record_mapping
 from retrograd.types import UserError
 
@@ -43,6 +43,7 @@ __all__ = ["LexicalProjection", "WordStatistics"]
 
 _K1, _B = 1.5, 0.75
 _PARTS = 4
+_NOTHING = Unsaid()
 
 
 @dataclass(frozen=True)
@@ -89,26 +90,26 @@ class _Settings:
     texts: int
     mean_length: float
     prefixes: tuple[str, ...]
+    marks: tuple[str, ...] = ()
 
 
 class LexicalProjection:
     """Texts in, h(t) [B H] out: see above. The same texts give the same numbers on every machine, as far as its Python
     has the same Unicode.
 
-    ``dimension`` is H. A text is read without the first of the ``prefixes`` that it begins with: an instruction to an
-    encoder is no word of a query. Raises `UserError` unless H is a multiple of 4.
+    ``dimension`` is H. A text is read without what is ``unsaid``. Raises `UserError` unless H is a multiple of 4.
     """
 
-    def __init__(self, statistics: WordStatistics, dimension: int, prefixes: tuple[str, ...] = ()) -> None:
+    def __init__(self, statistics: WordStatistics, dimension: int, unsaid: Unsaid = _NOTHING) -> None:
         if dimension < _PARTS or dimension % _PARTS:
             raise UserError(f"a lexical projection has a multiple of {_PARTS} numbers, 2048 say; found {dimension}")
         self.statistics = statistics
         self.dimension = dimension
-        self.prefixes = prefixes
+        self.unsaid = unsaid
 
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "B H"]:
         """On the CPU, in fp32, without gradient; all of a text is read, however long. One pass, no loop over H."""
-        bags = [Counter(words(self._without_prefix(text))) for text in texts]
+        bags = [Counter(words(self.unsaid.left_out(text))) for text in texts]
         number = {word: i for i, word in enumerate(dict.fromkeys(word for bag in bags for word in bag))}
         if not number:
             return torch.zeros(len(texts), self.dimension)
@@ -129,13 +130,14 @@ class LexicalProjection:
         """SHA-256 over what decides h."""
         s = self.statistics
         counted = (f"{word} {texts}" for word, texts in sorted(s.frequency.items()))
-        used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.prefixes}"
+        used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.unsaid}"
         return fingerprint([used, *counted])
 
     def save(self, path: Path) -> None:
         """Write a JSON file, which `load` reads."""
         s = self.statistics
-        settings = record_mapping(_Settings(self.dimension, s.texts, s.mean_length, self.prefixes))
+        unsaid = (self.unsaid.prefixes, self.unsaid.marks)
+        settings = record_mapping(_Settings(self.dimension, s.texts, s.mean_length, *unsaid))
         write_json(path, settings | {"frequency": dict(s.frequency)})
 
     @classmethod
@@ -151,13 +153,9 @@ class LexicalProjection:
         settings = read_record(_Settings, found, str(path))
         try:
             statistics = WordStatistics(settings.texts, settings.mean_length, held)
-            return cls(statistics, settings.dimension, settings.prefixes)
+            return cls(statistics, settings.dimension, Unsaid(settings.prefixes, settings.marks))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-
-    def _without_prefix(self, text: str) -> str:
-        prefix = next((one for one in self.prefixes if text.startswith(one)), "")
-        return text.removeprefix(prefix)
 
     def _directions(self, found: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The places [W 4] and signs [W 4] of each word's r_w."""

@@ -23,7 +23,8 @@ _BLOCK_ROWS = 4_096
 
 
 class LexicalSearch:
-    """Candidates by BM25 over the task's retriever texts; p(z|x) is the softmax of their scores among the candidates.
+    """Candidates by BM25 over the task's retriever texts, its ``unsaid`` left out; p(z|x) is their softmax among
+    the candidates.
 
     BM25 has no log Z: what is not retrieved has no probability. A passage that shares no word with the query is no
     candidate. Raises `UserError` without bm25s.
@@ -31,7 +32,8 @@ class LexicalSearch:
 
     def __init__(self, task: Task, base: KnowledgeBase) -> None:
         self._task = task
-        texts = (task.passage_text(passage) for block in base.blocks(_BLOCK_ROWS) for passage in block)
+        passages = (passage for block in base.blocks(_BLOCK_ROWS) for passage in block)
+        texts = (task.unsaid.left_out(task.passage_text(passage)) for passage in passages)
         self._index = LexicalIndex.build(texts, base.fingerprint)
 
     def best(self, examples: Sequence[Example], k: int, hidden: Int[Tensor, "B E"]) -> Candidates:
@@ -50,4 +52,5 @@ class LexicalSearch:
         return Candidates(rows.to(hidden.device), CandidateScores(masked_log_softmax(logit).to(hidden.device)))
 
     def _search(self, examples: Sequence[Example], k: int, hidden: Int[Tensor, "B E"]) -> Neighbours:
-        return self._index.search([self._task.query_text(example) for example in examples], k, hidden)
+        texts = [self._task.unsaid.left_out(self._task.query_text(example)) for example in examples]
+        return self._index.search(texts, k, hidden)

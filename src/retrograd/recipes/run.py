@@ -33,7 +33,6 @@ from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
 from retrograd.recipes.experiment import Experiment, RelationData, RetrieverSettings
-from retrograd.recipes.grounded_data import CorpusData
 from retrograd.recipes.reproducible import deterministic
 from retrograd.recipes.source import Data
 from retrograd.recipes.stages import stages
@@ -139,17 +138,15 @@ def _tower(name: str, settings: RetrieverSettings, lexical: LexicalProjection | 
 
 
 def _counted(experiment: Experiment, task: Task, base: KnowledgeBase) -> LexicalProjection:
-    data = experiment.data
-    prefixes = (data.query_prefix, data.passage_prefix) if isinstance(data, CorpusData) else ()
     with bar("counting words", len(base), "passages") as advance:
 
         def texts() -> Iterator[str]:
             for block in passage_texts(task, base):
-                yield from block
+                yield from map(task.unsaid.left_out, block)
                 advance(len(block))
 
         statistics = WordStatistics.of(texts())
-    return LexicalProjection(statistics, experiment.retriever.lexical_dimensions, tuple(filter(None, prefixes)))
+    return LexicalProjection(statistics, experiment.retriever.lexical_dimensions, task.unsaid)
 
 
 def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:

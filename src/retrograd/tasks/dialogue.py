@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from retrograd.metrics.answers import token_f1
+from retrograd.metrics.words import Unsaid
 from retrograd.tasks.answer_scores import answer_scores, require_metric
 from retrograd.tasks.grounded_example import DialogueExample, Turn
 from retrograd.tasks.question_answering import titled
+from retrograd.tasks.salient_spans import MASK
 from retrograd.tasks.support import OverlapSupport
 from retrograd.tasks.task import Support
 from retrograd.tasks.verbalisation import level
@@ -65,6 +67,11 @@ class GroundedDialogue:
         )
 
     # What the retrievers read
+
+    @property
+    def unsaid(self) -> Unsaid:
+        """Both prefixes, the separator, and what stands for a masked word."""
+        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator.strip(), MASK))
 
     def query_text(self, example: Example) -> str:
         """The prefix and what was said in the turns, the last one first, without who said it."""

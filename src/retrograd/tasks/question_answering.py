@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from retrograd.metrics.words import Unsaid
 from retrograd.tasks.answer_scores import answer_scores, require_metric
+from retrograd.tasks.salient_spans import MASK
 from retrograd.tasks.support import AnswerSupport
 from retrograd.tasks.task import Support
 from retrograd.tasks.verbalisation import level
@@ -59,6 +61,11 @@ class QuestionAnswering:
         )
 
     # What the retrievers read
+
+    @property
+    def unsaid(self) -> Unsaid:
+        """Both prefixes, the separator, and what stands for a masked word."""
+        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator.strip(), MASK))
 
     def query_text(self, example: Example) -> str:
         """The prefix and the question."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrograd.metrics.relations import SEMEVAL_LABELS, relation_table, semeval_score
+from retrograd.metrics.words import Unsaid
 from retrograd.suggestions import advice
 from retrograd.tasks.instruction import instruction
 from retrograd.tasks.refinement import Refined, refined
@@ -214,6 +215,11 @@ class RelationExtraction:
         return Passage(instance.id, title, mark(instance.text, instance.head, instance.tail))
 
     # What the retrievers read
+
+    @property
+    def unsaid(self) -> Unsaid:
+        """Nothing: whatever marks entities stands in queries and passages alike."""
+        return Unsaid()
 
     def query_text(self, example: Example) -> str:
         """The marked sentence in the task's query style. Raises `UserError` where a query is not marked."""

@@ -22,7 +22,10 @@ from retrograd.tasks.record_lists import located
 from retrograd.tasks.sentences import ABBREVIATIONS, sentence_spans
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["SpanExample", "SpanMasking", "Spans", "read_spans", "salient_spans", "span_examples"]
+__all__ = ["MASK", "SpanExample", "SpanMasking", "Spans", "read_spans", "salient_spans", "span_examples"]
+
+MASK = "[MASK]"
+"""What stands for what is hidden, unless a `SpanMasking` says otherwise."""
 
 Spans = Callable[[Passage], Iterable[tuple[int, int]]]
 """Where a passage's text has something worth asking for: characters [start, end). A tagger's names, for example."""
@@ -80,7 +83,7 @@ class SpanMasking:
     be retrieved. Raises `UserError` for a blank mask, and for counts below 1.
     """
 
-    mask: str = "[MASK]"
+    mask: str = MASK
     most_per_passage: int = 1
     least_words: int = 8
     may_see_source: bool = False

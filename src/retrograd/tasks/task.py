@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
+from retrograd.metrics.words import Unsaid
 from retrograd.types import Example, Passage
 
 __all__ = ["Support", "Task"]
@@ -51,6 +52,11 @@ class Task(Protocol):
 
         Raises `UserError` in a task whose texts have no such roles.
         """
+        ...
+
+    @property
+    def unsaid(self) -> Unsaid:
+        """What the retrievers read below that is no word: instructions to an encoder, separators, masks."""
         ...
 
     def query_text(self, example: Example) -> str:
