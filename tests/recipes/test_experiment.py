@@ -45,6 +45,22 @@ def test_every_objective_can_be_named_in_a_file(kind: type, tmp_path: Path) -> N
     assert Experiment.load(path).objective == kind()
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([], 1),
+        (["objective.kind=NoRetrieval", "training.passages=0"], 0),
+        (["evaluation.reading=together"], 10),
+        (["evaluation.reading=together", "evaluation.passages=12"], 12),
+        (["objective.kind=FrozenRetriever", "objective.form=together", "evaluation.passages=3"], 10),
+        (["second_stage.epochs=1", "second_stage.passages=2", "second_stage.reading=together"], 2),
+        (["second_stage.epochs=1", "second_stage.reading=together", "evaluation.passages=1"], 10),
+    ],
+)
+def test_the_longest_prompt_of_any_stage_is_known(changes: list[str], expected: int) -> None:
+    assert Experiment().with_settings(["training.passages=10", *changes]).prompt_passages == expected
+
+
 def test_what_is_left_out_keeps_its_default(tmp_path: Path) -> None:
     path = tmp_path / "small.toml"
     path.write_text('name = "mine"\n[training]\nepochs = 7\n', encoding="utf-8")

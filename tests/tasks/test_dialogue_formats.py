@@ -99,6 +99,32 @@ def test_quac_follows_the_questions_of_a_paragraph(write: Write) -> None:
     assert list(read_dialogues(path, unanswerable="drop")) == [expected[0], *expected[2:]]
 
 
+@pytest.mark.parametrize(
+    ("answers", "said", "targets"),
+    [
+        (["Ann", "CANNOTANSWER", "Ann"], "CANNOTANSWER", ("Ann",)),
+        (["Ann", "CANNOTANSWER", "Ann L."], "Ann L.", ("Ann L.", "Ann")),
+        (["Ann", "CANNOTANSWER"], "Ann", (NO_ANSWER,)),  # of as many on either side, as QuAC's scorer has it
+        (["CANNOTANSWER", "Ann", "CANNOTANSWER", "Bea", "CANNOTANSWER"], "Ann", (NO_ANSWER,)),
+    ],
+)
+def test_where_answers_differ_on_whether_there_is_one_most_decide(
+    write: Write, answers: list[str], said: str, targets: tuple[str, ...]
+) -> None:
+    asked = {
+        "id": "a",
+        "question": "Who?",
+        "answers": [{"text": one} for one in answers],
+        "orig_answer": {"text": said},
+    }
+    path = write(json.dumps({"data": [{"paragraphs": [{"context": "…", "qas": [asked]}]}]}))
+    assert [one.targets for one in read_dialogues(path)] == [targets]
+    assert len(list(read_dialogues(path, unanswerable="drop"))) == (targets != (NO_ANSWER,))
+    lines = write([{"history": ["Who?"], "answers": answers}])
+    (example,) = read_dialogues(lines)
+    assert set(example.targets) == set(targets)
+
+
 def test_doc2dial_answers_every_turn_of_the_agent(write: Write) -> None:
     turns = [
         {"turn_id": 1, "role": "user", "utterance": "Hello.", "references": []},

@@ -229,11 +229,28 @@ class Experiment:
         """Whether the last stage of the generator reads several passages at once."""
         if self.second_stage.epochs > 0:
             return self.second_stage.reading == "together"
+        return self._first_together
+
+    @property
+    def _first_together(self) -> bool:
         match self.objective:
             case FrozenRetriever(form="together") | Distillation(reader="together"):
                 return True
             case _:
                 return False
+
+    @property
+    def prompt_passages(self) -> int:
+        """Passages in the longest prompt of any stage, or of answering: 0 where soft slots hold them."""
+        if self.selection is not None:
+            return 0
+        second, first = self.second_stage, self.training.passages
+        together = [
+            first if self.training.epochs > 0 and self._first_together else 0,
+            (second.passages or first) if second.epochs > 0 and second.reading == "together" else 0,
+            self.test_passages if self.manner.one_prompt else 0,
+        ]
+        return max(*together, min(1, first))
 
     @property
     def test_passages(self) -> int:

@@ -116,14 +116,12 @@ def validate_experiment(experiment: Experiment) -> Validation:
     """All parts of an experiment, in its models' tokens where their tokenizers are on this disk."""
     findings = Findings()
     opened = open_data(experiment.data, findings)
-    one_by_one = 0 if experiment.selection is not None else min(1, experiment.training.passages)
-    together = experiment.training.passages if experiment.manner.one_prompt else one_by_one
     rulers = _Rulers(
         retriever_ruler(experiment.retriever, queries=True),
         retriever_ruler(experiment.retriever, queries=False),
         generator_ruler(experiment.generator),
         target_ruler(experiment.generator),
-        together,
+        experiment.prompt_passages,
         experiment.retriever.posterior,
     )
     parts, lengths = _checked(opened, rulers, findings)

@@ -15,6 +15,7 @@ Every reader yields `DialogueExample` lazily, and every error names the file, th
 
 Turns that cannot be answered (CANNOTANSWER in QuAC, DoQA and OR-QuAC; an empty list of answers; a turn of Doc2Dial
 without references) are kept with the target `NO_ANSWER` (Doc2Dial: what was said) or dropped, as ``unanswerable`` says.
+Where several people answered and differ on that, most decide (`retrograd.tasks.squad_format.agreed`).
 ``user``, ``usr``, ``human`` and ``seeker`` are one role, ``agent``, ``assistant``, ``system``, ``bot`` and ``wizard``
 the other.
 """
@@ -30,8 +31,8 @@ from retrograd.io import JsonObject, JsonValue, Refuse, raised
 from retrograd.suggestions import advice
 from retrograd.tasks.grounded_example import DialogueExample, Turn, dialogue_example
 from retrograd.tasks.record_fields import kind_of, optional_string, record_id, require_fields, require_new, string
-from retrograd.tasks.record_lists import located, named, objects, strings
-from retrograd.tasks.squad_format import CANNOT_ANSWER, NO_ANSWER, UNANSWERABLE, read_quac
+from retrograd.tasks.record_lists import every_string, located, named, objects, strings
+from retrograd.tasks.squad_format import NO_ANSWER, UNANSWERABLE, agreed, read_quac
 from retrograd.types import Passage, UserError
 
 __all__ = ["DIALOGUE_FORMATS", "read_dialogues", "read_doc2dial_documents"]
@@ -160,7 +161,7 @@ def _answers(value: JsonValue, name: str) -> tuple[str, ...]:
     if isinstance(value, dict):
         require_fields(value, ("text",))
         value = value["text"]
-    return tuple(dict.fromkeys(NO_ANSWER if one == CANNOT_ANSWER else one for one in strings(value, name)))
+    return agreed(every_string(value, name))
 
 
 def _knowledge(record: JsonObject) -> tuple[str, ...]:

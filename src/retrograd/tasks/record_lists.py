@@ -10,7 +10,7 @@ from retrograd.io import JsonObject, JsonValue, Refuse, raised
 from retrograd.tasks.record_fields import kind_of
 from retrograd.types import UserError
 
-__all__ = ["located", "named", "objects", "strings"]
+__all__ = ["every_string", "located", "named", "objects", "strings"]
 
 
 @contextmanager
@@ -32,17 +32,22 @@ def strings(value: JsonValue, name: str) -> tuple[str, ...]:
 
     Raises `UserError` for anything else and for a blank string.
     """
+    return tuple(dict.fromkeys(every_string(value, name)))
+
+
+def every_string(value: JsonValue, name: str) -> list[str]:
+    """The same, each as often as it stands there."""
     if value is None:
-        return ()
+        return []
     listed = value if isinstance(value, list) else [value]
-    found: dict[str, None] = {}
+    found: list[str] = []
     for position, one in enumerate(listed):
         if not isinstance(one, str) or not one.strip():
             kind = "blank" if isinstance(one, str) else kind_of(one)
             where = f"entry {position} of {name!r}" if isinstance(value, list) else repr(name)
             raise UserError(f"{where} is {kind}; expected a string that is not blank, or a list of such strings")
-        found[one.strip()] = None
-    return tuple(found)
+        found.append(one.strip())
+    return found
 
 
 def objects(record: Mapping[str, JsonValue], name: str) -> list[JsonObject]:

@@ -7,17 +7,17 @@ passages (`read_contexts`): a question's gold passage is its paragraph. A paragr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrograd.io import JsonObject, JsonValue, read_json
 from retrograd.tasks.grounded_example import DialogueExample, GroundedExample, Turn, dialogue_example
 from retrograd.tasks.record_fields import kind_of, optional_string, record_id, require_fields, string
-from retrograd.tasks.record_lists import located, objects, strings
+from retrograd.tasks.record_lists import every_string, located, objects
 from retrograd.types import Passage, UserError
 
-__all__ = ["CANNOT_ANSWER", "NO_ANSWER", "UNANSWERABLE", "read_contexts", "read_quac", "read_squad"]
+__all__ = ["CANNOT_ANSWER", "NO_ANSWER", "UNANSWERABLE", "agreed", "read_contexts", "read_quac", "read_squad"]
 
 NO_ANSWER = "cannot answer"
 """The target of what cannot be answered, in every format; a task's ``no_answer`` should be the same."""
@@ -51,7 +51,7 @@ def read_squad(path: Path, unanswerable: str = "drop") -> Iterator[GroundedExamp
     for paragraph, place, question, id_ in _questions(path):
         with located(path, place):
             _require_new(id_, place, seen)
-            targets = _texts(question, "answers")
+            targets = tuple(dict.fromkeys(_texts(question, "answers")))
             if question.get("is_impossible") is True or ("answers" in question and not targets):
                 if unanswerable == "drop":
                     continue
@@ -73,17 +73,28 @@ def read_quac(path: Path, unanswerable: str = "keep") -> Iterator[DialogueExampl
             current, history = paragraph, []
         with located(path, place):
             _require_new(id_, place, seen)
-            targets = tuple(map(_plain, _texts(question, "answers")))
+            answers = _texts(question, "answers")
             said = next(iter(_texts(question, "orig_answer")), "")
-            if "answers" in question and not targets and not said:
-                targets = (NO_ANSWER,)
+            if "answers" in question and not answers and not said:
+                answers = [NO_ANSWER]
             history = [*history, Turn("user", string(question, "question").strip())]
-            first = _plain(said) if said else next(iter(targets), "")
+            targets = agreed(answers or [said] * bool(said), said)
             if unanswerable == "keep" or targets != (NO_ANSWER,):
-                distinct = dict.fromkeys([first, *targets] if first else targets)
-                yield dialogue_example(id_, history, tuple(distinct), (paragraph.passage.id,))
-            if first:
-                history = [*history, Turn("agent", first)]
+                yield dialogue_example(id_, history, targets, (paragraph.passage.id,))
+            if first := said or next(iter(targets), ""):
+                history = [*history, Turn("agent", _plain(first))]
+
+
+def agreed(answers: Sequence[str], first: str = "") -> tuple[str, ...]:
+    """Distinct targets of what several people answered, one entry each; ``first``, where it counts, is the first.
+
+    Where they differ on whether anything can be answered, most decide, as in QuAC's official scorer, and of as many on
+    either side those who say that it cannot: targets are `NO_ANSWER` alone, or do not hold it.
+    """
+    plain = list(map(_plain, answers))
+    if 2 * plain.count(NO_ANSWER) >= len(plain) > 0:
+        return (NO_ANSWER,)
+    return tuple(dict.fromkeys(one for one in (_plain(first), *plain) if one not in ("", NO_ANSWER)))
 
 
 def _plain(answer: str) -> str:
@@ -131,19 +142,19 @@ def _questions(path: Path) -> Iterator[tuple[_Paragraph, str, JsonObject, str]]:
             yield paragraph, place, question, id_
 
 
-def _texts(question: JsonObject, name: str) -> tuple[str, ...]:
-    """The texts of an answer or of a list of answers; none where there is no such field."""
+def _texts(question: JsonObject, name: str) -> list[str]:
+    """The texts of an answer or of a list of answers, each as often as it stands; none where there is no such field."""
     value: JsonValue = question.get(name)
     if value is None:
-        return ()
+        return []
     answers = [value] if isinstance(value, dict) else objects(question, name)
-    found: dict[str, None] = {}
+    found: list[str] = []
     for answer in answers:
         if not isinstance(answer, dict):  # objects() has seen to it
             continue
         require_fields(answer, ("text",))
-        found.update(dict.fromkeys(strings(answer["text"], f"{name}.text")))
-    return tuple(found)
+        found += every_string(answer["text"], f"{name}.text")
+    return found
 
 
 def _require_new(id_: str, place: str, seen: dict[str, str]) -> None:
