@@ -88,6 +88,7 @@ def test_an_example_may_name_the_passages_that_it_must_not_retrieve() -> None:
         SpanExample("s", "the cup holds tea", ("tea",), "p2", ("p2", "p0")),
         Example("e", "the cup holds tea", ("tea",)),
         SpanExample("s", "?", ("tea",), "p9", ("p9",)),
+        SpanExample("s", "the [MASK] holds tea", ("cup",), "p0", ("p0",)),
     ]
     found = [sorted(row for row in rows if row >= 0) for rows in hidden.rows(asked).tolist()]
-    assert found == [[2], [], [0, 1, 2], [0, 1], []]
+    assert found == [[2], [], [0, 1, 2], [0, 1], [], [0, 1]]

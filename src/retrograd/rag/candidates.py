@@ -88,7 +88,7 @@ class Pool:
 
 class Exclusions:
     """Which rows of a base an example must never retrieve: those whose text is, for the task, its own, and those whose
-    ids a `SpanExample` names.
+    ids a `SpanExample` names, with their copies.
 
     A training example that is itself a passage is found by its text, and so is every copy of it. Texts are kept as
     64-bit hashes in one sorted array: 16 bytes a row, whatever their length; among 10⁷ rows a chance collision, which
@@ -109,8 +109,13 @@ class Exclusions:
         own = self._by_text.rows([self._task.identity(example.query) for example in examples])
         for b, example in enumerate(examples):
             if isinstance(example, SpanExample) and example.excluded:
-                own[b] = np.unique(np.concatenate([own[b], *self._by_id.rows(example.excluded)]))
+                own[b] = np.unique(np.concatenate([own[b], *self._with_copies(example.excluded)]))
         return padded_rows(own)
+
+    def _with_copies(self, ids: Sequence[str]) -> list[Int64[np.ndarray, " _"]]:
+        """The rows of passages by their ids, and of every passage that says the same."""
+        named = np.concatenate(self._by_id.rows(ids))
+        return self._by_text.rows([self._task.identity(one.text) for one in self._base.passages(named.tolist())])
 
 
 class _Hashed:
