@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from retrograd.recipes.grounded_data import DialogueData, QuestionData
 from retrograd.recipes.run import open_run, run_experiment
 from retrograd.recipes.use import scores_of
 from retrograd.tasks.grounded_example import DialogueExample, GroundedExample
+from retrograd.tasks.relevance import rows_by_id
 from retrograd.types import Passage, UserError
 
 PASSAGES = [("cup", "the cup holds tea ."), ("box", "the box holds rain ."), ("car", "the wheel of the car .")]
@@ -227,6 +229,42 @@ def test_a_corpus_may_be_the_file_that_dialogues_come_with(base_format: str, tmp
     assert list(data.base) == [Passage("p", "Runs", "Ann ran.")]
     assert isinstance(data.test[0], DialogueExample)
     assert data.test[0].knowledge == ("Ann ran.",)
+
+
+def squad(path: Path, *passages: tuple[str, str]) -> str:
+    """A SQuAD file, an article a passage, each with a question named after its text."""
+    articles = [
+        {
+            "title": title,
+            "paragraphs": [
+                {"context": text, "qas": [{"id": text, "question": "what ?", "answers": [{"text": text.split()[1]}]}]}
+            ],
+        }
+        for title, text in passages
+    ]
+    path.write_text(json.dumps({"data": articles}), encoding="utf-8")
+    return str(path)
+
+
+def test_paragraphs_of_several_squad_files_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    cup, box, car = [(title, text) for title, text in PASSAGES]
+    base = squad(tmp_path / "base.json", cup, box)
+    test = squad(tmp_path / "test.json", car, box)
+    data = QuestionData(base=base, base_format="squad", train=base, test=test).load(0)
+    told = {one.id: one.gold_passages for one in data.test if isinstance(one, GroundedExample)}
+    rows = rows_by_id(data.base)
+    assert told[car[1]] == ()  # nobody can judge it here
+    assert [data.base[row].text for id_ in told[box[1]] for row in rows[id_]] == [box[1]]
+    elsewhere = QuestionData(base=lines(tmp_path / "base.jsonl", [{"id": "0#0", "text": "x"}]), train=test).load(0)
+    assert all(one.gold_passages == () for one in elsewhere.train if isinstance(one, GroundedExample))
+
+
+def test_a_gold_passage_that_the_base_lacks_is_named_before_a_run(questions: QuestionData, tmp_path: Path) -> None:
+    asked = [{"id": "q", "question": "what ?", "answers": ["tea"], "gold_passages": ["cap"]}]
+    test = lines(tmp_path / "other.jsonl", asked)
+    with pytest.raises(UserError, match=r"gold passage 'cap' of example 'q'.*did you mean 'cup'"):
+        replace(questions, test=test).load(0)
+    assert replace(questions, train=test).load(0).train  # it is not scored
 
 
 def test_a_dialogue_knows_the_text_of_its_gold_passages(dialogues: DialogueData) -> None:

@@ -97,6 +97,19 @@ def test_what_may_be_masked_is_read_before_a_run(tmp_path: Path, spans: list | N
     assert all(part in f"{one.place} {one.what}; {one.remedy}" for one, part in zip(found, told, strict=True)), found
 
 
+def test_squads_questions_over_another_corpus_are_not_judged(tmp_path: Path) -> None:
+    asked = {"id": "q", "question": "which cup ?", "answers": [{"text": "cup"}]}
+    squad = tmp_path / "squad.json"
+    paragraphs = [{"context": "the cup is here", "qas": [asked]}]
+    squad.write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}), "utf-8")
+    base = [{"id": f"p{i}", "text": f"the {one} is number {i}"} for i, one in enumerate(THINGS)]
+    train = [{"id": "1", "question": "which box ?", "answers": ["box"]}]
+    found = validate_experiment(questions(tmp_path, train, [], base).with_settings([f"data.test={squad}"]))
+    assert found.sound
+    (told,) = [one for one in found.findings.shown if one.check == "gold passage"]
+    assert (told.severity, told.part) == ("warning", "test")
+
+
 def test_all_malformed_records_are_found_with_their_lines(tmp_path: Path) -> None:
     train = [good(0)[0], "{", '["a list"]', *good(1)[:3], '{"text": 7, "head": [0, 1], "tail": [2, 3]}']
     found = validate_experiment(experiment(tmp_path, train + good(10), good(100)))

@@ -147,10 +147,11 @@ def test_a_turn_whose_answers_are_empty_cannot_be_answered(write: Write) -> None
     assert [one.targets for one in read_dialogues(lines, unanswerable="drop")] == [("Ann",), ()]
     turns = [{"id": "a", "question": "Who?", "answers": []}, {"id": "b", "question": "Why?"}]
     path = write(json.dumps({"data": [{"paragraphs": [{"context": "…", "qas": turns}]}]}))
+    gold = tuple(passage.id for passage in read_contexts(path))
     asked = [Turn("user", "Who?"), Turn("agent", NO_ANSWER), Turn("user", "Why?")]
     expected = [
-        dialogue_example("a", asked[:1], (NO_ANSWER,), ("0#0",)),
-        dialogue_example("b", asked, (), ("0#0",)),
+        dialogue_example("a", asked[:1], (NO_ANSWER,), gold),
+        dialogue_example("b", asked, (), gold),
     ]
     assert list(read_dialogues(path)) == expected
     assert list(read_dialogues(path, unanswerable="drop")) == expected[1:]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from retrograd.tasks.grounded_example import DialogueExample, GroundedExample
 from retrograd.tasks.question_formats import NO_ANSWER, QUESTION_FORMATS, read_questions
 from retrograd.tasks.squad_format import read_contexts, read_quac
-from retrograd.types import Example, Passage, UserError
+from retrograd.types import Example, UserError
 
 Write = Callable[[str | list[object]], Path]
 
@@ -100,13 +100,21 @@ def test_tables_of_dpr(write: Write) -> None:
 
 def test_squad_and_its_paragraphs(write: Write) -> None:
     for path in (write(json.dumps(SQUAD)), write(json.dumps(SQUAD, indent=1))):
-        assert list(read_questions(path)) == [GroundedExample("q1", "What pulls?", ("moon", "The moon"), ("0#0",))]
+        first, second = read_contexts(path)
+        assert (first.title, first.text) == ("Tides", "The moon pulls the water.")
+        assert (second.title, second.text) == ("Tides", "Twice a day.")
+        assert list(read_questions(path)) == [GroundedExample("q1", "What pulls?", ("moon", "The moon"), (first.id,))]
         kept = list(read_questions(path, unanswerable="keep"))
-        assert kept[1] == GroundedExample("q2", "What sings?", (NO_ANSWER,), ("0#0",))
-        assert list(read_contexts(path)) == [
-            Passage("0#0", "Tides", "The moon pulls the water."),
-            Passage("0#1", "Tides", "Twice a day."),
-        ]
+        assert kept[1] == GroundedExample("q2", "What sings?", (NO_ANSWER,), (first.id,))
+
+
+def test_a_paragraph_has_one_id_in_every_file_and_stands_in_a_base_once(write: Write) -> None:
+    first, second = read_contexts(write(json.dumps(SQUAD)))
+    (tides,) = SQUAD["data"]
+    other = {"title": "Rain", "paragraphs": [{"context": "It falls.", "qas": []}]}
+    found = list(read_contexts(write(json.dumps({"data": [other, tides, tides]}))))
+    assert found[1:] == [first, second]
+    assert len({passage.id for passage in found}) == 3
 
 
 def test_compressed_files(tmp_path: Path) -> None:

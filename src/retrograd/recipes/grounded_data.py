@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,6 @@ from retrograd.recipes.source import Data, in_full
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.dialogue_formats import read_dialogues, read_doc2dial_documents
 from retrograd.tasks.grounded_example import (
-    DialogueExample,
     GroundedExample,
     Turn,
     dialogue_example,
@@ -25,7 +24,7 @@ from retrograd.tasks.grounded_example import (
 from retrograd.tasks.qrels import judged, read_qrels
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.question_formats import NO_ANSWER, read_questions
-from retrograd.tasks.relevance import rows_by_id
+from retrograd.tasks.relevance import gold_rows, judgeable, rows_by_id
 from retrograd.tasks.splitting import Splitting, split_passages
 from retrograd.tasks.squad_format import read_contexts
 from retrograd.tasks.support import AnswerSupport, OverlapSupport
@@ -109,7 +108,7 @@ class CorpusData(ABC):
         for name, examples in parts.items():
             ids = fingerprint(sorted(example.id for example in examples))
             record[name] = {"examples": len(examples), "ids_sha256": ids}
-        known = self._with_knowledge(parts, base)
+        known = self._known(parts, base, ("dev", "test"))
         return Data(task or self.task(), base, known["train"], known["dev"], known["test"], drawn=record)
 
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
@@ -117,7 +116,7 @@ class CorpusData(ABC):
         if patch is not None:
             raise UserError(f"--patch {patch} corrects relations; the task of this run is {task.name}")
         here = self if Path(self.qrels).exists() else replace(self, qrels="")
-        return self._with_knowledge({"read": list(here.examples(path))}, base)["read"]
+        return self._known({"read": list(here.examples(path))}, base)["read"]
 
     def task_record(self, task: Task) -> JsonObject:
         """Nothing: the settings hold all of it."""
@@ -154,8 +153,26 @@ class CorpusData(ABC):
     def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
         """The documents of a file, before they are cut; malformed ones go to ``refuse``."""
 
-    def _with_knowledge(self, parts: dict[str, list[Example]], base: KnowledgeBase) -> dict[str, list[Example]]:
-        return parts
+    def _known(
+        self, parts: dict[str, list[Example]], base: KnowledgeBase, scored: Sequence[str] = ()
+    ) -> dict[str, list[Example]]:
+        """With what the base says of gold passages, whose ids are read only where examples have some.
+
+        Raises `UserError` for gold passages of the ``scored`` parts that it lacks: before a run, not after it.
+        """
+        if not any(isinstance(e, GroundedExample) and e.gold_passages for part in parts.values() for e in part):
+            return parts
+        rows = rows_by_id(base)
+        found = {name: judgeable(part, rows) for name, part in parts.items()}
+        for name in scored:
+            gold_rows(found[name], rows)
+        return {name: self._with_knowledge(part, base, rows) for name, part in found.items()}
+
+    def _with_knowledge(
+        self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
+    ) -> list[Example]:
+        """With the texts of gold passages, for scores alone, where the task scores by them."""
+        return examples
 
     def _part(self, name: str) -> list[Example]:
         source = vars(self)[name]
@@ -301,13 +318,8 @@ class DialogueData(CorpusData):
             return read_doc2dial_documents(path)
         return read_corpus(path, self.base_format, refuse)
 
-    def _with_knowledge(self, parts: dict[str, list[Example]], base: KnowledgeBase) -> dict[str, list[Example]]:
-        """With the texts of gold passages, for scores alone. The ids of the base are read only where they are asked."""
-        examples = [example for part in parts.values() for example in part]
-        if not any(isinstance(e, DialogueExample) and e.gold_passages and not e.knowledge for e in examples):
-            return parts
-        rows = rows_by_id(base)
-        return {
-            name: list(with_knowledge(part, lambda id_: base.passages(rows.get(id_, ()))))
-            for name, part in parts.items()
-        }
+    def _with_knowledge(
+        self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
+    ) -> list[Example]:
+        """With the texts of gold passages, for scores alone."""
+        return list(with_knowledge(examples, lambda id_: base.passages(rows.get(id_, ()))))

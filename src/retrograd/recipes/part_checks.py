@@ -17,6 +17,7 @@ import numpy as np
 
 from retrograd.recipes.findings import Findings
 from retrograd.tasks.grounded_example import GroundedExample
+from retrograd.tasks.squad_format import TEXT_ID
 from retrograd.tasks.task import Task
 from retrograd.tasks.verbalisation import level
 from retrograd.types import Example, Passage
@@ -148,7 +149,13 @@ class BaseSeen:
     def check_gold(self, parts: Iterable[PartSeen], findings: Findings) -> None:
         """Gold passages that the base lacks: where scores are taken, an error."""
         for part in parts:
-            for id_ in sorted(part.gold.keys() & self._missing):
+            missing = part.gold.keys() & self._missing
+            unjudged = {id_ for id_ in missing if id_.startswith(TEXT_ID)}
+            if unjudged:
+                what = f"{len(unjudged):,} of its {len(part.gold):,} paragraphs are not in the base: questions on them "
+                what += "have no gold passage there, and are not judged by it"
+                findings.warning("gold passage", part.name, part.source, what, "give the base that has them")
+            for id_ in sorted(missing - unjudged):
                 what = f"the gold passage {id_!r} is not in the base"
                 remedy = "give the base that belongs to these examples, or leave gold_passages out"
                 report = findings.warning if part.name == "train" else findings.error

@@ -229,8 +229,8 @@ def train_experiment(
     """
     if not data.train and experiment.stages_on_data:
         raise UserError(
-            f"data.train names no training data, which {experiment.stages_on_data[0]} needs; give a file, or "
-            f"builtin:semeval2010_task8, or set {experiment.stages_on_data[0]}.epochs = 0 (masking alone needs none)"
+            f"data.train names no training data, which {experiment.stages_on_data[0]} needs; give a file, "
+            f"or set {experiment.stages_on_data[0]}.epochs = 0 (masking alone needs none)"
         )
     require_enough_passages(experiment, data.base)
     accelerator, ranks = accelerator_for(experiment), Ranks()

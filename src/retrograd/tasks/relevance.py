@@ -6,16 +6,18 @@ For evaluation alone. Rows go to `retrograd.metrics.ranking.relevance`: recall@k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from retrograd.suggestions import advice
 from retrograd.tasks.grounded_example import GroundedExample
+from retrograd.tasks.squad_format import TEXT_ID
 from retrograd.tasks.text_index import TextIndex, words
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["answer_rows", "gold_rows", "rows_by_id"]
+__all__ = ["answer_rows", "gold_rows", "judgeable", "rows_by_id"]
 
 
 def rows_by_id(passages: Iterable[Passage]) -> dict[str, tuple[int, ...]]:
@@ -29,6 +31,17 @@ def rows_by_id(passages: Iterable[Passage]) -> dict[str, tuple[int, ...]]:
         if sign and number.isdecimal():
             documents.setdefault(document, []).append(row)
     return {id_: tuple(found) for id_, found in (documents | rows).items()}
+
+
+def judgeable(examples: Iterable[Example], ids: Container[str]) -> list[Example]:
+    """The examples without those gold passages that are known by their words alone (`TEXT_ID`) and are not among the
+    ``ids`` of a base: questions of SQuAD over another corpus have no gold there."""
+    return [
+        replace(one, gold_passages=tuple(id_ for id_ in one.gold_passages if id_ in ids or not id_.startswith(TEXT_ID)))
+        if isinstance(one, GroundedExample) and one.gold_passages
+        else one
+        for one in examples
+    ]
 
 
 def gold_rows(examples: Sequence[Example], rows: Mapping[str, Sequence[int]]) -> list[tuple[int, ...]]:

@@ -2,7 +2,8 @@
 
 One file is questions (`read_squad`), dialogues (`read_quac`, where the questions of a paragraph follow each other) and
 passages (`read_contexts`): a question's gold passage is its paragraph. A paragraph's id is its own where it has one
-(QuAC, DoQA), else the article's number and its own, both from 0, as in ``3#1``.
+(QuAC, DoQA), else made of its title and text (`TEXT_ID`): the same paragraph has the same id in every file, and stands
+in a base once.
 """
 
 from __future__ import annotations
@@ -11,19 +12,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrograd.io import JsonObject, JsonValue, read_json
+from retrograd.io import JsonObject, JsonValue, fingerprint, read_json
 from retrograd.tasks.grounded_example import DialogueExample, GroundedExample, Turn, dialogue_example
 from retrograd.tasks.record_fields import kind_of, optional_string, record_id, require_fields, string
 from retrograd.tasks.record_lists import every_string, located, objects
 from retrograd.types import Passage, UserError
 
-__all__ = ["CANNOT_ANSWER", "NO_ANSWER", "UNANSWERABLE", "agreed", "read_contexts", "read_quac", "read_squad"]
+__all__ = [
+    "CANNOT_ANSWER",
+    "NO_ANSWER",
+    "TEXT_ID",
+    "UNANSWERABLE",
+    "agreed",
+    "read_contexts",
+    "read_quac",
+    "read_squad",
+]
 
 NO_ANSWER = "cannot answer"
 """The target of what cannot be answered, in every format; a task's ``no_answer`` should be the same."""
 
 UNANSWERABLE = ("drop", "keep")
 """What cannot be answered is left out, or has the target `NO_ANSWER`."""
+
+TEXT_ID = "text:"
+"""How an id begins that a reader made of a passage's words, because its file has none."""
 
 CANNOT_ANSWER = "CANNOTANSWER"
 """What QuAC, DoQA and OR-QuAC write instead of an answer."""
@@ -37,9 +50,12 @@ class _Paragraph:
 
 
 def read_contexts(path: Path) -> Iterator[Passage]:
-    """The paragraphs of a file as passages. Raises `UserError`, with file and place, for a malformed one."""
+    """The distinct paragraphs of a file as passages. Raises `UserError`, with file and place, for a malformed one."""
+    given: set[str] = set()
     for paragraph in _paragraphs(path):
-        yield paragraph.passage
+        if paragraph.passage.id not in given:
+            given.add(paragraph.passage.id)
+            yield paragraph.passage
 
 
 def read_squad(path: Path, unanswerable: str = "drop") -> Iterator[GroundedExample]:
@@ -108,19 +124,22 @@ def _paragraphs(path: Path) -> Iterator[_Paragraph]:
     with located(path, "top level"):
         articles = objects(whole, "data")
     seen: dict[str, str] = {}
-    for a, article in enumerate(articles):
-        with located(path, f"article {a + 1}"):
+    for a, article in enumerate(articles, start=1):
+        with located(path, f"article {a}"):
             title = optional_string(article, "title") or ""
             paragraphs = objects(article, "paragraphs")
-        for p, record in enumerate(paragraphs):
-            place = f"article {a + 1}, paragraph {p + 1}"
+        for p, record in enumerate(paragraphs, start=1):
+            place = f"article {a}, paragraph {p}"
             with located(path, place):
                 require_fields(record, ("context",))
-                id_ = str(record["id"]) if isinstance(record.get("id"), str) else f"{a}#{p}"
-                _require_new(id_, place, seen)
                 context = string(record, "context")
                 if context.endswith(CANNOT_ANSWER):  # QuAC and DoQA, for their annotators to mark
                     context = context.removesuffix(CANNOT_ANSWER).rstrip()
+                id_ = record.get("id")
+                if isinstance(id_, str):
+                    _require_new(id_, place, seen)
+                else:
+                    id_ = f"{TEXT_ID}{fingerprint([title, context])[:16]}"
                 paragraph = _Paragraph(place, Passage(id_, title, context), record)
             yield paragraph
 
