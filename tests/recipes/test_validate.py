@@ -82,7 +82,7 @@ def test_good_questions_have_no_findings(tmp_path: Path) -> None:
     ("spans", "told"),
     [
         ([[4, 6]], []),
-        ([[4, 600]], ["span [4, 600) of passage 'p0' lies outside its text"]),
+        ([[4, 600]], ["spans.jsonl: span [4, 600) of passage 'p0' lies outside its text"]),
         ([[4]], ["'spans' holds [4]; expected [start, end]"]),
         (None, ["spans.jsonl:1 no field 'spans'"]),
     ],

@@ -171,7 +171,10 @@ def masked_examples(base: KnowledgeBase, settings: MaskingSettings, rng: torch.G
     source = random.Random(int(torch.randint(2**31, (), generator=rng)))
     masking = SpanMasking(most_per_passage=settings.per_passage, may_see_source=settings.may_see_source)
     spans = read_spans(Path(settings.spans)) if settings.spans else None
-    found = list(span_examples(_some(base, settings.passages, rng), masking, source, spans))
+    try:
+        found = list(span_examples(_some(base, settings.passages, rng), masking, source, spans))
+    except UserError as error:
+        raise UserError(f"masking.spans: {settings.spans}: {error}") from None
     if not found:
         where = f"a sentence of {masking.least_words} words or more, in {settings.passages or len(base)} passages"
         if settings.spans:
