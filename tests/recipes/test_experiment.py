@@ -50,6 +50,12 @@ def test_every_objective_can_be_named_in_a_file(kind: type, tmp_path: Path) -> N
     [
         ([], 1),
         (["objective.kind=NoRetrieval", "training.passages=0"], 0),
+        (["objective.kind=NoRetrieval", "training.passages=0", "evaluation.passages=5"], 1),
+        (["objective.kind=FrozenRetriever", "objective.form=together", "generator.fusion=true"], 1),
+        (
+            ["objective.kind=FrozenRetriever", "objective.form=together", "training.epochs=0", "evaluation.passages=3"],
+            3,
+        ),
         (["evaluation.reading=together"], 10),
         (["evaluation.reading=together", "evaluation.passages=12"], 12),
         (["objective.kind=FrozenRetriever", "objective.form=together", "evaluation.passages=3"], 10),

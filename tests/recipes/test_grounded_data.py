@@ -246,7 +246,9 @@ def squad(path: Path, *passages: tuple[str, str]) -> str:
     return str(path)
 
 
-def test_paragraphs_of_several_squad_files_are_not_taken_for_each_other(tmp_path: Path) -> None:
+def test_paragraphs_of_several_squad_files_are_not_taken_for_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cup, box, car = [(title, text) for title, text in PASSAGES]
     base = squad(tmp_path / "base.json", cup, box)
     test = squad(tmp_path / "test.json", car, box)
@@ -254,6 +256,7 @@ def test_paragraphs_of_several_squad_files_are_not_taken_for_each_other(tmp_path
     told = {one.id: one.gold_passages for one in data.test if isinstance(one, GroundedExample)}
     rows = rows_by_id(data.base)
     assert told[car[1]] == ()  # nobody can judge it here
+    assert "test: the paragraphs of 1 of 2 examples are not in the base" in capsys.readouterr().err
     assert [data.base[row].text for id_ in told[box[1]] for row in rows[id_]] == [box[1]]
     elsewhere = QuestionData(base=lines(tmp_path / "base.jsonl", [{"id": "0#0", "text": "x"}]), train=test).load(0)
     assert all(one.gold_passages == () for one in elsewhere.train if isinstance(one, GroundedExample))

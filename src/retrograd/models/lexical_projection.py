@@ -130,8 +130,8 @@ class LexicalProjection:
         """SHA-256 over what decides h."""
         s = self.statistics
         counted = (f"{word} {texts}" for word, texts in sorted(s.frequency.items()))
-        used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.unsaid}"
-        return fingerprint([used, *counted])
+        used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.unsaid.prefixes}"
+        return fingerprint([used, *self.unsaid.marks, *counted])
 
     def save(self, path: Path) -> None:
         """Write a JSON file, which `load` reads."""

@@ -241,16 +241,21 @@ class Experiment:
 
     @property
     def prompt_passages(self) -> int:
-        """Passages in the longest prompt of any stage, or of answering: 0 where soft slots hold them."""
+        """Passages in the longest prompt of any stage, or of answering: 0 where soft slots hold them, 1 where each is
+        read apart."""
         if self.selection is not None:
             return 0
         second, first = self.second_stage, self.training.passages
+        apart = min(1, max(first, self.test_passages))
+        if self.generator.fusion:
+            return apart
+        joint = max(self.training.epochs, self.masking.epochs) > 0 and self._first_together
         together = [
-            first if self.training.epochs > 0 and self._first_together else 0,
+            first if joint else 0,
             (second.passages or first) if second.epochs > 0 and second.reading == "together" else 0,
             self.test_passages if self.manner.one_prompt else 0,
         ]
-        return max(*together, min(1, first))
+        return max(*together, apart)
 
     @property
     def test_passages(self) -> int:

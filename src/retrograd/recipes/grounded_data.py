@@ -12,6 +12,7 @@ from typing import Literal
 from retrograd.corpus.corpus_formats import read_corpus
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import JsonObject, Refuse, fingerprint, raised
+from retrograd.progress import say
 from retrograd.recipes.source import Data, in_full
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.dialogue_formats import read_dialogues, read_doc2dial_documents
@@ -164,6 +165,12 @@ class CorpusData(ABC):
             return parts
         rows = rows_by_id(base)
         found = {name: judgeable(part, rows) for name, part in parts.items()}
+        for name, part in found.items():
+            lost = sum(one != before for one, before in zip(part, parts[name], strict=True))
+            if lost and name != "train":
+                say(
+                    f"{name}: the paragraphs of {lost:,} of {len(part):,} examples are not in the base; no gold for them"
+                )
         for name in scored:
             gold_rows(found[name], rows)
         return {name: self._with_knowledge(part, base, rows) for name, part in found.items()}
@@ -321,5 +328,5 @@ class DialogueData(CorpusData):
     def _with_knowledge(
         self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
     ) -> list[Example]:
-        """With the texts of gold passages, for scores alone."""
+        """As `CorpusData._with_knowledge`: knowledge F1 reads them."""
         return list(with_knowledge(examples, lambda id_: base.passages(rows.get(id_, ()))))

@@ -71,7 +71,7 @@ class GroundedDialogue:
     @property
     def unsaid(self) -> Unsaid:
         """Both prefixes, the separator, and what stands for a masked word."""
-        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator.strip(), MASK))
+        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator, MASK))
 
     def query_text(self, example: Example) -> str:
         """The prefix and what was said in the turns, the last one first, without who said it."""

@@ -65,7 +65,7 @@ class QuestionAnswering:
     @property
     def unsaid(self) -> Unsaid:
         """Both prefixes, the separator, and what stands for a masked word."""
-        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator.strip(), MASK))
+        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator, MASK))
 
     def query_text(self, example: Example) -> str:
         """The prefix and the question."""

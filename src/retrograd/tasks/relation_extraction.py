@@ -218,7 +218,7 @@ class RelationExtraction:
 
     @property
     def unsaid(self) -> Unsaid:
-        """Nothing: whatever marks entities stands in queries and passages alike."""
+        """Nothing: what marks entities stands in queries and passages alike, and the posterior's bar is no word."""
         return Unsaid()
 
     def query_text(self, example: Example) -> str:
