@@ -168,9 +168,7 @@ class CorpusData(ABC):
         for name, part in found.items():
             lost = sum(one != before for one, before in zip(part, parts[name], strict=True))
             if lost and name != "train":
-                say(
-                    f"{name}: the paragraphs of {lost:,} of {len(part):,} examples are not in the base; no gold for them"
-                )
+                say(f"{name}: the paragraphs of {lost:,} of {len(part):,} examples are not in the base: no gold there")
         for name in scored:
             gold_rows(found[name], rows)
         return {name: self._with_knowledge(part, base, rows) for name, part in found.items()}
