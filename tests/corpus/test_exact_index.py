@@ -64,7 +64,7 @@ def worlds(draw):
     return vectors, query, exclude, draw(st.integers(1, 20)), draw(st.integers(1, 16))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(worlds())
 def test_rows_logits_and_normaliser_equal_the_dense_ones(world):
     vectors, query, exclude, k, block_rows = world
@@ -76,7 +76,7 @@ def test_rows_logits_and_normaliser_equal_the_dense_ones(world):
     torch.testing.assert_close(found.log_normaliser, logits.logsumexp(1), rtol=1e-12, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(worlds())
 def test_gradient_equals_the_dense_softmax_mean(world):
     vectors, query, exclude, k, block_rows = world

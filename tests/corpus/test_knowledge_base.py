@@ -30,7 +30,7 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(knowledge_base, "_BATCH_PASSAGES", 4)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.builds(Passage, WORDS, WORDS, WORDS), min_size=1, max_size=15, unique_by=lambda one: one.id))
 def test_what_goes_in_comes_out(passages):
     base = KnowledgeBase.from_passages(passages)

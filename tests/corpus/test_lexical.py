@@ -46,7 +46,7 @@ def scores_by_hand(texts, query, k1=1.5, b=0.75):
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.lists(st.sampled_from(["alpha", "beta", "gamma", "delta", "kappa"]), max_size=7), min_size=1, max_size=8

@@ -16,7 +16,7 @@ FALSE_ALARM = 1e-6  # allowed chance that a correct sampler fails a statistical 
 NAMES = {"base_fingerprint": "base" * 16, "encoder_fingerprint": "encoder" * 9}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(0, 2**31), st.integers(1, 15), st.integers(1, 20), st.integers(1, 8), st.booleans())
 def test_rows_normaliser_and_gradient_are_those_of_the_subset(seed, count, k, block_rows, gather):
     """Small whole numbers: sums are exact, ties are many."""

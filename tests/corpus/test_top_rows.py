@@ -18,7 +18,7 @@ def index_of(vectors, **options):
     return ExactIndex(vectors, **NAMES, **options)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 4), st.integers(1, 9), st.integers(1, 20))
 def test_a_carried_top_k_equals_a_sort(seed, rows, batch, k, block_rows):
     """Logits of few values, so that ties straddle every place, in any order of rows."""

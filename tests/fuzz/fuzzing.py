@@ -59,7 +59,6 @@ def fuzz(reader: Reader, folder: Path, inputs: int) -> Counter[str]:
         max_examples=max(inputs, 1),
         derandomize=True,
         database=None,
-        deadline=None,
         phases=(Phase.explicit, Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,

@@ -137,7 +137,7 @@ def test_many_items_are_drawn_in_blocks():
     assert test.p_value == pytest.approx(1 / (1 + resamples))  # 0.05 is eight standard errors
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=8), st.integers(0, 9))
 def test_corpus_tests_on_a_mean_equal_the_fast_ones(pairs: list[tuple[float, float]], seed: int):
     baseline, system = np.array(pairs).T

@@ -16,7 +16,7 @@ from retrograd.objectives import CandidateScores, Distillation, FrozenRetriever,
 from retrograd.types import UserError
 
 WORLDS = {"seed": st.integers(0, 10**6), "k": st.integers(1, 6), "scale": st.sampled_from([0.1, 1.0, 8.0])}
-worlds = settings(max_examples=20, deadline=None, derandomize=True)
+worlds = settings(max_examples=20, derandomize=True)
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 
 EMDR2, PDIST, LOOP, REPLUG = "emdr2", "pdist_kl_target_prior", "loop_kl_target_prior", "replug_kl_prior_target"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from retrograd.objectives import CandidateScores, TokenLogLikelihood, TopKMarginal
 
 WORLDS = {"seed": st.integers(0, 10**6), "k": st.integers(1, 6), "scale": st.sampled_from([0.1, 1.0, 8.0])}
-worlds = settings(max_examples=25, deadline=None, derandomize=True)
+worlds = settings(max_examples=25, derandomize=True)
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 
 

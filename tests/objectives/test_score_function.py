@@ -16,7 +16,7 @@ from retrograd.objectives import ScoreFunction, TopKMarginal, Vimco
 from retrograd.types import UserError
 
 WORLDS = {"seed": st.integers(0, 10**6), "k": st.integers(1, 6), "scale": st.sampled_from([0.1, 1.0, 8.0])}
-worlds = settings(max_examples=15, deadline=None, derandomize=True)
+worlds = settings(max_examples=15, derandomize=True)
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 COPIES = 20_000
 

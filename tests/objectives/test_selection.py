@@ -20,7 +20,7 @@ from retrograd.objectives.relaxed import Operator, hard_top_k, softsort_rows, su
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 OPERATORS: tuple[Operator, ...] = ("softsort", "n3", "hard", "hard_n3")
 SOFT: tuple[Operator, ...] = ("softsort", "n3")
-worlds = settings(max_examples=25, deadline=None, derandomize=True)
+worlds = settings(max_examples=25, derandomize=True)
 operators = pytest.mark.parametrize("operator", OPERATORS)
 soft_operators = pytest.mark.parametrize("operator", SOFT)
 

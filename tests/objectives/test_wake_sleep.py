@@ -87,7 +87,7 @@ def mean_weight(here, share: float, draws: int) -> Tensor:
     return -(probability.unsqueeze(-1) * found.table[:, :, 0] * len(outcomes)).sum(dim=0)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
     k=st.integers(1, 4),
