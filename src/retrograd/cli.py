@@ -53,14 +53,17 @@ OfRun = Annotated[
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs; made anew.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of data, models and training.")] = 0,
+    changes: Set = None,
 ) -> None:
     """Train three models on SemEval-2010 Task 8 and compare them: a few minutes on a laptop, no download.
 
-    Example: `retrograd demo --out runs/demo`
+    Changes of settings hold for all three.
+
+    Example: `retrograd demo --out runs/demo --set training.precision=fp32`
     """
     from retrograd.recipes.demo import run_demo
 
-    run_demo(out, seed)
+    run_demo(out, seed, changes)
 
 
 @app.command()

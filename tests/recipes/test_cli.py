@@ -96,6 +96,12 @@ def test_help_imports_nothing_heavy_and_shows_an_example() -> None:
     assert done.stdout.count("Example:") == 1 + len(COMMANDS)
 
 
+def test_the_demonstration_takes_changes_of_settings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--set training\.precison=fp32: .*did you mean .precision."):
+        command("demo", "--out", tmp_path / "demo", "--set", "training.precison=fp32")
+    assert not (tmp_path / "demo").exists()
+
+
 def test_the_module_runs_as_the_command_does() -> None:
     words = [sys.executable, "-m", "retrograd", "--version"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

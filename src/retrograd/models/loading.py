@@ -31,6 +31,7 @@ from retrograd.models.dpr import bert_inside, dpr_class
 from retrograd.models.folder_checks import require_model_files
 from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
 from retrograd.models.quantisation import Quantisation, nf4_config, require_quantisable
+from retrograd.models.versions import require_supported_versions
 from retrograd.types import UserError
 
 __all__ = ["open_encoder", "open_generator", "quiet_transformers"]
@@ -54,6 +55,7 @@ def quiet_transformers() -> Iterator[None]:
 
 def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A text encoder with fp32 weights, and its tokenizer. Raises `UserError` with the remedy when it cannot be had."""
+    require_supported_versions()
     if name == BUILTIN_ENCODER:
         return open_encoder(str(minilm_folder()))
     _refuse_unknown_builtin(name)
@@ -70,6 +72,7 @@ def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreT
     quantised one, which stands on the CUDA device from the start. Raises `UserError` with the remedy if it cannot be
     had.
     """
+    require_supported_versions()
     if quantisation == "nf4":
         require_quantisable(name)
     if name in BUILTIN_GENERATORS:
