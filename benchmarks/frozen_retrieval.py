@@ -26,7 +26,8 @@ from retrograd.models.inference import inference
 from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes import RECIPES
-from retrograd.recipes.run import accelerator_for, build_model
+from retrograd.recipes.building import build_model
+from retrograd.recipes.run import accelerator_for
 from retrograd.tasks.grounded_example import DialogueExample
 from retrograd.tasks.relevance import gold_rows, rows_by_id
 from retrograd.types import Example

@@ -22,9 +22,10 @@ from statistics import mean
 
 import torch
 
+from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_joint
-from retrograd.recipes.run import accelerator_for, build_model, evaluated, stages
+from retrograd.recipes.run import accelerator_for, evaluated, stages
 from retrograd.recipes.source import Data
 from retrograd.training.loop import train
 from retrograd.training.refresh import (

@@ -38,8 +38,8 @@ class Classifier(nn.Module):
     def __init__(self, data: Data, encoder: str) -> None:
         super().__init__()
         self.task = data.task
-        self.tower = Encoder.open(encoder, "roles", normalise=False, max_tokens=128)
-        self.tower.role_spans = data.task.role_spans
+        spans = data.task.role_spans
+        self.tower = Encoder.open(encoder, "roles", normalise=False, max_tokens=128, role_spans=spans)
         self.answers = data.task.choices or ()
         self.head = nn.Linear(self.tower.dimension, len(self.answers))
 

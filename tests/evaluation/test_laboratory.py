@@ -18,6 +18,7 @@ from retrograd.evaluation.tabulate import tabulate
 from retrograd.evaluation.training_step import reference_step, training_step
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import (
     CandidateScores,
@@ -204,7 +205,7 @@ def model(tiny_encoder: Path, tiny_seq2seq: Path) -> tuple[RagModel, list[Exampl
     tower = Encoder.open(str(tiny_encoder))
     retriever = Retriever(tower, tower, 0.1, "query")
     posterior = Retriever(Encoder.open(str(tiny_encoder)), tower, 0.1, "query")
-    generator = Generator.open(str(tiny_seq2seq), seeded(), max_target_tokens=8)
+    generator = Generator.open(str(tiny_seq2seq), seeded(), None, GeneratorOptions(max_target_tokens=8))
     found = RagModel(retriever, generator, task, base, posterior)
     found.eval().refresh_index()
     return found, examples

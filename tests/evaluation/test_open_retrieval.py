@@ -15,6 +15,7 @@ from retrograd.evaluation.evaluate import evaluate
 from retrograd.evaluation.open_retrieval import open_retrieval_scores
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.grounded_example import GroundedExample
@@ -38,7 +39,7 @@ def build(encoder: Path, generator: Path, passages: Sequence[Passage], no_answer
     tower = Encoder.open(str(encoder))
     model = RagModel(
         Retriever(tower, tower, 0.1, "query"),
-        Generator.open(str(generator), torch.Generator(), max_target_tokens=3),
+        Generator.open(str(generator), torch.Generator(), None, GeneratorOptions(max_target_tokens=3)),
         QuestionAnswering(no_answer=no_answer),
         KnowledgeBase.from_passages(passages),
     )

@@ -24,11 +24,12 @@ from retrograd.io import read_json
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
 from retrograd.models.retriever import Retriever
-from retrograd.models.soft_prompt import SoftPromptSettings
+from retrograd.models.soft_prompt import SoftPromptOptions
 from retrograd.recipes.curves import score_of
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.index import check_index, describe_index
-from retrograd.recipes.run import open_run, resume_run, run_experiment, saved_task
+from retrograd.recipes.opening_run import open_run, saved_task
+from retrograd.recipes.run import resume_run, run_experiment
 from retrograd.recipes.use import scores_of
 from retrograd.training.checkpoints import Checkpoints
 from retrograd.training.run_directory import RunDirectory
@@ -44,8 +45,7 @@ def root(tiny_encoder: Path, tiny_seq2seq: Path, tiny_causal: Path, tmp_path_fac
     run_experiment(tiny("full", root / "data", models, "training.epochs=1", "warm_start.epochs=0"), root / "run")
     crashed(tiny("chains", root / "questions", models), root / "stopped", 4)
     rng = torch.Generator().manual_seed(0)
-    adapted = Generator.open(str(tiny_causal), rng, Lora(2))
-    adapted.add_soft_prompt(SoftPromptSettings(width=16), rng)
+    adapted = Generator.open(str(tiny_causal), rng, Lora(2), soft_prompt=SoftPromptOptions(width=16))
     adapted.save(root / "adapters")
     vectors = torch.randn(8, 16, generator=rng)
     marks = {"base_fingerprint": "b", "encoder_fingerprint": "e"}

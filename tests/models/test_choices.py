@@ -47,6 +47,8 @@ from transformers import (
 import retrograd.models.choices as choices_module
 import retrograd.models.tree_decoding as tree_decoding
 from retrograd.models.generator import Generator
+from retrograd.models.generator_input import embed_tokens
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.lora import Lora, add_lora
 from retrograd.models.output_layer import OutputLayer
 from retrograd.models.pointer import PointerGenerator
@@ -140,7 +142,7 @@ def models() -> dict[str, Generator]:
     with torch.random.fork_rng(devices=[]):
         for name, (make, template) in (TREES | ROWS).items():
             torch.manual_seed(0)
-            made[name] = Generator(make(), word_tokenizer(template), token_budget=80).eval()
+            made[name] = Generator(make(), word_tokenizer(template), GeneratorOptions(token_budget=80)).eval()
     return made
 
 
@@ -216,7 +218,7 @@ class TestEqualBruteForce:
     @pytest.mark.parametrize("token_budget", [1, 16_384])
     def test_however_they_are_batched(self, models, kind, scoring, token_budget):
         plain = models[kind]
-        generator = Generator(plain.model, plain.tokenizer, token_budget=token_budget)
+        generator = Generator(plain.model, plain.tokenizer, GeneratorOptions(token_budget=token_budget))
         expected = plain.choice_log_likelihood(PROMPTS, CHOICES, scoring)
         torch.testing.assert_close(generator.choice_log_likelihood(PROMPTS, CHOICES, scoring), expected)
 
@@ -381,7 +383,7 @@ class TestSoftInput:
         words = torch.randint(VOCABULARY.index(WORDS[0]), len(VOCABULARY), (3, 4), generator=rng)
         weight = torch.eye(3)[torch.tensor([0, 2, 1, 0, 2])].unsqueeze(1)
         with torch.no_grad():
-            embedded = generator._embed(words)
+            embedded = embed_tokens(generator.model, words)
             soft = SoftSlots.of(embedded, lengths, weight, torch.full((5,), 9))
             found = generator.choice_log_likelihood(PROMPTS, CHOICES, scoring, soft)
             again = generator.choice_log_likelihood(PROMPTS[::-1], CHOICES[::-1], scoring, soft.at([4, 3, 2, 1, 0]))

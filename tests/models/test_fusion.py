@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from retrograd.models.fusion import FusedPrompt
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.types import UserError
 
 PROMPTS = [
@@ -22,8 +23,8 @@ PROMPTS = [
 TARGETS = ["beta", "alpha beta gamma", ""]
 
 
-def opened(folder: Path, **limits: int) -> Generator:
-    return Generator.open(str(folder), torch.Generator(), **limits).eval()
+def opened(folder: Path, **limits) -> Generator:
+    return Generator.open(str(folder), torch.Generator(), None, GeneratorOptions(**limits)).eval()
 
 
 @pytest.fixture(params=["tiny_seq2seq", "tiny_bart", "tiny_pointer"])
@@ -128,11 +129,10 @@ def test_each_distinct_part_is_encoded_once_and_cut_by_itself(folder: Path, monk
 
 
 def test_fusion_is_kept_on_disk(tiny_seq2seq: Path, tmp_path: Path) -> None:
-    generator = opened(tiny_seq2seq)
-    generator.fuse_passages()
+    generator = opened(tiny_seq2seq, fusion=True)
     generator.save(tmp_path / "fused")
     loaded = Generator.load(tmp_path / "fused", "")
-    assert loaded.fusion
+    assert loaded.options.fusion
     torch.testing.assert_close(
         loaded.eval().log_likelihood(PROMPTS, TARGETS), generator.log_likelihood(PROMPTS, TARGETS)
     )
@@ -141,6 +141,6 @@ def test_fusion_is_kept_on_disk(tiny_seq2seq: Path, tmp_path: Path) -> None:
 def test_a_decoder_only_model_cannot_fuse(tiny_causal: Path) -> None:
     generator = opened(tiny_causal)
     with pytest.raises(UserError, match=r"LlamaForCausalLM is decoder-only.*generator\.fusion = false"):
-        generator.fuse_passages()
+        opened(tiny_causal, fusion=True)
     with pytest.raises(UserError, match="decoder-only"):
         generator.log_likelihood(PROMPTS, TARGETS)

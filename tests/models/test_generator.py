@@ -9,6 +9,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.types import UserError
 
 PROMPTS = ["who is alpha", "what", "is beta gamma delta epsilon zeta eta theta ?", "what is eta ? who is iota", "what"]
@@ -17,7 +18,7 @@ KINDS = ["tiny_seq2seq", "tiny_bart", "tiny_pointer", "tiny_causal"]
 
 
 def opened(folder, **limits) -> Generator:
-    return Generator.open(str(folder), torch.Generator(), **limits).eval()
+    return Generator.open(str(folder), torch.Generator(), None, GeneratorOptions(**limits)).eval()
 
 
 @pytest.fixture(params=KINDS)
@@ -149,12 +150,12 @@ class TestLimits:
 
     def test_prompt_and_target_together_fit_a_causal_models_positions(self, tiny_causal):
         generator = opened(tiny_causal, max_input_tokens=4_096, max_target_tokens=20)
-        assert generator.max_input_tokens == 128 - 20
-        assert opened(tiny_causal, max_input_tokens=9).max_input_tokens == 9
+        assert generator.options.max_input_tokens == 128 - 20
+        assert opened(tiny_causal, max_input_tokens=9).options.max_input_tokens == 9
 
     def test_a_seq2seq_prompt_fits_its_encoders_positions_if_it_has_any(self, tiny_bart, tiny_seq2seq):
-        assert opened(tiny_bart, max_input_tokens=4_096).max_input_tokens == 128
-        assert opened(tiny_seq2seq, max_input_tokens=4_096).max_input_tokens == 4_096
+        assert opened(tiny_bart, max_input_tokens=4_096).options.max_input_tokens == 128
+        assert opened(tiny_seq2seq, max_input_tokens=4_096).options.max_input_tokens == 4_096
 
     @pytest.mark.parametrize("limits", [{"max_input_tokens": 2}, {"max_target_tokens": 127}])
     def test_a_prompt_needs_room(self, tiny_causal, limits):
@@ -174,7 +175,7 @@ class TestLimits:
     def test_an_empty_prompt_without_separator(self, tmp_path):
         folder = build(tmp_path, lambda: LlamaForCausalLM(llama_config()), "$A")
         plain = opened(folder)
-        generator = Generator(plain.model, plain.tokenizer, separator="")
+        generator = Generator(plain.model, plain.tokenizer, GeneratorOptions(separator=""))
         found = generator.token_log_likelihood([""], ["alpha beta"]).value[0]
         logits = generator.model(torch.tensor([[EOS, *ids_of("alpha beta")]])).logits[0].log_softmax(-1)
         torch.testing.assert_close(found, logits[torch.arange(3), torch.tensor([*ids_of("alpha beta"), EOS])])
@@ -253,11 +254,10 @@ class TestGenerate:
 class TestDisk:
     def test_saved_and_loaded_is_the_same(self, folder, tmp_path):
         plain = opened(folder)
-        first = Generator(plain.model, plain.tokenizer, 7, 4, token_budget=40, separator=" ? ")
+        first = Generator(plain.model, plain.tokenizer, GeneratorOptions(7, 4, 40, " ? "))
         first.save(tmp_path)
         again = Generator.load(tmp_path, "unused").eval()
-        limits = [(g.max_input_tokens, g.max_target_tokens, g.token_budget, g.separator) for g in (first, again)]
-        assert limits[0] == limits[1] == (7, 4, 40, " ? ")
+        assert again.options == first.options == GeneratorOptions(7, 4, 40, " ? ")
         assert torch.equal(again.log_likelihood(PROMPTS, TARGETS), first.log_likelihood(PROMPTS, TARGETS))
         assert not list(tmp_path.rglob("*.bin"))
         assert len({path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}) == 1

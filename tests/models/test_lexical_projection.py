@@ -164,9 +164,8 @@ QUERIES, PASSAGES = ["who is alpha", "tea cup"], ["alpha beta", "The cup holds t
 
 def hybrid(folder, weight: float = 0.5, trained="query", shared: bool = True) -> Retriever:
     project = LexicalProjection(WordStatistics.of(PASSAGES), 32)
-    query = Encoder.open(str(folder)).eval()
-    passage = query if shared else Encoder.open(str(folder)).eval()
-    query.lexical = passage.lexical = project
+    query = Encoder.open(str(folder), lexical=project).eval()
+    passage = query if shared else Encoder.open(str(folder), lexical=project).eval()
     return Retriever(query, passage, 0.1, trained, lexical_weight=weight)
 
 
@@ -214,20 +213,17 @@ def test_a_hybrid_retriever_is_saved_and_loaded_to_the_last_bit(tiny_encoder, tm
         Retriever.load(tmp_path)
 
 
-def test_words_are_given_before_the_retriever_is_made(tiny_encoder, tmp_path):
-    tower = Encoder.open(str(tiny_encoder))
-    late = Retriever(tower, tower)
-    tower.lexical = LexicalProjection(WordStatistics.of(PASSAGES), 32)
-    with pytest.raises(ValueError, match="set it before the Retriever is made"):
-        late.queries(QUERIES)
+def test_the_weight_of_words_is_a_number(tiny_encoder):
+    tower = Encoder.open(str(tiny_encoder), lexical=LexicalProjection(WordStatistics.of(PASSAGES), 32))
     for weight in (math.nan, math.inf):
         with pytest.raises(UserError, match="lexical_weight is"):
             Retriever(tower, tower, lexical_weight=weight)
 
 
 def test_towers_with_different_words_do_not_fit(tiny_encoder):
-    query, passage = Encoder.open(str(tiny_encoder)), Encoder.open(str(tiny_encoder))
-    query.lexical = LexicalProjection(WordStatistics.of(PASSAGES), 32)
-    passage.lexical = LexicalProjection(WordStatistics.of(QUERIES), 32)
+    query, passage = (
+        Encoder.open(str(tiny_encoder), lexical=LexicalProjection(WordStatistics.of(texts), 32))
+        for texts in (PASSAGES, QUERIES)
+    )
     with pytest.raises(UserError, match="differ in lexical"):
         Retriever(query, passage)

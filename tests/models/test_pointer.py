@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderConfig, EncoderDecoderModel
 
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.lora import Lora
 from retrograd.models.pointer import PointerGenerator, generator_class
 from retrograd.models.soft_input import SoftTokens
@@ -22,7 +23,7 @@ PROMPT = "the cup holds tea and the box holds the rain".replace("and", "|")
 
 
 def opened(folder: Path) -> Generator:
-    return Generator.open(str(folder), torch.Generator(), max_target_tokens=4).eval()
+    return Generator.open(str(folder), torch.Generator(), None, GeneratorOptions(max_target_tokens=4)).eval()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.conftest import CLS, EOS, WORDS, word_tokenizer
 
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.prompt_tokens import PromptTokens
 from retrograd.types import Prompt
 
@@ -116,7 +117,7 @@ def test_the_loss_is_of_the_answer_alone_behind_the_template(tiny_causal: Path) 
         found = chat.log_likelihood(["the cup"], ["tea"])
     torch.testing.assert_close(found[0], expected)
     assert not torch.allclose(found, plain)
-    never = Generator(generator.model, generator.tokenizer, chat=False).eval()
+    never = Generator(generator.model, generator.tokenizer, GeneratorOptions(chat=False)).eval()
     torch.testing.assert_close(never.log_likelihood(["the cup"], ["tea"]), plain)
 
 
@@ -124,7 +125,7 @@ def test_whether_to_chat_is_kept_on_disk(tiny_causal: Path, tmp_path: Path) -> N
     generator = Generator.open(str(tiny_causal), torch.Generator().manual_seed(0))
     generator.tokenizer.chat_template = CHAT.chat_template
     for chat in (True, False):
-        Generator(generator.model, generator.tokenizer, chat=chat).save(tmp_path / str(chat))
+        Generator(generator.model, generator.tokenizer, GeneratorOptions(chat=chat)).save(tmp_path / str(chat))
         assert Generator.load(tmp_path / str(chat), "").prompt_tokens.chat == chat
 
 

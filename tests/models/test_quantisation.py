@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.utils.quantization_config import QuantizationMethod
 
 from retrograd.models.generator import Generator
-from retrograd.models.generator_settings import read_settings
+from retrograd.models.generator_settings import GeneratorOptions, read_settings
 from retrograd.models.loading import open_generator
 from retrograd.models.lora import Lora, add_lora, load_lora
 from retrograd.models.quantisation import nf4_config, require_quantisable
@@ -26,7 +26,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a C
 
 
 def opened(name: object, rank: int = 2) -> Generator:
-    return Generator.open(str(name), torch.Generator(), Lora(rank=rank), quantisation="nf4")
+    return Generator.open(str(name), torch.Generator(), Lora(rank=rank), GeneratorOptions(quantisation="nf4"))
 
 
 @without_gpu
@@ -45,7 +45,7 @@ def test_without_bitsandbytes_the_remedy_is_named(monkeypatch: pytest.MonkeyPatc
 def test_without_adapters_nothing_could_learn(tiny_causal: Path) -> None:
     for lora in (None, Lora(rank=0)):
         with pytest.raises(UserError, match=r"4-bit weights cannot be trained.*set generator\.lora_rank to 8"):
-            Generator.open(str(tiny_causal), torch.Generator(), lora, quantisation="nf4")
+            Generator.open(str(tiny_causal), torch.Generator(), lora, GeneratorOptions(quantisation="nf4"))
 
 
 def test_a_builtin_model_has_no_4_bit_form() -> None:
@@ -64,23 +64,21 @@ def test_transformers_is_asked_for_double_quantised_nf4_with_bf16_products() -> 
 
 
 def test_the_folder_says_how_the_model_under_the_adapters_was_held(tiny_causal: Path, tmp_path: Path) -> None:
-    generator = Generator.open(str(tiny_causal), torch.Generator(), Lora(rank=2))
-    generator.save(tmp_path / "plain")
-    generator.quantisation = "nf4"
-    generator.save(tmp_path / "nf4")
-    assert [read_settings(tmp_path / name)[0].quantisation for name in ("plain", "nf4")] == ["none", "nf4"]
+    plain = Generator.open(str(tiny_causal), torch.Generator(), Lora(rank=2))
+    plain.save(tmp_path / "plain")
+    Generator(plain.model, plain.tokenizer, GeneratorOptions(quantisation="nf4")).save(tmp_path / "nf4")
+    assert [read_settings(tmp_path / name).options.quantisation for name in ("plain", "nf4")] == ["none", "nf4"]
     path = tmp_path / "plain" / "generator.json"
     settings = json.loads(path.read_text())
     del settings["quantisation"]  # as older versions wrote it
     path.write_text(json.dumps(settings))
-    assert Generator.load(tmp_path / "plain", str(tiny_causal)).quantisation == "none"
+    assert Generator.load(tmp_path / "plain", str(tiny_causal)).options.quantisation == "none"
 
 
 @without_gpu
 def test_a_quantised_generator_is_not_opened_otherwise(tiny_causal: Path, tmp_path: Path) -> None:
-    generator = Generator.open(str(tiny_causal), torch.Generator(), Lora(rank=2))
-    generator.quantisation = "nf4"
-    generator.save(tmp_path)
+    plain = Generator.open(str(tiny_causal), torch.Generator(), Lora(rank=2))
+    Generator(plain.model, plain.tokenizer, GeneratorOptions(quantisation="nf4")).save(tmp_path)
     with pytest.raises(UserError, match="needs a CUDA device"):
         Generator.load(tmp_path, str(tiny_causal))
 

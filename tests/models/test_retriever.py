@@ -163,8 +163,7 @@ def test_a_frozen_tower_has_no_dropout_in_training(tiny_encoder):
 
 
 def test_dropout_can_be_left_out_of_training(tiny_encoder):
-    tower = Encoder.open(str(tiny_encoder))
-    tower.dropout = False
+    tower = Encoder.open(str(tiny_encoder), dropout=False)
     retriever = Retriever(tower, tower, trained="both").train()
     assert torch.equal(retriever.queries(["the cup"]), retriever.queries(["the cup"]))
     assert retriever.queries(["the cup"]).requires_grad

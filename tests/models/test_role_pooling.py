@@ -35,9 +35,7 @@ def spans(text: str) -> list[tuple[int, int]]:
 
 
 def opened(folder: Path, **settings) -> Encoder:
-    encoder = Encoder.open(str(folder), "roles", **settings).eval()
-    encoder.role_spans = spans
-    return encoder
+    return Encoder.open(str(folder), "roles", **({"role_spans": spans} | settings)).eval()
 
 
 def words_between(text: str, mark: str) -> list[int]:
@@ -82,9 +80,8 @@ def test_an_inner_product_is_the_mean_of_three_cosines(tiny_encoder):
 
 @pytest.mark.parametrize("token_budget", [2, 30, 1_000])
 def test_neighbours_in_the_batch_padding_and_order_do_not_matter(tiny_encoder, token_budget):
-    encoder = opened(tiny_encoder)
+    encoder = opened(tiny_encoder, token_budget=token_budget)
     alone = torch.cat([encoder.embed([text]) for text in TEXTS])
-    encoder.token_budget = token_budget
     encoder.tokenizer.padding_side = "left"
     torch.testing.assert_close(encoder.embed(TEXTS), alone)
     torch.testing.assert_close(encoder.embed(TEXTS[::-1]), alone.flip(0))
@@ -93,8 +90,7 @@ def test_neighbours_in_the_batch_padding_and_order_do_not_matter(tiny_encoder, t
 def test_spans_hit_exactly_the_entitys_word_pieces():
     """MiniLM cuts words into pieces; the marks beside an entity are not its own."""
     text = "the @ Ridgeback @ uprises from the # Indo-Gangetic plain # ."
-    encoder = Encoder.open(BUILTIN_ENCODER, "roles").eval()
-    encoder.role_spans = spans
+    encoder = Encoder.open(BUILTIN_ENCODER, "roles", role_spans=spans).eval()
     pieces = encoder.tokenizer.tokenize(text, add_special_tokens=True)
     at = [i for i, piece in enumerate(pieces) if piece in "@#"]
     with torch.no_grad():
@@ -114,10 +110,11 @@ def test_a_role_cut_off_or_empty_is_the_mean_over_the_text_and_counted(tiny_enco
     torch.testing.assert_close(found[1], whole[0])
     assert not torch.allclose(found[0], whole[0])
     assert encoder.roles_missed == 1
-    encoder.role_spans = lambda _: [(6, 6), (4, 10), (900, 950)]  # empty inside a word; a word; beyond the end
+    odd = [(6, 6), (4, 10), (900, 950)]  # empty inside a word; a word; beyond the end
+    encoder = opened(tiny_encoder, max_tokens=7, role_spans=lambda _: odd)
     found = encoder.embed(TEXTS[:1]).view(3, WIDTH) * 3**0.5
     torch.testing.assert_close(found[[0, 2]], whole.expand(2, -1))
-    assert encoder.roles_missed == 3
+    assert encoder.roles_missed == 2
 
 
 def test_gradient_reaches_the_encoder_from_every_role(tiny_encoder):
@@ -153,9 +150,9 @@ def test_no_texts(tiny_encoder):
 
 def test_without_role_spans_the_error_says_what_to_set(tiny_encoder):
     encoder = Encoder.open(str(tiny_encoder), "roles")
-    with pytest.raises(UserError, match=r"needs role_spans.*set encoder\.role_spans"):
+    with pytest.raises(UserError, match=r"needs role_spans.*make the Encoder with"):
         encoder.embed(TEXTS)
-    encoder.role_spans = lambda _: [(0, 1)]
+    encoder = opened(tiny_encoder, role_spans=lambda _: [(0, 1)])
     with pytest.raises(ValueError, match=r"role_spans gave 1 spans for 'the @ rain.*expected head, tail, context"):
         encoder.embed(TEXTS)
 

@@ -30,8 +30,7 @@ def position(request) -> str:
 
 
 def made(kind: str, position: str, request, lora: Lora | None = None, **limits: int) -> Generator:
-    generator = opened(kind, request, lora, **limits)
-    generator.soft_position = position
+    generator = opened(kind, request, lora, soft_position=position, **limits)
     if kind == "bert":  # built without saying what its decoder begins with when it generates
         generator.model.generation_config.decoder_start_token_id = generator.model.config.decoder_start_token_id
     return generator
@@ -49,7 +48,7 @@ def row_by_hand(generator: Generator, prompt: str, soft: Tensor) -> Tensor:
     ids = generator.tokenizer(prompt)["input_ids"]
     tail = [] if generator.encoder_decoder else generator.tokenizer("\n", add_special_tokens=False)["input_ids"]
     hard, separator = (layer.get_input_embeddings()(torch.tensor(one, dtype=torch.long)) for one in (ids, tail))
-    parts = [soft, hard, separator] if generator.soft_position == "before" else [hard, soft, separator]
+    parts = [soft, hard, separator] if generator.options.soft_position == "before" else [hard, soft, separator]
     return torch.cat(parts)
 
 

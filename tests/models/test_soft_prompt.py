@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.lora import Lora
 from retrograd.models.soft_input import SoftTokens
-from retrograd.models.soft_prompt import SoftPrompt, SoftPromptSettings
+from retrograd.models.soft_prompt import SoftPrompt, SoftPromptOptions
 from retrograd.types import UserError
 
 PROMPTS, TARGETS = ["who is alpha", "what is beta gamma ?"], ["delta", "eta theta"]
@@ -33,8 +34,8 @@ def form(request) -> str:
     return request.param
 
 
-def settings(form: str = "improved", **others) -> SoftPromptSettings:
-    return SoftPromptSettings(WIDTH, SLOTS, QUERY_ROLES, VALUE_ROLES, form, **others)
+def settings(form: str = "improved", **others) -> SoftPromptOptions:
+    return SoftPromptOptions(WIDTH, SLOTS, QUERY_ROLES, VALUE_ROLES, form, **others)
 
 
 def made(form: str = "improved", seed: int = 0, **others) -> SoftPrompt:
@@ -52,10 +53,8 @@ def inputs() -> tuple[Tensor, Tensor]:
 
 def generator_with(folder: Path, form: str, position: str = "before", **others) -> Generator:
     rng = torch.Generator().manual_seed(0)
-    generator = Generator.open(str(folder), rng, Lora(rank=2)).eval()
-    generator.soft_position = position
-    generator.add_soft_prompt(settings(form, **others), rng)
-    return generator
+    options = GeneratorOptions(soft_position=position)
+    return Generator.open(str(folder), rng, Lora(rank=2), options, settings(form, **others)).eval()
 
 
 def prompt_of(generator: Generator) -> SoftPrompt:
@@ -76,7 +75,7 @@ def slow_tokens(prompt: SoftPrompt, query: Tensor, value: Tensor, present: list[
     vectors += [(r, c, v) for r, slot in enumerate(there, start=1) for c, v in enumerate(slot)]
     tokens = []
     for rank, role, v in vectors:
-        if prompt.settings.form == "published":
+        if prompt.options.form == "published":
             tokens.append(prompt.projection.weight @ v + prompt.projection.bias)
             continue
         level = (v - v.mean()) / (
@@ -204,17 +203,16 @@ def trained_a_little(generator: Generator) -> Generator:
 @pytest.mark.parametrize("null", [True, False])
 def test_saved_and_loaded_is_the_same_to_the_last_bit(folder, form, lora, null, tmp_path):
     rng = torch.Generator().manual_seed(0)
-    first = Generator.open(str(folder), rng, Lora(rank=2) if lora else None).eval()
-    first.soft_position = "after"
-    first.add_soft_prompt(settings(form, null=null), rng)
+    adapters, options = Lora(rank=2) if lora else None, GeneratorOptions(soft_position="after")
+    first = Generator.open(str(folder), rng, adapters, options, settings(form, null=null)).eval()
     trained_a_little(first)
     first.save(tmp_path)
     assert (tmp_path / "model.safetensors").exists() != lora
     before = torch.get_rng_state()
     again = Generator.load(tmp_path, str(folder)).eval()
     assert torch.equal(torch.get_rng_state(), before)
-    assert again.soft_position == "after"
-    assert prompt_of(again).settings == prompt_of(first).settings
+    assert again.options.soft_position == "after"
+    assert prompt_of(again).options == prompt_of(first).options
     saved = load_file(tmp_path / "soft_prompt.safetensors")
     assert {name: weight.tolist() for name, weight in prompt_of(again).state_dict().items()} == {
         name: weight.tolist() for name, weight in saved.items()
@@ -307,4 +305,4 @@ def test_wrongly_edited_settings(folder, tmp_path):
 )
 def test_bad_settings(values, advice):
     with pytest.raises(UserError, match=advice):
-        SoftPromptSettings(**({"width": 8} | values))
+        SoftPromptOptions(**({"width": 8} | values))

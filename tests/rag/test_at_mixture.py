@@ -13,6 +13,7 @@ from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderC
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.lora import Lora
 from retrograd.objectives import CandidateScores, StochasticTopK
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood
@@ -62,9 +63,9 @@ KINDS = ["tiny_seq2seq", "tiny_bart", "tiny_causal", "bert"]
 def opened(kind: str, request: pytest.FixtureRequest, lora: Lora | None = None, **limits: int) -> Generator:
     if kind != "bert":
         folder: Path = request.getfixturevalue(kind)
-        return Generator.open(str(folder), torch.Generator().manual_seed(0), lora, **limits).eval()
+        return Generator.open(str(folder), torch.Generator().manual_seed(0), lora, GeneratorOptions(**limits)).eval()
     plain = tiny_bert_seq2seq()
-    return Generator(plain.model, plain.tokenizer, **limits).eval()
+    return Generator(plain.model, plain.tokenizer, GeneratorOptions(**limits)).eval()
 
 
 @pytest.fixture(params=KINDS)

@@ -14,6 +14,7 @@ from retrograd.evaluation.tables import TabulatedLikelihood, candidate_scores
 from retrograd.evaluation.tabulate import tabulate
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import CandidateScores, Likelihood
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood
@@ -40,7 +41,9 @@ def build(tiny_encoder: Path, tiny_seq2seq: Path) -> Build:
         base = KnowledgeBase.from_passages(Passage(e.id, e.target, e.query) for e in examples)
         tower = Encoder.open(str(tiny_encoder))
         retriever = Retriever(tower, tower, 0.1, trained, learn_temperature)
-        generator = Generator.open(str(tiny_seq2seq), torch.Generator().manual_seed(0), max_target_tokens=8)
+        generator = Generator.open(
+            str(tiny_seq2seq), torch.Generator().manual_seed(0), None, GeneratorOptions(max_target_tokens=8)
+        )
         posterior = Retriever(Encoder.open(str(tiny_encoder)), tower, 0.1, trained)
         model = RagModel(retriever, generator, task, base, posterior, null)
         model.eval().refresh_index()

@@ -11,6 +11,7 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.evaluate import evaluate
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
@@ -53,7 +54,7 @@ def test_a_model_of_free_answers(
     rng = torch.Generator().manual_seed(0)
     tower = Encoder.open(str(tiny_encoder))
     retriever, posterior = Retriever(tower, tower, 0.1, "query"), Retriever(tower, tower, 0.1, "query")
-    generator = Generator.open(str(tiny_seq2seq), rng, max_input_tokens=64, max_target_tokens=4)
+    generator = Generator.open(str(tiny_seq2seq), rng, None, GeneratorOptions(max_input_tokens=64, max_target_tokens=4))
     model = RagModel(retriever, generator, task, KnowledgeBase.from_passages(BASE), posterior)
     model.eval()
     model.refresh_index()

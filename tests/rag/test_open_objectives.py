@@ -13,6 +13,7 @@ from torch import Tensor
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import (
     OBJECTIVES,
@@ -74,9 +75,7 @@ DRAWING: list[Objective] = [
 def build(encoder: Path, generator: Path, fusion: bool = False) -> RagModel:
     tower = Encoder.open(str(encoder))
     posterior = Retriever(Encoder.open(str(encoder)), tower, 0.1, "query")
-    opened = Generator.open(str(generator), torch.Generator(), max_input_tokens=64, max_target_tokens=6)
-    if fusion:
-        opened.fuse_passages()
+    opened = Generator.open(str(generator), torch.Generator(), None, GeneratorOptions(64, 6, fusion=fusion))
     prior = Retriever(tower, tower, 0.1, "query")
     model = RagModel(prior, opened, QuestionAnswering(), KnowledgeBase.from_passages(BASE), posterior)
     model.eval()
@@ -213,8 +212,10 @@ def test_together_is_fusion_where_the_generator_fuses(fused: RagModel) -> None:
         torch.testing.assert_close(likelihood.together(column.flip(1)), found)  # T5 attends to a set
         torch.testing.assert_close(likelihood.together(torch.tensor([[0, -1, 1, 2]])), found)
         torch.testing.assert_close(likelihood.together(column[:, :1]), likelihood.at(column[:, :1]).squeeze(-1))
-        fused.generator.fusion = False
-        assert (likelihood.together(column) - found).abs() > 1e-4
+        generator = fused.generator
+        options = replace(generator.options, fusion=False)
+        fused.generator = Generator(generator.model, generator.tokenizer, options).eval()
+        assert (given(fused, "the cup")[1].together(column) - found).abs() > 1e-4
 
 
 def test_fused_answers_are_the_generators_own(fused: RagModel) -> None:

@@ -13,6 +13,7 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.restricted_index import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.rag.answering import Manner
 from retrograd.rag.candidates import NULL_ROW, Pool
@@ -47,7 +48,9 @@ def build(
     tower = Encoder.open(str(encoder))
     retriever = Retriever(tower, tower, 0.1, trained)
     q = Retriever(Encoder.open(str(encoder)), tower, 0.1, trained) if posterior else None
-    model = RagModel(retriever, Generator.open(str(generator), rng, max_target_tokens=8), task, base, q)
+    model = RagModel(
+        retriever, Generator.open(str(generator), rng, None, GeneratorOptions(max_target_tokens=8)), task, base, q
+    )
     model.eval()
     model.refresh_index()
     return model, examples

@@ -13,7 +13,7 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.lora import Lora
 from retrograd.models.retriever import Retriever, Trained
-from retrograd.models.soft_prompt import SoftPromptSettings
+from retrograd.models.soft_prompt import SoftPromptOptions
 from retrograd.objectives import RelaxedTopK
 from retrograd.rag.candidates import Pool
 from retrograd.rag.decision import Decision
@@ -44,16 +44,13 @@ def build(
     passages: Sequence[Passage] = BASE,
     lora: Lora | None = None,
 ) -> RagModel:
-    tower = Encoder.open(str(encoder), "roles")
-    tower.role_spans = TASK.role_spans
+    tower = Encoder.open(str(encoder), "roles", role_spans=TASK.role_spans)
     rng = torch.Generator().manual_seed(0)
     retriever = Retriever(tower, tower, 0.05, trained)
-    reader = Generator.open(str(generator), rng, lora or Lora())
+    prompt = SoftPromptOptions(tower.width, slots=2, null=null) if soft else None
+    reader = Generator.open(str(generator), rng, lora or Lora(), soft_prompt=prompt)
     model = RagModel(retriever, reader, TASK, KnowledgeBase.from_passages(passages), null_passage=null)
     model.selection = RelaxedTopK(slots=2).selection
-    if soft:
-        settings = SoftPromptSettings(tower.width, slots=2, null=null)
-        model.generator.add_soft_prompt(settings, rng)
     model.refresh_index()
     return model.eval()
 

@@ -14,6 +14,7 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.restricted_index import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.rag.indexing import MIXED
 from retrograd.rag.model_folder import load_model, save_model
@@ -35,7 +36,9 @@ def build(encoder: Path, generator: Path) -> tuple[RagModel, list[Example]]:
     ]
     base = KnowledgeBase.from_passages(Passage(e.id, e.target, e.query) for e in examples)
     tower = Encoder.open(str(encoder))
-    generating = Generator.open(str(generator), torch.Generator().manual_seed(0), max_target_tokens=8)
+    generating = Generator.open(
+        str(generator), torch.Generator().manual_seed(0), None, GeneratorOptions(max_target_tokens=8)
+    )
     model = RagModel(Retriever(tower, tower, 0.1, "query"), generating, task, base).eval()
     model.refresh_index()
     return model, examples

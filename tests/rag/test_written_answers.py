@@ -10,6 +10,7 @@ import torch
 
 from retrograd.models.fusion import FusedPrompt
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.rag.answering import Manner
 from retrograd.rag.written_answers import Marginal, Written, written_answers
 from retrograd.types import UserError
@@ -31,7 +32,7 @@ LENGTHS = {
 @pytest.fixture(params=KINDS)
 def generator(request: pytest.FixtureRequest) -> Generator:
     folder = request.getfixturevalue(request.param)
-    return Generator.open(str(folder), torch.Generator(), max_target_tokens=6).eval()
+    return Generator.open(str(folder), torch.Generator(), None, GeneratorOptions(max_target_tokens=6)).eval()
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_fast_is_never_above_thorough(generator: Generator) -> None:
 
 
 def test_a_fused_prompt_is_written_from(tiny_seq2seq: Path) -> None:
-    generator = Generator.open(str(tiny_seq2seq), torch.Generator(), max_target_tokens=4).eval()
+    generator = Generator.open(str(tiny_seq2seq), torch.Generator(), None, GeneratorOptions(max_target_tokens=4)).eval()
     prompt = FusedPrompt(("what", "who is alpha"))
     (found,) = written_answers(generator, [prompt], torch.zeros(1, 2, dtype=torch.long), LOG_WEIGHT[:1, :2], "best")
     assert found.answer == generator.generate([prompt])[0]

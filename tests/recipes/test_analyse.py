@@ -26,8 +26,9 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.recipes.opening_run import open_run
 from retrograd.recipes.relation_data import RelationData
-from retrograd.recipes.run import open_run, train_experiment
+from retrograd.recipes.run import train_experiment
 from retrograd.report.analysis import draw_analysis, print_analysis, save_text
 from retrograd.types import UserError
 

@@ -22,7 +22,8 @@ from retrograd.recipes.etrag import (
     tacred_published,
 )
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import open_run, require_enough_passages
+from retrograd.recipes.opening_run import open_run
+from retrograd.recipes.run import require_enough_passages
 from retrograd.recipes.show import annotated
 from retrograd.types import Passage
 

@@ -12,8 +12,8 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.objectives import OBJECTIVES, JointStochasticApproximation, TopKMarginal, WakeSleep
 from retrograd.rag.answering import Manner
 from retrograd.recipes import RECIPES
+from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment, RetrieverSettings, TrainingSettings
-from retrograd.recipes.run import build_model
 from retrograd.recipes.source import Data
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.refresh import (

@@ -16,6 +16,7 @@ from retrograd.cli import app
 from retrograd.evaluation.evaluate import prediction_record
 from retrograd.io import read_jsonl
 from retrograd.models.quantisation import Quantisation
+from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import (
     Experiment,
     GeneratorSettings,
@@ -24,7 +25,8 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
-from retrograd.recipes.run import build_model, evaluated, open_run, run_experiment
+from retrograd.recipes.opening_run import open_run
+from retrograd.recipes.run import evaluated, run_experiment
 from retrograd.recipes.stages import stages
 from retrograd.types import UserError
 

@@ -19,7 +19,8 @@ from retrograd.recipes.experiment import (
     WarmStartSettings,
 )
 from retrograd.recipes.grounded_data import DialogueData, QuestionData
-from retrograd.recipes.run import open_run, run_experiment
+from retrograd.recipes.opening_run import open_run
+from retrograd.recipes.run import run_experiment
 from retrograd.recipes.use import scores_of
 from retrograd.tasks.grounded_example import DialogueExample, GroundedExample
 from retrograd.tasks.relevance import rows_by_id

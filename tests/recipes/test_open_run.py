@@ -23,7 +23,8 @@ from retrograd.recipes.experiment import (
 )
 from retrograd.recipes.index import search_index
 from retrograd.recipes.lab import run_laboratory
-from retrograd.recipes.run import open_run, run_experiment
+from retrograd.recipes.opening_run import open_run
+from retrograd.recipes.run import run_experiment
 from retrograd.recipes.use import evaluate_run, search_run
 from retrograd.types import UserError
 

@@ -20,12 +20,12 @@ from retrograd.models.fsdp import in_layers, stacks_of
 from retrograd.models.generator import Generator
 from retrograd.objectives import TokenLogLikelihood
 from retrograd.rag.likelihood import GeneratorLikelihood
+from retrograd.recipes.building import build_model
 from retrograd.recipes.controls import trains_retriever
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.hardware import HARDWARE, Hardware, hardware_named
 from retrograd.recipes.plan import Plan, plan_experiment
 from retrograd.recipes.planned_stages import planned_stages
-from retrograd.recipes.run import build_model
 from retrograd.recipes.stages import stages
 from retrograd.recipes.validate import validate_experiment
 from retrograd.report.plan import print_plan

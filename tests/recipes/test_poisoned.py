@@ -29,7 +29,7 @@ from retrograd.models.loading import open_encoder, open_generator
 from retrograd.models.local_files import local_config, local_tokenizer
 from retrograd.models.lora import Lora
 from retrograd.models.retriever import Retriever
-from retrograd.models.soft_prompt import SoftPromptSettings
+from retrograd.models.soft_prompt import SoftPromptOptions
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.seal import flaw_of, seal
 from retrograd.types import Passage, UserError
@@ -60,8 +60,7 @@ def parts(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> Path:
     Retriever(tower, tower, 0.1).save(root / "retriever")
     shutil.copytree(tiny_causal, root / "base")
     Generator.open(str(tiny_causal), rng).save(root / "generator")
-    adapted = Generator.open(str(tiny_causal), rng, Lora(2))
-    adapted.add_soft_prompt(SoftPromptSettings(width=16), rng)
+    adapted = Generator.open(str(tiny_causal), rng, Lora(2), soft_prompt=SoftPromptOptions(width=16))
     adapted.save(root / "adapters")
     vectors = torch.randn(4, 3, generator=rng)
     spec = IndexSpec("of the base", "of the encoder", "none", rows=4, dimension=3, shard_rows=2)

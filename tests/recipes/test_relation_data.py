@@ -13,8 +13,8 @@ from retrograd import cli
 from retrograd.io import read_jsonl
 from retrograd.metrics.relations import tacred_score
 from retrograd.recipes.experiment import Experiment, TrainingSettings
+from retrograd.recipes.opening_run import open_run
 from retrograd.recipes.relation_data import RelationData
-from retrograd.recipes.run import open_run
 from retrograd.tasks.tacred import RETACRED_LABELS, TACRED_LABELS
 from retrograd.types import Example, UserError
 

@@ -25,9 +25,10 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.recipes.opening_run import open_run
 from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.report import report_run, settings_changed
-from retrograd.recipes.run import open_run, run_experiment
+from retrograd.recipes.run import run_experiment
 from retrograd.recipes.slices import Learned, Slice
 from retrograd.report.page import page, print_report, save_page
 from retrograd.types import UserError

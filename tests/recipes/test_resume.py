@@ -29,7 +29,8 @@ from retrograd.cli import app
 from retrograd.io import locked
 from retrograd.recipes import run as run_module
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import open_run, resume_run, run_experiment
+from retrograd.recipes.opening_run import open_run
+from retrograd.recipes.run import resume_run, run_experiment
 from retrograd.training import checkpoints as checkpoints_module
 from retrograd.training import loop
 from retrograd.training import seal as seal_module

@@ -14,7 +14,8 @@ import pytest
 from safetensors.torch import load_file
 
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import open_run, resume_run
+from retrograd.recipes.opening_run import open_run
+from retrograd.recipes.run import resume_run
 from retrograd.types import UserError
 
 _LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "retrograd")

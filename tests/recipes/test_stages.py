@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Confi
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import CandidateScores, Estimate, FrozenRetriever, Likelihood
 from retrograd.rag.candidates import Pool
@@ -29,7 +30,8 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
-from retrograd.recipes.run import open_run, require_enough_passages, run_experiment
+from retrograd.recipes.opening_run import open_run
+from retrograd.recipes.run import require_enough_passages, run_experiment
 from retrograd.recipes.stages import masked_examples, stages
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relation_extraction import RelationExtraction
@@ -106,7 +108,11 @@ def build(folders: tuple[str, str], posterior: bool = False) -> RagModel:
     rng = torch.Generator().manual_seed(0)
     task, base = QuestionAnswering(instruction=""), KnowledgeBase.from_passages(PASSAGES)
     return RagModel(
-        Retriever(tower, tower, 0.1, "query"), Generator.open(generator, rng, max_target_tokens=4), task, base, q
+        Retriever(tower, tower, 0.1, "query"),
+        Generator.open(generator, rng, None, GeneratorOptions(max_target_tokens=4)),
+        task,
+        base,
+        q,
     )
 
 

@@ -15,7 +15,7 @@ from retrograd.recipes import study as study_module
 from retrograd.recipes.compare import compare
 from retrograd.recipes.demo import run_demo
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import open_run
+from retrograd.recipes.opening_run import open_run
 from retrograd.recipes.start import start
 from retrograd.recipes.study import Study
 from retrograd.training.interrupts import Interrupted

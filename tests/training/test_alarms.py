@@ -11,6 +11,8 @@ import torch
 from tests.training.test_loop import build, run, stage
 
 from retrograd.io import JsonObject, read_jsonl
+from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.objectives import FrozenRetriever, TopKMarginal
 from retrograd.objectives.objective import CandidateScores, Estimate
 from retrograd.rag.candidates import Candidates
@@ -120,7 +122,8 @@ def test_nothing_sounds_at_the_beginning_nor_of_a_retriever_that_rests(tmp_path:
 def test_training_sounds_what_it_meets(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq, "query")
     model.retriever.temperature.data.fill_(1e4)
-    model.generator.max_input_tokens = 4
+    generator = model.generator
+    model.generator = Generator(generator.model, generator.tokenizer, GeneratorOptions(max_input_tokens=4))
     run(model, examples, stage(TopKMarginal(), epochs=4), tmp_path / "run")
     assert {"prior flat", "queries cut"} <= {line["alarm"] for line in sounded(tmp_path / "run")}
 

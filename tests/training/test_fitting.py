@@ -12,6 +12,7 @@ from retrograd.corpus.exchange import ran_out_of_memory
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import JointStochasticApproximation
 from retrograd.rag.rag_model import RagModel
@@ -37,7 +38,7 @@ def trained(encoder: Path, generator: Path, folder: Path, micro_batch: int = 0) 
     base = KnowledgeBase.from_passages(Passage(e.id, e.target, e.query) for e in examples)
     tower, rng = Encoder.open(str(encoder)), torch.Generator().manual_seed(0)
     posterior = Retriever(Encoder.open(str(encoder)), tower, 0.1, "both")
-    reader = Generator.open(str(generator), rng, max_target_tokens=8)
+    reader = Generator.open(str(generator), rng, None, GeneratorOptions(max_target_tokens=8))
     model = RagModel(Retriever(tower, tower, 0.1, "both"), reader, task, base, posterior)
     evidence = FromGenerator(3, distraction=0.3, prior_only=0.3)
     objective = JointStochasticApproximation(sampler="metropolis", draws=3)

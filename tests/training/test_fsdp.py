@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.fsdp import fully_shard
 
-from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.fsdp import (
     gradient_norm,
     in_layers,
@@ -36,6 +35,7 @@ from retrograd.models.fsdp import (
     whole_weights,
 )
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.lora import Lora
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.whole_model import whole_model
@@ -79,10 +79,13 @@ CASES = {
 
 def opened(folder: Path, case: Case) -> Generator:
     source = torch.Generator().manual_seed(0)
-    found = Generator.open(str(folder), source, Lora(case.lora), max_target_tokens=8, token_budget=case.budget)
-    if case.recomputed:
-        checkpoint_layers(found.model)
-    found.dropout = case.recomputed  # layers are computed again in training mode alone; these models drop nothing
+    options = GeneratorOptions(
+        max_target_tokens=8,
+        token_budget=case.budget,
+        dropout=case.recomputed,  # layers are computed again in training mode alone; these models drop nothing
+        gradient_checkpointing=case.recomputed,
+    )
+    found = Generator.open(str(folder), source, Lora(case.lora), options)
     for part in found.model.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.lora import Lora
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import (
@@ -51,7 +52,9 @@ def build(
     tower = Encoder.open(str(encoder))
     retriever = Retriever(tower, tower, 0.1, trained)
     q = Retriever(Encoder.open(str(encoder)), tower, 0.1, trained) if posterior else None
-    return RagModel(retriever, Generator.open(str(generator), rng, lora, max_target_tokens=8), task, base, q), examples
+    return RagModel(
+        retriever, Generator.open(str(generator), rng, lora, GeneratorOptions(max_target_tokens=8)), task, base, q
+    ), examples
 
 
 def stage(objective: Objective, evidence: Evidence | None = None, epochs: int = 1, micro_batch: int = 0) -> Stage:

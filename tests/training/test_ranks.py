@@ -25,6 +25,7 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.rag_model import RagModel
@@ -78,12 +79,11 @@ def build(encoder: Path, generator: Path, case: Case) -> tuple[RagModel, list[Ex
         for noun, label in zip(NOUNS, LABELS, strict=True)
     ]
     base = KnowledgeBase.from_passages(Passage(e.id, e.target, e.query) for e in examples)
-    tower = Encoder.open(str(encoder))
+    tower = Encoder.open(str(encoder), dropout=False)
     retriever = Retriever(tower, tower, 0.1, case.trained)
-    posterior = Retriever(Encoder.open(str(encoder)), tower, 0.1, case.trained)
+    posterior = Retriever(Encoder.open(str(encoder), dropout=False), tower, 0.1, case.trained)
     source = torch.Generator().manual_seed(0)
-    read = Generator.open(str(generator), source, max_target_tokens=8)
-    read.dropout = tower.dropout = posterior.query_encoder.dropout = False
+    read = Generator.open(str(generator), source, None, GeneratorOptions(max_target_tokens=8, dropout=False))
     needs = case.objective.needs_posterior
     model = RagModel(retriever, read, task, base, posterior if needs else None)
     model.sharded = case.sharded and Ranks().count > 1

@@ -20,6 +20,7 @@ from retrograd.corpus.restricted_index import RestrictedIndex
 from retrograd.io import locked
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import TopKMarginal
 from retrograd.rag.indexing import build_index
@@ -60,7 +61,9 @@ def build(
     base = KnowledgeBase.from_passages(Passage(e.id, e.target, e.query) for e in examples)
     tower = Encoder.open(str(encoder))
     retriever = Retriever(tower, tower if shared else Encoder.open(str(encoder)), 0.1, trained)
-    generating = Generator.open(str(generator), torch.Generator().manual_seed(0), max_target_tokens=8)
+    generating = Generator.open(
+        str(generator), torch.Generator().manual_seed(0), None, GeneratorOptions(max_target_tokens=8)
+    )
     return RagModel(retriever, generating, task, base), examples
 
 

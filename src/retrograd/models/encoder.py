@@ -50,15 +50,16 @@ class Encoder(nn.Module):
     """Texts in, embeddings [B D] out: hidden states pooled over tokens, then scaled to length 1 if ``normalise``.
 
     ``max_tokens`` is the longest input read; longer texts are cut at the end. ``token_budget`` bounds the padded tokens
-    of one forward pass and with it the memory.
+    of one forward pass and with it the memory; 0 is what suits the device. Without ``dropout`` training mode is
+    evaluation mode.
 
-    With pooling "roles" (see above) the attribute ``role_spans`` says where a text's roles stand. Whoever opens or
-    loads the encoder sets it; it is never written to disk. A role without a token, because its span is empty or was
-    cut off, gets the mean over the whole text; ``roles_missed`` counts how often since the encoder was opened. Then
-    ``normalise`` scales each role's vector; without it an inner product is the mean of three inner products.
+    Pooling "roles" (see above) needs ``role_spans``, which say where a text's roles stand and are never written to
+    disk. A role without a token, because its span is empty or was cut off, gets the mean over the whole text;
+    ``roles_missed`` counts how often since the encoder was opened. Then ``normalise`` scales each role's vector;
+    without it an inner product is the mean of three inner products.
 
-    With the attribute ``lexical`` the numbers of that projection stand behind those of the model, as they are: neither
-    scaled nor trained. `Retriever` weighs them.
+    With ``lexical`` the numbers of that projection stand behind those of the model, as they are: neither scaled nor
+    trained. `Retriever` weighs them.
 
     Raises `UserError` for settings that make no sense and for "roles" with a tokenizer that knows no characters.
     """
@@ -71,6 +72,10 @@ class Encoder(nn.Module):
         normalise: bool = True,
         max_tokens: int = 256,
         token_budget: int = 0,
+        *,
+        dropout: bool = True,
+        role_spans: RoleSpans | None = None,
+        lexical: LexicalProjection | None = None,
     ) -> None:
         super().__init__()
         if pooling not in get_args(Pooling):
@@ -94,20 +99,41 @@ class Encoder(nn.Module):
         positions = getattr(model.config, "max_position_embeddings", None)  # None where positions are relative
         self.max_tokens = min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
         self.token_budget = token_budget
-        self.dropout = True
-        self.role_spans: RoleSpans | None = None
+        self.dropout = dropout
+        self.role_spans = role_spans
         self.roles_missed = 0
-        self.lexical: LexicalProjection | None = None
+        self.lexical = lexical
 
     def train(self, mode: bool = True) -> Encoder:
-        """As for every module; without ``dropout`` (an attribute, True at first) training mode is evaluation mode."""
+        """Set training mode, as for every module; without ``dropout`` it is evaluation mode."""
         return super().train(mode and self.dropout)
 
     @classmethod
-    def open(cls, name: str, pooling: Pooling = "mean", normalise: bool = True, max_tokens: int = 256) -> Encoder:
+    def open(
+        cls,
+        name: str,
+        pooling: Pooling = "mean",
+        normalise: bool = True,
+        max_tokens: int = 256,
+        token_budget: int = 0,
+        *,
+        dropout: bool = True,
+        role_spans: RoleSpans | None = None,
+        lexical: LexicalProjection | None = None,
+    ) -> Encoder:
         """Open by hub name, folder or ``builtin:minilm``. Raises `UserError` when the model cannot be had."""
         model, tokenizer = open_encoder(name)
-        return cls(model, tokenizer, pooling, normalise, max_tokens)
+        return cls(
+            model,
+            tokenizer,
+            pooling,
+            normalise,
+            max_tokens,
+            token_budget,
+            dropout=dropout,
+            role_spans=role_spans,
+            lexical=lexical,
+        )
 
     @property
     def dimension(self) -> int:
@@ -131,7 +157,7 @@ class Encoder(nn.Module):
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Embeddings in fp32, differentiable with respect to the weights, in the order given.
 
-        Raises `UserError` for pooling "roles" while ``role_spans`` is None.
+        Raises `UserError` for pooling "roles" without ``role_spans``.
         """
         semantic = self._vectors(texts, self.pooling, self.normalise)
         if self.lexical is None:
@@ -174,7 +200,7 @@ class Encoder(nn.Module):
     def _spans(self, texts: Sequence[str]) -> list[Sequence[tuple[int, int]]]:
         if self.role_spans is None:
             raise UserError(
-                "pooling 'roles' needs role_spans, which say where a text's roles stand; set encoder.role_spans to the "
+                "pooling 'roles' needs role_spans, which say where a text's roles stand; make the Encoder with the "
                 "role_spans of a task that has them, or choose pooling 'mean'"
             )
         spans = [self.role_spans(text) for text in texts]
@@ -207,7 +233,7 @@ class Encoder(nn.Module):
 
         Such a directory cannot express roles: with pooling "roles" it says "mean", and sentence-transformers makes of
         it what `mean_vectors` does. Whoever opens it again names the pooling; `Retriever` writes it beside the towers,
-        as it does ``lexical``, of which the directory says nothing either.
+        with ``lexical``, ``dropout`` and ``token_budget``, of which the directory says nothing either.
         """
         with quiet_transformers():
             self.model.save_pretrained(folder)

@@ -33,7 +33,7 @@ class Retriever(nn.Module):
     ``trained`` says which towers receive gradient: ``both``, ``query`` (passage embeddings count as constants at each
     step; with a shared tower they still change, at the next refresh), or ``none``. The posterior retriever q(z|x,y) is
     the same class, reading query and target. ``lexical_weight`` is v, in nats for a point of BM25, where the towers
-    have a lexical projection, which they must have before; it is learned unless ``trained`` is ``none``.
+    have a lexical projection; it is learned unless ``trained`` is ``none``.
     """
 
     def __init__(
@@ -101,18 +101,13 @@ class Retriever(nn.Module):
         return self.temperature.detach() if self.trained == "none" else self.temperature
 
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Query embeddings in nats, divided by T: their inner product with a passage embedding is a logit."""
+        """Return e(x)/T; its inner product with a passage embedding is an unnormalised log-probability in nats."""
         if self.trained == "none":  # without dropout as well: a frozen retriever finds in training what it finds later
             return self.as_queries(self.query_encoder.embed(texts)).detach()
         return self.as_queries(self.query_encoder(texts))
 
     def as_queries(self, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """Embeddings of anything, in nats: e / T, and v · h behind it.
-
-        Raises `ValueError` where the towers were given a lexical projection, or lost it, after this was made.
-        """
-        if (self.lexical_weight is None) != (self.query_encoder.lexical is None):
-            raise ValueError("the towers' lexical projection has changed; set it before the Retriever is made")
+        """Embeddings of anything, in nats: e / T, and v · h behind it."""
         if self.lexical_weight is None:
             return vectors / self.temperature
         semantic = self.query_encoder.semantic_dimension
@@ -141,7 +136,7 @@ class Retriever(nn.Module):
         self.query_encoder.save(folder / "query")
         if not self.shared:
             self.passage_encoder.save(folder / "passage")
-        settings = RetrieverSettings(
+        settings = SavedRetriever(
             log_temperature=float(self.log_temperature.detach()),
             trained=self.trained,
             learn_temperature=self._learn_temperature,
@@ -149,6 +144,8 @@ class Retriever(nn.Module):
             pooling=self.query_encoder.pooling,
             normalise=self.query_encoder.normalise,
             max_tokens=self.query_encoder.max_tokens,
+            token_budget=self.query_encoder.token_budget,
+            dropout=self.query_encoder.dropout,
             lexical=self.lexical_weight is not None,
             lexical_weight=0.0 if self.lexical_weight is None else float(self.lexical_weight.detach()),
         )
@@ -157,19 +154,22 @@ class Retriever(nn.Module):
         write_json(folder / "retriever.json", record_mapping(settings))
 
     @classmethod
-    def load(cls, folder: Path, role_spans: RoleSpans | None = None) -> Retriever:
+    def load(
+        cls, folder: Path, role_spans: RoleSpans | None = None, passage_encoder: Encoder | None = None
+    ) -> Retriever:
         """Read what `save` wrote. ``role_spans``, which no folder holds, is what towers with pooling "roles" read by.
 
+        A ``passage_encoder`` stands in the place of the folder's own: that of another retriever, which shares it.
         Raises `UserError` for a missing folder or wrongly edited settings.
         """
         path = folder / "retriever.json"
         found = read_json(path)
-        settings = read_record(RetrieverSettings, found if isinstance(found, dict) else {}, str(path))
-        query = settings.encoder(folder / "query")
-        passage = query if settings.shared else settings.encoder(folder / "passage")
-        query.role_spans = passage.role_spans = role_spans
-        if settings.lexical:
-            query.lexical = passage.lexical = LexicalProjection.load(folder / _LEXICAL)
+        settings = read_record(SavedRetriever, found if isinstance(found, dict) else {}, str(path))
+        lexical = LexicalProjection.load(folder / _LEXICAL) if settings.lexical else None
+        query = settings.encoder(folder / "query", role_spans, lexical)
+        passage = passage_encoder
+        if passage is None:
+            passage = query if settings.shared else settings.encoder(folder / "passage", role_spans, lexical)
         temperature, weight = math.exp(settings.log_temperature), settings.lexical_weight
         retriever = cls(query, passage, temperature, settings.trained, settings.learn_temperature, weight)
         with torch.no_grad():  # exp and log do not cancel to the last bit
@@ -196,12 +196,14 @@ def _reading(encoder: Encoder) -> dict[str, object]:
         "pooling": encoder.pooling,
         "normalise": encoder.normalise,
         "max_tokens": encoder.max_tokens,
+        "token_budget": encoder.token_budget,
+        "dropout": encoder.dropout,
         "lexical": None if encoder.lexical is None else encoder.lexical.fingerprint[:12],
     }
 
 
 @dataclass(frozen=True)
-class RetrieverSettings:
+class SavedRetriever:
     """``retriever.json``: what the towers' own folders do not say."""
 
     log_temperature: float
@@ -213,10 +215,22 @@ class RetrieverSettings:
     max_tokens: int
     lexical: bool = False
     lexical_weight: float = 0.0
+    token_budget: int = 0
+    dropout: bool = True
 
     def __post_init__(self) -> None:
         if not abs(self.log_temperature) < _MOST_LOG_TEMPERATURE:
             raise UserError(f"log_temperature is {self.log_temperature:g}; expected a number near 0")
 
-    def encoder(self, folder: Path) -> Encoder:
-        return Encoder.open(str(folder), self.pooling, self.normalise, self.max_tokens)
+    def encoder(self, folder: Path, role_spans: RoleSpans | None, lexical: LexicalProjection | None) -> Encoder:
+        """Open a tower of this retriever."""
+        return Encoder.open(
+            str(folder),
+            self.pooling,
+            self.normalise,
+            self.max_tokens,
+            self.token_budget,
+            dropout=self.dropout,
+            role_spans=role_spans,
+            lexical=lexical,
+        )

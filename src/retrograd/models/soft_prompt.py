@@ -32,7 +32,7 @@ from retrograd.models.soft_input import SoftTokens
 from retrograd.opening import require_file
 from retrograd.types import UserError
 
-__all__ = ["SoftPrompt", "SoftPromptForm", "SoftPromptSettings"]
+__all__ = ["SoftPrompt", "SoftPromptForm", "SoftPromptOptions"]
 
 SoftPromptForm = Literal["improved", "published"]
 
@@ -42,7 +42,7 @@ _MOST = 1 << 16
 
 
 @dataclass(frozen=True)
-class SoftPromptSettings:
+class SoftPromptOptions:
     """Shape and form of a soft prompt. ``width`` is that of a role vector, the retriever's hidden states as a rule.
 
     ``slots`` is the largest number of slots; ``gain`` is where the improved form's learned gain starts; ``null`` adds a
@@ -58,9 +58,15 @@ class SoftPromptSettings:
     null: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "slots", "query_roles", "value_roles"):
-            if not 1 <= vars(self)[name] <= _MOST:
-                raise UserError(f"soft prompt: {name} is {vars(self)[name]}; expected from 1 to {_MOST}")
+        sizes = {
+            "width": self.width,
+            "slots": self.slots,
+            "query_roles": self.query_roles,
+            "value_roles": self.value_roles,
+        }
+        for name, size in sizes.items():
+            if not 1 <= size <= _MOST:
+                raise UserError(f"soft prompt: {name} is {size}; expected from 1 to {_MOST}")
         if self.form not in get_args(SoftPromptForm):
             raise UserError(
                 f"soft prompt: form is {self.form!r}; expected one of {', '.join(get_args(SoftPromptForm))}"
@@ -74,33 +80,33 @@ class SoftPrompt(nn.Module):
 
     ``words`` is a sample of the generator's word embeddings, from which the tokens take their width and, in the
     improved form, their norm; ``rng`` draws every weight. ``null_value`` [Rv F] is what a slot holds where its weight
-    is on the null instance (None unless ``settings.null``): a learned vector, which the caller mixes like any value.
+    is on the null instance (None unless ``options.null``): a learned vector, which the caller mixes like any value.
     """
 
     word_norm: Tensor
 
-    def __init__(self, settings: SoftPromptSettings, words: Float[Tensor, "V D"], rng: torch.Generator) -> None:
+    def __init__(self, options: SoftPromptOptions, words: Float[Tensor, "V D"], rng: torch.Generator) -> None:
         super().__init__()
-        self.settings = settings
+        self.options = options
         width = words.shape[1]
         with torch.random.fork_rng(devices=[]):  # torch draws from the global random state; leave it as it was
-            self.projection = nn.Linear(settings.width, width)
-        self.null_value = nn.Parameter(torch.empty(settings.value_roles, settings.width)) if settings.null else None
-        if settings.form == "improved":
-            self.norm = nn.LayerNorm(settings.width)
-            self.rank = nn.Parameter(torch.empty(1 + settings.slots, width))
-            self.role = nn.Parameter(torch.empty(max(settings.query_roles, settings.value_roles), width))
-            self.gain = nn.Parameter(torch.tensor(settings.gain))
+            self.projection = nn.Linear(options.width, width)
+        self.null_value = nn.Parameter(torch.empty(options.value_roles, options.width)) if options.null else None
+        if options.form == "improved":
+            self.norm = nn.LayerNorm(options.width)
+            self.rank = nn.Parameter(torch.empty(1 + options.slots, width))
+            self.role = nn.Parameter(torch.empty(max(options.query_roles, options.value_roles), width))
+            self.gain = nn.Parameter(torch.tensor(options.gain))
             self.register_buffer("word_norm", words.detach().float().norm(dim=-1).median().cpu())
         self._draw(rng)
 
     @torch.no_grad()
     def _draw(self, rng: torch.Generator) -> None:
-        bound = 1 / math.sqrt(self.settings.width)
+        bound = 1 / math.sqrt(self.options.width)
         # torch's own start for a linear layer: the weights and the bias are uniform on ± 1 / √width.
         self.projection.weight.uniform_(-bound, bound, generator=rng)
         self.projection.bias.uniform_(-bound, bound, generator=rng)
-        if self.settings.form == "improved":
+        if self.options.form == "improved":
             # LayerNorm gives components of size 1; so do these weights, and rank and role are a little beside them.
             self.projection.weight.normal_(std=bound, generator=rng)
             self.projection.bias.zero_()
@@ -124,7 +130,7 @@ class SoftPrompt(nn.Module):
         value = value.masked_fill(~present[:, :, None, None], 0.0)
         with full_precision(value.device):
             vectors = torch.cat([query.float(), value.float().flatten(1, 2)], dim=1)
-            if self.settings.form == "published":
+            if self.options.form == "published":
                 tokens = self.projection(vectors)
             else:
                 place = self._place(query.shape[1], value.shape[2], present)
@@ -143,7 +149,7 @@ class SoftPrompt(nn.Module):
         return self.rank[rank] + role
 
     def _require_fit(self, query_roles: int, slots: int, value_roles: int) -> None:
-        made = self.settings
+        made = self.options
         if slots > made.slots or (query_roles, value_roles) != (made.query_roles, made.value_roles):
             raise UserError(
                 f"{slots} slots of {value_roles} roles beside {query_roles} roles of the query, but the soft prompt "
@@ -151,7 +157,7 @@ class SoftPrompt(nn.Module):
             )
 
     def save_weights(self, folder: Path) -> None:
-        """Write ``soft_prompt.safetensors``; the settings are the caller's to keep."""
+        """Write ``soft_prompt.safetensors``; the options are the caller's to keep."""
         save_file({name: weight.contiguous() for name, weight in self.state_dict().items()}, folder / _FILE)
 
     def load_weights(self, folder: Path) -> None:

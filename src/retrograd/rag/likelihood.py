@@ -115,7 +115,7 @@ class GeneratorLikelihood:
     def _score(self, asked: Sequence[Sequence[tuple[Passage, ...] | None]]) -> tuple[TargetScores, Int[Tensor, "B M"]]:
         """Scores of the distinct pairs, and where each asked one stands among them (-1 for None)."""
         number: dict[tuple[str | FusedPrompt, str], int] = {}
-        task, fused = self._task, self._generator.fusion
+        task, fused = self._task, self._generator.options.fusion
         where = [
             [
                 -1

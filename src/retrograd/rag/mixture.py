@@ -85,7 +85,7 @@ class InstanceMixture:
 
     def __call__(self, weight: Float[Tensor, "B R K"]) -> SoftInput:
         """Soft tokens: those of the query, then those of every slot that holds something."""
-        settings = self._soft_prompt.settings
+        settings = self._soft_prompt.options
         with full_precision(weight.device):
             weight = weight.float()
             real = weight.masked_fill((self._rows < 0).unsqueeze(1), 0.0)

@@ -69,10 +69,11 @@ def load_model(
     found = read_json(path)
     settings = found if isinstance(found, dict) else {}
     retriever = Retriever.load(folder / "retriever", task.role_spans)
-    posterior = Retriever.load(folder / "posterior", task.role_spans) if settings.get("posterior") else None
-    if posterior is not None and not _own_passages(settings):
-        posterior.passage_encoder = retriever.passage_encoder
-    generator = Generator.load(folder / "generator", generator_name, rng)
+    posterior = None
+    if settings.get("posterior"):
+        shared = None if _own_passages(settings) else retriever.passage_encoder
+        posterior = Retriever.load(folder / "posterior", task.role_spans, shared)
+    generator = Generator.load(folder / "generator", generator_name)
     model = RagModel(retriever, generator, task, base, posterior, bool(settings.get("null_passage"))).to(device)
     model.search = cast(Search, read_value(Search, settings.get("search"), f"{path}: search"))
     model.manner = cast(Manner, read_value(Manner, settings.get("manner"), f"{path}: manner"))

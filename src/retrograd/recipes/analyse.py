@@ -23,7 +23,7 @@ from retrograd.evaluation.concentration import (
 from retrograd.evaluation.neighbours import Agreement, Instance, Matches, Retrieved, agreement, match
 from retrograd.evaluation.retrieval import retrieve, soft_slots
 from retrograd.io import JsonValue, write_json
-from retrograd.recipes.run import OpenRun, open_run
+from retrograd.recipes.opening_run import OpenRun, open_run
 from retrograd.recipes.source import relation_extraction
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_instance import RelationExample, unmark

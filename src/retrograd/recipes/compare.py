@@ -26,7 +26,7 @@ from retrograd.metrics.significance import (
     paired_permutation_corpus,
 )
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import saved_task
+from retrograd.recipes.opening_run import saved_task
 from retrograd.recipes.source import Data, relation_extraction
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.task import Task

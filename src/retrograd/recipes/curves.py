@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrograd.io import JsonValue, read_json, write_json
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import saved_task
+from retrograd.recipes.opening_run import saved_task
 from retrograd.records import finite_number
 from retrograd.suggestions import advice
 from retrograd.training.run_directory import RunDirectory

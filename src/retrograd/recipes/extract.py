@@ -12,8 +12,8 @@ from retrograd.io import JsonObject
 from retrograd.metrics.relations import DIRECTIONS, parse_relation
 from retrograd.models.generator import Generator
 from retrograd.progress import say
+from retrograd.recipes.opening_run import open_run
 from retrograd.recipes.relation_data import RelationData, labelled_examples, read_instances
-from retrograd.recipes.run import open_run
 from retrograd.recipes.source import relation_extraction
 from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
 from retrograd.tasks.relation_extraction import RelationExtraction
@@ -92,8 +92,8 @@ def _warn_of_cuts(generator: Generator) -> None:
     prompts = generator.prompt_tokens
     if prompts.cut:
         say(
-            f"{prompts.cut} of {prompts.read} prompts were longer than {generator.max_input_tokens} tokens and lost "
-            f"their end, perhaps an entity with it; split the text into sentences"
+            f"{prompts.cut} of {prompts.read} prompts were longer than {generator.options.max_input_tokens} tokens and "
+            f"lost their end, perhaps an entity with it; split the text into sentences"
         )
 
 

@@ -32,8 +32,10 @@ from retrograd.rag.indexing import passage_fingerprint
 from retrograd.rag.model_folder import passage_side_of
 from retrograd.rag.passage_side import PassageSide
 from retrograd.recipes import RECIPES, named_experiment
+from retrograd.recipes.building import build_retriever
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import accelerator_for, build_retriever, require_passages, saved_task
+from retrograd.recipes.opening_run import saved_task
+from retrograd.recipes.run import accelerator_for, require_passages
 from retrograd.recipes.source import Source
 from retrograd.suggestions import advice
 from retrograd.tasks.task import Task

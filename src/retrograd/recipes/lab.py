@@ -32,8 +32,10 @@ from retrograd.objectives import (
 )
 from retrograd.progress import bar
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import OpenRun, accelerator_for, build_model, open_run, require_enough_passages
+from retrograd.recipes.opening_run import OpenRun, open_run
+from retrograd.recipes.run import accelerator_for, require_enough_passages
 from retrograd.suggestions import advice
 from retrograd.training.loop import embed_base
 from retrograd.types import Example, UserError

@@ -10,9 +10,11 @@ import torch
 
 from retrograd.io import write_json
 from retrograd.progress import say
+from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.lab import LabReport, chosen_estimators, drawn, measured
-from retrograd.recipes.run import OpenRun, accelerator_for, build_model, saved_task
+from retrograd.recipes.opening_run import OpenRun, saved_task
+from retrograd.recipes.run import accelerator_for
 from retrograd.recipes.source import Data
 from retrograd.training.checkpoints import read_progress
 from retrograd.training.loop import embed_base_if_stale

@@ -20,9 +20,9 @@ from retrograd.models.fsdp import in_layers, require_spreadable, stacks_of
 from retrograd.models.lora import Lora
 from retrograd.models.quantisation import require_adapters
 from retrograd.models.soft_prompt import SoftPrompt
+from retrograd.recipes.building import soft_prompt_options
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.planned_data import DataFacts
-from retrograd.recipes.run import soft_prompt_settings
 from retrograd.types import UserError
 
 __all__ = ["ModelFacts", "Spread", "Weights", "model_facts"]
@@ -183,7 +183,7 @@ def _quantised(generator: PreTrainedModel) -> int:
 
 def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int) -> int:
     """The parameters of the soft prompt, which is built to count them."""
-    settings = soft_prompt_settings(experiment, width)
+    settings = soft_prompt_options(experiment, width)
     if settings is None:
         return 0
     reader = cast(PreTrainedModel, generator.get_encoder()) if generator.config.is_encoder_decoder else generator

@@ -13,8 +13,9 @@ from torch import nn
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.attention import training_attention
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import accelerator_for, build_model
+from retrograd.recipes.run import accelerator_for
 from retrograd.recipes.source import Data
 from retrograd.recipes.stages import stages
 from retrograd.training.stage import Stage

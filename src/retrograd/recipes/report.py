@@ -23,7 +23,7 @@ from retrograd.metrics.significance import BootstrapInterval, PermutationTest, S
 from retrograd.recipes.compare import Answered, answered, official_table, paired, require_same_items
 from retrograd.recipes.curves import flat_settings
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import open_run
+from retrograd.recipes.opening_run import open_run
 from retrograd.recipes.slices import Learned, SliceGroup, slice_groups
 from retrograd.records import finite_number
 from retrograd.tasks.relation_extraction import RelationExtraction

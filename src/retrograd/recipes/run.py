@@ -1,13 +1,12 @@
-"""From an experiment to a trained model on disk: data, model, warm start, training, evaluation."""
+"""Train, resume and evaluate a run: from an experiment to a trained model on disk."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,136 +16,32 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.io import JsonObject, JsonValue, locked, read_json, write_json
-from retrograd.models.checkpointing import checkpoint_layers
-from retrograd.models.encoder import ROLES, Encoder
 from retrograd.models.fsdp import spread_layers
-from retrograd.models.fusion import require_encoder
-from retrograd.models.generator import Generator
-from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
-from retrograd.models.lora import Lora
 from retrograd.models.precision import resolve_precision
-from retrograd.models.retriever import Retriever
-from retrograd.models.soft_prompt import SoftPromptSettings
-from retrograd.progress import bar, hush, say
-from retrograd.rag.indexing import passage_texts
-from retrograd.rag.model_folder import load_model
+from retrograd.progress import hush, say
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import fault_of
-from retrograd.recipes.experiment import Experiment, RelationData, RetrieverSettings
+from retrograd.recipes.building import build_model
+from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.reproducible import deterministic
 from retrograd.recipes.source import Data
 from retrograd.recipes.stages import stages
-from retrograd.tasks.task import Task
 from retrograd.training.checkpoints import Checkpoints
 from retrograd.training.interrupts import Interrupts
-from retrograd.training.loop import embed_base, embed_base_if_stale, train
+from retrograd.training.loop import embed_base_if_stale, train
 from retrograd.training.ranks import PATIENCE, Ranks, speaks
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import Example, UserError
 
 __all__ = [
-    "OpenRun",
-    "Trained",
+    "TrainedModel",
     "accelerator_for",
-    "build_model",
-    "build_retriever",
     "evaluated",
-    "open_run",
     "require_enough_passages",
     "require_passages",
     "resume_run",
     "run_experiment",
-    "saved_task",
-    "soft_prompt_settings",
     "train_experiment",
 ]
-
-
-def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> RagModel:
-    """An untrained model: encoders and generator as named, new weights drawn from ``rng``."""
-    s = experiment.retriever
-    retriever = build_retriever(experiment, data.task, data.base)
-    posterior = None
-    if s.posterior:
-        passage = retriever.passage_encoder
-        query = _query_tower(s, passage.lexical)
-        if s.posterior_passages == "own":
-            passage = _passage_tower(s, query)
-        posterior = _retriever(s, query, passage)
-    g = experiment.generator
-    lora = Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)
-    limits = (g.max_input_tokens, g.max_target_tokens, g.token_budget)
-    generator = Generator.open(g.model, rng, lora, *limits, g.chat, g.quantisation)
-    if g.gradient_checkpointing:
-        checkpoint_layers(generator.model)
-    generator.dropout = g.dropout
-    if g.fusion:
-        generator.fuse_passages()
-    if experiment.manner.reading == "fused":
-        require_encoder(generator.model)
-    model = RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
-    for one in (retriever, *([posterior] if posterior else [])):
-        one.query_encoder.role_spans = one.passage_encoder.role_spans = data.task.role_spans
-    model.selection = experiment.selection
-    model.search, model.manner = s.search, experiment.manner
-    _add_soft_prompt(experiment, model, rng)
-    return model
-
-
-def _add_soft_prompt(experiment: Experiment, model: RagModel, rng: torch.Generator) -> None:
-    model.generator.soft_position = experiment.soft_prompt.position
-    settings = soft_prompt_settings(experiment, model.retriever.query_encoder.width)
-    if settings is not None:
-        model.generator.add_soft_prompt(settings, rng)
-
-
-def soft_prompt_settings(experiment: Experiment, width: int) -> SoftPromptSettings | None:
-    """The soft prompt over a tower of so wide hidden states; None where slots hold words, or there are none."""
-    s, selection, data = experiment.soft_prompt, experiment.selection, experiment.data
-    if s.form == "words" or selection is None:
-        return None
-    roles = len(ROLES) if experiment.retriever.pooling == "roles" else 1
-    label = 0 if isinstance(data, RelationData) and data.key_style == "published" else 1
-    null = experiment.retriever.null_passage
-    return SoftPromptSettings(width, selection.slots, roles, roles + label, s.form, s.gain, null)
-
-
-def build_retriever(experiment: Experiment, task: Task, base: KnowledgeBase) -> Retriever:
-    """An untrained retriever: encoders as named, and where search is hybrid, the words of the base counted."""
-    settings = experiment.retriever
-    lexical = _counted(experiment, task, base) if settings.lexical_dimensions else None
-    query = _query_tower(settings, lexical)
-    return _retriever(settings, query, _passage_tower(settings, query))
-
-
-def _retriever(s: RetrieverSettings, query: Encoder, passage: Encoder) -> Retriever:
-    return Retriever(query, passage, s.temperature, s.trained, s.learn_temperature, s.lexical_weight)
-
-
-def _query_tower(settings: RetrieverSettings, lexical: LexicalProjection | None) -> Encoder:
-    return _tower(settings.query_model or settings.model, settings, lexical)
-
-
-def _passage_tower(settings: RetrieverSettings, query: Encoder) -> Encoder:
-    return _tower(settings.model, settings, query.lexical) if settings.separate_towers else query
-
-
-def _tower(name: str, settings: RetrieverSettings, lexical: LexicalProjection | None) -> Encoder:
-    tower = Encoder.open(name, settings.pooling, settings.normalise, settings.max_tokens)
-    tower.dropout, tower.lexical = settings.dropout, lexical
-    return tower
-
-
-def _counted(experiment: Experiment, task: Task, base: KnowledgeBase) -> LexicalProjection:
-    with bar("counting words", len(base), "passages") as advance:
-
-        def texts() -> Iterator[str]:
-            for block in passage_texts(task, base):
-                yield from map(task.unsaid.left_out, block)
-                advance(len(block))
-
-        statistics = WordStatistics.of(texts())
-    return LexicalProjection(statistics, experiment.retriever.lexical_dimensions, task.unsaid)
 
 
 def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
@@ -176,7 +71,7 @@ def run_experiment(experiment: Experiment, out: Path, interrupts: Interrupts | N
 
     Each of the processes that ``torchrun`` starts calls it, and all train one model; the first writes and speaks.
     """
-    _let_the_first_speak()
+    _silence_other_ranks()
     RunDirectory.require_free(out)
     return _trained_and_scored(experiment, experiment.data.load(experiment.seed), out, interrupts)
 
@@ -187,7 +82,7 @@ def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory
     A run that ended is left as it is. Raises `UserError` for a folder that is no run, for one in which another process
     is at work, and where data, experiment or model are no longer those that the run began with.
     """
-    _let_the_first_speak()
+    _silence_other_ranks()
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     data = None if run.ended else experiment.data.load(experiment.seed)
@@ -202,7 +97,7 @@ def _trained_and_scored(
 ) -> RunDirectory:
     trained = train_experiment(experiment, data, out, interrupts, resume)
     if data.test:
-        with _alone_in(out), trained.checkpoints.saved_when_interrupted():
+        with _lock_run(out), trained.checkpoints.saved_when_interrupted():
             found = evaluated(experiment, trained.model, data.test, trained.accelerator)
             if Ranks().first:
                 with RunDirectory.open(out).writing("answers and scores"):
@@ -211,7 +106,7 @@ def _trained_and_scored(
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A model just trained, and the seconds of training."""
 
     model: RagModel
@@ -222,7 +117,7 @@ class Trained:
 
 def train_experiment(
     experiment: Experiment, data: Data, out: Path, interrupts: Interrupts | None = None, resume: bool = False
-) -> Trained:
+) -> TrainedModel:
     """All stages in turn, and the model saved in the folder ``out`` with an index that its passage tower has built.
 
     With ``resume`` the folder is that of a run of this experiment, and training goes on from its newest checkpoint.
@@ -248,13 +143,13 @@ def train_experiment(
     plan = stages(experiment, model, rng)
     run = RunDirectory(out, written=False)
     if ranks.first:
-        run = (_reopened if resume else _begun)(experiment, data, out, str(accelerator.mixed_precision))
+        run = (_reopen_run if resume else _create_run)(experiment, data, out, str(accelerator.mixed_precision))
     ranks.wait()
     pace = experiment.training
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
     score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
     began = time.perf_counter()
-    with _alone_in(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():
+    with _lock_run(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():
         if resume:
             saves.restore()
         for stage in plan[saves.finished :]:
@@ -266,26 +161,26 @@ def train_experiment(
         if experiment.evaluation.calibrate:
             _calibrate(experiment, model, data.dev, run, accelerator)
         run.save_model(model)
-    return Trained(model, accelerator, seconds, saves)
+    return TrainedModel(model, accelerator, seconds, saves)
 
 
-def _let_the_first_speak() -> None:
+def _silence_other_ranks() -> None:
     if not speaks():
         hush()
 
 
-def _alone_in(out: Path) -> AbstractContextManager[None]:
+def _lock_run(out: Path) -> AbstractContextManager[None]:
     """Keep other runs out of a folder; of the ranks of this one the first does."""
     return locked(out) if Ranks().first else nullcontext()
 
 
-def _begun(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
+def _create_run(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
     run = RunDirectory.create(out, experiment.from_root().to_toml(), precision)
     _keep_data(experiment, data, run)
     return run
 
 
-def _reopened(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
+def _reopen_run(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
     """Raises `UserError` where the data differ from what the run has written down."""
     run = RunDirectory.open(out)
     written = {run.labels: experiment.data.task_record(data.task), run.drawn: data.drawn}
@@ -347,56 +242,3 @@ def accelerator_for(experiment: Experiment) -> Accelerator:
         mixed_precision="bf16" if precision == "bf16" else "no",
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
-
-
-@dataclass(frozen=True)
-class OpenRun:
-    """A finished run, ready to answer. It needs nothing outside its folder but, for ``data``, the files it names."""
-
-    experiment: Experiment
-    model: RagModel
-    task: Task
-    accelerator: Accelerator
-
-    @cached_property
-    def data(self) -> Data:
-        """The experiment's data in the words of the run's task, read when first asked for.
-
-        Raises `UserError` where files are gone or differ.
-        """
-        return self.experiment.data.load(self.experiment.seed, self.task)
-
-
-def open_run(path: Path) -> OpenRun:
-    """Open what `run_experiment` wrote. An index that is missing is built anew, in memory.
-
-    Raises `UserError` for a folder that is no run, or whose parts do not fit: data, encoder and index.
-    """
-    run = RunDirectory.open(path)
-    experiment = Experiment.load(run.experiment)
-    task = saved_task(experiment, run)
-    rng = torch.Generator().manual_seed(experiment.seed)
-    accelerator = accelerator_for(experiment)
-    base, name = KnowledgeBase.open(run.base), experiment.generator.model
-    model = load_model(run.model, task, base, name, rng, accelerator.device).eval()
-    _require_index(model, accelerator, run.model / "index")
-    return OpenRun(experiment, model, task, accelerator)
-
-
-def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> None:
-    """Build a missing index. Raises `UserError` for one that does not hold its passages' embeddings."""
-    if not model.needs_index:
-        return
-    if not model.has_index:
-        say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
-        embed_base(model, accelerator)
-        return
-    with accelerator.autocast():
-        fault = fault_of(model)
-    if fault is not None:
-        raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")
-
-
-def saved_task(experiment: Experiment, run: RunDirectory) -> Task:
-    """The task of a run, with the labels, their words and the type constraints it was trained with."""
-    return experiment.data.task_from_record(read_json(run.labels), str(run.labels))

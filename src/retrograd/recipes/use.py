@@ -12,7 +12,8 @@ import torch
 from retrograd.evaluation.evaluate import evaluate, predict, prediction_record
 from retrograd.io import JsonObject, read_json, write_jsonl
 from retrograd.rag.decision import Decision
-from retrograd.recipes.run import OpenRun, open_run, require_passages
+from retrograd.recipes.opening_run import OpenRun, open_run
+from retrograd.recipes.run import require_passages
 from retrograd.recipes.study import is_study
 from retrograd.recipes.verdict import judged
 from retrograd.tasks.relation_extraction import RelationExtraction

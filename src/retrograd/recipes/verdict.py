@@ -17,7 +17,7 @@ from retrograd.metrics.significance import Statistic
 from retrograd.recipes.compare import Told, statistic_of, told_by
 from retrograd.recipes.controls import CLOSED_BOOK, FROZEN, ORACLE, RANDOM, trains_retriever
 from retrograd.recipes.curves import score_of
-from retrograd.recipes.run import saved_task
+from retrograd.recipes.opening_run import saved_task
 from retrograd.recipes.study import EXPERIMENT, Study
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import UserError

@@ -222,8 +222,8 @@ def serve(training: int) -> None:
 
 def embed_job(folder: Path, job: _Job, blocks: Iterable[list[str]]) -> None:
     """Write ``folder/index``, as `build_index` would build it with the tower of the snapshot."""
-    tower = Encoder.open(str(folder / "tower"), job.pooling, job.normalise, job.max_tokens).to(job.device)
-    tower.token_budget = job.token_budget
+    reading = (job.pooling, job.normalise, job.max_tokens, job.token_budget)
+    tower = Encoder.open(str(folder / "tower"), *reading).to(job.device)
     ExactIndex.from_blocks(
         _embedded(tower, blocks, torch.device(job.device), job.precision),
         job.rows,

@@ -1,0 +1,173 @@
+"""Prompts and targets as the input of a generator: token ids, padded micro-batches, soft input beside them.
+
+Letters beyond the legend of `retrograd.types`: P prompts, L input tokens, S positions of the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
+
+from retrograd.models.batching import padded, token_budget_on
+from retrograd.models.fusion import FusedIds, FusedPrompt, encoded_apart, fused_ids, model_arguments, require_encoder
+from retrograd.models.generator_settings import GeneratorOptions
+from retrograd.models.prompt_tokens import PromptTokens, TokenIds
+from retrograd.models.soft_input import SoftInput, SoftSlots, inserted, room_beside
+from retrograd.models.special_tokens import end_token, start_token
+from retrograd.types import UserError
+
+__all__ = ["GeneratorInput", "ModelInput", "PromptIds", "embed_tokens", "input_sizes"]
+
+PromptIds = TokenIds | FusedIds
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One padded micro-batch. ``predicts`` marks the output positions that predict a target token, in target order."""
+
+    arguments: dict[str, Tensor | BaseModelOutput]
+    predicts: Bool[Tensor, "P S"]
+
+
+class GeneratorInput:
+    """Turn prompts, targets and soft input into the arguments of one model.
+
+    Soft input counts towards ``max_input_tokens``: a prompt that does not fit beside it is cut. Raises `UserError`
+    where ``max_input_tokens`` is too small for any prompt.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: GeneratorOptions) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._options = options
+        self._encoder_decoder = bool(model.config.is_encoder_decoder)
+        self.end = end_token(model, tokenizer)
+        self.padding = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.end
+        self.prompt_tokens = PromptTokens(tokenizer, self._encoder_decoder, options.separator, self.end, options.chat)
+        if options.max_input_tokens < self.prompt_tokens.least:
+            raise UserError(
+                f"{options.max_input_tokens} input tokens leave a prompt no room; this model needs at least "
+                f"{self.prompt_tokens.least}: raise max_input_tokens, or lower max_target_tokens if the model's "
+                f"positions are the limit"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self._model.parameters()).device
+
+    @property
+    def budget(self) -> int:
+        """Padded tokens of one forward pass, at most."""
+        return token_budget_on(self.device, self._options.token_budget)
+
+    # ---- token ids ----------------------------------------------------------------------------------------------
+
+    def prompt_ids(self, prompts: Sequence[str | FusedPrompt], soft: SoftInput | None = None) -> list[PromptIds]:
+        """Return each prompt's token ids, cut to what ``soft`` leaves of ``max_input_tokens``.
+
+        Where any prompt is fused, all are. Raises `UserError` where soft input leaves a prompt no room.
+        """
+        plain = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if len(plain) < len(prompts):
+            require_encoder(self._model)
+            if soft is not None:
+                raise ValueError("soft input stands beside one prompt, not beside the parts of a fused one")
+            return [*fused_ids(prompts, self.prompt_tokens, self._options.max_input_tokens)]
+        room = room_beside(soft, len(prompts), self._options.max_input_tokens, self.prompt_tokens.least)
+        return [*self.prompt_tokens.ids(plain, room)]
+
+    def target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
+        """Return the tokens that are scored of each target, the end of sequence included."""
+        if not targets:
+            return []
+        encoded = self._tokenizer(list(targets), add_special_tokens=False, verbose=False)["input_ids"]
+        return [[*ids[: self._options.max_target_tokens - 1], self.end] for ids in encoded]
+
+    def word_slots(self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str]) -> SoftSlots:
+        """Return R soft slots beside each prompt; see `Generator.word_slots`."""
+        rest = [self._options.max_input_tokens - len(ids) for ids in self.prompt_ids(prompts)]
+        share = [tokens // max(weight.shape[1], 1) for tokens in rest]
+        limit = {"truncation": True, "max_length": max([1, *share])}
+        ids = self._tokenizer(list(passages), add_special_tokens=False, **limit)["input_ids"] if passages else []
+        tokens, mask = self._padded(ids)
+        room = torch.tensor(share, dtype=torch.long, device=self.device)
+        return SoftSlots.of(embed_tokens(self._model, tokens), mask.sum(-1), weight.to(self.device), room)
+
+    # ---- arguments of the model ---------------------------------------------------------------------------------
+
+    def for_scoring(
+        self, prompt_ids: list[PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
+    ) -> ModelInput:
+        """Return one micro-batch of prompts with their targets."""
+        if self._encoder_decoder:
+            return self._encoder_decoder_input(prompt_ids, target_ids, soft)
+        return self._decoder_only_input(prompt_ids, target_ids, soft)
+
+    def _encoder_decoder_input(
+        self, prompt_ids: list[PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
+    ) -> ModelInput:
+        start = start_token(self._model, self._tokenizer)
+        tokens, mask = self._padded([[start, *ids[:-1]] for ids in target_ids])  # [P T], [P T]
+        arguments: dict[str, Tensor | BaseModelOutput] = {
+            **model_arguments(self.read(prompt_ids, soft)),
+            "decoder_input_ids": tokens,
+            "decoder_attention_mask": mask,
+        }
+        return ModelInput(arguments, mask.bool())
+
+    def _decoder_only_input(
+        self, prompt_ids: list[PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
+    ) -> ModelInput:
+        read = self.read(prompt_ids, soft, [ids[:-1] for ids in target_ids])
+        mask = read["attention_mask"].bool()  # [P L]
+        position = torch.arange(mask.shape[1], device=self.device)  # [L]
+        first = torch.tensor(input_sizes(prompt_ids, soft), device=self.device) - 1  # [P], the prompt's last token
+        return ModelInput({**read}, mask & (position >= first[:, None]))
+
+    def read(
+        self,
+        prompt_ids: list[PromptIds],
+        soft: SoftInput | None,
+        written: list[TokenIds] | None = None,
+        left: bool = False,
+    ) -> dict[str, Tensor]:
+        """Return prompts, and what is ``written`` behind them, as the model reads them.
+
+        They are padded on the ``left``, or on the right. Beside soft input they are embeddings; fused
+        prompts are hidden states.
+        """
+        fused = [ids for ids in prompt_ids if isinstance(ids, FusedIds)]
+        if fused:  # then all are
+            return encoded_apart(self._model, fused, self.padding, self.budget)
+        plain = [ids for ids in prompt_ids if isinstance(ids, list)]
+        ids = [p + w for p, w in zip(plain, written, strict=True)] if written else plain
+        tokens, mask = self._padded(ids, left=left and soft is None)
+        if soft is None:
+            return {"input_ids": tokens, "attention_mask": mask}
+        after = self._options.soft_position == "after"
+        place = torch.tensor([(len(ids) - self.prompt_tokens.tail) * after for ids in plain], device=self.device)
+        embeddings, mask = inserted(soft, embed_tokens(self._model, tokens), mask, place, left)
+        return {"inputs_embeds": embeddings, "attention_mask": mask}
+
+    def _padded(self, ids: list[TokenIds], left: bool = False) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
+        return padded(ids, self.padding, self.device, left)
+
+
+def embed_tokens(model: PreTrainedModel, tokens: Int[Tensor, "P L"]) -> Float[Tensor, "P L D"]:
+    """Return what the model itself puts in the place of input tokens."""
+    reader = cast(PreTrainedModel, model.get_encoder()) if model.config.is_encoder_decoder else model
+    return reader.get_input_embeddings()(tokens)
+
+
+def input_sizes(prompt_ids: list[PromptIds], soft: SoftInput | None) -> list[int]:
+    """Return how many input positions each prompt takes with its soft input."""
+    taken = [0] * len(prompt_ids) if soft is None else soft.total.tolist()
+    return [s + len(ids) for s, ids in zip(taken, prompt_ids, strict=True)]

@@ -1,0 +1,79 @@
+"""Open a finished run, ready to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.io import read_json
+from retrograd.progress import say
+from retrograd.rag.model_folder import load_model
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.staleness import fault_of
+from retrograd.recipes.experiment import Experiment
+from retrograd.recipes.run import accelerator_for
+from retrograd.recipes.source import Data
+from retrograd.tasks.task import Task
+from retrograd.training.loop import embed_base
+from retrograd.training.run_directory import RunDirectory
+from retrograd.types import UserError
+
+__all__ = ["OpenRun", "open_run", "saved_task"]
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A finished run, ready to answer. It needs nothing outside its folder but, for ``data``, the files it names."""
+
+    experiment: Experiment
+    model: RagModel
+    task: Task
+    accelerator: Accelerator
+
+    @cached_property
+    def data(self) -> Data:
+        """Read the experiment's data, in the words of the run's task, when they are first asked for.
+
+        Raises `UserError` where files are gone or differ.
+        """
+        return self.experiment.data.load(self.experiment.seed, self.task)
+
+
+def open_run(path: Path) -> OpenRun:
+    """Open what `run_experiment` wrote. An index that is missing is built anew, in memory.
+
+    Raises `UserError` for a folder that is no run, or whose parts do not fit: data, encoder and index.
+    """
+    run = RunDirectory.open(path)
+    experiment = Experiment.load(run.experiment)
+    task = saved_task(experiment, run)
+    rng = torch.Generator().manual_seed(experiment.seed)
+    accelerator = accelerator_for(experiment)
+    base, name = KnowledgeBase.open(run.base), experiment.generator.model
+    model = load_model(run.model, task, base, name, rng, accelerator.device).eval()
+    _require_index(model, accelerator, run.model / "index")
+    return OpenRun(experiment, model, task, accelerator)
+
+
+def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> None:
+    """Build a missing index. Raises `UserError` for one that does not hold its passages' embeddings."""
+    if not model.needs_index:
+        return
+    if not model.has_index:
+        say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
+        embed_base(model, accelerator)
+        return
+    with accelerator.autocast():
+        fault = fault_of(model)
+    if fault is not None:
+        raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")
+
+
+def saved_task(experiment: Experiment, run: RunDirectory) -> Task:
+    """Return the task of a run, with the labels, their words and the type constraints it was trained with."""
+    return experiment.data.task_from_record(read_json(run.labels), str(run.labels))
