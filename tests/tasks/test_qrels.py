@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retrograd.tasks.grounded_example import GroundedExample
-from retrograd.tasks.qrels import judged, read_qrels
+from retrograd.tasks.qrels import mark_gold, read_qrels
 from retrograd.types import Example, UserError
 
 LAYOUTS = {
@@ -38,7 +38,7 @@ def test_gold_passages_are_those_judged(tmp_path: Path) -> None:
         GroundedExample("2", "What?", ("it",), ("own",)),
     )
     plain = Example("1", "Who?", ("Ann",))
-    found = list(judged([marked, unmarked, plain], {"1": ("a", "b")}))
+    found = list(mark_gold([marked, unmarked, plain], {"1": ("a", "b")}))
     assert found == [GroundedExample("1", "Who?", ("Ann",), ("a", "b")), unmarked, plain]
 
 

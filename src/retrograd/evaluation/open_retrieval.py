@@ -28,7 +28,7 @@ from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.metrics.ranking import MRR, NDCG, RankingMetric, Recall, Success, ranking_scores, relevance
 from retrograd.models.inference import inference
 from retrograd.rag.rag_model import RagModel
-from retrograd.tasks.grounded_example import GroundedExample
+from retrograd.tasks.grounded_example import gold_passages
 from retrograd.tasks.relevance import answer_rows, gold_rows, rows_by_id
 from retrograd.tasks.task import Task
 from retrograd.tasks.text_index import TextIndex
@@ -57,7 +57,7 @@ def open_retrieval_scores(model: RagModel, examples: Sequence[Example]) -> Retri
     not in the base.
     """
     cutoffs = [k for k in CUTOFFS if k <= max(1, len(model.base))]
-    marked = [bool(isinstance(one, GroundedExample) and one.gold_passages) for one in examples]
+    marked = [bool(gold_passages(one)) for one in examples]
     answered = [_answerable(model.task, one) for one in examples]
     asked = [b for b in range(len(examples)) if marked[b] or answered[b]]
     ranked = dict(zip(asked, _ranked(model, [examples[b] for b in asked], max(cutoffs)), strict=True))

@@ -18,7 +18,7 @@ from retrograd.models.soft_prompt import SoftPromptOptions
 from retrograd.progress import bar
 from retrograd.rag.indexing import passage_texts
 from retrograd.rag.rag_model import RagModel
-from retrograd.recipes.experiment import Experiment, RelationData, RetrieverSettings
+from retrograd.recipes.experiment import Experiment, RetrieverSettings
 from retrograd.recipes.source import Data
 from retrograd.tasks.task import Task
 
@@ -63,7 +63,7 @@ def soft_prompt_options(experiment: Experiment, width: int) -> SoftPromptOptions
     if s.form == "words" or selection is None:
         return None
     roles = len(ROLES) if experiment.retriever.pooling == "roles" else 1
-    label = 0 if isinstance(data, RelationData) and data.key_style == "published" else 1
+    label = 0 if data.embeds_labels else 1
     null = experiment.retriever.null_passage
     return SoftPromptOptions(width, selection.slots, roles, roles + label, s.form, s.gain, null)
 

@@ -29,7 +29,7 @@ from retrograd.objectives import (
 )
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.rag.answering import Manner
-from retrograd.recipes.data import KINDS, kind_of
+from retrograd.recipes.data import kind_names, read_data
 from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.settings import (
     EvaluationSettings,
@@ -41,7 +41,7 @@ from retrograd.recipes.settings import (
     TrainingSettings,
     WarmStartSettings,
 )
-from retrograd.recipes.source import Source, in_full
+from retrograd.recipes.source import DataKind, absolute_file
 from retrograd.records import read_record, read_toml, read_value, record_mapping
 from retrograd.suggestions import advice
 from retrograd.types import UserError
@@ -66,7 +66,7 @@ class Experiment:
 
     name: str = "experiment"
     seed: int = 0
-    data: Source = field(default_factory=RelationData)
+    data: DataKind = field(default_factory=RelationData)
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
     soft_prompt: SoftPromptSettings = field(default_factory=SoftPromptSettings)
@@ -86,9 +86,9 @@ class Experiment:
         self._check_retrieval()
         self._check_stages()
         self._check_reading()
-        if self.evaluation.calibrate and not isinstance(self.data, RelationData):
+        if self.evaluation.calibrate and not self.data.has_closed_answers:
             raise UserError(
-                f"evaluation.calibrate fits a decision among permitted answers, and {kind_of(self.data)} have none; "
+                f"evaluation.calibrate fits a decision among permitted answers, and {self.data.kind} have none; "
                 f"set it to false"
             )
         wants_dev = {
@@ -104,7 +104,7 @@ class Experiment:
 
     def from_root(self) -> Experiment:
         """With the files that it names from the root, so that it can be read in any folder."""
-        masking = replace(self.masking, spans=in_full(self.masking.spans))
+        masking = replace(self.masking, spans=absolute_file(self.masking.spans))
         return replace(self, data=self.data.from_root(), masking=masking)
 
     @property
@@ -267,13 +267,13 @@ class Experiment:
     # ---- text in and out ----------------------------------------------------------------------------------------
 
     def to_mapping(self) -> dict[str, object]:
-        """Plain tables and values; ``objective.kind`` is the class of the objective, ``data.kind`` one of `KINDS`."""
+        """Plain tables and values; ``objective.kind`` is the class of the objective, ``data.kind`` that of its kind."""
         values: dict[str, object] = {}
         for name, value in vars(self).items():
             if name == "objective":
                 values[name] = {"kind": type(value).__name__} | record_mapping(value)
             elif name == "data":
-                values[name] = {"kind": kind_of(self.data)} | record_mapping(value)
+                values[name] = {"kind": self.data.kind} | record_mapping(value)
             else:
                 values[name] = value if isinstance(value, (str, int)) else record_mapping(value)
         return values
@@ -297,7 +297,7 @@ class Experiment:
         for name, value in values.items():
             if name not in hints:
                 raise UserError(f"{where}: unknown key {name!r}; {advice(name, hints)}")
-            own = {"objective": _read_objective, "data": _read_data}
+            own = {"objective": _read_objective, "data": read_data}
             read = own.get(name) or partial(read_value, hints[name])
             parts[name] = read(value, f"{where}: {name}")
         try:
@@ -342,7 +342,9 @@ class Experiment:
 
 def _defaults(kind: str) -> dict[str, object]:
     """Those of an objective or a kind of data; none for a name that is neither, which reading it complains of."""
-    kinds: dict[str, Callable[[], object]] = {**{one.__name__: one for one in OBJECTIVES}, **KINDS}
+    if kind in kind_names():
+        return dict(record_mapping(read_data({"kind": kind}, "data")))
+    kinds: dict[str, Callable[[], object]] = {one.__name__: one for one in OBJECTIVES}
     return dict(record_mapping(kinds[kind]())) if kind in kinds else {}
 
 
@@ -355,19 +357,6 @@ def _read_objective(values: object, where: str) -> Objective:
         raise UserError(f"{where}: no objective {kind!r}; {advice(str(kind), kinds)}")
     settings = {key: value for key, value in values.items() if key != "kind"}
     return read_record(kinds[kind], settings, f"{where} ({kind})")
-
-
-def _read_data(values: object, where: str) -> Source:
-    """Of the kind that it says; relations where it says none."""
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where} is {values!r}; expected a table of settings")
-    kind = values.get("kind", "relations")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise UserError(f"{where}: no kind of data {kind!r}; {advice(str(kind), KINDS)}")
-    if "kind" not in values and "base" in values:
-        others = " or ".join(f'"{name}"' for name in KINDS if name != kind)
-        raise UserError(f"{where}: kind is missing, and relations have no key 'base'; set kind = {others}")
-    return read_record(KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, f"{where} ({kind})")
 
 
 def _require_text(assignment: str) -> None:

@@ -13,10 +13,7 @@ from retrograd.metrics.relations import DIRECTIONS, parse_relation
 from retrograd.models.generator import Generator
 from retrograd.progress import say
 from retrograd.recipes.opening_run import open_run
-from retrograd.recipes.relation_data import RelationData, labelled_examples, read_instances
 from retrograd.recipes.source import relation_extraction
-from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
-from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.types import Prediction, UserError
 
@@ -68,24 +65,19 @@ def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple]
         raise UserError(f"--threshold is {threshold:g}; expected a probability, from 0 to 1")
     opened = open_run(run)
     task, settings = relation_extraction(opened.task, "extract"), opened.experiment
-    source = settings.data
-    assert isinstance(source, RelationData)  # as its task is
-    if has_entities(data):
-        instances = list(read_entity_pairs(data, both_orders=not _directed(task)))
-    else:
-        instances = read_instances(data, source.format, None)
-    examples = labelled_examples(task, instances, str(data), source.labels)
+    pairs = settings.data.read_pairs(data, task)
+    examples = [example for _, example in pairs]
     with opened.accelerator.autocast():
         answers = predict(opened.model, examples, settings.test_passages, settings.evaluation.scoring)
     _warn_of_cuts(opened.model.generator)
-    found = [
+    triples = [
         triple_of(instance, relation, answer, opened.model.base)
-        for instance, example, answer in zip(instances, examples, answers, strict=True)
+        for (instance, example), answer in zip(pairs, answers, strict=True)
         if (relation := task.read_answer(answer.answer, example).label) is not None
         and relation != task.negative
         and exp(answer.log_probability) >= threshold
     ]
-    return found, len(instances)
+    return triples, len(pairs)
 
 
 def _warn_of_cuts(generator: Generator) -> None:
@@ -95,11 +87,6 @@ def _warn_of_cuts(generator: Generator) -> None:
             f"{prompts.cut} of {prompts.read} prompts were longer than {generator.options.max_input_tokens} tokens and "
             f"lost their end, perhaps an entity with it; split the text into sentences"
         )
-
-
-def _directed(task: RelationExtraction) -> bool:
-    """Whether a label says which entity is the first argument, so that each pair is asked once."""
-    return any(label.endswith(DIRECTIONS) for label in task.phrases)
 
 
 def triple_of(instance: RelationInstance, label: str, answer: Prediction, base: KnowledgeBase) -> Triple:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from retrograd.corpus.corpus_formats import read_corpus
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import JsonObject, Refuse, fingerprint, raised
 from retrograd.progress import say
-from retrograd.recipes.source import Data, in_full
+from retrograd.recipes.draws import Draws, draw_seed, require_draws, shuffle
+from retrograd.recipes.findings import Findings
+from retrograd.recipes.part_reading import BaseFile, DataParts, base_file, example_file
+from retrograd.recipes.source import Data, absolute_file, relation_extraction
+from retrograd.records import read_record
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.dialogue_formats import read_dialogues, read_doc2dial_documents
 from retrograd.tasks.grounded_example import (
     GroundedExample,
     Turn,
     dialogue_example,
+    gold_passages,
     with_knowledge,
 )
-from retrograd.tasks.qrels import judged, read_qrels
+from retrograd.tasks.qrels import mark_gold, read_qrels
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.question_formats import NO_ANSWER, read_questions
-from retrograd.tasks.relevance import gold_rows, judgeable, rows_by_id
+from retrograd.tasks.relation_instance import RelationInstance
+from retrograd.tasks.relevance import drop_unknown_texts, gold_rows, rows_by_id
 from retrograd.tasks.splitting import Splitting, split_passages
 from retrograd.tasks.squad_format import read_contexts
 from retrograd.tasks.support import AnswerSupport, OverlapSupport
@@ -51,6 +56,11 @@ class CorpusData(ABC):
     ``most_passages``, is no evidence for the warm start.
     """
 
+    kind: ClassVar[str]
+    has_closed_answers: ClassVar[bool] = False
+    train_is_base: ClassVar[bool] = False
+    embeds_labels: ClassVar[bool] = False
+
     base: str = ""
     train: str = ""
     dev: str = ""
@@ -72,11 +82,14 @@ class CorpusData(ABC):
     qrels: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("train_count", "dev_from_train", "dev_count", "test_count", "split_words"):
-            if vars(self)[name] < 0:
-                raise UserError(f"data.{name} is {vars(self)[name]}; expected 0 or more")
-        if self.seed < -1:
-            raise UserError(f"data.seed is {self.seed}; expected 0 or more, or -1 for the experiment's")
+        counts = {
+            "train_count": self.train_count,
+            "dev_from_train": self.dev_from_train,
+            "dev_count": self.dev_count,
+            "test_count": self.test_count,
+            "split_words": self.split_words,
+        }
+        require_draws(counts, self.seed)
         if self.dev_from_train and (self.dev or self.dev_count):
             raise UserError("data.dev_from_train makes the development data; leave data.dev and dev_count out")
         _ = self.splitting  # which checks its own numbers
@@ -87,51 +100,86 @@ class CorpusData(ABC):
         return bool(self.dev) or self.dev_from_train > 0
 
     @property
+    def base_source(self) -> str:
+        """The file of the knowledge base."""
+        return self.base
+
+    @property
     def splitting(self) -> Splitting | None:
         """How documents are cut into passages, where they are."""
         return Splitting(self.split_words, self.split_overlap, self.split_at) if self.split_words else None
 
     def load(self, seed: int, task: Task | None = None) -> Data:
-        """As `Source.load`."""
+        """Read, mark gold passages and draw, as `DataKind.load`."""
         if not self.base:
             raise UserError("data.base names no knowledge base; give a file of passages")
-        seed = seed if self.seed < 0 else self.seed
-        documents, splitting = self.documents(Path(self.base)), self.splitting
-        base = KnowledgeBase.from_passages(documents if splitting is None else split_passages(documents, splitting))
-        whole = self._marked({name: self._part(name) for name in ("train", "dev", "test")})
-        rest, held = self._held_out(whole["train"], seed)
+        draws: Draws[Example] = Draws(draw_seed(self.seed, seed), "examples", shuffle, self.dev_from_train)
+        base = KnowledgeBase.from_passages(self.passages(Path(self.base), raised))
+        sources = {"train": self.train, "dev": self.dev, "test": self.test}
+        whole = self._mark_gold({name: self._read_part(name, source) for name, source in sources.items()})
+        rest, held = draws.hold_out(whole["train"], self.train)
         parts = {
-            "train": self._drawn("train", rest, seed),
-            "dev": held or self._drawn("dev", whole["dev"], seed),
-            "test": self._drawn("test", whole["test"], seed),
+            "train": draws.take(rest, "train", self.train, self.train_count),
+            "dev": held or draws.take(whole["dev"], "dev", self.dev, self.dev_count),
+            "test": draws.take(whole["test"], "test", self.test, self.test_count),
         }
-        record: JsonObject = {"seed": seed, "passages": len(base)}
+        record: JsonObject = {"seed": draws.seed, "passages": len(base)}
         for name, examples in parts.items():
             ids = fingerprint(sorted(example.id for example in examples))
             record[name] = {"examples": len(examples), "ids_sha256": ids}
-        known = self._known(parts, base, ("dev", "test"))
+        known = self._resolve_gold(parts, base, ("dev", "test"))
         return Data(task or self.task(), base, known["train"], known["dev"], known["test"], drawn=record)
 
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
-        """As `Source.read`. Runs need no training files: where ``qrels`` is gone, examples have the gold they bring."""
+        """Read another file, as `DataKind.read`. Runs need no training files: where ``qrels`` is gone, examples have
+        the gold passages that they bring."""
         if patch is not None:
             raise UserError(f"--patch {patch} corrects relations; the task of this run is {task.name}")
         here = self if Path(self.qrels).exists() else replace(self, qrels="")
-        return self._known({"read": list(here.examples(path))}, base)["read"]
+        return self._resolve_gold({"read": list(here.examples(path))}, base)["read"]
+
+    def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
+        """Raises `UserError`: these data have no pairs of entities."""
+        relation_extraction(task, "extract")
+        raise UserError(f"data of kind {self.kind} have no pairs of entities; set data.kind = relations")
 
     def task_record(self, task: Task) -> JsonObject:
-        """Nothing: the settings hold all of it."""
+        """Return nothing: the settings hold all of it."""
         return {}
 
     def task_from_record(self, record: object, where: str) -> Task:
-        """As `Source.task_from_record`."""
+        """Return the task of these settings, as `DataKind.task_from_record`."""
         if record != {}:
             raise UserError(f"{where}: expected an empty table; train the run again")
         return self.task()
 
     def from_root(self) -> CorpusData:
-        """As `Source.from_root`."""
-        return replace(self, **{name: in_full(vars(self)[name]) for name in ("base", "train", "dev", "test", "qrels")})
+        """Return the same with files named from the root."""
+        return replace(
+            self,
+            base=absolute_file(self.base),
+            train=absolute_file(self.train),
+            dev=absolute_file(self.dev),
+            test=absolute_file(self.test),
+            qrels=absolute_file(self.qrels),
+        )
+
+    @classmethod
+    def for_files(cls, format: str) -> CorpusData:  # noqa: A002
+        """Return the settings of bare files of a format."""
+        return read_record(cls, {"format": format}, f"--kind {cls.kind}")
+
+    def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
+        """Open files of examples, as `DataKind.open_parts`."""
+        parts = [example_file(name, source, self.examples, findings) for name, source in sources.items()]
+        return DataParts(self.task(), tuple(parts))
+
+    def open_base(self, findings: Findings) -> BaseFile | None:
+        """Open the passages, as `DataKind.open_base`."""
+        if self.base:
+            return base_file(self.base, self.passages, findings)
+        findings.error("missing", "base", "data.base", "names no knowledge base", "give a file of passages")
+        return None
 
     @abstractmethod
     def task(self) -> Task:
@@ -139,39 +187,44 @@ class CorpusData(ABC):
 
     def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
         """The examples of a file, with their gold passages; malformed ones go to ``refuse``."""
-        found = self._examples(path, refuse)
-        return judged(found, read_qrels(Path(self.qrels))) if self.qrels else found
+        examples = self.read_examples(path, refuse)
+        return mark_gold(examples, read_qrels(Path(self.qrels))) if self.qrels else examples
 
     @abstractmethod
-    def _examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """The examples of a file as it has them."""
 
     @abstractmethod
-    def asked(self, text: str, task: Task) -> Example:
-        """As `Source.asked`."""
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return what somebody types in as an example, as `DataKind.parse_query`."""
 
     @abstractmethod
     def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
         """The documents of a file, before they are cut; malformed ones go to ``refuse``."""
 
-    def _known(
+    def passages(self, path: Path, refuse: Refuse) -> Iterable[Passage]:
+        """The passages of a file: its documents, cut where these settings say so."""
+        documents = self.documents(path, refuse)
+        return documents if self.splitting is None else split_passages(documents, self.splitting)
+
+    def _resolve_gold(
         self, parts: dict[str, list[Example]], base: KnowledgeBase, scored: Sequence[str] = ()
     ) -> dict[str, list[Example]]:
         """With what the base says of gold passages, whose ids are read only where examples have some.
 
         Raises `UserError` for gold passages of the ``scored`` parts that it lacks: before a run, not after it.
         """
-        if not any(isinstance(e, GroundedExample) and e.gold_passages for part in parts.values() for e in part):
+        if not any(gold_passages(example) for part in parts.values() for example in part):
             return parts
         rows = rows_by_id(base)
-        found = {name: judgeable(part, rows) for name, part in parts.items()}
-        for name, part in found.items():
+        known = {name: drop_unknown_texts(part, rows) for name, part in parts.items()}
+        for name, part in known.items():
             lost = sum(one != before for one, before in zip(part, parts[name], strict=True))
             if lost and name != "train":
                 say(f"{name}: the paragraphs of {lost:,} of {len(part):,} examples are not in the base: no gold there")
         for name in scored:
-            gold_rows(found[name], rows)
-        return {name: self._with_knowledge(part, base, rows) for name, part in found.items()}
+            gold_rows(known[name], rows)
+        return {name: self._with_knowledge(part, base, rows) for name, part in known.items()}
 
     def _with_knowledge(
         self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
@@ -179,18 +232,17 @@ class CorpusData(ABC):
         """With the texts of gold passages, for scores alone, where the task scores by them."""
         return examples
 
-    def _part(self, name: str) -> list[Example]:
-        source = vars(self)[name]
-        found = list(self._examples(Path(source), raised)) if source else []
-        untold = next((example.id for example in found if not example.targets), None)
-        if untold is not None:
+    def _read_part(self, name: str, source: str) -> list[Example]:
+        examples = list(self.read_examples(Path(source), raised)) if source else []
+        unanswered = next((example.id for example in examples if not example.targets), None)
+        if unanswered is not None:
             raise UserError(
-                f"data.{name}: {source}, example {untold!r} has no field for answers, and training and scoring need "
-                f"one; give it, or take the example out (`retrograd predict` answers such)"
+                f"data.{name}: {source}, example {unanswered!r} has no field for answers, and training and scoring "
+                f"need one; give it, or take the example out (`retrograd predict` answers such)"
             )
-        return found
+        return examples
 
-    def _marked(self, parts: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    def _mark_gold(self, parts: dict[str, list[Example]]) -> dict[str, list[Example]]:
         """With the gold passages that ``qrels`` names. Raises `UserError` where it names none of the examples."""
         if not self.qrels:
             return parts
@@ -201,34 +253,7 @@ class CorpusData(ABC):
                 f"data.qrels: {self.qrels} judges none of the {len(ids)} examples; its query ids are like "
                 f"{next(iter(relevant))!r}, theirs like {ids[0]!r}"
             )
-        return {name: list(judged(examples, relevant)) for name, examples in parts.items()}
-
-    def _held_out(self, whole: list[Example], seed: int) -> tuple[list[Example], list[Example]]:
-        """(the rest, development data)."""
-        count = self.dev_from_train
-        if count == 0:
-            return whole, []
-        if count >= len(whole):
-            raise UserError(
-                f"data.dev_from_train is {count}, but {self.train or 'data.train'} holds {len(whole)} examples; leave "
-                f"some for training"
-            )
-        shuffled = _shuffled(whole, seed)
-        return shuffled[count:], shuffled[:count]
-
-    def _drawn(self, name: str, examples: list[Example], seed: int) -> list[Example]:
-        count = vars(self)[f"{name}_count"]
-        if count > len(examples):
-            held = " beside those of data.dev_from_train" if name == "train" and self.dev_from_train else ""
-            raise UserError(
-                f"data.{name}_count is {count}, but {vars(self)[name] or f'data.{name}'} holds {len(examples)} "
-                f"examples{held}; set it to 0 for all of them"
-            )
-        return _shuffled(examples, seed)[:count] if count else examples
-
-
-def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    return random.Random(seed).sample(examples, len(examples))
+        return {name: list(mark_gold(examples, relevant)) for name, examples in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -239,6 +264,8 @@ class QuestionData(CorpusData):
     paragraphs of a SQuAD file. A passage is evidence for an answer only if it also holds the share ``question_overlap``
     of the question's words.
     """
+
+    kind: ClassVar[str] = "questions"
 
     format: Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"] = "auto"
     base_format: Literal["auto", "jsonl", "tsv", "squad"] = "auto"
@@ -258,12 +285,12 @@ class QuestionData(CorpusData):
             primary_metric=self.metric,
         )
 
-    def _examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """The questions of a file."""
         return read_questions(path, self.format, self.unanswerable, refuse)
 
-    def asked(self, text: str, task: Task) -> Example:
-        """The text as a question."""
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return the text as a question."""
         if not text.strip():
             raise UserError("the question is blank; write one")
         return GroundedExample("query", text.strip())
@@ -281,6 +308,8 @@ class DialogueData(CorpusData):
     file. ``turns`` is how many of the last turns are read (0: all). ``least_overlap`` and ``near_best`` are what makes
     a passage evidence for a turn (`OverlapSupport`).
     """
+
+    kind: ClassVar[str] = "dialogue"
 
     format: Literal["auto", "jsonl", "quac", "doc2dial"] = "auto"
     base_format: Literal["auto", "jsonl", "tsv", "quac", "doc2dial"] = "auto"
@@ -307,12 +336,12 @@ class DialogueData(CorpusData):
             primary_metric=self.metric,
         )
 
-    def _examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """The turns of a file that are to be answered."""
         return read_dialogues(path, self.format, self.unanswerable, refuse)
 
-    def asked(self, text: str, task: Task) -> Example:
-        """The text as the one turn of a dialogue."""
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return the text as the one turn of a dialogue."""
         return dialogue_example("query", [Turn("user", text)])
 
     def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:

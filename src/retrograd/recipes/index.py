@@ -36,7 +36,7 @@ from retrograd.recipes.building import build_retriever
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.opening_run import saved_task
 from retrograd.recipes.run import accelerator_for, require_passages
-from retrograd.recipes.source import Source
+from retrograd.recipes.source import DataKind
 from retrograd.suggestions import advice
 from retrograd.tasks.task import Task
 from retrograd.training.run_directory import RunDirectory
@@ -57,7 +57,7 @@ class Builder:
     name: str
     retriever: Retriever
     side: PassageSide
-    data: Source
+    data: DataKind
     task: Task
     base: KnowledgeBase
     accelerator: Accelerator
@@ -251,7 +251,7 @@ def search_index(path: Path, query: str, k: int, source: str | None) -> str:
         encoder_fingerprint=passage_fingerprint(side, task, base),
         device=found.accelerator.device,
     )
-    example = found.data.asked(query, task)
+    example = found.data.parse_query(query, task)
     with found.accelerator.autocast(), torch.no_grad():
         asked = side.placed(found.retriever.queries([task.query_text(example)]), "prior")
     neighbours = index.search(asked, k)

@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from retrograd.recipes.findings import Findings
-from retrograd.tasks.grounded_example import GroundedExample
+from retrograd.tasks.grounded_example import gold_passages
 from retrograd.tasks.squad_format import TEXT_ID
 from retrograd.tasks.task import Task
 from retrograd.tasks.verbalisation import level
@@ -58,9 +58,8 @@ def check_queries(
         part.identities.setdefault(_key(task.identity(example.query)), example.id)
         _check_target(part, example, findings)
         _check_repeated(part, example, findings)
-        if isinstance(example, GroundedExample):
-            for id_ in example.gold_passages:
-                part.gold.setdefault(id_, example.id)
+        for id_ in gold_passages(example):
+            part.gold.setdefault(id_, example.id)
         yield example
 
 

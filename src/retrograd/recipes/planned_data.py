@@ -10,7 +10,6 @@ from pathlib import Path
 from retrograd.io import line_count
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.lengths import Ruler, generator_ruler, retriever_ruler, target_ruler
-from retrograd.recipes.relation_data import RelationData
 from retrograd.recipes.run import require_enough_passages
 from retrograd.recipes.source import Data
 from retrograd.types import UserError
@@ -53,7 +52,7 @@ def data_facts(experiment: Experiment, examples: int, passages: int) -> DataFact
         found = replace(found, examples=examples)
     if passages:
         found = replace(found, passages=passages)
-    elif found.passages is None and isinstance(experiment.data, RelationData):
+    elif found.passages is None and experiment.data.train_is_base:
         found = replace(found, passages=found.examples)  # the training sentences are the passages
     if found.examples is None:
         note = "the number of training examples is not known; say it with --examples"
@@ -62,7 +61,7 @@ def data_facts(experiment: Experiment, examples: int, passages: int) -> DataFact
 
 
 def _read(experiment: Experiment) -> DataFacts:
-    base = Path(vars(experiment.data).get("base") or "")
+    base = Path(experiment.data.base_source)
     if base.is_file() and base.stat().st_size > _LOADED_BYTES:
         size = f"{base} has {base.stat().st_size / 1e9:.0f} GB and is not read"
         return _unread(
@@ -77,7 +76,7 @@ def _read(experiment: Experiment) -> DataFacts:
 
 def _unread(experiment: Experiment, why: str, passages: int | None = None) -> DataFacts:
     """Counts from the settings, tokens at their limits: the most there can be."""
-    drawn = vars(experiment.data)["train_count"] or None
+    drawn = experiment.data.train_count or None
     g, r = experiment.generator, experiment.retriever
     note = f"{why}; tokens are taken at their limits"
     neighbour = (g.max_input_tokens - 1) // 2

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import JsonObject, Refuse, fingerprint, raised
-from retrograd.recipes.source import Data, in_full, relation_extraction
+from retrograd.io import JsonObject, raised
+from retrograd.recipes.draws import Draws, draw_seed, require_draws
+from retrograd.recipes.findings import Findings, halves
+from retrograd.recipes.part_reading import BaseFile, DataPart, DataParts
+from retrograd.recipes.relation_parts import (
+    BUILTIN_DATA,
+    RelationPart,
+    labelled_examples,
+    read_instances,
+    read_part,
+    report_examples,
+    require_relations,
+)
+from retrograd.recipes.source import Data, absolute_file, relation_extraction
+from retrograd.records import read_record
+from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
 from retrograd.tasks.relation_extraction import RelationExtraction
-from retrograd.tasks.relation_formats import parse_markers, read_relations
+from retrograd.tasks.relation_formats import parse_markers
 from retrograd.tasks.relation_instance import RelationInstance
-from retrograd.tasks.sampling import sample_instances, split_instances
-from retrograd.tasks.semeval import load_semeval
-from retrograd.tasks.tacred import NO_RELATION, read_patch
+from retrograd.tasks.sampling import stratify
+from retrograd.tasks.tacred import NO_RELATION
 from retrograd.tasks.task import Task
 from retrograd.tasks.type_constraints import TypeConstraints
 from retrograd.tasks.verbalisation import Verbalisation, derive_phrases, open_verbalisation
 from retrograd.types import Example, UserError
 
-__all__ = [
-    "RelationData",
-    "labelled_examples",
-    "read_all_instances",
-    "read_instances",
-    "relation_task",
-]
+__all__ = ["RelationData", "relation_task"]
 
-_BUILTIN_DATA = "builtin:semeval2010_task8"
 _NEGATIVE = {"semeval": "Other", "tacred": NO_RELATION, "retacred": NO_RELATION}
 """The negative label of each label set that is known by name."""
 _TEMPLATES = {"semeval": "builtin:semeval2010_task8", "tacred": "builtin:tacred", "retacred": "builtin:retacred"}
@@ -69,8 +74,12 @@ class RelationData:
     for an example: instances of an equal ``sentence``, or of an equal sentence with an equal ``pair`` of entities.
     """
 
-    train: str = _BUILTIN_DATA
-    test: str = _BUILTIN_DATA
+    kind: ClassVar[str] = "relations"
+    has_closed_answers: ClassVar[bool] = True
+    train_is_base: ClassVar[bool] = True
+
+    train: str = BUILTIN_DATA
+    test: str = BUILTIN_DATA
     dev: str = ""
     format: Literal["auto", "semeval", "jsonl", "markers", "tacred"] = "auto"
     train_patch: str = ""
@@ -103,8 +112,8 @@ class RelationData:
                 "data.dev: the package has no development data; give a file, or hold some of the training data out "
                 "with data.dev_from_train"
             )
-        for part in ("train", "dev", "test"):
-            if vars(self)[f"{part}_patch"] and not vars(self)[part]:
+        for part, (file, patch) in self._files.items():
+            if patch and not file:
                 raise UserError(f"data.{part}_patch corrects data.{part}, which is empty; give both, or neither")
         fixed = _NEGATIVE.get(self.labels)
         if fixed and self.negative not in ("", fixed):
@@ -114,13 +123,15 @@ class RelationData:
             )
 
     def _check_draws(self) -> None:
-        for name in ("train_count", "dev_count", "test_count", "dev_from_train"):
-            if vars(self)[name] < 0:
-                raise UserError(f"data.{name} is {vars(self)[name]}; expected 0 or more")
-        if self.seed < -1:
-            raise UserError(f"data.seed is {self.seed}; expected 0 or more, or -1 for the experiment's")
-        for part in ("train", "dev"):
-            share, count = vars(self)[f"{part}_share"], vars(self)[f"{part}_count"]
+        counts = {
+            "train_count": self.train_count,
+            "dev_count": self.dev_count,
+            "test_count": self.test_count,
+            "dev_from_train": self.dev_from_train,
+        }
+        require_draws(counts, self.seed)
+        shares = (("train", self.train_share, self.train_count), ("dev", self.dev_share, self.dev_count))
+        for part, share, count in shares:
             if not 0 <= share <= 1:
                 raise UserError(f"data.{part}_share is {share:g}; expected 0 to 1 (0.01 is one percent; 0 and 1 all)")
             if share and count:
@@ -135,48 +146,92 @@ class RelationData:
         """Whether there will be development data."""
         return bool(self.dev) or self.dev_from_train > 0
 
+    @property
+    def base_source(self) -> str:
+        """No file: the training instances are the knowledge base."""
+        return ""
+
+    @property
+    def embeds_labels(self) -> bool:
+        """Whether the label is part of what the passage tower reads."""
+        return self.key_style == "published"
+
+    @property
+    def _files(self) -> dict[str, tuple[str, str]]:
+        """File and patch of every part."""
+        return {
+            "train": (self.train, self.train_patch),
+            "dev": (self.dev, self.dev_patch),
+            "test": (self.test, self.test_patch),
+        }
+
     def load(self, seed: int, task: Task | None = None) -> Data:
-        """As `Source.load`: read, correct, draw and verbalise."""
+        """Read, correct, draw and verbalise, as `DataKind.load`."""
         known = None if task is None else relation_extraction(task, "data.kind = relations")
-        seed = seed if self.seed < 0 else self.seed
-        whole = _read(self, "train")
-        _require_relations(whole.instances, self.train)
-        rest, dev = _held_out(self, whole, seed)
-        train = _draw(rest, self, "train", self.train_count, self.train_share, seed)
-        if dev is None:
-            dev = _draw(_read(self, "dev"), self, "dev", self.dev_count, self.dev_share, seed)
-        test = _draw(_read(self, "test"), self, "test", self.test_count, 0.0, seed)
-        relations = known or relation_task(self, whole.instances, train.instances)
-        parts = {"train": train, "dev": dev, "test": test}
+        draws = Draws(draw_seed(self.seed, seed), "instances", stratify, self.dev_from_train)
+        whole = self._read_part("train")
+        require_relations(whole.instances, self.train)
+        parts = self._drawn_parts(whole, draws)
+        train = parts["train"].instances
+        relations = known or relation_task(self, whole.instances, train)
         sources = {"train": self.train, "dev": self.dev or self.train, "test": self.test}
         examples = {
             name: labelled_examples(relations, part.instances, sources[name], self.labels)
             for name, part in parts.items()
         }
-        drawn: JsonObject = {"seed": seed, **{name: part.record() for name, part in parts.items() if part.instances}}
-        passages = [relations.passage(instance) for instance in train.instances]
+        drawn: JsonObject = {
+            "seed": draws.seed,
+            **{name: part.record() for name, part in parts.items() if part.instances},
+        }
+        passages = [relations.passage(instance) for instance in train]
         if self.base_labels == "shuffled":
-            titles = random.Random(seed).sample([passage.title for passage in passages], len(passages))
+            titles = random.Random(draws.seed).sample([passage.title for passage in passages], len(passages))
             passages = [replace(passage, title=title) for passage, title in zip(passages, titles, strict=True)]
         return Data(relations, KnowledgeBase.from_passages(passages), **examples, drawn=drawn)
 
+    def _drawn_parts(self, whole: RelationPart, draws: Draws[RelationInstance]) -> dict[str, RelationPart]:
+        """All parts as they are drawn; development data held out of training are drawn no further."""
+        rest, held = draws.hold_out(whole.instances, self.train)
+        left = replace(whole, instances=rest, available=len(rest)) if held else whole
+        train = left.drawn(draws, "train", self.train, self.train_count, self.train_share)
+        if held:
+            dev = RelationPart(held, whole.available)
+        else:
+            dev = self._read_part("dev").drawn(draws, "dev", self.dev, self.dev_count, self.dev_share)
+        test = self._read_part("test").drawn(draws, "test", self.test, self.test_count)
+        return {"train": train, "dev": dev, "test": test}
+
+    def _read_part(self, part: str) -> RelationPart:
+        """A whole part, with corrected labels; empty where there is no source."""
+        return read_part(part, *self._files[part], self.format, raised)
+
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
-        """As `Source.read`; a ``patch`` corrects labels."""
+        """Read another file, as `DataKind.read`; a ``patch`` corrects labels."""
         relations = relation_extraction(task, "data.kind = relations")
         return labelled_examples(relations, read_instances(path, self.format, patch), str(path), self.labels)
 
-    def asked(self, text: str, task: Task) -> Example:
-        """A sentence with both entities marked."""
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return a sentence with both entities marked as an example."""
         return relation_extraction(task, "data.kind = relations").example(parse_markers(text, "query", None))
 
+    def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
+        """Read marked pairs in any format that training reads, or all pairs of text with ``entities``."""
+        relations = relation_extraction(task, "extract")
+        if has_entities(path):
+            instances = list(read_entity_pairs(path, both_orders=not relations.has_directed_labels))
+        else:
+            instances = read_instances(path, self.format, None)
+        examples = labelled_examples(relations, instances, str(path), self.labels)
+        return list(zip(instances, examples, strict=True))
+
     def task_record(self, task: Task) -> JsonObject:
-        """The words of the labels, and the type constraints learned."""
+        """Return the words of the labels, and the type constraints learned."""
         relations = relation_extraction(task, "data.kind = relations")
         constraints = None if relations.constraints is None else relations.constraints.to_record()
         return {"relations": relations.verbalisation.to_record(), "type_constraints": constraints}
 
     def task_from_record(self, record: object, where: str) -> RelationExtraction:
-        """As `Source.task_from_record`."""
+        """Return the task of a record, as `DataKind.task_from_record`."""
         if not isinstance(record, Mapping) or set(record) != {"relations", "type_constraints"}:
             raise UserError(f"{where}: expected the relations and type constraints of the run; train it again")
         found = record["type_constraints"]
@@ -184,120 +239,49 @@ class RelationData:
         return _task(self, Verbalisation.from_record(record["relations"], f"{where}: relations"), constraints)
 
     def from_root(self) -> RelationData:
-        """As `Source.from_root`."""
-        names = ("train", "dev", "test", "train_patch", "dev_patch", "test_patch", "templates")
-        return replace(self, **{name: in_full(vars(self)[name]) for name in names})
+        """Return the same with files named from the root."""
+        return replace(
+            self,
+            train=absolute_file(self.train),
+            dev=absolute_file(self.dev),
+            test=absolute_file(self.test),
+            train_patch=absolute_file(self.train_patch),
+            dev_patch=absolute_file(self.dev_patch),
+            test_patch=absolute_file(self.test_patch),
+            templates=absolute_file(self.templates),
+        )
 
+    @classmethod
+    def for_files(cls, format: str) -> RelationData:  # noqa: A002
+        """Return the settings of bare files: of their format, and with the labels that stand in them."""
+        return read_record(RelationData, {"format": format, "labels": "from_train"}, "--kind relations")
 
-@dataclass(frozen=True)
-class _Part:
-    """Instances of one part; ``available`` is how many there were to draw from."""
-
-    instances: list[RelationInstance]
-    available: int
-    relabelled: int = 0
-    dropped: int = 0
-
-    def record(self) -> JsonObject:
-        """What of this part was drawn. The hash is of the sorted ids."""
-        by_label = Counter(instance.relation or "" for instance in self.instances)
-        return {
-            "instances": len(self.instances),
-            "available": self.available,
-            "relabelled_by_patch": self.relabelled,
-            "dropped_by_patch": self.dropped,
-            "ids_sha256": fingerprint(sorted(instance.id for instance in self.instances)),
-            "by_label": dict(sorted(by_label.items())),
-        }
-
-
-def _require_relations(instances: list[RelationInstance], source: str) -> None:
-    for instance in instances:
-        if instance.relation is None:
-            raise UserError(
-                f"{source}, instance {instance.id!r} (without ids: the line): no relation; training needs one in each "
-                f'record, as "relation": "…"'
-            )
-
-
-def labelled_examples(
-    task: RelationExtraction, instances: Sequence[RelationInstance], source: str, labels: str
-) -> list[Example]:
-    """Instances in the task's words; ``labels`` is the setting that the task was made from.
-
-    Raises `UserError` with source and instance for a relation that the task does not know.
-    """
-    others = {
-        "semeval": "",
-        "tacred": '; "retacred" has those of Re-TACRED',
-        "retacred": '; "tacred" has those of TACRED',
-    }
-    hint = "" if labels not in others else f' (data.labels = "from_train" takes those of your own data{others[labels]})'
-    examples = []
-    for instance in instances:
+    def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
+        """Open all parts, as `DataKind.open_parts`; without the task where its labels cannot be worded."""
+        instances = {name: self._instances(name, source, findings) for name, source in sources.items()}
+        train = instances.get("train") or [one for part in instances.values() for one in part]
         try:
-            examples.append(task.example(instance))
+            task = relation_task(self, train, train)
         except UserError as error:
-            raise UserError(f"{source}, instance {instance.id!r} (without ids: the line): {error}{hint}") from None
-    return examples
+            if train or not findings.total("error"):  # else why nothing could be read has been said
+                findings.error("labels", "train", self.templates or ", ".join(sources.values()), *halves(error))
+            return DataParts(None, tuple(DataPart(name, source, lambda: iter(())) for name, source in sources.items()))
+        worded = {name: report_examples(task, name, sources[name], part, findings) for name, part in instances.items()}
+        parts = tuple(DataPart(name, sources[name], lambda part=part: iter(part)) for name, part in worded.items())
+        return DataParts(task, parts, neighbours=[task.passage(one) for one in train if one.relation in task.phrases])
 
+    def open_base(self, findings: Findings) -> BaseFile | None:
+        """Return None: the training instances are the passages."""
+        return None
 
-def read_instances(path: Path, format: str, patch: Path | None) -> list[RelationInstance]:  # noqa: A002
-    """All instances of a file, with corrected labels where there is a patch. Raises `UserError` as the readers do."""
-    found = list(read_relations(path, format))
-    return found if patch is None else read_patch(patch).apply(found, str(path))
-
-
-def read_all_instances(settings: RelationData, part: str, refuse: Refuse) -> list[RelationInstance]:
-    """A whole part, malformed records left out, with corrected labels. Raises `UserError` as `RelationData.load`."""
-    return _read(settings, part, refuse).instances
-
-
-def _read(settings: RelationData, part: str, refuse: Refuse = raised) -> _Part:
-    """A whole part, with corrected labels; empty where there is no source."""
-    source, patch = vars(settings)[part], vars(settings)[f"{part}_patch"]
-    if not source:
-        return _Part([], 0)
-    if source == _BUILTIN_DATA:
-        found = load_semeval(part)
-    elif source.startswith("builtin:"):
-        raise UserError(f"no built-in data set {source!r}; there is {_BUILTIN_DATA}")
-    else:
-        found = list(read_relations(Path(source), settings.format, refuse))
-    if not patch:
-        return _Part(found, len(found))
-    before = {instance.id: instance.relation for instance in found}
-    patched = read_patch(Path(patch)).apply(found, source)
-    relabelled = sum(before[instance.id] != instance.relation for instance in patched)
-    return _Part(patched, len(patched), relabelled, len(found) - len(patched))
-
-
-def _held_out(settings: RelationData, whole: _Part, seed: int) -> tuple[_Part, _Part | None]:
-    """(the rest, development data) where some are held out of training, which no share or count of it changes."""
-    count = settings.dev_from_train
-    if count == 0:
-        return whole, None
-    if count >= len(whole.instances):
-        raise UserError(
-            f"data.dev_from_train is {count}, but {settings.train or 'data.train'} holds {len(whole.instances)} "
-            f"instances; leave some for training"
-        )
-    rest, dev = split_instances(whole.instances, count, random.Random(seed))
-    return replace(whole, instances=rest, available=len(rest)), _Part(dev, whole.available)
-
-
-def _draw(part: _Part, settings: RelationData, name: str, count: int, share: float, seed: int) -> _Part:
-    """``count`` instances of a part, or a ``share`` of them (at least one), or all; drawn ones are in random order."""
-    available = len(part.instances)
-    if count > available:
-        raise UserError(
-            f"data.{name}_count is {count}, but {vars(settings)[name]} holds {available} instances"
-            f"{' beside those of data.dev_from_train' if name == 'train' and settings.dev_from_train else ''}; "
-            f"set it to 0 for all of them"
-        )
-    if 0 < share < 1 and available:
-        count = max(1, round(share * available))
-    return replace(part, instances=sample_instances(part.instances, count, random.Random(seed))) if count else part
+    def _instances(self, name: str, source: str, findings: Findings) -> list[RelationInstance]:
+        """All instances of a part, or of a bare file, which is read as training data are."""
+        part, patch = (name, self._files[name][1]) if name in self._files else ("train", "")
+        try:
+            return read_part(part, source, patch, self.format, findings.refusing(name, source)).instances
+        except UserError as error:
+            findings.fault(name, source, error)
+            return []
 
 
 def relation_task(

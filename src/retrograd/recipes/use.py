@@ -124,7 +124,7 @@ def search_run(run: Path, query: str, k: int) -> str:
     """The k best passages with p(z|x), and the answer."""
     opened = open_run(run)
     require_passages(opened.model.base, "-k", k)
-    example = opened.experiment.data.asked(query, opened.task)
+    example = opened.experiment.data.parse_query(query, opened.task)
     with opened.accelerator.autocast(), torch.no_grad():
         candidates = opened.model.retrieve([example], k)
         answer = _answered(opened, [example])[0]

@@ -5,7 +5,7 @@ Files are read whole, whatever the experiment draws of them. Nothing is trained 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 
 from retrograd.io import JsonObject
 from retrograd.recipes import RECIPES, named_experiment
+from retrograd.recipes.data import file_kinds, open_data, open_files
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.findings import Findings, halves
 from retrograd.recipes.lengths import (
@@ -27,7 +28,7 @@ from retrograd.recipes.lengths import (
     target_ruler,
 )
 from retrograd.recipes.part_checks import BaseSeen, PartSeen, check_labels, check_leaks, check_queries
-from retrograd.recipes.part_reading import DATA_KINDS, Opened, Part, open_data, open_files
+from retrograd.recipes.part_reading import BaseFile, DataPart, DataParts
 from retrograd.recipes.run import require_enough_passages
 from retrograd.recipes.stages import masked_examples
 from retrograd.suggestions import advice
@@ -76,25 +77,26 @@ class Validation:
 
 
 def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: str) -> Validation:  # noqa: A002
-    """A recipe or an experiment file by name, with ``changes``; or bare files of a ``kind``, one of `DATA_KINDS`.
+    """A recipe or an experiment file by name, with ``changes``; or bare files of a ``kind``, one of `file_kinds`.
 
     Raises `UserError` for names of both sorts at once, and for bare files without a kind.
     """
+    kinds = file_kinds()
     if kind:
-        if kind not in DATA_KINDS:
-            raise UserError(f"--kind {kind}: {advice(kind, DATA_KINDS)}")
+        if kind not in kinds:
+            raise UserError(f"--kind {kind}: {advice(kind, kinds)}")
         if changes:
             raise UserError("--set changes an experiment, and --kind says that these are data; leave one out")
         return validate_files([Path(name) for name in names], kind, format)
     named = names[0] in RECIPES or Path(names[0]).suffix in (".toml", ".json")
     if len(names) > 1 or (not named and Path(names[0]).is_file()):
-        raise UserError(f"{names[-1]} is taken for data; say what it holds: --kind {'|'.join(DATA_KINDS)}")
+        raise UserError(f"{names[-1]} is taken for data; say what it holds: --kind {'|'.join(kinds)}")
     if format != "auto":
         raise UserError("--format is for data files; an experiment has data.format")
     try:
         experiment = named_experiment(names[0])
     except UserError as error:
-        raise UserError(f"{error} (a file of data needs --kind {'|'.join(DATA_KINDS)})") from None
+        raise UserError(f"{error} (a file of data needs --kind {'|'.join(kinds)})") from None
     return validate_experiment(experiment.with_settings(changes))
 
 
@@ -105,9 +107,9 @@ def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Va
     notes = ("lengths are in words: bare files name no model; an experiment does",)
     parts: list[PartSummary] = []
     lengths: list[Lengths] = []
-    for opened in open_files(paths, kind, format, findings):
-        found, measured = _checked(opened, rulers, findings)
-        parts += found
+    for data in open_files(paths, kind, format, findings):
+        summaries, measured = _check_parts(data, rulers, findings)
+        parts += summaries
         lengths += measured
     return Validation(tuple(parts), tuple(lengths), findings, notes)
 
@@ -115,7 +117,7 @@ def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Va
 def validate_experiment(experiment: Experiment) -> Validation:
     """All parts of an experiment, in its models' tokens where their tokenizers are on this disk."""
     findings = Findings()
-    opened = open_data(experiment.data, findings)
+    data = open_data(experiment.data, findings)
     rulers = _Rulers(
         retriever_ruler(experiment.retriever, queries=True),
         retriever_ruler(experiment.retriever, queries=False),
@@ -124,7 +126,7 @@ def validate_experiment(experiment: Experiment) -> Validation:
         experiment.prompt_passages,
         experiment.retriever.posterior,
     )
-    parts, lengths = _checked(opened, rulers, findings)
+    parts, lengths = _check_parts(data, rulers, findings)
     notes = [
         f"{setting} = {name!r} has no tokenizer on this disk: its lengths are in words, beside no limit"
         for setting, name, ruler in (
@@ -153,7 +155,7 @@ def _spans(experiment: Experiment) -> str:
 
 def _small(experiment: Experiment) -> bool:
     """Whether reading it once more, as training will, is a matter of seconds."""
-    base = Path(vars(experiment.data).get("base") or "")
+    base = Path(experiment.data.base_source)
     return not base.is_file() or base.stat().st_size < _LOADED_BYTES
 
 
@@ -181,28 +183,29 @@ class _Rulers:
     posterior: bool
 
 
-def _checked(opened: Opened, rulers: _Rulers, findings: Findings) -> tuple[list[PartSummary], list[Lengths]]:
-    seen = [PartSeen(part.name, part.source) for part in opened.parts]
-    samples = [_read_part(part, one, opened.task, findings) for part, one in zip(opened.parts, seen, strict=True)]
+def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[list[PartSummary], list[Lengths]]:
+    task = data.task
+    seen = [PartSeen(part.name, part.source) for part in data.parts]
+    samples = [_read_part(part, one, task, findings) for part, one in zip(data.parts, seen, strict=True)]
     for part in seen:
-        said = any(severity == "error" and name == part.name for severity, _, name in findings.counts)
-        if opened.task is not None and part.examples == 0 and not said:
+        is_reported = any(severity == "error" and name == part.name for severity, _, name in findings.counts)
+        if task is not None and part.examples == 0 and not is_reported:
             findings.error("no record", part.name, part.source, "it holds no example", "give a file that has some")
     check_leaks(seen, findings)
     check_labels({part.name: part for part in seen}, findings)
     summaries = [PartSummary(part.name, part.source, part.examples, len(part.labels)) for part in seen]
     passages: Reservoir[Passage] = Reservoir()
-    for passage in opened.neighbours:
+    for passage in data.neighbours:
         passages.add(passage)
-    if opened.passages is not None:
-        summaries.append(_read_base(opened, opened.passages, seen, passages, findings))
+    if data.base is not None:
+        summaries.append(_read_base(data.base, seen, passages, findings))
     lengths = [
-        found
+        length
         for part, sample in zip(seen, samples, strict=True)
-        for found in _measured(part.name, sample, passages.kept, opened.task, rulers)
+        for length in _lengths(part.name, sample, passages.kept, task, rulers)
     ]
-    texts = [opened.task.passage_text(one) if opened.task else one.text for one in passages.kept]
-    named = "base" if opened.passages is not None else "train"
+    texts = [one.text if task is None else task.passage_text(one) for one in passages.kept]
+    named = "train" if data.base is None else "base"
     lengths.append(lengths_of(named, "passage", texts, passages.seen, rulers.passage))
     measured = [one for one in lengths if one is not None]
     for one in measured:
@@ -210,7 +213,7 @@ def _checked(opened: Opened, rulers: _Rulers, findings: Findings) -> tuple[list[
     return summaries, measured
 
 
-def _read_part(part: Part, seen: PartSeen, task: Task | None, findings: Findings) -> Reservoir[Example]:
+def _read_part(part: DataPart, seen: PartSeen, task: Task | None, findings: Findings) -> Reservoir[Example]:
     sample: Reservoir[Example] = Reservoir()
     if task is None:
         return sample
@@ -220,21 +223,17 @@ def _read_part(part: Part, seen: PartSeen, task: Task | None, findings: Findings
 
 
 def _read_base(
-    opened: Opened,
-    passages: Callable[[], Iterator[Passage]],
-    parts: Sequence[PartSeen],
-    sample: Reservoir[Passage],
-    findings: Findings,
+    file: BaseFile, parts: Sequence[PartSeen], sample: Reservoir[Passage], findings: Findings
 ) -> PartSummary:
-    base = BaseSeen(opened.source, [id_ for part in parts for id_ in part.gold])
-    for passage in base.check(passages(), findings):
+    base = BaseSeen(file.source, [id_ for part in parts for id_ in part.gold])
+    for passage in base.check(file.passages(), findings):
         sample.add(passage)
     base.check_gold(parts, findings)
-    base.check_repeated(passages, findings)
-    return PartSummary("base", opened.source, base.passages, 0)
+    base.check_repeated(file.passages, findings)
+    return PartSummary("base", file.source, base.passages, 0)
 
 
-def _measured(
+def _lengths(
     part: str, sample: Reservoir[Example], passages: Sequence[Passage], task: Task | None, rulers: _Rulers
 ) -> Iterator[Lengths | None]:
     """Queries, prompts with passages drawn at random, and targets."""

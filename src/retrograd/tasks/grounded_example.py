@@ -17,6 +17,7 @@ __all__ = [
     "GroundedExample",
     "Turn",
     "dialogue_example",
+    "gold_passages",
     "with_knowledge",
     "with_target",
 ]
@@ -52,6 +53,11 @@ class DialogueExample(GroundedExample):
 
     history: tuple[Turn, ...] = ()
     knowledge: tuple[str, ...] = ()
+
+
+def gold_passages(example: Example) -> tuple[str, ...]:
+    """Return the ids of an example's gold passages; none where nobody marked any."""
+    return example.gold_passages if isinstance(example, GroundedExample) else ()
 
 
 def dialogue_example(

@@ -22,7 +22,7 @@ from retrograd.tasks.record_fields import kind_of
 from retrograd.tasks.record_lists import located
 from retrograd.types import Example, UserError
 
-__all__ = ["judged", "read_qrels"]
+__all__ = ["mark_gold", "read_qrels"]
 
 _LAYOUTS = "a JSON object {query: {passage: relevance}}, or lines 'query 0 passage relevance' or 'query\\tpassage\\t1'"
 _HEADING = ["query-id", "corpus-id", "score"]
@@ -42,8 +42,8 @@ def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
     return {query: tuple(passages) for query, passages in found.items()}
 
 
-def judged(examples: Iterable[Example], relevant: Mapping[str, tuple[str, ...]]) -> Iterator[Example]:
-    """The examples, with the gold passages of those whose id is judged in the place of their own."""
+def mark_gold(examples: Iterable[Example], relevant: Mapping[str, tuple[str, ...]]) -> Iterator[Example]:
+    """Yield the examples, with the gold passages of those whose id has judgements in the place of their own."""
     for example in examples:
         gold = relevant.get(example.id)
         yield replace(example, gold_passages=gold) if gold and isinstance(example, GroundedExample) else example

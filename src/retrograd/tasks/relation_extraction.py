@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from retrograd.metrics.relations import SEMEVAL_LABELS, relation_table, semeval_score
+from retrograd.metrics.relations import DIRECTIONS, SEMEVAL_LABELS, relation_table, semeval_score
 from retrograd.metrics.words import Unsaid
 from retrograd.suggestions import advice
 from retrograd.tasks.instruction import instruction
@@ -128,6 +128,11 @@ class RelationExtraction:
     def phrases(self) -> Mapping[str, str]:
         """The phrase of every label, one to one: what titles and prompts show."""
         return self.verbalisation.phrases
+
+    @property
+    def has_directed_labels(self) -> bool:
+        """Whether labels say which entity is the first argument, so that each pair is asked once."""
+        return any(label.endswith(DIRECTIONS) for label in self.phrases)
 
     def verbalise(self, relation: str) -> str:
         """The phrase of a label. Raises `UserError` for an unknown label, with the nearest known one."""

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from retrograd.suggestions import advice
-from retrograd.tasks.grounded_example import GroundedExample
+from retrograd.tasks.grounded_example import GroundedExample, gold_passages
 from retrograd.tasks.squad_format import TEXT_ID
 from retrograd.tasks.text_index import TextIndex, words
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["answer_rows", "gold_rows", "judgeable", "rows_by_id"]
+__all__ = ["answer_rows", "drop_unknown_texts", "gold_rows", "rows_by_id"]
 
 
 def rows_by_id(passages: Iterable[Passage]) -> dict[str, tuple[int, ...]]:
@@ -33,7 +33,7 @@ def rows_by_id(passages: Iterable[Passage]) -> dict[str, tuple[int, ...]]:
     return {id_: tuple(found) for id_, found in (documents | rows).items()}
 
 
-def judgeable(examples: Iterable[Example], ids: Container[str]) -> list[Example]:
+def drop_unknown_texts(examples: Iterable[Example], ids: Container[str]) -> list[Example]:
     """The examples without those gold passages that are known by their words alone (`TEXT_ID`) and are not among the
     ``ids`` of a base: questions of SQuAD over another corpus have no gold there."""
     return [
@@ -54,7 +54,7 @@ def gold_rows(examples: Sequence[Example], rows: Mapping[str, Sequence[int]]) ->
 
 def _gold_rows(example: Example, rows: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
     found: set[int] = set()
-    for id_ in example.gold_passages if isinstance(example, GroundedExample) else ():
+    for id_ in gold_passages(example):
         if id_ not in rows:
             raise UserError(
                 f"gold passage {id_!r} of example {example.id!r} is not in the knowledge base; {advice(id_, rows)} "

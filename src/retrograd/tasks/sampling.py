@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.types import UserError
 
-__all__ = ["sample_instances", "split_instances"]
+__all__ = ["sample_instances", "split_instances", "stratify"]
 
 
 def sample_instances(instances: Sequence[RelationInstance], count: int, rng: random.Random) -> list[RelationInstance]:
@@ -34,8 +34,13 @@ def split_instances(
     """
     if not 0 <= count <= len(instances):
         raise UserError(f"cannot draw {count} of {len(instances)} instances; choose 0 to {len(instances)}")
-    ordered = [instances[position] for position in _stratified_order(instances, rng)]
+    ordered = stratify(instances, rng)
     return ordered[count:], ordered[:count]
+
+
+def stratify(instances: Sequence[RelationInstance], rng: random.Random) -> list[RelationInstance]:
+    """Return all instances, in an order of which every beginning has about the labels' shares."""
+    return [instances[position] for position in _stratified_order(instances, rng)]
 
 
 def _stratified_order(instances: Sequence[RelationInstance], rng: random.Random) -> list[int]:
