@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from retrograd.corpus.index import Neighbours, require_query, require_rows
+from retrograd.corpus.index import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.corpus.shards import checked_blocks, row_blocks, take_rows
 from retrograd.corpus.storage import DTYPE_NAMES, Manifest, read_manifest, read_shards, require_any, write_index
 from retrograd.corpus.streaming import StreamResult, differentiable, gumbel_maxima, stream
@@ -43,6 +43,13 @@ class ExactIndex:
 
     Raises `UserError` for a row that is not finite, for vectors that are all zero and for another dtype.
     """
+
+    log_z: LogNormaliser = "exact"
+    samples_exactly = True
+    moves_rows = True
+    keeps_embeddings = True
+    is_spread = False
+    saves_with_model = True
 
     def __init__(
         self,
@@ -114,6 +121,11 @@ class ExactIndex:
 
     def __len__(self) -> int:
         return self._rows
+
+    @property
+    def held_rows(self) -> range:
+        """All rows of the base."""
+        return range(len(self))
 
     @property
     def dimension(self) -> int:

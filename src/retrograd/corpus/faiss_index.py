@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.index import Neighbours, require_query, require_rows
+from retrograd.corpus.index import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.corpus.storage import MANIFEST, Manifest, index_directory, read_manifest, require_any, write_manifest
 from retrograd.io import atomic_file, standing
 from retrograd.suggestions import advice
@@ -62,6 +62,13 @@ class FaissIndex:
     Raises `UserError` without faiss, for no vectors, for some that `ExactIndex` refuses and for a factory that faiss
     refuses.
     """
+
+    log_z: LogNormaliser = "none"
+    samples_exactly = False
+    moves_rows = False
+    keeps_embeddings = False  # those of a factory that compresses are decoded
+    is_spread = False
+    saves_with_model = False  # a model's folder holds an exact index
 
     def __init__(
         self,
@@ -127,6 +134,11 @@ class FaissIndex:
 
     def __len__(self) -> int:
         return self._index.ntotal
+
+    @property
+    def held_rows(self) -> range:
+        """All rows of the base."""
+        return range(len(self))
 
     @property
     def dimension(self) -> int:

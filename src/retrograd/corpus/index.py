@@ -1,19 +1,50 @@
-"""What every index offers: top-K by inner product, and where it can, the log-normaliser over the whole base.
+"""What every index offers: top-K by inner product, and attributes that declare what else it can do.
 
 Queries arrive already divided by the temperature, so an inner product *is* a logit and the index knows no temperature.
+Training and answering ask for a capability, never for a class; where it comes with methods, a function here narrows the
+type: ``if has_movable_rows(index): index.replace(…)``.
+
+==================  ================================================================================================
+log_z               the log-normaliser over the base is exact, estimated with a known error, or not there at all
+samples_exactly     ``sample`` draws rows exactly from softmax(logits): `can_sample`
+moves_rows          ``replace`` stores other embeddings in place, and the index can be built anew: `has_movable_rows`
+keeps_embeddings    ``vectors`` gives back what was embedded, but for the rounding of its storage type
+is_spread           several ranks hold a part each, which ``whole`` gathers: `is_spread_over_ranks`
+saves_with_model    ``save`` writes what a model's folder may hold: `can_save_with_model`
+==================  ================================================================================================
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.types import UserError
 
-__all__ = ["Index", "Neighbours", "require_query", "require_rows"]
+__all__ = [
+    "Index",
+    "LogNormaliser",
+    "MovableIndex",
+    "Neighbours",
+    "SampleableIndex",
+    "SaveableIndex",
+    "SpreadIndex",
+    "can_sample",
+    "can_save_with_model",
+    "has_movable_rows",
+    "is_spread_over_ranks",
+    "require_query",
+    "require_rows",
+]
+
+LogNormaliser = Literal["exact", "estimated", "none"]
+"""What `Neighbours.log_normaliser` is: over the whole index, an estimate whose error is known, or None."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +74,41 @@ class Index(Protocol):
         """Of what embedded them."""
         ...
 
+    @property
+    def log_z(self) -> LogNormaliser:
+        """What `Neighbours.log_normaliser` is."""
+        ...
+
+    @property
+    def samples_exactly(self) -> bool:
+        """Whether it is a `SampleableIndex`."""
+        ...
+
+    @property
+    def moves_rows(self) -> bool:
+        """Whether it is a `MovableIndex`."""
+        ...
+
+    @property
+    def keeps_embeddings(self) -> bool:
+        """Whether ``vectors`` gives back the embeddings that were stored, not approximations of them."""
+        ...
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether it is a `SpreadIndex`."""
+        ...
+
+    @property
+    def saves_with_model(self) -> bool:
+        """Whether it is a `SaveableIndex`."""
+        ...
+
+    @property
+    def held_rows(self) -> Sequence[int]:
+        """The rows that can be found, ascending, by their numbers in the base."""
+        ...
+
     def __len__(self) -> int: ...
 
     def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
@@ -52,6 +118,69 @@ class Index(Protocol):
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
         """Stored embeddings of the given rows, fp32; row -1 gives zeros."""
         ...
+
+
+@runtime_checkable
+class SampleableIndex(Index, Protocol):
+    """An index with ``samples_exactly``."""
+
+    def sample(
+        self, query: Float[Tensor, "B D"], draws: int, rng: torch.Generator, exclude: Int[Tensor, "B E"] | None = None
+    ) -> Int[Tensor, "B M"]:
+        """``draws`` rows of each query, with replacement, exactly from softmax(logits) over what is not excluded."""
+        ...
+
+
+@runtime_checkable
+class MovableIndex(Index, Protocol):
+    """An index with ``moves_rows``: it can follow a passage tower that learns."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The storage type."""
+        ...
+
+    def replace(self, row: Int[Tensor, " Z"], vectors: Float[Tensor, "Z D"], encoder_fingerprint: str) -> None:
+        """Store other embeddings for some distinct rows, in place; the index is then marked ``encoder_fingerprint``."""
+        ...
+
+
+@runtime_checkable
+class SpreadIndex(Index, Protocol):
+    """An index that ``is_spread`` over the ranks of a process group."""
+
+    def whole(self) -> Index | None:
+        """All rows in the main memory of the first rank, None on the others; all ranks call it."""
+        ...
+
+
+@runtime_checkable
+class SaveableIndex(Index, Protocol):
+    """An index that ``saves_with_model``."""
+
+    def save(self, path: Path) -> None:
+        """Write the folder ``path``, atomically."""
+        ...
+
+
+def can_sample(index: Index) -> TypeGuard[SampleableIndex]:
+    """Return whether rows can be drawn from the exact softmax."""
+    return index.samples_exactly
+
+
+def has_movable_rows(index: Index) -> TypeGuard[MovableIndex]:
+    """Return whether rows can be replaced and the index built anew."""
+    return index.moves_rows
+
+
+def is_spread_over_ranks(index: Index) -> TypeGuard[SpreadIndex]:
+    """Return whether each of several ranks holds its part of the rows."""
+    return index.is_spread
+
+
+def can_save_with_model(index: Index) -> TypeGuard[SaveableIndex]:
+    """Return whether a model's folder may hold the index as it is."""
+    return index.saves_with_model
 
 
 def require_query(query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None, rows: int, dimension: int) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.index import Neighbours, require_query, require_rows
+from retrograd.corpus.index import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
 
 __all__ = ["RestrictedIndex"]
@@ -31,6 +31,13 @@ class RestrictedIndex:
     Raises `UserError` for no rows at all, `ValueError` for a row that does not exist.
     """
 
+    log_z: LogNormaliser = "exact"
+    samples_exactly = True
+    moves_rows = False
+    keeps_embeddings = True
+    is_spread = False
+    saves_with_model = False
+
     def __init__(self, index: ExactIndex, rows: Int[Tensor, " _"], *, gather: bool | None = None) -> None:
         rows = rows.detach().cpu().long().unique()
         if len(rows) == 0:
@@ -48,6 +55,11 @@ class RestrictedIndex:
     def __len__(self) -> int:
         """How many rows there are to find, not how many the base has."""
         return len(self._rows)
+
+    @property
+    def held_rows(self) -> list[int]:
+        """The rows there are to find, ascending, by their numbers in the whole base."""
+        return self._rows.tolist()
 
     @property
     def rows(self) -> Int[Tensor, " n"]:

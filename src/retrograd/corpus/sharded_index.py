@@ -28,7 +28,7 @@ from torch import distributed as dist
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.exchange import Exchange, GivenUpError, ran_out_of_memory
-from retrograd.corpus.index import Neighbours, require_query, require_rows
+from retrograd.corpus.index import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.corpus.streaming import differentiable
 from retrograd.types import UserError
 
@@ -66,6 +66,13 @@ class ShardedIndex:
     Raises `UserError`, on every rank, if the shards are of different bases, encoders, widths or storage types.
     """
 
+    log_z: LogNormaliser = "exact"
+    samples_exactly = True
+    moves_rows = True
+    keeps_embeddings = True
+    is_spread = True
+    saves_with_model = False
+
     def __init__(self, shard: ExactIndex, group: dist.ProcessGroup | None = None) -> None:
         self.base_fingerprint = shard.base_fingerprint
         self.encoder_fingerprint = shard.encoder_fingerprint
@@ -82,6 +89,11 @@ class ShardedIndex:
 
     def __len__(self) -> int:
         return int(self._stops[-1])
+
+    @property
+    def held_rows(self) -> range:
+        """All rows of the base."""
+        return range(len(self))
 
     @property
     def dimension(self) -> int:
