@@ -23,8 +23,8 @@ from torch import nn
 
 from retrograd.metrics.ranking import Recall, ranking_scores, relevance
 from retrograd.models.inference import inference
-from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search.bm25 import index_words, words_of_query
 from retrograd.recipes import RECIPES
 from retrograd.recipes.building import build_model
 from retrograd.recipes.run import accelerator_for
@@ -92,8 +92,8 @@ def main() -> None:
             with accelerator.autocast():
                 add(f"{name}, v = {weight:g}", found(model, [text(example) for example in data.test]))
     if find_spec("bm25s") is not None:
-        nothing = torch.full((len(data.test), 1), -1)
-        add("BM25", LexicalSearch(data.task, data.base).best(data.test, max(CUTOFFS), nothing).rows.tolist())
+        words = [words_of_query(data.task, example) for example in data.test]
+        add("BM25", index_words(data.task, data.base).search(words, max(CUTOFFS)).row.tolist())
     Console(width=110).print(table)
 
 

@@ -110,11 +110,11 @@ def test_a_model_whose_generator_knows_nothing_learns_to_trust_the_vote(tiny_enc
     model.refresh_index()
     examples = [Example(f"q{i}", f"{texts[i % 2]} {'the ' * (1 + i // 2)}", (phrases[i % 2],)) for i in range(20)]
     found = calibrate(model, examples, 4)
-    assert model.decision == Decision()  # it is the caller's to take
+    assert model.answering.decision == Decision()  # it is the caller's to take
     assert found.after > found.before + 30
     assert found.decision.vote_weight > 0
     assert (found.passages, found.scoring) == (4, "sequence")
-    model.decision = found.decision
+    model.use_decision(found.decision)
     answers = [prediction.answer for prediction in model.answer(examples, 4)]
     assert task.score(examples, answers)[task.primary_metric] == pytest.approx(found.after)
     assert found.record()["decision"] == {"vote_weight": found.decision.vote_weight, "negative_bias": 0.0}

@@ -10,16 +10,18 @@ import pytest
 import torch
 from tests.rag.test_rag_model import build as built
 from tests.rag.test_staleness import disturb
+from tests.rag.variants import variant
 from tests.training.test_loop import run, stage
 from torch import Tensor
 
 from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
-from retrograd.rag.distraction import stand_ins
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import UNRELATED
+from retrograd.rag.search.substitution import unrelated_rows
 from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
 from retrograd.training.stage import FromCopying
 from retrograd.types import Example
@@ -119,7 +121,7 @@ def test_a_learned_temperature_moves_at_the_same_rate(tiny_encoder, tiny_seq2seq
     """At a tower's rate it had hardly moved."""
     model, examples = built(tiny_encoder, tiny_seq2seq)
     tower = model.retriever.query_encoder
-    model.retriever = Retriever(tower, tower, 0.1, "query", learn_temperature=True)
+    model = variant(model, retriever=Retriever(tower, tower, 0.1, "query", learn_temperature=True))
     warm = stage(TopKMarginal(), FromCopying(CopySettings()), epochs=5)
     pace = replace(warm.pace, generator_learning_rate=0.0, retriever_learning_rate=0.0, scale_learning_rate=0.05)
     log = [line for line in run(model, examples, replace(warm, pace=pace), tmp_path / "run") if "loss" in line]
@@ -130,9 +132,9 @@ def test_a_learned_temperature_moves_at_the_same_rate(tiny_encoder, tiny_seq2seq
 
 def test_a_misled_query_searches_with_a_passages_meaning_and_words(tiny_encoder, tiny_seq2seq):
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
-    model.search = "random"
+    model = variant(model, search=UNRELATED)
     found = model.retrieve(examples, 6)
-    rows = stand_ins(examples, model.own_rows(examples), len(model.base))
+    rows = unrelated_rows(examples, model.own_rows(examples), len(model.base))
     texts = [model.task.passage_text(passage) for passage in model.base]
     tower = model.retriever.passage_encoder
     vectors = model.retriever.as_queries(tower.embed([texts[row] for row in rows.tolist()]))
@@ -168,9 +170,9 @@ def test_words_do_not_hide_that_an_index_is_damaged(tiny_encoder, tiny_seq2seq):
     for wrong in (slice(0, width), slice(width, None)):
         damaged = right.clone()
         damaged[:, wrong] = 0
-        model.require_exact_index().replace(rows, damaged, "damaged")
+        model.require_movable_index().replace(rows, damaged, "damaged")
         assert "is not the embedding of its passage" in (fault_of(model) or "")
-    model.require_exact_index().replace(rows, right, "right")
+    model.require_movable_index().replace(rows, right, "right")
     assert fault_of(model) is None
 
 

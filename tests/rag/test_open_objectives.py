@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.rag.variants import variant
 from torch import Tensor
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
@@ -31,9 +32,11 @@ from retrograd.objectives import (
     Vimco,
     WakeSleep,
 )
+from retrograd.rag.answering import Answering, Manner
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import RetrievalOptions
 from retrograd.rag.written_answers import written_answers
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.types import Example, Passage
@@ -98,7 +101,7 @@ def seeded() -> torch.Generator:
 
 
 def loss(model: RagModel, objective: Objective, examples: list[Example], rng: torch.Generator | None = None) -> Tensor:
-    candidates = model.retrieve(examples, 3, objective.needs_posterior)
+    candidates = model.retrieve(examples, 3, RetrievalOptions(posterior=objective.needs_posterior))
     return objective(candidates.scores, model.likelihood(examples, candidates), rng or seeded()).loss
 
 
@@ -219,7 +222,7 @@ def test_together_is_fusion_where_the_generator_fuses(fused: RagModel) -> None:
 
 
 def test_fused_answers_are_the_generators_own(fused: RagModel) -> None:
-    fused.manner = replace(fused.manner, reading="fused", beams=2)
+    fused = variant(fused, answering=Answering(Manner(reading="fused", beams=2)))
     found = fused.answer(EXAMPLES, 3)
     for example, one in zip(EXAMPLES, found, strict=True):
         candidates = fused.retrieve([example], 3)
@@ -233,7 +236,7 @@ def test_fused_answers_are_the_generators_own(fused: RagModel) -> None:
 
 @pytest.mark.parametrize("marginal", ["thorough", "fast", "best"])
 def test_a_model_answers_in_its_manner(model: RagModel, marginal: str) -> None:
-    model.manner = replace(model.manner, marginal=marginal, beams=2)
+    model = variant(model, answering=Answering(Manner(marginal=marginal, beams=2)))
     found = model.answer(EXAMPLES, 3)
     for example, one in zip(EXAMPLES, found, strict=True):
         candidates = model.retrieve([example], 3)

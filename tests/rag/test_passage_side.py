@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.rag.test_rag_model import build as built
+from tests.rag.variants import variant
 from tests.training.test_loop import run, stage
 from torch import Tensor
 
@@ -16,25 +17,28 @@ from retrograd.models.lexical_projection import LexicalProjection, WordStatistic
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import JointStochasticApproximation, TopKMarginal
 from retrograd.rag.candidates import NULL_ROW
-from retrograd.rag.distraction import stand_ins
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import UNRELATED, RetrievalOptions
+from retrograd.rag.search.substitution import unrelated_rows
 from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
 from retrograd.training.background import IndexWorker
 from retrograd.types import Example, UserError
 
 Apart = tuple[RagModel, list[Example]]
+POSTERIOR = RetrievalOptions(posterior=True)
 
 
 def build(encoder: Path, other: Path, generator: Path, trained: Trained = "query", words: int = 0) -> Apart:
     """`tests.rag.test_rag_model.build`, with another model in the posterior's place, for queries and for passages."""
     model, examples = built(encoder, generator, trained=trained)
-    model.posterior = Retriever(Encoder.open(str(other)), Encoder.open(str(other)), 0.2, trained)
+    posterior = Retriever(Encoder.open(str(other)), Encoder.open(str(other)), 0.2, trained)
+    model = model.with_posterior(posterior)
     if words:
         texts = [model.task.passage_text(passage) for passage in model.base]
         lexical = LexicalProjection(WordStatistics.of(texts), words)
-        for retriever, weight in ((model.retriever, 0.4), (model.posterior, 0.9)):
+        for retriever, weight in ((model.retriever, 0.4), (posterior, 0.9)):
             retriever.query_encoder.lexical = retriever.passage_encoder.lexical = lexical
             retriever.lexical_weight = torch.nn.Parameter(torch.tensor(weight))
     model.eval()
@@ -79,7 +83,7 @@ def test_each_retriever_compares_with_its_own_passages(
     torch.testing.assert_close(everything.scores.log_prior[here], prior[here])
     assert everything.scores.log_posterior is not None
     torch.testing.assert_close(everything.scores.log_posterior[here], posterior[here])
-    found = model.retrieve(examples, 2, with_posterior=True)
+    found = model.retrieve(examples, 2, POSTERIOR)
     for own, one, other in zip(found.rows.tolist(), prior, posterior, strict=True):
         assert {row for row in own if row >= 0} == {*one.topk(2).indices.tolist(), *other.topk(2).indices.tolist()}
     present, at = found.rows >= 0, found.rows.clamp(min=0)
@@ -94,7 +98,7 @@ def test_each_loss_teaches_its_own_towers(apart: Apart) -> None:
     assert model.posterior is not None
     for posterior in (False, True):
         own, other = (model.posterior, model.retriever) if posterior else (model.retriever, model.posterior)
-        found = model.retrieve(examples, len(model.base), with_posterior=True)
+        found = model.retrieve(examples, len(model.base), POSTERIOR)
         scores = found.scores.log_posterior if posterior else found.scores.log_prior
         assert scores is not None
         weights = own.trained_parameters()
@@ -104,7 +108,7 @@ def test_each_loss_teaches_its_own_towers(apart: Apart) -> None:
         for one, wanted in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, wanted, atol=2e-4, rtol=1e-3)
         assert any(one is not None and one.abs().max() > 0 for one in ours)
-        found = model.retrieve(examples, 2, with_posterior=True)
+        found = model.retrieve(examples, 2, POSTERIOR)
         scores = found.scores.log_posterior if posterior else found.scores.log_prior
         assert scores is not None
         stray = torch.autograd.grad(scores[found.rows >= 0].sum(), other.trained_parameters(), allow_unused=True)
@@ -119,7 +123,7 @@ def test_a_prior_without_its_posterior_leaves_that_alone(
     assert model.posterior is not None
     read: list[int] = []
     watch = model.posterior.passage_encoder.register_forward_pre_hook(lambda _, texts: read.append(len(texts[0])))
-    model.null_passage = True
+    model = variant(model, null_passage=True)
     for found in (model.retrieve(examples, 2), model.retrieve_all(examples)):
         found.scores.log_prior.exp()[:, 0].sum().backward()
     assert read == []
@@ -135,14 +139,14 @@ def test_a_prior_without_its_posterior_leaves_that_alone(
 def test_candidates_are_embedded_without_dropout_and_training_goes_on(apart: Apart) -> None:
     model, examples = apart
     model.train()
-    model.retrieve(examples, 2, with_posterior=True)
+    model.retrieve(examples, 2, POSTERIOR)
     assert [tower.training for tower in model.passage_side.towers] == [True, True]
 
 
 def test_the_null_passage_competes_in_both(apart: Apart) -> None:
     model, examples = apart
-    model.null_passage = True
-    found = model.retrieve(examples, len(model.base), with_posterior=True)
+    model = variant(model, null_passage=True)
+    found = model.retrieve(examples, len(model.base), POSTERIOR)
     assert (found.rows[:, -1] == NULL_ROW).all()
     for posterior, scores in ((False, found.scores.log_prior), (True, found.scores.log_posterior)):
         who = model.posterior if posterior else model.retriever
@@ -159,8 +163,8 @@ def test_a_random_search_compares_as_the_prior_does(
     words: int, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path
 ) -> None:
     model, examples = build(tiny_encoder, deep_encoder, tiny_seq2seq, "none", words)
-    model.search = "random"
-    stood_in = stand_ins(examples, model.own_rows(examples), len(model.base))
+    model = variant(model, search=UNRELATED)
+    stood_in = unrelated_rows(examples, model.own_rows(examples), len(model.base))
     texts = [model.task.passage_text(passage) for passage in model.base]
     vectors = model.retriever.passage_encoder.embed(texts)
     logit = model.retriever.as_queries(vectors[stood_in]) @ vectors.T
@@ -192,7 +196,7 @@ def test_it_is_saved_and_opened(apart: Apart, tmp_path: Path) -> None:
     again = load_model(tmp_path, model.task, model.base, "", torch.Generator())
     assert again.has_index
     assert len(again.passage_side.towers) == 2
-    one, other = (each.retrieve(examples, 3, with_posterior=True) for each in (model, again))
+    one, other = (each.retrieve(examples, 3, POSTERIOR) for each in (model, again))
     assert torch.equal(one.rows, other.rows)
     torch.testing.assert_close(one.scores.log_posterior, other.scores.log_posterior)
 

@@ -11,6 +11,7 @@ from tests.rag.test_rag_model import build, seeded
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.objectives import JointStochasticApproximation, Objective, Variational, WakeSleep
 from retrograd.rag.candidates import Exclusions
+from retrograd.rag.search import RetrievalOptions
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.salient_spans import SpanExample
 from retrograd.types import Example, Passage, UserError
@@ -24,9 +25,9 @@ def test_a_share_of_the_queries_has_what_the_prior_found_and_nothing_else(
     tiny_encoder: Path, tiny_seq2seq: Path
 ) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    prior, both = model.retrieve(examples, 2), model.retrieve(examples, 2, with_posterior=True)
+    prior, both = model.retrieve(examples, 2), model.retrieve(examples, 2, RetrievalOptions(posterior=True))
     chain = torch.tensor([3, 3, 4, 4, 5, 0])
-    found = model.retrieve(examples, 2, True, chain, rng=seeded(), prior_only=0.5)
+    found = model.retrieve(examples, 2, RetrievalOptions(posterior=True, prior_only=0.5), chain, seeded())
     assert found.prior_only is not None
     alone = found.prior_only.squeeze(-1).tolist()
     assert {True, False} == set(alone)
@@ -50,7 +51,7 @@ def test_from_the_priors_candidates_alone_only_the_generator_learns(
     objective: Objective, tiny_encoder: Path, tiny_seq2seq: Path
 ) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    found = model.retrieve(examples, 2, True, rng=seeded(), prior_only=1.0)
+    found = model.retrieve(examples, 2, RetrievalOptions(posterior=True, prior_only=1.0), rng=seeded())
     estimate = objective(found.scores, model.likelihood(examples, found), seeded())
     estimate.loss.backward()
     assert estimate.loss.isfinite()
@@ -63,18 +64,18 @@ def test_from_the_priors_candidates_alone_only_the_generator_learns(
 def test_a_share_needs_a_source_of_randomness(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
     with pytest.raises(UserError, match="pass rng"):
-        model.retrieve(examples, 2, True, prior_only=0.5)
+        model.retrieve(examples, 2, RetrievalOptions(posterior=True, prior_only=0.5))
 
 
 def test_a_chain_never_goes_on_in_a_row_that_is_hidden_now(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     """Saved before the exclusions were what they are, say: the row does not come back through the chain."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
     own = torch.arange(len(examples))
-    found = model.retrieve(examples, 2, True, previous_row=own)
+    found = model.retrieve(examples, 2, RetrievalOptions(posterior=True), previous_row=own)
     assert not (found.rows == own.unsqueeze(-1)).any()
     assert (found.scores.previous == -1).all()
     other = (own + 1) % len(examples)
-    found = model.retrieve(examples, 2, True, previous_row=other)
+    found = model.retrieve(examples, 2, RetrievalOptions(posterior=True), previous_row=other)
     assert (found.rows.gather(1, found.scores.previous.unsqueeze(-1)).squeeze(-1) == other).all()
 
 

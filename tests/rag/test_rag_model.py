@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.rag.variants import variant
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
@@ -15,11 +17,14 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever, Trained
-from retrograd.rag.answering import Manner
+from retrograd.objectives import RelaxedTopK
+from retrograd.rag.answering import Answering, Manner
 from retrograd.rag.candidates import NULL_ROW, Pool
-from retrograd.rag.distraction import stand_ins
+from retrograd.rag.decision import Decision
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import BM25, UNRELATED, RetrievalOptions
+from retrograd.rag.search.substitution import unrelated_rows
 from retrograd.rag.staleness import fault_of
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
@@ -32,6 +37,7 @@ SENTENCES = [
     ("the @ box @ holds # tea # .", "Content-Container(e2,e1)"),
     ("the @ wheel @ of the # car # .", "Component-Whole(e1,e2)"),
 ]
+POSTERIOR = RetrievalOptions(posterior=True)
 
 
 def build(
@@ -73,7 +79,7 @@ def test_the_prior_never_sees_the_target_and_the_posterior_does(tiny_encoder: Pa
 def test_no_training_row_retrieves_itself(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
     own = torch.arange(len(examples)).unsqueeze(-1)
-    for candidates in (model.retrieve(examples, 6, with_posterior=True), model.retrieve_all(examples)):
+    for candidates in (model.retrieve(examples, 6, POSTERIOR), model.retrieve_all(examples)):
         assert (candidates.rows != own).all()
         assert ((candidates.rows >= 0).sum(-1) == len(examples) - 1).all()
 
@@ -85,7 +91,7 @@ def seeded() -> torch.Generator:
 def test_a_random_search_knows_nothing_of_the_query(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
     found = model.retrieve(examples, 3)
-    model.search = "random"
+    model = variant(model, search=UNRELATED)
     control, again = model.retrieve(examples, 3), model.retrieve(examples[:2], 3)
     assert torch.equal(control.rows[:2], again.rows)  # whoever else is in the batch
     assert not torch.equal(control.rows, found.rows)
@@ -103,11 +109,12 @@ def test_what_stands_in_for_a_query_does_not_find_itself(tiny_encoder: Path, tin
     """It would be found with cosine 1, which no query ever has, and the generator would know that it is misled."""
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
     hidden = model.own_rows(examples)
-    rows = stand_ins(examples, hidden, len(model.base))
+    rows = unrelated_rows(examples, hidden, len(model.base))
     assert (rows.unsqueeze(-1) != hidden).all()
-    model.search = "random"
+    model = variant(model, search=UNRELATED)
     assert (model.retrieve(examples, 6).rows != rows.unsqueeze(-1)).all()
-    assert (model.retrieve(examples, 2, pool=Pool(explorers=6), rng=seeded()).rows != rows.unsqueeze(-1)).all()
+    pool = RetrievalOptions(pool=Pool(explorers=6))
+    assert (model.retrieve(examples, 2, pool, rng=seeded()).rows != rows.unsqueeze(-1)).all()
 
 
 @pytest.mark.parametrize("trained", ["query", "both"])
@@ -116,25 +123,22 @@ def test_distracted_queries_find_something_else_and_teach_the_retriever_nothing(
 ) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq, trained=trained)
     plain = model.retrieve(examples, 3)
-    calm = model.retrieve(examples, 3, distraction=1e-9, rng=seeded())
+    calm = model.retrieve(examples, 3, RetrievalOptions(distraction=1e-9), rng=seeded())
     torch.testing.assert_close(calm.scores.log_prior, plain.scores.log_prior)
-    found = model.retrieve(examples, 3, distraction=0.5, rng=seeded())
+    found = model.retrieve(examples, 3, RetrievalOptions(distraction=0.5), rng=seeded())
     changed = (found.scores.log_prior.nan_to_num() != plain.scores.log_prior.nan_to_num()).any(dim=-1)
     assert 0 < int(changed.sum()) < len(examples)
     assert (found.rows != torch.arange(len(examples)).unsqueeze(-1)).all()  # a query's own passage is never found
     for rows, moves in ((changed, False), (~changed, True)):
         model.zero_grad()
-        again = model.retrieve(examples, 3, distraction=0.5, rng=seeded())
+        again = model.retrieve(examples, 3, RetrievalOptions(distraction=0.5), rng=seeded())
         assert again.vectors is not None
         (again.scores.log_prior[rows, 0].sum() + again.vectors[rows, 0, 0].sum()).backward()
         gradient = [w.grad for w in model.retriever.parameters() if w.grad is not None]
         assert any(bool((g != 0).any()) for g in gradient) == moves
-    for settings, message in (
-        ({"distraction": 0.5}, "pass rng"),
-        ({"distraction": 2.0, "rng": seeded()}, "from 0 to 1"),
-    ):
+    for share, rng, message in ((0.5, None, "pass rng"), (2.0, seeded(), "from 0 to 1")):
         with pytest.raises(UserError, match=message):
-            model.retrieve(examples, 3, **settings)
+            model.retrieve(examples, 3, RetrievalOptions(distraction=share), rng=rng)
 
 
 @pytest.mark.parametrize("trained", ["query", "both"])
@@ -144,7 +148,7 @@ def test_all_candidates_are_a_distribution_over_the_base(
     """With K = N (but for itself) the candidates hold all the mass, and both ways to get them agree."""
     model, examples = build(tiny_encoder, tiny_seq2seq, trained=trained)
     whole = model.retrieve_all(examples, with_posterior=True).scores
-    top = model.retrieve(examples, 6, with_posterior=True)
+    top = model.retrieve(examples, 6, POSTERIOR)
     rows = top.rows.clamp(min=0)
     for name in ("log_prior", "log_posterior"):
         found, dense = vars(top.scores)[name], vars(whole)[name]
@@ -226,7 +230,7 @@ def test_answers_are_the_argmax_of_the_marginal(tiny_encoder: Path, tiny_seq2seq
 def test_passages_read_together_stand_in_one_prompt_best_first(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
     singly = [prediction.log_probability for prediction in model.answer(examples, 3)]
-    model.manner = Manner(reading="together")
+    model = variant(model, answering=Answering(Manner(reading="together")))
     choices = list(model.task.choices or ())
     for example, prediction in zip(examples, model.answer(examples, 3), strict=True):
         found = model.retrieve([example], 3)
@@ -242,7 +246,7 @@ def test_passages_read_together_stand_in_one_prompt_best_first(tiny_encoder: Pat
 def test_written_answers_are_the_greedy_ones_and_need_not_be_labels(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     """Together there is one; singly the likeliest, over all passages, of those written from each."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    model.manner = Manner("written", "together")
+    model = variant(model, answering=Answering(Manner("written", "together")))
     written = [prediction.answer for prediction in model.answer(examples, 2)]
     found = model.retrieve(examples, 2).rows.tolist()
     read = [[model.base[row] for row in rows] for rows in found]
@@ -250,7 +254,7 @@ def test_written_answers_are_the_greedy_ones_and_need_not_be_labels(tiny_encoder
     assert written == model.generator.generate(prompts)
     assert not set(written) & set(model.task.choices or ())
     assert model.choice_scores(examples, 2) is None
-    model.manner = Manner("written")
+    model = variant(model, answering=Answering(Manner("written")))
     for example, prediction in zip(examples, model.answer(examples, 2), strict=True):
         own = [model.task.prompt(example, [model.base[row]]) for row in model.retrieve([example], 2).rows[0].tolist()]
         assert prediction.answer in model.generator.generate(own)
@@ -259,7 +263,7 @@ def test_written_answers_are_the_greedy_ones_and_need_not_be_labels(tiny_encoder
 def test_bm25_finds_by_words_and_never_the_query_itself(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     pytest.importorskip("bm25s")
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    model.search = "bm25"
+    model = variant(model, search=BM25)
     found = model.retrieve(examples, 5)
     first = found.rows[:, 0].tolist()
     assert first[:2] == [4, 0]  # cup, tea, holds; tea, cup
@@ -269,16 +273,21 @@ def test_bm25_finds_by_words_and_never_the_query_itself(tiny_encoder: Path, tiny
     assert [int(row) for row in everything.scores.log_prior.argmax(-1)] == first
     assert all(everything.rows[b, b] == -1 for b in range(6))
     assert len(model.answer(examples, 2)) == 6
-    with pytest.raises(UserError, match="BM25 scores what it finds"):
+    with pytest.raises(UserError, match=r"bm25. scores what it finds"):
         model.candidates_at(examples, torch.zeros(6, 1, dtype=torch.long))
 
 
-def test_a_saved_model_keeps_its_search_and_manner(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+def test_a_saved_model_keeps_its_search_and_answering(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, _ = build(tiny_encoder, tiny_seq2seq)
-    model.search, model.manner = "bm25", Manner("written", "together")
+    answering = Answering(Manner("written", "together", 2), RelaxedTopK(slots=2).selection, Decision(0.3, -0.2))
+    model = variant(model, search=BM25, answering=answering)
     save_model(model, tmp_path / "model")
     loaded = load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
-    assert (loaded.search, loaded.manner) == ("bm25", Manner("written", "together"))
+    assert (loaded.search_kind, loaded.answering) == (BM25, answering)
+    found = json.loads((tmp_path / "model" / "model.json").read_text())
+    (tmp_path / "model" / "model.json").write_text(json.dumps(found | {"search": "bm52"}))
+    with pytest.raises(UserError, match=r"model\.json: retriever\.search is 'bm52'.* 'bm25'"):
+        load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
 
 
 def test_without_passages_the_generator_answers_alone(tiny_encoder: Path, tiny_causal: Path) -> None:
@@ -351,7 +360,7 @@ def test_retrieval_before_there_is_an_index_says_what_to_do(tiny_encoder: Path, 
         fresh.retrieve(examples, 2)
     fresh.use_index(model.index)
     with pytest.raises(UserError, match=r"retriever\.posterior"):
-        fresh.retrieve(examples, 2, with_posterior=True)
+        fresh.retrieve(examples, 2, POSTERIOR)
 
 
 @pytest.mark.parametrize("trained", ["query", "both"])
@@ -363,7 +372,7 @@ def test_the_null_passage_competes_with_all_others(tiny_encoder: Path, tiny_seq2
     ).eval()
     model.use_index(plain.index)
     whole = model.retrieve_all(examples, with_posterior=True)
-    top = model.retrieve(examples, 6, with_posterior=True)
+    top = model.retrieve(examples, 6, POSTERIOR)
     assert (whole.rows[:, -1] == NULL_ROW).all()
     assert (top.rows[:, -1] == NULL_ROW).all()
     for scores in (whole.scores, top.scores):
@@ -407,9 +416,10 @@ def test_the_null_passage_survives_disk_chains_and_answers(
 def test_extra_rows_join_the_candidates_but_never_an_examples_own(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     """They are scored like any candidate, over the whole base, and nothing else changes."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    plain = model.retrieve(examples, 2, with_posterior=True)
+    plain = model.retrieve(examples, 2, POSTERIOR)
     everything = torch.arange(6).expand(6, -1)
-    found = model.retrieve(examples, 2, with_posterior=True, extra_rows=torch.cat([everything, everything], dim=1))
+    twice = torch.cat([everything, everything], dim=1)
+    found = model.retrieve(examples, 2, RetrievalOptions(posterior=True, extra_rows=twice))
     for line, rows in enumerate(found.rows.tolist()):
         assert sorted(row for row in rows if row >= 0) == [row for row in range(6) if row != line]
     width = plain.rows.shape[1]
@@ -418,17 +428,18 @@ def test_extra_rows_join_the_candidates_but_never_an_examples_own(tiny_encoder: 
     torch.testing.assert_close(found.scores.log_prior[:, :width][kept], plain.scores.log_prior[kept])
     torch.testing.assert_close(found.scores.log_prior.exp().sum(-1), torch.ones(6))
     own = torch.arange(6).unsqueeze(-1)
-    assert torch.equal(model.retrieve(examples, 2, with_posterior=True, extra_rows=own).rows, plain.rows)
+    hidden = RetrievalOptions(posterior=True, extra_rows=own)
+    assert torch.equal(model.retrieve(examples, 2, hidden).rows, plain.rows)
     with pytest.raises(ValueError, match=r"expected -1 .padding. … 5"):
-        model.retrieve(examples, 2, extra_rows=own + 1)
+        model.retrieve(examples, 2, RetrievalOptions(extra_rows=own + 1))
 
 
 def test_a_sampled_tail_stands_for_what_was_not_retrieved(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
     rng = torch.Generator().manual_seed(0)
     for with_posterior in (False, True):
-        found = model.retrieve(examples, 2, with_posterior, tail=3, rng=rng)
-        best = model.retrieve(examples, 2, with_posterior).rows
+        found = model.retrieve(examples, 2, RetrievalOptions(with_posterior, tail=3), rng=rng)
+        best = model.retrieve(examples, 2, RetrievalOptions(with_posterior)).rows
         multiplicity = found.scores.log_multiplicity
         assert multiplicity is not None
         stands_for = (found.scores.log_prior + multiplicity).exp()
@@ -442,7 +453,7 @@ def test_a_sampled_tail_stands_for_what_was_not_retrieved(tiny_encoder: Path, ti
             head = [row in known for row in found.rows[b].tolist()]
             assert not multiplicity[b][torch.tensor(head)].any()
     with pytest.raises(UserError, match=r"training\.tail needs an exact index"):
-        model.retrieve(examples, 2, tail=3)
+        model.retrieve(examples, 2, RetrievalOptions(tail=3))
 
 
 def test_a_refresh_keeps_the_dtype_and_never_drops_another_kind_of_index(

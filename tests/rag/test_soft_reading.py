@@ -15,10 +15,12 @@ from retrograd.models.lora import Lora
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.models.soft_prompt import SoftPromptOptions
 from retrograd.objectives import RelaxedTopK
+from retrograd.rag.answering import Answering
 from retrograd.rag.candidates import Pool
 from retrograd.rag.decision import Decision
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import RetrievalOptions
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import Example, Passage
 
@@ -49,8 +51,8 @@ def build(
     retriever = Retriever(tower, tower, 0.05, trained)
     prompt = SoftPromptOptions(tower.width, slots=2, null=null) if soft else None
     reader = Generator.open(str(generator), rng, lora or Lora(), soft_prompt=prompt)
-    model = RagModel(retriever, reader, TASK, KnowledgeBase.from_passages(passages), null_passage=null)
-    model.selection = RelaxedTopK(slots=2).selection
+    base, answering = KnowledgeBase.from_passages(passages), Answering(selection=RelaxedTopK(slots=2).selection)
+    model = RagModel(retriever, reader, TASK, base, null_passage=null, answering=answering)
     model.refresh_index()
     return model.eval()
 
@@ -117,8 +119,8 @@ def test_answers_come_from_the_soft_slots(tiny_encoder: Path, tiny_seq2seq: Path
     model = build(tiny_encoder, tiny_seq2seq, soft=soft)
     with torch.no_grad():
         found = model.retrieve(EXAMPLES, 3)
-        assert model.selection is not None
-        weight = model.selection(found.scores)
+        assert model.answering.selection is not None
+        weight = model.answering.selection(found.scores)
         for b, prediction in enumerate(model.answer(EXAMPLES, 3)):
             scores = []
             for choice in TASK.choices:
@@ -133,13 +135,13 @@ def test_answers_come_from_the_soft_slots(tiny_encoder: Path, tiny_seq2seq: Path
 
 def test_votes_of_neighbours_count_what_supports_a_choice(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model = build(tiny_encoder, tiny_seq2seq)
-    model.decision = Decision(vote_weight=1.0)
+    model.use_decision(Decision(vote_weight=1.0))
     scores = model.choice_scores(EXAMPLES, 4)
     assert scores is not None
     with torch.no_grad():
         found = model.retrieve(EXAMPLES, 4)
-        assert model.selection is not None
-        share = model.selection.log_vote(found.scores).exp()
+        assert model.answering.selection is not None
+        share = model.answering.selection.log_vote(found.scores).exp()
     for b, one in enumerate(scores):
         for c, choice in enumerate(one.choices):
             columns = [k for k, row in enumerate(found.rows[b].tolist()) if row >= 0 and BASE[row].title == choice]
@@ -150,18 +152,17 @@ def test_votes_of_neighbours_count_what_supports_a_choice(tiny_encoder: Path, ti
 def test_a_pool_is_shared_and_hides_what_a_query_must_not_see(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model = build(tiny_encoder, tiny_seq2seq, "both")
     rng = torch.Generator().manual_seed(1)
-    found = model.retrieve(EXAMPLES, 1, pool=Pool(explorers=40), rng=rng)
+    found = model.retrieve(EXAMPLES, 1, RetrievalOptions(pool=Pool(explorers=40)), rng=rng)
     assert found.rows.tolist() == [[0, 1, 2, 3], [1, 2, 3, -1]]  # the second example is row 0 itself
     assert found.scores.log_prior[1, 3] == -torch.inf
-    alone = model.retrieve(EXAMPLES, 1, pool=Pool())
+    alone = model.retrieve(EXAMPLES, 1, RetrievalOptions(pool=Pool()))
     assert set(alone.rows[0].tolist()) - {-1} <= {0, 1, 2, 3}
 
 
 def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model = build(tiny_encoder, tiny_seq2seq, null=True)
-    model.decision = Decision(0.3, -0.2)
+    model.use_decision(Decision(0.3, -0.2))
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model", TASK, model.base, "", torch.Generator()).eval()
-    assert again.selection == model.selection
-    assert again.decision == model.decision
+    assert again.answering == model.answering
     assert again.answer(EXAMPLES, 3) == model.answer(EXAMPLES, 3)

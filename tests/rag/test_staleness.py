@@ -19,7 +19,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.rag.indexing import MIXED
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, cosine_drift, drift_of, fault_of, held_rows, overlap_at, staleness
+from retrograd.rag.staleness import Probe, cosine_drift, drift_of, fault_of, overlap_at, staleness
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
@@ -228,9 +228,9 @@ def test_a_restricted_index_is_looked_at_where_it_has_rows(
     assert isinstance(whole, ExactIndex)
     kept = torch.tensor([3, 4, 9, 17])
     model.use_index(RestrictedIndex(whole, kept, gather=gather))
-    assert list(held_rows(model.index)) == kept.tolist()
+    assert list(model.index.held_rows) == kept.tolist()
     assert fault_of(model) is None
-    probe = Probe.draw(held_rows(model.index), examples, 8, 4, 2, torch.Generator())
+    probe = Probe.draw(model.index.held_rows, examples, 8, 4, 2, torch.Generator())
     assert probe.rows.tolist() == kept.tolist()
     assert staleness(model, probe).cosine_drift < 1e-10
     whole.replace(torch.tensor([9]), -whole.vectors(torch.tensor([9])), model.passage_fingerprint())

@@ -7,7 +7,7 @@ import torch
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
-from retrograd.rag.lexical_search import LexicalSearch
+from retrograd.rag.search.bm25 import index_words, words_of_query
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.task import Task
@@ -23,7 +23,6 @@ TEXTS = (
 )
 BASE = KnowledgeBase.from_passages(Passage(str(i), "", text) for i, text in enumerate(TEXTS))
 EXAMPLE = Example("1", "what does the [MASK] kettle hold ?", ("tea",))
-NONE = torch.full((1, 1), -1)
 
 
 @pytest.mark.parametrize("kind", [QuestionAnswering, GroundedDialogue])
@@ -31,10 +30,10 @@ def test_bm25_reads_no_instruction(kind: type[QuestionAnswering | GroundedDialog
     pytest.importorskip("bm25s")
     plain = kind()
     told = kind(query_prefix="Represent this sentence for searching relevant passages: ", passage_prefix="passage: ")
-    without, found = (LexicalSearch(task, BASE).best([EXAMPLE], 5, NONE) for task in (plain, told))
-    assert torch.equal(found.rows, without.rows)
-    assert torch.equal(found.scores.log_prior, without.scores.log_prior)
-    assert not torch.isin(torch.tensor([1, 2]), found.rows).any()  # neither the instruction's words nor the mask
+    without, found = (index_words(task, BASE).search([words_of_query(task, EXAMPLE)], 5) for task in (plain, told))
+    assert torch.equal(found.row, without.row)
+    assert torch.equal(found.logit, without.logit)
+    assert not torch.isin(torch.tensor([1, 2]), found.row).any()  # neither the instruction's words nor the mask
 
 
 @pytest.mark.parametrize("kind", [QuestionAnswering, GroundedDialogue])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from tests.rag.variants import variant
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
@@ -272,7 +273,7 @@ def test_a_run_with_a_second_stage_is_opened_as_it_was_trained(
     finished = run_experiment(what, tmp_path / "run")
     opened = open_run(finished.path)
     assert opened.experiment == what
-    assert opened.model.manner.reading == "together"
+    assert opened.model.answering.manner.reading == "together"
     log = [json.loads(line) for line in (finished.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in log] == ["training", "second stage"]
 
@@ -345,8 +346,7 @@ def test_a_fresh_generator_learns_the_base_from_masked_sentences(folders: tuple[
 
 
 def test_masking_makes_no_sense_where_answers_are_a_closed_set(folders: tuple[str, str]) -> None:
-    model = build(folders)
-    model.task = RelationExtraction.semeval()
+    model = variant(build(folders), task=RelationExtraction.semeval())
     with pytest.raises(UserError, match=r"closed set, .* set masking\.epochs = 0"):
         planned(experiment("masking.epochs=1"), model)
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retrograd.cli import app
+from retrograd.rag.search import ORACLE
 from retrograd.recipes import study as study_module
 from retrograd.recipes.compare import compare
 from retrograd.recipes.demo import run_demo
@@ -106,7 +107,7 @@ def test_an_experiment_beside_its_controls(kind: str, tiny_encoder: Path, tiny_s
         assert one["by_seed"] == pytest.approx(gains)  # what is resampled is the official score
     # An ordinary run each: opened, compared; the oracle alone has a share of examples that it was told nothing of.
     opened = open_run(out / "oracle-seed1")
-    assert opened.model.search == "oracle"
+    assert opened.model.search_kind == ORACLE
     assert len(opened.data.test) == compare(runs[1], runs[0], resamples=100).interval.items
     assert "oracle_found" not in json.loads((runs[3] / "scores.json").read_text())["neighbours"]
     told = found["scores"]["oracle"]["oracle_found"]

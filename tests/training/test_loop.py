@@ -27,6 +27,7 @@ from retrograd.rag.indexing import build_index
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import RetrievalOptions
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.loop import train
 from retrograd.training.refresh import EverySteps
@@ -285,7 +286,7 @@ def test_a_step_in_bf16_that_first_scores_without_gradient_still_trains_every_we
     model, examples = build(tiny_encoder, tiny_seq2seq, "query", posterior=True)
     model.refresh_index()
     with torch.autocast("cpu", torch.bfloat16):
-        candidates = model.retrieve(examples, 3, with_posterior=True)
+        candidates = model.retrieve(examples, 3, RetrievalOptions(posterior=True))
         likelihood = model.likelihood(examples, candidates)
         estimate = JointStochasticApproximation()(candidates.scores, likelihood, torch.Generator())
     estimate.loss.backward()

@@ -85,8 +85,8 @@ def build(encoder: Path, generator: Path, case: Case) -> tuple[RagModel, list[Ex
     source = torch.Generator().manual_seed(0)
     read = Generator.open(str(generator), source, None, GeneratorOptions(max_target_tokens=8, dropout=False))
     needs = case.objective.needs_posterior
-    model = RagModel(retriever, read, task, base, posterior if needs else None)
-    model.sharded = case.sharded and Ranks().count > 1
+    sharded = case.sharded and Ranks().count > 1
+    model = RagModel(retriever, read, task, base, posterior if needs else None, sharded=sharded)
     return model, examples[: case.examples]
 
 

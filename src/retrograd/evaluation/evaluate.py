@@ -18,15 +18,12 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.answer_scores import bleu_signature
 from retrograd.types import Example, Prediction
 
-__all__ = ["ORACLE_SHARE", "Evaluation", "answering_batches", "evaluate", "neighbour_scores", "predict", "vote"]
+__all__ = ["Evaluation", "answering_batches", "evaluate", "neighbour_scores", "predict", "vote"]
 
 _BATCH = 64
 _PASSAGES_AT_ONCE = 2**13
 NEIGHBOUR_METRICS: tuple[RankingMetric, ...] = (Precision(1), Precision(5))
 """precision@k: the share of the k best passages that support the target."""
-
-ORACLE_SHARE = "oracle_found"
-"""The share of examples for which an oracle has any passage that supports the target; others find their nearest."""
 
 
 @dataclass(frozen=True)
@@ -64,26 +61,19 @@ def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scor
     """Answer every example from its k best passages (0: from none) and score answers and neighbours.
 
     Where the task has no closed set of answers the latter are the scores of `open_retrieval_scores`, which looks at
-    more passages than the k. A search by "oracle" adds `ORACLE_SHARE`.
+    more passages than the k. Where passages are read, the model's search adds what it says of itself.
     """
     predictions = predict(model, examples, k, scoring)
     answers = model.task.score(examples, [prediction.answer for prediction in predictions])
     signatures = {"bleu": bleu_signature(examples)} if "bleu_4" in answers else {}
     if k > 0 and model.task.choices is None:
         found = open_retrieval_scores(model, examples)
-        scores = found.scores | _oracle_share(model, examples)
+        scores = found.scores | model.search.scores(examples)
         fewer = {what: count for what, count in found.judged.items() if count < len(examples)}
         return Evaluation(predictions, answers, scores, fewer, signatures)
     neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
-    found = neighbours | (_oracle_share(model, examples) if k > 0 else {})
+    found = neighbours | (model.search.scores(examples) if k > 0 else {})
     return Evaluation(predictions, answers, found, signatures=signatures)
-
-
-def _oracle_share(model: RagModel, examples: Sequence[Example]) -> dict[str, float]:
-    if model.search != "oracle":
-        return {}
-    accepted = model.oracle.rows(examples, model.own_rows(examples))
-    return {ORACLE_SHARE: 100.0 * sum(len(rows) > 0 for rows in accepted) / len(examples)}
 
 
 def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:

@@ -15,6 +15,7 @@ from retrograd.objectives.functional import ABSENT
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import RetrievalOptions
 from retrograd.types import Example
 
 __all__ = ["Bench", "tabulate"]
@@ -52,7 +53,7 @@ def tabulate(model: RagModel, examples: Sequence[Example], passages: int, budget
     whole_base = prompt is not None and _distinct(prompt) <= budget
     if candidates is None or prompt is None or not whole_base:
         k = max(passages, budget // (2 * len(examples)))
-        candidates = model.retrieve(examples, min(k, len(model.base)), with_posterior=True)
+        candidates = model.retrieve(examples, min(k, len(model.base)), RetrievalOptions(posterior=True))
         prompt = _numbered_prompts(model, examples, candidates.rows)
     every = torch.arange(candidates.rows.shape[1], device=candidates.rows.device).expand(len(examples), -1)
     tokens = model.likelihood(examples, candidates).tokens_at(every.masked_fill(candidates.rows == -1, -1))

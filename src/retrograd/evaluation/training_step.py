@@ -16,6 +16,7 @@ from retrograd.models.attention import training_attention
 from retrograd.objectives import Estimate
 from retrograd.objectives.functional import columns_where, cover, responsibilities, weighted_sum
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import RetrievalOptions
 
 __all__ = ["Step", "reference_step", "training_step"]
 
@@ -60,9 +61,8 @@ def training_step(model: RagModel, bench: Bench, estimator: Estimator, rng: torc
         if estimator.candidates == "all":
             candidates = model.retrieve_all(batch, objective.needs_posterior)
         else:
-            candidates = model.retrieve(
-                batch, estimator.passages, objective.needs_posterior, rows[part], estimator.tail, rng
-            )
+            options = RetrievalOptions(posterior=objective.needs_posterior, tail=estimator.tail)
+            candidates = model.retrieve(batch, estimator.passages, options, rows[part], rng)
         found = objective(candidates.scores, model.likelihood(batch, candidates), rng)
         if found.last is not None:
             rows[part] = candidates.rows.gather(1, found.last.clamp(min=0).unsqueeze(-1)).squeeze(-1)

@@ -8,7 +8,7 @@ slots, or all passages in one prompt, there is one answer, the first that beam s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -29,7 +29,17 @@ from retrograd.rag.written_answers import Marginal, written_answers
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Prediction, UserError
 
-__all__ = ["Manner", "Reading", "answers", "choice_scores", "soft_reading", "text_reading", "votes"]
+__all__ = [
+    "DEFAULT_ANSWERING",
+    "Answering",
+    "Manner",
+    "Reading",
+    "answers",
+    "choice_scores",
+    "soft_reading",
+    "text_reading",
+    "votes",
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,22 @@ class Manner:
     def one_prompt(self) -> bool:
         """Whether a query's passages are read at once."""
         return self.reading != "singly"
+
+
+@dataclass(frozen=True)
+class Answering:
+    """All that says how a model turns candidates into an answer.
+
+    ``selection`` fills soft slots with them; with None they are read as text, in the ``manner``. ``decision`` takes one
+    of the permitted answers.
+    """
+
+    manner: Manner = Manner()
+    selection: Selection | None = None
+    decision: Decision = field(default_factory=Decision)
+
+
+DEFAULT_ANSWERING = Answering()
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,17 @@ from typing import cast
 import torch
 
 from retrograd.corpus.exact_index import ExactIndex
+from retrograd.corpus.index import can_save_with_model
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import JsonObject, read_json, write_json
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.differentiable_knn import Selection
-from retrograd.rag.answering import Manner
+from retrograd.rag.answering import Answering, Manner
 from retrograd.rag.decision import Decision
 from retrograd.rag.passage_side import PassageSide
-from retrograd.rag.rag_model import RagModel, Search
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import SearchKind, search_kind
 from retrograd.records import read_value, record_mapping
 from retrograd.tasks.task import Task
 from retrograd.types import UserError
@@ -33,8 +35,9 @@ def save_model(model: RagModel, folder: Path) -> None:
         model.posterior.save(folder / "posterior")
     model.generator.save(folder / "generator")
     # In the middle of a stage the index is older than the tower, or mixed; a reader then embeds the base anew.
-    if model.has_index and isinstance(model.index, ExactIndex) and model.index_is_current():
+    if model.has_index and can_save_with_model(model.index) and model.index_is_current():
         model.index.save(folder / "index")
+    answering = model.answering
     write_json(
         folder / _FILE,
         {
@@ -42,10 +45,10 @@ def save_model(model: RagModel, folder: Path) -> None:
             "posterior": model.posterior is not None,
             "posterior_passages": "shared" if model.passage_side.own is None else "own",
             "null_passage": model.null_passage,
-            "search": model.search,
-            "manner": record_mapping(model.manner),
-            "selection": None if model.selection is None else record_mapping(model.selection),
-            "decision": record_mapping(model.decision),
+            "search": model.search_kind.name,
+            "manner": record_mapping(answering.manner),
+            "selection": None if answering.selection is None else record_mapping(answering.selection),
+            "decision": record_mapping(answering.decision),
         },
     )
 
@@ -74,13 +77,16 @@ def load_model(
         shared = None if _own_passages(settings) else retriever.passage_encoder
         posterior = Retriever.load(folder / "posterior", task.role_spans, shared)
     generator = Generator.load(folder / "generator", generator_name)
-    model = RagModel(retriever, generator, task, base, posterior, bool(settings.get("null_passage"))).to(device)
-    model.search = cast(Search, read_value(Search, settings.get("search"), f"{path}: search"))
-    model.manner = cast(Manner, read_value(Manner, settings.get("manner"), f"{path}: manner"))
-    model.decision = cast(Decision, read_value(Decision, settings.get("decision"), f"{path}: decision"))
-    selection = settings.get("selection")
-    if selection is not None:
-        model.selection = cast(Selection, read_value(Selection, selection, f"{path}: selection"))
+    model = RagModel(
+        retriever,
+        generator,
+        task,
+        base,
+        posterior,
+        bool(settings.get("null_passage")),
+        search=_read_search(settings, path),
+        answering=_read_answering(settings, path),
+    ).to(device)
     if (folder / "index").exists():
         model.use_index(
             ExactIndex.load(
@@ -99,6 +105,22 @@ def passage_side_of(folder: Path, retriever: Retriever, task: Task) -> PassageSi
     if not (isinstance(found, dict) and _own_passages(found)):
         return PassageSide(retriever)
     return PassageSide(retriever, Retriever.load(folder / "posterior", task.role_spans))
+
+
+def _read_search(settings: JsonObject, path: Path) -> SearchKind:
+    try:
+        return search_kind(cast(str, read_value(str, settings.get("search"), "search")))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _read_answering(settings: JsonObject, path: Path) -> Answering:
+    manner = cast(Manner, read_value(Manner, settings.get("manner"), f"{path}: manner"))
+    decision = cast(Decision, read_value(Decision, settings.get("decision"), f"{path}: decision"))
+    selection = settings.get("selection")
+    if selection is not None:
+        selection = cast(Selection, read_value(Selection, selection, f"{path}: selection"))
+    return Answering(manner, selection, decision)
 
 
 def _own_passages(settings: JsonObject) -> bool:

@@ -1,57 +1,51 @@
-"""RagModel: retriever, index and generator as one model: retrieve, likelihood, answer, save, load."""
+"""RagModel: retriever, index and generator as one model: retrieve, likelihood, answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Literal
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.index import Index, Neighbours
+from retrograd.corpus.index import Index, MovableIndex, has_movable_rows
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
-from retrograd.models.precision import full_precision
 from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Retriever
-from retrograd.objectives.differentiable_knn import Selection
-from retrograd.objectives.functional import log_multiplicity
-from retrograd.objectives.objective import CandidateScores
-from retrograd.rag.answering import Manner, Reading, answers, choice_scores, soft_reading, text_reading
-from retrograd.rag.candidates import (
-    NULL_ROW,
-    Candidates,
-    Exclusions,
-    Pool,
-    admitted,
-    column_of,
-    log_probability,
-    no_candidates,
-    union,
-    whole_base,
+from retrograd.rag.answering import (
+    DEFAULT_ANSWERING,
+    Answering,
+    Reading,
+    answers,
+    choice_scores,
+    soft_reading,
+    text_reading,
 )
+from retrograd.rag.candidates import Candidates, Exclusions, no_candidates
 from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.rag.distraction import Asked, distractors, drawn_share, stand_ins
 from retrograd.rag.indexing import MIXED, build_index, build_shards, embed_rows, own_rows, passage_fingerprint
-from retrograd.rag.lexical_search import LexicalSearch
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
-from retrograd.rag.oracle import Oracle, best_accepted, not_accepted
 from retrograd.rag.passage_side import PassageSide
-from retrograd.tasks.task import Task
+from retrograd.rag.search import (
+    BEST_PASSAGES,
+    DENSE,
+    GivenRowsSearch,
+    RetrievalOptions,
+    Search,
+    SearchKind,
+    SearchRequest,
+    SearchSpace,
+)
+from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Prediction, UserError
 
-__all__ = ["RagModel", "Search"]
+__all__ = ["RagModel"]
 
-Search = Literal["nearest", "random", "bm25", "oracle"]
-
-_NULL_TEXT = "(no passage)"
 _ROWS_AT_ONCE = 2_048
 
 
@@ -60,11 +54,11 @@ class RagModel(nn.Module):
 
     ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index (`PassageSide`). With
     ``null_passage`` reading nothing is one more candidate of every query, scored like a passage and prompted without
-    one. Call `refresh_index` before the first retrieval, and whenever passage embeddings have moved.
+    one. ``search`` says how passages are found (`retrograd.rag.search.SEARCHES`), ``answering`` how they are read and
+    answers taken. With ``sharded`` each rank holds its rows of the index.
 
-    ``search`` (an attribute) says who finds passages: the retriever; "bm25" in its place; as controls the retriever for
-    an unrelated passage ("random"), or among passages that support the target ("oracle", which alone is told it).
-    ``manner`` is how answers are read and given. ``sharded``: each rank holds its rows of the index.
+    All this is fixed when the model is made, but for a decision that is fitted later (`use_decision`). Call
+    `refresh_index` before the first retrieval, and whenever passage embeddings have moved.
     """
 
     def __init__(
@@ -75,102 +69,65 @@ class RagModel(nn.Module):
         base: KnowledgeBase,
         posterior: Retriever | None = None,
         null_passage: bool = False,
+        *,
+        search: SearchKind = DENSE,
+        answering: Answering = DEFAULT_ANSWERING,
+        sharded: bool = False,
     ) -> None:
         super().__init__()
         self.retriever = retriever
         self.generator = generator
         self.posterior = posterior
-        self.null_passage = null_passage
-        self.task = task
-        self.base = base
-        self.support = task.support(base)
-        self.selection: Selection | None = None
-        self.decision = Decision()
-        self.manner = Manner()
-        self.search: Search = "nearest"
-        self.sharded = False
-        self._exclusions = Exclusions(task, base)
+        exclusions = Exclusions(task, base)
+        self._space = SearchSpace(task, base, task.support(base), exclusions, retriever, posterior, null_passage)
+        self.search_kind = search
+        self.search: Search = search.open(self._space)
+        self.answering = answering
+        self.sharded = sharded
         self._index: Index | None = None
 
     @property
-    def index(self) -> Index:
-        """The index. Raises `UserError` before there is one."""
-        if self._index is None:
-            raise UserError("the model has no index yet; call refresh_index() first")
-        return self._index
-
-    def use_index(self, index: Index) -> None:
-        """Search ``index`` from now on. Raises `UserError` if it was built from another base."""
-        if index.base_fingerprint != self.base.fingerprint:
-            raise UserError(
-                f"the index belongs to another knowledge base ({index.base_fingerprint[:12]}…, this one is "
-                f"{self.base.fingerprint[:12]}…); rebuild it with refresh_index()"
-            )
-        self._index = index
-
-    def require_exact_index(self) -> ExactIndex | ShardedIndex:
-        """The index, of a kind that can be refreshed here.
-
-        Raises `UserError` for any other: what restricts or approximates must be built again by whoever chose it.
-        """
-        if not isinstance(self.index, ExactIndex | ShardedIndex):
-            raise UserError(
-                f"a {type(self.index).__name__} cannot be refreshed here; build it anew for use_index(), or "
-                f"train the query side with separate towers, which moves no passage"
-            )
-        return self.index
-
-    def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
-        """Embed the whole base anew with the passage tower as it is now, in the dtype of the present index.
-
-        The old index is given up first, or memory would have to hold both. Raises as `require_exact_index` where there
-        is an index.
-        """
-        dtype = self.require_exact_index().dtype if self.has_index else torch.float32
-        self._index, build = None, build_shards if self.sharded else build_index
-        self.use_index(build(self.passage_side, self.task, self.base, dtype, progress))
-
-    def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
-        """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
-
-        Rows must be distinct. Raises as `require_exact_index`.
-        """
-        index = self.require_exact_index()
-        for part in (own_rows(some) if self.sharded else some for some in rows.split(_ROWS_AT_ONCE)):
-            index.replace(part, self.embedded(part), MIXED)
-
-    def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
-        """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
-        return embed_rows(self.passage_side, self.task, self.base, rows.tolist())
+    def task(self) -> Task:
+        """What is asked, and in which words."""
+        return self._space.task
 
     @property
-    def passage_side(self) -> PassageSide:
-        """What embeds passages: one tower, or two where the posterior has its own."""
-        return PassageSide.of(self.retriever, self.posterior)
+    def base(self) -> KnowledgeBase:
+        """The passages."""
+        return self._space.base
 
     @property
-    def needs_index(self) -> bool:
-        """Whether searching takes embeddings of the base."""
-        return self.search != "bm25"
+    def support(self) -> Support | None:
+        """The task's test of which passages support a target; None where it has none."""
+        return self._space.support
 
     @property
-    def has_index(self) -> bool:
-        """Whether there is an index, of whatever age."""
-        return self._index is not None
+    def null_passage(self) -> bool:
+        """Whether reading nothing is a candidate of every query."""
+        return self._space.null_passage
 
-    def index_is_current(self) -> bool:
-        """Whether the index was built by the passage tower as it is now. Hashes the tower, as `passage_fingerprint`."""
-        return self._index is not None and self._index.encoder_fingerprint == self.passage_fingerprint()
+    def with_posterior(self, posterior: Retriever) -> RagModel:
+        """Return a model of the same parts, index included, with another posterior retriever.
 
-    def passage_fingerprint(self) -> str:
-        """What an index built now would be marked with. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
-        return passage_fingerprint(self.passage_side, self.task, self.base)
+        It must embed passages with the prior's tower, or the index has to be refreshed.
+        """
+        other = RagModel(
+            self.retriever,
+            self.generator,
+            self.task,
+            self.base,
+            posterior,
+            self.null_passage,
+            search=self.search_kind,
+            answering=self.answering,
+            sharded=self.sharded,
+        )
+        other._index = self._index
+        return other.train(self.training)
 
-    def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
-        """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
-        return self._exclusions.rows(examples)
-
-    # ---- retrieval ----------------------------------------------------------------------------------------------
+    def use_decision(self, decision: Decision) -> None:
+        """Choose among permitted answers by ``decision`` from now on: one that was fitted on development data."""
+        self.answering = replace(self.answering, decision=decision)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The weights that training moves: ``prior``, ``posterior``, ``generator``; shared ones belong to the prior."""
@@ -183,171 +140,128 @@ class RagModel(nn.Module):
             "generator": [weight for weight in self.generator.parameters() if weight.requires_grad],
         }
 
+    # ---- index --------------------------------------------------------------------------------------------------
+
+    @property
+    def index(self) -> Index:
+        """The index. Raises `UserError` before there is one."""
+        if self._index is None:
+            raise UserError("the model has no index yet; call refresh_index() first")
+        return self._index
+
+    @property
+    def needs_index(self) -> bool:
+        """Whether searching takes embeddings of the base."""
+        return self.search_kind.needs_index
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index, of whatever age."""
+        return self._index is not None
+
+    def use_index(self, index: Index) -> None:
+        """Search ``index`` from now on. Raises `UserError` if it was built from another base."""
+        if index.base_fingerprint != self.base.fingerprint:
+            raise UserError(
+                f"the index belongs to another knowledge base ({index.base_fingerprint[:12]}…, this one is "
+                f"{self.base.fingerprint[:12]}…); rebuild it with refresh_index()"
+            )
+        self._index = index
+
+    def require_movable_index(self) -> MovableIndex:
+        """Return the index. Raises `UserError` unless its rows can be replaced, and all of it be built anew, here."""
+        index = self.index
+        if not has_movable_rows(index):
+            raise UserError(
+                f"a {type(index).__name__} cannot be refreshed here; build it anew for use_index(), or train the "
+                f"query side with separate towers, which moves no passage"
+            )
+        return index
+
+    def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
+        """Embed the whole base anew with the passage tower as it is now, in the dtype of the present index.
+
+        The old index is given up first, or memory would have to hold both. Raises as `require_movable_index` where
+        there is an index.
+        """
+        dtype = self.require_movable_index().dtype if self.has_index else torch.float32
+        self._index, build = None, build_shards if self.sharded else build_index
+        self.use_index(build(self.passage_side, self.task, self.base, dtype, progress))
+
+    def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
+        """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
+
+        Rows must be distinct. Raises as `require_movable_index`.
+        """
+        index = self.require_movable_index()
+        for part in (own_rows(some) if self.sharded else some for some in rows.split(_ROWS_AT_ONCE)):
+            index.replace(part, self.embedded(part), MIXED)
+
+    def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
+        """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
+        return embed_rows(self.passage_side, self.task, self.base, rows.tolist())
+
+    @property
+    def passage_side(self) -> PassageSide:
+        """What embeds passages: one tower, or two where the posterior has its own."""
+        return self._space.side
+
+    def index_is_current(self) -> bool:
+        """Whether the index was built by the passage tower as it is now. Hashes the tower, as `passage_fingerprint`."""
+        return self._index is not None and self._index.encoder_fingerprint == self.passage_fingerprint()
+
+    def passage_fingerprint(self) -> str:
+        """What an index built now would be marked with. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
+        return passage_fingerprint(self.passage_side, self.task, self.base)
+
+    # ---- retrieval ----------------------------------------------------------------------------------------------
+
     def retrieve(
         self,
         examples: Sequence[Example],
         k: int,
-        with_posterior: bool = False,
+        options: RetrievalOptions = BEST_PASSAGES,
         previous_row: Int[Tensor, " B"] | None = None,
-        tail: int = 0,
         rng: torch.Generator | None = None,
-        extra_rows: Int[Tensor, "B _"] | None = None,
-        pool: Pool | None = None,
-        distraction: float = 0.0,
-        prior_only: float = 0.0,
     ) -> Candidates:
-        """The prior's k best passages per query, with the posterior's k best and the chain's row if asked for.
+        """Return the k best passages of each query as candidates, with whatever ``options`` add to them.
 
-        No example ever gets a passage whose text is its own. Log-probabilities are over the whole base where the index
-        is exact, with gradient for whatever the retrievers train. k = 0 retrieves nothing and needs no index.
-        ``extra_rows`` (-1 is padding) join them, but for an example's own: candidates that another index found, such as
-        `LexicalIndex`.
-
-        With ``tail`` so many passages are drawn besides (by ``rng``, with replacement) from the prior over all others,
-        as the index holds it. They stand for the tail: see `CandidateScores.log_multiplicity`. That takes a second pass
-        over the index, which must be exact. With a ``pool`` all queries share their candidates: see `Pool`. With
-        ``distraction`` a share of the queries, drawn by ``rng``, finds what an unrelated passage would: see `Asked`.
-        With ``prior_only`` a share of them has the prior's candidates alone, and scores without gradient. Of all this
-        a ``search`` by "bm25" knows k alone.
+        The model's search makes them; `retrograd.rag.search.dense` shows each step from query to candidates. No example
+        ever gets a passage whose text is its own. ``previous_row`` is where each query's chain stands (-1 is nowhere):
+        it is a candidate too. ``rng`` is for options that draw. k = 0 retrieves nothing and needs no index.
         """
         if k == 0:
             return no_candidates(len(examples), self.retriever.query_encoder.device)
-        if self.search == "bm25":
-            return self._by_words.best(examples, k, self.own_rows(examples).to(self.retriever.query_encoder.device))
-        asked = self._asked(examples, with_posterior, distraction, rng)
-        if prior_only > 0:
-            asked = replace(asked, alone=drawn_share(len(examples), prior_only, rng).to(asked.query.device))
-        found = self._searched(asked, k)
-        blocks = [found[0].row, *(asked.joining(neighbours.row) for neighbours in found[1:])]
-        if previous_row is not None:
-            previous_row = asked.resumed(previous_row.to(asked.query.device))
-            blocks.append(previous_row.unsqueeze(-1))
-        if extra_rows is not None:
-            blocks.append(admitted(extra_rows.to(asked.query.device), asked.hidden, len(self.base)))
-        rows = union(*blocks)
-        if pool is not None:
-            rows = admitted(pool.rows(rows, len(self.base), rng), asked.hidden, len(self.base))
-        drawn = self._tail(asked, rows, tail, rng)
-        rows = self._with_null(union(rows, drawn))
-        found = self._scored(asked, found, rows)
-        scores = found.scores
-        if tail:
-            times = (rows.unsqueeze(-1) == drawn.unsqueeze(1)).sum(dim=-1).masked_fill(rows < 0, 0)
-            scores = replace(scores, log_multiplicity=log_multiplicity(scores.log_prior, times.float()))
-        previous = None if previous_row is None else column_of(rows, previous_row)
-        return replace(found, scores=replace(scores, previous=previous))
-
-    @cached_property
-    def _by_words(self) -> LexicalSearch:
-        return LexicalSearch(self.task, self.base)
-
-    @cached_property
-    def oracle(self) -> Oracle:
-        """What "oracle" asks. Raises `UserError` where the task has no test of support."""
-        return Oracle(self.task, self.base, self.support)
+        return self.search.candidates(SearchRequest(examples, k, self._index, options, previous_row, rng))
 
     def candidates_at(
         self, examples: Sequence[Example], rows: Int[Tensor, "B K"], with_posterior: bool = False
     ) -> Candidates:
-        """Given rows (-1 is padding) as candidates, with the same log-probabilities as `retrieve` would give them.
+        """Return given rows (-1 is padding) as candidates, with the log-probabilities that `retrieve` would give them.
 
-        The rows should be distinct and none of an example's own. Raises `UserError` where BM25 searches.
+        The rows should be distinct and none of an example's own. Raises `UserError` for a search that scores only what
+        it finds.
         """
-        if self.search == "bm25":
-            raise UserError('BM25 scores what it finds, not given rows; set retriever.search = "nearest"')
-        asked = self._asked(examples, with_posterior)
-        return self._scored(asked, self._searched(asked, 1), rows)
-
-    def _asked(
-        self,
-        examples: Sequence[Example],
-        with_posterior: bool,
-        distraction: float = 0.0,
-        rng: torch.Generator | None = None,
-    ) -> Asked:
-        texts = [self.task.query_text(example) for example in examples]
-        query = self.passage_side.placed(self.retriever.queries(texts), "prior")
-        search = (query, self._posterior_query(examples)) if with_posterior else (query,)
-        asked = Asked(query, search, self._exclusions.rows(examples).to(query.device))
-        if self.search == "oracle":
-            return replace(asked, accepted=self.oracle.rows(examples, asked.hidden))
-        if self.search == "random":
-            rows = stand_ins(examples, asked.hidden, len(self.base))
-            return self._misled(asked, torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device), rows)
-        if distraction > 0:
-            return self._misled(asked, *distractors(asked.hidden, len(self.base), distraction, rng))
-        return asked
-
-    def _misled(self, asked: Asked, misled: Bool[Tensor, "B 1"], rows: Int[Tensor, " B"]) -> Asked:
-        """Some of the queries search with passages of the base in their place."""
-        own = self._exclusions.rows([Example("", passage.text, ("",)) for passage in self.base.passages(rows.tolist())])
-        side = self.passage_side
-        vectors = self.retriever.as_queries(side.part(self.index.vectors(rows).float(), "prior")).detach()
-        return asked.instead(side.placed(vectors, "prior"), own, misled)
-
-    def _searched(self, asked: Asked, k: int) -> list[Neighbours]:
-        with full_precision(asked.query.device):
-            found = [self.index.search(one, k, asked.hidden) for one in asked.search]
-            return found if asked.accepted is None else best_accepted(asked, self.index, k, found)
-
-    def _tail(
-        self, asked: Asked, rows: Int[Tensor, "B K"], draws: int, rng: torch.Generator | None
-    ) -> Int[Tensor, "B M"]:
-        """Rows drawn from the prior over everything that is neither retrieved already nor an example's own."""
-        if draws == 0:
-            return rows.new_empty(len(rows), 0)
-        if not isinstance(self.index, ExactIndex | ShardedIndex) or rng is None:
-            raise UserError("training.tail needs an exact index and a source of randomness; set training.tail = 0")
-        with full_precision(rows.device):
-            return self.index.sample(asked.search[0], draws, rng, torch.cat([asked.hidden, rows], dim=-1))
-
-    def _scored(self, asked: Asked, found: list[Neighbours], rows: Int[Tensor, "B K"]) -> Candidates:
-        posterior = len(asked.search) > 1
-        (vectors, fresh), null = self._vectors(rows, posterior), self._null_vector(posterior)
-        with full_precision(rows.device):
-            log_prior, *rest = [
-                asked.settled(log_probability(one, vectors, rows, neighbours, self.index, fresh, null))
-                for one, neighbours in zip(asked.search, found, strict=True)
-            ]
-        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self.retriever.trained_temperature)
-        query, vectors = (self.passage_side.part(one, "prior") for one in (asked.query, asked.settled(vectors)))
-        return Candidates(rows, scores, query, vectors, asked.alone)
+        if not isinstance(self.search, GivenRowsSearch):
+            raise UserError(
+                f'retriever.search = "{self.search_kind.name}" scores what it finds, not given rows; set it to '
+                f'"{DENSE.name}"'
+            )
+        options = RetrievalOptions(posterior=with_posterior)
+        return self.search.candidates_at(SearchRequest(examples, rows.shape[1], self._index, options), rows)
 
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
-        """Every passage of the base as a candidate, in row order: for likelihoods that cost nothing. Memory O(B·N).
+        """Return every passage of the base as a candidate, in row order: for likelihoods that cost nothing.
 
-        Passage embeddings are the index's, without gradient: a tower of passages alone does not learn from this.
+        Memory O(B·N). Passage embeddings are the index's, without gradient: a tower of passages alone does not learn
+        from this.
         """
-        if self.search == "bm25":
-            return self._by_words.all(examples, self.own_rows(examples).to(self.retriever.query_encoder.device))
-        asked = self._asked(examples, with_posterior)
-        with full_precision(asked.query.device):
-            vectors = self.index.vectors(torch.arange(len(self.base), device=asked.query.device))
-            hidden = not_accepted(asked, len(self.base))
-            rows, (log_prior, *rest) = whole_base(asked.search, hidden, vectors, self._null_vector(with_posterior))
-        scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=self.retriever.trained_temperature)
-        return Candidates(rows, scores)
+        options = RetrievalOptions(posterior=with_posterior)
+        return self.search.whole_base(SearchRequest(examples, len(self.base), self._index, options))
 
-    def _with_null(self, rows: Int[Tensor, "B K"]) -> Int[Tensor, "B _"]:
-        return nn.functional.pad(rows, (0, 1), value=NULL_ROW) if self.null_passage else rows
-
-    def _null_vector(self, posterior: bool) -> Float[Tensor, " D"] | None:
-        """Embedded anew at each retrieval, so that it is never stale."""
-        return self.passage_side.no_passage(_NULL_TEXT, posterior) if self.null_passage else None
-
-    def _posterior_query(self, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
-        if self.posterior is None:
-            raise UserError("this objective needs a posterior retriever; set retriever.posterior = true")
-        texts = [self.task.posterior_text(example, example.target) for example in examples]
-        return self.passage_side.placed(self.posterior.queries(texts), "posterior")
-
-    def _vectors(self, rows: Int[Tensor, "B K"], posterior: bool) -> tuple[Float[Tensor, "B K D"], bool]:
-        """Candidate embeddings, and whether they were just encoded with gradient: each distinct passage once."""
-        if not self.passage_side.learns or not torch.is_grad_enabled():
-            return self.index.vectors(rows.clamp(min=-1)), False
-        distinct, where = rows.clamp(min=0).unique(return_inverse=True)
-        texts = [self.task.passage_text(passage) for passage in self.base.passages(distinct.tolist())]
-        return self.passage_side.passages(texts, posterior)[where], True
+    def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
+        """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
+        return self._space.own_rows(examples)
 
     # ---- likelihood ---------------------------------------------------------------------------------------------
 
@@ -379,9 +293,9 @@ class RagModel(nn.Module):
     # ---- answers ------------------------------------------------------------------------------------------------
 
     def answer(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
-        """The most likely answer of each example from its k best passages, by the model's ``decision``.
+        """The most likely answer of each example from its k best passages, by the decision of ``answering``.
 
-        Passages are read one by one, Σ_z p(z|x) p(y|x,z), at once (``manner``), or in the soft slots of ``selection``.
+        Passages are read one by one, Σ_z p(z|x) p(y|x,z), at once, or in soft slots, as ``answering`` says.
         k = 0 asks the generator alone, as does an example for which no passage is left.
         `retrograd.rag.answering` says how candidate answers are found; ``scoring`` is for a closed set. The model's
         own mode does not matter.
@@ -391,7 +305,7 @@ class RagModel(nn.Module):
         with inference(self):
             reading = self._reading(examples, k)
             return answers(
-                self.generator, self.task, self.base, examples, reading, scoring, self.decision, self.support
+                self.generator, self.task, self.base, examples, reading, scoring, self.answering.decision, self.support
             )
 
     def choice_scores(
@@ -399,7 +313,7 @@ class RagModel(nn.Module):
     ) -> list[ChoiceScores] | None:
         """What speaks for each permitted answer before any decision; None where the set of answers is open, or the
         model writes its answers."""
-        if self.manner.answers == "written":
+        if self.answering.manner.answers == "written":
             return None
         with inference(self):
             reading = self._reading(examples, k)
@@ -407,14 +321,15 @@ class RagModel(nn.Module):
 
     def _reading(self, examples: Sequence[Example], k: int) -> Reading:
         """As `answer` reads: without a passage the query alone, with certainty."""
+        manner, selection = self.answering.manner, self.answering.selection
         none = torch.full((len(examples), 1), -torch.inf)
-        reading = Reading(torch.full((len(examples), 1), -1), none.clone(), none, manner=self.manner)
+        reading = Reading(torch.full((len(examples), 1), -1), none.clone(), none, manner=manner)
         if k > 0:
             found = self.retrieve(examples, k)
-            if self.selection is None:
-                reading = text_reading(found, self.manner)
+            if selection is None:
+                reading = text_reading(found, manner)
             else:
                 slots = self.likelihood(examples, found).soft_slots
-                reading = soft_reading(found, self.selection, slots, self.manner)
+                reading = soft_reading(found, selection, slots, manner)
         reading.log_weight[(reading.rows == -1).all(dim=-1), 0] = 0.0
         return reading

@@ -26,22 +26,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.index import Index
-from retrograd.corpus.restricted_index import RestrictedIndex
-from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.models.inference import inference
 from retrograd.models.precision import full_precision
 from retrograd.rag.indexing import spread
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
 
-__all__ = ["Probe", "Staleness", "cosine_drift", "drift_of", "fault_of", "held_rows", "overlap_at", "staleness"]
+__all__ = ["Probe", "Staleness", "cosine_drift", "drift_of", "fault_of", "overlap_at", "staleness"]
 
 # Half precision, another processor or another batch moves a cosine by some 0.001; zeros and foreign vectors by 1.
 _ROUNDING = 0.01
 _EQUAL = 1e-6
-_GIVE_BACK_WHAT_THEY_STORE = (ExactIndex, RestrictedIndex, ShardedIndex)
 
 
 @dataclass(frozen=True)
@@ -67,19 +62,14 @@ class Probe:
     ) -> Probe:
         """``passages`` of the ``rows`` and ``queries`` of the examples (all, where there are fewer), at random.
 
-        ``rows`` are those of the index: `held_rows`. k is at most half the passages: with all of them both rankings
-        would agree whatever happens.
+        ``rows`` are those of the index: `Index.held_rows`. k is at most half the passages: with all of them both
+        rankings would agree whatever happens.
         """
         # Python's sampler costs O(passages), a permutation of all rows O(rows).
         source = random.Random(int(torch.randint(2**62, (1,), generator=rng, device=rng.device)))
         drawn = sorted(source.sample(rows, min(passages, len(rows))))
         asked = tuple(examples[i] for i in source.sample(range(len(examples)), min(queries, len(examples))))
         return cls(torch.tensor(drawn, dtype=torch.long), asked, max(1, min(k, len(drawn) // 2)))
-
-
-def held_rows(index: Index) -> Sequence[int]:
-    """The rows that an index has, ascending: all of the base, but for a `RestrictedIndex`."""
-    return index.rows.tolist() if isinstance(index, RestrictedIndex) else range(len(index))
 
 
 @torch.no_grad()
@@ -148,9 +138,9 @@ def fault_of(model: RagModel) -> str | None:
     zeros and vectors of another model; to find every changed byte is what checksums are for. Nothing can be said, and
     None is returned, of an index that stores approximations: what it gives back is no passage's embedding anyway.
     """
-    if not isinstance(model.index, _GIVE_BACK_WHAT_THEY_STORE):
+    if not model.index.keeps_embeddings:
         return None
-    rows = torch.tensor(spread(held_rows(model.index)))
+    rows = torch.tensor(spread(model.index.held_rows))
     with torch.no_grad():
         stored, fresh = _stored_and_fresh(model, rows)
         # The longer part of a vector would hide what is wrong with the others.
@@ -168,7 +158,7 @@ def fault_of(model: RagModel) -> str | None:
 
 def _stored_and_fresh(model: RagModel, rows: Int[Tensor, " Z"]) -> tuple[Float[Tensor, "Z D"], Float[Tensor, "Z D"]]:
     """On the CPU, where double precision is to be had on every machine."""
-    if not isinstance(model.index, _GIVE_BACK_WHAT_THEY_STORE):
+    if not model.index.keeps_embeddings:
         raise UserError(
             f"a {type(model.index).__name__} may store approximations, whose error would count as staleness; measure "
             f"on an ExactIndex"

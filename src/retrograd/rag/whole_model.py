@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from retrograd.corpus.sharded_index import ShardedIndex
+from retrograd.corpus.index import is_spread_over_ranks
 from retrograd.models.fsdp import whole_weights
 from retrograd.models.lora import has_lora
 from retrograd.rag.rag_model import RagModel
@@ -21,7 +21,7 @@ def whole_model(model: RagModel) -> Iterator[None]:
     Nothing changes for the other ranks, nor for what is not spread.
     """
     index = model.index if model.has_index else None
-    whole = index.whole() if isinstance(index, ShardedIndex) else None
+    whole = index.whole() if index is not None and is_spread_over_ranks(index) else None
     with whole_weights(model.generator, trained_alone=has_lora(model.generator)):
         if index is None or whole is None:
             yield

@@ -201,7 +201,8 @@ def _analysed(opened: OpenRun, split: Split, examples: list[Example], ks: list[i
     with opened.accelerator.autocast():
         retrieved = retrieve(model, examples, max(kept))
         read = min(opened.experiment.test_passages, size)
-        slots = None if model.selection is None else soft_slots(model, model.selection, examples, read)
+        selection = model.answering.selection
+        slots = None if selection is None else soft_slots(model, selection, examples, read)
     passages = list(model.base)
     types = {(example.id, example.query): _types(example) for example in opened.data.train}
     base = [_of_passage(task, passage, types.get((passage.id, passage.text))) for passage in passages]

@@ -16,6 +16,7 @@ from retrograd.models.lora import Lora
 from retrograd.models.retriever import Retriever
 from retrograd.models.soft_prompt import SoftPromptOptions
 from retrograd.progress import bar
+from retrograd.rag.answering import Answering
 from retrograd.rag.indexing import passage_texts
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.experiment import Experiment, RetrieverSettings
@@ -25,18 +26,28 @@ from retrograd.tasks.task import Task
 __all__ = ["build_model", "build_retriever", "soft_prompt_options"]
 
 
-def build_model(experiment: Experiment, data: Data, rng: torch.Generator) -> RagModel:
-    """Build an untrained model; ``rng`` draws the adapters, then the soft prompt. Raises `UserError` as they do."""
+def build_model(experiment: Experiment, data: Data, rng: torch.Generator, sharded: bool = False) -> RagModel:
+    """Build an untrained model; ``rng`` draws the adapters, then the soft prompt. Raises `UserError` as they do.
+
+    With ``sharded`` each rank holds its rows of the index.
+    """
     s = experiment.retriever
     retriever = build_retriever(experiment, data.task, data.base)
     posterior = _posterior(s, data.task, retriever.passage_encoder) if s.posterior else None
     generator = _generator(experiment, retriever.query_encoder.width, rng)
     if experiment.manner.reading == "fused":
         require_encoder(generator.model)
-    model = RagModel(retriever, generator, data.task, data.base, posterior, s.null_passage)
-    model.selection = experiment.selection
-    model.search, model.manner = s.search, experiment.manner
-    return model
+    return RagModel(
+        retriever,
+        generator,
+        data.task,
+        data.base,
+        posterior,
+        s.null_passage,
+        search=s.search_kind,
+        answering=Answering(experiment.manner, experiment.selection),
+        sharded=sharded,
+    )
 
 
 def _generator(experiment: Experiment, width: int, rng: torch.Generator) -> Generator:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from retrograd.objectives import Distillation, FrozenRetriever, NoRetrieval, Objective, RelaxedTopK, TopKMarginal
-from retrograd.rag.rag_model import Search
+from retrograd.rag.search import DENSE, UNRELATED, SearchKind
+from retrograd.rag.search import ORACLE as SUPPORTING
 from retrograd.recipes.experiment import Experiment
 from retrograd.types import UserError
 
@@ -63,13 +64,13 @@ def closed_book(experiment: Experiment) -> Experiment:
 
 def random_neighbours(experiment: Experiment) -> Experiment:
     """The generator with passages that an untrained retriever found for something else."""
-    return _untrained(experiment, "random")
+    return _untrained(experiment, UNRELATED)
 
 
 def frozen_retriever(experiment: Experiment) -> Experiment:
     """The generator with passages that the untrained retriever finds."""
-    search = experiment.retriever.search
-    return _untrained(experiment, "bm25" if search == "bm25" else "nearest")
+    search = experiment.retriever.search_kind
+    return _untrained(experiment, DENSE if search.is_control else search)
 
 
 def oracle(experiment: Experiment) -> Experiment:
@@ -81,7 +82,7 @@ def oracle(experiment: Experiment) -> Experiment:
     )
     k = experiment.test_passages if t.pool else experiment.evaluation.passages
     evaluation = replace(experiment.evaluation, passages=k)
-    return _untrained(replace(experiment, training=training, evaluation=evaluation), "oracle")
+    return _untrained(replace(experiment, training=training, evaluation=evaluation), SUPPORTING)
 
 
 CONTROLS: Mapping[str, Control] = {
@@ -116,7 +117,7 @@ def controls_of(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str
         found = control(experiment)
         if found == experiment:
             left_out[name] = "the experiment is this control itself"
-        elif name == FROZEN and experiment.retriever.search in ("nearest", "bm25") and not trains_retriever(experiment):
+        elif name == FROZEN and not experiment.retriever.search_kind.is_control and not trains_retriever(experiment):
             left_out[name] = "the experiment does not train its retriever either"
         else:
             kept[name] = replace(found, name=f"{experiment.name}-{name.replace(' ', '-')}")
@@ -137,7 +138,7 @@ def trains_retriever(experiment: Experiment) -> bool:
     return e.objective.trains_retriever and e.retriever.trained != "none" and any(rate > 0 for rate in rates)
 
 
-def _untrained(experiment: Experiment, search: Search) -> Experiment:
+def _untrained(experiment: Experiment, search: SearchKind) -> Experiment:
     """The retriever as it came, searching so; the generator learns by its part of the objective."""
     e, objective = experiment, _generators_part(experiment.objective)
     # In one prompt, at the end of training; objectives that read one by one have nothing to fuse.
@@ -145,7 +146,7 @@ def _untrained(experiment: Experiment, search: Search) -> Experiment:
     fusion = e.generator.fusion and (together or objective == FrozenRetriever("together"))
     return replace(
         e,
-        retriever=replace(e.retriever, trained="none", posterior=False, search=search),
+        retriever=replace(e.retriever, trained="none", posterior=False, search=search.name),
         generator=replace(e.generator, fusion=fusion),
         objective=objective,
         training=replace(e.training, prior_only=0.0),

@@ -147,15 +147,16 @@ class Experiment:
                 f"{'does not make' if self.training.passages == 0 else 'compares with a posterior that knows better'}; "
                 f"set it to 0"
             )
-        if self.retriever.search == "bm25" and self._takes_vectors:
+        search = self.retriever.search_kind
+        if not search.has_vectors and self._takes_vectors:
             raise UserError(
-                'retriever.search = "bm25" has words and no vectors: set training.pool = false, training.tail = 0, '
+                f'retriever.search = "{search.name}" has no vectors: set training.pool = false, training.tail = 0, '
                 "training.distraction = 0.0, and take an objective that reads passages as text"
             )
         t = self.training
-        if self.retriever.search == "oracle" and (t.pool or t.tail > 0 or t.distraction > 0):
+        if not search.takes_other_rows and (t.pool or t.tail > 0 or t.distraction > 0):
             raise UserError(
-                'retriever.search = "oracle" gives a query what supports its target and nothing else: set '
+                f'retriever.search = "{search.name}" gives a query what it finds for it and nothing else: set '
                 "training.pool = false, training.explorers = 0, training.tail = 0 and training.distraction = 0.0"
             )
         if self.training.explorers > 0 and not self.training.pool:

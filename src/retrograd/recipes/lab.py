@@ -220,43 +220,33 @@ def _untrained(experiment: Experiment) -> OpenRun:
 
 def measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
     """What the laboratory finds on the model as it is now, at its precision; the model is left as it was."""
-    model, own = opened.model.eval(), opened.model.posterior
+    model, posterior = _with_posterior(opened.model.eval())
     with opened.accelerator.autocast():
-        try:
-            return _with_posterior(opened, examples, chosen, redraws, seed)
-        finally:
-            model.posterior = own
-
-
-def _with_posterior(
-    opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int
-) -> LabReport:
-    model = opened.model
-    posterior = _posterior(model)
-    bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
-    if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
-        chosen = [one for one in chosen if one.candidates == "best"]
-    reference = reference_step(model, bench, _MICRO_BATCH)
-    with bar("estimators", len(chosen), "estimators") as advance:
-        findings = []
-        for estimator in chosen:
-            findings.append(_finding(model, bench, estimator, reference, redraws, seed))
-            advance(1)
+        bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
+        if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
+            chosen = [one for one in chosen if one.candidates == "best"]
+        reference = reference_step(model, bench, _MICRO_BATCH)
+        with bar("estimators", len(chosen), "estimators") as advance:
+            findings = []
+            for estimator in chosen:
+                findings.append(_finding(model, bench, estimator, reference, redraws, seed))
+                advance(1)
     return LabReport(
         opened.experiment.name, len(examples), redraws, len(model.base), _describe(bench), posterior, findings
     )
 
 
-def _posterior(model: RagModel) -> str:
-    """Give a model that has none a posterior retriever: the prior's own encoder, reading query and target."""
+def _with_posterior(model: RagModel) -> tuple[RagModel, str]:
+    """The model, with the prior's own encoder as posterior retriever where it has none; and which it is, in words."""
     if model.posterior is not None:
-        return "the model's own"
+        return model, "the model's own"
     prior = model.retriever
     tower = copy.deepcopy(prior.query_encoder)
     weight = 1.0 if prior.lexical_weight is None else float(prior.lexical_weight.detach())
     temperature = float(prior.temperature.detach())
-    model.posterior = Retriever(tower, prior.passage_encoder, temperature, prior.trained, lexical_weight=weight)
-    return "none in this model: a copy of the prior's encoder, reading query and target, stands in"
+    posterior = Retriever(tower, prior.passage_encoder, temperature, prior.trained, lexical_weight=weight)
+    words = "none in this model: a copy of the prior's encoder, reading query and target, stands in"
+    return model.with_posterior(posterior), words
 
 
 def _describe(bench: Bench) -> str:

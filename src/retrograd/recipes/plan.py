@@ -249,7 +249,7 @@ def _memory(
     its = sum(n for part, n in learned.items() if not part.endswith("tower"))
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
     gradients = theirs + its * (prompts.with_gradient > 0)
-    index = 4.0 * (facts.passages or 0) * model.dimension * (experiment.retriever.search != "bm25")
+    index = 4.0 * (facts.passages or 0) * model.dimension * experiment.retriever.search_kind.needs_index
     whole = stage.copying and stage.passages == 0 and model.processes > 1  # each compares with all, and fetches them
     return Memory(
         weights=sum(one.held for one in model.weights),
@@ -284,7 +284,7 @@ def _copies(
 def _embeddings(experiment: Experiment, stages: list[PlannedStage]) -> float:
     """How often the whole base is embedded, as far as it can be told: at the beginning, while passages move, after."""
     r = experiment.retriever
-    if r.search == "bm25" or not any(stage.passages or stage.copying for stage in stages):
+    if not r.search_kind.needs_index or not any(stage.passages or stage.copying for stage in stages):
         return 0.0
     moves = _passages_move(experiment)
     count = 1.0

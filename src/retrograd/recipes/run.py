@@ -131,8 +131,7 @@ def train_experiment(
     accelerator, ranks = accelerator_for(experiment), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = build_model(experiment, data, rng)
-    model.sharded = ranks.count > 1
+    model = build_model(experiment, data, rng, sharded=ranks.count > 1)
     if model.sharded and experiment.generator.fsdp:
         computed = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         ranks.require_equal([*model.parameters()])  # afterwards each has parts of its own
@@ -214,7 +213,7 @@ def _calibrate(
     """Fit the model's decision on development data, and write down what that gave."""
     with accelerator.autocast():
         found = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
-    model.decision = found.decision
+    model.use_decision(found.decision)
     if run.written:
         with run.writing("the decision"):
             write_json(run.calibration, found.record())

@@ -14,7 +14,7 @@ from retrograd.models.prefix_tree import Scoring
 from retrograd.models.quantisation import Quantisation
 from retrograd.models.retriever import Trained
 from retrograd.models.soft_input import SoftPosition
-from retrograd.rag.rag_model import Search
+from retrograd.rag.search import SearchKind, search_kind
 from retrograd.rag.written_answers import Marginal
 from retrograd.training.refresh import (
     EverySteps,
@@ -84,9 +84,14 @@ class RetrieverSettings:
     posterior_passages: Literal["shared", "own"] = "shared"
     null_passage: bool = False
     dropout: bool = True
-    search: Search = "nearest"
+    search: str = "nearest"
     lexical_dimensions: int = 0
     lexical_weight: float = 1.0
+
+    @property
+    def search_kind(self) -> SearchKind:
+        """What ``search`` names. Raises `UserError` if there is no such search."""
+        return search_kind(self.search)
 
     @property
     def learns_scales(self) -> bool:
@@ -108,15 +113,19 @@ class RetrieverSettings:
             raise UserError(
                 f"retriever.lexical_dimensions is {self.lexical_dimensions}; expected a multiple of 4, 2048 say, or 0"
             )
-        if self.search == "bm25" and self.lexical_dimensions > 0:
-            raise UserError('retriever.search = "bm25" has no vectors; set retriever.lexical_dimensions = 0')
-        if self.search != "nearest" and (self.trained != "none" or self.posterior):
+        kind = self.search_kind
+        if self.lexical_dimensions > 0 and not kind.has_vectors:
+            raise UserError(f'retriever.search = "{kind.name}" has no vectors; set retriever.lexical_dimensions = 0')
+        if not kind.trains_retriever and (self.trained != "none" or self.posterior):
             raise UserError(
                 f'retriever.search = "{self.search}" leaves nothing to learn about retrieval; set '
                 f'retriever.trained = "none" and posterior = false'
             )
-        if self.search == "bm25" and self.null_passage:
-            raise UserError('retriever.search = "bm25" scores words, and the null passage has none; set it to false')
+        if self.null_passage and not kind.has_vectors:
+            raise UserError(
+                f'retriever.search = "{kind.name}" has no vectors, and the null passage is one; set '
+                f"retriever.null_passage = false"
+            )
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
         found.save(out)
     text = f"{len(examples)} examples, {k} passages each\n{readable(found.answers | found.neighbours)}"
     fitted = opened.experiment.test_passages
-    if opened.model.decision != Decision() and k != fitted:
+    if opened.model.answering.decision != Decision() and k != fitted:
         text += f"\nThe vote's weight and the threshold of the negative were fitted at {fitted} passages, not at {k}."
     return text
 

@@ -10,10 +10,10 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.evaluation.evaluate import ORACLE_SHARE
 from retrograd.evaluation.evidence import Difference, Evidence, difference, metric_words, spread
 from retrograd.io import atomic_file, read_json, write_json
 from retrograd.metrics.significance import Statistic
+from retrograd.rag.search.oracle import ORACLE_SHARE
 from retrograd.recipes.compare import Told, statistic_of, told_by
 from retrograd.recipes.controls import CLOSED_BOOK, FROZEN, ORACLE, RANDOM, trains_retriever
 from retrograd.recipes.curves import score_of

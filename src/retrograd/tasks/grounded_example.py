@@ -1,7 +1,7 @@
 """Examples with what evaluation alone may know: which passages are gold, and the turns of a dialogue.
 
 Training reads query and targets. Gold passages are never a signal to it; they say, afterwards, what retrieval found.
-One control reads them on purpose (`retrograd.rag.oracle`).
+One control reads them on purpose (`retrograd.rag.search.oracle`).
 """
 
 from __future__ import annotations

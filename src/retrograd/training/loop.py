@@ -15,7 +15,7 @@ from retrograd.models.fsdp import by_placement, clip_gradients, gradient_norm
 from retrograd.objectives.objective import Objective
 from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, fault_of, held_rows
+from retrograd.rag.staleness import Probe, fault_of
 from retrograd.training.alarms import Alarms
 from retrograd.training.batches import Order
 from retrograd.training.chains import Chains
@@ -167,7 +167,7 @@ def _with_index(model: RagModel, stage: Stage, accelerator: Accelerator, midway:
     if stage.evidence.retrieves and not midway:
         embed_base_if_stale(model, accelerator)
     if moves:
-        model.require_exact_index()  # or the last refresh would refuse, after all steps
+        model.require_movable_index()  # or the last refresh would refuse, after all steps
     return moves
 
 
@@ -188,7 +188,7 @@ def _probe(model: RagModel, examples: Sequence[Example], stage: Stage, began: UI
         return None
     copy = torch.Generator()
     copy.set_state(began)
-    return Probe.draw(held_rows(model.index), examples, stage.probe_passages, _PROBE_QUERIES, _PROBE_BEST, copy)
+    return Probe.draw(model.index.held_rows, examples, stage.probe_passages, _PROBE_QUERIES, _PROBE_BEST, copy)
 
 
 def _optimiser(model: RagModel, objective: Objective, pace: Pace, steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:

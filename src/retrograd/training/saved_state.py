@@ -31,6 +31,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.exchange import ran_out_of_memory
+from retrograd.corpus.index import can_save_with_model
 from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.io import JsonObject, JsonValue, fingerprint, read_json, write_json
 from retrograd.models.fsdp import own_share, put, spread_like
@@ -88,7 +89,7 @@ class StageState:
 def save_run_state(folder: Path, model: RagModel, rng: torch.Generator, of_ranks: dict[str, Tensor]) -> None:
     """Write the model, as `save_model` does, and what that leaves out; ``of_ranks`` is that of `rank_states`."""
     save_model(model, folder)
-    if model.has_index and isinstance(model.index, ExactIndex) and not (folder / "index").exists():
+    if model.has_index and can_save_with_model(model.index) and not (folder / "index").exists():
         model.index.save(folder / "stale-index")
     save_file({name: value.contiguous() for name, value in _moving(model).items()}, _tensor_file(folder, _WEIGHTS))
     states = {"run": rng.get_state(), "torch": torch.get_rng_state()}

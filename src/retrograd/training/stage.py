@@ -16,6 +16,7 @@ from retrograd.objectives.objective import Likelihood, Objective
 from retrograd.rag.candidates import Candidates, Pool, column_of
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import RetrievalOptions
 from retrograd.training.refresh import RefreshPolicy
 from retrograd.training.schedule import Schedule, require_schedule
 from retrograd.training.targets import TargetChoice
@@ -74,17 +75,8 @@ class FromGenerator:
         previous: Int[Tensor, " B"] | None,
         rng: torch.Generator,
     ) -> Candidates:
-        return model.retrieve(
-            examples,
-            self.passages,
-            posterior,
-            previous,
-            self.tail,
-            rng,
-            pool=self.pool,
-            distraction=self.distraction,
-            prior_only=self.prior_only,
-        )
+        options = RetrievalOptions(posterior, self.tail, self.pool, self.distraction, self.prior_only)
+        return model.retrieve(examples, self.passages, options, previous, rng)
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         return model.likelihood(examples, candidates)
@@ -114,8 +106,9 @@ class FromPrior:
         previous: Int[Tensor, " B"] | None,
         rng: torch.Generator,
     ) -> Candidates:
+        options = RetrievalOptions(tail=self.tail, distraction=self.distraction)
         with inference(model.retriever):
-            return model.retrieve(examples, self.passages, tail=self.tail, rng=rng, distraction=self.distraction)
+            return model.retrieve(examples, self.passages, options, rng=rng)
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         return model.likelihood(examples, candidates)
@@ -145,7 +138,8 @@ class FromCopying:
         rng: torch.Generator,
     ) -> Candidates:
         if self.passages > 0:
-            return _where_any_supports(model, examples, model.retrieve(examples, self.passages, posterior, previous))
+            found = model.retrieve(examples, self.passages, RetrievalOptions(posterior=posterior), previous)
+            return _where_any_supports(model, examples, found)
         cells = len(examples) * len(model.base)
         if cells > _WHOLE_BASE_CELLS:
             raise UserError(

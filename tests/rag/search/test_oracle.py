@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
+from tests.rag.variants import variant
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
-from retrograd.rag.oracle import Oracle
-from retrograd.rag.rag_model import RagModel, Search
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import ORACLE, SEARCHES
+from retrograd.rag.search.oracle import Oracle
 from retrograd.tasks.grounded_example import GroundedExample
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relation_extraction import RelationExtraction
@@ -53,7 +54,7 @@ def test_it_finds_the_nearest_of_what_supports_the_target_and_nothing_else(
     model: RagModel, examples: list[Example]
 ) -> None:
     nearest = model.retrieve_all(examples).scores.log_prior
-    model.search = "oracle"
+    model = variant(model, search=ORACLE)
     found = model.retrieve(examples, 4)
     wanted = {0: {1, 4}, 1: {0, 4}, 2: {3}, 3: {2}, 4: {0, 1}}
     for b, rows in wanted.items():
@@ -72,7 +73,7 @@ def test_an_example_that_nothing_supports_finds_its_neighbours(model: RagModel, 
     alone = [examples[5], replace(examples[0], targets=()), examples[0]]  # the only one of its relation; no target
     plain = model.retrieve(alone, 3)
     whole = model.retrieve_all(alone).scores.log_prior
-    model.search = "oracle"
+    model = variant(model, search=ORACLE)
     found = model.retrieve(alone, 3)
     assert torch.equal(found.rows[:2], plain.rows[:2])
     torch.testing.assert_close(found.scores.log_prior[:2], plain.scores.log_prior[:2])
@@ -80,18 +81,18 @@ def test_an_example_that_nothing_supports_finds_its_neighbours(model: RagModel, 
 
 
 def test_the_target_reaches_retrieval_nowhere_else(model: RagModel, examples: list[Example]) -> None:
-    """Every way to search, with all targets exchanged: only the oracle finds anything else, or answers otherwise."""
+    """Every way to search, with all targets exchanged: only those that read them find anything else."""
     pytest.importorskip("bm25s")
     exchanged = [replace(one, targets=examples[(i + 2) % 6].targets) for i, one in enumerate(examples)]
     differs = {}
-    for search in get_args(Search):
-        model.search = search
-        one, other = (model.retrieve(given, 2) for given in (examples, exchanged))
-        all_rows = [model.retrieve_all(given).rows for given in (examples, exchanged)]
+    for search in SEARCHES:
+        way = variant(model, search=search)
+        one, other = (way.retrieve(given, 2) for given in (examples, exchanged))
+        all_rows = [way.retrieve_all(given).rows for given in (examples, exchanged)]
         same = torch.equal(one.rows, other.rows) and torch.equal(one.scores.log_prior, other.scores.log_prior)
-        answers = [[p.rows for p in model.answer(given, 2)] for given in (examples, exchanged)]
-        differs[search] = [not same, not torch.equal(*all_rows), answers[0] != answers[1]]
-    assert differs == {search: [search == "oracle"] * 3 for search in get_args(Search)}
+        answers = [[p.rows for p in way.answer(given, 2)] for given in (examples, exchanged)]
+        differs[search.name] = [not same, not torch.equal(*all_rows), answers[0] != answers[1]]
+    assert differs == {search.name: [search.reads_target] * 3 for search in SEARCHES}
 
 
 def test_gold_passages_count_before_the_words_of_any_acceptable_answer() -> None:

@@ -1,0 +1,76 @@
+"""Search by words: BM25 in the place of the prior, a frozen retriever without vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+
+from retrograd.corpus.index import Neighbours
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.corpus.lexical import LexicalIndex
+from retrograd.objectives.functional import masked_log_softmax
+from retrograd.objectives.objective import CandidateScores
+from retrograd.rag.candidates import Candidates
+from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
+from retrograd.tasks.task import Task
+from retrograd.types import Example
+
+__all__ = ["BM25", "Bm25Search", "index_words", "words_of_query"]
+
+_BLOCK_ROWS = 4_096
+
+
+class Bm25Search:
+    """Candidates by BM25 over the task's retriever texts, its ``unsaid`` left out; p(z|x) is their softmax among
+    the candidates.
+
+    BM25 has no log Z: what is not retrieved has no probability. A passage that shares no word with the query is no
+    candidate. The base is indexed at the first search, which raises `UserError` without bm25s.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+
+    def candidates(self, request: SearchRequest) -> Candidates:
+        found, device = self._search(request.examples, request.k), self._space.device
+        return Candidates(found.row.to(device), CandidateScores(masked_log_softmax(found.logit).to(device)))
+
+    def whole_base(self, request: SearchRequest) -> Candidates:
+        """Return every row in its place, -1 where it is hidden or shares no word. Memory O(B·N)."""
+        passages, device = len(self._index), self._space.device
+        found = self._search(request.examples, passages)
+        present = found.row >= 0
+        where = torch.where(present, found.row, passages)  # one column more, for the padding
+        logit = torch.full((len(where), passages + 1), -torch.inf).scatter(1, where, found.logit)[:, :-1]
+        rows = torch.arange(passages).expand(len(where), -1).masked_fill(logit == -torch.inf, -1)
+        return Candidates(rows.to(device), CandidateScores(masked_log_softmax(logit).to(device)))
+
+    def scores(self, examples: Sequence[Example]) -> dict[str, float]:
+        return {}
+
+    @cached_property
+    def _index(self) -> LexicalIndex:
+        return index_words(self._space.task, self._space.base)
+
+    def _search(self, examples: Sequence[Example], k: int) -> Neighbours:
+        texts = [words_of_query(self._space.task, example) for example in examples]
+        return self._index.search(texts, k, self._space.own_rows(examples))
+
+
+BM25 = SearchKind(
+    "bm25", Bm25Search, needs_index=False, has_vectors=False, trains_retriever=False, takes_other_rows=False
+)
+
+
+def index_words(task: Task, base: KnowledgeBase) -> LexicalIndex:
+    """Index the words of a base, as the task words its passages. Raises `UserError` without bm25s."""
+    passages = (passage for block in base.blocks(_BLOCK_ROWS) for passage in block)
+    texts = (task.unsaid.left_out(task.passage_text(passage)) for passage in passages)
+    return LexicalIndex.build(texts, base.fingerprint)
+
+
+def words_of_query(task: Task, example: Example) -> str:
+    """Return the words to search for."""
+    return task.unsaid.left_out(task.query_text(example))

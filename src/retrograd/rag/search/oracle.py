@@ -1,0 +1,155 @@
+"""A control that is told the target: it bounds what a better retriever could do for a generator.
+
+No model of the query alone can find this, so whoever shows its score says that it was told the answer. A query whose
+target nothing supports, or that has none, finds what its own retriever does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from retrograd.corpus.index import Index, Neighbours
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.precision import full_precision
+from retrograd.rag.candidates import Candidates
+from retrograd.rag.search.dense import find_nearest, make_candidates, score_base, score_rows
+from retrograd.rag.search.queries import Queries, embed_queries
+from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
+from retrograd.rag.search.substitution import mark_prior_only
+from retrograd.tasks.grounded_example import GroundedExample
+from retrograd.tasks.relevance import rows_by_id
+from retrograd.tasks.task import Support, Task
+from retrograd.types import Example, UserError
+
+__all__ = ["ORACLE", "ORACLE_SHARE", "Oracle", "OracleSearch"]
+
+ORACLE_SHARE = "oracle_found"
+"""The share of examples for which an oracle has any passage that supports the target; others find their nearest."""
+
+
+class Oracle:
+    """Which passages of a base support each example's target: the gold ones where the data mark any, else those that
+    the task's own test accepts for one of the acceptable answers.
+
+    Raises `UserError` for a task without such a test.
+    """
+
+    def __init__(self, task: Task, base: KnowledgeBase, support: Support | None) -> None:
+        if support is None:
+            raise UserError(
+                f'retriever.search = "oracle" asks which passages support a target, and the task {task.name!r} has no '
+                f'test of that; set it to "nearest"'
+            )
+        self._base, self._support = base, support
+
+    @cached_property
+    def _by_id(self) -> dict[str, tuple[int, ...]]:
+        return rows_by_id(self._base)
+
+    def rows(self, examples: Sequence[Example], hidden: Int[Tensor, "B E"]) -> list[Int[Tensor, " _"]]:
+        """The accepted rows of each example, ascending, none of its ``hidden`` ones; none where it has no target."""
+        return [
+            torch.as_tensor(np.setdiff1d(self._accepted(example), own), dtype=torch.long, device=hidden.device)
+            for example, own in zip(examples, hidden.cpu().numpy(), strict=True)
+        ]
+
+    def _accepted(self, example: Example) -> np.ndarray:
+        marked = example.gold_passages if isinstance(example, GroundedExample) else ()
+        found = [self._by_id.get(id_, ()) for id_ in marked]
+        if not any(found):
+            found = [self._support(replace(example, targets=(target,))) for target in example.targets]
+        return np.unique(np.concatenate([np.asarray(rows, dtype=np.int64) for rows in (*found, ())]))
+
+
+class OracleSearch:
+    """The nearest passages among those that support the target; log Z is then over these.
+
+    A query without any finds what the retriever does.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+
+    @cached_property
+    def _oracle(self) -> Oracle:
+        return Oracle(self._space.task, self._space.base, self._space.support)
+
+    def candidates(self, request: SearchRequest) -> Candidates:
+        queries, accepted = self._queries(request)
+        queries = mark_prior_only(request, queries)
+        neighbours = _find_accepted(queries, accepted, request.require_index(), request.k)
+        return make_candidates(self._space, request, queries, neighbours)
+
+    def candidates_at(self, request: SearchRequest, rows: Int[Tensor, "B K"]) -> Candidates:
+        queries, accepted = self._queries(request)
+        index = request.require_index()
+        return score_rows(self._space, index, queries, _find_accepted(queries, accepted, index, 1), rows)
+
+    def whole_base(self, request: SearchRequest) -> Candidates:
+        queries, accepted = self._queries(request)
+        queries = replace(queries, hidden=_hide_others(queries.hidden, accepted, len(self._space.base)))
+        return score_base(self._space, request.require_index(), queries)
+
+    def scores(self, examples: Sequence[Example]) -> dict[str, float]:
+        accepted = self._oracle.rows(examples, self._space.own_rows(examples))
+        return {ORACLE_SHARE: 100.0 * sum(len(rows) > 0 for rows in accepted) / len(examples)}
+
+    def _queries(self, request: SearchRequest) -> tuple[Queries, list[Int[Tensor, " _"]]]:
+        queries = embed_queries(self._space, request.examples, request.options.posterior)
+        return queries, self._oracle.rows(request.examples, queries.hidden)
+
+
+ORACLE = SearchKind(
+    "oracle",
+    OracleSearch,
+    needs_index=True,
+    has_vectors=True,
+    trains_retriever=False,
+    takes_other_rows=False,
+    is_control=True,
+    reads_target=True,
+)
+
+
+def _find_accepted(queries: Queries, accepted: Sequence[Int[Tensor, " _"]], index: Index, k: int) -> list[Neighbours]:
+    """Return the prior's k nearest rows; for queries that have ``accepted`` rows, the nearest of these.
+
+    One query at a time: half of a base may bear the same relation. The index is asked once, whatever is accepted: the
+    ranks that hold one together must ask it equally often.
+    """
+    with full_precision(queries.prior.device):
+        (nearest,) = find_nearest(queries, index, k)  # an oracle has no posterior beside it
+        row, logit = nearest.row.clone(), nearest.logit.clone()
+        total = None if nearest.log_normaliser is None else nearest.log_normaliser.clone()
+        every = torch.cat([row.new_empty(0), *accepted]).unique()
+        vectors = index.vectors(every)
+        for b, own in enumerate(accepted):
+            if len(own) == 0:
+                continue
+            scores = vectors[torch.searchsorted(every, own)] @ queries.prior[b]
+            scores, order = scores.sort(descending=True, stable=True)
+            width = min(k, len(own), row.shape[1])
+            row[b], logit[b] = -1, -torch.inf
+            row[b, :width], logit[b, :width] = own[order[:width]], scores[:width]
+            if total is not None:
+                total[b] = scores.logsumexp(dim=0)
+    return [Neighbours(row, logit, total)]
+
+
+def _hide_others(
+    hidden: Int[Tensor, "B E"], accepted: Sequence[Int[Tensor, " _"]], passages: int
+) -> Int[Tensor, "B _"]:
+    """The rows that each query must not find: the hidden ones, and all but the accepted ones where it has any."""
+    if not any(len(own) for own in accepted):
+        return hidden
+    every = torch.arange(passages, device=hidden.device).repeat(len(hidden), 1)
+    for b, own in enumerate(accepted):
+        every[b] = every[b].index_fill(0, own, -1) if len(own) else -1
+    return torch.cat([hidden, every], dim=1)

@@ -1,0 +1,163 @@
+"""The contract of a search: from a batch of queries to its candidates.
+
+A new search is a file with a class and a `SearchKind`, and a line in `retrograd.rag.search.SEARCHES`: an experiment
+names it in ``retriever.search``, and the contract tests run over that tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from retrograd.corpus.index import Index
+from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.retriever import Retriever
+from retrograd.rag.candidates import Candidates, Exclusions, Pool
+from retrograd.rag.passage_side import PassageSide
+from retrograd.tasks.task import Support, Task
+from retrograd.types import Example, UserError
+
+__all__ = [
+    "BEST_PASSAGES",
+    "GivenRowsSearch",
+    "RetrievalOptions",
+    "Search",
+    "SearchKind",
+    "SearchRequest",
+    "SearchSpace",
+]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a search looks through, and with what: fixed when a model is made.
+
+    ``support`` is the task's test of which passages support a target, where it has one. With ``null_passage`` reading
+    nothing is one more candidate of every query.
+    """
+
+    task: Task
+    base: KnowledgeBase
+    support: Support | None
+    exclusions: Exclusions
+    prior: Retriever
+    posterior: Retriever | None = None
+    null_passage: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where candidates are."""
+        return self.prior.query_encoder.device
+
+    @property
+    def side(self) -> PassageSide:
+        """What embeds passages: one tower, or two where the posterior has its own."""
+        return PassageSide.of(self.prior, self.posterior)
+
+    def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
+        """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
+        return self.exclusions.rows(examples)
+
+
+@dataclass(frozen=True)
+class RetrievalOptions:
+    """What joins the prior's k best passages; nothing by default.
+
+    ``posterior`` adds the posterior's k best. ``tail`` passages are drawn besides (with replacement) from the prior
+    over all others, as the index holds it; they stand for the tail: see `CandidateScores.log_multiplicity`. With a
+    ``pool`` all queries share their candidates: see `Pool`. A share of the queries, ``distraction``, finds what an
+    unrelated passage would; another, ``prior_only``, has the prior's candidates alone, and scores without gradient.
+    ``extra_rows`` (-1 is padding) are candidates that another index found, such as `LexicalIndex`.
+    """
+
+    posterior: bool = False
+    tail: int = 0
+    pool: Pool | None = None
+    distraction: float = 0.0
+    prior_only: float = 0.0
+    extra_rows: Int[Tensor, "B _"] | None = None
+
+
+BEST_PASSAGES = RetrievalOptions()
+"""The prior's k best passages and nothing else."""
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What a batch of examples asks of a search.
+
+    ``index`` holds the embeddings of the base; None before there is one. ``previous_row`` is where each query's Markov
+    chain stands (-1 is nowhere). ``rng`` is needed by options that draw.
+    """
+
+    examples: Sequence[Example]
+    k: int
+    index: Index | None = None
+    options: RetrievalOptions = BEST_PASSAGES
+    previous_row: Int[Tensor, " B"] | None = None
+    rng: torch.Generator | None = None
+
+    def require_index(self) -> Index:
+        """Return the index. Raises `UserError` where there is none yet."""
+        if self.index is None:
+            raise UserError("the model has no index yet; call refresh_index() first")
+        return self.index
+
+
+@runtime_checkable
+class Search(Protocol):
+    """Finds the candidates of a batch of queries in one `SearchSpace`; no query gets a passage whose text is its own.
+
+    Options that a search has no use for are ignored; `SearchKind` declares which these are.
+    """
+
+    def candidates(self, request: SearchRequest) -> Candidates:
+        """Return the k best passages of each query, with whatever the request's options add."""
+        ...
+
+    def whole_base(self, request: SearchRequest) -> Candidates:
+        """Return every passage of the base as a candidate, in row order, -1 where a query must not find it."""
+        ...
+
+    def scores(self, examples: Sequence[Example]) -> dict[str, float]:
+        """Return what the search says of itself on some examples, in percent by name; often nothing."""
+        ...
+
+
+@runtime_checkable
+class GivenRowsSearch(Search, Protocol):
+    """A search that can also score rows which somebody else has chosen."""
+
+    def candidates_at(self, request: SearchRequest, rows: Int[Tensor, "B K"]) -> Candidates:
+        """Return the given rows as candidates, scored as ``candidates`` would score them."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchKind:
+    """A way to search: its ``name`` in an experiment, what ``open`` makes of a space, and what it can do.
+
+    ===================  ===========================================================================================
+    needs_index          it searches embeddings of the base, so the base is embedded first
+    has_vectors          candidates come with query and passage vectors, which soft slots, pools, tails and the null
+                         passage need
+    trains_retriever     its scores have gradient, so a retriever, and a posterior beside it, may learn from them
+    takes_other_rows     rows may join what it found: a pool's, a tail's, those of distracted queries
+    is_control           it is there to be compared with, and no way to answer: what it finds is unrelated, or told
+    reads_target         it is told the target, at test time too
+    ===================  ===========================================================================================
+    """
+
+    name: str
+    open: Callable[[SearchSpace], Search]
+    needs_index: bool
+    has_vectors: bool
+    trains_retriever: bool
+    takes_other_rows: bool
+    is_control: bool = False
+    reads_target: bool = False

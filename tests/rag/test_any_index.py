@@ -1,0 +1,96 @@
+"""An index that nobody here has heard of: the model goes by what it declares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import Float, Int
+from tests.rag.test_rag_model import build, seeded
+from torch import Tensor
+
+from retrograd.corpus.index import Index, LogNormaliser, Neighbours
+from retrograd.rag.model_folder import load_model, save_model
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.search import RetrievalOptions
+from retrograd.rag.staleness import Probe, drift_of, fault_of
+from retrograd.types import UserError
+
+
+class SortingIndex:
+    """Scores and sorts all rows; can neither be moved nor saved."""
+
+    log_z: LogNormaliser = "none"
+    samples_exactly = False
+    moves_rows = False
+    keeps_embeddings = False
+    is_spread = False
+    saves_with_model = False
+
+    def __init__(self, model: RagModel) -> None:
+        self.base_fingerprint = model.base.fingerprint
+        self.encoder_fingerprint = model.passage_fingerprint()
+        self._vectors = model.index.vectors(torch.arange(len(model.base)))
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    @property
+    def held_rows(self) -> Sequence[int]:
+        return range(len(self))
+
+    def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
+        score = query.detach() @ self._vectors.T
+        if exclude is not None:
+            hidden = (torch.arange(len(self)).view(1, -1, 1) == exclude.unsqueeze(1)).any(dim=-1)
+            score = score.masked_fill(hidden, -torch.inf)
+        logit, row = score.topk(k, dim=-1)
+        return Neighbours(row.masked_fill(logit == -torch.inf, -1), logit, None)
+
+    def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
+        return self._vectors[row.clamp(min=0)].masked_fill((row < 0).unsqueeze(-1), 0.0)
+
+
+class SamplingIndex(SortingIndex):
+    """The same, which also draws rows."""
+
+    samples_exactly = True
+
+    def sample(
+        self, query: Float[Tensor, "B D"], draws: int, rng: torch.Generator, exclude: Int[Tensor, "B E"] | None = None
+    ) -> Int[Tensor, "B M"]:
+        found = self.search(query, len(self), exclude)
+        return found.row.gather(1, found.logit.softmax(dim=-1).multinomial(draws, replacement=True, generator=rng))
+
+
+def test_a_new_index_is_searched_and_asked_for_nothing_that_it_cannot_do(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    exact = model.retrieve(examples, 3)
+    index = SortingIndex(model)
+    assert isinstance(index, Index)
+    model.use_index(index)
+    found = model.retrieve(examples, 3)
+    assert torch.equal(found.rows, exact.rows)
+    torch.testing.assert_close(found.scores.log_prior.exp().sum(-1), torch.ones(6))  # over the candidates: no log Z
+    assert fault_of(model) is None
+    with pytest.raises(UserError, match="SortingIndex may store approximations"):
+        drift_of(model, Probe.draw(index.held_rows, examples, 3, 3, 1, seeded()).rows)
+    for refresh in (model.refresh_index, lambda: model.refresh_rows(torch.tensor([0]))):
+        with pytest.raises(UserError, match="SortingIndex cannot be refreshed here"):
+            refresh()
+    with pytest.raises(UserError, match=r"training\.tail needs an exact index"):
+        model.retrieve(examples, 2, RetrievalOptions(tail=3), rng=seeded())
+    save_model(model, tmp_path / "model")
+    assert not load_model(tmp_path / "model", model.task, model.base, "", torch.Generator()).has_index
+
+
+def test_a_new_index_that_samples_gives_a_tail(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    model, examples = build(tiny_encoder, tiny_seq2seq)
+    model.use_index(SamplingIndex(model))
+    found = model.retrieve(examples, 2, RetrievalOptions(tail=3), rng=seeded())
+    assert found.scores.log_multiplicity is not None
+    assert all(b not in rows for b, rows in enumerate(found.rows.tolist()))
