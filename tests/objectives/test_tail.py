@@ -22,7 +22,8 @@ from retrograd.objectives import (
 )
 from retrograd.objectives.functional import log_multiplicity
 
-N, HEAD, DRAWS = 6, 2, 2
+N, HEAD = 6, 2
+DRAWS = 3  # of two draws, shares of the draws and shares of the distinct rows are the same
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 
 
@@ -30,15 +31,15 @@ def log_prior() -> Tensor:
     return torch.randn(N, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log_softmax(-1)
 
 
-def every_pair_of_draws(prior: Tensor) -> list[tuple[float, Tensor]]:
-    """(probability, times drawn [N]) of all ordered pairs from the prior over the rows behind the head."""
+def every_sequence_of_draws(prior: Tensor) -> list[tuple[float, Tensor]]:
+    """Return (probability, times drawn [N]) of all sequences of draws from the prior over the rows behind the head."""
     outside = prior[HEAD:].exp() / prior[HEAD:].exp().sum()
     found = []
-    for pair in itertools.product(range(N - HEAD), repeat=DRAWS):
+    for rows in itertools.product(range(N - HEAD), repeat=DRAWS):
         times = torch.zeros(N, dtype=torch.float64)
-        for row in pair:
+        for row in rows:
             times[HEAD + row] += 1
-        found.append((float(math.prod(outside[row] for row in pair)), times))
+        found.append((float(math.prod(outside[row] for row in rows)), times))
     return found
 
 
@@ -52,7 +53,7 @@ def test_what_candidates_stand_for_is_the_whole_base_and_sums_are_unbiased() -> 
     prior = log_prior()
     f = torch.arange(1.0, N + 1, dtype=torch.float64)
     mean = 0.0
-    for probability, times in every_pair_of_draws(prior):
+    for probability, times in every_sequence_of_draws(prior):
         column, multiplicity = candidates(prior, times)
         stands_for = (prior[column] + multiplicity[0]).exp()
         assert stands_for.sum().item() == pytest.approx(1.0)
@@ -66,7 +67,7 @@ def test_the_marginal_is_unbiased_and_the_gradient_is_that_of_its_log(world, nor
     here = world(3, b=1, n=N, k=N)
     prior = here.scores().log_prior[0].detach()
     mean = 0.0
-    for probability, times in every_pair_of_draws(prior):
+    for probability, times in every_sequence_of_draws(prior):
         column, multiplicity = candidates(prior, times)
         leaf = here.prior_logits.detach().clone().requires_grad_()
         likelihood = here.likelihood()
