@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from retrograd.models.attention import training_attention
 from retrograd.models.encoder import Encoder
 from retrograd.models.precision import resolve_precision
+from retrograd.models.precision_probe import measure_seconds
 from retrograd.progress import bar
 from retrograd.rag.decision import ChoiceScores, Decision
 from retrograd.recipes.relation_data import RelationData
@@ -71,7 +72,7 @@ def train_classifier(data: Data, epochs: int, seed: int, encoder: str = "builtin
     schedule = OneCycleLR(
         optimiser, [RATE, HEAD_RATE], total_steps=order.steps, pct_start=0.1, anneal_strategy="linear"
     )
-    precision = resolve_precision("auto", torch.device("cpu"))
+    precision = resolve_precision("auto", torch.device("cpu"), "training", 384, measure_seconds).precision
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if precision == "bf16" else "no")
     with bar("classifier", order.steps, "steps") as advance:
         for _, positions in order.from_step(0):

@@ -34,6 +34,7 @@ from transformers import (
 )
 
 from retrograd.models.pointer import PointerGenerator
+from retrograd.models.precision_cache import PrecisionSeconds
 
 # How long an example takes says something about the machine and what else it does, and nothing about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -78,6 +79,20 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_precision(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """On every machine ``auto`` is fp32 in tests, and nothing is timed or kept in the user's own cache.
+
+    Processes that a test starts measure for themselves: their experiments name a precision.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RETROGRAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patched.setattr(
+            "retrograd.recipes.chosen_precision.measure_seconds", lambda work, width: PrecisionSeconds(1.0, 2.0)
+        )
+        yield
 
 
 @pytest.fixture

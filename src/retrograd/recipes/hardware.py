@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from retrograd.corpus.plan import free_memory
-from retrograd.models.precision import Precision, resolve_precision
+from retrograd.models.precision import PrecisionChoice
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
@@ -69,13 +69,12 @@ def hardware_named(name: str) -> Hardware:
     return HARDWARE[name]
 
 
-def this_machine(wanted: Precision) -> Hardware:
-    """The device that training would take, its free memory, and the speed of products, timed for two seconds."""
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
+def this_machine(device: torch.device, choice: PrecisionChoice) -> Hardware:
+    """Return this machine with its free memory and the speed of products in a precision, timed for two seconds."""
+    cuda = device.type == "cuda"
     memory = torch.cuda.mem_get_info()[0] if cuda else free_memory()
-    bf16 = resolve_precision(wanted, device) == "bf16"
-    name = torch.cuda.get_device_name() if cuda else f"this machine ({torch.get_num_threads()} threads)"
+    bf16 = choice.precision == "bf16"
+    name = torch.cuda.get_device_name() if cuda else f"this machine, {torch.get_num_threads()} threads, {choice}"
     return Hardware(name, memory, _products(device, bf16), _MEASURED_UTILISATION, cuda, bf16, measured=True)
 
 

@@ -72,7 +72,7 @@ def open_source(name: str) -> Builder:
 
     Raises `UserError` if ``name`` is none of these.
     """
-    folder = Path(name)
+    folder, run = Path(name), None
     if (folder / "experiment.toml").exists():
         run = RunDirectory.open(folder)
         experiment = Experiment.load(run.experiment)
@@ -88,7 +88,7 @@ def open_source(name: str) -> Builder:
         retriever = build_retriever(experiment, task, base)
         side = PassageSide(retriever)
     known = name if name in RECIPES else str(folder.resolve())
-    accelerator = accelerator_for(experiment)
+    accelerator = accelerator_for(experiment, "encoding", run)
     for one in side.retrievers:
         one.to(accelerator.device).eval()
     return Builder(known, retriever, side, experiment.data, task, base, accelerator)

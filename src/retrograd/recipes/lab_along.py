@@ -68,7 +68,7 @@ def _moments(run: RunDirectory, experiment: Experiment, data: Data) -> Iterator[
             f"{run.path} keeps no checkpoint to measure; train with training.save_every = 20, say, and "
             f"training.keep_checkpoints = 0, which keeps all"
         )
-    accelerator = accelerator_for(experiment)
+    accelerator = accelerator_for(experiment, run=run)
     model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed)).to(accelerator.device)
     for folder in folders:
         load_model_state(folder, model)

@@ -53,7 +53,7 @@ def open_run(path: Path) -> OpenRun:
     experiment = Experiment.load(run.experiment)
     task = saved_task(experiment, run)
     rng = torch.Generator().manual_seed(experiment.seed)
-    accelerator = accelerator_for(experiment)
+    accelerator = accelerator_for(experiment, run=run)
     base, name = KnowledgeBase.open(run.base), experiment.generator.model
     model = load_model(run.model, task, base, name, rng, accelerator.device).eval()
     _require_index(model, accelerator, run.model / "index")

@@ -17,6 +17,7 @@ from retrograd.io import JsonObject
 from retrograd.models.architectures import is_on_disk
 from retrograd.models.batching import token_budget_on
 from retrograd.models.builtin import BUILTIN_GENERATORS
+from retrograd.recipes.chosen_precision import choose_precision
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.hardware import Hardware, hardware_named, this_machine
 from retrograd.recipes.planned_data import DataFacts, data_facts
@@ -189,7 +190,8 @@ def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
     """What one process has; those on this machine share its cores and its memory, if not its GPUs."""
     if name:
         return hardware_named(name)
-    found = this_machine(experiment.training.precision)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = this_machine(device, choose_precision(experiment, device, "training"))
     if found.cuda or found.memory is None:
         return found
     return replace(found, memory=found.memory // processes, peak=found.peak / processes)

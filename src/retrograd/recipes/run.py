@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.io import JsonObject, JsonValue, locked, read_json, write_json
 from retrograd.models.fsdp import spread_layers
-from retrograd.models.precision import resolve_precision
+from retrograd.models.precision import PrecisionChoice
+from retrograd.models.precision_cache import Work
 from retrograd.progress import hush, say
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.building import build_model
+from retrograd.recipes.chosen_precision import choose_precision
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.reproducible import deterministic
 from retrograd.recipes.source import Data
@@ -128,7 +130,10 @@ def train_experiment(
             f"or set {experiment.stages_on_data[0]}.epochs = 0 (masking alone needs none)"
         )
     require_enough_passages(experiment, data.base)
-    accelerator, ranks = accelerator_for(experiment), Ranks()
+    recorded = RunDirectory.open(out).recorded_precision() if resume else None
+    device = _join_ranks()
+    choice = choose_precision(experiment, device, "training", recorded)
+    accelerator, ranks = _accelerator(device, choice), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
     model = build_model(experiment, data, rng, sharded=ranks.count > 1)
@@ -142,7 +147,7 @@ def train_experiment(
     plan = stages(experiment, model, rng)
     run = RunDirectory(out, written=False)
     if ranks.first:
-        run = (_reopen_run if resume else _create_run)(experiment, data, out, str(accelerator.mixed_precision))
+        run = (_reopen_run if resume else _create_run)(experiment, data, out, choice)
     ranks.wait()
     pace = experiment.training
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
@@ -173,13 +178,13 @@ def _lock_run(out: Path) -> AbstractContextManager[None]:
     return locked(out) if Ranks().first else nullcontext()
 
 
-def _create_run(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
-    run = RunDirectory.create(out, experiment.from_root().to_toml(), precision)
+def _create_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:
+    run = RunDirectory.create(out, experiment.from_root().to_toml(), choice.precision, choice.seconds)
     _keep_data(experiment, data, run)
     return run
 
 
-def _reopen_run(experiment: Experiment, data: Data, out: Path, precision: str) -> RunDirectory:
+def _reopen_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:
     """Raises `UserError` where the data differ from what the run has written down."""
     run = RunDirectory.open(out)
     written = {run.labels: experiment.data.task_record(data.task), run.drawn: data.drawn}
@@ -191,7 +196,7 @@ def _reopen_run(experiment: Experiment, data: Data, out: Path, precision: str) -
             f"{changed[0]} is not what the data give now: they have changed since the run began; put them back as they "
             f"were, or train another run"
         )
-    if differences := run.changed_environment(precision):
+    if differences := run.changed_environment(choice.precision, choice.seconds):
         say(f"not the machine that the run began on, so not bit for bit what it would have been: {differences[0]}")
     _keep_data(experiment, data, run)
     return run
@@ -232,12 +237,24 @@ def evaluated(
         return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)
 
 
-def accelerator_for(experiment: Experiment) -> Accelerator:
-    """The device there is, at the experiment's precision. Joins the process group, where a launcher asks for one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = resolve_precision(experiment.training.precision, device)
+def accelerator_for(experiment: Experiment, work: Work = "training", run: RunDirectory | None = None) -> Accelerator:
+    """Return the device there is, at the experiment's precision for this work. Of a ``run`` it is the one that the run
+    has recorded, where it ran on the same kind of device."""
+    device = _join_ranks()
+    recorded = None if run is None else run.recorded_precision(device)
+    return _accelerator(device, choose_precision(experiment, device, work, recorded))
+
+
+def _accelerator(device: torch.device, choice: PrecisionChoice) -> Accelerator:
     return Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="bf16" if precision == "bf16" else "no",
+        mixed_precision="bf16" if choice.precision == "bf16" else "no",
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+
+
+def _join_ranks() -> torch.device:
+    """Return the device there is. Joins the process group, where a launcher asks for one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
+    return device

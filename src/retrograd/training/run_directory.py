@@ -37,16 +37,22 @@ from retrograd.io import (
     write_json,
     write_jsonl,
 )
+from retrograd.models.precision import PrecisionChoice
+from retrograd.models.precision_cache import PrecisionSeconds, processor_name
 from retrograd.objectives.checks import NotFiniteError
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.whole_model import whole_model
+from retrograd.records import read_value
 from retrograd.training.chains import Chains
 from retrograd.training.seal import seal
 from retrograd.training.targets import Targets
 from retrograd.types import Example, UserError
 
 __all__ = ["RunDirectory"]
+
+_FP32_BEFORE = "no"
+"""What ``environment.json`` called fp32 before it had the seconds of both."""
 
 _RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "accelerate", "peft", "numpy")
 
@@ -62,14 +68,19 @@ class RunDirectory:
         self.written = written
 
     @classmethod
-    def create(cls, path: Path, experiment_toml: str, precision: str) -> RunDirectory:
-        """A new folder with the resolved experiment and the machine. Raises `UserError` if something is there."""
+    def create(
+        cls, path: Path, experiment_toml: str, precision: str, seconds: PrecisionSeconds | None = None
+    ) -> RunDirectory:
+        """A new folder with the resolved experiment and the machine, its precision and the seconds it was chosen by.
+
+        Raises `UserError` if something is there.
+        """
         cls.require_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         with atomic_file(run.experiment) as temporary:
             temporary.write_text(experiment_toml, encoding="utf-8")
-        write_json(path / "environment.json", _environment(precision))
+        write_json(path / "environment.json", _environment(precision, seconds))
         return run
 
     @staticmethod
@@ -134,13 +145,31 @@ class RunDirectory:
         """Whether the run has a model and its scores on the test data, which are written last."""
         return self.trained and (self.path / "scores.json").exists()
 
-    def changed_environment(self, precision: str) -> list[str]:
+    def recorded_precision(self, device: torch.device | None = None) -> PrecisionChoice | None:
+        """Return the precision that the run computes in; None where it recorded none, or, with a ``device``, where it
+        ran on a GPU and that is none, or the other way round."""
+        path = self.path / "environment.json"
+        record = read_json(path) if path.exists() else None
+        if not isinstance(record, dict) or "precision" not in record:
+            return None
+        if device is not None and (record.get("gpu") is not None) != (device.type == "cuda"):
+            return None
+        precision, seconds = record["precision"], record.get("precision_seconds")
+        if precision not in ("fp32", "bf16", _FP32_BEFORE):
+            raise UserError(f"{path}: precision is {precision!r}; expected 'fp32' or 'bf16'")
+        measured = None if seconds is None else read_value(PrecisionSeconds, seconds, f"{path}: precision_seconds")
+        assert measured is None or isinstance(measured, PrecisionSeconds)
+        return PrecisionChoice("bf16" if precision == "bf16" else "fp32", measured)
+
+    def changed_environment(self, precision: str, seconds: PrecisionSeconds | None = None) -> list[str]:
         """What of ``environment.json`` is different now, in words; the present one is then written."""
-        path, now = self.path / "environment.json", _environment(precision)
+        path, now = self.path / "environment.json", _environment(precision, seconds)
         before = read_json(path) if path.exists() else now
         if self.written:
             write_json(path, now)
         old = before if isinstance(before, dict) else {}
+        if old.get("precision") == _FP32_BEFORE:
+            old["precision"] = "fp32"
         return [f"{name} was {old.get(name)}, is {value}" for name, value in now.items() if old.get(name) != value]
 
     def require_finite(self, norm: float, examples: Sequence[Example], stage: str, step: int) -> None:
@@ -280,14 +309,15 @@ def _finite(value: float) -> float | None:
     return value if torch.isfinite(torch.tensor(value)) else None
 
 
-def _environment(precision: str) -> JsonObject:
+def _environment(precision: str, seconds: PrecisionSeconds | None) -> JsonObject:
     packages: dict[str, JsonValue] = {name: version(name) for name in _RECORDED_PACKAGES}
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "processor": str(torch.cpu.get_capabilities().get("cpu_name", platform.processor())),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "precision": precision,
+        "precision_seconds": None if seconds is None else {"fp32": seconds.fp32, "bf16": seconds.bf16},
         "packages": packages,
     }
