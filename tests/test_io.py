@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.io import (
+    LOCK_FILE,
     atomic_directory,
     atomic_file,
     fingerprint,
     fingerprint_files,
     line_count,
-    locked,
+    lock_folder,
     read_json,
     read_json_list,
     read_jsonl,
@@ -344,24 +345,45 @@ class TestFingerprint:
         assert fingerprint_files([a, b.rename(tmp_path / "c")]) not in (first, changed)
 
 
-class TestLocked:
+_HOLD = """
+import sys, time
+from pathlib import Path
+from retrograd.io import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+class TestLockFolder:
     def test_keeps_a_second_one_out_until_the_first_is_done(self, tmp_path):
         with (
-            locked(tmp_path),
+            lock_folder(tmp_path),
             pytest.raises(UserError, match=r"another process is at work in .*; wait"),
-            locked(tmp_path),
+            lock_folder(tmp_path),
         ):
             pass
-        with locked(tmp_path):
+        with lock_folder(tmp_path):
             pass
+        assert not [*tmp_path.iterdir()]
 
     def test_goes_with_a_renamed_folder(self, tmp_path):
         folder = tmp_path / "a"
         folder.mkdir()
-        with locked(folder):
+        with lock_folder(folder):
             moved = folder.rename(tmp_path / "b")
-            with pytest.raises(UserError, match="another process"), locked(moved):
+            with pytest.raises(UserError, match="another process"), lock_folder(moved):
                 pass
+
+    def test_is_lifted_when_its_process_is_killed(self, tmp_path):
+        with subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "locked\n"
+            with pytest.raises(UserError, match="another process"), lock_folder(tmp_path):
+                pass
+            other.kill()
+        with lock_folder(tmp_path):
+            assert (tmp_path / LOCK_FILE).exists()
 
 
 SIGNS = st.text(alphabet='ab\n[]{},"\\ é', max_size=6)

@@ -9,7 +9,8 @@ from typing import Literal
 
 import pytest
 
-from retrograd.records import finite_number, read_record, read_toml, read_value, record_mapping
+from retrograd.guards import finite_number
+from retrograd.records import read_record, read_toml, read_value, record_mapping
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 

@@ -262,8 +262,10 @@ def report(
     from rich.console import Console
 
     from retrograd.recipes.report import report_run
+    from retrograd.report.figures import require_matplotlib
     from retrograd.report.page import print_report, save_page
 
+    require_matplotlib()
     place = out or run / "report"
     found = report_run(run, controls or [], place, not no_vote, resamples)
     save_page(found, place)
@@ -302,6 +304,9 @@ def analyse(
         raise UserError(f"{len(runs)} runs; analyse one at a time, or compare their scores with --runs")
     if not compare and over:
         raise UserError("--over is for comparing runs; add --runs")
+    from retrograd.report.figures import require_matplotlib
+
+    require_matplotlib()
     place = out or runs[0] / "analysis"
     if compare:
         _compare_runs(runs, place, over)

@@ -12,19 +12,24 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from retrograd.opening import open_packed, require_file
+from filelock import FileLock, Timeout
+
+from retrograd.guards import (
+    JsonObject,
+    JsonValue,
+    open_packed,
+    parse_json,
+    parse_json_at,
+    parse_json_line,
+    require_file,
+)
 from retrograd.types import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 __all__ = [
+    "LOCK_FILE",
     "JsonObject",
     "JsonValue",
     "Refuse",
@@ -32,9 +37,8 @@ __all__ = [
     "atomic_file",
     "fingerprint",
     "fingerprint_files",
-    "json_object",
     "line_count",
-    "locked",
+    "lock_folder",
     "open_to_umask",
     "raised",
     "read_json",
@@ -48,12 +52,7 @@ __all__ = [
     "write_jsonl",
 ]
 
-if TYPE_CHECKING:
-    JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
-else:  # a checker at run time cannot look up an alias that names itself
-    JsonValue = str | int | float | bool | None | list | dict
-JsonObject = dict[str, JsonValue]
-
+LOCK_FILE = ".lock"
 
 Refuse = Callable[[UserError], None]
 """What a reader does with a record that it must leave out. Where it returns, the reader goes on with the next one."""
@@ -111,7 +110,7 @@ def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, JsonO
             continue
         found = True
         try:
-            record = _object(line, f"{path}, line {number}")
+            record = parse_json_line(line, f"{path}, line {number}")
         except UserError as error:
             refuse(error)
             continue
@@ -120,53 +119,9 @@ def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, JsonO
         raise UserError(f"{path} holds only blank lines; expected one JSON object a line")
 
 
-def json_object(line: str) -> JsonObject | None:
-    """The JSON object that a line is, to look at; None where it is none, and whoever reads the file says why."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _object(line: str, where: str) -> JsonObject:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits is a plain ValueError
-        raise UserError(f"{where}: not valid JSON ({error}); expected one object a line") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}")
-    _require_whole_signs(record, line, where)
-    return record
-
-
-def _require_whole_signs(value: JsonValue, text: str, where: str) -> None:
-    """Raises `UserError` where a ``value`` read from ``text`` has text that no file could hold."""
-    if "\\u" not in text or _HALF_SIGN.search(text) is None:
-        return
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(
-            f"{where}: half of a surrogate pair (\\ud800 to \\udfff), no sign at all; was the text cut within an emoji?"
-        ) from None
-
-
 def read_json(path: Path) -> JsonValue:
-    """The JSON value of a file. Raises `UserError` with file and line, and for a key that an object has twice."""
-    text = _text(path)
-    try:
-        value = json.loads(text, object_pairs_hook=_distinct)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
-    except RecursionError:
-        raise UserError(f"{path}: JSON nested too deeply to be read") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    _require_whole_signs(value, text, str(path))
-    return value
+    """Return the JSON value of a file. Raises as `retrograd.guards.parse_json` does."""
+    return parse_json(_text(path), str(path))
 
 
 def read_json_list(path: Path) -> Iterator[tuple[int, int, JsonObject]]:
@@ -186,7 +141,8 @@ def read_json_list(path: Path) -> Iterator[tuple[int, int, JsonObject]]:
         position = _after_blanks(text, position + 1)  # past the '[' or ','
         line += text.count("\n", counted, position)
         counted = position
-        record, position = _record_at(text, position, f"{path}, line {line}, record {number}")
+        record, end = parse_json_at(text, position, f"{path}, line {line}, record {number}")
+        position = _after_blanks(text, end)
         yield number, line, record
         if text.startswith("]", position):
             break
@@ -196,24 +152,6 @@ def read_json_list(path: Path) -> Iterator[tuple[int, int, JsonObject]]:
             )
     if _after_blanks(text, position + 1) != len(text):
         raise UserError(f"{path}: something follows the end of the list; keep one list in a file")
-
-
-def _record_at(text: str, position: int, where: str) -> tuple[JsonObject, int]:
-    """The object that begins at ``position``, and where the next sign after it stands."""
-    try:
-        record, end = _DECODER.raw_decode(text, position)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
-    except RecursionError:
-        raise UserError(f"{where}: JSON nested too deeply to be read") from None
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from None
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}")
-    _require_whole_signs(record, text[position:end], where)
-    return record, _after_blanks(text, end)
 
 
 def _excerpt(text: str, position: int) -> str:
@@ -230,19 +168,7 @@ def _after_blanks(text: str, position: int) -> int:
     return found.start() if found else len(text)
 
 
-def _distinct(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
-    """An object's keys and values. `json` keeps the last of two equal keys without a word."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise UserError(f"the key {twice!r} stands twice in one object; keep one")
-    return values
-
-
-_HALF_SIGN = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 _NO_BLANK = re.compile(r"[^ \t\n\r]")
-_DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
 def read_tsv(path: Path, columns: tuple[str, ...], refuse: Refuse = raised) -> Iterator[tuple[int, dict[str, str]]]:
@@ -338,24 +264,25 @@ def _aside(path: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for the same lock out of a folder; the system lifts it when a process dies.
+def lock_folder(folder: Path, lock_file: Path | None = None) -> Iterator[None]:
+    """Keep other processes that ask for the same lock out of ``folder``; the system lifts it when a process dies.
 
-    The lock stays with the folder if it is renamed. Raises `UserError` at once if another process holds it. Where the
-    system has no such locks (Windows), nothing is kept out.
+    ``lock_file`` holds the lock: by default ``.lock`` in the folder, which keeps it through a renaming. It is removed
+    at the end, and a later process takes over one that a killed process left. Raises `UserError` at once if another
+    process holds the lock.
     """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+    path = folder / LOCK_FILE if lock_file is None else lock_file
+    lock = FileLock(path, blocking=False)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is at work in {folder}; wait until it ends, or stop it first") from None
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another process is at work in {folder}; wait until it ends, or stop it first") from None
+    try:
         yield
     finally:
-        os.close(handle)
+        with suppress(OSError):  # Windows removes no open file
+            path.unlink()  # before the release: whoever waits for the removed file sees that it has no name any more
+        lock.release()
 
 
 def open_to_umask(folder: Path) -> None:

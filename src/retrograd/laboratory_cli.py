@@ -43,6 +43,9 @@ def lab(
         raise UserError(f"--along measures the checkpoints of a run, and {source} is none; leave it out")
     from rich.console import Console
 
+    from retrograd.report.figures import require_matplotlib
+
+    require_matplotlib()
     if folder.is_dir() and not is_run:
         from retrograd.training.run_directory import RunDirectory
 

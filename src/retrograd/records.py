@@ -7,17 +7,17 @@ strings. Everything else about a record's values is checked by its own ``__post_
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from retrograd.guards import is_storable, parse_toml, shown
 from retrograd.io import JsonObject, JsonValue, read_lines
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
-__all__ = ["finite_number", "read_record", "read_toml", "read_value", "record_mapping"]
+__all__ = ["read_record", "read_toml", "read_value", "record_mapping"]
 
 Record = TypeVar("Record")
 
@@ -25,12 +25,7 @@ Record = TypeVar("Record")
 def read_toml(path: Path) -> dict[str, object]:
     """The tables of a TOML file. Raises `UserError` with the file, and with the line where that is known."""
     text = "\n".join(line for _, line in read_lines(path))
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise UserError(f"{path}: TOML nested too deeply to be read") from None
-    except ValueError as error:  # a plain one for a number of more than 4,300 digits
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+    return parse_toml(text, str(path))
 
 
 def read_record(kind: type[Record], values: Mapping[str, object], where: str) -> Record:
@@ -63,48 +58,28 @@ def read_value(hint: object, value: object, where: str) -> object:
     """``value`` as the type ``hint`` says. Raises `UserError` with ``where``, what was found and what was expected."""
     if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise UserError(f"{where} is {_shown(value)}; expected a table of settings")
+            raise UserError(f"{where} is {shown(value)}; expected a table of settings")
         return read_record(hint, value, where)
     if get_origin(hint) is Literal:
         allowed = get_args(hint)
         if value not in allowed:
             raise UserError(
-                f"{where} is {_shown(value)}; expected one of {', '.join(repr(choice) for choice in allowed)}"
+                f"{where} is {shown(value)}; expected one of {', '.join(repr(choice) for choice in allowed)}"
             )
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise UserError(f"{where} is {_shown(value)}; expected a list of strings")
+            raise UserError(f"{where} is {shown(value)}; expected a list of strings")
         return tuple(value)
-    if hint is float and type(value) is int and -_LARGEST <= value <= _LARGEST:
+    if hint is float and type(value) is int and is_storable(value):
         return float(value)
     if not isinstance(hint, type) or type(value) is not hint:
-        raise UserError(f"{where} is {_shown(value)}; expected {_NAMES.get(hint, hint)}")
-    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
-        raise UserError(f"{where} is {_shown(value)}; expected a number of at most 64 bits")
+        raise UserError(f"{where} is {shown(value)}; expected {_NAMES.get(hint, hint)}")
+    if isinstance(value, int) and not is_storable(value):
+        raise UserError(f"{where} is {shown(value)}; expected a number of at most 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} is {value}; expected a number")
     return value
-
-
-def finite_number(value: object) -> float | None:
-    """A number of JSON as a float; None for what is none, and for one that is not finite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return float(value) if type(value) is int and -_LARGEST <= value <= _LARGEST else None
-
-
-def _shown(value: object) -> str:
-    """The value as it is written, shortened; of what is too long or too deep to be written, its type."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a whole number of more than 4,300 digits is a ValueError
-        return f"of type {type(value).__name__}"
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
-
-
-_LARGEST = 2**63 - 1
-_MOST_SHOWN = 200
 
 
 _NAMES: dict[object, str] = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}

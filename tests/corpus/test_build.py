@@ -14,7 +14,7 @@ from retrograd.corpus import build, storage, versions
 from retrograd.corpus.build import IndexSpec, build_vectors, build_version, discarded_bytes, finished_rows
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.shards import row_blocks, take_rows
-from retrograd.io import locked
+from retrograd.io import lock_folder
 from retrograd.types import UserError
 
 SPEC = IndexSpec("base" * 16, "encoder" * 9, "mean pooling", rows=11, dimension=4, shard_rows=3)
@@ -289,10 +289,13 @@ def test_a_finished_target_is_left_alone_and_a_foreign_one_refused(tmp_path: Pat
 def test_two_builds_of_one_index_do_not_meet(tmp_path: Path):
     root = tmp_path / "index"
     root.mkdir()
-    with locked(root), pytest.raises(UserError, match="another process is at work"):
+    with lock_folder(root), pytest.raises(UserError, match="another process is at work"):
         build_version(root, SPEC, Encoder())
     folder = interrupted(tmp_path / "single")
-    with locked(folder), pytest.raises(UserError, match="another process is at work"):
+    with (
+        lock_folder(folder, folder.with_name(".single.build.lock")),
+        pytest.raises(UserError, match="another process is at work"),
+    ):
         build_vectors(tmp_path / "single", SPEC, Encoder())
 
 

@@ -99,10 +99,18 @@ def test_a_base_that_begins_no_iri_is_refused(base: str, tmp_path: Path) -> None
     require_writable(tmp_path / "graph.graphml", base)
 
 
-def test_a_missing_rdflib_is_told_before_a_model_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rdflib", None)
-    with pytest.raises(UserError, match=r"N-Triples need rdflib; install it with: pip install 'retrograd\[graph\]'"):
-        require_writable(tmp_path / "graph.nt")
+@pytest.mark.parametrize(
+    ("file", "need", "package"),
+    [("graph.nt", "N-Triples need", "rdflib"), ("graph.graphml", "GraphML needs", "networkx")],
+)
+def test_a_missing_library_is_reported_before_a_model_works(
+    file: str, need: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    advice = rf"{need} {package}; install it with: pip install 'retrograd\[graph\]'"
+    with pytest.raises(UserError, match=advice):
+        require_writable(tmp_path / file)
+    write_triples(TRIPLES, tmp_path / "graph.jsonl")  # which needs neither
 
 
 @pytest.mark.parametrize(

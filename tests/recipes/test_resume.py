@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from retrograd.cli import app
-from retrograd.io import locked
+from retrograd.io import lock_folder
 from retrograd.recipes import run as run_module
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.opening_run import open_run
@@ -405,7 +405,7 @@ def test_what_is_not_as_the_run_began_is_refused(
     with pytest.raises(UserError, match=r"changed since the run began"):
         resume_run(out)
     train.write_text(lines)
-    with locked(out), pytest.raises(UserError, match="another process is at work"):
+    with lock_folder(out), pytest.raises(UserError, match="another process is at work"):
         resume_run(out)
     shutil.rmtree(RunDirectory.open(out).checkpoints()[0] / "retriever")
     with pytest.raises(UserError, match="choose another folder"):

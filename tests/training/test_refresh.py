@@ -17,7 +17,7 @@ from retrograd.corpus.faiss_index import FaissIndex
 from retrograd.corpus.index import Index
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.corpus.restricted_index import RestrictedIndex
-from retrograd.io import locked
+from retrograd.io import lock_folder
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
@@ -508,7 +508,7 @@ def test_a_stage_begins_by_removing_what_killed_trainings_left(
     for name in ("background-killed", "background-alive", "other"):
         (tmp_path / name / "snapshot-0").mkdir(parents=True)
         (tmp_path / name / "texts.jsonl").write_text("{}")
-    with locked(tmp_path / "background-alive"), index:
+    with lock_folder(tmp_path / "background-alive"), index:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["background-alive", "other"]
     with index:
         assert [path.name for path in tmp_path.iterdir()] == ["other"]

@@ -34,7 +34,7 @@ from retrograd.corpus.storage import (
     write_vectors,
 )
 from retrograd.corpus.versions import current_version, latest_version, next_version, prune, switch_to
-from retrograd.io import locked
+from retrograd.io import lock_folder
 from retrograd.progress import say
 from retrograd.types import UserError
 
@@ -119,7 +119,7 @@ def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progres
     whole, it is returned as it is. Raises as `build_vectors` does; the current version stays what it was then.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root):
+    with lock_folder(root):
         for leftover in root.glob(".current.*"):
             leftover.unlink()
         target = latest_version(root)
@@ -153,7 +153,7 @@ def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: Progr
         return
     folder = _build_folder(target)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), _explained_when_full(target, spec):
+    with lock_folder(folder, _lock_file(folder)), _explained_when_full(target, spec):
         shards = {shard.first_row: shard for shard in _finished(folder, spec)}
         _remove_leftovers(folder, {shard.file for shard in shards.values()})
         if progress is not None:
@@ -207,6 +207,11 @@ def _listed(folder: Path, spec: IndexSpec) -> list[Shard]:
 
 def _build_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.build")
+
+
+def _lock_file(folder: Path) -> Path:
+    """Return the lock's file of a folder under construction: beside it, because the folder becomes the index."""
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _manifest_of(folder: Path) -> Manifest | None:

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from retrograd.guards import require_file
 from retrograd.io import JsonValue, atomic_file, fingerprint, read_jsonl, read_tsv
-from retrograd.opening import require_file
 from retrograd.types import Passage, UserError
 
 __all__ = ["KnowledgeBase"]

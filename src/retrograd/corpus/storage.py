@@ -19,6 +19,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from retrograd.guards import is_file_name, is_within, require_file
 from retrograd.io import (
     JsonObject,
     JsonValue,
@@ -29,7 +30,6 @@ from retrograd.io import (
     sha256_of,
     write_json,
 )
-from retrograd.opening import is_file_name, is_within, require_file
 from retrograd.types import UserError
 
 __all__ = [

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from retrograd.guards import require_at_least
 from retrograd.io import fingerprint, open_to_umask, write_json
-from retrograd.limits import require_at_least
 from retrograd.models.batching import length_buckets, token_budget_on
 from retrograd.models.inference import inference
 from retrograd.models.lexical_projection import LexicalProjection

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from retrograd.guards import is_file_name, require_file
 from retrograd.io import read_json
-from retrograd.opening import is_file_name, require_file
 from retrograd.types import UserError
 
 __all__ = ["ADAPTER_WEIGHTS", "require_adapters_alone", "require_model_files"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from retrograd.guards import require_at_least
 from retrograd.io import read_json, write_json
-from retrograd.limits import require_at_least
 from retrograd.models.quantisation import Quantisation
 from retrograd.models.soft_input import SoftPosition
 from retrograd.models.soft_prompt import SoftPromptOptions

@@ -27,9 +27,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from retrograd.guards import require_file
 from retrograd.models.precision import full_precision
 from retrograd.models.soft_input import SoftTokens
-from retrograd.opening import require_file
 from retrograd.types import UserError
 
 __all__ = ["SoftPrompt", "SoftPromptForm", "SoftPromptOptions"]

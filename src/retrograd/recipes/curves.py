@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from retrograd.guards import finite_number
 from retrograd.io import JsonValue, read_json, write_json
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.opening_run import saved_task
-from retrograd.records import finite_number
 from retrograd.suggestions import advice
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import UserError

@@ -7,7 +7,6 @@ them.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,8 +15,8 @@ from typing import get_type_hints
 
 import tomli_w
 
+from retrograd.guards import parse_toml_value, require_at_least
 from retrograd.io import read_json
-from retrograd.limits import require_at_least
 from retrograd.objectives import (
     OBJECTIVES,
     Distillation,
@@ -337,7 +336,7 @@ class Experiment:
                 continue
             if setting not in table:
                 raise UserError(f"--set {assignment}: unknown key {setting!r}; {advice(setting, table)}")
-            table[setting] = _parsed(text.strip())
+            table[setting] = parse_toml_value(text.strip())
         return type(self).from_mapping(values, "--set")
 
 
@@ -365,11 +364,3 @@ def _require_text(assignment: str) -> None:
         assignment.encode()
     except UnicodeEncodeError:  # bytes of the command line that are no text
         raise UserError(f"--set {assignment!r}: not UTF-8; write it in UTF-8, as experiment files are") from None
-
-
-def _parsed(text: str) -> object:
-    try:
-        found = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    return found["value"] if len(found) == 1 else text

@@ -11,7 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
-from retrograd.limits import require_at_least
+from retrograd.guards import require_at_least
 from retrograd.models.architectures import adapt, planned_encoder, planned_generator
 from retrograd.models.checkpointing import checkpoint_layers
 from retrograd.models.costs import Cost, encoder_cost, generator_cost

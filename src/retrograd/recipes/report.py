@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from retrograd.evaluation.evaluate import vote
+from retrograd.guards import finite_number
 from retrograd.io import read_json, write_json
 from retrograd.metrics.confusions import Confusion, confusions
 from retrograd.metrics.relation_resampling import official_resampler
@@ -25,7 +26,6 @@ from retrograd.recipes.curves import flat_settings
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.opening_run import open_run
 from retrograd.recipes.slices import Learned, SliceGroup, slice_groups
-from retrograd.records import finite_number
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.types import UserError
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
-from retrograd.io import JsonObject, JsonValue, locked, read_json, write_json
+from retrograd.io import JsonObject, JsonValue, lock_folder, read_json, write_json
 from retrograd.models.fsdp import spread_layers
 from retrograd.models.precision import PrecisionChoice
 from retrograd.models.precision_cache import Work
@@ -175,7 +175,7 @@ def _silence_other_ranks() -> None:
 
 def _lock_run(out: Path) -> AbstractContextManager[None]:
     """Keep other runs out of a folder; of the ranks of this one the first does."""
-    return locked(out) if Ranks().first else nullcontext()
+    return lock_folder(out) if Ranks().first else nullcontext()
 
 
 def _create_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from retrograd.limits import require_at_least
+from retrograd.guards import require_at_least
 from retrograd.models.encoder import Pooling
 from retrograd.models.precision import Precision
 from retrograd.models.prefix_tree import Scoring

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from retrograd.io import locked, read_json, write_json
+from retrograd.io import lock_folder, read_json, write_json
 from retrograd.progress import say
 from retrograd.recipes.controls import CONTROLS, controls_of
 from retrograd.recipes.experiment import Experiment
@@ -120,7 +120,7 @@ class Study:
 
         Raises as `run_experiment` and `resume_run` do, and `UserError` where another process is at work in the folder.
         """
-        with locked(self.path):
+        with lock_folder(self.path):
             self._announce()
             for number, run in enumerate(self.runs, 1):
                 where = "has ended" if run.folder.ended else f"in {run.path}"

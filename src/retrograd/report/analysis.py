@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,10 @@ from rich.text import Text
 from retrograd.evaluation.concentration import Distribution
 from retrograd.evaluation.neighbours import Agreement
 from retrograd.recipes.analyse import AnalysisReport, AtK, QueryStory
+from retrograd.report.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["draw_analysis", "print_analysis", "save_text"]
 
@@ -230,7 +233,7 @@ def draw_analysis(report: AnalysisReport, folder: Path) -> list[Path]:
 
 def _draw_agreement(one: AtK, title: str, path: Path) -> Path:
     groups = {name: lines for name, lines in one.base.items() if lines}
-    figure = Figure(figsize=(5.5 * len(groups), 4.8), layout="constrained")
+    figure = new_figure(5.5 * len(groups), 4.8)
     for axes, (name, lines) in zip(np.ravel(figure.subplots(1, len(groups), sharey=True)), groups.items(), strict=True):
         _bars(axes, lines, one.k)
         axes.set_title(f"{name} ({lines[0].queries} queries)", fontsize=9)
@@ -259,7 +262,7 @@ def _bars(axes: Axes, lines: list[Agreement], k: int) -> None:
 
 
 def _draw_weights(one: AtK, report: AnalysisReport, title: str, path: Path) -> Path:
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = new_figure(10.0, 3.8)
     left, right = figure.subplots(1, 2)
     left.hist(one.effective, bins=np.linspace(1, max(one.k, 2), 31), color="tab:blue")
     left.set(xlabel=f"effective neighbours of the {one.k}, 1 / sum of w²", ylabel="queries")
@@ -273,7 +276,7 @@ def _draw_weights(one: AtK, report: AnalysisReport, title: str, path: Path) -> P
 def _draw_usage(one: AtK, title: str, path: Path) -> Path:
     ordered = np.sort(one.usage.counts)[::-1]
     share = np.concatenate([[0.0], ordered.cumsum() / ordered.sum()])
-    figure = Figure(figsize=(5.5, 4.5), layout="constrained")
+    figure = new_figure(5.5, 4.5)
     axes = figure.add_subplot()
     place = np.linspace(0, 1, len(share))
     axes.plot(place, share, label=f"Gini {one.usage.gini:.2f}")

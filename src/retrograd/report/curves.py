@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from retrograd.recipes.curves import CurveReport
+from retrograd.report.figures import new_figure
 
 __all__ = ["draw_curves", "print_curves", "save_curve_text"]
 
@@ -50,7 +50,7 @@ def save_curve_text(report: CurveReport, path: Path) -> None:
 
 def draw_curves(report: CurveReport, path: Path) -> None:
     """One line per recipe name: the mean, a band from lowest to highest, and every run as a dot."""
-    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    figure = new_figure(7.0, 4.8)
     axes = figure.add_subplot()
     for number, (name, group) in enumerate(groupby(report.points, key=lambda point: point.name)):
         points = list(group)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
-
-import networkx as nx
 
 from retrograd.io import atomic_file, write_jsonl
 from retrograd.recipes.extract import Triple
@@ -32,12 +31,14 @@ def write_triples(triples: Sequence[Triple], out: Path, base: str = _BASE) -> No
 
 
 def require_writable(out: Path, base: str = _BASE) -> None:
-    """Before a model works for nothing: raises `UserError` for another suffix, an existing file and, of N-Triples, a
-    ``base`` that cannot begin an IRI and a missing rdflib."""
+    """Before a model works for nothing: raises `UserError` for another suffix, an existing file a missing networkx or
+    rdflib and, of N-Triples, a ``base`` that cannot begin an IRI."""
     if out.suffix not in _WRITERS:
         raise UserError(f"{out}: triples are written as {', '.join(_WRITERS)}; name a file with one of these endings")
     if out.exists():
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
+    if out.suffix == ".graphml":
+        _require_networkx()
     if out.suffix == ".nt":
         require_rdflib()
         if not _IRI_START.fullmatch(base):
@@ -45,6 +46,11 @@ def require_writable(out: Path, base: str = _BASE) -> None:
                 f"--base {base!r} cannot begin an IRI; expected a scheme, no spaces, and / # or : at the end, as in "
                 f"https://example.org/"
             )
+
+
+def _require_networkx() -> None:
+    if find_spec("networkx") is None:
+        raise UserError("GraphML needs networkx; install it with: pip install 'retrograd[graph]'")
 
 
 def _write_jsonl(triples: Sequence[Triple], out: Path, _: str) -> None:
@@ -58,7 +64,9 @@ def _write_ntriples(triples: Sequence[Triple], out: Path, base: str) -> None:
 
 
 def _write_graphml(triples: Sequence[Triple], out: Path, _: str) -> None:
-    """A directed multigraph: an edge for each triple, what is known of it as the edge's attributes."""
+    """Write a directed multigraph: an edge for each triple, what is known of it as the edge's attributes."""
+    import networkx as nx
+
     graph = nx.MultiDiGraph()
     for number, triple in enumerate(triples):
         for name, kind in ((triple.head, triple.head_type), (triple.tail, triple.tail_type)):

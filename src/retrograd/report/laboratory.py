@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.laboratory import Component
 from retrograd.recipes.lab import Finding, LabReport
+from retrograd.report.figures import new_figure
 
 __all__ = ["advice_sentence", "draw", "front", "print_report"]
 
@@ -137,7 +137,7 @@ def _alignment(finding: Finding) -> float:
 
 def draw(report: LabReport, path: Path) -> None:
     """Error against seconds, one point per estimator, the Pareto front as a line. The suffix decides the format."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure(9.0, 6.0)
     axes = figure.add_subplot()
     best = front(report.findings)
     axes.plot(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.laboratory import Component
 from retrograd.recipes.lab_along import Moment
+from retrograd.report.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
 
 __all__ = ["draw_along", "print_along"]
 
@@ -43,7 +46,7 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
 
 def draw_along(moments: Sequence[Moment], path: Path) -> None:
     """tr Cov over the moments, one line an estimator, one panel a part; what has no variance has no line."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = new_figure(12.0, 4.5)
     places = range(len(moments))
     labelled: dict[str, Line2D] = {}
     moved = [part for part in _PARTS if any(any(_along(moments, name, part)) for name in _names(moments))]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ from retrograd.io import atomic_file
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
 from retrograd.recipes.report import RelationReport, RelationRow, SettingChange, System
 from retrograd.recipes.slices import Slice
+from retrograd.report.figures import new_figure
 from retrograd.report.markdown import escaped, table
 
 __all__ = ["draw_slices", "page", "print_report", "save_page"]
@@ -222,7 +222,7 @@ def _always_said(report: RelationReport) -> list[str]:
 def draw_slices(report: RelationReport, path: Path) -> None:
     """Every slice with a score as a point with its interval, the controls beside it."""
     parts = [(group, part) for group in report.slices for part in group.slices if part.run.score is not None]
-    figure = Figure(figsize=(8.5, 1.4 + 0.34 * (len(parts) + 1)), layout="constrained")
+    figure = new_figure(8.5, 1.4 + 0.34 * (len(parts) + 1))
     axes = figure.add_subplot()
     labels = ["all test items", *(f"{group.name}: {part.name}" for group, part in parts)]
     items = [report.items, *(part.items for _, part in parts)]

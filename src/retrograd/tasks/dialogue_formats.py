@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from retrograd import io
+from retrograd.guards import peek_json_object
 from retrograd.io import JsonObject, JsonValue, Refuse, raised
 from retrograd.suggestions import advice
 from retrograd.tasks.grounded_example import DialogueExample, Turn, dialogue_example
@@ -77,7 +78,7 @@ def detect_dialogue_format(path: Path) -> str:
     for number, line in io.read_lines(path):
         if not line.strip():
             continue
-        record = io.json_object(line)
+        record = peek_json_object(line)
         if record is None and line.lstrip().startswith("{"):  # an object over several lines
             record = io.read_json(path)
         if not isinstance(record, dict):

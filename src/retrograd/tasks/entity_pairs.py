@@ -12,7 +12,8 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrograd.io import JsonObject, JsonValue, json_object, read_jsonl, read_lines
+from retrograd.guards import peek_json_object
+from retrograd.io import JsonObject, JsonValue, read_jsonl, read_lines
 from retrograd.tasks.record_fields import (
     optional_string,
     record_id,
@@ -31,7 +32,7 @@ __all__ = ["has_entities", "read_entity_pairs"]
 def has_entities(path: Path) -> bool:
     """Whether the first line that is not blank is a record with "entities"."""
     first = next((line for _, line in read_lines(path) if line.strip()), "")
-    return "entities" in (json_object(first) or ())
+    return "entities" in (peek_json_object(first) or ())
 
 
 def read_entity_pairs(path: Path, both_orders: bool, most: int = 20) -> Iterator[RelationInstance]:

@@ -21,12 +21,12 @@ no field for answers at all can be predicted, not trained on.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from retrograd import io
+from retrograd.guards import parse_text_list, peek_json_object
 from retrograd.io import JsonObject, JsonValue, Refuse, raised
 from retrograd.suggestions import advice
 from retrograd.tasks.grounded_example import GroundedExample
@@ -87,7 +87,7 @@ def detect_question_format(path: Path) -> str:
                 f"{path}, line {number}: neither JSON nor a question, a tab and a list of answers; "
                 f"name the format: {', '.join(QUESTION_FORMATS[1:])}"
             )
-        record = io.json_object(line)
+        record = peek_json_object(line)
         if record is None:  # an object over several lines
             whole = io.read_json(path)
             record = whole if isinstance(whole, dict) else {}
@@ -145,13 +145,9 @@ def _unquoted(cell: str) -> str:
 
 def _literal(cell: str) -> list[JsonValue]:
     """A list written as Python or JSON writes it; nothing in it is ever run."""
-    try:
-        value = ast.literal_eval(cell.strip())
-        if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-            "".join(value).encode()  # "\\ud800" is half a sign, which no file could hold: a ValueError
-            return list(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass
+    values = parse_text_list(cell)
+    if values is not None:
+        return [*values]
     raise UserError(f"the second cell is {cell[:60]!r}; expected a list of answers such as ['one', 'two']")
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrograd import io
+from retrograd.guards import peek_json_object
 from retrograd.io import JsonObject, Refuse, raised
 from retrograd.suggestions import advice
 from retrograd.tasks.record_fields import (
@@ -87,7 +88,7 @@ def detect_format(path: Path) -> str:
             return "semeval"
         if _JSON_LIST.fullmatch(line):
             return "tacred"
-        record = io.json_object(line)
+        record = peek_json_object(line)
         if record is not None:
             return "jsonl" if "tokens" in record or "head" in record else "markers"
         raise UserError(

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
-from retrograd.io import locked, read_json, read_jsonl, write_json, write_jsonl
+from retrograd.io import lock_folder, read_json, read_jsonl, write_json, write_jsonl
 from retrograd.models.encoder import Encoder, Pooling
 from retrograd.rag.indexing import passage_texts
 from retrograd.rag.rag_model import RagModel
@@ -69,7 +69,7 @@ class IndexWorker:
         self._device = model.retriever.passage_encoder.device
         self._folder = Path(tempfile.mkdtemp(dir=scratch, prefix=_PREFIX))
         self._alive = contextlib.ExitStack()
-        self._alive.enter_context(locked(self._folder))
+        self._alive.enter_context(lock_folder(self._folder))
         self._jobs = 0
         self._job: Path | None = None
         try:
@@ -202,7 +202,7 @@ class IndexWorker:
 def remove_leftovers(scratch: Path) -> None:
     """Remove the folders of trainings that were killed; one whose training lives is locked, and stays."""
     for folder in scratch.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(UserError), locked(folder):
+        with contextlib.suppress(UserError), lock_folder(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 

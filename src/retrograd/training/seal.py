@@ -6,8 +6,8 @@ import errno
 from collections.abc import Mapping
 from pathlib import Path
 
+from retrograd.guards import is_within
 from retrograd.io import fingerprint, read_json, sha256_of, write_json
-from retrograd.opening import is_within
 from retrograd.types import UserError
 
 __all__ = ["flaw_of", "seal"]

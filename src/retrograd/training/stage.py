@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.limits import require_at_least
+from retrograd.guards import require_at_least
 from retrograd.models.inference import inference
 from retrograd.objectives.objective import Likelihood, Objective
 from retrograd.rag.candidates import Candidates, Pool, column_of

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from retrograd.limits import require_at_least
+from retrograd.guards import require_at_least
 from retrograd.types import UserError
 
 

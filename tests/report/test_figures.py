@@ -1,0 +1,53 @@
+"""Pictures need matplotlib, which is an extra: nothing else does, and a command says so before its work."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from retrograd import cli
+from retrograd.report.figures import new_figure
+from retrograd.types import UserError
+
+ADVICE = re.escape("pictures need matplotlib; install it with: pip install 'retrograd[plots]'")
+
+
+def test_a_missing_matplotlib_is_reported_with_the_extra_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match=ADVICE):
+        new_figure(1.0, 1.0)
+
+
+@pytest.mark.parametrize("words", [["report"], ["analyse"], ["lab"]])
+def test_commands_that_draw_say_so_before_their_work(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    failure = CliRunner().invoke(cli.app, [*words, str(tmp_path / "none")]).exception
+    assert isinstance(failure, UserError)
+    assert re.search(ADVICE, str(failure))
+
+
+def test_only_one_file_imports_each_optional_library() -> None:
+    source = Path(__file__).parents[2] / "src" / "retrograd"
+    importers = {
+        library: [path.name for path in source.rglob("*.py") if _imports(library, path)]
+        for library in ("matplotlib", "networkx", "rdflib", "faiss", "bm25s")
+    }
+    assert importers == {
+        "matplotlib": ["figures.py"],
+        "networkx": ["graph.py"],
+        "rdflib": ["ntriples.py"],
+        "faiss": ["faiss_index.py"],
+        "bm25s": ["lexical.py"],
+    }
+
+
+def _imports(library: str, path: Path) -> bool:
+    """Whether a module imports the library, but for type checkers alone."""
+    text = re.sub(r"if TYPE_CHECKING:\n(?: +.*\n)+", "", path.read_text(encoding="utf-8"))
+    return re.search(rf"^\s*(?:import|from) {library}\b", text, re.MULTILINE) is not None
