@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Example", "Passage", "Prediction", "Prompt", "UserError"]
+__all__ = ["Example", "Passage", "Prediction", "Prompt", "Span", "UserError"]
 
 
 class UserError(Exception):
@@ -53,6 +53,21 @@ class Passage:
     id: str
     title: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters ``start`` (inclusive) to ``end`` (exclusive) of a text."""
+
+    start: int
+    end: int
+
+    def of(self, text: str) -> str:
+        """Return the characters themselves."""
+        return text[self.start : self.end]
+
+    def __str__(self) -> str:
+        return f"[{self.start}, {self.end})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from retrograd import cli
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.recipes.extract import Neighbour, Triple, extract, triple_of
+from retrograd.recipes.extract import Triple, TripleEvidence, extract, triple_of
 from retrograd.report.graph import require_writable, write_triples
-from retrograd.tasks.relation_instance import RelationInstance, Span
-from retrograd.types import Passage, Prediction, UserError
+from retrograd.tasks.relation_instance import RelationInstance
+from retrograd.types import Passage, Prediction, Span, UserError
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
 TRIPLES = [
@@ -33,7 +33,7 @@ TRIPLES = [
         0.75,
         "Ada <& co>\nsaid",
         "a",
-        (Neighbour("7", "x", 1.0),),
+        (TripleEvidence("7", "x", 1.0),),
     ),
     Triple("Ada", "per:title", "countess of “L”", "PERSON", "TITLE", 0.5, "Ada again", "b"),
     Triple("Bob / Co", "knows", "Ada", "", "", 0.25, "Bob knows Ada", "c"),
@@ -127,7 +127,7 @@ def test_a_relation_runs_from_head_to_tail(label: str, expected: tuple[str, ...]
     found = triple_of(instance, label, Prediction("a", "likes", math.log(0.5), (1, 0), ("q", "p"), (0.75, 0.25)), base)
     assert (found.head, found.head_type, found.relation, found.tail, found.tail_type) == expected
     assert found.score == pytest.approx(0.5)
-    assert found.neighbours == (Neighbour("q", "other", 0.75), Neighbour("p", "likes", 0.25))
+    assert found.neighbours == (TripleEvidence("q", "other", 0.75), TripleEvidence("p", "likes", 0.25))
 
 
 @pytest.mark.parametrize(("name", "message"), [("graph.ttl", r"\.jsonl, \.nt, \.graphml"), ("there.nt", "exists")])

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.tasks.relation_extraction import NEIGHBOUR_STYLES, TARGET_STYLES, RelationExtraction
-from retrograd.tasks.relation_instance import RelationExample, RelationInstance, Span
+from retrograd.tasks.relation_instance import RelationExample, RelationInstance
 from retrograd.tasks.retriever_text import QUERY_STYLES
 from retrograd.tasks.task import Task
 from retrograd.tasks.type_constraints import TypeConstraints
 from retrograd.tasks.verbalisation import Verbalisation, open_verbalisation
-from retrograd.types import Example, Passage, UserError
+from retrograd.types import Example, Passage, Span, UserError
 
 BAKER = RelationInstance("1", "The old baker sold warm bread.", Span(8, 13), Span(24, 29), "Product-Producer(e2,e1)")
 MARKED = "The old @ baker @ sold warm # bread #."
@@ -332,3 +332,11 @@ def test_scoring_errors() -> None:
         SEMEVAL.score([], [])
     with pytest.raises(UserError, match=r"target 'other relaton' of example '7' is no phrase.*mean 'other relation'"):
         SEMEVAL.score([Example("7", MARKED, ("other relaton",))], ["other relation"])
+
+
+def test_a_prediction_names_its_label_and_the_rule_that_read_it() -> None:
+    example, phrase = SEMEVAL.example(BAKER), SEMEVAL.choices[0]
+    label = SEMEVAL.relation_of(phrase)
+    assert SEMEVAL.label_record(phrase, example) == {"relation": label}
+    assert SEMEVAL.label_record(f"{phrase}.", example) == {"relation": label, "read_by": "punctuation"}
+    assert SEMEVAL.label_record("", example) == {"relation": None, "read_by": "nothing"}

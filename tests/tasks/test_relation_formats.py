@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from retrograd.tasks.record_fields import token_span
 from retrograd.tasks.relation_formats import (
-    RelationInstance,
-    Span,
     parse_markers,
     read_jsonl,
     read_markers,
     read_relations,
     read_semeval,
 )
-from retrograd.types import UserError
+from retrograd.tasks.relation_instance import RelationInstance
+from retrograd.types import Span, UserError
 
 CHEMPROT = Path(__file__).parents[2] / ".." / "shared" / "data" / "chemprot"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.tasks.relation_instance import RelationInstance, Span, bare_sentence, mark, unmark
-from retrograd.types import UserError
+from retrograd.tasks.relation_instance import RelationInstance, bare_sentence, mark, unmark
+from retrograd.types import Span, UserError
 
 # Rich in everything the marks could be confused with.
 SENTENCES = st.text(alphabet="ab @#\\\n\té", min_size=1, max_size=24)

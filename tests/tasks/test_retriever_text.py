@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.tasks.relation_extraction import KEY_STYLES, RelationExtraction
-from retrograd.tasks.relation_instance import RelationInstance, Span, escape
+from retrograd.tasks.relation_instance import RelationInstance, escape
 from retrograd.tasks.retriever_text import QUERY_STYLES, with_label
-from retrograd.types import UserError
+from retrograd.types import Span, UserError
 
 LABELS = {"leads": "leads", "b": "a : b", "c": "@ # | leads"}
 BAKER = RelationInstance("1", "The old baker sold warm bread.", Span(8, 13), Span(24, 29), "leads")

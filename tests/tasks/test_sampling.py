@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.tasks.relation_instance import RelationInstance, Span
+from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.tasks.sampling import sample_instances, split_instances
-from retrograd.types import UserError
+from retrograd.types import Span, UserError
 
 
 def labelled(labels: list[str | None]) -> list[RelationInstance]:

@@ -10,7 +10,8 @@ from importlib.resources import files
 import pytest
 
 from retrograd.metrics.relations import SEMEVAL_LABELS
-from retrograd.tasks.semeval import load_semeval, semeval_verbalisation
+from retrograd.tasks.semeval import load_semeval
+from retrograd.tasks.verbalisation import semeval_verbalisation
 from retrograd.types import UserError
 
 

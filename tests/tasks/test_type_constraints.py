@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from retrograd.tasks.relation_instance import RelationInstance, Span
+from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.tasks.type_constraints import TypeConstraints
-from retrograd.types import UserError
+from retrograd.types import Span, UserError
 
 
 def instance(head_type: str, tail_type: str, relation: str | None) -> RelationInstance:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.metrics.relations import SEMEVAL_LABELS
+from retrograd.metrics.words import fold
 from retrograd.tasks.tacred import RETACRED_LABELS, TACRED_LABELS
 from retrograd.tasks.verbalisation import (
     BUILTIN_TEMPLATES,
     Verbalisation,
     derive_phrases,
-    level,
     open_verbalisation,
     words_of,
 )
@@ -42,7 +42,7 @@ def test_filled_sentences_are_all_different_and_hold_both_names(source: str, sub
     found = open_verbalisation(source)
     sentences = found.sentences(subject, object_)
     assert list(sentences) == list(found.phrases)
-    assert len({level(sentence) for sentence in sentences.values()}) == len(sentences)
+    assert len({fold(sentence) for sentence in sentences.values()}) == len(sentences)
     for sentence in sentences.values():
         assert sentence.startswith(" ".join(subject.split()) + " ")
         assert " ".join(object_.split()) in sentence

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-__all__ = ["Unsaid", "words"]
+__all__ = ["Unsaid", "fold", "words"]
 
 _WORD = re.compile(r"\w+")
 
@@ -14,6 +14,11 @@ _WORD = re.compile(r"\w+")
 def words(text: str, stop_words: frozenset[str] = frozenset()) -> list[str]:
     """Runs of letters, digits and underscores, in NFKC and case-folded, without ``stop_words``. No stemming."""
     return [word for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()) if word not in stop_words]
+
+
+def fold(text: str) -> str:
+    """Return a text with its case folded and runs of spaces made one: what texts and answers are compared by."""
+    return " ".join(text.casefold().split())
 
 
 @dataclass(frozen=True, slots=True)

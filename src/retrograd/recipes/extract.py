@@ -17,11 +17,11 @@ from retrograd.recipes.source import relation_extraction
 from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.types import Prediction, UserError
 
-__all__ = ["Neighbour", "Triple", "extract", "triple_of"]
+__all__ = ["Triple", "TripleEvidence", "extract", "triple_of"]
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class TripleEvidence:
     """A training instance that was read: its id, its label's phrase, its weight p(z|x, answer)."""
 
     id: str
@@ -46,7 +46,7 @@ class Triple:
     score: float
     sentence: str
     id: str
-    neighbours: tuple[Neighbour, ...] = ()
+    neighbours: tuple[TripleEvidence, ...] = ()
 
     def record(self) -> JsonObject:
         """As a line of JSON."""
@@ -103,7 +103,8 @@ def triple_of(instance: RelationInstance, label: str, answer: Prediction, base: 
     (head, head_type), (tail, tail_type) = ends
     passages = base.passages(list(answer.rows))
     neighbours = tuple(
-        Neighbour(passage.id, passage.title, weight) for passage, weight in zip(passages, answer.weights, strict=True)
+        TripleEvidence(passage.id, passage.title, weight)
+        for passage, weight in zip(passages, answer.weights, strict=True)
     )
     score = exp(answer.log_probability)
     return Triple(head, relation, tail, head_type, tail_type, score, instance.text, instance.id, neighbours)

@@ -15,21 +15,21 @@ from itertools import combinations
 
 import numpy as np
 
+from retrograd.metrics.words import fold
 from retrograd.recipes.findings import Findings
 from retrograd.tasks.grounded_example import gold_passages
 from retrograd.tasks.squad_format import TEXT_ID
 from retrograd.tasks.task import Task
-from retrograd.tasks.verbalisation import level
 from retrograd.types import Example, Passage
 
-__all__ = ["BaseSeen", "PartSeen", "check_labels", "check_leaks", "check_queries"]
+__all__ = ["BaseContents", "PartContents", "check_labels", "check_leaks", "check_queries"]
 
 _FEW = 5
 
 
 @dataclass
-class PartSeen:
-    """What was seen of a part: ids and keys of its examples, its labels, the gold passages it names.
+class PartContents:
+    """Contents of a part, as they are read: ids and keys of its examples, its labels, the gold passages it names.
 
     ``identities`` holds, for each text as the task takes it for equal, the id where it came first.
     """
@@ -48,7 +48,7 @@ class PartSeen:
 
 
 def check_queries(
-    part: PartSeen, examples: Iterable[tuple[Example, str | None]], task: Task, findings: Findings
+    part: PartContents, examples: Iterable[tuple[Example, str | None]], task: Task, findings: Findings
 ) -> Iterator[Example]:
     """Examples with their labels (None where the task has none) go through; what they show is kept in ``part``."""
     for example, label in examples:
@@ -63,7 +63,7 @@ def check_queries(
         yield example
 
 
-def _check_target(part: PartSeen, example: Example, findings: Findings) -> None:
+def _check_target(part: PartContents, example: Example, findings: Findings) -> None:
     if any(target.strip() for target in example.targets):
         return
     place = part.place(example.id)
@@ -73,13 +73,13 @@ def _check_target(part: PartSeen, example: Example, findings: Findings) -> None:
         findings.warning("empty field", part.name, place, "no target", "give one: without it no answer can be scored")
 
 
-def _check_repeated(part: PartSeen, example: Example, findings: Findings) -> None:
+def _check_repeated(part: PartContents, example: Example, findings: Findings) -> None:
     target = example.targets[0] if example.targets else ""
-    first, other = part.queries.setdefault(_key(level(example.query)), (example.id, target))
+    first, other = part.queries.setdefault(_key(fold(example.query)), (example.id, target))
     if first == example.id:
         return
     place = part.place(example.id)
-    if level(other) == level(target):
+    if fold(other) == fold(target):
         what = f"the same as id {first!r}, target included"
         findings.warning("duplicate", part.name, place, what, "keep one: it counts twice in training and in scores")
     else:
@@ -88,7 +88,7 @@ def _check_repeated(part: PartSeen, example: Example, findings: Findings) -> Non
         findings.warning("contradiction", part.name, place, what, remedy)
 
 
-def check_leaks(parts: Iterable[PartSeen], findings: Findings) -> None:
+def check_leaks(parts: Iterable[PartContents], findings: Findings) -> None:
     """Texts that two parts share. In what is tested on, an error; a warning between train and dev, and in a data set of
     the package, whose parts are as they were published."""
     for first, second in combinations(parts, 2):
@@ -104,7 +104,7 @@ def check_leaks(parts: Iterable[PartSeen], findings: Findings) -> None:
             report("leak", second.name, here, what, remedy)
 
 
-def check_labels(parts: Mapping[str, PartSeen], findings: Findings) -> None:
+def check_labels(parts: Mapping[str, PartContents], findings: Findings) -> None:
     """Labels of dev and test that train lacks, and labels of train with few examples."""
     train = parts.get("train")
     if train is None or not train.labels:
@@ -120,8 +120,8 @@ def check_labels(parts: Mapping[str, PartSeen], findings: Findings) -> None:
             findings.warning("few examples", "train", train.source, what, f"add some: below {_FEW} little is learned")
 
 
-class BaseSeen:
-    """What was seen of a knowledge base: which of the wanted gold ids are there, and what of its texts is repeated."""
+class BaseContents:
+    """Contents of a knowledge base, as they are read: which wanted gold ids it lacks, and which texts are repeated."""
 
     def __init__(self, source: str, wanted: Iterable[str]) -> None:
         self.source = source
@@ -137,7 +137,7 @@ class BaseSeen:
             document, sign, number = passage.id.rpartition("#")
             if sign and number.isdecimal():  # a piece of a document, which may be gold as a whole
                 self._missing.discard(document)
-            words = level(passage.text)
+            words = fold(passage.text)
             if not words:
                 place = f"{self.source}, id {passage.id!r}"
                 findings.warning("empty passage", "base", place, "no text", "take it out: retrieving it costs a place")
@@ -145,7 +145,7 @@ class BaseSeen:
             self._hashes.append(int.from_bytes(key[:8], "little", signed=True))
             yield passage
 
-    def check_gold(self, parts: Iterable[PartSeen], findings: Findings) -> None:
+    def check_gold(self, parts: Iterable[PartContents], findings: Findings) -> None:
         """Gold passages that the base lacks: where scores are taken, an error."""
         for part in parts:
             missing = part.gold.keys() & self._missing

@@ -77,6 +77,7 @@ class RelationData:
     kind: ClassVar[str] = "relations"
     has_closed_answers: ClassVar[bool] = True
     train_is_base: ClassVar[bool] = True
+    base_source: ClassVar[str] = ""
 
     train: str = BUILTIN_DATA
     test: str = BUILTIN_DATA
@@ -145,11 +146,6 @@ class RelationData:
     def has_dev(self) -> bool:
         """Whether there will be development data."""
         return bool(self.dev) or self.dev_from_train > 0
-
-    @property
-    def base_source(self) -> str:
-        """No file: the training instances are the knowledge base."""
-        return ""
 
     @property
     def embeds_labels(self) -> bool:

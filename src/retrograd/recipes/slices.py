@@ -21,8 +21,8 @@ from retrograd.metrics.significance import (
 from retrograd.metrics.triggers import Trigger, context_words, learn_triggers, words
 from retrograd.recipes.compare import Answered
 from retrograd.tasks.relation_extraction import RelationExtraction
-from retrograd.tasks.relation_instance import Span, unmark
-from retrograd.types import Example
+from retrograd.tasks.relation_instance import unmark
+from retrograd.types import Example, Span
 
 __all__ = ["Learned", "Slice", "SliceGroup", "SliceScore", "slice_groups"]
 

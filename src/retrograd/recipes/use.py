@@ -16,7 +16,6 @@ from retrograd.recipes.opening_run import OpenRun, open_run
 from retrograd.recipes.run import require_passages
 from retrograd.recipes.study import is_study
 from retrograd.recipes.verdict import judged
-from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
 
@@ -113,11 +112,7 @@ def _examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
 def _told(task: Task, example: Example, prediction: Prediction) -> JsonObject:
     """A prediction as a record; of a relation also its label and, where the answer was not the label's own words, the
     rule by which it was read."""
-    record = prediction_record(prediction)
-    if not isinstance(task, RelationExtraction):
-        return record
-    read = task.read_answer(prediction.answer, example)
-    return record | {"relation": read.label} | ({} if read.is_exact else {"read_by": read.rule})
+    return prediction_record(prediction) | task.label_record(prediction.answer, example)
 
 
 def search_run(run: Path, query: str, k: int) -> str:

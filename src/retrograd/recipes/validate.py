@@ -27,7 +27,7 @@ from retrograd.recipes.lengths import (
     retriever_ruler,
     target_ruler,
 )
-from retrograd.recipes.part_checks import BaseSeen, PartSeen, check_labels, check_leaks, check_queries
+from retrograd.recipes.part_checks import BaseContents, PartContents, check_labels, check_leaks, check_queries
 from retrograd.recipes.part_reading import BaseFile, DataPart, DataParts
 from retrograd.recipes.run import require_enough_passages
 from retrograd.recipes.stages import masked_examples
@@ -185,7 +185,7 @@ class _Rulers:
 
 def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[list[PartSummary], list[Lengths]]:
     task = data.task
-    seen = [PartSeen(part.name, part.source) for part in data.parts]
+    seen = [PartContents(part.name, part.source) for part in data.parts]
     samples = [_read_part(part, one, task, findings) for part, one in zip(data.parts, seen, strict=True)]
     for part in seen:
         is_reported = any(severity == "error" and name == part.name for severity, _, name in findings.counts)
@@ -213,7 +213,7 @@ def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[
     return summaries, measured
 
 
-def _read_part(part: DataPart, seen: PartSeen, task: Task | None, findings: Findings) -> Reservoir[Example]:
+def _read_part(part: DataPart, seen: PartContents, task: Task | None, findings: Findings) -> Reservoir[Example]:
     sample: Reservoir[Example] = Reservoir()
     if task is None:
         return sample
@@ -223,9 +223,9 @@ def _read_part(part: DataPart, seen: PartSeen, task: Task | None, findings: Find
 
 
 def _read_base(
-    file: BaseFile, parts: Sequence[PartSeen], sample: Reservoir[Passage], findings: Findings
+    file: BaseFile, parts: Sequence[PartContents], sample: Reservoir[Passage], findings: Findings
 ) -> PartSummary:
-    base = BaseSeen(file.source, [id_ for part in parts for id_ in part.gold])
+    base = BaseContents(file.source, [id_ for part in parts for id_ in part.gold])
     for passage in base.check(file.passages(), findings):
         sample.add(passage)
     base.check_gold(parts, findings)

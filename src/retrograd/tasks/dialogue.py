@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from retrograd.io import JsonObject
 from retrograd.metrics.answers import token_f1
-from retrograd.metrics.words import Unsaid
+from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
+from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_marks
 from retrograd.tasks.grounded_example import DialogueExample, Turn
-from retrograd.tasks.question_answering import titled
-from retrograd.tasks.salient_spans import MASK
 from retrograd.tasks.support import OverlapSupport
 from retrograd.tasks.task import Support
-from retrograd.tasks.verbalisation import level
 from retrograd.types import Example, Passage, Prompt, UserError
 
 __all__ = ["GroundedDialogue", "GroundedPrompt", "knowledge_f1"]
@@ -60,18 +59,20 @@ class GroundedDialogue:
         """What says that nothing can be answered, or None."""
         return self.no_answer
 
+    def label_record(self, answer: str, example: Example) -> JsonObject:
+        """Return nothing: answers in free words name no label."""
+        return {}
+
     def role_spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Raises `UserError`: dialogues have no head and tail."""
-        raise UserError(
-            f"the task {self.name!r} has no head, tail and context; set the retriever's pooling to mean or cls"
-        )
+        """Raise `UserError`: dialogues have no head and tail."""
+        refuse_roles(self.name)
 
     # What the retrievers read
 
     @property
     def unsaid(self) -> Unsaid:
         """Both prefixes, the separator, and what stands for a masked word."""
-        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator, MASK))
+        return unsaid_marks(self.query_prefix, self.passage_prefix, self.separator)
 
     def query_text(self, example: Example) -> str:
         """The prefix and what was said in the turns, the last one first, without who said it."""
@@ -116,13 +117,13 @@ class GroundedDialogue:
 
     def neighbour_text(self, passage: Passage) -> str:
         """``title: text``, or the text alone."""
-        return titled(passage) if self.titles else passage.text
+        return show_passage(passage, self.titles)
 
     # Equality, support, score
 
     def identity(self, text: str) -> str:
         """The text, case and spaces levelled."""
-        return level(text)
+        return fold(text)
 
     def support(self, passages: Iterable[Passage]) -> Support:
         """Rows of the passages that hold the words of the example's target, by the test ``evidence``."""

@@ -23,8 +23,8 @@ from retrograd.tasks.record_fields import (
     string,
     whole_number,
 )
-from retrograd.tasks.relation_instance import RelationInstance, Span, check_span
-from retrograd.types import UserError
+from retrograd.tasks.relation_instance import RelationInstance, check_span
+from retrograd.types import Span, UserError
 
 __all__ = ["has_entities", "read_entity_pairs"]
 

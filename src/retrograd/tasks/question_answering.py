@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from retrograd.metrics.words import Unsaid
+from retrograd.io import JsonObject
+from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
-from retrograd.tasks.salient_spans import MASK
+from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_marks
 from retrograd.tasks.support import AnswerSupport
 from retrograd.tasks.task import Support
-from retrograd.tasks.verbalisation import level
-from retrograd.types import Example, Passage, Prompt, UserError
+from retrograd.types import Example, Passage, Prompt
 
-__all__ = ["QuestionAnswering", "titled"]
+__all__ = ["QuestionAnswering"]
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,20 @@ class QuestionAnswering:
         """What says that nothing can be answered, or None."""
         return self.no_answer
 
+    def label_record(self, answer: str, example: Example) -> JsonObject:
+        """Return nothing: answers in free words name no label."""
+        return {}
+
     def role_spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Raises `UserError`: questions have no head and tail."""
-        raise UserError(
-            f"the task {self.name!r} has no head, tail and context; set the retriever's pooling to mean or cls"
-        )
+        """Raise `UserError`: questions have no head and tail."""
+        refuse_roles(self.name)
 
     # What the retrievers read
 
     @property
     def unsaid(self) -> Unsaid:
         """Both prefixes, the separator, and what stands for a masked word."""
-        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator, MASK))
+        return unsaid_marks(self.query_prefix, self.passage_prefix, self.separator)
 
     def query_text(self, example: Example) -> str:
         """The prefix and the question."""
@@ -94,13 +96,13 @@ class QuestionAnswering:
 
     def neighbour_text(self, passage: Passage) -> str:
         """``title: text``, or the text alone."""
-        return titled(passage) if self.titles else passage.text
+        return show_passage(passage, self.titles)
 
     # Equality, support, score
 
     def identity(self, text: str) -> str:
         """The text, case and spaces levelled: a passage that is the question itself answers nothing."""
-        return level(text)
+        return fold(text)
 
     def support(self, passages: Iterable[Passage]) -> Support:
         """Rows of the passages that hold the example's target, by the test ``evidence``."""
@@ -109,8 +111,3 @@ class QuestionAnswering:
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
         """`answer_scores` in percent: exact match, F1, ROUGE, BLEU, rates. Raises `UserError` as that does."""
         return answer_scores(examples, answers, self.no_answer)
-
-
-def titled(passage: Passage) -> str:
-    """``title: text``; the text alone where there is no title."""
-    return f"{passage.title}: {passage.text}" if passage.title else passage.text

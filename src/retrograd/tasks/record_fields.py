@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from retrograd.io import JsonValue
 from retrograd.suggestions import advice
-from retrograd.tasks.relation_instance import Span
-from retrograd.types import UserError
+from retrograd.types import Span, UserError
 
 __all__ = [
     "kind_of",

@@ -15,18 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from retrograd.io import JsonObject
 from retrograd.metrics.relations import DIRECTIONS, SEMEVAL_LABELS, relation_table, semeval_score
-from retrograd.metrics.words import Unsaid
+from retrograd.metrics.words import Unsaid, fold
 from retrograd.suggestions import advice
 from retrograd.tasks.instruction import instruction
 from retrograd.tasks.refinement import Refined, refined
 from retrograd.tasks.relation_instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
 from retrograd.tasks.retriever_text import QUERY_STYLES, RoleSpans, role_spans, styled, with_label
-from retrograd.tasks.semeval import semeval_verbalisation
 from retrograd.tasks.task import Support
 from retrograd.tasks.type_constraints import TypeConstraints
-from retrograd.tasks.verbalisation import Verbalisation, derive_phrases, level, words_of
+from retrograd.tasks.verbalisation import Verbalisation, derive_phrases, semeval_verbalisation, words_of
 from retrograd.types import Example, Passage, Prompt, UserError
 
 __all__ = [
@@ -146,7 +147,7 @@ class RelationExtraction:
         known = self.verbalisation.relation_of(words)
         if known is not None or example is None:
             return known
-        said = level(words)
+        said = fold(words)
         return next((label for label, one in self._own_sentences(example).items() if one.casefold() == said), None)
 
     def read_answer(self, answer: str, example: Example) -> Refined:
@@ -158,6 +159,11 @@ class RelationExtraction:
         sentences = self._own_sentences(example)
         words = {label: [phrase, *filter(None, [sentences.get(label)])] for label, phrase in self.phrases.items()}
         return refined(answer, words, *self._repeatable(example))
+
+    def label_record(self, answer: str, example: Example) -> JsonObject:
+        """Return the label that an answer names and, where it is not the label's own words, the rule that reads it."""
+        read = self.read_answer(answer, example)
+        return {"relation": read.label} | ({} if read.is_exact else {"read_by": read.rule})
 
     def _repeatable(self, example: Example) -> tuple[str, str, str]:
         """What an answer may repeat of its question: sentence, head and tail; the text alone where none is marked."""
@@ -221,10 +227,8 @@ class RelationExtraction:
 
     # What the retrievers read
 
-    @property
-    def unsaid(self) -> Unsaid:
-        """Nothing: what marks entities stands in queries and passages alike, and the posterior's bar is no word."""
-        return Unsaid()
+    unsaid: ClassVar[Unsaid] = Unsaid()
+    """Nothing: what marks entities stands in queries and passages alike, and the posterior's bar is no word."""
 
     def query_text(self, example: Example) -> str:
         """The marked sentence in the task's query style. Raises `UserError` where a query is not marked."""
@@ -307,7 +311,7 @@ class RelationExtraction:
     def identity(self, text: str) -> str:
         """What of a marked sentence is never retrieved for itself, case and spaces levelled: the sentence without marks
         or, with ``exclude`` "pair", with them."""
-        return level(text if self.exclude == "pair" else bare_sentence(text))
+        return fold(text if self.exclude == "pair" else bare_sentence(text))
 
     def support(self, passages: Iterable[Passage]) -> Support:
         """Rows of the instances with the relation of the example's target."""

@@ -37,14 +37,12 @@ from retrograd.tasks.record_fields import (
     token_span,
 )
 from retrograd.tasks.record_lists import located
-from retrograd.tasks.relation_instance import RelationInstance, Span
+from retrograd.tasks.relation_instance import RelationInstance
 from retrograd.tasks.tacred import read_tacred
-from retrograd.types import UserError
+from retrograd.types import Span, UserError
 
 __all__ = [
     "FORMATS",
-    "RelationInstance",
-    "Span",
     "parse_markers",
     "read_jsonl",
     "read_markers",

@@ -11,12 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from retrograd.types import Example, UserError
+from retrograd.types import Example, Span, UserError
 
 __all__ = [
     "RelationExample",
     "RelationInstance",
-    "Span",
     "bare_sentence",
     "escape",
     "mark",
@@ -28,21 +27,6 @@ HEAD_MARK = "@"
 TAIL_MARK = "#"
 _ESCAPED = re.compile(r"[\\@#]")
 _TOKEN = re.compile(r"\\([\\@#])|([@#])")
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Characters ``start`` (inclusive) to ``end`` (exclusive) of a text."""
-
-    start: int
-    end: int
-
-    def of(self, text: str) -> str:
-        """The characters themselves."""
-        return text[self.start : self.end]
-
-    def __str__(self) -> str:
-        return f"[{self.start}, {self.end})"
 
 
 @dataclass(frozen=True, slots=True)

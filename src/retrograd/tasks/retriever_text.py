@@ -21,8 +21,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from retrograd.tasks.relation_instance import Span, escape, mark, marked_spans, unmark
-from retrograd.types import UserError
+from retrograd.tasks.relation_instance import escape, mark, marked_spans, unmark
+from retrograd.types import Span, UserError
 
 __all__ = ["QUERY_STYLES", "RoleSpans", "role_spans", "styled", "with_label"]
 

@@ -1,7 +1,7 @@
-"""SemEval-2010 Task 8 as shipped: 8,000 training and 2,717 test sentences, and words for each of 19 labels.
+"""SemEval-2010 Task 8 as shipped: 8,000 training and 2,717 test sentences.
 
 Hendrickx et al. 2010, "SemEval-2010 Task 8: Multi-Way Classification of Semantic Relations Between Pairs of Nominals".
-The data are under CC BY 3.0; see ``data/semeval2010_task8/LICENSE.md`` in the package. The words are our own.
+The data are under CC BY 3.0; see ``data/semeval2010_task8/LICENSE.md`` in the package.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from importlib.resources import as_file, files
 from retrograd.suggestions import advice
 from retrograd.tasks.relation_formats import read_semeval
 from retrograd.tasks.relation_instance import RelationInstance
-from retrograd.tasks.verbalisation import Verbalisation, open_verbalisation
 from retrograd.types import UserError
 
-__all__ = ["SEMEVAL_SPLITS", "load_semeval", "semeval_verbalisation"]
+__all__ = ["SEMEVAL_SPLITS", "load_semeval"]
 
 SEMEVAL_SPLITS = ("train", "test")
 
@@ -30,12 +29,3 @@ def load_semeval(split: str = "train") -> list[RelationInstance]:
     name = {"train": "TRAIN_FILE.TXT.gz", "test": "TEST_FILE_FULL.TXT.gz"}[split]
     with as_file(files("retrograd").joinpath("data", "semeval2010_task8", name)) as path:
         return list(read_semeval(path))
-
-
-def semeval_verbalisation() -> Verbalisation:
-    """Phrases and templates of the 19 labels, as in the package.
-
-    All first words of the phrases differ: a generator decides the label with its first token, and the prefix tree of
-    the phrases branches only at the root.
-    """
-    return open_verbalisation("builtin:semeval2010_task8")

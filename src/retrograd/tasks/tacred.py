@@ -39,8 +39,8 @@ from retrograd.tasks.record_fields import (
     whole_number,
 )
 from retrograd.tasks.record_lists import located
-from retrograd.tasks.relation_instance import RelationInstance, Span
-from retrograd.types import UserError
+from retrograd.tasks.relation_instance import RelationInstance
+from retrograd.types import Span, UserError
 
 __all__ = ["NO_RELATION", "RETACRED_LABELS", "TACRED_LABELS", "LabelPatch", "read_patch", "read_tacred"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
+from retrograd.io import JsonObject
 from retrograd.metrics.words import Unsaid
 from retrograd.types import Example, Passage
 
@@ -45,6 +46,10 @@ class Task(Protocol):
 
     def negative_for(self, example: Example) -> str | None:
         """The permitted answer that says there is nothing to be found ("no relation", "cannot answer"), or None."""
+        ...
+
+    def label_record(self, answer: str, example: Example) -> JsonObject:
+        """Return what a prediction's record says of the label that an answer names; nothing where there are none."""
         ...
 
     def role_spans(self, text: str) -> Sequence[tuple[int, int]]:

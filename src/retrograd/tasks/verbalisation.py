@@ -22,11 +22,19 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from retrograd.io import JsonObject
+from retrograd.metrics.words import fold
 from retrograd.records import read_toml
 from retrograd.suggestions import advice
 from retrograd.types import UserError
 
-__all__ = ["BUILTIN_TEMPLATES", "Verbalisation", "derive_phrases", "level", "open_verbalisation", "words_of"]
+__all__ = [
+    "BUILTIN_TEMPLATES",
+    "Verbalisation",
+    "derive_phrases",
+    "open_verbalisation",
+    "semeval_verbalisation",
+    "words_of",
+]
 
 BUILTIN_TEMPLATES = ("builtin:semeval2010_task8", "builtin:tacred", "builtin:retacred")
 """The files of ``data/templates`` in the package, by the names that `open_verbalisation` knows."""
@@ -75,7 +83,7 @@ class Verbalisation:
 
     def relation_of(self, phrase: str) -> str | None:
         """The label of a phrase, exact but for case and spaces; None where it is none."""
-        return self._relations.get(level(phrase))
+        return self._relations.get(fold(phrase))
 
     def sentences(self, subject: str, object_: str) -> dict[str, str]:
         """Every label's template with both names filled in, all different; templates without exception are needed.
@@ -145,6 +153,15 @@ def open_verbalisation(source: str) -> Verbalisation:
     return _packaged(source.removeprefix("builtin:"))
 
 
+def semeval_verbalisation() -> Verbalisation:
+    """Return phrases and templates of the 19 labels of SemEval-2010 Task 8, as in the package.
+
+    All first words of the phrases differ: a generator decides the label with its first token, and the prefix tree of
+    the phrases branches only at the root.
+    """
+    return open_verbalisation("builtin:semeval2010_task8")
+
+
 @cache
 def _packaged(name: str) -> Verbalisation:
     with as_file(files("retrograd").joinpath("data", "templates", f"{name}.toml")) as path:
@@ -189,18 +206,13 @@ def _way_back(words: Mapping[str, str], kind: str) -> dict[str, str]:
     """Label by levelled phrase or template. Raises `UserError` unless none is empty and all are different."""
     relations: dict[str, str] = {}
     for relation, text in words.items():
-        key = level(text)
+        key = fold(text)
         if not key:
             raise UserError(f"the {kind} of {relation!r} is empty; give it words that a model can generate")
         if key in relations:
             raise UserError(f"{relations[key]!r} and {relation!r} share the {kind} {text!r}; make them different")
         relations[key] = relation
     return relations
-
-
-def level(text: str) -> str:
-    """Case folded, runs of spaces made one: what answers are compared by."""
-    return _spaced(text.casefold())
 
 
 def _spaced(text: str) -> str:

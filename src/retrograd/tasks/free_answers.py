@@ -1,0 +1,26 @@
+"""What tasks with answers in free words have in common: how they show passages, and what they lack."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from retrograd.metrics.words import Unsaid
+from retrograd.tasks.salient_spans import MASK
+from retrograd.types import Passage, UserError
+
+__all__ = ["refuse_roles", "show_passage", "unsaid_marks"]
+
+
+def show_passage(passage: Passage, titles: bool) -> str:
+    """Return ``title: text``; the text alone without ``titles``, or where there is none."""
+    return f"{passage.title}: {passage.text}" if titles and passage.title else passage.text
+
+
+def unsaid_marks(query_prefix: str, passage_prefix: str, separator: str) -> Unsaid:
+    """Return what the retrievers read that is no word: prefixes, separator, and what stands for a masked word."""
+    return Unsaid((query_prefix, passage_prefix), (separator, MASK))
+
+
+def refuse_roles(task: str) -> NoReturn:
+    """Raise `UserError`: texts of the task have no head and tail for a retriever to pool."""
+    raise UserError(f"the task {task!r} has no head, tail and context; set the retriever's pooling to mean or cls")
