@@ -4,16 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check fuzz format static install
+# Shapes and types of every call are checked at run time; that costs time, and `make check` leaves it out.
+TYPED := --jaxtyping-packages=retrograd,beartype.beartype
+
+.PHONY: demo test check integrations fuzz format static install
 
 demo: $(INSTALLED)
 	$(BIN)/retrograd demo
 
-test: static
-	$(BIN)/pytest
-
+# The tests that take less than a few seconds each.
 check: static
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not sweep"
+
+# Every mechanism at least once. PYTEST_OPTIONS is for `.ci/run`.
+test: static
+	$(BIN)/pytest -n 2 --dist loadfile -m "not sweep" $(TYPED) $(PYTEST_OPTIONS)
+
+# Sweeps: every combination of what `make test` runs once, a kill at every place, more examples of hypothesis.
+integrations: $(INSTALLED)
+	$(BIN)/pytest -n 2 --dist loadfile -m "sweep or hypothesis" --hypothesis-profile=thorough $(TYPED) $(PYTEST_OPTIONS)
 
 # More than 100,000 damaged files; a table at the end says what the readers did with them.
 fuzz: $(INSTALLED)

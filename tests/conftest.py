@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: a name that is no folder fails at once
+# Before torch is imported, here and in the processes that tests start: models this small lose by sharing.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +39,8 @@ from retrograd.models.pointer import PointerGenerator
 from retrograd.models.precision_cache import PrecisionSeconds
 
 # How long an example takes says something about the machine and what else it does, and nothing about the code.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any machine", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", settings.get_profile("any machine"), max_examples=200)  # `make integrations`
 settings.load_profile("any machine")
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>")

@@ -52,6 +52,7 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
     return tree(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed_at_any_line_a_build_goes_on_and_ends_in_the_same_bytes(tmp_path: Path):
     script = Path(__file__).with_name("build_and_die.py")
     words = [sys.executable, str(script), str(tmp_path), "4"]

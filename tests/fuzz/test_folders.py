@@ -36,6 +36,8 @@ from retrograd.training.run_directory import RunDirectory
 from retrograd.training.seal import flaw_of, seal
 from retrograd.types import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def root(tiny_encoder: Path, tiny_seq2seq: Path, tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,6 +30,8 @@ from retrograd.recipes.run import evaluated, run_experiment
 from retrograd.recipes.stages import stages
 from retrograd.types import UserError
 
+pytestmark = pytest.mark.slow
+
 THINGS = (("cup", "holds"), ("box", "part of"), ("jar", "holds"), ("lid", "part of"))
 RECORDS = [
     {

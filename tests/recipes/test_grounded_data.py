@@ -68,8 +68,16 @@ def experiment(data: QuestionData | DialogueData, encoder: Path, generator: Path
     ).with_settings(["objective.kind=JointStochasticApproximation"])
 
 
-@pytest.mark.parametrize("kind", ["questions", "dialogue"])
-@pytest.mark.parametrize("generator", ["tiny_seq2seq", "tiny_causal"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("generator", "kind"),
+    [
+        ("tiny_seq2seq", "questions"),
+        ("tiny_causal", "dialogue"),
+        pytest.param("tiny_seq2seq", "dialogue", marks=pytest.mark.sweep),
+        pytest.param("tiny_causal", "questions", marks=pytest.mark.sweep),
+    ],
+)
 def test_a_run_from_files_to_answers(
     kind: str,
     generator: str,
@@ -120,6 +128,7 @@ def test_a_run_from_files_to_answers(
         assert "evaluate, predict, search, compare and lab know every task" in str(result.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spans", [False, True])
 def test_masking_needs_a_corpus_alone(spans: bool, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     text = "people say that the old bridge was opened in 1911 by the town council"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,6 +126,7 @@ def test_the_index_of_a_run_is_the_one_that_the_run_saved(
     assert capsys.readouterr().out.endswith(found)
 
 
+@pytest.mark.slow
 def test_the_index_of_a_run_whose_posterior_has_passages_of_its_own(
     experiment: Path, deep_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,16 +314,3 @@ def test_what_does_not_fit_is_refused_before_it_begins(
     with pytest.raises(UserError, match=r"needs 384 bytes more in .*index, and .*; 1 kB are free there"):
         command("index", "build", experiment, "--out", tmp_path / "index")
     assert not (tmp_path / "index").exists()
-
-
-def test_help_imports_nothing_heavy_and_shows_examples() -> None:
-    code = (
-        "import sys, retrograd.cli as c\n"
-        "for words in [[], ['build'], ['check'], ['info']]:\n"
-        "    c.app(['index', *words, '--help'], standalone_mode=False)\n"
-        "heavy = {'torch', 'transformers', 'pyarrow', 'numpy', 'accelerate'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Example:") == 4

@@ -27,6 +27,8 @@ RECORDS = [
     }
     for i, (thing, label) in enumerate((thing, label) for thing in ("cup", "box", "car") for label in ("in", "part of"))
 ]
+pytestmark = pytest.mark.slow
+
 NAMES = ["renormalised", "RLOO"]
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.recipes import run as run_module
+from retrograd.recipes import opening_run
 from retrograd.recipes.experiment import (
     Experiment,
     GeneratorSettings,
@@ -39,10 +39,11 @@ RECORDS = [
 ]
 
 
-@pytest.fixture
-def finished(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> Path:
-    """The folder of a tiny finished run; the data lie beside it."""
-    data = tmp_path / "data.jsonl"
+@pytest.fixture(scope="session")
+def trained(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny finished run and its data; nothing changes it."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = folder / "data.jsonl"
     data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
     experiment = Experiment(
         data=RelationData(train=str(data), test="", labels="from_train"),
@@ -51,12 +52,20 @@ def finished(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> Path:
         warm_start=WarmStartSettings(epochs=0),
         training=TrainingSettings(epochs=1, passages=2, precision="fp32", save_every=1),
     )
-    return run_experiment(experiment, tmp_path / "run").path
+    run_experiment(experiment, folder / "run")
+    return folder
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """The folder of a finished run, a copy to damage; the data lie beside it."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "run"
 
 
 def test_a_missing_index_is_built_anew_and_answers_the_same(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(run_module, "say", lines.append)
+    monkeypatch.setattr(opening_run, "say", lines.append)
     opened = open_run(finished)
     answers = opened.model.answer(opened.data.train, 2)
     assert lines == []

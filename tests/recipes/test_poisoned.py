@@ -51,12 +51,12 @@ def sign(tmp_path: Path) -> Path:
     return tmp_path / "ran"
 
 
-@pytest.fixture
-def parts(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def sound(tiny_encoder: Path, tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A retriever, a whole generator, one with adapters and a soft prompt, and an index of two shards."""
     rng = torch.Generator().manual_seed(0)
     tower = Encoder.open(str(tiny_encoder))
-    root = tmp_path / "model"
+    root = tmp_path_factory.mktemp("sound")
     Retriever(tower, tower, 0.1).save(root / "retriever")
     shutil.copytree(tiny_causal, root / "base")
     Generator.open(str(tiny_causal), rng).save(root / "generator")
@@ -66,6 +66,12 @@ def parts(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> Path:
     spec = IndexSpec("of the base", "of the encoder", "none", rows=4, dimension=3, shard_rows=2)
     build_version(root / "indexes", spec, lambda first, stop: [vectors[first:stop]])
     return root
+
+
+@pytest.fixture
+def parts(sound: Path, tmp_path: Path) -> Path:
+    """A copy of ``sound`` to damage."""
+    return shutil.copytree(sound, tmp_path / "model")
 
 
 def open_part(path: Path) -> object:

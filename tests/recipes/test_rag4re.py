@@ -65,10 +65,20 @@ def tiny(data: str, encoder: Path, generator: Path, modules: str, folder: Path) 
     return [f"{name}={value}" for name, value in smaller.items()]
 
 
+FORMS = [(model, form) for model in ("t5-large", "mistral-7b") for form in ("", "-published")]
+ONCE = {(data, *FORMS[number % len(FORMS)]) for number, data in enumerate(DATA)}
+"""Every data set once, and every kind of model in both forms."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["", "-published"])
-@pytest.mark.parametrize("model", ["t5-large", "mistral-7b"])
-@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize(
+    ("data", "model", "form"),
+    [
+        pytest.param(data, *form, marks=[] if (data, *form) in ONCE else [pytest.mark.sweep])
+        for data in DATA
+        for form in FORMS
+    ],
+)
 def test_recipes_run_end_to_end_on_tiny_models(
     data: str, model: str, form: str, sign_models: SignModels, sign_llama: Path, tmp_path: Path
 ) -> None:
@@ -133,9 +143,18 @@ def test_another_retriever_is_one_changed_setting_against_the_frozen_one(search:
         assert replace(other, retriever=frozen.retriever) == frozen
 
 
-@pytest.mark.parametrize("name", ["t5-large", "mistral-7b"])
+JOINT = (["TopKMarginal"], ["JointStochasticApproximation", "objective.sampler=metropolis"])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "objective", [["TopKMarginal"], ["JointStochasticApproximation", "objective.sampler=metropolis"]]
+    ("objective", "name"),
+    [
+        (JOINT[0], "t5-large"),
+        (JOINT[1], "mistral-7b"),
+        pytest.param(JOINT[1], "t5-large", marks=pytest.mark.sweep),
+        pytest.param(JOINT[0], "mistral-7b", marks=pytest.mark.sweep),
+    ],
 )
 def test_the_papers_frozen_retriever_becomes_trainable_end_to_end(
     objective: list[str], name: str, sign_models: SignModels, sign_llama: Path, tmp_path: Path
@@ -162,6 +181,7 @@ def test_the_papers_frozen_retriever_becomes_trainable_end_to_end(
     assert all(float(weight.abs().max()) > 0 for weight in adapters)  # they begin at zero
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", ["chosen", "written"])
 def test_no_answer_depends_on_a_test_label(
     answers: str, sign_models: SignModels, sign_llama: Path, tmp_path: Path

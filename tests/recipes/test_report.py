@@ -264,6 +264,7 @@ def test_changes_of_an_objective_name_what_the_control_has() -> None:
     assert settings_changed(own, replace(own, name="another")) == []
 
 
+@pytest.mark.slow
 def test_a_trained_run_stands_beside_the_vote_of_its_own_neighbours(
     data: RelationData, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,8 @@ from retrograd.training.saved_state import save_run_state
 from retrograd.training.seal import seal
 from retrograd.types import UserError
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("full", "lora", "chains", "apart")
 
 _PASSAGES = [
@@ -229,7 +231,7 @@ def test_a_run_that_crashed_ends_as_one_that_never_did(
     assert differing(out, whole[kind]) == []
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_may_stop_after_any_step(
     kind: str, whole: dict[str, Path], what: Callable[..., Experiment], tmp_path: Path
@@ -505,7 +507,6 @@ def test_a_second_signal_stops_at_once(
     assert [path.name for path in RunDirectory.open(tmp_path / "run").checkpoints()] == ["0001-training-step-0000002"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_process_that_is_told_to_stop_does(
     signals: int, whole: dict[str, Path], what: Callable[..., Experiment], tmp_path: Path
@@ -522,7 +523,7 @@ def test_a_process_that_is_told_to_stop_does(
         process.send_signal(signal.SIGINT)
         if signals == 2:
             process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert said.splitlines()[-1].endswith(f"go on with: retrograd train --resume {out}")
     assert ("at once" in said.splitlines()[-1]) == (signals == 2)
@@ -559,7 +560,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert differing(tmp_path / "run", whole["full"]) == []
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_anywhere_goes_on_to_the_same_end(
     kind: str, whole: dict[str, Path], what: Callable[..., Experiment], tmp_path: Path

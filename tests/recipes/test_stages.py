@@ -174,6 +174,7 @@ def test_every_setting_of_training_reaches_the_other_stages(folders: tuple[str, 
     assert together.evidence == FromPrior(3, distraction=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", ["together", "singly"])
 def test_all_stages_run_with_what_training_adds_and_log_under_their_names(
     reading: str, folders: tuple[str, str], tmp_path: Path
@@ -257,6 +258,7 @@ def test_answers_are_read_as_in_the_last_stage() -> None:
     assert (off.manner.reading, off.test_passages) == ("singly", 2)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_second_stage_is_opened_as_it_was_trained(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
 ) -> None:
