@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from tests.tolerances import assert_same_gradients
+from tests.training.test_ranks import DEPTH, TERMS
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
@@ -141,8 +143,7 @@ def test_the_warm_start_learns_only_where_a_candidate_supports_the_target(
     assert learnt(other) == {}
     both = learnt(examples[0], other)
     assert both.keys() == alone.keys()
-    for name, value in both.items():
-        torch.testing.assert_close(value, alone[name] / 2, rtol=1e-3, atol=1e-6)
+    assert_same_gradients([2 * value for value in both.values()], [alone[name] for name in both], TERMS, DEPTH)
 
 
 def test_lora_moves_adapters_and_nothing_else(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> None:
@@ -174,8 +175,7 @@ def test_a_split_batch_gives_the_same_step(
             torch.optim.AdamW.step = real
         weights.append(gradients)
     assert len(weights[0]) == len(weights[1]) > 0
-    for one, other in zip(*weights, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert_same_gradients(*weights, TERMS, DEPTH)
 
 
 def _record(gradients: list[torch.Tensor]):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from tests.tolerances import rounding
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.faiss_index import FaissIndex
@@ -185,7 +186,8 @@ def test_a_full_round_with_weights_at_rest_gives_the_fresh_index(
         assert torch.equal(stored(model)[4 * step :], old[4 * step :])
     parts = [model.embedded(rows) for rows in torch.arange(N).split(4)]
     assert torch.equal(stored(model), torch.cat(parts))
-    torch.testing.assert_close(stored(model), fresh(model), rtol=0, atol=1e-6)
+    # Of length 1, after 12 products over 16 or 32 numbers.
+    torch.testing.assert_close(stored(model), fresh(model), rtol=0, atol=rounding(32, 12))
     assert not torch.allclose(stored(model), old, atol=1e-2)
 
 

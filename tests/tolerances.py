@@ -1,0 +1,62 @@
+"""How far two computations of the same training may lie apart, from step size, number of steps and precision.
+
+AdamW moves a weight by about its rate, whatever the size of its gradient: where a gradient is rounding alone, two
+processors may step in opposite directions, and after n steps their weights lie up to 2·rate·n apart. That bound is as
+large as training itself. So two arrangements are compared under plain gradient descent, w ← w - rate·g, where rounding
+of the gradient stays rounding of the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+__all__ = ["assert_same_gradients", "descent_tolerance", "plain_descent", "rounding"]
+
+UNIT = 2.0**-24
+"""The unit roundoff of fp32."""
+
+
+def rounding(terms: int, depth: int) -> float:
+    """Return the relative error of ``depth`` sums in a row, each of at most ``terms`` terms added in any order in fp32.
+
+    A sum of n terms has a relative error of at most n·u (Higham 2002, section 4.2); errors of first order add up.
+    """
+    return depth * terms * UNIT
+
+
+def descent_tolerance(rate: float, steps: int, norm: float, terms: int, depth: int) -> float:
+    """Return how far weights of size up to 1 lie apart after descent with gradients of at most ``norm``.
+
+    Each step moves a weight by rate·g, where g has the error above, and rounds the weight once.
+    """
+    return steps * (rate * norm * rounding(terms, depth) + UNIT)
+
+
+def assert_same_gradients(found: Sequence[Tensor], expected: Sequence[Tensor], terms: int, depth: int) -> None:
+    """Compare the gradients of all weights: each number may be off by the rounding of the largest of them, for one that
+    is zero in theory is what is left of terms of that size."""
+    assert len(found) == len(expected) > 0
+    largest = max(float(gradient.abs().max()) for gradient in expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=largest * rounding(terms, depth))
+
+
+@contextmanager
+def plain_descent() -> Iterator[None]:
+    """Have AdamW make steps of plain gradient descent."""
+
+    @torch.no_grad()
+    def step(self: torch.optim.AdamW, closure: None = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.add_(weight.grad, alpha=-float(group["lr"]))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", step)
+        yield
