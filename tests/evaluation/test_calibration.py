@@ -120,7 +120,9 @@ def test_a_model_whose_generator_knows_nothing_learns_to_trust_the_vote(tiny_enc
     assert found.record()["decision"] == {"vote_weight": found.decision.vote_weight, "negative_bias": 0.0}
 
 
-def test_an_open_set_of_answers_or_no_examples_are_refused(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+def test_an_open_set_of_answers_or_no_examples_are_refused(
+    tiny_encoder: Path, tiny_seq2seq: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = RelationExtraction(Verbalisation(derive_phrases(["a(e1,e2)"])), negative=None, metric="macro")
     tower = Encoder.open(str(tiny_encoder))
     generator = Generator.open(str(tiny_seq2seq), torch.Generator().manual_seed(0))
@@ -128,6 +130,6 @@ def test_an_open_set_of_answers_or_no_examples_are_refused(tiny_encoder: Path, t
     model = RagModel(Retriever(tower, tower, 0.05), generator, task, base)
     with pytest.raises(UserError, match="0 examples"):
         calibrate(model, [], 1)
-    object.__setattr__(task, "choices", None)
+    monkeypatch.setattr(RelationExtraction, "choices", None)
     with pytest.raises(UserError, match="closed set"):
         calibrate(model, [Example("q", "@ x @ # y #", ("a",))], 1)

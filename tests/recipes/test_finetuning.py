@@ -109,7 +109,10 @@ def test_the_schedule_is_the_main_stages_and_the_warm_start_keeps_the_linear_one
         (["training.schedule=cosinus"], "expected one of 'linear', 'constant', 'cosine', 'cosine with restarts'"),
         (["training.schedule=cosine with restarts"], "training: schedule .* needs restarts; set it to 1"),
         (["training.restarts=2"], 'restarts belongs to schedule = "cosine with restarts", but schedule is "linear"'),
-        (["generator.gradient_checkpointing=true", "generator.dropout=false"], "generator: gradient_checkpointing"),
+        (
+            ["generator.gradient_checkpointing=true", "generator.dropout=false"],
+            "generator: gradient checkpointing needs dropout: set generator.dropout = true",
+        ),
         (["generator.quantisation=int8"], "quantisation is 'int8'; expected one of 'none', 'nf4'"),
     ],
 )

@@ -107,9 +107,21 @@ class IndexSpec:
 
     def difference(self, other: Manifest) -> str | None:
         """The name of the first thing in which a stored index is another one, or None."""
-        wanted = vars(self.manifest())
-        names = ("kind", "base_fingerprint", "encoder_fingerprint", "dtype", "encoding", "rows", "dimension")
-        return next((name for name in names if wanted[name] != vars(other)[name]), None)
+        wanted, stored = _identity(self.manifest()), _identity(other)
+        return next((name for name in wanted if wanted[name] != stored[name]), None)
+
+
+def _identity(manifest: Manifest) -> dict[str, object]:
+    """Return what two indexes must have in common for one to go on with the other's shards."""
+    return {
+        "kind": manifest.kind,
+        "base_fingerprint": manifest.base_fingerprint,
+        "encoder_fingerprint": manifest.encoder_fingerprint,
+        "dtype": manifest.dtype,
+        "encoding": manifest.encoding,
+        "rows": manifest.rows,
+        "dimension": manifest.dimension,
+    }
 
 
 def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progress | None = None, keep: int = 2) -> Path:
@@ -246,7 +258,8 @@ def _finished(folder: Path, spec: IndexSpec) -> list[Shard]:
     if difference is not None:
         say(
             f"{folder}: an unfinished build had another {difference.replace('_', ' ')} "
-            f"({_short(vars(manifest)[difference])}, now {_short(vars(spec.manifest())[difference])}); it is discarded"
+            f"({_short(_identity(manifest)[difference])}, now {_short(_identity(spec.manifest())[difference])}); "
+            f"it is discarded"
         )
         (folder / MANIFEST).unlink()
         return []

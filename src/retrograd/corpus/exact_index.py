@@ -5,7 +5,8 @@ It is the reference for every other index, and the only one with a log-normalise
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -21,12 +22,19 @@ from retrograd.corpus.top_rows import TopRows
 from retrograd.corpus.versions import opened
 from retrograd.types import UserError
 
-__all__ = ["ExactIndex"]
+__all__ = ["CheckedShards", "ExactIndex"]
 
 # Each step costs some ten kernel launches on a GPU, so steps are large there; on a CPU a block and its logits should
 # stay near the processor (500,000 x 384, 32 queries, two threads, top 20 with log Z and gradient: 319 ms with blocks of
 # 65,536 rows, 308 with 16,384, 300 with 8,192). Half precision is widened block by block.
 _CPU_BLOCK_ROWS, _CPU_WIDENED_BLOCK_ROWS, _GPU_BLOCK_ROWS = 8_192, 16_384, 131_072
+
+
+@dataclass(frozen=True)
+class CheckedShards:
+    """Rows of an index that were checked when they came: one tensor in memory, or one mapped from each file."""
+
+    shards: tuple[Float[Tensor, "_ D"], ...]
 
 
 class ExactIndex:
@@ -41,6 +49,8 @@ class ExactIndex:
     Equal logits are ordered by row. The product itself may round equal vectors differently in the last bit where they
     stand at different places of a block.
 
+    `CheckedShards` in the place of vectors are kept as they are.
+
     Raises `UserError` for a row that is not finite, for vectors that are all zero and for another dtype.
     """
 
@@ -53,33 +63,28 @@ class ExactIndex:
 
     def __init__(
         self,
-        vectors: Float[Tensor, "N D"],
+        vectors: Float[Tensor, "N D"] | CheckedShards,
         *,
         base_fingerprint: str,
         encoder_fingerprint: str,
         dtype: torch.dtype | None = None,
         block_rows: int | None = None,
     ) -> None:
-        stored = vectors.detach().to(_supported(dtype or vectors.dtype)).contiguous()
-        self._keep((stored,), base_fingerprint, encoder_fingerprint, block_rows)
-        self._borrowed = stored.data_ptr() == vectors.data_ptr()
-        for _ in checked_blocks(stored.split(self._block_rows), len(stored), stored.dtype):
-            pass
-
-    def _keep(
-        self,
-        shards: Sequence[Float[Tensor, "_ D"]],
-        base_fingerprint: str,
-        encoder_fingerprint: str,
-        block_rows: int | None,
-    ) -> None:
-        self._shards = tuple(shards)  # one tensor in memory, one or more files when mapped; at least one
+        checked = vectors if isinstance(vectors, CheckedShards) else None
+        if isinstance(vectors, CheckedShards):
+            self._shards, self._borrowed = vectors.shards, False
+        else:
+            stored = vectors.detach().to(_supported(dtype or vectors.dtype)).contiguous()
+            # A borrowed tensor is the caller's too.
+            self._shards, self._borrowed = (stored,), stored.data_ptr() == vectors.data_ptr()
         self._rows = sum(len(shard) for shard in self._shards)
-        self._borrowed = False  # whether the caller holds the tensor too
         self._block_rows = block_rows or _default_block_rows(self._shards[0])
         self._top_rows = TopRows(self._shards, self._block_rows)
         self.base_fingerprint = base_fingerprint
         self.encoder_fingerprint = encoder_fingerprint
+        if checked is None:
+            for _ in checked_blocks(self._shards[0].split(self._block_rows), self._rows, self.dtype):
+                pass
 
     @classmethod
     def from_blocks(
@@ -115,9 +120,8 @@ class ExactIndex:
         for block in checked:
             vectors[filled : filled + len(block)] = block
             filled += len(block)
-        index = cls.__new__(cls)  # not __init__: the blocks have been checked
-        index._keep((vectors,), base_fingerprint, encoder_fingerprint, None)
-        return index
+        checked = CheckedShards((vectors,))
+        return cls(checked, base_fingerprint=base_fingerprint, encoder_fingerprint=encoder_fingerprint)
 
     def __len__(self) -> int:
         return self._rows
@@ -259,8 +263,8 @@ class ExactIndex:
         if not bool(stored.isfinite().all()):
             raise UserError(f"an embedding to store in {self.dtype} is not finite; check the encoder")
         if self._borrowed:
-            own = [shard.clone() for shard in self._shards]
-            self._keep(own, self.base_fingerprint, self.encoder_fingerprint, self._block_rows)
+            self._shards, self._borrowed = tuple(shard.clone() for shard in self._shards), False
+            self._top_rows = TopRows(self._shards, self._block_rows)
         place, first_row = row.to(stored.device), 0
         for shard in self._shards:
             here = (place >= first_row) & (place < first_row + len(shard))
@@ -301,9 +305,12 @@ class ExactIndex:
             return manifest, read_shards(folder, manifest)
 
         manifest, shards = opened(path, read)
-        index = cls.__new__(cls)  # not __init__: its check would read all the mapped files
-        index._keep(_on(device, shards), manifest.base_fingerprint, manifest.encoder_fingerprint, block_rows)
-        return index
+        return cls(
+            CheckedShards(tuple(_on(device, shards))),  # a check would read all the mapped files
+            base_fingerprint=manifest.base_fingerprint,
+            encoder_fingerprint=manifest.encoder_fingerprint,
+            block_rows=block_rows,
+        )
 
     def _stream(
         self,

@@ -48,6 +48,14 @@ class FaissPreset:
     rerank: int | None = None
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """An index that faiss has built before, and its recall."""
+
+    index: faiss.Index
+    recall: float
+
+
 class FaissIndex:
     """Embeddings [N D] in any structure that `faiss.index_factory` makes, searched by inner product.
 
@@ -72,7 +80,7 @@ class FaissIndex:
 
     def __init__(
         self,
-        vectors: Float[Tensor, "N D"],
+        vectors: Float[Tensor, "N D"] | _Stored,
         factory: str = "Flat",
         *,
         base_fingerprint: str,
@@ -81,6 +89,14 @@ class FaissIndex:
         rerank: int | None = None,
         queries: Float[Tensor, "Q D"] | None = None,
     ) -> None:
+        self.factory = factory
+        self.probe = probe
+        self.base_fingerprint = base_fingerprint
+        self.encoder_fingerprint = encoder_fingerprint
+        if isinstance(vectors, _Stored):
+            self._index, self.recall = vectors.index, vectors.recall
+            _set_probe(self._index, factory, probe)
+            return
         require_any(len(vectors))
         exact = ExactIndex(
             vectors.cpu(),
@@ -89,10 +105,6 @@ class FaissIndex:
             dtype=torch.float32,
         )
         self._index = _built(vectors, factory)
-        self.factory = factory
-        self.probe = probe
-        self.base_fingerprint = base_fingerprint
-        self.encoder_fingerprint = encoder_fingerprint
         _set_probe(self._index, factory, probe)
         _set_rerank(self._index, factory, rerank)
         self.recall = self._recall(exact, queries)
@@ -219,15 +231,13 @@ class FaissIndex:
                 f"{path / _FILE} holds {stored.ntotal} x {stored.d} numbers, the manifest says "
                 f"{manifest.rows} x {manifest.dimension}; rebuild the index"
             )
-        index = cls.__new__(cls)  # not __init__, which builds
-        index._index = stored
-        index.factory = manifest.factory or ""
-        index.probe = manifest.probe
-        index.recall = manifest.recall or 0.0
-        index.base_fingerprint = manifest.base_fingerprint
-        index.encoder_fingerprint = manifest.encoder_fingerprint
-        _set_probe(stored, index.factory, index.probe)
-        return index
+        return cls(
+            _Stored(stored, manifest.recall or 0.0),
+            manifest.factory or "",
+            base_fingerprint=manifest.base_fingerprint,
+            encoder_fingerprint=manifest.encoder_fingerprint,
+            probe=manifest.probe,
+        )
 
     def _recall(self, exact: ExactIndex, queries: Float[Tensor, "Q D"] | None) -> float:
         if queries is None:

@@ -53,8 +53,14 @@ class Calibration:
 
     def record(self) -> JsonObject:
         """As JSON."""
-        return {name: value for name, value in vars(self).items() if name != "decision"} | {
-            "decision": dict(record_mapping(self.decision))
+        return {
+            "metric": self.metric,
+            "before": self.before,
+            "after": self.after,
+            "examples": self.examples,
+            "passages": self.passages,
+            "scoring": self.scoring,
+            "decision": dict(record_mapping(self.decision)),
         }
 
 

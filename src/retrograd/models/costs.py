@@ -40,7 +40,13 @@ class Cost:
 
     def times(self, number: int) -> Cost:
         """Of so many models of the kind, each of which reads the text."""
-        return Cost(*(number * value for value in vars(self).values()))
+        return Cost(
+            forward=number * self.forward,
+            backward=number * self.backward,
+            kept=number * self.kept,
+            squares=number * self.squares,
+            copies=number * self.copies,
+        )
 
 
 def encoder_cost(model: PreTrainedModel, tokens: int, bf16: bool) -> Cost:

@@ -68,8 +68,14 @@ class _CopyStates:
     first: Bool[Tensor, "*at L"]
 
     def __getitem__(self, place: Any) -> _CopyStates:
-        """Some positions, as of a tensor [P S …]."""
-        return _CopyStates(*(value[place] for value in vars(self).values()))
+        """Return some positions, as of a tensor [P S …]."""
+        return _CopyStates(
+            hidden=self.hidden[place],
+            share=self.share[place],
+            copies=self.copies[place],
+            token=self.token[place],
+            first=self.first[place],
+        )
 
 
 class _CopyingLinear(nn.Linear):

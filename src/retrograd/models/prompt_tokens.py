@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from retrograd.types import Prompt
 
-__all__ = ["PromptTokens", "TokenIds"]
+__all__ = ["PromptCounts", "PromptTokens", "TokenIds"]
 
 TokenIds = list[int]
+
+
+class PromptCounts(NamedTuple):
+    """Numbers of prompts: all that were ``read``, those ``shortened`` in their spare part, those ``cut`` elsewhere."""
+
+    read: int
+    shortened: int
+    cut: int
 
 
 class PromptTokens:
@@ -23,8 +32,7 @@ class PromptTokens:
 
     A decoder-only model reads a prompt as a user's turn in the tokenizer's chat template where it has one and ``chat``
     is true, otherwise followed by ``separator``; either way the last tokens, ``tail`` of them, tell it that the answer
-    begins, and are never cut. ``read``, ``shortened`` and ``cut`` count prompts since the beginning: all, those that
-    lost of their spare part, and those that lost anything else.
+    begins, and are never cut. ``read``, ``shortened`` and ``cut`` count prompts since the beginning, as `PromptCounts`.
     """
 
     def __init__(
@@ -42,6 +50,15 @@ class PromptTokens:
         self.tail = self._behind_a_turn() if self.chat else len(self._separator)
         self.least = (self._frame or len(self._separator) + tokenizer.num_special_tokens_to_add()) + 1
         self.read = self.shortened = self.cut = 0
+
+    @property
+    def counts(self) -> PromptCounts:
+        """How many prompts were read, and how many of them lost something."""
+        return PromptCounts(self.read, self.shortened, self.cut)
+
+    def resume_counts(self, counts: PromptCounts) -> None:
+        """Go on counting from what another process, or an attempt that failed, had counted."""
+        self.read, self.shortened, self.cut = counts
 
     def ids(self, prompts: Sequence[str], most: Sequence[int]) -> list[TokenIds]:
         """Of each prompt at most so many tokens, its tail included; an empty one has one token at least.

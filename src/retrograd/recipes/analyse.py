@@ -130,7 +130,13 @@ class AnalysisReport:
 
 def _at_record(one: AtK) -> JsonValue:
     numbers = {"effective": one.effective, "perplexity": one.perplexity, "top": one.top, "mass": one.mass}
-    used = {name: value for name, value in vars(one.usage).items() if name != "counts"}
+    used = {
+        "effective": one.usage.effective,
+        "gini": one.usage.gini,
+        "top10_share": one.usage.top10_share,
+        "never_share": one.usage.never_share,
+        "random_never_share": one.usage.random_never_share,
+    }
     return {
         "k": one.k,
         "against_base": {group: [_agreement_record(line) for line in lines] for group, lines in one.base.items()},

@@ -233,8 +233,11 @@ def _require_same_ids(first: Told | Answered, second: Told | Answered) -> None:
 
 def require_same_items(first: Answered, second: Answered) -> None:
     """Raises `UserError` where two runs answered other test items, or have another metric, negative or gold labels."""
-    for what in ("metric", "negative"):
-        ours, theirs = vars(first.task)[what], vars(second.task)[what]
+    compared = {
+        "metric": (first.task.metric, second.task.metric),
+        "negative": (first.task.negative, second.task.negative),
+    }
+    for what, (ours, theirs) in compared.items():
         if ours != theirs:
             raise UserError(
                 f"{what} is {ours!r} in {first.path}, {theirs!r} in {second.path}; compare runs scored alike"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import exp
 from pathlib import Path
 
@@ -50,8 +50,7 @@ class Triple:
 
     def record(self) -> JsonObject:
         """As a line of JSON."""
-        neighbours: list = [vars(one) for one in self.neighbours]
-        return {name: value for name, value in vars(self).items() if name != "neighbours"} | {"neighbours": neighbours}
+        return asdict(self) | {"neighbours": [asdict(one) for one in self.neighbours]}
 
 
 def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from retrograd.io import JsonObject, Refuse
@@ -81,7 +81,7 @@ class Findings:
         return {
             "errors": self.total("error"),
             "warnings": self.total("warning"),
-            "findings": [dict(vars(finding)) for finding in self.ordered()],
+            "findings": [asdict(finding) for finding in self.ordered()],
             "not_shown": [
                 {"severity": severity, "check": check, "part": part, "count": count}
                 for severity, check, part, count in self.hidden()

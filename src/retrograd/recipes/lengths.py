@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Generic, TypeVar
 
 from retrograd.io import JsonObject
@@ -79,7 +79,7 @@ class Lengths:
 
     def record(self) -> JsonObject:
         """As JSON."""
-        return {**vars(self), "bins": [list(one) for one in self.bins]}
+        return {**asdict(self), "bins": [list(one) for one in self.bins]}
 
 
 def lengths_of(part: str, what: str, texts: Sequence[str], seen: int, ruler: Ruler) -> Lengths | None:

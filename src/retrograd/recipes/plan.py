@@ -8,7 +8,7 @@ is read, but by the probe, which times a small model on this machine.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -50,7 +50,7 @@ class Memory:
 
     @property
     def total(self) -> float:
-        return sum(vars(self).values())
+        return sum(asdict(self).values())
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class Plan:
             "name": self.name,
             "processes": self.processes,
             "hardware": {"name": self.hardware.name, "memory": self.hardware.memory, "speed": self.hardware.speed},
-            "parameters": [dict(vars(one)) for one in self.model.weights],
-            "memory": {**vars(self.memory), "total": self.memory.total},
+            "parameters": [asdict(one) for one in self.model.weights],
+            "memory": {**asdict(self.memory), "total": self.memory.total},
             "index_bytes": self.index_bytes,
             "stages": [_stage_record(one) for one in self.stages],
             "embedding_seconds": self.embedding,
@@ -361,7 +361,7 @@ def _refusal(experiment: Experiment, plan: Plan) -> str | None:
     need, most = plan.memory, on.memory
     if most is None or need.total <= most:
         return None
-    parts = {name: size for name, size in vars(need).items() if name != "libraries"}
+    parts = {name: size for name, size in asdict(need).items() if name != "libraries"}
     largest = max(parts, key=lambda name: parts[name])
     worst = max(plan.stages, key=lambda one: one.memory.total).stage
     whole = largest == "activations" and worst.copying and worst.passages == 0

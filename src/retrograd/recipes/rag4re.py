@@ -22,6 +22,7 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.records import record_mapping
 
 __all__ = [
     "DATA",
@@ -177,9 +178,9 @@ def improved(data: str, model: str) -> Experiment:
 def known_settings(model: str) -> dict[str, object]:
     """Published settings by section and name, those of the model included."""
     found = MODELS[model]
-    sections = {"generator": vars(found.generator), "training": vars(found.training)}
+    sections = {"generator": record_mapping(found.generator), "training": record_mapping(found.training)}
     own = {
-        f"{section}.{name}": list(values[name]) if isinstance(values[name], tuple) else values[name]
+        f"{section}.{name}": values[name]
         for section, values in sections.items()
         for name in found.known
         if name in values

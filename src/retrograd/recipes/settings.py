@@ -159,7 +159,10 @@ class GeneratorSettings:
 
     def __post_init__(self) -> None:
         if self.gradient_checkpointing and not self.dropout:
-            raise UserError("gradient_checkpointing works where dropout does; set dropout = true, or it to false")
+            raise UserError(
+                "gradient checkpointing needs dropout: set generator.dropout = true or "
+                "generator.gradient_checkpointing = false"
+            )
         if self.fsdp and self.quantisation != "none":
             raise UserError('generator.fsdp spreads no 4-bit weights; set quantisation = "none", or fsdp = false')
         if self.fsdp and self.fusion:
@@ -322,8 +325,13 @@ class TrainingSettings:
                 'deterministic = true, but with refresh = "background" the clock says when an index is taken over; set '
                 'refresh = "every"'
             )
-        for setting, (policy, example) in _BELONGS_TO.items():
-            value = vars(self)[setting]
+        numbers = {
+            "refresh_drift": self.refresh_drift,
+            "refresh_share": self.refresh_share,
+            "refresh_window": self.refresh_window,
+        }
+        for setting, value in numbers.items():
+            policy, example = _BELONGS_TO[setting]
             if self.refresh == policy and value == 0:
                 raise UserError(f'refresh = "{policy}" needs {setting}; set it to {example}, say')
             if self.refresh != policy and value != 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from rich.console import Console
 from rich.table import Table
 
@@ -58,7 +60,7 @@ def _memory(plan: Plan) -> Table:
     of_each = " of each process" if plan.processes > 1 else ""
     table.add_column(f"memory{of_each}, of the stage that needs most")
     table.add_column("", justify="right")
-    for name, size in vars(plan.memory).items():
+    for name, size in asdict(plan.memory).items():
         table.add_row(_MEMORY[name], readable_bytes(round(size)))
     known = plan.hardware.memory
     of = "" if known is None else f" of {readable_bytes(known)}"

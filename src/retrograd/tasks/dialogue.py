@@ -174,15 +174,13 @@ class GroundedPrompt(Prompt):
                 turns = turns[1:]
             else:
                 after = after[1:]
-        return cls._made(before, (best, others, turns), after)
+        return cls(before, (best, others, turns), after)
 
-    @classmethod
-    def _made(cls, before: str, spare: tuple[str, str, str], after: str) -> GroundedPrompt:
-        text = "".join(spare)
-        made = str.__new__(cls, before + text + after)
-        made.spare = (len(before), len(before) + len(text))
-        made._best, made._others, made._turns = spare
-        return made
+    def __new__(cls, before: str, spare: tuple[str, str, str] = ("", "", ""), after: str = "") -> GroundedPrompt:
+        """Join the parts; ``spare`` is the best passage, the others, and the turns."""
+        prompt = super().__new__(cls, before, "".join(spare), after)
+        prompt._best, prompt._others, prompt._turns = spare
+        return prompt
 
     def shortened(self, characters: int) -> GroundedPrompt:
         """With at most so many characters of the spare part, which stands between the instruction and the last turn."""
@@ -196,4 +194,4 @@ class GroundedPrompt(Prompt):
             turns = kept[kept.find("\n") :] if "\n" in kept else ""
             lost -= len(self._turns) - len(turns)
         best = self._best[: len(self._best) - max(lost, 0)]
-        return self._made(self[:start], (best, others, turns), self[end:])
+        return GroundedPrompt(self[:start], (best, others, turns), self[end:])

@@ -14,7 +14,7 @@ both entity names filled in; ``input_style="described"`` and ``constraints`` are
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from retrograd.io import JsonObject
@@ -82,8 +82,6 @@ class RelationExtraction:
     key_style: str = "split"
     exclude: str = "sentence"
     constraints: TypeConstraints | None = None
-    choices: tuple[str, ...] = field(init=False, compare=False)
-    primary_metric: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         for value, known, what in (
@@ -98,9 +96,6 @@ class RelationExtraction:
             if value not in known:
                 raise UserError(f"unknown {what} {value!r} of relation extraction; {advice(value, known)}")
         _check_labels(self)
-        # The frozen record derives these once.
-        object.__setattr__(self, "choices", tuple(self.phrases.values()))
-        object.__setattr__(self, "primary_metric", "micro_f1" if self.metric == "micro" else "macro_f1")
 
     @classmethod
     def semeval(cls, query_style: str = "marked", neighbour_style: str = "labelled") -> RelationExtraction:
@@ -122,6 +117,16 @@ class RelationExtraction:
         Raises `UserError` for no labels at all and as the constructor does.
         """
         return cls(Verbalisation(derive_phrases(labels)), negative, metric, query_style, neighbour_style)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The phrases of all labels, in their order."""
+        return tuple(self.phrases.values())
+
+    @property
+    def primary_metric(self) -> str:
+        """The F1 that sums up the others: the official one of the task's metric."""
+        return "micro_f1" if self.metric == "micro" else "macro_f1"
 
     # Labels and words
 

@@ -9,7 +9,7 @@ Neither reads the passages before it is first asked, so that a task without a wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -41,7 +41,7 @@ class AnswerSupport:
     question_overlap: float = 0.2
 
     def __post_init__(self) -> None:
-        _require_shares(self, ("most_share", "question_overlap"))
+        _require_shares({"most_share": self.most_share, "question_overlap": self.question_overlap})
         _require_passages(self.most_passages)
 
     def among(self, passages: Iterable[Passage]) -> Support:
@@ -78,7 +78,7 @@ class OverlapSupport:
     most_passages: int = 100
 
     def __post_init__(self) -> None:
-        _require_shares(self, ("least", "near_best", "most_share"))
+        _require_shares({"least": self.least, "near_best": self.near_best, "most_share": self.most_share})
         _require_passages(self.most_passages)
         if self.least == 0:
             raise UserError("least is 0, so every passage would support every target; expected a share above 0")
@@ -117,9 +117,9 @@ def _without_article(phrase: Sequence[str]) -> Sequence[str]:
     return phrase[1:] if len(phrase) > 1 and phrase[0] in _ARTICLES else phrase
 
 
-def _require_shares(settings: AnswerSupport | OverlapSupport, names: Sequence[str]) -> None:
-    for name in names:
-        value = vars(settings)[name]
+def _require_shares(shares: Mapping[str, float]) -> None:
+    """Raise `UserError` for the first share, by its name, that is outside [0, 1]."""
+    for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"{name} is {value}; expected a share from 0 to 1")
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -47,31 +46,26 @@ _SLOTS: tuple[str, ...] = ("subject", "object")
 _KEYS = ("phrase", "template")
 
 
-@dataclass(frozen=True)
 class Verbalisation:
     """``phrases`` and ``templates`` by label; templates for all labels or for none.
 
     Phrases are one to one after case and spaces are levelled, and so are templates; runs of spaces in templates become
-    one. Each template has ``{subject}`` (the head) and ``{object}`` (the tail) once. Raises `UserError` where something
-    of this is not so.
+    one. Each template has ``{subject}`` (the head) and ``{object}`` (the tail) once. Both are copied; two with equal
+    words are equal. Raises `UserError` where something of this is not so.
     """
 
-    phrases: Mapping[str, str]
-    templates: Mapping[str, str] = field(default_factory=dict)
-    _relations: dict[str, str] = field(init=False, compare=False, repr=False)
-    _pieces: dict[str, list[str]] = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        # The frozen record takes its own copies, and derives the way back once.
-        object.__setattr__(self, "phrases", dict(self.phrases))
-        object.__setattr__(self, "templates", {label: _spaced(text) for label, text in self.templates.items()})
+    def __init__(self, phrases: Mapping[str, str], templates: Mapping[str, str] | None = None) -> None:
+        self.phrases: Mapping[str, str] = dict(phrases)
+        self.templates: Mapping[str, str] = {label: _spaced(text) for label, text in (templates or {}).items()}
         if not self.phrases:
             raise UserError("relation extraction without labels; give at least one label with its phrase")
-        object.__setattr__(self, "_relations", _way_back(self.phrases, "phrase"))
+        self._relations = _way_back(self.phrases, "phrase")
         # Words and slots in turn: filling is concatenation, done for every label of every example.
-        object.__setattr__(self, "_pieces", {label: _SLOT.split(text) for label, text in self.templates.items()})
-        if not self.templates:
-            return
+        self._pieces = {label: _SLOT.split(text) for label, text in self.templates.items()}
+        if self.templates:
+            self._check_templates()
+
+    def _check_templates(self) -> None:
         for label in self.templates:
             if label not in self.phrases:
                 raise UserError(f"the template of {label!r} has no phrase; {advice(label, self.phrases)}")
@@ -80,6 +74,14 @@ class Verbalisation:
                 raise UserError(f"{label!r} has a phrase and no template; give every label one, or none")
             _check_slots(label, self.templates[label])
         _way_back(self.templates, "template")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Verbalisation):
+            return NotImplemented
+        return (self.phrases, self.templates) == (other.phrases, other.templates)
+
+    def __repr__(self) -> str:
+        return f"Verbalisation(phrases={self.phrases!r}, templates={self.templates!r})"
 
     def relation_of(self, phrase: str) -> str | None:
         """The label of a phrase, exact but for case and spaces; None where it is none."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from retrograd.corpus.exchange import GivenUpError, ran_out_of_memory
 from retrograd.models.fsdp import is_spread
+from retrograd.models.prompt_tokens import PromptCounts
 from retrograd.progress import say
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.chains import Chains
@@ -35,7 +36,7 @@ class _Before:
     sampler: UInt8[Tensor, " bytes"]
     cpu: UInt8[Tensor, " bytes"]
     cuda: UInt8[Tensor, " bytes"] | None
-    prompts: tuple[int, int, int]
+    prompts: PromptCounts
 
 
 class Fitting:
@@ -91,7 +92,7 @@ class Fitting:
     def _state(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> _Before:
         device, prompts = self._model.retriever.query_encoder.device, self._model.generator.prompt_tokens
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        counts = prompts.read, prompts.shortened, prompts.cut
+        counts = prompts.counts
         rows = self._chains.at(positions, target)
         return _Before(rows, self._sampler.get_state(), torch.get_rng_state(), cuda, counts)
 
@@ -105,8 +106,7 @@ class Fitting:
         if before.cuda is not None:
             torch.cuda.empty_cache()
             torch.cuda.set_rng_state(before.cuda, self._model.retriever.query_encoder.device)
-        prompts = self._model.generator.prompt_tokens
-        prompts.read, prompts.shortened, prompts.cut = before.prompts
+        self._model.generator.prompt_tokens.resume_counts(before.prompts)
 
     def _halve(self) -> None:
         held = self._held

@@ -35,6 +35,7 @@ from retrograd.corpus.index import can_save_with_model
 from retrograd.corpus.sharded_index import ShardedIndex
 from retrograd.io import JsonObject, JsonValue, fingerprint, read_json, write_json
 from retrograd.models.fsdp import own_share, put, spread_like
+from retrograd.models.prompt_tokens import PromptCounts
 from retrograd.rag.indexing import shards_of
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
@@ -103,7 +104,7 @@ def save_run_state(folder: Path, model: RagModel, rng: torch.Generator, of_ranks
     plain = {
         "python": random.getstate(),
         "numpy": [name, np.asarray(words).tolist(), *rest],
-        "prompts": [prompts.read, prompts.shortened, prompts.cut],
+        "prompts": list(prompts.counts),
     }
     write_json(folder / f"{_RANDOM}.json", plain)
 
@@ -131,8 +132,7 @@ def _load_random_states(folder: Path, model: RagModel, rng: torch.Generator) -> 
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = cast(tuple[str, list[int], int, int, float], plain["numpy"])
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    prompts = model.generator.prompt_tokens
-    prompts.read, prompts.shortened, prompts.cut = cast(list[int], plain["prompts"])
+    model.generator.prompt_tokens.resume_counts(PromptCounts(*cast(list[int], plain["prompts"])))
 
 
 def load_model_state(folder: Path, model: RagModel) -> None:
@@ -197,7 +197,7 @@ def rank_states(ranks: Ranks, model: RagModel, sampler: torch.Generator) -> dict
     own = {
         "torch": torch.get_rng_state(),
         "sampler": sampler.get_state(),
-        "prompts": torch.tensor([prompts.read, prompts.shortened, prompts.cut]),
+        "prompts": torch.tensor(prompts.counts),
     }
     if device.type == "cuda":
         own["cuda"] = torch.cuda.get_rng_state(device)
@@ -224,8 +224,7 @@ def load_rank_state(folder: Path, ranks: Ranks, model: RagModel, sampler: torch.
         torch.cuda.set_rng_state(own["cuda"], model.retriever.query_encoder.device)
     if sampler is not None:
         sampler.set_state(own["sampler"])
-    prompts = model.generator.prompt_tokens
-    prompts.read, prompts.shortened, prompts.cut = own["prompts"].tolist()
+    model.generator.prompt_tokens.resume_counts(PromptCounts(*own["prompts"].tolist()))
 
 
 # ---- in the middle of a stage ----------------------------------------------------------------------------------------
