@@ -89,7 +89,8 @@ def record_mapping(record: object) -> JsonObject:
     """The plain mapping from which `read_record` makes an equal record."""
     if not is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"{record!r} is not a record")
-    return {field.name: _plain(vars(record)[field.name]) for field in fields(record) if field.init}
+    # The one place that reads fields of our records by name: it is what makes a record generic.
+    return {field.name: _plain(getattr(record, field.name)) for field in fields(record) if field.init}
 
 
 def _plain(value: object) -> JsonValue:

@@ -31,6 +31,10 @@ class Order:
         self._rng = rng
         self.epoch_began: UInt8[Tensor, " bytes"] = rng.get_state()
 
+    def resume_epoch(self, began: UInt8[Tensor, " bytes"]) -> None:
+        """Go on in the epoch that was drawn from the state ``began`` of the random source."""
+        self.epoch_began = began
+
     def from_step(self, step: int) -> Iterator[tuple[int, Int[Tensor, " b"]]]:
         """Each step from ``step`` on, and its batch. In the middle of an epoch, ``epoch_began`` must be that epoch's;
         ``rng`` is then left as it is."""

@@ -274,7 +274,7 @@ def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
         moments.setdefault(int(number), {})[moment] = spread_like(value, like) if spread else value
     state.optimiser.load_state_dict({"state": moments, "param_groups": plain["groups"]})
     state.schedule.load_state_dict(cast(dict[str, object], plain["schedule"]) | {"lr_lambdas": [None]})
-    state.order.epoch_began = tensors["epoch_began"]
+    state.order.resume_epoch(tensors["epoch_began"])
     state.targets.load(tensors)
     if (folder / _CHAINS).exists():
         state.chains.load(_tensors(folder, "chains"), passages)
