@@ -31,7 +31,6 @@ position among the K candidates (-1 is padding); ``step`` is an optimiser step; 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 __all__ = ["Example", "Passage", "Prediction", "Prompt", "Span", "UserError"]
 
@@ -101,7 +100,7 @@ class Prompt(str):
     spare: tuple[int, int]
     """Characters [start, end)."""
 
-    def __new__(cls, before: str, spare: str = "", after: str = "") -> Self:
+    def __new__(cls, before: str, spare: str = "", after: str = "") -> Prompt:
         """The text ``before + spare + after``."""
         made = super().__new__(cls, before + spare + after)
         made.spare = (len(before), len(before) + len(spare))

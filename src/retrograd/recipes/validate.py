@@ -6,7 +6,7 @@ Files are read whole, whatever the experiment draws of them. Nothing is trained 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class Validation:
     def record(self) -> JsonObject:
         """As JSON."""
         return {
-            "parts": [dict(vars(part)) for part in self.parts],
+            "parts": [asdict(part) for part in self.parts],
             "lengths": [one.record() for one in self.lengths],
             "notes": list(self.notes),
             **self.findings.record(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from retrograd.io import JsonObject
 from retrograd.metrics.answers import token_f1
@@ -178,7 +179,7 @@ class GroundedPrompt(Prompt):
 
     def __new__(cls, before: str, spare: tuple[str, str, str] = ("", "", ""), after: str = "") -> GroundedPrompt:
         """Join the parts; ``spare`` is the best passage, the others, and the turns."""
-        prompt = super().__new__(cls, before, "".join(spare), after)
+        prompt = cast(GroundedPrompt, super().__new__(cls, before, "".join(spare), after))
         prompt._best, prompt._others, prompt._turns = spare
         return prompt
 
