@@ -54,7 +54,7 @@ _NO_LIMIT = 3_600
 _LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "runs", "results")
 _OPTIONS = ("--strict-markers", "--import-mode=importlib")
 _LIBRARIES = (
-    *("torch", "torch.distributed.fsdp", "accelerate", "peft", "safetensors.torch", "pyarrow.parquet", "numpy"),
+    *("torch", "torch.distributed.fsdp", "peft", "safetensors.torch", "pyarrow.parquet", "numpy"),
     *("sacrebleu.metrics.bleu", "rouge_score.rouge_scorer", "typer.testing", "rich.progress"),
     *("matplotlib.pyplot", "networkx", "rdflib", "bm25s", "faiss", "tokenizers", "tomli_w"),
     *(f"transformers:{kind}ForConditionalGeneration" for kind in ("Bart", "T5")),

@@ -27,7 +27,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search.bm25 import index_words, words_of_query
 from retrograd.recipes import RECIPES
 from retrograd.recipes.building import build_model
-from retrograd.recipes.run import accelerator_for
+from retrograd.recipes.run import compute_for
 from retrograd.tasks.grounded_example import DialogueExample
 from retrograd.tasks.relevance import gold_rows, rows_by_id
 from retrograd.types import Example
@@ -71,10 +71,9 @@ def main() -> None:
         [*files, "data.train=", "data.dev=", "data.dev_count=0"]
     )
     data = experiment.data.load(0)
-    accelerator = accelerator_for(experiment)
-    model = build_model(experiment, data, torch.Generator().manual_seed(0)).to(accelerator.device).eval()
-    with accelerator.autocast():
-        model.refresh_index()
+    compute, rng = compute_for(experiment), torch.Generator().manual_seed(0)
+    model = build_model(experiment, data, rng, compute.precision).to(compute.device).eval()
+    model.refresh_index()
     wanted = gold_rows(data.test, rows_by_id(data.base))
     ways = WAYS if options.kind == "dialogue" else {"the question": data.task.query_text}
     table = Table(
@@ -89,7 +88,7 @@ def main() -> None:
     for name, text in ways.items():
         for weight in options.lexical_weights:
             model.retriever.lexical_weight = nn.Parameter(torch.tensor(weight))
-            with accelerator.autocast():
+            with model.autocast():
                 add(f"{name}, v = {weight:g}", found(model, [text(example) for example in data.test]))
     if find_spec("bm25s") is not None:
         words = [words_of_query(data.task, example) for example in data.test]

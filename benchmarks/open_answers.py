@@ -161,11 +161,10 @@ def measure(row: str, experiment: Experiment, answered: int, folder: Path) -> No
     rmtree(place)
     k, asked = experiment.test_passages, data.test[:answered]
     began = time.perf_counter()
-    with run.accelerator.autocast():
-        answers = [prediction.answer for prediction in predict(run.model, asked, k)]
-        found: Result = {"log_marginal": log_marginal(run.model, asked, k)}
-        if k > 0:
-            found |= {"rank": gold_ranks(run.model, data.test)}
+    answers = [prediction.answer for prediction in predict(run.model, asked, k)]
+    found: Result = {"log_marginal": log_marginal(run.model, asked, k)}
+    if k > 0:
+        found |= {"rank": gold_ranks(run.model, data.test)}
     golds = [one.targets for one in asked]
     for metric in ("exact_match", "f1", "rouge_l"):
         found[metric] = cast("NDArray[np.float64]", item_scores(metric, golds, answers)).tolist()

@@ -25,7 +25,7 @@ import torch
 from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_joint
-from retrograd.recipes.run import accelerator_for, evaluated, stages
+from retrograd.recipes.run import compute_for, evaluated, stages
 from retrograd.recipes.source import Data
 from retrograd.training.loop import train
 from retrograd.training.refresh import (
@@ -107,16 +107,16 @@ def small(options: argparse.Namespace) -> Experiment:
 
 def measured(experiment: Experiment, data: Data, policy: RefreshPolicy, folder: Path) -> Row:
     """One training from the beginning, and its evaluation."""
-    accelerator = accelerator_for(experiment)
+    compute = compute_for(experiment)
     torch.manual_seed(experiment.seed)
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = build_model(experiment, data, rng).to(accelerator.device)
-    run = RunDirectory.create(folder, experiment.to_toml(), str(accelerator.mixed_precision))
+    model = build_model(experiment, data, rng, compute.precision).to(compute.device)
+    run = RunDirectory.create(folder, experiment.to_toml(), compute.precision)
     began = time.perf_counter()
     for stage in stages(experiment, model, rng):
-        train(model, data.train, replace(stage, refresh=policy), run, rng, accelerator)
+        train(model, data.train, replace(stage, refresh=policy), run, rng)
     seconds = time.perf_counter() - began
-    found = evaluated(experiment, model, data.test, accelerator)
+    found = evaluated(experiment, model, data.test)
     log = list(logged(folder / "metrics.jsonl"))
     embedded = {line["stage"]: int(line["index_embedded"]) for line in log}  # a count, so the last of a stage
     return Row(

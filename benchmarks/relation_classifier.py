@@ -12,12 +12,12 @@ import argparse
 from statistics import mean, stdev
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
 from retrograd.models.attention import training_attention
+from retrograd.models.compute import Compute
 from retrograd.models.encoder import Encoder
 from retrograd.models.precision import resolve_precision
 from retrograd.models.precision_probe import measure_seconds
@@ -72,13 +72,13 @@ def train_classifier(data: Data, epochs: int, seed: int, encoder: str = "builtin
     schedule = OneCycleLR(
         optimiser, [RATE, HEAD_RATE], total_steps=order.steps, pct_start=0.1, anneal_strategy="linear"
     )
-    precision = resolve_precision("auto", torch.device("cpu"), "training", 384, measure_seconds).precision
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16" if precision == "bf16" else "no")
+    cpu = torch.device("cpu")
+    compute = Compute(cpu, resolve_precision("auto", cpu, "training", 384, measure_seconds).precision)
     with bar("classifier", order.steps, "steps") as advance:
         for _, positions in order.from_step(0):
             model.train()
             batch = [data.train[i] for i in positions.tolist()]
-            with accelerator.autocast(), training_attention(accelerator.device):
+            with compute.autocast(), training_attention(cpu):
                 logits = model(batch).float()
             loss = F.cross_entropy(logits, torch.tensor([number[example.target] for example in batch]))
             loss.backward()

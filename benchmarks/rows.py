@@ -75,12 +75,11 @@ def trained(experiment: Experiment, data: Data, place: Path) -> Result:
     run = train_experiment(experiment, data, place)
     model, k = run.model, experiment.test_passages
     decision = model.answering.decision
-    with run.accelerator.autocast():
-        scored = [one for part in answering_batches(data.test, k) for one in model.choice_scores(part, k) or []]
-        found = {"answers": decided(scored, decision), "seconds": run.seconds, "decision": vars(decision)}
-        if k > 0:
-            found["answers"]["vote"] = vote(model, data.test)
-            found["neighbours"] = neighbour_scores(model, data.test)
+    scored = [one for part in answering_batches(data.test, k) for one in model.choice_scores(part, k) or []]
+    found = {"answers": decided(scored, decision), "seconds": run.seconds, "decision": vars(decision)}
+    if k > 0:
+        found["answers"]["vote"] = vote(model, data.test)
+        found["neighbours"] = neighbour_scores(model, data.test)
     return found
 
 

@@ -243,7 +243,7 @@ def test_training_moves_it_where_passages_learn(
 
 def test_another_process_does_not_embed_for_two(apart: Apart, tmp_path: Path) -> None:
     model, _ = apart
-    worker = IndexWorker(model, "no", tmp_path)
+    worker = IndexWorker(model, tmp_path)
     try:
         with pytest.raises(UserError, match=r"retriever\.posterior_passages = \"shared\""):
             worker.embed_snapshot(model)

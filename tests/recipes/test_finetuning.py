@@ -66,7 +66,7 @@ def test_train_open_and_answer_as_the_run_did(experiment: Experiment, tmp_path: 
     assert result.exit_code == 0, result.output
     assert not (run / "model" / "generator" / "model.safetensors").exists()
     opened = open_run(run)
-    again = evaluated(opened.experiment, opened.model, opened.data.test, opened.accelerator).predictions
+    again = evaluated(opened.experiment, opened.model, opened.data.test).predictions
     told = [line for _, line in read_jsonl(run / "predictions.jsonl")]
     assert [prediction_record(one) for one in again] == told
     base = AutoModelForCausalLM.from_pretrained(experiment.generator.model)

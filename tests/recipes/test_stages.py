@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 from tests.rag.variants import variant
 from tokenizers import Tokenizer, pre_tokenizers, processors
@@ -138,7 +137,7 @@ def run(model: RagModel, plan: list[Stage], folder: Path) -> list[dict]:
     directory, rng = RunDirectory.create(folder, "", "no"), torch.Generator().manual_seed(0)
     for stage in plan:
         examples = QUESTIONS if stage.examples is None else stage.examples
-        train(model, examples, stage, directory, rng, Accelerator(cpu=True))
+        train(model, examples, stage, directory, rng)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from tests.tolerances import plain_descent
 from tests.training.test_ranks import LOGGED, NORM, RATE, TOLERANCE, build, same_weights
@@ -112,7 +111,7 @@ def trained(
     saves = Checkpoints(run, model, rng, interrupts=interrupts)
     if resume:
         saves.restore()
-    train(model, examples, stage, run, rng, Accelerator(cpu=True), None, saves)
+    train(model, examples, stage, run, rng, None, saves)
     with whole_model(model):
         if Ranks().first:
             learned = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
@@ -269,7 +268,7 @@ def say_what_is_too_much(rank: int, folder: Path, models: Path) -> None:
             pytest.raises(UserError, match=says if rank == 1 else "another process of this run has ended"),
             explained(),
         ):
-            train(model, examples, stage, run, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+            train(model, examples, stage, run, torch.Generator().manual_seed(0))
     (folder / f"ended.{rank}").touch()
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from tests.tolerances import assert_same_gradients
 from tests.training.test_ranks import DEPTH, TERMS
 
@@ -68,7 +67,7 @@ def stage(objective: Objective, evidence: Evidence | None = None, epochs: int = 
 def run(model: RagModel, examples: list[Example], what: Stage, folder: Path, seed: int = 0) -> list[dict]:
     torch.manual_seed(seed)
     directory = RunDirectory.create(folder, "", "no")
-    train(model, examples, what, directory, torch.Generator().manual_seed(seed), Accelerator(cpu=True))
+    train(model, examples, what, directory, torch.Generator().manual_seed(seed))
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -221,7 +220,7 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
 
 def run_quietly(model: RagModel, examples: list[Example], what: Stage, folder: Path) -> None:
     directory = RunDirectory.create(folder, "", "no")
-    train(model, examples, what, directory, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+    train(model, examples, what, directory, torch.Generator().manual_seed(0))
 
 
 def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:

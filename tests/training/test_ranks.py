@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from tests.tolerances import descent_tolerance, plain_descent, rounding
 from torch import distributed as dist
@@ -32,7 +31,7 @@ from retrograd.objectives import JointStochasticApproximation, Objective, TopKMa
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relation_extraction import RelationExtraction
 from retrograd.training.loop import train
-from retrograd.training.ranks import Ranks
+from retrograd.training.ranks import Ranks, join_process_group
 from retrograd.training.refresh import EverySteps, InBackground, Never, RefreshPolicy, RetrievedLately, Rolling
 from retrograd.training.run_directory import RunDirectory
 from retrograd.training.stage import FromGenerator, Pace, Stage
@@ -106,7 +105,7 @@ def trained(encoder: Path, generator: Path, case: Case, folder: Path) -> RagMode
     stage = Stage("training", case.objective, evidence, pace, case.refresh, log_every=1, probe_passages=4)
     run = RunDirectory.create(folder, "", "no")
     with plain_descent():
-        train(model, examples, stage, run, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+        train(model, examples, stage, run, torch.Generator().manual_seed(0))
     return model
 
 
@@ -282,3 +281,20 @@ def test_ranks_that_run_out_of_memory_halve_together(
 
 if __name__ == "__main__":  # as torchrun starts it
     run_rank(*sys.argv[1:])
+
+
+# ---- joining ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_is_alone_joins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert join_process_group(torch.device("cpu")) == torch.device("cpu")
+    assert not dist.is_initialized()
+
+
+def test_a_launcher_that_does_not_say_where_to_meet_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"WORLD_SIZE is 2.*RANK is not set; start all of them with torchrun"):
+        join_process_group(torch.device("cpu"))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from tests.tolerances import rounding
 
 from retrograd.corpus.exact_index import ExactIndex
@@ -70,7 +69,7 @@ def build(
 
 def live(model: RagModel, folder: Path, probe: Probe | None = None) -> LiveIndex:
     model.refresh_index()
-    return LiveIndex(model, Accelerator(cpu=True), probe, folder)
+    return LiveIndex(model, probe, folder)
 
 
 def disturb(model: RagModel, scale: float = 0.1, seed: int = 3) -> None:
@@ -242,13 +241,13 @@ def test_ages_are_carried_over_and_what_another_process_embedded_is_embedded_her
     monkeypatch.setattr("retrograd.training.live_index.say", said.append)
     model, _ = build(tiny_encoder, tiny_seq2seq)
     model.refresh_index()
-    before = LiveIndex(model, Accelerator(cpu=True), None, tmp_path)
+    before = LiveIndex(model, None, tmp_path)
     before.renew_rows(torch.tensor([1, 3]), 2)
     disturb(model)
     state = before.state()
     if elsewhere:
         state["counts"][1] = 2  # the step of the last snapshot
-    after = LiveIndex(model, Accelerator(cpu=True), None, tmp_path)
+    after = LiveIndex(model, None, tmp_path)
     after.load(state)
     after.catch_up(5)
     assert model.index_is_current() == elsewhere
@@ -276,7 +275,7 @@ def trained_log(
     pace = Pace(2, 4, 1e-2, 1e-2, weight_decay=0.0, warmup=0.0, clip=0.0)
     stage = Stage("training", TopKMarginal(), FromGenerator(3), pace, policy, 1, 0, save_every, probe_passages)
     directory = RunDirectory.create(folder, "", "no")
-    train(model, examples, stage, directory, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+    train(model, examples, stage, directory, torch.Generator().manual_seed(0))
     assert model.index_is_current()
     torch.testing.assert_close(stored(model), fresh(model), rtol=0, atol=0)
     assert not list(folder.glob("background-*"))
@@ -355,7 +354,7 @@ def test_training_never_reads_an_index_of_zeros_or_of_other_weights(
         refreshed.clear()
         stage = Stage("training", TopKMarginal(), FromGenerator(3), Pace(1, 6, 1e-3, 0.0), EverySteps(1), log_every=0)
         directory = RunDirectory.create(tmp_path / case, "", "no")
-        train(model, examples, stage, directory, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+        train(model, examples, stage, directory, torch.Generator().manual_seed(0))
         assert len(refreshed) == expected
         torch.testing.assert_close(stored(model), fresh(model), rtol=0, atol=0)
     assert [line for line in lines if "damaged" in line] == [lines[0]]
@@ -382,7 +381,7 @@ def test_an_index_that_is_not_exact_serves_where_no_passage_moves_and_is_refused
         index = kinds_of_index(model)[kind]
         model.use_index(index)
         directory = RunDirectory.create(tmp_path / f"shared-{shared}", "", "no")
-        arguments = (model, examples, stage, directory, torch.Generator().manual_seed(0), Accelerator(cpu=True))
+        arguments = (model, examples, stage, directory, torch.Generator().manual_seed(0))
         if shared:
             with pytest.raises(UserError, match=r"cannot be refreshed.*use_index\(\)"):
                 train(*arguments)
@@ -416,7 +415,7 @@ def test_numbers_that_make_no_policy_are_refused(make, message: str) -> None:
 class Elsewhere:
     """Stands for the other process: it is done when the test says so."""
 
-    def __init__(self, model: RagModel, precision: str, scratch: Path) -> None:
+    def __init__(self, model: RagModel, scratch: Path) -> None:
         self.idle, self.done, self.closed = True, False, False
 
     def embed_snapshot(self, model: RagModel) -> None:
@@ -474,7 +473,7 @@ def test_another_process_embeds_the_snapshot_and_its_death_is_told(
 ) -> None:
     """One real process: two snapshots, each embedded as here while the tower has moved on; then it is killed."""
     model, _ = build(tiny_encoder, tiny_seq2seq)
-    worker = IndexWorker(model, "no", tmp_path)
+    worker = IndexWorker(model, tmp_path)
     try:
         for seed in (1, 2):
             expected = build_index(model.passage_side, model.task, model.base)
@@ -522,7 +521,7 @@ from pathlib import Path
 from tests.training.test_refresh import build
 from retrograd.training.background import IndexWorker
 encoder, generator, scratch = map(Path, sys.argv[1:])
-worker = IndexWorker(build(encoder, generator)[0], "no", scratch)
+worker = IndexWorker(build(encoder, generator)[0], scratch)
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -552,7 +551,7 @@ def test_a_process_whose_training_died_before_it_began_embeds_nothing(
 ) -> None:
     """Its parent is another process than it was told, and the snapshot is in the pipe already."""
     model, _ = build(tiny_encoder, tiny_seq2seq)
-    worker = IndexWorker(model, "no", tmp_path)
+    worker = IndexWorker(model, tmp_path)
     try:
         worker.embed_snapshot(model)
         worker.wait(120.0)

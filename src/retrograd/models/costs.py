@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from retrograd.models.attention import training_attention
+from retrograd.models.compute import Compute
 from retrograd.models.output_layer import only_at
 from retrograd.models.vocabulary import token_log_probability
 
@@ -98,9 +99,9 @@ def _measured(
         return tensor
 
     learns = any(weight.requires_grad for weight in model.parameters())
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+    compute = Compute(torch.device("cpu"), "bf16" if bf16 else "fp32")
     hooks = saved_tensors_hooks(pack, lambda tensor: tensor)
-    with FlopCounterMode(display=False) as forward, training_attention(torch.device("cpu")), autocast, hooks:
+    with FlopCounterMode(display=False) as forward, training_attention(compute.device), compute.autocast(), hooks:
         out = run()
     with FlopCounterMode(display=False) as backward:
         if learns:

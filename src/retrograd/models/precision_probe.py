@@ -8,6 +8,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from retrograd.models.attention import training_attention
+from retrograd.models.compute import Compute
 from retrograd.models.precision_cache import PrecisionSeconds, Work
 
 __all__ = ["measure_seconds"]
@@ -78,7 +79,7 @@ def _seconds(model: BertModel, tokens: torch.Tensor, work: Work, half: bool) -> 
     model.train(trains)
     model.zero_grad()
     began = time.perf_counter()
-    with torch.set_grad_enabled(trains), torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with torch.set_grad_enabled(trains), Compute(tokens.device, "bf16" if half else "fp32").autocast():
         if trains:
             with training_attention(tokens.device):
                 loss = model(input_ids=tokens).last_hidden_state.float().square().mean()

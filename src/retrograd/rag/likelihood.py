@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.compute import Compute, in_own_precision
 from retrograd.models.fusion import FusedPrompt
 from retrograd.models.generator import Generator, TargetScores
 from retrograd.models.soft_input import SoftInput
@@ -29,7 +31,8 @@ class GeneratorLikelihood:
 
     Pairs whose prompt and target are equal as *text* are scored once, so passages that a task words alike (neighbours
     with the same label, say) cost one forward together. ``support`` is the task's cheap test, where it has one;
-    ``make_mixture`` says what soft slots hold; by default the passages' words are mixed.
+    ``make_mixture`` says what soft slots hold; by default the passages' words are mixed. ``compute`` says in which
+    precision; by default the one that is being computed in.
     """
 
     def __init__(
@@ -41,24 +44,32 @@ class GeneratorLikelihood:
         rows: Int[Tensor, "B K"],
         support: Support | None = None,
         make_mixture: MakeMixture | None = None,
+        compute: Compute | None = None,
     ) -> None:
         self._generator = generator
         self._task = task
         self._examples = examples
         self._support = support
         self._make_mixture = make_mixture
+        self._compute = compute
         self._candidates = rows
         self._rows = rows.tolist()
         self._device = rows.device
         distinct = sorted({row for found in self._rows for row in found if row >= 0})
         self._passages = dict(zip(distinct, base.passages(distinct), strict=True))
 
+    def autocast(self) -> AbstractContextManager[object]:
+        """Compute the block in the precision of the model."""
+        return nullcontext() if self._compute is None else self._compute.autocast()
+
+    @in_own_precision
     def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """log p(y|x,z) in nats, the fp32 sum over target tokens; column -1 gives ``-inf``."""
         scores, where = self._score([[self._at(b, k) for k in columns] for b, columns in enumerate(column.tolist())])
         value = torch.cat([scores.value.sum(dim=-1), scores.value.new_full((1,), -torch.inf)])
         return value[where]  # -1, the padding, is the last entry
 
+    @in_own_precision
     def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
         """The same per target token; a padded column gives ``-inf`` at every token that is present."""
         # The prompt without passages is asked for as well: it says which tokens a target has, even where all columns
@@ -69,6 +80,7 @@ class GeneratorLikelihood:
         value = torch.cat([scores.value, scores.value.new_full((1, present.shape[1]), -torch.inf)])[where[:, 1:]]
         return TokenLogLikelihood(value.masked_fill(~present.unsqueeze(1), 0.0), present)
 
+    @in_own_precision
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
         """log p(y|x, z_1 … z_M): all passages of the columns, in the order given, in one prompt; of a generator whose
         ``fusion`` is on, each in a prompt of its own that is encoded by itself."""
@@ -76,6 +88,7 @@ class GeneratorLikelihood:
         scores, where = self._score([[tuple(one for found in row for one in found)] for row in chosen])
         return scores.value.sum(dim=-1)[where.squeeze(-1)]
 
+    @in_own_precision
     def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
         """log p(y|x, R soft slots) in nats: the mixture of the passages beside the prompt without passages.
 
@@ -86,6 +99,7 @@ class GeneratorLikelihood:
         targets = [example.target for example in self._examples]
         return self._generator.log_likelihood(prompts, targets, self.soft_slots(weight))
 
+    @in_own_precision
     def soft_slots(self, weight: Float[Tensor, "B R K"]) -> SoftInput:
         """What `at_mixture` puts beside the prompts."""
         prompts = [self._task.prompt(example, ()) for example in self._examples]

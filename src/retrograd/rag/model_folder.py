@@ -11,6 +11,7 @@ from retrograd.corpus.exact_index import ExactIndex
 from retrograd.corpus.index import can_save_with_model
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import JsonObject, read_json, write_json
+from retrograd.models.compute import ComputePrecision
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.differentiable_knn import Selection
@@ -60,8 +61,10 @@ def load_model(
     generator_name: str,
     rng: torch.Generator,
     device: torch.device | str = "cpu",
+    precision: ComputePrecision = "fp32",
 ) -> RagModel:
-    """Read what `save_model` wrote; models and index go to ``device``. ``generator_name`` is the model under adapters.
+    """Read what `save_model` wrote; models and index go to ``device``. It computes in ``precision``;
+    ``generator_name`` is the model under adapters.
 
     The index stays there when the model is moved. Raises `UserError` for a folder without a model, and for an index of
     another base or encoder.
@@ -86,6 +89,7 @@ def load_model(
         bool(settings.get("null_passage")),
         search=_read_search(settings, path),
         answering=_read_answering(settings, path),
+        precision=precision,
     ).to(device)
     if (folder / "index").exists():
         model.use_index(

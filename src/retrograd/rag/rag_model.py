@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from retrograd.corpus.index import Index, MovableIndex, has_movable_rows
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.compute import Compute, ComputePrecision, in_own_precision
 from retrograd.models.generator import Generator
 from retrograd.models.inference import inference
 from retrograd.models.prefix_tree import Scoring
@@ -55,7 +57,7 @@ class RagModel(nn.Module):
     ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index (`PassageSide`). With
     ``null_passage`` reading nothing is one more candidate of every query, scored like a passage and prompted without
     one. ``search`` says how passages are found (`retrograd.rag.search.SEARCHES`), ``answering`` how they are read and
-    answers taken. With ``sharded`` each rank holds its rows of the index.
+    answers taken. With ``sharded`` each rank holds its rows of the index. All methods compute in ``precision``.
 
     All this is fixed when the model is made, but for a decision that is fitted later (`use_decision`). Call
     `refresh_index` before the first retrieval, and whenever passage embeddings have moved.
@@ -73,6 +75,7 @@ class RagModel(nn.Module):
         search: SearchKind = DENSE,
         answering: Answering = DEFAULT_ANSWERING,
         sharded: bool = False,
+        precision: ComputePrecision = "fp32",
     ) -> None:
         super().__init__()
         self.retriever = retriever
@@ -84,6 +87,7 @@ class RagModel(nn.Module):
         self.search: Search = search.open(self._space)
         self.answering = answering
         self.sharded = sharded
+        self.precision: ComputePrecision = precision
         self._index: Index | None = None
 
     @property
@@ -106,6 +110,15 @@ class RagModel(nn.Module):
         """Whether reading nothing is a candidate of every query."""
         return self._space.null_passage
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.retriever.query_encoder.device
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Compute the block in the model's precision: see `retrograd.models.compute`."""
+        return Compute(self.device, self.precision).autocast()
+
     def with_posterior(self, posterior: Retriever) -> RagModel:
         """Return a model of the same parts, index included, with another posterior retriever.
 
@@ -121,6 +134,7 @@ class RagModel(nn.Module):
             search=self.search_kind,
             answering=self.answering,
             sharded=self.sharded,
+            precision=self.precision,
         )
         other._index = self._index
         return other.train(self.training)
@@ -178,6 +192,7 @@ class RagModel(nn.Module):
             )
         return index
 
+    @in_own_precision
     def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
         """Embed the whole base anew with the passage tower as it is now, in the dtype of the present index.
 
@@ -188,6 +203,7 @@ class RagModel(nn.Module):
         self._index, build = None, build_shards if self.sharded else build_index
         self.use_index(build(self.passage_side, self.task, self.base, dtype, progress))
 
+    @in_own_precision
     def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
         """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
 
@@ -197,6 +213,7 @@ class RagModel(nn.Module):
         for part in (own_rows(some) if self.sharded else some for some in rows.split(_ROWS_AT_ONCE)):
             index.replace(part, self.embedded(part), MIXED)
 
+    @in_own_precision
     def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
         """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
         return embed_rows(self.passage_side, self.task, self.base, rows.tolist())
@@ -216,6 +233,7 @@ class RagModel(nn.Module):
 
     # ---- retrieval ----------------------------------------------------------------------------------------------
 
+    @in_own_precision
     def retrieve(
         self,
         examples: Sequence[Example],
@@ -234,6 +252,7 @@ class RagModel(nn.Module):
             return no_candidates(len(examples), self.retriever.query_encoder.device)
         return self.search.candidates(SearchRequest(examples, k, self._index, options, previous_row, rng))
 
+    @in_own_precision
     def candidates_at(
         self, examples: Sequence[Example], rows: Int[Tensor, "B K"], with_posterior: bool = False
     ) -> Candidates:
@@ -250,6 +269,7 @@ class RagModel(nn.Module):
         options = RetrievalOptions(posterior=with_posterior)
         return self.search.candidates_at(SearchRequest(examples, rows.shape[1], self._index, options), rows)
 
+    @in_own_precision
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
         """Return every passage of the base as a candidate, in row order: for likelihoods that cost nothing.
 
@@ -267,8 +287,9 @@ class RagModel(nn.Module):
 
     def likelihood(self, examples: Sequence[Example], candidates: Candidates) -> GeneratorLikelihood:
         """The generator, bound to these examples and candidates."""
+        mixture, compute = self._mixture(candidates), Compute(self.device, self.precision)
         return GeneratorLikelihood(
-            self.generator, self.task, self.base, examples, candidates.rows, self.support, self._mixture(candidates)
+            self.generator, self.task, self.base, examples, candidates.rows, self.support, mixture, compute
         )
 
     def _mixture(self, candidates: Candidates) -> MakeMixture:
@@ -292,6 +313,7 @@ class RagModel(nn.Module):
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
+    @in_own_precision
     def answer(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
         """The most likely answer of each example from its k best passages, by the decision of ``answering``.
 
@@ -308,6 +330,7 @@ class RagModel(nn.Module):
                 self.generator, self.task, self.base, examples, reading, scoring, self.answering.decision, self.support
             )
 
+    @in_own_precision
     def choice_scores(
         self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence"
     ) -> list[ChoiceScores] | None:

@@ -79,7 +79,7 @@ def staleness(model: RagModel, probe: Probe) -> Staleness:
     Raises `UserError` for an index that stores approximations.
     """
     stored, fresh = _stored_and_fresh(model, probe.rows)
-    with inference(model.retriever):
+    with model.autocast(), inference(model.retriever):
         asked = model.retriever.queries([model.task.query_text(example) for example in probe.queries])
         query = model.passage_side.placed(asked, "prior")
     own = model.own_rows(probe.queries)

@@ -204,11 +204,9 @@ def _analysed(opened: OpenRun, split: Split, examples: list[Example], ks: list[i
     model, size = opened.model, len(opened.model.base)
     task = relation_extraction(opened.task, "analyse")
     kept = list(dict.fromkeys(min(k, size) for k in ks))
-    with opened.accelerator.autocast():
-        retrieved = retrieve(model, examples, max(kept))
-        read = min(opened.experiment.test_passages, size)
-        selection = model.answering.selection
-        slots = None if selection is None else soft_slots(model, selection, examples, read)
+    retrieved = retrieve(model, examples, max(kept))
+    read, selection = min(opened.experiment.test_passages, size), model.answering.selection
+    slots = None if selection is None else soft_slots(model, selection, examples, read)
     passages = list(model.base)
     types = {(example.id, example.query): _types(example) for example in opened.data.train}
     base = [_of_passage(task, passage, types.get((passage.id, passage.text))) for passage in passages]

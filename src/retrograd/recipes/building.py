@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.models.compute import ComputePrecision
 from retrograd.models.encoder import ROLES, Encoder
 from retrograd.models.fusion import require_encoder
 from retrograd.models.generator import Generator
@@ -26,10 +27,16 @@ from retrograd.tasks.task import Task
 __all__ = ["build_model", "build_retriever", "soft_prompt_options"]
 
 
-def build_model(experiment: Experiment, data: Data, rng: torch.Generator, sharded: bool = False) -> RagModel:
+def build_model(
+    experiment: Experiment,
+    data: Data,
+    rng: torch.Generator,
+    precision: ComputePrecision = "fp32",
+    sharded: bool = False,
+) -> RagModel:
     """Build an untrained model; ``rng`` draws the adapters, then the soft prompt. Raises `UserError` as they do.
 
-    With ``sharded`` each rank holds its rows of the index.
+    It computes in ``precision``. With ``sharded`` each rank holds its rows of the index.
     """
     s = experiment.retriever
     retriever = build_retriever(experiment, data.task, data.base)
@@ -47,6 +54,7 @@ def build_model(experiment: Experiment, data: Data, rng: torch.Generator, sharde
         search=s.search_kind,
         answering=Answering(experiment.manner, experiment.selection),
         sharded=sharded,
+        precision=precision,
     )
 
 

@@ -81,7 +81,7 @@ def _introduction(data: Data) -> str:
 
 def _train(name: str, experiment: Experiment, data: Data, out: Path) -> _Row:
     trained = train_experiment(experiment, data, out)
-    evaluation = evaluated(experiment, trained.model, data.test, trained.accelerator)
+    evaluation = evaluated(experiment, trained.model, data.test)
     evaluation.save(out)
     return _Row(name, experiment, trained.model, evaluation, trained.seconds)
 

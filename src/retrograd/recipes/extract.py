@@ -66,8 +66,7 @@ def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple]
     task, settings = relation_extraction(opened.task, "extract"), opened.experiment
     pairs = settings.data.read_pairs(data, task)
     examples = [example for _, example in pairs]
-    with opened.accelerator.autocast():
-        answers = predict(opened.model, examples, settings.test_passages, settings.evaluation.scoring)
+    answers = predict(opened.model, examples, settings.test_passages, settings.evaluation.scoring)
     _warn_of_cuts(opened.model.generator)
     triples = [
         triple_of(instance, relation, answer, opened.model.base)

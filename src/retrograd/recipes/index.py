@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from retrograd.corpus.build import remaining_rows
 from retrograd.corpus.exact_index import ExactIndex
@@ -25,6 +24,7 @@ from retrograd.corpus.storage import (
 )
 from retrograd.corpus.versions import current_version, has_versions, opened, versions
 from retrograd.io import standing
+from retrograd.models.compute import Compute
 from retrograd.models.retriever import Retriever
 from retrograd.progress import bar, say
 from retrograd.rag.index_folder import build_index_folder, index_spec
@@ -35,7 +35,7 @@ from retrograd.recipes import RECIPES, named_experiment
 from retrograd.recipes.building import build_retriever
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.opening_run import saved_task
-from retrograd.recipes.run import accelerator_for, require_passages
+from retrograd.recipes.run import compute_for, require_passages
 from retrograd.recipes.source import DataKind
 from retrograd.suggestions import advice
 from retrograd.tasks.task import Task
@@ -60,7 +60,7 @@ class Builder:
     data: DataKind
     task: Task
     base: KnowledgeBase
-    accelerator: Accelerator
+    compute: Compute
 
     def side_of(self, manifest: Manifest) -> PassageSide:
         """What made this index: the retriever alone, or, for one so wide, what made the run's own."""
@@ -88,10 +88,10 @@ def open_source(name: str) -> Builder:
         retriever = build_retriever(experiment, task, base)
         side = PassageSide(retriever)
     known = name if name in RECIPES else str(folder.resolve())
-    accelerator = accelerator_for(experiment, "encoding", run)
+    compute = compute_for(experiment, "encoding", run)
     for one in side.retrievers:
-        one.to(accelerator.device).eval()
-    return Builder(known, retriever, side, experiment.data, task, base, accelerator)
+        one.to(compute.device).eval()
+    return Builder(known, retriever, side, experiment.data, task, base, compute)
 
 
 def _exists(source: str) -> bool:
@@ -116,7 +116,7 @@ def build_for(source: str, root: Path, dtype: str) -> str:
         raise UserError(f"{root} is an index or a run itself; give a folder of its own for the index with --out")
     found = open_source(source)
     task, base = found.task, found.base
-    with found.accelerator.autocast():
+    with found.compute.autocast():
         spec = index_spec(found.retriever, task, base, DTYPES[dtype], found.name)
         try:
             version = build_index_folder(found.retriever, task, base, root, spec)
@@ -249,10 +249,10 @@ def search_index(path: Path, query: str, k: int, source: str | None) -> str:
         path,
         base_fingerprint=base.fingerprint,
         encoder_fingerprint=passage_fingerprint(side, task, base),
-        device=found.accelerator.device,
+        device=found.compute.device,
     )
     example = found.data.parse_query(query, task)
-    with found.accelerator.autocast(), torch.no_grad():
+    with found.compute.autocast(), torch.no_grad():
         asked = side.placed(found.retriever.queries([task.query_text(example)]), "prior")
     neighbours = index.search(asked, k)
     assert neighbours.log_normaliser is not None  # the index is exact

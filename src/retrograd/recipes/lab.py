@@ -35,7 +35,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.opening_run import OpenRun, open_run
-from retrograd.recipes.run import accelerator_for, require_enough_passages
+from retrograd.recipes.run import compute_for, require_enough_passages
 from retrograd.suggestions import advice
 from retrograd.training.loop import embed_base
 from retrograd.types import Example, UserError
@@ -212,16 +212,16 @@ def _untrained(experiment: Experiment) -> OpenRun:
     """An experiment's model before its first step, with a fresh index."""
     data = experiment.data.load(experiment.seed)
     require_enough_passages(experiment, data.base)
-    accelerator = accelerator_for(experiment)
-    model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed)).to(accelerator.device)
-    embed_base(model.eval(), accelerator)
-    return OpenRun(experiment, model, data.task, accelerator)
+    compute, rng = compute_for(experiment), torch.Generator().manual_seed(experiment.seed)
+    model = build_model(experiment, data, rng, compute.precision).to(compute.device)
+    embed_base(model.eval())
+    return OpenRun(experiment, model, data.task)
 
 
 def measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
     """What the laboratory finds on the model as it is now, at its precision; the model is left as it was."""
     model, posterior = _with_posterior(opened.model.eval())
-    with opened.accelerator.autocast():
+    with model.autocast():
         bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
         if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
             chosen = [one for one in chosen if one.candidates == "best"]

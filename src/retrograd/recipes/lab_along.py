@@ -14,7 +14,7 @@ from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.lab import LabReport, chosen_estimators, drawn, measured
 from retrograd.recipes.opening_run import OpenRun, saved_task
-from retrograd.recipes.run import accelerator_for
+from retrograd.recipes.run import compute_for
 from retrograd.recipes.source import Data
 from retrograd.training.checkpoints import read_progress
 from retrograd.training.loop import embed_base_if_stale
@@ -68,14 +68,14 @@ def _moments(run: RunDirectory, experiment: Experiment, data: Data) -> Iterator[
             f"{run.path} keeps no checkpoint to measure; train with training.save_every = 20, say, and "
             f"training.keep_checkpoints = 0, which keeps all"
         )
-    accelerator = accelerator_for(experiment, run=run)
-    model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed)).to(accelerator.device)
+    compute, rng = compute_for(experiment, run=run), torch.Generator().manual_seed(experiment.seed)
+    model = build_model(experiment, data, rng, compute.precision).to(compute.device)
     for folder in folders:
         load_model_state(folder, model)
-        embed_base_if_stale(model.eval(), accelerator)
+        embed_base_if_stale(model.eval())
         progress = read_progress(folder)
         stage = progress.stage or f"after {progress.finished} stages"
-        yield stage, progress.step, OpenRun(experiment, model, data.task, accelerator)
+        yield stage, progress.step, OpenRun(experiment, model, data.task)
 
 
 def _sound(folder: Path) -> bool:

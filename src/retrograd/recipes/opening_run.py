@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.io import read_json
@@ -16,7 +15,7 @@ from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import accelerator_for
+from retrograd.recipes.run import compute_for
 from retrograd.recipes.source import Data
 from retrograd.tasks.task import Task
 from retrograd.training.loop import embed_base
@@ -33,7 +32,6 @@ class OpenRun:
     experiment: Experiment
     model: RagModel
     task: Task
-    accelerator: Accelerator
 
     @cached_property
     def data(self) -> Data:
@@ -53,23 +51,22 @@ def open_run(path: Path) -> OpenRun:
     experiment = Experiment.load(run.experiment)
     task = saved_task(experiment, run)
     rng = torch.Generator().manual_seed(experiment.seed)
-    accelerator = accelerator_for(experiment, run=run)
+    compute = compute_for(experiment, run=run)
     base, name = KnowledgeBase.open(run.base), experiment.generator.model
-    model = load_model(run.model, task, base, name, rng, accelerator.device).eval()
-    _require_index(model, accelerator, run.model / "index")
-    return OpenRun(experiment, model, task, accelerator)
+    model = load_model(run.model, task, base, name, rng, compute.device, compute.precision).eval()
+    _require_index(model, run.model / "index")
+    return OpenRun(experiment, model, task)
 
 
-def _require_index(model: RagModel, accelerator: Accelerator, folder: Path) -> None:
+def _require_index(model: RagModel, folder: Path) -> None:
     """Build a missing index. Raises `UserError` for one that does not hold its passages' embeddings."""
     if not model.needs_index:
         return
     if not model.has_index:
         say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
-        embed_base(model, accelerator)
+        embed_base(model)
         return
-    with accelerator.autocast():
-        fault = fault_of(model)
+    fault = fault_of(model)
     if fault is not None:
         raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")
 

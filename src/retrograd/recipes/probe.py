@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
@@ -15,7 +14,7 @@ from retrograd.models.attention import training_attention
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.building import build_model
 from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import accelerator_for
+from retrograd.recipes.run import compute_for
 from retrograd.recipes.source import Data
 from retrograd.recipes.stages import stages
 from retrograd.training.stage import Stage
@@ -41,39 +40,31 @@ class Probe:
 
 def probe(experiment: Experiment, data: Data) -> Probe:
     """Each stage gets at most four steps and ten seconds, after one that does not count. Nothing is written."""
-    accelerator = accelerator_for(experiment)
+    compute = compute_for(experiment)
     rows = list(range(0, len(data.base), max(1, len(data.base) // _PASSAGES)))[:_PASSAGES]
     small = replace(data, base=KnowledgeBase.from_passages(data.base.passages(rows)))
     rng = torch.Generator().manual_seed(experiment.seed)
     state = torch.random.get_rng_state()
-    model = build_model(experiment, small, rng).to(accelerator.device)
+    model = build_model(experiment, small, rng, compute.precision).to(compute.device)
     passage = 0.0
     if model.needs_index:
-        passage = _timed(lambda: _embed(model, accelerator), accelerator.device) / len(rows)
+        passage = _timed(model.refresh_index, compute.device) / len(rows)
     model.train()
     steps = {
-        stage.name: _step_seconds(model, stage, list(stage.examples or data.train), rng, accelerator)
+        stage.name: _step_seconds(model, stage, list(stage.examples or data.train), rng)
         for stage in stages(experiment, model, rng)
     }
     asked = (data.test or data.train)[:_ANSWERS]
-    answer = _timed(lambda: _answer(experiment, model, asked, accelerator), accelerator.device) / max(1, len(asked))
+    answer = _timed(lambda: _answer(experiment, model, asked), compute.device) / max(1, len(asked))
     torch.random.set_rng_state(state)
     return Probe(steps, passage, answer)
 
 
-def _embed(model: RagModel, accelerator: Accelerator) -> None:
-    with accelerator.autocast():
-        model.refresh_index()
+def _answer(experiment: Experiment, model: RagModel, asked: list[Example]) -> None:
+    model.answer(asked, min(experiment.test_passages, len(model.base)), experiment.evaluation.scoring)
 
 
-def _answer(experiment: Experiment, model: RagModel, asked: list[Example], accelerator: Accelerator) -> None:
-    with accelerator.autocast():
-        model.answer(asked, min(experiment.test_passages, len(model.base)), experiment.evaluation.scoring)
-
-
-def _step_seconds(
-    model: RagModel, stage: Stage, examples: list[Example], rng: torch.Generator, accelerator: Accelerator
-) -> float:
+def _step_seconds(model: RagModel, stage: Stage, examples: list[Example], rng: torch.Generator) -> float:
     """The median of the timed steps. Weights move a millionth, so that the model stays what it was."""
     moved = [weight for weights in model.parts().values() for weight in weights]
     optimiser = torch.optim.AdamW(moved, lr=_RATE, fused=True)
@@ -82,7 +73,7 @@ def _step_seconds(
     began = time.perf_counter()
     for step in range(_STEPS + 1):
         batch = [examples[(step * size + i) % len(examples)] for i in range(min(size, len(examples)))]
-        took = _timed(lambda batch=batch: _step(model, stage, batch, optimiser, rng, accelerator), accelerator.device)
+        took = _timed(lambda batch=batch: _step(model, stage, batch, optimiser, rng), model.device)
         seconds += [took] if step > 0 else []
         if seconds and time.perf_counter() - began > _SECONDS:
             break
@@ -90,21 +81,16 @@ def _step_seconds(
 
 
 def _step(
-    model: RagModel,
-    stage: Stage,
-    batch: list[Example],
-    optimiser: torch.optim.Optimizer,
-    rng: torch.Generator,
-    accelerator: Accelerator,
+    model: RagModel, stage: Stage, batch: list[Example], optimiser: torch.optim.Optimizer, rng: torch.Generator
 ) -> None:
     """As the loop makes it (`retrograd.training.loop`), without its log."""
     size = stage.pace.micro_batch or len(batch)
     for start in range(0, len(batch), size):
         part = batch[start : start + size]
-        with accelerator.autocast(), training_attention(accelerator.device):
+        with model.autocast(), training_attention(model.device):
             found = stage.evidence.candidates(model, part, stage.objective.needs_posterior, None, rng)
             estimate = stage.objective(found.scores, stage.evidence.likelihood(model, part, found), rng)
-        accelerator.backward(estimate.loss * (len(part) / len(batch)))
+        (estimate.loss * (len(part) / len(batch))).backward()
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     nn.utils.clip_grad_norm_(weights, 1.0)
     optimiser.step()

@@ -225,8 +225,7 @@ def _notes(run: Answered) -> list[str]:
 
 def _vote(run: Answered) -> list[str | None]:
     opened = open_run(run.path)
-    with opened.accelerator.autocast():
-        told = vote(opened.model, run.data.test)
+    told = vote(opened.model, run.data.test)
     return [run.task.relation_of(answer) for answer in told]
 
 

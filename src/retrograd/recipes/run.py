@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
 
 from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.io import JsonObject, JsonValue, lock_folder, read_json, write_json
+from retrograd.models.compute import Compute
 from retrograd.models.fsdp import spread_layers
 from retrograd.models.precision import PrecisionChoice
 from retrograd.models.precision_cache import Work
@@ -30,13 +30,13 @@ from retrograd.recipes.stages import stages
 from retrograd.training.checkpoints import Checkpoints
 from retrograd.training.interrupts import Interrupts
 from retrograd.training.loop import embed_base_if_stale, train
-from retrograd.training.ranks import PATIENCE, Ranks, speaks
+from retrograd.training.ranks import Ranks, join_process_group, speaks
 from retrograd.training.run_directory import RunDirectory
 from retrograd.types import Example, UserError
 
 __all__ = [
     "TrainedModel",
-    "accelerator_for",
+    "compute_for",
     "evaluated",
     "require_enough_passages",
     "require_passages",
@@ -100,7 +100,7 @@ def _trained_and_scored(
     trained = train_experiment(experiment, data, out, interrupts, resume)
     if data.test:
         with _lock_run(out), trained.checkpoints.saved_when_interrupted():
-            found = evaluated(experiment, trained.model, data.test, trained.accelerator)
+            found = evaluated(experiment, trained.model, data.test)
             if Ranks().first:
                 with RunDirectory.open(out).writing("answers and scores"):
                     found.save(out)
@@ -112,7 +112,6 @@ class TrainedModel:
     """A model just trained, and the seconds of training."""
 
     model: RagModel
-    accelerator: Accelerator
     seconds: float
     checkpoints: Checkpoints
 
@@ -133,15 +132,14 @@ def train_experiment(
     recorded = RunDirectory.open(out).recorded_precision() if resume else None
     device = _join_ranks()
     choice = choose_precision(experiment, device, "training", recorded)
-    accelerator, ranks = _accelerator(device, choice), Ranks()
+    compute, ranks = Compute(device, choice.precision), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = build_model(experiment, data, rng, sharded=ranks.count > 1)
+    model = build_model(experiment, data, rng, compute.precision, ranks.count > 1)
     if model.sharded and experiment.generator.fsdp:
-        computed = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         ranks.require_equal([*model.parameters()])  # afterwards each has parts of its own
-        spread_layers(model.generator.model, accelerator.device, computed, experiment.generator.dropout)
-    model.to(accelerator.device)
+        spread_layers(model.generator.model, compute.device, compute.dtype, experiment.generator.dropout)
+    model.to(compute.device)
     if model.sharded:  # all have built the same model; from here on each has dropout of its own
         torch.manual_seed(ranks.seed(rng.get_state()))
     plan = stages(experiment, model, rng)
@@ -151,21 +149,21 @@ def train_experiment(
     ranks.wait()
     pace = experiment.training
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
-    score = (lambda m: evaluated(experiment, m, data.dev, accelerator).answers) if data.dev else None
+    score = (lambda m: evaluated(experiment, m, data.dev).answers) if data.dev else None
     began = time.perf_counter()
     with _lock_run(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():
         if resume:
             saves.restore()
         for stage in plan[saves.finished :]:
             examples = data.train if stage.examples is None else stage.examples
-            train(model, examples, stage, run, rng, accelerator, score, saves)
+            train(model, examples, stage, run, rng, score, saves)
         seconds = time.perf_counter() - began
         model.eval()
-        embed_base_if_stale(model, accelerator)
+        embed_base_if_stale(model)
         if experiment.evaluation.calibrate:
-            _calibrate(experiment, model, data.dev, run, accelerator)
+            _calibrate(experiment, model, data.dev, run)
         run.save_model(model)
-    return TrainedModel(model, accelerator, seconds, saves)
+    return TrainedModel(model, seconds, saves)
 
 
 def _silence_other_ranks() -> None:
@@ -212,12 +210,9 @@ def _as_json(value: JsonObject) -> JsonValue:
     return json.loads(json.dumps(value))
 
 
-def _calibrate(
-    experiment: Experiment, model: RagModel, dev: Sequence[Example], run: RunDirectory, accelerator: Accelerator
-) -> None:
+def _calibrate(experiment: Experiment, model: RagModel, dev: Sequence[Example], run: RunDirectory) -> None:
     """Fit the model's decision on development data, and write down what that gave."""
-    with accelerator.autocast():
-        found = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
+    found = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
     model.use_decision(found.decision)
     if run.written:
         with run.writing("the decision"):
@@ -229,32 +224,20 @@ def _calibrate(
     )
 
 
-def evaluated(
-    experiment: Experiment, model: RagModel, examples: Sequence[Example], accelerator: Accelerator
-) -> Evaluation:
-    """`evaluate` at the experiment's K and precision."""
-    with accelerator.autocast(), deterministic(experiment.training.deterministic):
+def evaluated(experiment: Experiment, model: RagModel, examples: Sequence[Example]) -> Evaluation:
+    """`evaluate` at the experiment's K."""
+    with deterministic(experiment.training.deterministic):
         return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)
 
 
-def accelerator_for(experiment: Experiment, work: Work = "training", run: RunDirectory | None = None) -> Accelerator:
-    """Return the device there is, at the experiment's precision for this work. Of a ``run`` it is the one that the run
-    has recorded, where it ran on the same kind of device."""
+def compute_for(experiment: Experiment, work: Work = "training", run: RunDirectory | None = None) -> Compute:
+    """Return the device there is, with the experiment's precision for this work. Of a ``run`` it is the one that the
+    run has recorded, where it ran on the same kind of device."""
     device = _join_ranks()
     recorded = None if run is None else run.recorded_precision(device)
-    return _accelerator(device, choose_precision(experiment, device, work, recorded))
-
-
-def _accelerator(device: torch.device, choice: PrecisionChoice) -> Accelerator:
-    return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="bf16" if choice.precision == "bf16" else "no",
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-    )
+    return Compute(device, choose_precision(experiment, device, work, recorded).precision)
 
 
 def _join_ranks() -> torch.device:
-    """Return the device there is. Joins the process group, where a launcher asks for one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    return device
+    """Return this process's device. Joins the process group, where a launcher started several processes."""
+    return join_process_group(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -51,9 +51,8 @@ def evaluate_run(run: Path, data: Path | None, patch: Path | None, passages: int
             raise UserError(f"{source}, example {example.id!r}: no answer, so there is nothing to score; use predict")
     if out is not None and (out / "scores.json").exists():
         raise UserError(f"{out} holds scores already; choose another folder with --out")
-    with opened.accelerator.autocast():
-        k = opened.experiment.test_passages if passages is None else passages
-        found = evaluate(opened.model, examples, k, opened.experiment.evaluation.scoring)
+    k = opened.experiment.test_passages if passages is None else passages
+    found = evaluate(opened.model, examples, k, opened.experiment.evaluation.scoring)
     if out is not None:
         found.save(out)
     text = f"{len(examples)} examples, {k} passages each\n{readable(found.answers | found.neighbours)}"
@@ -88,8 +87,7 @@ def predict_file(run: Path, data: Path, patch: Path | None, out: Path | None) ->
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
     examples = _examples(opened, data, patch)
-    with opened.accelerator.autocast():
-        predictions = _answered(opened, examples)
+    predictions = _answered(opened, examples)
     records = [
         _told(opened.task, example, prediction) for example, prediction in zip(examples, predictions, strict=True)
     ]
@@ -120,9 +118,9 @@ def search_run(run: Path, query: str, k: int) -> str:
     opened = open_run(run)
     require_passages(opened.model.base, "-k", k)
     example = opened.experiment.data.parse_query(query, opened.task)
-    with opened.accelerator.autocast(), torch.no_grad():
+    with torch.no_grad():
         candidates = opened.model.retrieve([example], k)
-        answer = _answered(opened, [example])[0]
+    answer = _answered(opened, [example])[0]
     share = candidates.scores.log_prior[0].exp().tolist()
     rows = [row for row in candidates.rows[0].tolist() if row >= 0]
     lines = [

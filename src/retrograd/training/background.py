@@ -28,6 +28,7 @@ from torch import Tensor
 
 from retrograd.corpus.exact_index import ExactIndex
 from retrograd.io import lock_folder, read_json, read_jsonl, write_json, write_jsonl
+from retrograd.models.compute import Compute, ComputePrecision
 from retrograd.models.encoder import Encoder, Pooling
 from retrograd.rag.indexing import passage_texts
 from retrograd.rag.rag_model import RagModel
@@ -52,7 +53,7 @@ class _Job:
     max_tokens: int
     token_budget: int
     device: str
-    precision: str
+    precision: ComputePrecision
     threads: int
 
 
@@ -64,8 +65,7 @@ class IndexWorker:
     one block of embeddings; on disk, in ``scratch``, lie the passages' texts and up to two indexes. Close it.
     """
 
-    def __init__(self, model: RagModel, precision: str, scratch: Path) -> None:
-        self._precision = precision
+    def __init__(self, model: RagModel, scratch: Path) -> None:
         self._device = model.retriever.passage_encoder.device
         self._folder = Path(tempfile.mkdtemp(dir=scratch, prefix=_PREFIX))
         self._alive = contextlib.ExitStack()
@@ -120,7 +120,7 @@ class IndexWorker:
             max_tokens=tower.max_tokens,
             token_budget=tower.token_budget,
             device=str(tower.device),
-            precision=self._precision,
+            precision=model.precision,
             threads=torch.get_num_threads(),
         )
         write_json(folder / "job.json", record_mapping(job))
@@ -225,7 +225,7 @@ def embed_job(folder: Path, job: _Job, blocks: Iterable[list[str]]) -> None:
     reading = (job.pooling, job.normalise, job.max_tokens, job.token_budget)
     tower = Encoder.open(str(folder / "tower"), *reading).to(job.device)
     ExactIndex.from_blocks(
-        _embedded(tower, blocks, torch.device(job.device), job.precision),
+        _embedded(tower, blocks, Compute(torch.device(job.device), job.precision)),
         job.rows,
         base_fingerprint=job.base_fingerprint,
         encoder_fingerprint=job.encoder_fingerprint,
@@ -241,12 +241,9 @@ def read_texts(path: Path) -> Iterator[list[str]]:
         yield [str(text) for text in texts]
 
 
-def _embedded(
-    tower: Encoder, blocks: Iterable[list[str]], device: torch.device, precision: str
-) -> Iterator[Float[Tensor, "n D"]]:
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+def _embedded(tower: Encoder, blocks: Iterable[list[str]], compute: Compute) -> Iterator[Float[Tensor, "n D"]]:
     for texts in blocks:
-        with torch.autocast(device.type, dtype, enabled=precision != "no"):
+        with compute.autocast():
             yield tower.embed(texts)
 
 

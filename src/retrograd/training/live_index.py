@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor
 
@@ -31,9 +30,8 @@ class LiveIndex:
     steps per row, 8 bytes a row in all.
     """
 
-    def __init__(self, model: RagModel, accelerator: Accelerator, probe: Probe | None, scratch: Path) -> None:
+    def __init__(self, model: RagModel, probe: Probe | None, scratch: Path) -> None:
         self._model = model
-        self._accelerator = accelerator
         self._probe = probe
         self._scratch = scratch
         self._ranks = Ranks()
@@ -63,8 +61,7 @@ class LiveIndex:
         """The cosine drift of the probe now; its passages are encoded. Raises `UserError` without a probe."""
         if self._probe is None:
             raise UserError("this stage measures no drift; set training.probe_passages to 64, say")
-        with self._accelerator.autocast():
-            drift = drift_of(self._model, self._probe.rows)
+        drift = drift_of(self._model, self._probe.rows)
         return self._ranks.means({"drift": drift}, 1.0)["drift"]
 
     def seen_since(self, step: int) -> Int[Tensor, " Z"]:
@@ -76,8 +73,7 @@ class LiveIndex:
 
     def renew(self, step: int) -> None:
         """Embed the whole base."""
-        with self._accelerator.autocast():
-            self._model.refresh_index()
+        self._model.refresh_index()
         self._embedded += len(self)
         self._embedded_at.fill_(step)
 
@@ -85,8 +81,7 @@ class LiveIndex:
         """Embed some rows; all others stay as they are."""
         if len(rows) == 0:
             return
-        with self._accelerator.autocast():
-            self._model.refresh_rows(rows)
+        self._model.refresh_rows(rows)
         self._embedded += len(rows)
         self._embedded_at[rows] = step
 
@@ -102,7 +97,7 @@ class LiveIndex:
                 self._embedded_at.fill_(self._snapshot_step)
         if step - self._snapshot_step >= every and (self._worker is None or self._worker.idle):
             if self._worker is None:
-                self._worker = IndexWorker(self._model, self._accelerator.mixed_precision, self._scratch)
+                self._worker = IndexWorker(self._model, self._scratch)
             self._worker.embed_snapshot(self._model)
             self._embedded += len(self)
             self._snapshot_step = step
@@ -151,7 +146,6 @@ class LiveIndex:
             "index_embedded": float(self._embedded),
         }
         if self._probe is not None:
-            with self._accelerator.autocast():
-                found = staleness(self._model, self._probe)
+            found = staleness(self._model, self._probe)
             values |= {"staleness_drift": found.cosine_drift, "staleness_overlap": found.overlap}
         return values

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -44,7 +43,6 @@ def train(
     stage: Stage,
     run: RunDirectory,
     rng: torch.Generator,
-    accelerator: Accelerator,
     score: Score | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> None:
@@ -62,9 +60,9 @@ def train(
     targets, alarms = Targets(examples, stage.targets), Alarms(run, stage, order.steps, len(model.base))
     chains, sampler = Chains(targets.choices), ranks.sampler(rng)
     fitting = Fitting(pace.micro_batch or pace.batch_size, model, chains, sampler, ranks)
-    moves = _with_index(model, stage, accelerator, saves.midway)
+    moves = _with_index(model, stage, saves.midway)
     model.train()
-    live = LiveIndex(model, accelerator, _probe(model, examples, stage, saves.began) if moves else None, run.path)
+    live = LiveIndex(model, _probe(model, examples, stage, saves.began) if moves else None, run.path)
     state = StageState(
         stage.name, examples, saves.began, order, optimiser, schedule, targets, chains, live, alarms, sampler, fitting
     )
@@ -80,7 +78,7 @@ def train(
                     for part in parts:
                         batch = targets.first([examples[i] for i in part.positions.tolist()], part.target)
                         with run.guard(batch, stage.name, step):
-                            visit = _gradients(model, stage, batch, part, chains, sampler, accelerator)
+                            visit = _gradients(model, stage, batch, part, chains, sampler)
                         read.append(visit.candidates.rows)
             live.saw(read, step)
             ranks.sum_gradients(_trained(model))
@@ -104,7 +102,7 @@ def train(
         run.save_targets(stage.name, order.steps, examples, targets)
         run.save_chains(stage.name, chains)
     if moves and order.steps > 0:
-        embed_base(model, accelerator)
+        embed_base(model)
 
 
 def _gradients(
@@ -114,7 +112,6 @@ def _gradients(
     part: Part,
     chains: Chains,
     rng: torch.Generator,
-    accelerator: Accelerator,
 ) -> Visit:
     """Add what a part of a batch has to say to the gradients, and have its chains go on.
 
@@ -122,22 +119,22 @@ def _gradients(
     """
     objective, evidence = stage.objective, stage.evidence
     previous = chains.rows(part.positions, part.target)
-    with accelerator.autocast(), training_attention(accelerator.device):
+    with model.autocast(), training_attention(model.device):
         candidates = evidence.candidates(model, batch, objective.needs_posterior, previous, rng)
         estimate = objective(candidates.scores, evidence.likelihood(model, batch, candidates), rng)
-    accelerator.backward(estimate.loss * part.weight)
+    (estimate.loss * part.weight).backward()
     chains.remember(part.positions, part.target, candidates, estimate.last)
     return Visit(batch, candidates, estimate, part.weight)
 
 
-def embed_base(model: RagModel, accelerator: Accelerator) -> None:
+def embed_base(model: RagModel) -> None:
     """Refresh the index, with a bar of its own; of ranks that share it, for the rows of this one."""
     rows = len(model.base) // (Ranks().count if model.sharded else 1)
-    with bar("embedding the base", rows, "passages") as advance, accelerator.autocast():
+    with bar("embedding the base", rows, "passages") as advance:
         model.refresh_index(advance)
 
 
-def embed_base_if_stale(model: RagModel, accelerator: Accelerator) -> None:
+def embed_base_if_stale(model: RagModel) -> None:
     """Embed the base unless the passage tower as it is now has built the index, and the index holds what it says.
 
     Nothing is done where searching takes no embeddings. Cost where an index is current: the tower's weights are hashed,
@@ -146,16 +143,15 @@ def embed_base_if_stale(model: RagModel, accelerator: Accelerator) -> None:
     if not model.needs_index:
         return
     if not model.index_is_current():
-        embed_base(model, accelerator)
+        embed_base(model)
         return
-    with accelerator.autocast():
-        fault = fault_of(model)
+    fault = fault_of(model)
     if fault is not None:
         say(f"the index is damaged: {fault}; it must be embedded anew")
-        embed_base(model, accelerator)
+        embed_base(model)
 
 
-def _with_index(model: RagModel, stage: Stage, accelerator: Accelerator, midway: bool) -> bool:
+def _with_index(model: RagModel, stage: Stage, midway: bool) -> bool:
     """Have an index that a stage may begin with, or the stale one that it goes on with; whether the stage moves it.
 
     Raises `UserError` for one that cannot be refreshed where it will have to be.
@@ -165,7 +161,7 @@ def _with_index(model: RagModel, stage: Stage, accelerator: Accelerator, midway:
     if moves and Ranks().count > 1:
         require_one_process(stage.refresh)
     if stage.evidence.retrieves and not midway:
-        embed_base_if_stale(model, accelerator)
+        embed_base_if_stale(model)
     if moves:
         model.require_movable_index()  # or the last refresh would refuse, after all steps
     return moves

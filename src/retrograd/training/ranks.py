@@ -30,7 +30,7 @@ from retrograd.corpus.exchange import Exchange
 from retrograd.models.fsdp import own_share
 from retrograd.types import UserError
 
-__all__ = ["PATIENCE", "Part", "Ranks", "alone", "explained", "speaks"]
+__all__ = ["PATIENCE", "Part", "Ranks", "alone", "explained", "join_process_group", "speaks"]
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others. What ends is noticed at once; this is for one that hangs, or that writes a
@@ -217,6 +217,28 @@ def alone() -> bool:
 def speaks() -> bool:
     """Whether this process is the first of those that a launcher started, which it says in RANK, or alone."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def join_process_group(device: torch.device) -> torch.device:
+    """Join the processes that torchrun started together with this one; return the device that this one computes on.
+
+    A process that is alone joins nothing and keeps ``device``. Of several on GPUs each takes the one of its LOCAL_RANK
+    and talks over NCCL, on CPUs over gloo. Raises `UserError` where the launcher does not say how to meet.
+    """
+    if alone():
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise UserError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, so other processes take part, but {missing[0]} is not set; "
+                f"start all of them with torchrun, or unset WORLD_SIZE to train in one process"
+            )
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return device
 
 
 @contextmanager

@@ -54,7 +54,7 @@ __all__ = ["RunDirectory"]
 _FP32_BEFORE = "no"
 """What ``environment.json`` called fp32 before it had the seconds of both."""
 
-_RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "accelerate", "peft", "numpy")
+_RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "peft", "numpy")
 
 
 class RunDirectory:
