@@ -8,15 +8,15 @@
 replacement in its body. A fault that no longer applies is an error, not skipped (``--check`` looks at that alone).
 
 The tree (``--tree``, this one by default) is copied and only the copy is changed. For each fault the tests of the
-changed module's package run with ``pytest -x``, slow ones included: first the file that mirrors the module, then those
-that the fault names, then the rest of the package in order. A fault is *caught* when a test fails (one that passes
-without the fault: all that caught something are tried at the end), *survived* when all tests pass, *time-out* when the
-limit comes first. The limit is in seconds of processor time, of each process by itself, because wall-clock time depends
-on what else the machine does. Libraries are imported once, before, and do not count; the package and its tests are
-imported each time. A run of ten times the limit by the clock is a time-out too.
+changed module's package run with ``pytest -x`` (all of them, or those of ``--marks``): first the file that mirrors the
+module, then those that the fault names, then the rest of the package in order. A fault is *caught* when a test fails
+(one that passes without the fault: all that caught something are tried at the end), *survived* when all tests pass,
+*time-out* when the limit comes first. The limit is in seconds of processor time, of each process by itself, because
+wall-clock time depends on what else the machine does. Libraries are imported once, before, and do not count; the
+package and its tests are imported each time. A run of ten times the limit by the clock is a time-out too.
 
 Every run is alike: one process, one thread, the checks of shapes by jaxtyping and beartype left off, hypothesis without
-deadlines and with the same examples each time.
+deadlines and from a fixed seed.
 
 ``--out`` is written after each fault, so that a run that is stopped goes on where it was; delete a line to run its
 fault again.
@@ -87,10 +87,11 @@ class Result:
 class TreeCopy:
     """A copy of a tree in a temporary folder, in which faults are applied and tests run."""
 
-    def __init__(self, tree: Path, folder: Path, limit: int) -> None:
+    def __init__(self, tree: Path, folder: Path, limit: int, marks: str) -> None:
         self.tree = folder / "tree"
         self._folder = folder
         self._limit = limit
+        self._marks = marks
         self._writes = 0
         shutil.copytree(tree, self.tree, ignore=_LEFT_BEHIND)
         (folder / "faults_plugin.py").write_text(_PLUGIN, encoding="utf-8")
@@ -175,7 +176,8 @@ class TreeCopy:
             path = [str(self.tree / "src"), str(self._folder)]
             os.environ["PYTHONPATH"] = os.pathsep.join(path)  # for the processes that tests start
             sys.path[:0] = path
-            options = ["-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-p", "faults_plugin"]
+            options = ["-m", self._marks, "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-p", "faults_plugin"]
+            options += ["--hypothesis-seed=0"]
             options += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
             code = int(pytest.main([*options, "-o", f"addopts={' '.join(_OPTIONS)}", *arguments]))
         except BaseException:
@@ -208,8 +210,8 @@ def failed_tests(output: str) -> list[str]:
 # ---- results ---------------------------------------------------------------------------------------------------------
 
 
-def describe_run(tree: Path, limit: int) -> dict[str, str | int]:
-    """What the results depend on: commit, machine, versions, limit."""
+def describe_run(tree: Path, limit: int, marks: str) -> dict[str, str | int]:
+    """What the results depend on: commit, machine, versions, limit, and which tests run."""
     git = ["git", "-C", str(tree)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     changed = subprocess.run(
@@ -223,6 +225,7 @@ def describe_run(tree: Path, limit: int) -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": version("torch"),
         "limit": limit,
+        "marks": marks,
     }
 
 
@@ -232,13 +235,13 @@ def read_results(path: Path) -> tuple[dict[str, str | int], list[Result]]:
     return json.loads(first), [Result(**json.loads(line)) for line in rest]
 
 
-def run_faults(faults: Sequence[Fault], tree: Path, out: Path, limit: int) -> None:
+def run_faults(faults: Sequence[Fault], tree: Path, out: Path, limit: int, marks: str) -> None:
     """Try every fault that ``out`` has no result of, and append each result there.
 
     Exits where ``out`` is of another commit. At the end all tests that caught something run without a fault; what a
     test caught that fails there is tried again without it.
     """
-    run = describe_run(tree, limit)
+    run = describe_run(tree, limit, marks)
     if not out.exists():
         write_results(out, run, [])
     earlier, results = read_results(out)
@@ -247,7 +250,7 @@ def run_faults(faults: Sequence[Fault], tree: Path, out: Path, limit: int) -> No
     import_libraries()
     skipped: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
-        copy = TreeCopy(tree, Path(folder), limit)
+        copy = TreeCopy(tree, Path(folder), limit, marks)
         while True:
             known = {result.fault for result in results}
             for fault in [fault for fault in faults if fault.name not in known]:
@@ -315,6 +318,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the file of results, JSON Lines, to begin or to go on with")
     parser.add_argument("--only", default="", help="only faults whose area or name contains this")
     parser.add_argument("--limit", type=int, default=90, help="seconds of processor time for a fault (default: 90)")
+    parser.add_argument("--marks", default="", help='which tests run, as for pytest -m: "not sweep" is `make test`')
     parser.add_argument("--check", action="store_true", help="only say where each fault applies")
     parser.add_argument("--table", type=Path, nargs="+", metavar="FILE", help="print results side by side")
     arguments = parser.parse_args()
@@ -326,7 +330,7 @@ def main() -> None:
     elif arguments.out is None:
         parser.error("give --out FILE, --check or --table FILE")
     else:
-        run_faults(faults, arguments.tree.resolve(), arguments.out, arguments.limit)
+        run_faults(faults, arguments.tree.resolve(), arguments.out, arguments.limit, arguments.marks)
 
 
 if __name__ == "__main__":
