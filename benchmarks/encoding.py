@@ -20,8 +20,8 @@ from statistics import median
 import torch
 from torch.nn.functional import cosine_similarity
 
+from retrograd.data.relations.semeval import load_semeval
 from retrograd.models.encoder import Encoder
-from retrograd.tasks.semeval import load_semeval
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from relation_classifier import train_classifier
 from rows import Result, decided, measure, print_table, trained
 
 from retrograd.evaluation.calibration import fit_decision
+from retrograd.experiments.data.relations import Data
+from retrograd.experiments.experiment import Experiment
 from retrograd.recipes import RECIPES
-from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.relation_data import Data
 
 CLOSED_BOOK = [
     "objective.kind=NoRetrieval",

@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from retrograd.data.grounded_example import DialogueExample
+from retrograd.experiments.build import build_model
+from retrograd.experiments.run import compute_for
 from retrograd.metrics.ranking import Recall, ranking_scores, relevance
-from retrograd.models.inference import inference
+from retrograd.models.compute.inference import inference
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search.bm25 import index_words, words_of_query
 from retrograd.recipes import RECIPES
-from retrograd.recipes.building import build_model
-from retrograd.recipes.run import compute_for
-from retrograd.tasks.grounded_example import DialogueExample
 from retrograd.tasks.relevance import gold_rows, rows_by_id
 from retrograd.types import Example
 

@@ -24,8 +24,8 @@ from statistics import median
 
 import torch
 
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.faiss_index import FaissIndex
+from retrograd.index.exact import ExactIndex
+from retrograd.index.faiss import FaissIndex
 
 NAMES = {"base_fingerprint": "benchmark", "encoder_fingerprint": "benchmark"}
 MEGABYTE = 2**20

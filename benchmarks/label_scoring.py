@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
+from retrograd.data.relations.semeval import load_semeval
 from retrograd.models.generator import Generator
-from retrograd.tasks.semeval import load_semeval
-from retrograd.tasks.verbalisation import open_verbalisation
+from retrograd.tasks.relations.verbalisation import open_verbalisation
 
 
 def main() -> None:

@@ -34,17 +34,17 @@ from rows import begun
 from retrograd.evaluation.evaluate import predict
 from retrograd.evaluation.evidence import difference, spread
 from retrograd.evaluation.open_retrieval import best_rows
-from retrograd.io import fingerprint, read_json, read_jsonl, write_json
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import train_experiment
 from retrograd.metrics.answer_resampling import item_scores
 from retrograd.metrics.significance import Statistic
-from retrograd.models.inference import inference
+from retrograd.models.compute.inference import inference
 from retrograd.objectives import TopKMarginal
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes import RECIPES
-from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import train_experiment
 from retrograd.tasks.relevance import gold_rows, rows_by_id
 from retrograd.types import Example, UserError
+from retrograd.util.io import fingerprint, read_json, read_jsonl, write_json
 
 Result = dict[str, Any]
 """What `measure` writes."""

@@ -22,13 +22,13 @@ from statistics import mean
 
 import torch
 
-from retrograd.recipes.building import build_model
-from retrograd.recipes.experiment import Experiment
+from retrograd.experiments.build import build_model
+from retrograd.experiments.data.source import Data
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import compute_for, evaluated, stages
 from retrograd.recipes.quickstart import semeval_joint
-from retrograd.recipes.run import compute_for, evaluated, stages
-from retrograd.recipes.source import Data
 from retrograd.training.loop import train
-from retrograd.training.refresh import (
+from retrograd.training.refresh.policies import (
     EverySteps,
     InBackground,
     Never,
@@ -37,7 +37,7 @@ from retrograd.training.refresh import (
     Rolling,
     WhenDrifted,
 )
-from retrograd.training.run_directory import RunDirectory
+from retrograd.training.run.run_directory import RunDirectory
 
 EVERY, LOG_EVERY = 5, 3  # without a common factor: an index is measured at every age
 POLICIES: tuple[RefreshPolicy, ...] = (

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
-from retrograd.models.attention import training_attention
-from retrograd.models.compute import Compute
+from retrograd.experiments.data.relations import RelationData
+from retrograd.experiments.data.source import Data
+from retrograd.models.compute.attention import training_attention
+from retrograd.models.compute.compute import Compute
+from retrograd.models.compute.precision import resolve_precision
+from retrograd.models.compute.precision_probe import measure_seconds
 from retrograd.models.encoder import Encoder
-from retrograd.models.precision import resolve_precision
-from retrograd.models.precision_probe import measure_seconds
-from retrograd.progress import bar
-from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.recipes.relation_data import RelationData
-from retrograd.recipes.source import Data
-from retrograd.training.batches import Order
+from retrograd.rag.answers.decision import ChoiceScores, Decision
+from retrograd.training.sampling.batches import Order
 from retrograd.types import Example
+from retrograd.util.progress import bar
 
 BATCH, RATE, HEAD_RATE = 16, 1e-4, 1e-3
 

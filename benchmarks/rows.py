@@ -19,13 +19,13 @@ from rich.table import Table
 
 from retrograd.evaluation.evaluate import answering_batches, neighbour_scores, vote
 from retrograd.evaluation.evidence import difference, spread
-from retrograd.io import fingerprint, read_json, write_json
+from retrograd.experiments.data.source import Data, relation_extraction
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import train_experiment
 from retrograd.metrics.relation_resampling import semeval_resampler
-from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.run import train_experiment
-from retrograd.recipes.source import Data, relation_extraction
+from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.types import UserError
+from retrograd.util.io import fingerprint, read_json, write_json
 
 Result = dict[str, Any]
 """What `measure` writes."""

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from retrograd.evaluation.laboratory import Estimator, Measurement, measure
-from retrograd.evaluation.tables import Tables
+from retrograd.evaluation.laboratory.measure import Estimator, Measurement, measure
+from retrograd.evaluation.laboratory.tables import Tables
 from retrograd.objectives import (
     FrozenRetriever,
     JointStochasticApproximation,

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tests.sign_models import sign_llama, sign_models
 from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import (
@@ -35,13 +36,16 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from retrograd.models.compute.precision_cache import PrecisionSeconds
 from retrograd.models.pointer import PointerGenerator
-from retrograd.models.precision_cache import PrecisionSeconds
 
 # How long an example takes says something about the machine and what else it does, and nothing about the code.
 settings.register_profile("any machine", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("any machine"), max_examples=200)  # `make integrations`
 settings.load_profile("any machine")
+
+__all__ = ["sign_llama", "sign_models"]
+"""Fixtures that live in a file of their own."""
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>")
 _TEXT = """
@@ -93,7 +97,7 @@ def _one_precision(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RETROGRAD_CACHE", str(tmp_path_factory.mktemp("cache")))
         patched.setattr(
-            "retrograd.recipes.chosen_precision.measure_seconds", lambda work, width: PrecisionSeconds(1.0, 2.0)
+            "retrograd.experiments.precision.measure_seconds", lambda work, width: PrecisionSeconds(1.0, 2.0)
         )
         yield
 

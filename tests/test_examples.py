@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from retrograd.evaluation.laboratory import measure
-from retrograd.recipes.experiment import Experiment
+from retrograd.evaluation.laboratory.measure import measure
+from retrograd.experiments.experiment import Experiment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 BENCHMARKS = EXAMPLES.parent / "benchmarks"

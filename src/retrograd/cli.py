@@ -14,8 +14,8 @@ from retrograd.preflight_cli import Set, preflight_app, root
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
-    from retrograd.recipes.analyse import Split
-    from retrograd.recipes.experiment import Experiment
+    from retrograd.experiments.experiment import Experiment
+    from retrograd.studies.analyse import Split
 
 __all__ = ["app", "main"]
 
@@ -61,7 +61,7 @@ def demo(
 
     Example: `retrograd demo --out runs/demo --set training.precision=fp32`
     """
-    from retrograd.recipes.demo import run_demo
+    from retrograd.commands.demo import run_demo
 
     run_demo(out, seed, changes)
 
@@ -93,8 +93,8 @@ def show(
     Example: `retrograd show semeval-joint > mine.toml`
     """
     experiment = _experiment(recipe, changes)
+    from retrograd.commands.show import annotated
     from retrograd.recipes import RECIPES
-    from retrograd.recipes.show import annotated
 
     named = RECIPES.get(recipe)
     if json:
@@ -122,8 +122,8 @@ def train(
 
     With controls: `retrograd train semeval-joint --controls --seeds 0,1,2`
     """
-    from retrograd.recipes.start import start
-    from retrograd.training.interrupts import Interrupted
+    from retrograd.commands.train import start
+    from retrograd.training.run.interrupts import Interrupted
 
     try:
         said = start(recipe, out, changes or [], resume, controls, seeds)
@@ -148,7 +148,7 @@ def evaluate(
 
     Example: `retrograd evaluate runs/joint --data mine.jsonl --out runs/joint/mine`
     """
-    from retrograd.recipes.use import evaluate_run
+    from retrograd.studies.use import evaluate_run
 
     typer.echo(evaluate_run(run, data, patch, passages, out))
 
@@ -164,7 +164,7 @@ def predict(
 
     Example: `retrograd predict runs/joint new.jsonl --out answers.jsonl`
     """
-    from retrograd.recipes.use import predict_file
+    from retrograd.studies.use import predict_file
 
     typer.echo(predict_file(run, data, patch, out), nl=False)
 
@@ -185,8 +185,8 @@ def extract(
 
     Example: `retrograd extract runs/joint pages.jsonl --out graph.graphml`
     """
-    from retrograd.recipes.extract import extract as extracted
     from retrograd.report.graph import require_writable, write_triples
+    from retrograd.studies.extract import extract as extracted
 
     require_writable(out, base)
     triples, asked = extracted(run, data, threshold)
@@ -207,8 +207,8 @@ def search(
 
     Example: `retrograd search runs/joint 'The <e1>kettle</e1> is full of <e2>tea</e2>.'`
     """
-    from retrograd.recipes.index import is_index, search_index
-    from retrograd.recipes.use import search_run
+    from retrograd.studies.index import is_index, search_index
+    from retrograd.studies.use import search_run
 
     if is_index(place):
         typer.echo(search_index(place, query, k, run))
@@ -233,8 +233,8 @@ def compare(
     """
     from rich.console import Console
 
-    from retrograd.recipes.compare import compare as compared
     from retrograd.report.comparison import print_comparison
+    from retrograd.studies.compare import compare as compared
 
     names = (baseline.resolve().name, system.resolve().name)  # "." has none
     names = names if names[0] != names[1] else (str(baseline), str(system))
@@ -261,9 +261,9 @@ def report(
     """
     from rich.console import Console
 
-    from retrograd.recipes.report import report_run
     from retrograd.report.figures import require_matplotlib
     from retrograd.report.page import print_report, save_page
+    from retrograd.studies.report import report_run
 
     require_matplotlib()
     place = out or run / "report"
@@ -318,8 +318,8 @@ def analyse(
 def _compare_runs(runs: list[Path], place: Path, over: str) -> None:
     from rich.console import Console
 
-    from retrograd.recipes.curves import compare_runs
     from retrograd.report.curves import draw_curves, print_curves, save_curve_text
+    from retrograd.studies.curves import compare_runs
 
     curves = compare_runs(runs, place, over)
     save_curve_text(curves, place / "curves.txt")
@@ -330,8 +330,8 @@ def _compare_runs(runs: list[Path], place: Path, over: str) -> None:
 def _analyse_run(run: Path, split: Split, limit: int, ks: list[int], place: Path, seed: int) -> None:
     from rich.console import Console
 
-    from retrograd.recipes.analyse import analyse_run
     from retrograd.report.analysis import draw_analysis, print_analysis, save_text
+    from retrograd.studies.analyse import analyse_run
 
     found = analyse_run(run, split, limit, ks, place, seed)
     save_text(found, place / "analysis.txt")
@@ -349,7 +349,7 @@ def index_build(
 
     Example: `retrograd index build runs/joint --out indexes/joint --dtype bf16`
     """
-    from retrograd.recipes.index import build_for
+    from retrograd.studies.index import build_for
 
     typer.echo(build_for(source, out, dtype))
 
@@ -360,7 +360,7 @@ def index_check(folder: IndexFolder, run: OfRun = None) -> None:
 
     Example: `retrograd index check indexes/joint`
     """
-    from retrograd.recipes.index import check_index
+    from retrograd.studies.index import check_index
 
     typer.echo(check_index(folder, run))
 
@@ -371,7 +371,7 @@ def index_info(folder: IndexFolder) -> None:
 
     Example: `retrograd index info indexes/joint`
     """
-    from retrograd.recipes.index import describe_index
+    from retrograd.studies.index import describe_index
 
     typer.echo(describe_index(folder))
 

@@ -47,23 +47,23 @@ def lab(
 
     require_matplotlib()
     if folder.is_dir() and not is_run:
-        from retrograd.training.run_directory import RunDirectory
+        from retrograd.training.run.run_directory import RunDirectory
 
         RunDirectory.open(folder)  # which says what it is instead
     place = out or (folder / "lab" if is_run else Path("runs") / f"lab-{folder.stem}")
     names = [name.strip() for name in objectives.split(",") if name.strip()]
     console = Console(width=None if sys.stdout.isatty() else 160)
     if along:
-        from retrograd.recipes.lab_along import run_laboratory_along
         from retrograd.report.laboratory_along import draw_along, print_along
+        from retrograd.studies.laboratory.along import run_laboratory_along
 
         moments = run_laboratory_along(folder, names, queries, redraws, place, seed)
         draw_along(moments, place / "lab-along.png")
         print_along(moments, console)
     else:
         from retrograd.recipes import named_experiment
-        from retrograd.recipes.lab import run_laboratory
         from retrograd.report.laboratory import draw, print_report
+        from retrograd.studies.laboratory.lab import run_laboratory
 
         subject = folder if is_run else named_experiment(source).with_settings(changes or [])
         report = run_laboratory(subject, names, queries, redraws, place, seed)

@@ -52,8 +52,8 @@ def validate(
     """
     from rich.console import Console
 
-    from retrograd.recipes.validate import validate as validated
     from retrograd.report.validation import print_validation
+    from retrograd.studies.validation.validate import validate as validated
 
     found = validated(names, changes or [], kind, format)
     if json:
@@ -89,8 +89,8 @@ def plan(
     from rich.console import Console
 
     from retrograd.recipes import named_experiment
-    from retrograd.recipes.plan import plan_experiment
     from retrograd.report.plan import print_plan
+    from retrograd.studies.planning.plan import plan_experiment
 
     settings = [*(changes or []), *(_model_setting(one) for one in like or [])]
     found = plan_experiment(

@@ -120,7 +120,7 @@ class Prediction:
     """An answer with its evidence: knowledge-base rows, their ids and p(z|x, answer), best first.
 
     ``log_probability`` is log p(answer|x) in nats; where the task has a closed set of answers, among those, after the
-    model's decision (`retrograd.rag.decision`).
+    model's decision (`retrograd.rag.answers.decision`).
     """
 
     id: str

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from retrograd.evaluation.evaluate import predict
-from retrograd.recipes.run import open_run
+from retrograd.experiments.run import open_run
 
 RUNS = Path(__file__).parent / "0.1.0"
 
@@ -26,9 +26,7 @@ def test_a_run_of_0_1_0_answers_as_it_did(kind: str) -> None:
     opened = open_run(RUNS / kind)
     data = opened.experiment.data
     examples = data.read(RUNS / f"{kind}.jsonl", None, opened.task, opened.model.base)
-    predictions = predict(
-        opened.model, examples, opened.experiment.test_passages, opened.experiment.evaluation.scoring
-    )
+    predictions = predict(opened.model, examples, opened.experiment.test_passages, opened.experiment.evaluation.scoring)
     lines = (RUNS / kind / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(predictions) == len(lines) == 10
     for prediction, line in zip(predictions, lines, strict=True):

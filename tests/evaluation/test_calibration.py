@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
 from retrograd.evaluation.calibration import VOTE_WEIGHTS, Official, calibrate, fit_decision
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
-from retrograd.rag.decision import ChoiceScores, Decision
+from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.rag.rag_model import RagModel
-from retrograd.tasks.relation_extraction import RelationExtraction
-from retrograd.tasks.verbalisation import Verbalisation, derive_phrases
+from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases
 from retrograd.types import Example, Passage, UserError
 
 CHOICES = ("works for", "born in", "no relation")

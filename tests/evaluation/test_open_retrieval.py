@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.data.grounded_example import GroundedExample
 from retrograd.evaluation.evaluate import evaluate
 from retrograd.evaluation.open_retrieval import open_retrieval_scores
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
-from retrograd.tasks.grounded_example import GroundedExample
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.text_index import has_answer
 from retrograd.types import Example, Passage, UserError

@@ -9,23 +9,23 @@ from pathlib import Path
 from tests.fuzz.damage import json_lines, json_text
 from tests.fuzz.fuzzing import Reader
 
-from retrograd.corpus.corpus_formats import read_corpus
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import Refuse, read_json
-from retrograd.recipes.compare import read_answers
-from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.validate import validate_files
-from retrograd.tasks.dialogue_formats import read_dialogues, read_doc2dial_documents
-from retrograd.tasks.entity_pairs import has_entities, read_entity_pairs
-from retrograd.tasks.qrels import read_qrels
-from retrograd.tasks.question_formats import read_questions
-from retrograd.tasks.relation_formats import read_relations
-from retrograd.tasks.relation_instance import mark
-from retrograd.tasks.splitting import Splitting, split_passages
-from retrograd.tasks.squad_format import read_contexts
-from retrograd.tasks.tacred import read_patch
-from retrograd.tasks.verbalisation import derive_phrases, open_verbalisation
+from retrograd.data.dialogues import read_dialogues, read_doc2dial_documents
+from retrograd.data.passages import read_corpus
+from retrograd.data.qrels import read_qrels
+from retrograd.data.questions import read_questions
+from retrograd.data.relations.entity_pairs import has_entities, read_entity_pairs
+from retrograd.data.relations.formats import read_relations
+from retrograd.data.relations.instance import mark
+from retrograd.data.relations.tacred import read_patch
+from retrograd.data.splitting import Splitting, split_passages
+from retrograd.data.squad import read_contexts
+from retrograd.experiments.experiment import Experiment
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.studies.compare import read_answers
+from retrograd.studies.validation.validate import validate_files
+from retrograd.tasks.relations.verbalisation import derive_phrases, open_verbalisation
 from retrograd.types import Passage, UserError
+from retrograd.util.io import Refuse, read_json
 
 __all__ = ["DATA_FILES", "REFUSING", "set_experiment"]
 

@@ -11,30 +11,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.experiments.test_resume import crashed, tiny
 from tests.fuzz.fuzzing import Reader, fuzz, outcome
-from tests.recipes.test_resume import crashed, tiny
 
-from retrograd.corpus.build import IndexSpec, build_version
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.faiss_index import FaissIndex
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.corpus.lexical import LexicalIndex
-from retrograd.corpus.versions import opened
-from retrograd.io import read_json
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.open import open_run, saved_task
+from retrograd.experiments.run import resume_run, run_experiment
+from retrograd.index.bm25 import LexicalIndex
+from retrograd.index.disk.build import IndexSpec, build_version
+from retrograd.index.disk.versions import opened
+from retrograd.index.exact import ExactIndex
+from retrograd.index.faiss import FaissIndex
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator
-from retrograd.models.lora import Lora
+from retrograd.models.inputs.soft_prompt import SoftPromptOptions
+from retrograd.models.loading.lora import Lora
 from retrograd.models.retriever import Retriever
-from retrograd.models.soft_prompt import SoftPromptOptions
-from retrograd.recipes.curves import score_of
-from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.index import check_index, describe_index
-from retrograd.recipes.opening_run import open_run, saved_task
-from retrograd.recipes.run import resume_run, run_experiment
-from retrograd.recipes.use import scores_of
-from retrograd.training.checkpoints import Checkpoints
-from retrograd.training.run_directory import RunDirectory
-from retrograd.training.seal import flaw_of, seal
+from retrograd.studies.curves import score_of
+from retrograd.studies.index import check_index, describe_index
+from retrograd.studies.use import scores_of
+from retrograd.training.run.checkpoints import Checkpoints
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.run.seal import flaw_of, seal
 from retrograd.types import UserError
+from retrograd.util.io import read_json
 
 pytestmark = pytest.mark.slow
 

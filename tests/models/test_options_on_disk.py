@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.io import read_json
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions, SavedGenerator, read_settings, write_settings
-from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
+from retrograd.models.inputs.lexical_projection import LexicalProjection, WordStatistics
+from retrograd.models.inputs.soft_prompt import SoftPromptOptions
 from retrograd.models.retriever import Retriever, SavedRetriever
-from retrograd.models.soft_prompt import SoftPromptOptions
 from retrograd.types import UserError
+from retrograd.util.io import read_json
 
 OPTIONS = GeneratorOptions(
     max_input_tokens=20,

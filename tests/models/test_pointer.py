@@ -14,9 +14,9 @@ from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderC
 
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.lora import Lora
+from retrograd.models.inputs.soft_input import SoftTokens
+from retrograd.models.loading.lora import Lora
 from retrograd.models.pointer import PointerGenerator, generator_class
-from retrograd.models.soft_input import SoftTokens
 from retrograd.types import UserError
 
 PROMPT = "the cup holds tea and the box holds the rain".replace("and", "|")

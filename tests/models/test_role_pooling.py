@@ -11,8 +11,8 @@ from tests.conftest import CLS, SEP, UNK, VOCABULARY
 from torch import Tensor
 from transformers import AutoModel, ByT5Tokenizer
 
-from retrograd.models.builtin import BUILTIN_ENCODER
 from retrograd.models.encoder import Encoder
+from retrograd.models.loading.builtin import BUILTIN_ENCODER
 from retrograd.models.retriever import Retriever
 from retrograd.types import UserError
 

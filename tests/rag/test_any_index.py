@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from tests.rag.test_rag_model import build, seeded
 from torch import Tensor
 
-from retrograd.corpus.index import Index, LogNormaliser, Neighbours
+from retrograd.index.index import Index, LogNormaliser, Neighbours
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions

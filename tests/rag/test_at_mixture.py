@@ -11,13 +11,13 @@ from tests.conftest import CLS, bert_config, word_tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderConfig, EncoderDecoderModel
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.lora import Lora
+from retrograd.models.loading.lora import Lora
 from retrograd.objectives import CandidateScores, StochasticTopK
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage
 
 PASSAGES = [

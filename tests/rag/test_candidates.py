@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.index.exact import ExactIndex
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.rag.candidates import (
     Exclusions,
     column_of,
@@ -15,7 +15,7 @@ from retrograd.rag.candidates import (
     renewed_log_normaliser,
     union,
 )
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage
 
 N, D, B, K = 9, 4, 3, 4

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.evaluation.tables import TabulatedLikelihood, candidate_scores
-from retrograd.evaluation.tabulate import tabulate
+from retrograd.evaluation.laboratory.tables import TabulatedLikelihood, candidate_scores
+from retrograd.evaluation.laboratory.tabulate import tabulate
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
@@ -19,7 +19,7 @@ from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import CandidateScores, Likelihood
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood
 from retrograd.rag.rag_model import RagModel
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
 SENTENCES = [

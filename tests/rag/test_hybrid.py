@@ -14,7 +14,7 @@ from tests.rag.variants import variant
 from tests.training.test_loop import run, stage
 from torch import Tensor
 
-from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
+from retrograd.models.inputs.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.likelihood import CopySettings

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.index.exact import ExactIndex
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
 from retrograd.rag import index_folder, indexing
+from retrograd.rag.embedding import build_index
 from retrograd.rag.index_folder import build_index_folder, index_spec, plan_build
-from retrograd.rag.indexing import build_index
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Passage, UserError
 
 TASK = RelationExtraction.semeval("marked", "labelled")

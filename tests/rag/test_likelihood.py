@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.generator import Generator
 from retrograd.rag.candidates import NULL_ROW
 from retrograd.rag.likelihood import GeneratorLikelihood

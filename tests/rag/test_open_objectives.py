@@ -11,7 +11,7 @@ import torch
 from tests.rag.variants import variant
 from torch import Tensor
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
@@ -32,12 +32,12 @@ from retrograd.objectives import (
     Vimco,
     WakeSleep,
 )
-from retrograd.rag.answering import Answering, Manner
+from retrograd.rag.answers.answering import Answering, Manner
+from retrograd.rag.answers.written import written_answers
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
-from retrograd.rag.written_answers import written_answers
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.types import Example, Passage
 

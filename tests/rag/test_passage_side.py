@@ -13,7 +13,7 @@ from tests.training.test_loop import run, stage
 from torch import Tensor
 
 from retrograd.models.encoder import Encoder
-from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
+from retrograd.models.inputs.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import JointStochasticApproximation, TopKMarginal
 from retrograd.rag.candidates import NULL_ROW
@@ -23,7 +23,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED, RetrievalOptions
 from retrograd.rag.search.substitution import unrelated_rows
 from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
-from retrograd.training.background import IndexWorker
+from retrograd.training.refresh.background import IndexWorker
 from retrograd.types import Example, UserError
 
 Apart = tuple[RagModel, list[Example]]

@@ -10,23 +10,23 @@ import pytest
 import torch
 from tests.rag.variants import variant
 
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.corpus.restricted_index import RestrictedIndex
+from retrograd.index.exact import ExactIndex
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.restricted import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import RelaxedTopK
-from retrograd.rag.answering import Answering, Manner
+from retrograd.rag.answers.answering import Answering, Manner
+from retrograd.rag.answers.decision import Decision
 from retrograd.rag.candidates import NULL_ROW, Pool
-from retrograd.rag.decision import Decision
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import BM25, UNRELATED, RetrievalOptions
 from retrograd.rag.search.substitution import unrelated_rows
 from retrograd.rag.staleness import fault_of
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
 SENTENCES = [

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.faiss_index import FaissIndex
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.corpus.restricted_index import RestrictedIndex
+from retrograd.index.exact import ExactIndex
+from retrograd.index.faiss import FaissIndex
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.restricted import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
-from retrograd.rag.indexing import MIXED
+from retrograd.rag.embedding import MIXED
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, cosine_drift, drift_of, fault_of, overlap_at, staleness
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
 NOUNS = ("cup", "rain", "wheel", "box")

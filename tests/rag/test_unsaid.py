@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.models.lexical_projection import LexicalProjection, WordStatistics
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.inputs.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.rag.search.bm25 import index_words, words_of_query
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.question_answering import QuestionAnswering

@@ -6,12 +6,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tests.recipes.conftest import SignModels
+from tests.sign_models import SignModels
 from typer.testing import CliRunner
 
 from retrograd.cli import app
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import read_jsonl
+from retrograd.commands.show import annotated
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.open import open_run
+from retrograd.experiments.run import require_enough_passages
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.recipes import RECIPES
 from retrograd.recipes.etrag import (
     DEVIATIONS,
@@ -21,11 +24,8 @@ from retrograd.recipes.etrag import (
     tacred,
     tacred_published,
 )
-from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.opening_run import open_run
-from retrograd.recipes.run import require_enough_passages
-from retrograd.recipes.show import annotated
 from retrograd.types import Passage
+from retrograd.util.io import read_jsonl
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.recipes.conftest import SignModels
+from tests.sign_models import SignModels
 from typer.testing import CliRunner
 
 from retrograd.cli import app
-from retrograd.io import read_json, read_jsonl
+from retrograd.experiments.build import build_model
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import run_experiment, train_experiment
 from retrograd.recipes import RECIPES
-from retrograd.recipes.building import build_model
-from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.rag4re import DATA, MODELS, improved, known_settings, published, semeval
-from retrograd.recipes.run import run_experiment, train_experiment
+from retrograd.util.io import read_json, read_jsonl
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
 FROZEN = ["retriever.trained=none", "training.distraction=0.0"]

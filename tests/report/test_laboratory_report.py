@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from retrograd.evaluation.laboratory import Component, Measurement
-from retrograd.recipes.lab import Finding, LabReport
+from retrograd.evaluation.laboratory.measure import Component, Measurement
 from retrograd.report.laboratory import advice_sentence, draw, front, print_report
+from retrograd.studies.laboratory.lab import Finding, LabReport
 
 
 def finding(name: str, prior: float | None, generator: float | None, seconds: float, cosine: float = 0.5) -> Finding:

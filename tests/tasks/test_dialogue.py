@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from retrograd.models.prompt_tokens import PromptTokens
+from retrograd.data.dialogues import read_dialogues
+from retrograd.data.grounded_example import DialogueExample, Turn, dialogue_example, with_knowledge
+from retrograd.models.inputs.prompt_tokens import PromptTokens
 from retrograd.tasks.dialogue import GroundedDialogue, GroundedPrompt, knowledge_f1
-from retrograd.tasks.dialogue_formats import read_dialogues
-from retrograd.tasks.grounded_example import DialogueExample, Turn, dialogue_example, with_knowledge
 from retrograd.tasks.relevance import gold_rows, rows_by_id
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError

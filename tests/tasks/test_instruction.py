@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, Prompt
 
 TASK = replace(RelationExtraction.semeval(neighbour_style="labelled"), input_style="instructed")

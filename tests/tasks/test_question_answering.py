@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from retrograd.data.grounded_example import GroundedExample, with_target
+from retrograd.data.questions import read_questions
 from retrograd.tasks.answer_scores import ANSWER_METRICS, answer_scores, bleu_signature
-from retrograd.tasks.grounded_example import GroundedExample, with_target
 from retrograd.tasks.question_answering import QuestionAnswering
-from retrograd.tasks.question_formats import read_questions
 from retrograd.tasks.relevance import answer_rows, gold_rows, rows_by_id
 from retrograd.tasks.task import Task
 from retrograd.tasks.text_index import TextIndex

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from tests.tolerances import assert_same_gradients
-from tests.training.test_ranks import DEPTH, TERMS
+from tests.training.distributed.test_ranks import DEPTH, TERMS
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.lora import Lora
+from retrograd.models.loading.lora import Lora
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import (
     FrozenRetriever,
@@ -24,15 +24,15 @@ from retrograd.objectives import (
     Objective,
     TopKMarginal,
 )
-from retrograd.rag.indexing import build_index
+from retrograd.rag.embedding import build_index
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.training.loop import train
-from retrograd.training.refresh import EverySteps
-from retrograd.training.run_directory import RunDirectory
+from retrograd.training.refresh.policies import EverySteps
+from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.stage import Evidence, FromCopying, FromGenerator, Pace, Stage
 from retrograd.types import Example, Passage, UserError
 

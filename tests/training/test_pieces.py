@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrograd.training.batches import Order
-from retrograd.training.health import health_line
+from retrograd.training.monitoring.health import health_line
+from retrograd.training.sampling.batches import Order
 
 
 def test_every_example_is_visited_once_an_epoch() -> None:

@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.evaluation.evaluate import answering_batches
-from retrograd.io import JsonObject
-from retrograd.models.prefix_tree import Scoring
-from retrograd.progress import bar
-from retrograd.rag.decision import ChoiceScores, Decision
+from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.rag.rag_model import RagModel
-from retrograd.records import record_mapping
 from retrograd.types import Example, UserError
+from retrograd.util.io import JsonObject
+from retrograd.util.progress import bar
+from retrograd.util.records import record_mapping
 
 __all__ = ["VOTE_WEIGHTS", "Calibration", "Official", "calibrate", "fit_decision"]
 

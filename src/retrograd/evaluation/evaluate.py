@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from retrograd.evaluation.open_retrieval import best_rows, open_retrieval_scores
-from retrograd.io import JsonObject, write_json, write_jsonl
 from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
-from retrograd.models.prefix_tree import Scoring
-from retrograd.progress import bar
+from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.answer_scores import bleu_signature
 from retrograd.types import Example, Prediction
+from retrograd.util.io import JsonObject, write_json, write_jsonl
+from retrograd.util.progress import bar
 
 __all__ = ["Evaluation", "answering_batches", "evaluate", "neighbour_scores", "predict", "vote"]
 

@@ -24,11 +24,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.data.grounded_example import gold_passages
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.metrics.ranking import MRR, NDCG, RankingMetric, Recall, Success, ranking_scores, relevance
-from retrograd.models.inference import inference
+from retrograd.models.compute.inference import inference
 from retrograd.rag.rag_model import RagModel
-from retrograd.tasks.grounded_example import gold_passages
 from retrograd.tasks.relevance import answer_rows, gold_rows, rows_by_id
 from retrograd.tasks.task import Task
 from retrograd.tasks.text_index import TextIndex

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from retrograd.evaluation.concentration import Slots, slots
 from retrograd.evaluation.neighbours import Retrieved
-from retrograd.models.inference import inference
+from retrograd.models.compute.inference import inference
 from retrograd.objectives.objective import CandidateScores
-from retrograd.progress import bar
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example
+from retrograd.util.progress import bar
 
 __all__ = ["retrieve", "soft_slots"]
 

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from retrograd.guards import require_at_least
-from retrograd.io import fingerprint, open_to_umask, write_json
-from retrograd.models.batching import length_buckets, token_budget_on
-from retrograd.models.inference import inference
-from retrograd.models.lexical_projection import LexicalProjection
-from retrograd.models.loading import open_encoder, quiet_transformers
-from retrograd.models.precision import full_precision
+from retrograd.models.compute.batching import length_buckets, token_budget_on
+from retrograd.models.compute.inference import inference
+from retrograd.models.compute.precision import full_precision
+from retrograd.models.inputs.lexical_projection import LexicalProjection
+from retrograd.models.loading.loading import open_encoder, quiet_transformers
 from retrograd.types import UserError
+from retrograd.util.guards import require_at_least
+from retrograd.util.io import fingerprint, open_to_umask, write_json
 
 __all__ = ["ROLES", "Encoder", "Pooling", "RoleSpans"]
 

@@ -17,26 +17,26 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from retrograd.io import open_to_umask
-from retrograd.models.batching import length_buckets
-from retrograd.models.checkpointing import checkpoint_layers
-from retrograd.models.choices import score_choices
-from retrograd.models.fsdp import in_step
-from retrograd.models.fusion import FusedPrompt, model_arguments, require_encoder
+from retrograd.models.compute.batching import length_buckets
+from retrograd.models.compute.checkpointing import checkpoint_layers
+from retrograd.models.compute.fsdp import in_step
+from retrograd.models.compute.inference import forget_casts, inference, plain_search
+from retrograd.models.compute.output_layer import only_at
+from retrograd.models.compute.vocabulary import token_log_probability
+from retrograd.models.constrained.choices import score_choices
+from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.models.constrained.tree_decoding import TreeDecoder
 from retrograd.models.generator_input import GeneratorInput, PromptIds, embed_tokens, input_sizes
 from retrograd.models.generator_settings import GeneratorOptions, SavedGenerator, read_settings, write_settings
-from retrograd.models.inference import forget_casts, inference, plain_search
-from retrograd.models.loading import open_generator, quiet_transformers
-from retrograd.models.lora import Lora, add_lora, has_lora, load_lora
-from retrograd.models.output_layer import only_at
-from retrograd.models.prefix_tree import Scoring
-from retrograd.models.prompt_tokens import PromptTokens, TokenIds
-from retrograd.models.quantisation import require_adapters
-from retrograd.models.soft_input import SoftInput, SoftSlots
-from retrograd.models.soft_prompt import SoftPrompt, SoftPromptOptions
-from retrograd.models.special_tokens import input_limit, start_token
-from retrograd.models.tree_decoding import TreeDecoder
-from retrograd.models.vocabulary import token_log_probability
+from retrograd.models.inputs.fusion import FusedPrompt, model_arguments, require_encoder
+from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds
+from retrograd.models.inputs.soft_input import SoftInput, SoftSlots
+from retrograd.models.inputs.soft_prompt import SoftPrompt, SoftPromptOptions
+from retrograd.models.inputs.special_tokens import input_limit, start_token
+from retrograd.models.loading.loading import open_generator, quiet_transformers
+from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora
+from retrograd.models.loading.quantisation import require_adapters
+from retrograd.util.io import open_to_umask
 
 __all__ = ["Generator", "TargetScores", "draw_soft_prompt"]
 

@@ -15,12 +15,19 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from retrograd.models.batching import padded, token_budget_on
-from retrograd.models.fusion import FusedIds, FusedPrompt, encoded_apart, fused_ids, model_arguments, require_encoder
+from retrograd.models.compute.batching import padded, token_budget_on
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.prompt_tokens import PromptTokens, TokenIds
-from retrograd.models.soft_input import SoftInput, SoftSlots, inserted, room_beside
-from retrograd.models.special_tokens import end_token, start_token
+from retrograd.models.inputs.fusion import (
+    FusedIds,
+    FusedPrompt,
+    encoded_apart,
+    fused_ids,
+    model_arguments,
+    require_encoder,
+)
+from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds
+from retrograd.models.inputs.soft_input import SoftInput, SoftSlots, inserted, room_beside
+from retrograd.models.inputs.special_tokens import end_token, start_token
 from retrograd.types import UserError
 
 __all__ = ["GeneratorInput", "ModelInput", "PromptIds", "embed_tokens", "input_sizes"]

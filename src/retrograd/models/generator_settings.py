@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from retrograd.guards import require_at_least
-from retrograd.io import read_json, write_json
-from retrograd.models.quantisation import Quantisation
-from retrograd.models.soft_input import SoftPosition
-from retrograd.models.soft_prompt import SoftPromptOptions
-from retrograd.records import read_record, read_value, record_mapping
+from retrograd.models.inputs.soft_input import SoftPosition
+from retrograd.models.inputs.soft_prompt import SoftPromptOptions
+from retrograd.models.loading.quantisation import Quantisation
 from retrograd.types import UserError
+from retrograd.util.guards import require_at_least
+from retrograd.util.io import read_json, write_json
+from retrograd.util.records import read_record, read_value, record_mapping
 
 __all__ = ["GeneratorOptions", "SavedGenerator", "read_settings", "write_settings"]
 

@@ -1,7 +1,8 @@
 """The retriever p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T): query tower, passage tower, and the temperature T, which lives here.
 
 With a lexical projection h, p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T + v ⟨h(x), h(z)⟩): hybrid search, where ⟨h(x), h(z)⟩ is
-nearly BM25 (`retrograd.models.lexical_projection`). The weight v is learned like everything else, from the one loss.
+nearly BM25 (`retrograd.models.inputs.lexical_projection`). The weight v is learned like everything else, from the
+one loss.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from retrograd.io import read_json, write_json
 from retrograd.models.encoder import ROLES, Encoder, Pooling, RoleSpans
-from retrograd.models.lexical_projection import LexicalProjection
-from retrograd.records import read_record, record_mapping
+from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.types import UserError
+from retrograd.util.io import read_json, write_json
+from retrograd.util.records import read_record, record_mapping
 
 __all__ = ["Retriever", "Trained"]
 

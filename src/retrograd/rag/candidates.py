@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from retrograd.corpus.index import Index, Neighbours, require_rows
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.data.masking import SpanExample
+from retrograd.index.index import Index, Neighbours, require_rows
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.objectives.functional import log1mexp, masked_log_softmax, masked_logsumexp
 from retrograd.objectives.objective import CandidateScores
-from retrograd.tasks.salient_spans import SpanExample
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage
 

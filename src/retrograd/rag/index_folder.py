@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from retrograd.corpus.build import Encode, IndexSpec, build_version, discarded_bytes, remaining_rows
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.corpus.plan import BuildPlan, free_disk, free_memory, peak_memory
+from retrograd.index.disk.build import Encode, IndexSpec, build_version, discarded_bytes, remaining_rows
+from retrograd.index.disk.plan import BuildPlan, free_disk, free_memory, peak_memory
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
-from retrograd.progress import bar, say
-from retrograd.rag.indexing import passage_fingerprint
+from retrograd.rag.embedding import passage_fingerprint
 from retrograd.tasks.task import Task
+from retrograd.util.progress import bar, say
 
 __all__ = ["build_index_folder", "index_spec", "plan_build"]
 
@@ -31,7 +31,7 @@ def build_index_folder(retriever: Retriever, task: Task, base: KnowledgeBase, ro
 
     Says first what it will need, and shows passages/s and time left. ``spec`` is that of `index_spec`, made under the
     same autocast as this call. Raises `UserError` before it starts if the vectors do not fit on the disk or a
-    block of them in memory, and as `retrograd.corpus.build.build_version` does.
+    block of them in memory, and as `retrograd.index.disk.build.build_version` does.
     """
     plan = plan_build(retriever, task, base, root, spec)
     plan.require_fit()

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.models.compute import Compute, in_own_precision
-from retrograd.models.fusion import FusedPrompt
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.compute import Compute, in_own_precision
 from retrograd.models.generator import Generator, TargetScores
-from retrograd.models.soft_input import SoftInput
+from retrograd.models.inputs.fusion import FusedPrompt
+from retrograd.models.inputs.soft_input import SoftInput
 from retrograd.objectives.objective import TokenLogLikelihood
 from retrograd.rag.candidates import NULL_ROW
 from retrograd.rag.mixture import MakeMixture, WordMixture

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from retrograd.models.compute.precision import full_precision
 from retrograd.models.encoder import ROLES
 from retrograd.models.generator import Generator
-from retrograd.models.precision import full_precision
+from retrograd.models.inputs.soft_input import SoftInput
+from retrograd.models.inputs.soft_prompt import SoftPrompt
 from retrograd.models.retriever import Retriever
-from retrograd.models.soft_input import SoftInput
-from retrograd.models.soft_prompt import SoftPrompt
 from retrograd.rag.candidates import NULL_ROW, Candidates
 from retrograd.tasks.task import Task
 from retrograd.types import Passage

@@ -7,22 +7,22 @@ from typing import cast
 
 import torch
 
-from retrograd.corpus.exact_index import ExactIndex
-from retrograd.corpus.index import can_save_with_model
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.io import JsonObject, read_json, write_json
-from retrograd.models.compute import ComputePrecision
+from retrograd.index.exact import ExactIndex
+from retrograd.index.index import can_save_with_model
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.compute import ComputePrecision
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.objectives.differentiable_knn import Selection
-from retrograd.rag.answering import Answering, Manner
-from retrograd.rag.decision import Decision
+from retrograd.rag.answers.answering import Answering, Manner
+from retrograd.rag.answers.decision import Decision
 from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import SearchKind, search_kind
-from retrograd.records import read_value, record_mapping
 from retrograd.tasks.task import Task
 from retrograd.types import UserError
+from retrograd.util.io import JsonObject, read_json, write_json
+from retrograd.util.records import read_value, record_mapping
 
 __all__ = ["load_model", "passage_side_of", "save_model"]
 

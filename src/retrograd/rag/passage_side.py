@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from retrograd.io import fingerprint
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
+from retrograd.util.io import fingerprint
 
 __all__ = ["Owner", "PassageSide"]
 

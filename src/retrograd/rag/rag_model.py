@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from retrograd.corpus.index import Index, MovableIndex, has_movable_rows
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.models.compute import Compute, ComputePrecision, in_own_precision
+from retrograd.index.index import Index, MovableIndex, has_movable_rows
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.compute import Compute, ComputePrecision, in_own_precision
+from retrograd.models.compute.inference import inference
+from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.generator import Generator
-from retrograd.models.inference import inference
-from retrograd.models.prefix_tree import Scoring
 from retrograd.models.retriever import Retriever
-from retrograd.rag.answering import (
+from retrograd.rag.answers.answering import (
     DEFAULT_ANSWERING,
     Answering,
     Reading,
@@ -27,9 +27,9 @@ from retrograd.rag.answering import (
     soft_reading,
     text_reading,
 )
+from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.rag.candidates import Candidates, Exclusions, no_candidates
-from retrograd.rag.decision import ChoiceScores, Decision
-from retrograd.rag.indexing import MIXED, build_index, build_shards, embed_rows, own_rows, passage_fingerprint
+from retrograd.rag.embedding import MIXED, build_index, build_shards, embed_rows, own_rows, passage_fingerprint
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
 from retrograd.rag.passage_side import PassageSide
@@ -116,7 +116,7 @@ class RagModel(nn.Module):
         return self.retriever.query_encoder.device
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Compute the block in the model's precision: see `retrograd.models.compute`."""
+        """Compute the block in the model's precision: see `retrograd.models.compute.compute`."""
         return Compute(self.device, self.precision).autocast()
 
     def with_posterior(self, posterior: Retriever) -> RagModel:
@@ -319,7 +319,8 @@ class RagModel(nn.Module):
 
         Passages are read one by one, Σ_z p(z|x) p(y|x,z), at once, or in soft slots, as ``answering`` says.
         k = 0 asks the generator alone, as does an example for which no passage is left.
-        `retrograd.rag.answering` says how candidate answers are found; ``scoring`` is for a closed set. The model's
+        `retrograd.rag.answers.answering` says how candidate answers are found; ``scoring`` is for a closed set. The
+        model's
         own mode does not matter.
         """
         if not examples:

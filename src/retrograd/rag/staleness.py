@@ -26,9 +26,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrograd.models.inference import inference
-from retrograd.models.precision import full_precision
-from retrograd.rag.indexing import spread
+from retrograd.models.compute.inference import inference
+from retrograd.models.compute.precision import full_precision
+from retrograd.rag.embedding import spread
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
 

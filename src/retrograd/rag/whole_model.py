@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from retrograd.corpus.index import is_spread_over_ranks
-from retrograd.models.fsdp import whole_weights
-from retrograd.models.lora import has_lora
+from retrograd.index.index import is_spread_over_ranks
+from retrograd.models.compute.fsdp import whole_weights
+from retrograd.models.loading.lora import has_lora
 from retrograd.rag.rag_model import RagModel
 
 __all__ = ["whole_model"]

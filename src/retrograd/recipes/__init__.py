@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from retrograd.experiments.experiment import Experiment
 from retrograd.recipes import etrag, jsa_rag, rag4re
-from retrograd.recipes.experiment import Experiment
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_jsa, semeval_no_retrieval
-from retrograd.suggestions import advice
 from retrograd.types import UserError
+from retrograd.util.suggestions import advice
 
 __all__ = ["RECIPES", "Recipe", "named_experiment"]
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from retrograd.objectives import RelaxedTopK
-from retrograd.recipes.experiment import (
+from retrograd.experiments.experiment import (
     EvaluationSettings,
     Experiment,
     GeneratorSettings,
@@ -22,6 +21,7 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.objectives import RelaxedTopK
 
 __all__ = [
     "DEVIATIONS",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from retrograd.objectives import JointStochasticApproximation
-from retrograd.recipes.experiment import (
+from retrograd.experiments.data.corpus import CorpusData, DialogueData, QuestionData
+from retrograd.experiments.experiment import (
     EvaluationSettings,
     Experiment,
     GeneratorSettings,
@@ -20,7 +20,7 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
-from retrograd.recipes.grounded_data import CorpusData, DialogueData, QuestionData
+from retrograd.objectives import JointStochasticApproximation
 
 __all__ = ["DATA", "DEVIATIONS", "PUBLISHED", "ROWS", "DataSet", "published", "small_dialogue", "small_questions"]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from retrograd.objectives import JointStochasticApproximation, TopKMarginal
-from retrograd.recipes.controls import closed_book, frozen_retriever
-from retrograd.recipes.experiment import (
+from retrograd.experiments.controls import closed_book, frozen_retriever
+from retrograd.experiments.experiment import (
     Experiment,
     GeneratorSettings,
     RelationData,
@@ -19,6 +18,7 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
+from retrograd.objectives import JointStochasticApproximation, TopKMarginal
 
 __all__ = ["semeval_frozen", "semeval_joint", "semeval_jsa", "semeval_no_retrieval"]
 

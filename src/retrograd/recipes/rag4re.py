@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from retrograd.objectives import FrozenRetriever, TopKMarginal
-from retrograd.recipes.experiment import (
+from retrograd.experiments.experiment import (
     EvaluationSettings,
     Experiment,
     GeneratorSettings,
@@ -22,7 +21,8 @@ from retrograd.recipes.experiment import (
     TrainingSettings,
     WarmStartSettings,
 )
-from retrograd.records import record_mapping
+from retrograd.objectives import FrozenRetriever, TopKMarginal
+from retrograd.util.records import record_mapping
 
 __all__ = [
     "DATA",

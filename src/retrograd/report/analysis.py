@@ -12,8 +12,8 @@ from rich.text import Text
 
 from retrograd.evaluation.concentration import Distribution
 from retrograd.evaluation.neighbours import Agreement
-from retrograd.recipes.analyse import AnalysisReport, AtK, QueryStory
 from retrograd.report.figures import new_figure
+from retrograd.studies.analyse import AnalysisReport, AtK, QueryStory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.open_comparison import OpenComparison
-from retrograd.recipes.compare import Comparison
+from retrograd.studies.compare import Comparison
 
 __all__ = ["print_comparison"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.recipes.curves import CurveReport
 from retrograd.report.figures import new_figure
+from retrograd.studies.curves import CurveReport
 
 __all__ = ["draw_curves", "print_curves", "save_curve_text"]
 

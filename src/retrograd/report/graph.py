@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from retrograd.io import atomic_file, write_jsonl
-from retrograd.recipes.extract import Triple
 from retrograd.report.ntriples import n_triples, require_rdflib
+from retrograd.studies.extract import Triple
 from retrograd.types import UserError
+from retrograd.util.io import atomic_file, write_jsonl
 
 __all__ = ["require_writable", "write_triples"]
 

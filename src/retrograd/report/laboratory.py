@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.evaluation.laboratory import Component
-from retrograd.recipes.lab import Finding, LabReport
+from retrograd.evaluation.laboratory.measure import Component
 from retrograd.report.figures import new_figure
+from retrograd.studies.laboratory.lab import Finding, LabReport
 
 __all__ = ["advice_sentence", "draw", "front", "print_report"]
 

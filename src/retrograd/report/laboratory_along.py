@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.evaluation.laboratory import Component
-from retrograd.recipes.lab_along import Moment
+from retrograd.evaluation.laboratory.measure import Component
 from retrograd.report.figures import new_figure
+from retrograd.studies.laboratory.along import Moment
 
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from retrograd.recipes.extract import Triple
+from retrograd.studies.extract import Triple
 from retrograd.types import UserError
 
 __all__ = ["n_triples", "require_rdflib"]

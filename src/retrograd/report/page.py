@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retrograd.io import atomic_file
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
-from retrograd.recipes.report import RelationReport, RelationRow, SettingChange, System
-from retrograd.recipes.slices import Slice
 from retrograd.report.figures import new_figure
 from retrograd.report.markdown import escaped, table
+from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
+from retrograd.studies.slices import Slice
+from retrograd.util.io import atomic_file
 
 __all__ = ["draw_slices", "page", "print_report", "save_page"]
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.corpus.plan import readable_bytes, readable_seconds
-from retrograd.recipes.plan import Plan
+from retrograd.index.disk.plan import readable_bytes, readable_seconds
+from retrograd.studies.planning.plan import Plan
 
 __all__ = ["print_plan"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.recipes.findings import Finding, Findings
-from retrograd.recipes.lengths import Lengths
-from retrograd.recipes.validate import Validation
+from retrograd.experiments.data.findings import Finding, Findings
+from retrograd.studies.lengths import Lengths
+from retrograd.studies.validation.validate import Validation
 
 __all__ = ["print_validation"]
 

@@ -19,8 +19,8 @@ from retrograd.metrics.answers import (
     corpus_token_f1,
     normalise_answer,
 )
-from retrograd.suggestions import advice
 from retrograd.types import Example, UserError
+from retrograd.util.suggestions import advice
 
 __all__ = ["ANSWER_METRICS", "answer_scores", "bleu_signature", "require_metric"]
 

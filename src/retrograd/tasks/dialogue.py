@@ -11,15 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from retrograd.io import JsonObject
+from retrograd.data.grounded_example import DialogueExample, Turn
 from retrograd.metrics.answers import token_f1
 from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
 from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_marks
-from retrograd.tasks.grounded_example import DialogueExample, Turn
 from retrograd.tasks.support import OverlapSupport
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt, UserError
+from retrograd.util.io import JsonObject
 
 __all__ = ["GroundedDialogue", "GroundedPrompt", "knowledge_f1"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from retrograd.data.masking import MASK
 from retrograd.metrics.words import Unsaid
-from retrograd.tasks.salient_spans import MASK
 from retrograd.types import Passage, UserError
 
 __all__ = ["refuse_roles", "show_passage", "unsaid_marks"]

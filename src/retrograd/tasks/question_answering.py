@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from retrograd.io import JsonObject
 from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
 from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_marks
 from retrograd.tasks.support import AnswerSupport
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt
+from retrograd.util.io import JsonObject
 
 __all__ = ["QuestionAnswering"]
 

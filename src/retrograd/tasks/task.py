@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
-from retrograd.io import JsonObject
 from retrograd.metrics.words import Unsaid
 from retrograd.types import Example, Passage
+from retrograd.util.io import JsonObject
 
 __all__ = ["Support", "Task"]
 

@@ -9,27 +9,27 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from retrograd.models.attention import training_attention
-from retrograd.models.fsdp import by_placement, clip_gradients, gradient_norm
+from retrograd.models.compute.attention import training_attention
+from retrograd.models.compute.fsdp import by_placement, clip_gradients, gradient_norm
 from retrograd.objectives.objective import Objective
-from retrograd.progress import bar, say
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, fault_of
-from retrograd.training.alarms import Alarms
-from retrograd.training.batches import Order
-from retrograd.training.chains import Chains
-from retrograd.training.checkpoints import Checkpoints
-from retrograd.training.fitting import Fitting
-from retrograd.training.health import Visit, health, health_line
-from retrograd.training.live_index import LiveIndex
-from retrograd.training.ranks import Part, Ranks
-from retrograd.training.refresh import refreshes, require_one_process
-from retrograd.training.run_directory import RunDirectory
-from retrograd.training.saved_state import StageState
+from retrograd.training.distributed.fitting import Fitting
+from retrograd.training.distributed.ranks import Part, Ranks
+from retrograd.training.monitoring.alarms import Alarms
+from retrograd.training.monitoring.health import Visit, health, health_line
+from retrograd.training.refresh.live_index import LiveIndex
+from retrograd.training.refresh.policies import refreshes, require_one_process
+from retrograd.training.run.checkpoints import Checkpoints
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.run.saved_state import StageState
+from retrograd.training.sampling.batches import Order
+from retrograd.training.sampling.chains import Chains
+from retrograd.training.sampling.targets import Targets
 from retrograd.training.schedule import schedule_of
 from retrograd.training.stage import Pace, Stage
-from retrograd.training.targets import Targets
 from retrograd.types import Example, UserError
+from retrograd.util.progress import bar, say
 
 __all__ = ["embed_base", "embed_base_if_stale", "train"]
 
@@ -49,7 +49,7 @@ def train(
     """Run one stage. ``rng`` orders the examples, draws their targets and feeds the sampler.
 
     Where a process group has been started all its ranks call this, with the same arguments and ``rng`` in the same
-    state, and train one model: see `retrograd.training.ranks`.
+    state, and train one model: see `retrograd.training.distributed.ranks`.
 
     ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode. ``checkpoints``, those of the
     whole run, may say that part of the stage is done. Where passages have moved, the index is fresh again at the end.

@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.guards import require_at_least
-from retrograd.models.inference import inference
+from retrograd.models.compute.inference import inference
 from retrograd.objectives.objective import Likelihood, Objective
 from retrograd.rag.candidates import Candidates, Pool, column_of
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
-from retrograd.training.refresh import RefreshPolicy
+from retrograd.training.refresh.policies import RefreshPolicy
+from retrograd.training.sampling.targets import TargetChoice
 from retrograd.training.schedule import Schedule, require_schedule
-from retrograd.training.targets import TargetChoice
 from retrograd.types import Example, UserError
+from retrograd.util.guards import require_at_least
 
 __all__ = ["Evidence", "FromCopying", "FromGenerator", "FromPrior", "Pace", "Stage"]
 

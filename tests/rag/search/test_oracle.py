@@ -9,16 +9,16 @@ import pytest
 import torch
 from tests.rag.variants import variant
 
-from retrograd.corpus.knowledge_base import KnowledgeBase
+from retrograd.data.grounded_example import GroundedExample
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import ORACLE, SEARCHES
 from retrograd.rag.search.oracle import Oracle
-from retrograd.tasks.grounded_example import GroundedExample
 from retrograd.tasks.question_answering import QuestionAnswering
-from retrograd.tasks.relation_extraction import RelationExtraction
+from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.support import AnswerSupport
 from retrograd.types import Example, Passage, UserError
 

@@ -11,6 +11,8 @@ import torch
 from tests.rag.test_rag_model import build
 from tests.rag.variants import variant
 
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.settings import RetrieverSettings
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag import search as package
@@ -25,8 +27,6 @@ from retrograd.rag.search import (
     SearchSpace,
     search_kind,
 )
-from retrograd.recipes.experiment import Experiment
-from retrograd.recipes.settings import RetrieverSettings
 from retrograd.types import Example, UserError
 
 K = 3

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import torch
 
-from retrograd.corpus.index import Neighbours
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.corpus.lexical import LexicalIndex
+from retrograd.index.bm25 import LexicalIndex
+from retrograd.index.index import Neighbours
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import Candidates

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from retrograd.corpus.index import Index, Neighbours, can_sample
-from retrograd.models.precision import full_precision
+from retrograd.index.index import Index, Neighbours, can_sample
+from retrograd.models.compute.precision import full_precision
 from retrograd.objectives.functional import log_multiplicity
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import (

@@ -15,15 +15,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.corpus.index import Index, Neighbours
-from retrograd.corpus.knowledge_base import KnowledgeBase
-from retrograd.models.precision import full_precision
+from retrograd.data.grounded_example import GroundedExample
+from retrograd.index.index import Index, Neighbours
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.precision import full_precision
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.search.dense import find_nearest, make_candidates, score_base, score_rows
 from retrograd.rag.search.queries import Queries, embed_queries
 from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
 from retrograd.rag.search.substitution import mark_prior_only
-from retrograd.tasks.grounded_example import GroundedExample
 from retrograd.tasks.relevance import rows_by_id
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, UserError

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from retrograd.corpus.index import Index
-from retrograd.io import fingerprint
+from retrograd.index.index import Index
 from retrograd.rag.search.queries import Queries
 from retrograd.rag.search.search import SearchRequest, SearchSpace
 from retrograd.types import Example, UserError
+from retrograd.util.io import fingerprint
 
 __all__ = ["distract", "mark_prior_only", "substitute_with", "unrelated_rows"]
 

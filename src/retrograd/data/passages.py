@@ -1,0 +1,124 @@
+"""Reading passages of any corpus, one at a time: JSON Lines of several makers, and DPR's tables.
+
+``jsonl``  one object a line: text in ``text``, ``contents``, ``content``, ``passage`` or ``body`` (required); title in
+           ``title`` or ``name``; id in ``id``, ``_id``, ``pid``, ``docid`` or ``doc_id``, else the row, from 0. BEIR's
+           ``corpus.jsonl`` and Pyserini's ``contents`` are of this kind. Other fields are not read.
+``tsv``    a header and rows with the columns id, text and title in any order: DPR's ``psgs_w100.tsv``. Title may be
+           missing.
+
+Names ending in ``.gz`` are decompressed on the way. 16 bytes a passage are kept, to find repeated ids; nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from retrograd.types import Passage, UserError
+from retrograd.util.io import JsonValue, Refuse, raised, read_jsonl, read_lines, read_tsv
+from retrograd.util.suggestions import advice
+
+__all__ = ["CORPUS_FORMATS", "read_corpus"]
+
+CORPUS_FORMATS = ("auto", "jsonl", "tsv")
+
+_TEXTS = ("text", "contents", "content", "passage", "body")
+_TITLES = ("title", "name")
+_IDS = ("id", "_id", "pid", "docid", "doc_id")
+
+Numbered = Iterator[tuple[int, Passage]]
+
+
+def read_corpus(
+    path: Path,
+    format: str = "auto",  # noqa: A002 (the field's word)
+    refuse: Refuse = raised,
+) -> Iterator[Passage]:
+    """The passages of a file in one of `CORPUS_FORMATS`, in order; ``auto`` looks at its first line that is not blank.
+
+    Malformed records go to ``refuse`` (file and line) and, when all have been read, ids that two lines have (file and
+    both lines). Raises `UserError` for an unknown format.
+    """
+    if format not in CORPUS_FORMATS:
+        raise UserError(f"unknown corpus format {format!r}; {advice(format, CORPUS_FORMATS)}")
+    chosen = detect_corpus_format(path) if format == "auto" else format
+    return _distinct(path, {"jsonl": _read_jsonl, "tsv": _read_tsv}[chosen], refuse)
+
+
+def detect_corpus_format(path: Path) -> str:
+    """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        if line.lstrip().startswith("{"):
+            return "jsonl"
+        if {"id", "text"} <= set(line.split("\t")):
+            return "tsv"
+        raise UserError(
+            f"{path}, line {number}: neither a JSON object nor a header with the columns id and text, parted by tabs; "
+            f"name the format: {', '.join(CORPUS_FORMATS[1:])}"
+        )
+    raise UserError(f"{path} holds only blank lines; expected passages")
+
+
+def _read_jsonl(path: Path, refuse: Refuse) -> Numbered:
+    for row, (number, record) in enumerate(read_jsonl(path, refuse)):
+        try:
+            yield number, _passage(record, row)
+        except UserError as error:
+            refuse(UserError(f"{path}, line {number}: {error}"))
+
+
+def _passage(record: Mapping[str, JsonValue], row: int) -> Passage:
+    text, title, id_ = (
+        next((name for name in names if record.get(name) is not None), None) for names in (_TEXTS, _TITLES, _IDS)
+    )
+    if text is None:
+        raise UserError(
+            f"no text; the record has {', '.join(record) or 'no fields'}, expected one of {', '.join(_TEXTS)}"
+        )
+    key = str(row) if id_ is None else record[id_]
+    if isinstance(key, int) and not isinstance(key, bool):
+        key = str(key)
+    if not isinstance(key, str):
+        raise UserError(f"{id_!r} is {json.dumps(key)[:60]}; expected a string or a whole number")
+    return Passage(key, "" if title is None else _string(record, title), _string(record, text))
+
+
+def _string(record: Mapping[str, JsonValue], name: str) -> str:
+    value = record[name]
+    if not isinstance(value, str):
+        raise UserError(f"{name!r} is {json.dumps(value)[:60]}; expected a string")
+    return value
+
+
+def _read_tsv(path: Path, refuse: Refuse) -> Numbered:
+    for number, row in read_tsv(path, ("id", "text"), refuse):
+        yield number, Passage(row["id"], row.get("title", ""), row["text"])
+
+
+def _distinct(path: Path, read: Callable[[Path, Refuse], Numbered], refuse: Refuse) -> Iterator[Passage]:
+    """The passages; at the end those lines are read once more whose ids have equal hashes, and compared."""
+    hashes, numbers = array("q"), array("q")
+    for number, passage in read(path, refuse):
+        hashes.append(hash(passage.id))
+        numbers.append(number)
+        yield passage
+    found = np.frombuffer(hashes, dtype=np.int64)
+    order = np.argsort(found, kind="stable")
+    repeated = np.flatnonzero(found[order][1:] == found[order][:-1])
+    if not len(repeated):
+        return
+    suspects = {numbers[int(place)] for place in np.concatenate([order[repeated], order[repeated + 1]])}
+    first: dict[str, int] = {}
+    for number, passage in read(path, lambda _: None):  # what is malformed has been refused
+        if number in suspects:
+            if passage.id in first:
+                again = f"the id {passage.id!r} stands already at line {first[passage.id]}"
+                remedy = "ids must be distinct (leave them out to number the passages)"
+                refuse(UserError(f"{path}, line {number}: {again}; {remedy}"))
+            first.setdefault(passage.id, number)

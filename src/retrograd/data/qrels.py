@@ -1,0 +1,90 @@
+"""Relevance judgements in files of their own, beside the questions: which passages are gold.
+
+One file in any of three layouts, told apart by its first line that is not blank:
+
+JSON   one object ``{query id: {passage id: relevance}}`` (pytrec_eval, OR-QuAC's ``qrels.txt``)
+TREC   four columns a line: query id, anything, passage id, relevance
+BEIR   three columns a line between tabs: query id, passage id, relevance; the first line may be BEIR's heading
+
+Above 0 is relevant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from retrograd.data.grounded_example import GroundedExample
+from retrograd.data.record_fields import kind_of
+from retrograd.data.record_lists import located
+from retrograd.types import Example, UserError
+from retrograd.util import io
+
+__all__ = ["mark_gold", "read_qrels"]
+
+_LAYOUTS = "a JSON object {query: {passage: relevance}}, or lines 'query 0 passage relevance' or 'query\\tpassage\\t1'"
+_HEADING = ["query-id", "corpus-id", "score"]
+Judgement = tuple[str, str, float]
+
+
+def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
+    """The relevant passages of each query by id, in the order of the file. Raises `UserError` with file and place."""
+    lines = ((number, line) for number, line in io.read_lines(path) if line.strip())
+    first = next(lines, None)
+    found: dict[str, dict[str, None]] = {}
+    for query, passage, relevance in () if first is None else _judgements(path, first, lines):
+        if relevance > 0:
+            found.setdefault(query, {})[passage] = None
+    if not found:
+        raise UserError(f"{path} judges no passage relevant; expected {_LAYOUTS}")
+    return {query: tuple(passages) for query, passages in found.items()}
+
+
+def mark_gold(examples: Iterable[Example], relevant: Mapping[str, tuple[str, ...]]) -> Iterator[Example]:
+    """Yield the examples, with the gold passages of those whose id has judgements in the place of their own."""
+    for example in examples:
+        gold = relevant.get(example.id)
+        yield replace(example, gold_passages=gold) if gold and isinstance(example, GroundedExample) else example
+
+
+def _judgements(path: Path, first: tuple[int, str], rest: Iterable[tuple[int, str]]) -> Iterator[Judgement]:
+    if first[1].lstrip().startswith("{"):
+        yield from _of_object(path)
+        return
+    if first[1].split() != _HEADING:
+        yield _of_line(path, *first)
+    for number, line in rest:
+        yield _of_line(path, number, line)
+
+
+def _of_object(path: Path) -> Iterator[Judgement]:
+    whole = io.read_json(path)
+    if not isinstance(whole, dict):
+        raise UserError(f"{path}: {kind_of(whole)}; expected {_LAYOUTS}")
+    for query, passages in whole.items():
+        with located(path, f"query {query!r}"):
+            if not isinstance(passages, dict):
+                raise UserError(f"{kind_of(passages)}; expected an object {{passage: relevance}}")
+            for passage, relevance in passages.items():
+                if isinstance(relevance, bool) or not isinstance(relevance, int | float):
+                    raise UserError(f"passage {passage!r} has {kind_of(relevance)}; expected a number, its relevance")
+                yield query, passage, relevance
+
+
+def _of_line(path: Path, number: int, line: str) -> Judgement:
+    tabs = "\t" in line
+    columns = [one.strip() for one in line.split("\t")] if tabs else line.split()
+    relevance = _number(columns[-1]) if len(columns) == 4 or (tabs and len(columns) == 3) else None
+    if relevance is None or not all(columns):
+        raise UserError(f"{path}, line {number}: {line.strip()[:80]!r}; expected {_LAYOUTS}")
+    return columns[0], columns[-2], relevance
+
+
+def _number(text: str) -> float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None

@@ -1,0 +1,197 @@
+"""Reading questions with answers: JSON Lines, a JSON list, DPR's tables, TriviaQA and SQuAD files.
+
+Every reader yields `GroundedExample` lazily, and every error names the file, the place and the remedy.
+
+``jsonl``     one object a line. Only the question is required; other fields than these are not read:
+              question   ``question``, ``query`` or ``Question``
+              answers    ``answers``, ``answer`` or ``Answer``: a string, a list of strings, or an object with ``text``
+                         (SQuAD) or with ``value`` and ``aliases``, also in capitals (TriviaQA)
+              id         ``id``, ``_id``, ``qid``, ``query_id``, ``question_id`` or ``QuestionId``; else the line
+              gold       ``gold_passages``, a list of passage ids
+              Natural Questions open, TriviaQA and MS MARCO, as commonly distributed, are of this kind.
+``json``      one JSON list of such objects.
+``triviaqa``  one JSON object whose ``Data`` is a list of such objects.
+``tsv``       DPR's question files: question, tab, list of answers, as in ``who wrote it<TAB>['Ann', 'A. Lee']``.
+``squad``     SQuAD 1.1 and 2.0; the gold passage is the paragraph (`retrograd.data.squad`).
+
+An empty list of answers, MS MARCO's "No Answer Present." and SQuAD 2.0's ``is_impossible`` are questions without an
+answer: ``unanswerable`` "drop" leaves them out, "keep" gives them the target `NO_ANSWER`. A question whose record has
+no field for answers at all can be predicted, not trained on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from retrograd.data.grounded_example import GroundedExample
+from retrograd.data.record_fields import kind_of, record_id, require_new, string
+from retrograd.data.record_lists import located, named, strings
+from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_squad
+from retrograd.types import UserError
+from retrograd.util import io
+from retrograd.util.guards import parse_text_list, peek_json_object
+from retrograd.util.io import JsonObject, JsonValue, Refuse, raised
+from retrograd.util.suggestions import advice
+
+__all__ = ["NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "read_questions"]
+
+QUESTION_FORMATS = ("auto", "jsonl", "json", "tsv", "triviaqa", "squad")
+
+_QUESTIONS = ("question", "query", "Question")
+_ANSWERS = ("answers", "answer", "Answer")
+_IDS = ("id", "_id", "qid", "query_id", "question_id", "QuestionId")
+_VALUES = ("value", "Value")
+_ALIASES = ("aliases", "Aliases")
+_NONE_PRESENT = "No Answer Present."
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+def read_questions(
+    path: Path,
+    format: str = "auto",  # noqa: A002 (the field's word)
+    unanswerable: str = "drop",
+    refuse: Refuse = raised,
+) -> Iterator[GroundedExample]:
+    """Questions of a file in one of `QUESTION_FORMATS`; ``auto`` looks at its beginning.
+
+    Malformed records and repeated ids go to ``refuse``, with file and place. Raises `UserError` for an unknown format
+    or treatment of what is unanswerable, and for the first fault of a SQuAD file.
+    """
+    for value, known, what in (
+        (format, QUESTION_FORMATS, "question format"),
+        (unanswerable, UNANSWERABLE, "treatment of questions without an answer"),
+    ):
+        if value not in known:
+            raise UserError(f"unknown {what} {value!r}; {advice(value, known)}")
+    chosen = detect_question_format(path) if format == "auto" else format
+    if chosen == "squad":
+        return read_squad(path, unanswerable)
+    readers = {"jsonl": _lines, "json": _list, "tsv": _table, "triviaqa": _triviaqa}
+    return _examples(path, readers[chosen](path, refuse), unanswerable, refuse)
+
+
+def detect_question_format(path: Path) -> str:
+    """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
+    for number, line in io.read_lines(path):
+        if not line.strip():
+            continue
+        start = line.lstrip()
+        if start.startswith("["):
+            return "json"
+        if not start.startswith("{"):
+            if "\t" in line:
+                return "tsv"
+            raise UserError(
+                f"{path}, line {number}: neither JSON nor a question, a tab and a list of answers; "
+                f"name the format: {', '.join(QUESTION_FORMATS[1:])}"
+            )
+        record = peek_json_object(line)
+        if record is None:  # an object over several lines
+            whole = io.read_json(path)
+            record = whole if isinstance(whole, dict) else {}
+        if "Data" in record:
+            return "triviaqa"
+        return "squad" if "data" in record else "jsonl"
+    raise UserError(f"{path} holds only blank lines; expected questions")
+
+
+Records = Iterator[tuple[str, int, JsonObject]]
+"""Where a record stands, its number, and itself."""
+
+
+def _lines(path: Path, refuse: Refuse) -> Records:
+    return ((f"line {number}", number, record) for number, record in io.read_jsonl(path, refuse))
+
+
+def _list(path: Path, refuse: Refuse) -> Records:
+    return ((f"line {line}, record {number}", number, record) for number, line, record in io.read_json_list(path))
+
+
+def _triviaqa(path: Path, refuse: Refuse) -> Records:
+    whole = io.read_json(path)
+    records = whole.get("Data") if isinstance(whole, dict) else None
+    if not isinstance(records, list):
+        raise UserError(f"{path}: expected a JSON object whose 'Data' is a list, as TriviaQA has it")
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            expected = "expected an object with Question and Answer"
+            refuse(UserError(f"{path}, Data {number}: {kind_of(record)}; {expected}"))
+            continue
+        yield f"Data {number}", number, record
+
+
+def _table(path: Path, refuse: Refuse) -> Records:
+    for number, line in io.read_lines(path, refuse):
+        if not line.strip():
+            continue
+        cells = [_unquoted(cell) for cell in line.split("\t")]
+        if number == 1 and [cell.strip().casefold() for cell in cells] in (
+            ["question", "answer"],
+            ["question", "answers"],
+        ):
+            continue
+        with located(path, f"line {number}", refuse):
+            if len(cells) != 2:
+                raise UserError(f"{len(cells)} cells; expected a question, a tab and a list of answers")
+            yield f"line {number}", number, {"question": cells[0], "answers": _literal(cells[1])}
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the quotation marks that a table puts around one that holds some."""
+    return cell[1:-1].replace('""', '"') if _QUOTED.fullmatch(cell) else cell
+
+
+def _literal(cell: str) -> list[JsonValue]:
+    """A list written as Python or JSON writes it; nothing in it is ever run."""
+    values = parse_text_list(cell)
+    if values is not None:
+        return [*values]
+    raise UserError(f"the second cell is {cell[:60]!r}; expected a list of answers such as ['one', 'two']")
+
+
+def _examples(path: Path, records: Records, unanswerable: str, refuse: Refuse) -> Iterator[GroundedExample]:
+    seen: dict[str, int] = {}
+    for place, number, record in records:
+        with located(path, place, refuse):
+            example = _example(record, number, unanswerable)
+            if example is None:
+                continue
+            require_new(example.id, number, seen, place.rstrip("0123456789 ").split(", ")[-1])
+            yield example
+
+
+def _example(record: JsonObject, number: int, unanswerable: str) -> GroundedExample | None:
+    """None for a question without an answer that is left out."""
+    question_field = named(record, _QUESTIONS)
+    if question_field is None:
+        raise UserError(f"no field 'question'; the record has {', '.join(record) or 'no fields'}")
+    question = string(record, question_field).strip()
+    if not question:
+        raise UserError(f"{question_field!r} is blank; expected a question")
+    id_field = named(record, _IDS)
+    id_ = record_id({} if id_field is None else {"id": record[id_field]}, number)
+    gold = strings(record.get("gold_passages"), "gold_passages")
+    answer_field = named(record, _ANSWERS)
+    targets: tuple[str, ...] = ()
+    if answer_field is not None:
+        targets = _answers(record[answer_field], answer_field)
+        if record.get("is_impossible") is True or targets in ((), (_NONE_PRESENT,)):
+            if unanswerable == "drop":
+                return None
+            targets = (NO_ANSWER,)
+    return GroundedExample(id_, question, targets, gold)
+
+
+def _answers(value: JsonValue, name: str) -> tuple[str, ...]:
+    """Distinct answers in their order, the most official first."""
+    if not isinstance(value, dict):
+        return strings(value, name)
+    if "text" in value:
+        return strings(value["text"], f"{name}.text")
+    main, aliases = named(value, _VALUES), named(value, _ALIASES)
+    if main is None and aliases is None:
+        raise UserError(f"{name!r} has {', '.join(value) or 'no fields'}; expected text, or value and aliases")
+    first = strings(value[main], f"{name}.{main}") if main else ()
+    return tuple(dict.fromkeys([*first, *(strings(value[aliases], f"{name}.{aliases}") if aliases else ())]))

@@ -1,0 +1,85 @@
+"""Text with recognised entities, one JSON object a line, as every pair of them: what a recogniser's output becomes.
+
+    {"id": "a", "text": "Ada wrote to Bab.", "entities": [{"start": 0, "end": 3, "type": "PERSON"}, …]}
+
+``start`` and ``end`` are characters, the end exclusive; ``id`` and ``type`` are optional. Equal spans are one entity,
+the first of them; a pair that overlaps in part is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from retrograd.data.record_fields import (
+    optional_string,
+    record_id,
+    refuse_unknown,
+    require_fields,
+    require_new,
+    string,
+    whole_number,
+)
+from retrograd.data.relations.instance import RelationInstance, check_span
+from retrograd.types import Span, UserError
+from retrograd.util.guards import peek_json_object
+from retrograd.util.io import JsonObject, JsonValue, read_jsonl, read_lines
+
+__all__ = ["has_entities", "read_entity_pairs"]
+
+
+def has_entities(path: Path) -> bool:
+    """Whether the first line that is not blank is a record with "entities"."""
+    first = next((line for _, line in read_lines(path) if line.strip()), "")
+    return "entities" in (peek_json_object(first) or ())
+
+
+def read_entity_pairs(path: Path, both_orders: bool, most: int = 20) -> Iterator[RelationInstance]:
+    """Every pair of a line's entities as an instance without a relation.
+
+    Its id is that of the line with the places of head and tail in the list, from 0: ``a:0-2``. ``both_orders`` makes
+    each of a pair the head once; otherwise it is the one that stands first in the text. Raises `UserError`
+    with file and line for what is wrong, and for more than ``most`` entities in a line, whose pairs would explode.
+    """
+    seen: dict[str, int] = {}
+    for number, record in read_jsonl(path):
+        try:
+            id_ = record_id(record, number)
+            require_new(id_, number, seen)
+            yield from _pairs(record, id_, both_orders, most)
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
+
+
+def _pairs(record: JsonObject, id_: str, both_orders: bool, most: int) -> Iterator[RelationInstance]:
+    refuse_unknown(record, ("id", "text", "entities", "metadata"))
+    require_fields(record, ("text", "entities"))
+    text, listed = string(record, "text"), record["entities"]
+    if not isinstance(listed, list):
+        raise UserError('"entities" is no list; expected [{"start": 0, "end": 3, "type": "PERSON"}, …]')
+    entities: dict[Span, tuple[int, str]] = {}
+    for place, one in enumerate(listed):
+        span, kind = _entity(one, place, text)
+        entities.setdefault(span, (place, kind))
+    if len(entities) > most:
+        raise UserError(
+            f"{len(entities)} entities make too many pairs; split the text into sentences of {most} at most"
+        )
+    ordered = sorted(entities, key=lambda span: (span.start, span.end))
+    for first, second in itertools.combinations(ordered, 2):
+        if first.start < second.start < first.end < second.end:
+            continue
+        for head, tail in ((first, second), (second, first)) if both_orders else ((first, second),):
+            (i, head_type), (j, tail_type) = entities[head], entities[tail]
+            yield RelationInstance(f"{id_}:{i}-{j}", text, head, tail, None, head_type, tail_type)
+
+
+def _entity(value: JsonValue, place: int, text: str) -> tuple[Span, str]:
+    if not isinstance(value, dict):
+        raise UserError(f'entity {place} is {value!r}; expected {{"start": 0, "end": 3, "type": "PERSON"}}')
+    refuse_unknown(value, ("start", "end", "type"))
+    require_fields(value, ("start", "end"))
+    span = Span(whole_number(value, "start"), whole_number(value, "end"))
+    check_span(span, f"entity {place}", text)
+    return span, optional_string(value, "type") or ""

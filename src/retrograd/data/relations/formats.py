@@ -1,0 +1,264 @@
+"""Reading relation instances: SemEval-2010 Task 8 files, plain JSON Lines, marker text, and TACRED.
+
+Every reader yields `RelationInstance` lazily, and every error names the file, the line and the remedy.
+
+``semeval``   blocks of ``1<TAB>"… <e1>x</e1> … <e2>y</e2> …"``, a label line, a ``Comment:`` line and a blank line;
+              label and comment may be missing, as in the test file handed to the task's participants.
+``jsonl``     one object a line, in one of two layouts, both with optional ``relation``, ``id``, ``head_type``,
+              ``tail_type`` and ``metadata`` (ignored):
+              ``{"text": "A ridge uprises.", "head": [2, 7], "tail": [8, 15]}``, offsets in characters, end exclusive;
+              ``{"tokens": ["A", "ridge", "uprises"], "head": [1, 2], "tail": [2, 3]}``, positions of tokens, likewise.
+``markers``   one object a line, the entities marked in the text and the relation in ``label`` or ``relation``:
+              ``{"text": "<< X >> inhibits [[ Y ]].", "label": "INHIBITOR"}``,
+              where ``<< >>`` is the head and ``[[ ]]`` the tail, or ``<e1></e1>`` and ``<e2></e2>``.
+``tacred``    one JSON list of records with token positions, the end inclusive; see `retrograd.data.relations.tacred`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from retrograd.data.record_fields import (
+    number_pair,
+    optional_string,
+    record_id,
+    refuse_unknown,
+    require_fields,
+    require_new,
+    string,
+    token_list,
+    token_span,
+)
+from retrograd.data.record_lists import located
+from retrograd.data.relations.instance import RelationInstance
+from retrograd.data.relations.tacred import read_tacred
+from retrograd.types import Span, UserError
+from retrograd.util import io
+from retrograd.util.guards import peek_json_object
+from retrograd.util.io import JsonObject, Refuse, raised
+from retrograd.util.suggestions import advice
+
+__all__ = [
+    "FORMATS",
+    "parse_markers",
+    "read_jsonl",
+    "read_markers",
+    "read_relations",
+    "read_semeval",
+]
+
+FORMATS = ("auto", "semeval", "jsonl", "markers", "tacred")
+
+_JSON_LIST = re.compile(r"\s*\[\s*([{\]].*)?")
+_SENTENCE = re.compile(r"(\d+)\t\s*(\S.*)")
+_COMMON_FIELDS = ("id", "relation", "head_type", "tail_type", "metadata")
+_TEXT_FIELDS = ("text", "head", "tail", *_COMMON_FIELDS)
+_TOKEN_FIELDS = ("tokens", "head", "tail", *_COMMON_FIELDS)
+_MARKER_FIELDS = ("text", "label", *_COMMON_FIELDS)
+
+
+def read_relations(
+    path: Path,
+    format: str = "auto",  # noqa: A002 (the field's word)
+    refuse: Refuse = raised,
+) -> Iterator[RelationInstance]:
+    """Instances of a file in one of `FORMATS`; ``auto`` looks at the first line that is not blank.
+
+    Records that are malformed go to ``refuse``. Raises `UserError` for an unknown format and for a file of which
+    nothing can be read.
+    """
+    if format not in FORMATS:
+        raise UserError(f"unknown relation format {format!r}; {advice(format, FORMATS)}")
+    chosen = detect_format(path) if format == "auto" else format
+    readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers, "tacred": read_tacred}
+    return readers[chosen](path, refuse)
+
+
+def detect_format(path: Path) -> str:
+    """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
+    for number, line in io.read_lines(path):
+        if not line.strip():
+            continue
+        if _SENTENCE.fullmatch(line):
+            return "semeval"
+        if _JSON_LIST.fullmatch(line):
+            return "tacred"
+        record = peek_json_object(line)
+        if record is not None:
+            return "jsonl" if "tokens" in record or "head" in record else "markers"
+        raise UserError(
+            f"{path}, line {number}: neither a SemEval line (number, tab, sentence) nor a JSON object or list; "
+            f"name the format: {', '.join(FORMATS[1:])}"
+        )
+    raise UserError(f"{path} holds only blank lines; expected relation instances")
+
+
+# SemEval-2010 Task 8 --------------------------------------------------------------------------------------------------
+
+
+def read_semeval(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
+    """Instances of a file in the official SemEval-2010 Task 8 layout, `.gz` included; labels as written, None without.
+
+    Refuses a line that fits nowhere, a second label, a repeated number and wrong entity marks.
+    """
+    seen: dict[str, int] = {}
+    for number, id_, sentence, relation in _semeval_blocks(path, refuse):
+        with located(path, f"line {number}", refuse):
+            require_new(id_, number, seen)
+            yield parse_markers(sentence, id_, relation)
+
+
+def _semeval_blocks(path: Path, refuse: Refuse) -> Iterator[tuple[int, str, str, str | None]]:
+    """(line, id, sentence, label) of every block; a numbered line opens the next one, blank lines are optional."""
+    opened: tuple[int, str, str] | None = None
+    label: str | None = None
+    for number, line in io.read_lines(path, refuse):
+        stripped = line.strip()
+        sentence = _SENTENCE.fullmatch(line)
+        if sentence:
+            if opened:
+                yield (*opened, label)
+            opened, label = (number, sentence[1], _unquote(sentence[2].rstrip())), None
+        elif not stripped or (opened and stripped.startswith("Comment:")):
+            continue
+        elif opened is None or len(stripped.split()) > 1:
+            where = f"{path}, line {number}"
+            expected = "expected a number, a tab and a sentence, or the label or comment of one"
+            refuse(UserError(f"{where}: {expected}; found {stripped[:60]!r}"))
+        elif label is not None:
+            where = f"{path}, line {number}"
+            again = f"a second label {stripped!r} for the sentence of line {opened[0]}, already {label!r}"
+            refuse(UserError(f"{where}: {again}; keep one"))
+        else:
+            label = stripped
+    if opened is None:
+        raise UserError(f"{path} holds no sentence; expected lines of a number, a tab and a sentence")
+    yield (*opened, label)
+
+
+def _unquote(sentence: str) -> str:
+    """The sentence without the quotation marks that the format puts around it."""
+    if len(sentence) > 1 and sentence[0] == sentence[-1] == '"':
+        return sentence[1:-1].strip()
+    return sentence
+
+
+# Marker text ----------------------------------------------------------------------------------------------------------
+
+
+def parse_markers(text: str, id: str, relation: str | None) -> RelationInstance:  # noqa: A002 (the record's field)
+    """The instance of a marked text: ``<e1>head</e1> … <e2>tail</e2>`` or ``<< head >> … [[ tail ]]``, in any order.
+
+    The marks go, with one space inside each; offsets count in what remains. Raises `UserError` for a mark that is
+    missing, unbalanced or repeated, and for what `RelationInstance` refuses.
+    """
+    if not any(mark in text for mark in ("<e1>", "<e2>", "<<", "[[")):
+        raise UserError(
+            f"no entity is marked in {_excerpt(text)}; mark both, as in <e1>head</e1> … <e2>tail</e2> or << head >> … "
+            f"[[ tail ]]"
+        )
+    strict = "<e1>" in text or "<e2>" in text
+    pairs = (("<e1>", "</e1>"), ("<e2>", "</e2>")) if strict else (("<<", ">>"), ("[[", "]]"))
+    head, tail = (_find_marks(text, *pair, strict=strict) for pair in pairs)
+    # (position in the marked text, length) of what is cut, in order.
+    cuts = sorted(head + tail)
+    for (position, length), (following, _) in itertools.pairwise(cuts):
+        if position + length > following:
+            raise UserError(f"entity marks touch inside {_excerpt(text)}; put words between them")
+    kept: list[str] = []
+    done = removed = 0
+    moved: dict[int, int] = {}
+    for position, length in cuts:
+        kept.append(text[done:position])
+        moved[position] = position - removed
+        removed += length
+        done = position + length
+    bare = "".join([*kept, text[done:]])
+    spans = [Span(moved[opening[0]], moved[closing[0]]) for opening, closing in (head, tail)]
+    return RelationInstance(id, bare, spans[0], spans[1], relation)
+
+
+def _find_marks(text: str, opening: str, closing: str, *, strict: bool) -> list[tuple[int, int]]:
+    """(position, length) of the opening and of the closing mark."""
+    # Chemical names hold a literal "[[" and orders of potency a literal ">>" (39 of the 10,065 ChemProt sentences);
+    # the marks there have a space inside, the literals have none, so the spaced form goes first.
+    spaced = f"{opening} " in text
+    opener = f"{opening} " if spaced else opening
+    closer = f" {closing}" if spaced else closing
+    count = text.count(opener)
+    if count != 1:
+        found = "no mark" if count == 0 else f"{count} marks"
+        raise UserError(
+            f"{found} {opening!r} in {_excerpt(text)}; expected exactly one entity written {opening}entity{closing}"
+        )
+    start = text.index(opener)
+    end = text.find(closer, start + len(opener))
+    if end < 0:
+        raise UserError(f"mark {opening!r} is never closed in {_excerpt(text)}; write {closer!r} after the entity")
+    if strict and text.count(closing) != 1:
+        raise UserError(f"{text.count(closing)} marks {closing!r} in {_excerpt(text)}; keep the one after the entity")
+    return [(start, len(opener)), (end, len(closer))]
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "…")
+
+
+def read_markers(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
+    """Instances of JSON Lines with marked text and the relation in ``label`` (or ``relation``).
+
+    Refuses the others, with file and line.
+    """
+    seen: dict[str, int] = {}
+    for number, record in io.read_jsonl(path, refuse):
+        with located(path, f"line {number}", refuse):
+            refuse_unknown(record, _MARKER_FIELDS)
+            require_fields(record, ("text",))
+            if "label" in record and "relation" in record:
+                raise UserError("both 'label' and 'relation' are given; keep one")
+            relation = optional_string(record, "label" if "label" in record else "relation")
+            id_ = record_id(record, number)
+            require_new(id_, number, seen)
+            yield parse_markers(string(record, "text"), id_, relation)
+
+
+# JSON Lines -----------------------------------------------------------------------------------------------------------
+
+
+def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
+    """Instances of plain JSON Lines in either layout of the module's docstring.
+
+    Refuses the others, with file and line.
+    """
+    seen: dict[str, int] = {}
+    for number, record in io.read_jsonl(path, refuse):
+        with located(path, f"line {number}", refuse):
+            instance = _instance(record, number)
+            require_new(instance.id, number, seen)
+            yield instance
+
+
+def _instance(record: JsonObject, number: int) -> RelationInstance:
+    if "tokens" in record:
+        refuse_unknown(record, _TOKEN_FIELDS)
+        require_fields(record, _TOKEN_FIELDS[:3])
+        tokens = token_list(record, "tokens")
+        text = " ".join(tokens)
+        head, tail = (token_span(tokens, number_pair(record, name), name) for name in ("head", "tail"))
+    else:
+        refuse_unknown(record, _TEXT_FIELDS)
+        require_fields(record, _TEXT_FIELDS[:3])
+        text = string(record, "text")
+        head, tail = (Span(*number_pair(record, name)) for name in ("head", "tail"))
+    return RelationInstance(
+        id=record_id(record, number),
+        text=text,
+        head=head,
+        tail=tail,
+        relation=optional_string(record, "relation"),
+        head_type=optional_string(record, "head_type") or "",
+        tail_type=optional_string(record, "tail_type") or "",
+    )

@@ -1,0 +1,224 @@
+"""TACRED's file format, its labels, and the patches that correct its labels: TACREV and Re-TACRED.
+
+Zhang et al. 2017, "Position-aware Attention and Supervised Data Improve Slot Filling". The corpus is licensed by the
+Linguistic Data Consortium and is not shipped; ``examples/tacred_like`` holds sentences of our own in its format.
+
+A file is one JSON list of records; spans count tokens from 0 and their ends are inclusive::
+
+    {"id": "a1", "relation": "per:title", "token": ["Ines", "Moravec", ",", "a", "pilot"],
+     "subj_start": 0, "subj_end": 1, "obj_start": 4, "obj_end": 4, "subj_type": "PERSON", "obj_type": "TITLE"}
+
+The subject is the head, the object the tail. Other fields (``docid``, ``stanford_pos``, …) are not used.
+
+The text of an instance is its tokens joined by one space, with the Penn Treebank's written-out brackets and quotation
+marks turned back (``-LRB-`` is ``(``, ``''`` is ``"``): pretrained models have read the signs, not their names, and
+cut ``-LRB-`` into several tokens.
+
+TACREV (Alt et al. 2020, "TACRED Revisited") is a list of ``{"id": …, "relation": …}``: these labels are replaced, all
+others stay. Re-TACRED (Stoica et al. 2021) is an object ``{id: relation}`` for each part of the data: these labels are
+replaced, and instances whose id is absent are dropped. Which of the two a patch is, its outermost bracket says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from retrograd.data.record_fields import (
+    kind_of,
+    optional_string,
+    record_id,
+    require_fields,
+    require_new,
+    string,
+    token_list,
+    token_span,
+    whole_number,
+)
+from retrograd.data.record_lists import located
+from retrograd.data.relations.instance import RelationInstance
+from retrograd.types import Span, UserError
+from retrograd.util import io
+from retrograd.util.io import JsonObject, Refuse, raised
+
+__all__ = ["NO_RELATION", "RETACRED_LABELS", "TACRED_LABELS", "LabelPatch", "read_patch", "read_tacred"]
+
+NO_RELATION = "no_relation"
+"""The negative label of TACRED, TACREV and Re-TACRED."""
+
+_SHARED_LABELS = (
+    NO_RELATION,
+    "org:alternate_names",
+    "org:dissolved",
+    "org:founded",
+    "org:founded_by",
+    "org:member_of",
+    "org:members",
+    "org:number_of_employees/members",
+    "org:political/religious_affiliation",
+    "org:shareholders",
+    "org:top_members/employees",
+    "org:website",
+    "per:age",
+    "per:cause_of_death",
+    "per:charges",
+    "per:children",
+    "per:cities_of_residence",
+    "per:city_of_birth",
+    "per:city_of_death",
+    "per:countries_of_residence",
+    "per:country_of_birth",
+    "per:country_of_death",
+    "per:date_of_birth",
+    "per:date_of_death",
+    "per:employee_of",
+    "per:origin",
+    "per:other_family",
+    "per:parents",
+    "per:religion",
+    "per:schools_attended",
+    "per:siblings",
+    "per:spouse",
+    "per:stateorprovince_of_birth",
+    "per:stateorprovince_of_death",
+    "per:stateorprovinces_of_residence",
+    "per:title",
+)
+
+TACRED_LABELS = (
+    *_SHARED_LABELS,
+    "org:city_of_headquarters",
+    "org:country_of_headquarters",
+    "org:parents",
+    "org:stateorprovince_of_headquarters",
+    "org:subsidiaries",
+    "per:alternate_names",
+)
+"""The 42 labels of TACRED and TACREV, ``no_relation`` among them."""
+
+RETACRED_LABELS = (
+    *_SHARED_LABELS,
+    "org:city_of_branch",
+    "org:country_of_branch",
+    "org:stateorprovince_of_branch",
+    "per:identity",
+)
+"""The 40 labels of Re-TACRED, ``no_relation`` among them."""
+
+_REQUIRED = ("id", "token", "subj_start", "subj_end", "obj_start", "obj_end", "subj_type", "obj_type")
+_SIGNS = {
+    "-LRB-": "(",
+    "-RRB-": ")",
+    "-LSB-": "[",
+    "-RSB-": "]",
+    "-LCB-": "{",
+    "-RCB-": "}",
+    "``": '"',
+    "''": '"',
+}
+
+
+def read_tacred(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
+    """Instances of a file in TACRED's format, types and ids with them; ``relation`` may be missing.
+
+    Refuses, with file, line and record, what is out of range or there twice. Raises `UserError` for what is no JSON.
+    """
+    seen: dict[str, int] = {}
+    for number, line, record in io.read_json_list(path):
+        with located(path, f"line {line}, record {number}", refuse):
+            instance = _instance(record, number)
+            require_new(instance.id, number, seen, "record")
+            yield instance
+
+
+def _instance(record: JsonObject, number: int) -> RelationInstance:
+    require_fields(record, _REQUIRED)
+    tokens = [_SIGNS.get(token.upper(), token) for token in token_list(record, "token")]
+    return RelationInstance(
+        id=record_id(record, number),
+        text=" ".join(tokens),
+        head=_span(record, "subj", tokens),
+        tail=_span(record, "obj", tokens),
+        relation=optional_string(record, "relation"),
+        head_type=string(record, "subj_type"),
+        tail_type=string(record, "obj_type"),
+    )
+
+
+def _span(record: JsonObject, role: str, tokens: Sequence[str]) -> Span:
+    """Character offsets of ``role``_start to ``role``_end, both inclusive."""
+    start, end = (whole_number(record, f"{role}_{side}") for side in ("start", "end"))
+    if not 0 <= start <= end < len(tokens):
+        raise UserError(
+            f"{role}_start {start} and {role}_end {end} are no span of {len(tokens)} tokens; "
+            f"positions count tokens from 0, and the end is the last token itself"
+        )
+    return token_span(tokens, (start, end + 1), role)
+
+
+@dataclass(frozen=True)
+class LabelPatch:
+    """Corrected labels by instance id, from the file ``source``; ``complete`` ones drop what they do not name."""
+
+    source: Path
+    relations: Mapping[str, str]
+    complete: bool
+
+    def apply(self, instances: Sequence[RelationInstance], source: str) -> list[RelationInstance]:
+        """The instances of the file ``source`` with these labels, in their order.
+
+        Raises `UserError` for an id of the patch that is not among them.
+        """
+        strays = self.relations.keys() - {instance.id for instance in instances}
+        if strays:
+            first = next(id_ for id_ in self.relations if id_ in strays)
+            more = f" and {len(strays) - 1} more ids" if len(strays) > 1 else ""
+            raise UserError(
+                f"{self.source}: id {first!r}{more} not found in {source}; give the patch of this very part of the data"
+            )
+        return [
+            replace(instance, relation=self.relations.get(instance.id, instance.relation))
+            for instance in instances
+            if not self.complete or instance.id in self.relations
+        ]
+
+
+def read_patch(path: Path) -> LabelPatch:
+    """A patch in TACREV's format (a list) or in Re-TACRED's (an object).
+
+    Raises `UserError` with the file, and where it can be known line and record, for an id that stands twice, a relation
+    that is no string, and anything else that is malformed.
+    """
+    first = next((line for _, line in io.read_lines(path) if line.strip()), "")
+    if first.lstrip().startswith("["):
+        return LabelPatch(path, _listed(path), complete=False)
+    value = io.read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path} is {kind_of(value)}; expected a patch: a list of id and relation, or an object from id to relation"
+        )
+    if not value:
+        raise UserError(f"{path} is an empty object, and would drop every instance; expected ids with their relations")
+    return LabelPatch(path, {id_: _relation(path, id_, value) for id_ in value}, complete=True)
+
+
+def _listed(path: Path) -> dict[str, str]:
+    relations: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for number, line, record in io.read_json_list(path):
+        try:
+            require_fields(record, ("id", "relation"))
+            id_ = record_id(record, number)
+            require_new(id_, number, seen, "record")
+            relations[id_] = string(record, "relation")
+        except UserError as error:
+            raise UserError(f"{path}, line {line}, record {number}: {error}") from None
+    return relations
+
+
+def _relation(path: Path, id_: str, value: JsonObject) -> str:
+    relation = value[id_]
+    if not isinstance(relation, str):
+        raise UserError(f"{path}: the relation of id {id_!r} is {kind_of(relation)}; expected a string")
+    return relation

@@ -1,0 +1,96 @@
+"""Documents cut into passages: so many words each, anywhere or at the ends of sentences, with or without an overlap.
+
+Nothing is rewritten: a passage is a piece of the document's own text, from its first word to its last.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from retrograd.data.sentences import sentence_spans
+from retrograd.types import Passage, UserError
+from retrograd.util.suggestions import advice
+
+__all__ = ["SPLIT_AT", "Splitting", "split_passages"]
+
+SPLIT_AT = ("words", "sentences")
+"""Where a passage may end: after any word, or after a sentence (a sentence longer than a passage is cut as words)."""
+
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How documents are cut: ``length`` words at most, of which up to ``overlap`` stand in the passage before as well.
+
+    With ``at`` "words" all passages but a document's last have exactly ``length`` words and the overlap is exact; 100
+    words without overlap is how DPR cut Wikipedia (Karpukhin et al. 2020, arXiv 2004.04906). With ``at`` "sentences"
+    both are as many whole sentences as fit. Raises `UserError` for a length below 1, and for an overlap below 0 or not
+    below the length.
+    """
+
+    length: int = 100
+    overlap: int = 0
+    at: str = "words"
+
+    def __post_init__(self) -> None:
+        if self.at not in SPLIT_AT:
+            raise UserError(f"passages cannot be split at {self.at!r}; {advice(self.at, SPLIT_AT)}")
+        if self.length < 1:
+            raise UserError(f"the length of passages is {self.length}; expected 1 word or more")
+        if not 0 <= self.overlap < self.length:
+            raise UserError(
+                f"the overlap of passages is {self.overlap} words of {self.length}; expected 0 or more, and less than "
+                "the length"
+            )
+
+
+def split_passages(documents: Iterable[Passage], splitting: Splitting = Splitting()) -> Iterator[Passage]:
+    """The passages of documents, in order. Each has its document's title and the id ``document#number`` from 0.
+
+    Every word of a document is in a passage, and no passage is empty; a document without words has none.
+    """
+    for document in documents:
+        for number, (start, end) in enumerate(_passage_spans(document.text, splitting)):
+            yield Passage(f"{document.id}#{number}", document.title, document.text[start:end])
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What is never cut: characters [start, end), and how many words."""
+
+    start: int
+    end: int
+    words: int
+
+
+def _passage_spans(text: str, splitting: Splitting) -> Iterator[tuple[int, int]]:
+    units = _units(text, splitting)
+    first = 0
+    while first < len(units):
+        stop = first + _fitting((units[i].words for i in range(first, len(units))), splitting.length)
+        yield units[first].start, units[stop - 1].end
+        if stop == len(units):
+            return
+        # What is repeated must leave room for something new.
+        room = min(splitting.overlap, splitting.length - units[stop].words)
+        first = stop - _fitting((units[i].words for i in range(stop - 1, first, -1)), room)
+
+
+def _fitting(words: Iterable[int], most: int) -> int:
+    """How many of the first units have at most so many words together."""
+    return sum(1 for _ in itertools.takewhile(lambda total: total <= most, itertools.accumulate(words)))
+
+
+def _units(text: str, splitting: Splitting) -> list[_Unit]:
+    if splitting.at == "words":
+        return [_Unit(word.start(), word.end(), 1) for word in _WORD.finditer(text)]
+    units: list[_Unit] = []
+    for start, end in sentence_spans(text):
+        found = [(start + word.start(), start + word.end()) for word in _WORD.finditer(text[start:end])]
+        pieces = [found[i : i + splitting.length] for i in range(0, len(found), splitting.length)]
+        units += [_Unit(piece[0][0], piece[-1][1], len(piece)) for piece in pieces]
+    return units

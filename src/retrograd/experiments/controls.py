@@ -1,0 +1,167 @@
+"""The controls of an experiment: what joint training must beat to have helped, each a function of the experiment.
+
+A control differs in as few settings as possible; data, generator, batch, epochs and learning rates are the experiment's
+own, so that the generator makes the same number of steps on the same examples. A second stage with a batch or a rate of
+its own is the exception: the closed book makes its epochs as the first stage does.
+
+=================  ===================================================================================================
+closed book        the generator alone, without passages; a second stage becomes as many more epochs of the first
+random neighbours  what an untrained retriever finds for a passage that has nothing to do with the query
+frozen retriever   the retriever stays as it came, only the generator learns
+oracle             passages that support the target, at test time too: a reference that is told the answer
+=================  ===================================================================================================
+
+The last three are read as the experiment reads its passages: one by one, in one prompt, or in soft slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from retrograd.experiments.experiment import Experiment
+from retrograd.objectives import Distillation, FrozenRetriever, NoRetrieval, Objective, RelaxedTopK, TopKMarginal
+from retrograd.rag.search import DENSE, UNRELATED, SearchKind
+from retrograd.rag.search import ORACLE as SUPPORTING
+from retrograd.types import UserError
+
+__all__ = [
+    "CLOSED_BOOK",
+    "CONTROLS",
+    "FROZEN",
+    "ORACLE",
+    "RANDOM",
+    "Control",
+    "closed_book",
+    "controls_of",
+    "frozen_retriever",
+    "oracle",
+    "random_neighbours",
+    "trains_retriever",
+]
+
+Control = Callable[[Experiment], Experiment]
+
+CLOSED_BOOK, RANDOM, FROZEN, ORACLE = "closed book", "random neighbours", "frozen retriever", "oracle"
+
+
+def closed_book(experiment: Experiment) -> Experiment:
+    """The generator without passages, for as many epochs."""
+    e, second = experiment, experiment.second_stage
+    return replace(
+        e,
+        retriever=replace(e.retriever, trained="none", posterior=False),
+        generator=replace(e.generator, fusion=False),
+        soft_prompt=replace(e.soft_prompt, form="words"),
+        objective=NoRetrieval(),
+        training=replace(
+            e.training, passages=0, epochs=e.training.epochs + second.epochs, distraction=0.0, prior_only=0.0
+        ),
+        second_stage=replace(second, epochs=0),
+        evaluation=replace(e.evaluation, passages=min(e.evaluation.passages, 0)),
+    )
+
+
+def random_neighbours(experiment: Experiment) -> Experiment:
+    """The generator with passages that an untrained retriever found for something else."""
+    return _untrained(experiment, UNRELATED)
+
+
+def frozen_retriever(experiment: Experiment) -> Experiment:
+    """The generator with passages that the untrained retriever finds."""
+    search = experiment.retriever.search_kind
+    return _untrained(experiment, DENSE if search.is_control else search)
+
+
+def oracle(experiment: Experiment) -> Experiment:
+    """The generator with passages that support the target. In the place of a pool each query has as many of its own."""
+    t = experiment.training
+    pool = (t.micro_batch or t.batch_size) * t.passages + t.explorers
+    training = replace(
+        t, pool=False, explorers=0, tail=0, distraction=0.0, passages=pool if t.pool else t.passages, prior_only=0.0
+    )
+    k = experiment.test_passages if t.pool else experiment.evaluation.passages
+    evaluation = replace(experiment.evaluation, passages=k)
+    return _untrained(replace(experiment, training=training, evaluation=evaluation), SUPPORTING)
+
+
+CONTROLS: Mapping[str, Control] = {
+    CLOSED_BOOK: closed_book,
+    RANDOM: random_neighbours,
+    FROZEN: frozen_retriever,
+    ORACLE: oracle,
+}
+"""By name, in the order in which they run."""
+
+
+def controls_of(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str, str]]:
+    """The controls that say something about an experiment, by name; and why others are left out.
+
+    Raises `UserError` for one without any: it reads no passages, or its generator does not learn.
+    """
+    if experiment.training.passages == 0:
+        raise UserError(
+            f"{experiment.name} reads no passages: it is itself the closed book, and there is nothing to control; "
+            f"give the experiment that it is compared with"
+        )
+    reader = experiment.objective.reader if isinstance(experiment.objective, Distillation) else ""
+    if experiment.training.generator_learning_rate == 0 or reader == "none":
+        setting = 'objective.reader is "none"' if reader == "none" else "training.generator_learning_rate is 0"
+        raise UserError(
+            f"{setting}: the generator of {experiment.name} does not learn, and controls train nothing else; let it "
+            f"learn, or train without --controls"
+        )
+    kept: dict[str, Experiment] = {}
+    left_out: dict[str, str] = {}
+    for name, control in CONTROLS.items():
+        found = control(experiment)
+        if found == experiment:
+            left_out[name] = "the experiment is this control itself"
+        elif name == FROZEN and not experiment.retriever.search_kind.is_control and not trains_retriever(experiment):
+            left_out[name] = "the experiment does not train its retriever either"
+        else:
+            kept[name] = replace(found, name=f"{experiment.name}-{name.replace(' ', '-')}")
+    return kept, left_out
+
+
+def trains_retriever(experiment: Experiment) -> bool:
+    """Whether any stage moves the retriever."""
+    e = experiment
+    rates = (
+        e.training.retriever_learning_rate * e.training.epochs,
+        e.masking.retriever_learning_rate * e.masking.epochs,
+        e.warm_start.learning_rate * e.warm_start.epochs,
+        e.training.scale_learning_rate
+        * e.retriever.learns_scales
+        * (e.training.epochs + e.masking.epochs + e.warm_start.epochs),
+    )
+    return e.objective.trains_retriever and e.retriever.trained != "none" and any(rate > 0 for rate in rates)
+
+
+def _untrained(experiment: Experiment, search: SearchKind) -> Experiment:
+    """The retriever as it came, searching so; the generator learns by its part of the objective."""
+    e, objective = experiment, _generators_part(experiment.objective)
+    # In one prompt, at the end of training; objectives that read one by one have nothing to fuse.
+    together = e.second_stage.epochs > 0 and e.second_stage.reading == "together"
+    fusion = e.generator.fusion and (together or objective == FrozenRetriever("together"))
+    return replace(
+        e,
+        retriever=replace(e.retriever, trained="none", posterior=False, search=search.name),
+        generator=replace(e.generator, fusion=fusion),
+        objective=objective,
+        training=replace(e.training, prior_only=0.0),
+    )
+
+
+def _generators_part(objective: Objective) -> Objective:
+    """What an objective teaches the generator, without a posterior. Others stay as they are: under a retriever that is
+    not trained only their generator learns."""
+    match objective:
+        case Distillation(reader="together"):
+            return FrozenRetriever("together")
+        case Distillation() | TopKMarginal(form="sequence"):
+            return FrozenRetriever()
+        case FrozenRetriever() | RelaxedTopK():
+            return objective
+        case _:
+            return FrozenRetriever() if objective.needs_posterior else objective

@@ -1,0 +1,359 @@
+"""Question and dialogue data of an experiment: settings, the corpus they are answered from, and what is drawn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from retrograd.data.dialogues import read_dialogues, read_doc2dial_documents
+from retrograd.data.grounded_example import (
+    GroundedExample,
+    Turn,
+    dialogue_example,
+    gold_passages,
+    with_knowledge,
+)
+from retrograd.data.passages import read_corpus
+from retrograd.data.qrels import mark_gold, read_qrels
+from retrograd.data.questions import NO_ANSWER, read_questions
+from retrograd.data.relations.instance import RelationInstance
+from retrograd.data.splitting import Splitting, split_passages
+from retrograd.data.squad import read_contexts
+from retrograd.experiments.data.draws import Draws, draw_seed, require_draws, shuffle
+from retrograd.experiments.data.findings import Findings
+from retrograd.experiments.data.part_reading import BaseFile, DataParts, base_file, example_file
+from retrograd.experiments.data.source import Data, absolute_file, relation_extraction
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.tasks.dialogue import GroundedDialogue
+from retrograd.tasks.question_answering import QuestionAnswering
+from retrograd.tasks.relevance import drop_unknown_texts, gold_rows, rows_by_id
+from retrograd.tasks.support import AnswerSupport, OverlapSupport
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage, UserError
+from retrograd.util.io import JsonObject, Refuse, fingerprint, raised
+from retrograd.util.progress import say
+from retrograd.util.records import read_record
+
+__all__ = ["CorpusData", "DialogueData", "QuestionData"]
+
+
+@dataclass(frozen=True)
+class CorpusData(ABC):
+    """What questions and dialogues have in common: a knowledge base, ``base``, and examples answered from it.
+
+    ``split_words`` cuts its documents into passages of so many words, ``split_overlap`` of which stand in the passage
+    before as well, at words or at the ends of ``sentences`` (0: they are passages as they are). ``dev_from_train``
+    holds so many training examples out as development data; then ``train_count``, ``dev_count`` and ``test_count`` draw
+    that many (0: all), shuffled and nested. ``seed`` is that of all draws (-1: the experiment's).
+
+    ``titles`` shows passages with their titles. The prefixes stand before what the towers read, for encoders that were
+    trained with an instruction. ``instruction`` begins every prompt. ``unanswerable`` examples are dropped, or kept,
+    with the target "cannot answer". ``qrels`` is a file that says which passages are gold, for scores alone
+    (`retrograd.data.qrels`). An answer that more than ``most_share`` of the passages support, or more than
+    ``most_passages``, is no evidence for the warm start.
+    """
+
+    kind: ClassVar[str]
+    has_closed_answers: ClassVar[bool] = False
+    train_is_base: ClassVar[bool] = False
+    embeds_labels: ClassVar[bool] = False
+
+    base: str = ""
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    train_count: int = 0
+    dev_from_train: int = 0
+    dev_count: int = 0
+    test_count: int = 0
+    seed: int = -1
+    split_words: int = 0
+    split_overlap: int = 0
+    split_at: Literal["words", "sentences"] = "words"
+    unanswerable: Literal["drop", "keep"] = "drop"
+    titles: bool = True
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    most_share: float = 0.02
+    most_passages: int = 100
+    qrels: str = ""
+
+    def __post_init__(self) -> None:
+        counts = {
+            "train_count": self.train_count,
+            "dev_from_train": self.dev_from_train,
+            "dev_count": self.dev_count,
+            "test_count": self.test_count,
+            "split_words": self.split_words,
+        }
+        require_draws(counts, self.seed)
+        if self.dev_from_train and (self.dev or self.dev_count):
+            raise UserError("data.dev_from_train makes the development data; leave data.dev and dev_count out")
+        _ = self.splitting  # which checks its own numbers
+
+    @property
+    def has_dev(self) -> bool:
+        """Whether there will be development data."""
+        return bool(self.dev) or self.dev_from_train > 0
+
+    @property
+    def base_source(self) -> str:
+        """The file of the knowledge base."""
+        return self.base
+
+    @property
+    def splitting(self) -> Splitting | None:
+        """How documents are cut into passages, where they are."""
+        return Splitting(self.split_words, self.split_overlap, self.split_at) if self.split_words else None
+
+    def load(self, seed: int, task: Task | None = None) -> Data:
+        """Read, mark gold passages and draw, as `DataKind.load`."""
+        if not self.base:
+            raise UserError("data.base names no knowledge base; give a file of passages")
+        draws: Draws[Example] = Draws(draw_seed(self.seed, seed), "examples", shuffle, self.dev_from_train)
+        base = KnowledgeBase.from_passages(self.passages(Path(self.base), raised))
+        sources = {"train": self.train, "dev": self.dev, "test": self.test}
+        whole = self._mark_gold({name: self._read_part(name, source) for name, source in sources.items()})
+        rest, held = draws.hold_out(whole["train"], self.train)
+        parts = {
+            "train": draws.take(rest, "train", self.train, self.train_count),
+            "dev": held or draws.take(whole["dev"], "dev", self.dev, self.dev_count),
+            "test": draws.take(whole["test"], "test", self.test, self.test_count),
+        }
+        record: JsonObject = {"seed": draws.seed, "passages": len(base)}
+        for name, examples in parts.items():
+            ids = fingerprint(sorted(example.id for example in examples))
+            record[name] = {"examples": len(examples), "ids_sha256": ids}
+        known = self._resolve_gold(parts, base, ("dev", "test"))
+        return Data(task or self.task(), base, known["train"], known["dev"], known["test"], drawn=record)
+
+    def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
+        """Read another file, as `DataKind.read`. Runs need no training files: where ``qrels`` is gone, examples have
+        the gold passages that they bring."""
+        if patch is not None:
+            raise UserError(f"--patch {patch} corrects relations; the task of this run is {task.name}")
+        here = self if Path(self.qrels).exists() else replace(self, qrels="")
+        return self._resolve_gold({"read": list(here.examples(path))}, base)["read"]
+
+    def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
+        """Raises `UserError`: these data have no pairs of entities."""
+        relation_extraction(task, "extract")
+        raise UserError(f"data of kind {self.kind} have no pairs of entities; set data.kind = relations")
+
+    def task_record(self, task: Task) -> JsonObject:
+        """Return nothing: the settings hold all of it."""
+        return {}
+
+    def task_from_record(self, record: object, where: str) -> Task:
+        """Return the task of these settings, as `DataKind.task_from_record`."""
+        if record != {}:
+            raise UserError(f"{where}: expected an empty table; train the run again")
+        return self.task()
+
+    def from_root(self) -> CorpusData:
+        """Return the same with files named from the root."""
+        return replace(
+            self,
+            base=absolute_file(self.base),
+            train=absolute_file(self.train),
+            dev=absolute_file(self.dev),
+            test=absolute_file(self.test),
+            qrels=absolute_file(self.qrels),
+        )
+
+    @classmethod
+    def for_files(cls, format: str) -> CorpusData:  # noqa: A002
+        """Return the settings of bare files of a format."""
+        return read_record(cls, {"format": format}, f"--kind {cls.kind}")
+
+    def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
+        """Open files of examples, as `DataKind.open_parts`."""
+        parts = [example_file(name, source, self.examples, findings) for name, source in sources.items()]
+        return DataParts(self.task(), tuple(parts))
+
+    def open_base(self, findings: Findings) -> BaseFile | None:
+        """Open the passages, as `DataKind.open_base`."""
+        if self.base:
+            return base_file(self.base, self.passages, findings)
+        findings.error("missing", "base", "data.base", "names no knowledge base", "give a file of passages")
+        return None
+
+    @abstractmethod
+    def task(self) -> Task:
+        """The task that these settings make."""
+
+    def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
+        """The examples of a file, with their gold passages; malformed ones go to ``refuse``."""
+        examples = self.read_examples(path, refuse)
+        return mark_gold(examples, read_qrels(Path(self.qrels))) if self.qrels else examples
+
+    @abstractmethod
+    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+        """The examples of a file as it has them."""
+
+    @abstractmethod
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return what somebody types in as an example, as `DataKind.parse_query`."""
+
+    @abstractmethod
+    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+        """The documents of a file, before they are cut; malformed ones go to ``refuse``."""
+
+    def passages(self, path: Path, refuse: Refuse) -> Iterable[Passage]:
+        """The passages of a file: its documents, cut where these settings say so."""
+        documents = self.documents(path, refuse)
+        return documents if self.splitting is None else split_passages(documents, self.splitting)
+
+    def _resolve_gold(
+        self, parts: dict[str, list[Example]], base: KnowledgeBase, scored: Sequence[str] = ()
+    ) -> dict[str, list[Example]]:
+        """With what the base says of gold passages, whose ids are read only where examples have some.
+
+        Raises `UserError` for gold passages of the ``scored`` parts that it lacks: before a run, not after it.
+        """
+        if not any(gold_passages(example) for part in parts.values() for example in part):
+            return parts
+        rows = rows_by_id(base)
+        known = {name: drop_unknown_texts(part, rows) for name, part in parts.items()}
+        for name, part in known.items():
+            lost = sum(one != before for one, before in zip(part, parts[name], strict=True))
+            if lost and name != "train":
+                say(f"{name}: the paragraphs of {lost:,} of {len(part):,} examples are not in the base: no gold there")
+        for name in scored:
+            gold_rows(known[name], rows)
+        return {name: self._with_knowledge(part, base, rows) for name, part in known.items()}
+
+    def _with_knowledge(
+        self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
+    ) -> list[Example]:
+        """With the texts of gold passages, for scores alone, where the task scores by them."""
+        return examples
+
+    def _read_part(self, name: str, source: str) -> list[Example]:
+        examples = list(self.read_examples(Path(source), raised)) if source else []
+        unanswered = next((example.id for example in examples if not example.targets), None)
+        if unanswered is not None:
+            raise UserError(
+                f"data.{name}: {source}, example {unanswered!r} has no field for answers, and training and scoring "
+                f"need one; give it, or take the example out (`retrograd predict` answers such)"
+            )
+        return examples
+
+    def _mark_gold(self, parts: dict[str, list[Example]]) -> dict[str, list[Example]]:
+        """With the gold passages that ``qrels`` names. Raises `UserError` where it names none of the examples."""
+        if not self.qrels:
+            return parts
+        relevant = read_qrels(Path(self.qrels))
+        ids = [example.id for examples in parts.values() for example in examples]
+        if ids and relevant.keys().isdisjoint(ids):
+            raise UserError(
+                f"data.qrels: {self.qrels} judges none of the {len(ids)} examples; its query ids are like "
+                f"{next(iter(relevant))!r}, theirs like {ids[0]!r}"
+            )
+        return {name: list(mark_gold(examples, relevant)) for name, examples in parts.items()}
+
+
+@dataclass(frozen=True)
+class QuestionData(CorpusData):
+    """Questions with answers in free words (`retrograd.tasks.question_answering`).
+
+    ``format`` and ``base_format`` are those of `read_questions` and `read_corpus`; "squad" as ``base_format`` takes the
+    paragraphs of a SQuAD file. A passage is evidence for an answer only if it also holds the share ``question_overlap``
+    of the question's words.
+    """
+
+    kind: ClassVar[str] = "questions"
+
+    format: Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"] = "auto"
+    base_format: Literal["auto", "jsonl", "tsv", "squad"] = "auto"
+    instruction: str = "Answer the question in as few words as possible."
+    question_overlap: float = 0.2
+    metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "exact_match"
+
+    def task(self) -> QuestionAnswering:
+        """The task that these settings make."""
+        return QuestionAnswering(
+            query_prefix=self.query_prefix,
+            passage_prefix=self.passage_prefix,
+            titles=self.titles,
+            instruction=self.instruction,
+            no_answer=NO_ANSWER if self.unanswerable == "keep" else None,
+            evidence=AnswerSupport(self.most_share, self.most_passages, self.question_overlap),
+            primary_metric=self.metric,
+        )
+
+    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+        """The questions of a file."""
+        return read_questions(path, self.format, self.unanswerable, refuse)
+
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return the text as a question."""
+        if not text.strip():
+            raise UserError("the question is blank; write one")
+        return GroundedExample("query", text.strip())
+
+    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+        """As `CorpusData.documents`; of a SQuAD file its paragraphs."""
+        return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format, refuse)
+
+
+@dataclass(frozen=True)
+class DialogueData(CorpusData):
+    """Turns of dialogues that passages help to give (`retrograd.tasks.dialogue`).
+
+    ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file, "doc2dial" the documents of its ``doc_data``
+    file. ``turns`` is how many of the last turns are read (0: all). ``least_overlap`` and ``near_best`` are what makes
+    a passage evidence for a turn (`OverlapSupport`).
+    """
+
+    kind: ClassVar[str] = "dialogue"
+
+    format: Literal["auto", "jsonl", "quac", "doc2dial"] = "auto"
+    base_format: Literal["auto", "jsonl", "tsv", "quac", "doc2dial"] = "auto"
+    instruction: str = "Give the next turn of the dialogue, with what the passages say."
+    turns: int = 8
+    user_name: str = "user"
+    agent_name: str = "agent"
+    least_overlap: float = 0.5
+    near_best: float = 0.8
+    metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "f1"
+
+    def task(self) -> GroundedDialogue:
+        """The task that these settings make."""
+        return GroundedDialogue(
+            turns=self.turns,
+            user_name=self.user_name,
+            agent_name=self.agent_name,
+            query_prefix=self.query_prefix,
+            passage_prefix=self.passage_prefix,
+            titles=self.titles,
+            instruction=self.instruction,
+            no_answer=NO_ANSWER if self.unanswerable == "keep" else None,
+            evidence=OverlapSupport(self.least_overlap, self.near_best, self.most_share, self.most_passages),
+            primary_metric=self.metric,
+        )
+
+    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+        """The turns of a file that are to be answered."""
+        return read_dialogues(path, self.format, self.unanswerable, refuse)
+
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return the text as the one turn of a dialogue."""
+        return dialogue_example("query", [Turn("user", text)])
+
+    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+        """As `CorpusData.documents`; of a QuAC or DoQA file its paragraphs, of Doc2Dial's its documents."""
+        if self.base_format == "quac":
+            return read_contexts(path)
+        if self.base_format == "doc2dial":
+            return read_doc2dial_documents(path)
+        return read_corpus(path, self.base_format, refuse)
+
+    def _with_knowledge(
+        self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
+    ) -> list[Example]:
+        """As `CorpusData._with_knowledge`: knowledge F1 reads them."""
+        return list(with_knowledge(examples, lambda id_: base.passages(rows.get(id_, ()))))

@@ -1,0 +1,118 @@
+"""What is wrong with data: findings, each with its place and a remedy, and how many there are of a kind."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from retrograd.types import UserError
+from retrograd.util.io import JsonObject, Refuse
+
+__all__ = ["MOST_SHOWN", "Finding", "Findings", "Severity", "halves"]
+
+Severity = Literal["error", "warning"]
+
+MOST_SHOWN = 20
+"""Findings of one kind in one part that are kept; the others are counted."""
+
+_PLACE = re.compile(r"(?:, (?P<place>[^:]*?\d[^:]*)|): ")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An ``error`` breaks a run or lets test data leak into training; a ``warning`` is worth a look.
+
+    ``check`` names what was looked at; ``place`` is ``file:line``, or a file and an id.
+    """
+
+    severity: Severity
+    check: str
+    part: str
+    place: str
+    what: str
+    remedy: str
+
+
+@dataclass
+class Findings:
+    """At most `MOST_SHOWN` findings of each check in each part, and the numbers of all of them."""
+
+    shown: list[Finding] = field(default_factory=list)
+    counts: Counter[tuple[Severity, str, str]] = field(default_factory=Counter)
+
+    def add(self, finding: Finding) -> None:
+        key = (finding.severity, finding.check, finding.part)
+        self.counts[key] += 1
+        if self.counts[key] <= MOST_SHOWN:
+            self.shown.append(finding)
+
+    def error(self, check: str, part: str, place: str, what: str, remedy: str) -> None:
+        self.add(Finding("error", check, part, place, what, remedy))
+
+    def warning(self, check: str, part: str, place: str, what: str, remedy: str) -> None:
+        self.add(Finding("warning", check, part, place, what, remedy))
+
+    def fault(self, part: str, source: str, error: UserError) -> None:
+        """What a reader says: ``source, line 7: what; remedy``."""
+        place, what, remedy = _parted(str(error), source)
+        self.error(_check_of(what), part, place, what, remedy)
+
+    def refusing(self, part: str, source: str) -> Refuse:
+        """What a reader calls with each record that it leaves out."""
+        return lambda error: self.fault(part, source, error)
+
+    def total(self, severity: Severity) -> int:
+        """How many there are, shown or not."""
+        return sum(count for (one, _, _), count in self.counts.items() if one == severity)
+
+    def hidden(self) -> list[tuple[Severity, str, str, int]]:
+        """Severity, check and part of what is not shown, and how many of each."""
+        return [(*key, count - MOST_SHOWN) for key, count in self.counts.items() if count > MOST_SHOWN]
+
+    def ordered(self) -> Sequence[Finding]:
+        """Errors first, otherwise as they were found."""
+        return sorted(self.shown, key=lambda finding: finding.severity != "error")
+
+    def record(self) -> JsonObject:
+        """As JSON."""
+        return {
+            "errors": self.total("error"),
+            "warnings": self.total("warning"),
+            "findings": [asdict(finding) for finding in self.ordered()],
+            "not_shown": [
+                {"severity": severity, "check": check, "part": part, "count": count}
+                for severity, check, part, count in self.hidden()
+            ],
+        }
+
+
+def halves(error: UserError) -> tuple[str, str]:
+    """What is wrong, and the remedy, of a message as the house writes them."""
+    what, _, remedy = str(error).partition("; ")
+    return what, remedy or "mend it, or take it out"
+
+
+def _parted(message: str, source: str) -> tuple[str, str, str]:
+    """Place, what and remedy of a reader's message; the house writes them in this order."""
+    rest = message.removeprefix(source)
+    located = _PLACE.match(rest) if rest != message else None
+    place = source
+    if located is not None:
+        if where := located["place"]:
+            line = re.fullmatch(r"line (\d+)(, .*)?", where)
+            place = f"{source}:{line[1]}{line[2] or ''}" if line else f"{source}, {where}"
+        rest = rest[located.end() :]
+    return place, *halves(UserError(rest.strip()))
+
+
+def _check_of(what: str) -> str:
+    if "not UTF-8" in what or "surrogate" in what:
+        return "encoding"
+    if "stands already at" in what:
+        return "duplicate id"
+    if re.match(r"head|tail|subj_|obj_", what) and re.search(r"\[-?\d|no span|overlap|both", what):
+        return "offsets"
+    return "malformed record"

@@ -1,0 +1,92 @@
+"""The parts of data, to be read one example at a time with all that is malformed reported, not only the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from retrograd.experiments.data.findings import Findings
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage, UserError
+from retrograd.util.io import Refuse, line_count
+from retrograd.util.progress import bar
+
+__all__ = ["BaseFile", "DataPart", "DataParts", "LabelledExample", "base_file", "example_file"]
+
+T = TypeVar("T")
+LabelledExample = tuple[Example, str | None]
+"""An example with its label, None where the task has none."""
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """A file, or a part of the built-in data; ``examples`` reads it anew at each call, with the labels of relations."""
+
+    name: str
+    source: str
+    examples: Callable[[], Iterator[LabelledExample]]
+
+
+@dataclass(frozen=True)
+class BaseFile:
+    """The file ``source`` of a knowledge base; ``passages`` reads it anew at each call."""
+
+    source: str
+    passages: Callable[[], Iterator[Passage]]
+
+
+@dataclass(frozen=True)
+class DataParts:
+    """The parts that there are, and what their examples are answered from.
+
+    That is ``base`` or, where the training instances are the passages, ``neighbours``. ``task`` is None where there is
+    none, or none can be made.
+    """
+
+    task: Task | None
+    parts: tuple[DataPart, ...]
+    base: BaseFile | None = None
+    neighbours: Sequence[Passage] = ()
+
+
+def example_file(
+    name: str, source: str, read: Callable[[Path, Refuse], Iterable[Example]], findings: Findings
+) -> DataPart:
+    """Return the part that ``read`` reads from a file; what it refuses is a finding."""
+
+    def examples() -> Iterator[LabelledExample]:
+        refuse = findings.refusing(name, source)
+        for example in _with_progress(name, source, lambda: read(Path(source), refuse), findings):
+            yield example, None
+
+    return DataPart(name, source, examples)
+
+
+def base_file(source: str, read: Callable[[Path, Refuse], Iterable[Passage]], findings: Findings) -> BaseFile:
+    """Return the base that ``read`` reads from a file. Only the first reading reports what is malformed."""
+    readings: list[Refuse] = [findings.refusing("base", source)]
+
+    def passages() -> Iterator[Passage]:
+        first = bool(readings)
+        refuse = readings.pop() if first else _silently
+        return _with_progress("base", source, lambda: read(Path(source), refuse), findings if first else None)
+
+    return BaseFile(source, passages)
+
+
+def _silently(_: UserError) -> None:
+    pass
+
+
+def _with_progress(name: str, source: str, read: Callable[[], Iterable[T]], findings: Findings | None) -> Iterator[T]:
+    """What is read, with a bar; what ends the reading is a finding."""
+    try:
+        with bar(f"reading {source}", line_count(Path(source)), "records") as advance:
+            for one in read():
+                advance(1)
+                yield one
+    except UserError as error:
+        if findings is not None:
+            findings.fault(name, source, error)

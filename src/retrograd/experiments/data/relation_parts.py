@@ -1,0 +1,128 @@
+"""The instances of one part of relation data: read, corrected, drawn, and put into the words of a task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from retrograd.data.relations.formats import read_relations
+from retrograd.data.relations.instance import RelationInstance
+from retrograd.data.relations.semeval import load_semeval
+from retrograd.data.relations.tacred import read_patch
+from retrograd.experiments.data.draws import Draws
+from retrograd.experiments.data.findings import Findings, halves
+from retrograd.experiments.data.part_reading import LabelledExample
+from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.types import Example, UserError
+from retrograd.util.io import JsonObject, Refuse, fingerprint
+
+__all__ = [
+    "BUILTIN_DATA",
+    "RelationPart",
+    "labelled_examples",
+    "read_instances",
+    "read_part",
+    "report_examples",
+    "require_relations",
+]
+
+BUILTIN_DATA = "builtin:semeval2010_task8"
+"""The data set in the package, as settings name it."""
+
+
+@dataclass(frozen=True)
+class RelationPart:
+    """Instances of one part; ``available`` is how many there were to draw from."""
+
+    instances: list[RelationInstance]
+    available: int
+    relabelled: int = 0
+    dropped: int = 0
+
+    def drawn(
+        self, draws: Draws[RelationInstance], name: str, source: str, count: int, share: float = 0.0
+    ) -> RelationPart:
+        """The same part with the instances that are drawn."""
+        return replace(self, instances=draws.take(self.instances, name, source, count, share))
+
+    def record(self) -> JsonObject:
+        """What of this part was drawn. The hash is of the sorted ids."""
+        by_label = Counter(instance.relation or "" for instance in self.instances)
+        return {
+            "instances": len(self.instances),
+            "available": self.available,
+            "relabelled_by_patch": self.relabelled,
+            "dropped_by_patch": self.dropped,
+            "ids_sha256": fingerprint(sorted(instance.id for instance in self.instances)),
+            "by_label": dict(sorted(by_label.items())),
+        }
+
+
+def require_relations(instances: list[RelationInstance], source: str) -> None:
+    for instance in instances:
+        if instance.relation is None:
+            raise UserError(
+                f"{source}, instance {instance.id!r} (without ids: the line): no relation; training needs one in each "
+                f'record, as "relation": "…"'
+            )
+
+
+def labelled_examples(
+    task: RelationExtraction, instances: Sequence[RelationInstance], source: str, labels: str
+) -> list[Example]:
+    """Instances in the task's words; ``labels`` is the setting that the task was made from.
+
+    Raises `UserError` with source and instance for a relation that the task does not know.
+    """
+    others = {
+        "semeval": "",
+        "tacred": '; "retacred" has those of Re-TACRED',
+        "retacred": '; "tacred" has those of TACRED',
+    }
+    hint = "" if labels not in others else f' (data.labels = "from_train" takes those of your own data{others[labels]})'
+    examples = []
+    for instance in instances:
+        try:
+            examples.append(task.example(instance))
+        except UserError as error:
+            raise UserError(f"{source}, instance {instance.id!r} (without ids: the line): {error}{hint}") from None
+    return examples
+
+
+def read_instances(path: Path, format: str, patch: Path | None) -> list[RelationInstance]:  # noqa: A002
+    """All instances of a file, with corrected labels where there is a patch. Raises `UserError` as the readers do."""
+    instances = list(read_relations(path, format))
+    return instances if patch is None else read_patch(patch).apply(instances, str(path))
+
+
+def read_part(part: str, source: str, patch: str, format: str, refuse: Refuse) -> RelationPart:  # noqa: A002
+    """A whole part, with corrected labels; empty where there is no source."""
+    if not source:
+        return RelationPart([], 0)
+    if source == BUILTIN_DATA:
+        instances = load_semeval(part)
+    elif source.startswith("builtin:"):
+        raise UserError(f"no built-in data set {source!r}; there is {BUILTIN_DATA}")
+    else:
+        instances = list(read_relations(Path(source), format, refuse))
+    if not patch:
+        return RelationPart(instances, len(instances))
+    before = {instance.id: instance.relation for instance in instances}
+    patched = read_patch(Path(patch)).apply(instances, source)
+    relabelled = sum(before[instance.id] != instance.relation for instance in patched)
+    return RelationPart(patched, len(patched), relabelled, len(instances) - len(patched))
+
+
+def report_examples(
+    task: RelationExtraction, name: str, source: str, instances: Sequence[RelationInstance], findings: Findings
+) -> list[LabelledExample]:
+    """Instances in the task's words; what has a label without words is reported and left out."""
+    examples: list[LabelledExample] = []
+    for instance in instances:
+        try:
+            examples.append((task.example(instance), instance.relation))
+        except UserError as error:
+            findings.error("labels", name, f"{source}, id {instance.id!r}", *halves(error))
+    return examples

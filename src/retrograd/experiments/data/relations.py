@@ -1,0 +1,327 @@
+"""Relation extraction data of an experiment: settings, reading, label patches, what is drawn, and a record of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from retrograd.data.relations.entity_pairs import has_entities, read_entity_pairs
+from retrograd.data.relations.formats import parse_markers
+from retrograd.data.relations.instance import RelationInstance
+from retrograd.data.relations.sampling import stratify
+from retrograd.data.relations.tacred import NO_RELATION
+from retrograd.experiments.data.draws import Draws, draw_seed, require_draws
+from retrograd.experiments.data.findings import Findings, halves
+from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
+from retrograd.experiments.data.relation_parts import (
+    BUILTIN_DATA,
+    RelationPart,
+    labelled_examples,
+    read_instances,
+    read_part,
+    report_examples,
+    require_relations,
+)
+from retrograd.experiments.data.source import Data, absolute_file, relation_extraction
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.tasks.relations.type_constraints import TypeConstraints
+from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, open_verbalisation
+from retrograd.tasks.task import Task
+from retrograd.types import Example, UserError
+from retrograd.util.io import JsonObject, raised
+from retrograd.util.records import read_record
+
+__all__ = ["RelationData", "relation_task"]
+
+_NEGATIVE = {"semeval": "Other", "tacred": NO_RELATION, "retacred": NO_RELATION}
+"""The negative label of each label set that is known by name."""
+_TEMPLATES = {"semeval": "builtin:semeval2010_task8", "tacred": "builtin:tacred", "retacred": "builtin:retacred"}
+"""The words of each label set that is known by name."""
+
+
+@dataclass(frozen=True)
+class RelationData:
+    """Relation extraction data. ``train`` is also the knowledge base.
+
+    ``train``, ``dev`` and ``test`` are files, or ``builtin:semeval2010_task8`` for the data set in the package (its
+    training or its test part). ``train_patch``, ``dev_patch`` and ``test_patch`` are files that correct labels by id
+    (TACREV's list or Re-TACRED's object); they apply first.
+
+    ``dev_from_train`` holds that many training instances out as development data, where there is no ``dev``. Then
+    ``train_count`` or ``train_share``, ``dev_count`` or ``dev_share``, and ``test_count`` draw that many instances or
+    that share of them (0: all). All draws are shuffled, stratified by label and nested: with one seed, 1 % lies inside
+    5 %. ``seed`` is theirs (-1: the experiment's); with one of its own, runs with several seeds share their data.
+
+    ``labels`` is ``semeval`` for the 19 relations of SemEval-2010 Task 8 with its official score, ``tacred`` (TACREV's
+    too) for 42 and ``retacred`` for 40 labels with the official micro-F1 without ``no_relation``, else ``from_train``:
+    phrases derived from the labels in ``train``, drawn or not, with ``negative`` and ``metric`` as set here.
+
+    ``templates`` replaces the words of the labels: ``builtin:tacred``, another file of the package or one of your own
+    (`retrograd.tasks.relations.verbalisation`), with phrase and template for every label; with ``from_train`` its
+    labels are the
+    task's, those that ``train`` lacks too. ``target_style`` "sentence" makes the filled template the target (it is
+    longer: see generator.max_target_tokens). ``input_style`` "described" names entities and their types before the
+    sentence; "instructed" asks as RAG4RE does, with the list of relations, "instructed, no list" without it.
+    ``type_constraints`` leaves to each pair of types the relations that the drawn training data have for it
+    (`retrograd.tasks.relations.type_constraints` has the rule for others).
+
+    ``base_labels`` "shuffled" is a control: the sentences of the knowledge base exchange their labels.
+
+    ``key_style`` "published" adds the label to what the passage tower reads. ``exclude`` says what is never retrieved
+    for an example: instances of an equal ``sentence``, or of an equal sentence with an equal ``pair`` of entities.
+    """
+
+    kind: ClassVar[str] = "relations"
+    has_closed_answers: ClassVar[bool] = True
+    train_is_base: ClassVar[bool] = True
+    base_source: ClassVar[str] = ""
+
+    train: str = BUILTIN_DATA
+    test: str = BUILTIN_DATA
+    dev: str = ""
+    format: Literal["auto", "semeval", "jsonl", "markers", "tacred"] = "auto"
+    train_patch: str = ""
+    dev_patch: str = ""
+    test_patch: str = ""
+    train_count: int = 0
+    train_share: float = 0.0
+    dev_from_train: int = 0
+    dev_count: int = 0
+    dev_share: float = 0.0
+    test_count: int = 0
+    seed: int = -1
+    labels: Literal["semeval", "tacred", "retacred", "from_train"] = "semeval"
+    negative: str = ""
+    metric: Literal["macro", "micro"] = "micro"
+    query_style: Literal["marked", "entities+marked", "between", "between+marked"] = "between+marked"
+    neighbour_style: Literal["labelled", "unlabelled", "label only"] = "labelled"
+    templates: str = ""
+    target_style: Literal["phrase", "sentence"] = "phrase"
+    input_style: Literal["marked", "described", "instructed", "instructed, no list"] = "marked"
+    type_constraints: bool = False
+    key_style: Literal["split", "published"] = "split"
+    exclude: Literal["sentence", "pair"] = "sentence"
+    base_labels: Literal["right", "shuffled"] = "right"
+
+    def __post_init__(self) -> None:
+        self._check_draws()
+        if self.dev.startswith("builtin:"):
+            raise UserError(
+                "data.dev: the package has no development data; give a file, or hold some of the training data out "
+                "with data.dev_from_train"
+            )
+        for part, (file, patch) in self._files.items():
+            if patch and not file:
+                raise UserError(f"data.{part}_patch corrects data.{part}, which is empty; give both, or neither")
+        fixed = _NEGATIVE.get(self.labels)
+        if fixed and self.negative not in ("", fixed):
+            raise UserError(
+                f"data.negative is {self.negative!r}, but labels = {self.labels!r} has {fixed!r}; leave it empty, or "
+                f"set data.labels to 'from_train'"
+            )
+
+    def _check_draws(self) -> None:
+        counts = {
+            "train_count": self.train_count,
+            "dev_count": self.dev_count,
+            "test_count": self.test_count,
+            "dev_from_train": self.dev_from_train,
+        }
+        require_draws(counts, self.seed)
+        shares = (("train", self.train_share, self.train_count), ("dev", self.dev_share, self.dev_count))
+        for part, share, count in shares:
+            if not 0 <= share <= 1:
+                raise UserError(f"data.{part}_share is {share:g}; expected 0 to 1 (0.01 is one percent; 0 and 1 all)")
+            if share and count:
+                raise UserError(f"data.{part}_share and data.{part}_count are both set; set one of them to 0")
+        if self.dev_from_train and (self.dev or self.dev_share or self.dev_count):
+            raise UserError(
+                "data.dev_from_train makes the development data, all of it; leave data.dev, dev_share and dev_count out"
+            )
+
+    @property
+    def has_dev(self) -> bool:
+        """Whether there will be development data."""
+        return bool(self.dev) or self.dev_from_train > 0
+
+    @property
+    def embeds_labels(self) -> bool:
+        """Whether the label is part of what the passage tower reads."""
+        return self.key_style == "published"
+
+    @property
+    def _files(self) -> dict[str, tuple[str, str]]:
+        """File and patch of every part."""
+        return {
+            "train": (self.train, self.train_patch),
+            "dev": (self.dev, self.dev_patch),
+            "test": (self.test, self.test_patch),
+        }
+
+    def load(self, seed: int, task: Task | None = None) -> Data:
+        """Read, correct, draw and verbalise, as `DataKind.load`."""
+        known = None if task is None else relation_extraction(task, "data.kind = relations")
+        draws = Draws(draw_seed(self.seed, seed), "instances", stratify, self.dev_from_train)
+        whole = self._read_part("train")
+        require_relations(whole.instances, self.train)
+        parts = self._drawn_parts(whole, draws)
+        train = parts["train"].instances
+        relations = known or relation_task(self, whole.instances, train)
+        sources = {"train": self.train, "dev": self.dev or self.train, "test": self.test}
+        examples = {
+            name: labelled_examples(relations, part.instances, sources[name], self.labels)
+            for name, part in parts.items()
+        }
+        drawn: JsonObject = {
+            "seed": draws.seed,
+            **{name: part.record() for name, part in parts.items() if part.instances},
+        }
+        passages = [relations.passage(instance) for instance in train]
+        if self.base_labels == "shuffled":
+            titles = random.Random(draws.seed).sample([passage.title for passage in passages], len(passages))
+            passages = [replace(passage, title=title) for passage, title in zip(passages, titles, strict=True)]
+        return Data(relations, KnowledgeBase.from_passages(passages), **examples, drawn=drawn)
+
+    def _drawn_parts(self, whole: RelationPart, draws: Draws[RelationInstance]) -> dict[str, RelationPart]:
+        """All parts as they are drawn; development data held out of training are drawn no further."""
+        rest, held = draws.hold_out(whole.instances, self.train)
+        left = replace(whole, instances=rest, available=len(rest)) if held else whole
+        train = left.drawn(draws, "train", self.train, self.train_count, self.train_share)
+        if held:
+            dev = RelationPart(held, whole.available)
+        else:
+            dev = self._read_part("dev").drawn(draws, "dev", self.dev, self.dev_count, self.dev_share)
+        test = self._read_part("test").drawn(draws, "test", self.test, self.test_count)
+        return {"train": train, "dev": dev, "test": test}
+
+    def _read_part(self, part: str) -> RelationPart:
+        """A whole part, with corrected labels; empty where there is no source."""
+        return read_part(part, *self._files[part], self.format, raised)
+
+    def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
+        """Read another file, as `DataKind.read`; a ``patch`` corrects labels."""
+        relations = relation_extraction(task, "data.kind = relations")
+        return labelled_examples(relations, read_instances(path, self.format, patch), str(path), self.labels)
+
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return a sentence with both entities marked as an example."""
+        return relation_extraction(task, "data.kind = relations").example(parse_markers(text, "query", None))
+
+    def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
+        """Read marked pairs in any format that training reads, or all pairs of text with ``entities``."""
+        relations = relation_extraction(task, "extract")
+        if has_entities(path):
+            instances = list(read_entity_pairs(path, both_orders=not relations.has_directed_labels))
+        else:
+            instances = read_instances(path, self.format, None)
+        examples = labelled_examples(relations, instances, str(path), self.labels)
+        return list(zip(instances, examples, strict=True))
+
+    def task_record(self, task: Task) -> JsonObject:
+        """Return the words of the labels, and the type constraints learned."""
+        relations = relation_extraction(task, "data.kind = relations")
+        constraints = None if relations.constraints is None else relations.constraints.to_record()
+        return {"relations": relations.verbalisation.to_record(), "type_constraints": constraints}
+
+    def task_from_record(self, record: object, where: str) -> RelationExtraction:
+        """Return the task of a record, as `DataKind.task_from_record`."""
+        if not isinstance(record, Mapping) or set(record) != {"relations", "type_constraints"}:
+            raise UserError(f"{where}: expected the relations and type constraints of the run; train it again")
+        found = record["type_constraints"]
+        constraints = None if found is None else TypeConstraints.from_record(found, f"{where}: type_constraints")
+        return _task(self, Verbalisation.from_record(record["relations"], f"{where}: relations"), constraints)
+
+    def from_root(self) -> RelationData:
+        """Return the same with files named from the root."""
+        return replace(
+            self,
+            train=absolute_file(self.train),
+            dev=absolute_file(self.dev),
+            test=absolute_file(self.test),
+            train_patch=absolute_file(self.train_patch),
+            dev_patch=absolute_file(self.dev_patch),
+            test_patch=absolute_file(self.test_patch),
+            templates=absolute_file(self.templates),
+        )
+
+    @classmethod
+    def for_files(cls, format: str) -> RelationData:  # noqa: A002
+        """Return the settings of bare files: of their format, and with the labels that stand in them."""
+        return read_record(RelationData, {"format": format, "labels": "from_train"}, "--kind relations")
+
+    def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
+        """Open all parts, as `DataKind.open_parts`; without the task where its labels cannot be worded."""
+        instances = {name: self._instances(name, source, findings) for name, source in sources.items()}
+        train = instances.get("train") or [one for part in instances.values() for one in part]
+        try:
+            task = relation_task(self, train, train)
+        except UserError as error:
+            if train or not findings.total("error"):  # else why nothing could be read has been said
+                findings.error("labels", "train", self.templates or ", ".join(sources.values()), *halves(error))
+            return DataParts(None, tuple(DataPart(name, source, lambda: iter(())) for name, source in sources.items()))
+        worded = {name: report_examples(task, name, sources[name], part, findings) for name, part in instances.items()}
+        parts = tuple(DataPart(name, sources[name], lambda part=part: iter(part)) for name, part in worded.items())
+        return DataParts(task, parts, neighbours=[task.passage(one) for one in train if one.relation in task.phrases])
+
+    def open_base(self, findings: Findings) -> BaseFile | None:
+        """Return None: the training instances are the passages."""
+        return None
+
+    def _instances(self, name: str, source: str, findings: Findings) -> list[RelationInstance]:
+        """All instances of a part, or of a bare file, which is read as training data are."""
+        part, patch = (name, self._files[name][1]) if name in self._files else ("train", "")
+        try:
+            return read_part(part, source, patch, self.format, findings.refusing(name, source)).instances
+        except UserError as error:
+            findings.fault(name, source, error)
+            return []
+
+
+def relation_task(
+    settings: RelationData, whole: Sequence[RelationInstance], drawn: Sequence[RelationInstance]
+) -> RelationExtraction:
+    """The task that settings and training data make: labels of the whole, type constraints of what was drawn.
+
+    Raises `UserError` where the words of the labels do not fit.
+    """
+    labels = [instance.relation for instance in whole if instance.relation is not None]
+    constraints = TypeConstraints.learn(drawn) if settings.type_constraints else None
+    return _task(settings, _verbalisation(settings, labels), constraints)
+
+
+def _verbalisation(settings: RelationData, labels: Sequence[str]) -> Verbalisation:
+    """The words that the settings name. Raises `UserError` for a label without any, or one that a fixed set lacks."""
+    fixed = settings.labels != "from_train"
+    source = settings.templates or _TEMPLATES.get(settings.labels, "")
+    if not source:
+        return Verbalisation(derive_phrases(labels))
+    found = open_verbalisation(source)
+    if fixed and settings.templates:
+        found.require(open_verbalisation(_TEMPLATES[settings.labels]).phrases, source, exactly=True)
+    elif not fixed:
+        found.require([*labels, settings.negative] if settings.negative else labels, source)
+    return found
+
+
+def _task(
+    settings: RelationData, verbalisation: Verbalisation, constraints: TypeConstraints | None
+) -> RelationExtraction:
+    names = {"semeval": "semeval2010_task8", "from_train": "relation extraction"}
+    metrics = {"semeval": "semeval", "tacred": "micro", "retacred": "micro"}
+    return RelationExtraction(
+        verbalisation,
+        negative=_NEGATIVE.get(settings.labels, settings.negative or None),
+        metric=metrics.get(settings.labels, settings.metric),
+        query_style=settings.query_style,
+        neighbour_style=settings.neighbour_style,
+        name=names.get(settings.labels, settings.labels),
+        target_style=settings.target_style,
+        input_style=settings.input_style,
+        key_style=settings.key_style,
+        exclude=settings.exclude,
+        constraints=constraints,
+    )

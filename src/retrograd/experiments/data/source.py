@@ -1,0 +1,144 @@
+"""What a kind of data does for an experiment: the one place where kinds of data differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+from retrograd.data.relations.instance import RelationInstance
+from retrograd.experiments.data.findings import Findings
+from retrograd.experiments.data.part_reading import BaseFile, DataParts
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.tasks.task import Task
+from retrograd.types import Example, UserError
+from retrograd.util.io import JsonObject
+
+__all__ = ["Data", "DataKind", "absolute_file", "relation_extraction"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A task, its knowledge base, its examples, and what was drawn: seed, counts by part, hashes of ids."""
+
+    task: Task
+    base: KnowledgeBase
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example]
+    drawn: JsonObject
+
+
+@runtime_checkable
+class DataKind(Protocol):
+    """The settings of one kind of data, a frozen record, and all that depends on the kind.
+
+    ``train``, ``dev`` and ``test`` name files; "" is none. Nothing outside asks which kind a value has: where kinds
+    differ, this protocol has a member. A new kind is one file and one line in `retrograd.experiments.data.kinds.KINDS`.
+    """
+
+    kind: ClassVar[str]
+    """The value of ``data.kind`` that chooses it."""
+
+    has_closed_answers: ClassVar[bool]
+    """Whether the task permits a closed set of answers, among which a decision can be fitted."""
+
+    train_is_base: ClassVar[bool]
+    """Whether the training examples are the knowledge base."""
+
+    @property
+    def train(self) -> str: ...
+
+    @property
+    def dev(self) -> str: ...
+
+    @property
+    def test(self) -> str: ...
+
+    @property
+    def train_count(self) -> int:
+        """How many training examples are drawn; 0 is all."""
+        ...
+
+    @property
+    def base_source(self) -> str:
+        """The file of the knowledge base; "" where there is none."""
+        ...
+
+    @property
+    def has_dev(self) -> bool:
+        """Whether there will be development data."""
+        ...
+
+    @property
+    def embeds_labels(self) -> bool:
+        """Whether the passage tower reads labels, so that a soft prompt adds none to a passage's embedding."""
+        ...
+
+    def load(self, seed: int, task: Task | None = None) -> Data:
+        """Read and draw; ``seed`` is the experiment's. ``task`` is that of a finished run; without one it is made.
+
+        Raises `UserError` with file and line for what is wrong in the files, and for draws that ask for too much.
+        """
+        ...
+
+    def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
+        """Read all examples of another file, with or without targets; ``base`` is the run's. Raises `UserError` as
+        `load` does."""
+        ...
+
+    def parse_query(self, text: str, task: Task) -> Example:
+        """Return what somebody types in as an example without a target. Raises `UserError` for what is no query."""
+        ...
+
+    def task_record(self, task: Task) -> JsonObject:
+        """Return what of the task these settings do not hold."""
+        ...
+
+    def task_from_record(self, record: object, where: str) -> Task:
+        """Return the task that `task_record` wrote. Raises `UserError`, beginning with ``where``, for anything else."""
+        ...
+
+    def from_root(self) -> DataKind:
+        """Return the same with files named from the root, so that a run can be opened from any folder."""
+        ...
+
+    @classmethod
+    def for_files(cls, format: str) -> DataKind:  # noqa: A002 (the field's word)
+        """Return the settings by which bare files of a format are read. Raises `UserError` for an unknown format."""
+        ...
+
+    def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
+        """Open files, by the names of their parts, to be read record by record; what is malformed is a finding."""
+        ...
+
+    def open_base(self, findings: Findings) -> BaseFile | None:
+        """Open the knowledge base in the same way; None where there is none beside the examples.
+
+        A base that should be there and is not named is a finding.
+        """
+        ...
+
+    def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
+        """Read a file as pairs of entities, each with the example that asks for its relation.
+
+        Raises `UserError` where the task is none of relations, and as the readers do.
+        """
+        ...
+
+
+def absolute_file(name: str) -> str:
+    """Return a file's name from the root; "" and what is built in stay as they are."""
+    return name if name == "" or name.startswith("builtin:") else str(Path(name).resolve())
+
+
+def relation_extraction(task: Task, command: str) -> RelationExtraction:
+    """Return the task as the one kind that ``command`` knows. Raises `UserError` for any other."""
+    if not isinstance(task, RelationExtraction):
+        raise UserError(
+            f"{command} is about relations between entities, and the task of this run is {task.name}; "
+            f"evaluate, predict, search, compare and lab know every task"
+        )
+    return task

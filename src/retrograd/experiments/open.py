@@ -1,0 +1,76 @@
+"""Open a finished run, ready to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from retrograd.experiments.data.source import Data
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import compute_for
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.rag.model_folder import load_model
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.staleness import fault_of
+from retrograd.tasks.task import Task
+from retrograd.training.loop import embed_base
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.types import UserError
+from retrograd.util.io import read_json
+from retrograd.util.progress import say
+
+__all__ = ["OpenRun", "open_run", "saved_task"]
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A finished run, ready to answer. It needs nothing outside its folder but, for ``data``, the files it names."""
+
+    experiment: Experiment
+    model: RagModel
+    task: Task
+
+    @cached_property
+    def data(self) -> Data:
+        """Read the experiment's data, in the words of the run's task, when they are first asked for.
+
+        Raises `UserError` where files are gone or differ.
+        """
+        return self.experiment.data.load(self.experiment.seed, self.task)
+
+
+def open_run(path: Path) -> OpenRun:
+    """Open what `run_experiment` wrote. An index that is missing is built anew, in memory.
+
+    Raises `UserError` for a folder that is no run, or whose parts do not fit: data, encoder and index.
+    """
+    run = RunDirectory.open(path)
+    experiment = Experiment.load(run.experiment)
+    task = saved_task(experiment, run)
+    rng = torch.Generator().manual_seed(experiment.seed)
+    compute = compute_for(experiment, run=run)
+    base, name = KnowledgeBase.open(run.base), experiment.generator.model
+    model = load_model(run.model, task, base, name, rng, compute.device, compute.precision).eval()
+    _require_index(model, run.model / "index")
+    return OpenRun(experiment, model, task)
+
+
+def _require_index(model: RagModel, folder: Path) -> None:
+    """Build a missing index. Raises `UserError` for one that does not hold its passages' embeddings."""
+    if not model.needs_index:
+        return
+    if not model.has_index:
+        say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
+        embed_base(model)
+        return
+    fault = fault_of(model)
+    if fault is not None:
+        raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")
+
+
+def saved_task(experiment: Experiment, run: RunDirectory) -> Task:
+    """Return the task of a run, with the labels, their words and the type constraints it was trained with."""
+    return experiment.data.task_from_record(read_json(run.labels), str(run.labels))

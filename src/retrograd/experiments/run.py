@@ -1,0 +1,243 @@
+"""Train, resume and evaluate a run: from an experiment to a trained model on disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from retrograd.evaluation.calibration import calibrate
+from retrograd.evaluation.evaluate import Evaluation, evaluate
+from retrograd.experiments.build import build_model
+from retrograd.experiments.data.source import Data
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.precision import choose_precision
+from retrograd.experiments.stages import stages
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.compute import Compute
+from retrograd.models.compute.fsdp import spread_layers
+from retrograd.models.compute.precision import PrecisionChoice
+from retrograd.models.compute.precision_cache import Work
+from retrograd.rag.rag_model import RagModel
+from retrograd.training.distributed.ranks import Ranks, join_process_group, speaks
+from retrograd.training.loop import embed_base_if_stale, train
+from retrograd.training.reproducible import deterministic
+from retrograd.training.run.checkpoints import Checkpoints
+from retrograd.training.run.interrupts import Interrupts
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.types import Example, UserError
+from retrograd.util.io import JsonObject, JsonValue, lock_folder, read_json, write_json
+from retrograd.util.progress import hush, say
+
+__all__ = [
+    "TrainedModel",
+    "compute_for",
+    "evaluated",
+    "require_enough_passages",
+    "require_passages",
+    "resume_run",
+    "run_experiment",
+    "train_experiment",
+]
+
+
+def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
+    """Raises `UserError` where ``passages``, the value of ``setting``, are more than there are."""
+    if passages > len(base):
+        raise UserError(
+            f"{setting} is {passages}, but the knowledge base holds {len(base)} passages; set it to {len(base)} at most"
+        )
+
+
+def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None:
+    """The same for all that an experiment asks for, in the stages that it has."""
+    for name, stage in (
+        ("warm_start", experiment.warm_start),
+        ("masking", experiment.masking),
+        ("second_stage", experiment.second_stage),
+    ):
+        if stage.epochs > 0:
+            require_passages(base, f"{name}.passages", stage.passages)
+    require_passages(base, "training.passages", experiment.training.passages)
+    require_passages(base, "evaluation.passages", experiment.evaluation.passages)
+
+
+def run_experiment(experiment: Experiment, out: Path, interrupts: Interrupts | None = None) -> RunDirectory:
+    """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run, and
+    `Interrupted`, all being saved, where ``interrupts`` (entered by the caller) are asked to stop.
+
+    Each of the processes that ``torchrun`` starts calls it, and all train one model; the first writes and speaks.
+    """
+    _silence_other_ranks()
+    RunDirectory.require_free(out)
+    return _trained_and_scored(experiment, experiment.data.load(experiment.seed), out, interrupts)
+
+
+def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory:
+    """Go on with a run that was stopped, killed included: on a CPU it ends as if it never had been, bit for bit.
+
+    A run that ended is left as it is. Raises `UserError` for a folder that is no run, for one in which another process
+    is at work, and where data, experiment or model are no longer those that the run began with.
+    """
+    _silence_other_ranks()
+    run = RunDirectory.open(path)
+    experiment = Experiment.load(run.experiment)
+    data = None if run.ended else experiment.data.load(experiment.seed)
+    if data is None or (run.trained and not data.test):
+        say(f"{path} has ended; there is nothing to go on with")
+        return run
+    return _trained_and_scored(experiment, data, path, interrupts, resume=True)
+
+
+def _trained_and_scored(
+    experiment: Experiment, data: Data, out: Path, interrupts: Interrupts | None, resume: bool = False
+) -> RunDirectory:
+    trained = train_experiment(experiment, data, out, interrupts, resume)
+    if data.test:
+        with _lock_run(out), trained.checkpoints.saved_when_interrupted():
+            found = evaluated(experiment, trained.model, data.test)
+            if Ranks().first:
+                with RunDirectory.open(out).writing("answers and scores"):
+                    found.save(out)
+    return RunDirectory.open(out)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model just trained, and the seconds of training."""
+
+    model: RagModel
+    seconds: float
+    checkpoints: Checkpoints
+
+
+def train_experiment(
+    experiment: Experiment, data: Data, out: Path, interrupts: Interrupts | None = None, resume: bool = False
+) -> TrainedModel:
+    """All stages in turn, and the model saved in the folder ``out`` with an index that its passage tower has built.
+
+    With ``resume`` the folder is that of a run of this experiment, and training goes on from its newest checkpoint.
+    """
+    if not data.train and experiment.stages_on_data:
+        raise UserError(
+            f"data.train names no training data, which {experiment.stages_on_data[0]} needs; give a file, "
+            f"or set {experiment.stages_on_data[0]}.epochs = 0 (masking alone needs none)"
+        )
+    require_enough_passages(experiment, data.base)
+    recorded = RunDirectory.open(out).recorded_precision() if resume else None
+    device = _join_ranks()
+    choice = choose_precision(experiment, device, "training", recorded)
+    compute, ranks = Compute(device, choice.precision), Ranks()
+    torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
+    rng = torch.Generator().manual_seed(experiment.seed)
+    model = build_model(experiment, data, rng, compute.precision, ranks.count > 1)
+    if model.sharded and experiment.generator.fsdp:
+        ranks.require_equal([*model.parameters()])  # afterwards each has parts of its own
+        spread_layers(model.generator.model, compute.device, compute.dtype, experiment.generator.dropout)
+    model.to(compute.device)
+    if model.sharded:  # all have built the same model; from here on each has dropout of its own
+        torch.manual_seed(ranks.seed(rng.get_state()))
+    plan = stages(experiment, model, rng)
+    run = RunDirectory(out, written=False)
+    if ranks.first:
+        run = (_reopen_run if resume else _create_run)(experiment, data, out, choice)
+    ranks.wait()
+    pace = experiment.training
+    saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
+    score = (lambda m: evaluated(experiment, m, data.dev).answers) if data.dev else None
+    began = time.perf_counter()
+    with _lock_run(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():
+        if resume:
+            saves.restore()
+        for stage in plan[saves.finished :]:
+            examples = data.train if stage.examples is None else stage.examples
+            train(model, examples, stage, run, rng, score, saves)
+        seconds = time.perf_counter() - began
+        model.eval()
+        embed_base_if_stale(model)
+        if experiment.evaluation.calibrate:
+            _calibrate(experiment, model, data.dev, run)
+        run.save_model(model)
+    return TrainedModel(model, seconds, saves)
+
+
+def _silence_other_ranks() -> None:
+    if not speaks():
+        hush()
+
+
+def _lock_run(out: Path) -> AbstractContextManager[None]:
+    """Keep other runs out of a folder; of the ranks of this one the first does."""
+    return lock_folder(out) if Ranks().first else nullcontext()
+
+
+def _create_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:
+    run = RunDirectory.create(out, experiment.from_root().to_toml(), choice.precision, choice.seconds)
+    _keep_data(experiment, data, run)
+    return run
+
+
+def _reopen_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:
+    """Raises `UserError` where the data differ from what the run has written down."""
+    run = RunDirectory.open(out)
+    written = {run.labels: experiment.data.task_record(data.task), run.drawn: data.drawn}
+    changed = [path for path, value in written.items() if path.exists() and read_json(path) != _as_json(value)]
+    if run.base.exists() and KnowledgeBase.open(run.base).fingerprint != data.base.fingerprint:
+        changed.append(run.base)
+    if changed:
+        raise UserError(
+            f"{changed[0]} is not what the data give now: they have changed since the run began; put them back as they "
+            f"were, or train another run"
+        )
+    if differences := run.changed_environment(choice.precision, choice.seconds):
+        say(f"not the machine that the run began on, so not bit for bit what it would have been: {differences[0]}")
+    _keep_data(experiment, data, run)
+    return run
+
+
+def _keep_data(experiment: Experiment, data: Data, run: RunDirectory) -> None:
+    data.base.save(run.base)
+    write_json(run.labels, experiment.data.task_record(data.task))
+    write_json(run.drawn, data.drawn)
+
+
+def _as_json(value: JsonObject) -> JsonValue:
+    return json.loads(json.dumps(value))
+
+
+def _calibrate(experiment: Experiment, model: RagModel, dev: Sequence[Example], run: RunDirectory) -> None:
+    """Fit the model's decision on development data, and write down what that gave."""
+    found = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
+    model.use_decision(found.decision)
+    if run.written:
+        with run.writing("the decision"):
+            write_json(run.calibration, found.record())
+    say(
+        f"decision fitted on {found.examples} development examples: vote weight {found.decision.vote_weight:g}, "
+        f"bias of the negative {found.decision.negative_bias:.2f} nats; {found.metric} {found.before:.1f} before, "
+        f"{found.after:.1f} with it"
+    )
+
+
+def evaluated(experiment: Experiment, model: RagModel, examples: Sequence[Example]) -> Evaluation:
+    """`evaluate` at the experiment's K."""
+    with deterministic(experiment.training.deterministic):
+        return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)
+
+
+def compute_for(experiment: Experiment, work: Work = "training", run: RunDirectory | None = None) -> Compute:
+    """Return the device there is, with the experiment's precision for this work. Of a ``run`` it is the one that the
+    run has recorded, where it ran on the same kind of device."""
+    device = _join_ranks()
+    recorded = None if run is None else run.recorded_precision(device)
+    return Compute(device, choose_precision(experiment, device, work, recorded).precision)
+
+
+def _join_ranks() -> torch.device:
+    """Return this process's device. Joins the process group, where a launcher started several processes."""
+    return join_process_group(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

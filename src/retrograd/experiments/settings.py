@@ -1,0 +1,395 @@
+"""The settings of an experiment, section by section: each has one place and a default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from retrograd.models.compute.precision import Precision
+from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.models.encoder import Pooling
+from retrograd.models.inputs.soft_input import SoftPosition
+from retrograd.models.loading.quantisation import Quantisation
+from retrograd.models.retriever import Trained
+from retrograd.rag.answers.written import Marginal
+from retrograd.rag.search import SearchKind, search_kind
+from retrograd.training.refresh.policies import (
+    EverySteps,
+    InBackground,
+    Never,
+    RefreshPolicy,
+    RetrievedLately,
+    Rolling,
+    WhenDrifted,
+)
+from retrograd.training.sampling.targets import TargetChoice
+from retrograd.training.schedule import Schedule, require_schedule
+from retrograd.types import UserError
+from retrograd.util.guards import require_at_least
+
+__all__ = [
+    "NOTHING_TRAINED",
+    "EvaluationSettings",
+    "GeneratorSettings",
+    "MaskingSettings",
+    "RetrieverSettings",
+    "SecondStageSettings",
+    "SoftPromptSettings",
+    "TrainingSettings",
+    "WarmStartSettings",
+]
+
+Refresh = Literal["every", "drift", "rolling", "retrieved", "background", "never"]
+NOTHING_TRAINED = (
+    "nothing is trained: set training.generator_learning_rate or training.retriever_learning_rate, or, where the "
+    "retriever learns its temperature or a lexical weight, training.scale_learning_rate"
+)
+_BELONGS_TO = {
+    "refresh_drift": ("drift", "0.02"),
+    "refresh_share": ("rolling", "0.02"),
+    "refresh_window": ("retrieved", "50"),
+}
+"""Numbers that one policy alone reads, and a value to begin with; 0 is not set."""
+
+
+@dataclass(frozen=True)
+class RetrieverSettings:
+    """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
+    ``query_model`` is then what the query side begins with, where that is another model: DPR has two.
+
+    ``posterior`` adds q(z|x,y); its ``posterior_passages`` are embedded by the prior's tower ("shared") or by its
+    "own", which makes the index twice as wide. ``null_passage`` makes reading nothing one of the candidates.
+    ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of training: a
+    quarter of the time of a small encoder on a CPU. ``search`` "bm25" finds passages by their words instead (needs
+    bm25s). Two are controls: "random", neighbours of some passage that has nothing to do with the query, and "oracle",
+    which is told the target: the nearest among passages that support it, at test time too.
+
+    ``lexical_dimensions`` makes search hybrid: so many numbers behind each embedding give BM25 as an inner product
+    (`retrograd.models.inputs.lexical_projection`); 2048 is a good number, 0 is none. ``lexical_weight`` is what a
+    point of
+    BM25 is worth at first, in nats; where the retriever is trained, that is learned.
+    """
+
+    model: str = "builtin:minilm"
+    pooling: Pooling = "mean"
+    normalise: bool = True
+    max_tokens: int = 128
+    temperature: float = 0.05
+    learn_temperature: bool = False
+    trained: Trained = "query"
+    separate_towers: bool = False
+    query_model: str = ""
+    posterior: bool = False
+    posterior_passages: Literal["shared", "own"] = "shared"
+    null_passage: bool = False
+    dropout: bool = True
+    search: str = "nearest"
+    lexical_dimensions: int = 0
+    lexical_weight: float = 1.0
+
+    @property
+    def search_kind(self) -> SearchKind:
+        """What ``search`` names. Raises `UserError` if there is no such search."""
+        return search_kind(self.search)
+
+    @property
+    def learns_scales(self) -> bool:
+        """Whether training moves the temperature or the lexical weight."""
+        return self.trained != "none" and (self.learn_temperature or self.lexical_dimensions > 0)
+
+    def __post_init__(self) -> None:
+        if self.query_model and not self.separate_towers:
+            raise UserError(
+                f"retriever.query_model is {self.query_model!r}, but queries and passages share one tower; set "
+                f"retriever.separate_towers = true"
+            )
+        if self.lexical_weight < 0:
+            raise UserError(
+                f"retriever.lexical_weight is {self.lexical_weight:g}, which looks for passages without the query's "
+                f"words; set it to 0 or more"
+            )
+        if self.lexical_dimensions < 0 or self.lexical_dimensions % 4:
+            raise UserError(
+                f"retriever.lexical_dimensions is {self.lexical_dimensions}; expected a multiple of 4, 2048 say, or 0"
+            )
+        kind = self.search_kind
+        if self.lexical_dimensions > 0 and not kind.has_vectors:
+            raise UserError(f'retriever.search = "{kind.name}" has no vectors; set retriever.lexical_dimensions = 0')
+        if not kind.trains_retriever and (self.trained != "none" or self.posterior):
+            raise UserError(
+                f'retriever.search = "{self.search}" leaves nothing to learn about retrieval; set '
+                f'retriever.trained = "none" and posterior = false'
+            )
+        if self.null_passage and not kind.has_vectors:
+            raise UserError(
+                f'retriever.search = "{kind.name}" has no vectors, and the null passage is one; set '
+                f"retriever.null_passage = false"
+            )
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """``model`` is a hub name, a folder, ``builtin:minilm-seq2seq``, or ``builtin:minilm-pointer``, which can copy from
+    its prompt (not beside a soft prompt). ``lora_rank`` 0 trains all weights.
+
+    ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. ``dropout`` false leaves
+    the model's dropout out of training. ``chat`` puts the prompt of a decoder-only model into the tokenizer's chat
+    template, where it has one. ``quantisation`` "nf4" holds the linear layers under adapters in four bits (QLoRA), on a
+    CUDA device. ``gradient_checkpointing`` computes layers again in the backward pass, which saves memory. ``fusion``
+    lets objectives that read passages together read them by fusion-in-decoder instead of in one prompt
+    (`retrograd.models.inputs.fusion`); for encoder-decoder models. ``fsdp`` spreads the layers over the processes
+    that train,
+    for a generator that one device cannot hold (`retrograd.models.compute.fsdp`); one process alone has all.
+    """
+
+    model: str = "builtin:minilm-seq2seq"
+    max_input_tokens: int = 256
+    max_target_tokens: int = 16
+    token_budget: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    lora_modules: tuple[str, ...] = ()
+    dropout: bool = True
+    chat: bool = True
+    quantisation: Quantisation = "none"
+    gradient_checkpointing: bool = False
+    fusion: bool = False
+    fsdp: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gradient_checkpointing and not self.dropout:
+            raise UserError(
+                "gradient checkpointing needs dropout: set generator.dropout = true or "
+                "generator.gradient_checkpointing = false"
+            )
+        if self.fsdp and self.quantisation != "none":
+            raise UserError('generator.fsdp spreads no 4-bit weights; set quantisation = "none", or fsdp = false')
+        if self.fsdp and self.fusion:
+            raise UserError("generator.fsdp cannot read by fusion-in-decoder; set fusion = false, or fsdp = false")
+
+
+@dataclass(frozen=True)
+class SoftPromptSettings:
+    """What the soft slots of `RelaxedTopK` hold: the ``words`` of passages, mixed token by token, or the retriever's
+    vectors of instances through a learned map, ``improved`` or as ``published``
+    (`retrograd.models.inputs.soft_prompt`).
+
+    ``position`` is where they stand, ``gain`` where the improved form's learned gain starts. With retriever.pooling
+    "roles" an instance has a vector for head, tail and context, else one for all; the label's is added to them, except
+    with data.key_style "published".
+    """
+
+    form: Literal["words", "improved", "published"] = "words"
+    position: SoftPosition = "before"
+    gain: float = 0.1
+
+
+@dataclass(frozen=True)
+class WarmStartSettings:
+    """The retriever alone, on the copy likelihood, before the generator joins. ``epochs`` 0 turns it off.
+
+    ``passages`` 0 means the whole base. ``noise`` is the share of supporting passages that are no evidence.
+    """
+
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    refresh_every: int = 10
+    passages: int = 0
+    noise: float = 0.05
+
+
+@dataclass(frozen=True)
+class MaskingSettings:
+    """Masked sentences of the knowledge base (REALM), before the main stage and by its objective. ``epochs`` 0 is off.
+
+    ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences each
+    (`retrograd.data.masking`). A sentence is not answered from the passage it stands in, unless
+    ``may_see_source``. ``spans`` is a file of what may be masked, by a tagger for example (`read_spans`), in the place
+    of names, dates and numbers found by rules. What is not set here is as in training.
+    """
+
+    epochs: int = 0
+    per_passage: int = 1
+    passages: int = 0
+    may_see_source: bool = False
+    generator_learning_rate: float = 2e-4
+    retriever_learning_rate: float = 2e-5
+    spans: str = ""
+
+    def __post_init__(self) -> None:
+        require_at_least(0, {"masking.epochs": self.epochs, "masking.passages": self.passages})
+        require_at_least(1, {"masking.per_passage": self.per_passage})
+
+
+@dataclass(frozen=True)
+class SecondStageSettings:
+    """The generator alone, after the main stage, on the passages that the finished prior finds: what it reads at test
+    time, where joint training also gave it what the posterior found. ``epochs`` 0 is off.
+
+    ``passages`` and ``batch_size`` 0 are as in training. ``reading`` "together" puts the passages into one prompt
+    (JSA-RAG's passage concatenation), "singly" sums over them (VRAG's second stage). Answers are then read alike.
+    """
+
+    epochs: int = 0
+    passages: int = 0
+    reading: Literal["together", "singly"] = "together"
+    learning_rate: float = 2e-4
+    batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least(0, {"second_stage.epochs": self.epochs, "second_stage.passages": self.passages})
+        require_at_least(0, {"second_stage.batch_size": self.batch_size})
+        if self.epochs > 0 and self.learning_rate <= 0:
+            raise UserError(
+                f"second_stage.learning_rate is {self.learning_rate:g}, and nothing else learns; set it to 2e-4, say, "
+                f"or epochs = 0"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
+
+    ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base. With ``pool``
+    the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random. A share of
+    the queries, ``distraction``, reads what was found for an unrelated passage: where training queries retrieve far
+    better than new ones, a generator that never saw a wrong neighbour learns to copy, and forgets to read. With a
+    posterior, another share, ``prior_only``, reads what the prior alone found, as at test time; only the generator
+    learns from it. ``targets`` says which of several acceptable answers a visit trains on: the "first", or one
+    "sampled" of them, drawn anew each time.
+
+    ``refresh`` says how the index is kept up where training moves passages (`retrograd.training.refresh.policies`):
+    all rows
+    ``every`` so many steps; on ``drift``, when the probe's mean 1 - cosine passes ``refresh_drift``; ``rolling``, the
+    ``refresh_share`` of the rows at each step; those ``retrieved`` in the last ``refresh_window`` steps; in the
+    ``background``, by another process; or ``never``. ``refresh_every`` is how often that is done or looked at.
+    ``probe_passages`` of the base are encoded at each logged step to measure staleness.
+
+    A checkpoint is written every ``save_every`` steps, and where there has been none for ``save_minutes`` (0: however
+    long); the newest ``keep_checkpoints`` are kept (0: all). ``deterministic`` has torch refuse whatever does not give
+    the same twice; where one seed must repeat a run on a GPU, at the cost of slower kernels.
+
+    ``scale_learning_rate`` is that of the numbers that scale all logits, in all stages but the second: the temperature,
+    where it is learned, and ``retriever.lexical_weight``. At a tower's rate they would hardly move. Set it to 0, too,
+    where nothing of the retriever is to learn.
+
+    Learning rates rise over the share ``warmup`` of the steps and then follow the ``schedule``
+    (`retrograd.training.schedule`); "cosine with restarts" begins ``restarts`` times again.
+    """
+
+    epochs: int = 4
+    batch_size: int = 16
+    micro_batch: int = 0
+    passages: int = 5
+    tail: int = 0
+    pool: bool = False
+    explorers: int = 0
+    distraction: float = 0.0
+    prior_only: float = 0.0
+    targets: TargetChoice = "first"
+    generator_learning_rate: float = 2e-4
+    retriever_learning_rate: float = 2e-5
+    scale_learning_rate: float = 0.02
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    schedule: Schedule = "linear"
+    restarts: int = 0
+    clip: float = 1.0
+    refresh: Refresh = "every"
+    refresh_every: int = 20
+    refresh_drift: float = 0.0
+    refresh_share: float = 0.0
+    refresh_window: int = 0
+    probe_passages: int = 64
+    log_every: int = 10
+    evaluate_every: int = 0
+    save_every: int = 0
+    save_minutes: float = 15.0
+    keep_checkpoints: int = 2
+    precision: Precision = "auto"
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distraction < 1:
+            raise UserError(f"distraction is {self.distraction:g}; expected a share of the queries, from 0 to below 1")
+        if not 0 <= self.prior_only < 1:
+            raise UserError(f"prior_only is {self.prior_only:g}; expected a share of the queries, from 0 to below 1")
+        if self.probe_passages < 0:
+            raise UserError(f"probe_passages is {self.probe_passages}; expected 0 (no measurement) or more")
+        if self.keep_checkpoints < 0:
+            raise UserError(f"keep_checkpoints is {self.keep_checkpoints}; expected 0 (all) or more")
+        if not 0 <= self.save_minutes < math.inf:
+            raise UserError(f"save_minutes is {self.save_minutes}; expected 0 (never by the clock) or minutes")
+        if self.deterministic and self.refresh == "background":
+            raise UserError(
+                'deterministic = true, but with refresh = "background" the clock says when an index is taken over; set '
+                'refresh = "every"'
+            )
+        numbers = {
+            "refresh_drift": self.refresh_drift,
+            "refresh_share": self.refresh_share,
+            "refresh_window": self.refresh_window,
+        }
+        for setting, value in numbers.items():
+            policy, example = _BELONGS_TO[setting]
+            if self.refresh == policy and value == 0:
+                raise UserError(f'refresh = "{policy}" needs {setting}; set it to {example}, say')
+            if self.refresh != policy and value != 0:
+                raise UserError(
+                    f'{setting} belongs to refresh = "{policy}", but refresh is "{self.refresh}"; set it to 0'
+                )
+        if self.refresh == "drift" and self.probe_passages == 0:
+            raise UserError('refresh = "drift" needs a probe; set probe_passages to 64, say')
+        require_schedule(self.schedule, self.restarts)
+        _ = self.refresh_policy  # which checks its own numbers
+
+    @property
+    def refresh_policy(self) -> RefreshPolicy:
+        """The policy as a value."""
+        policies: dict[Refresh, Callable[[], RefreshPolicy]] = {
+            "every": lambda: EverySteps(self.refresh_every),
+            "drift": lambda: WhenDrifted(self.refresh_drift, self.refresh_every),
+            "rolling": lambda: Rolling(self.refresh_share),
+            "retrieved": lambda: RetrievedLately(self.refresh_every, self.refresh_window),
+            "background": lambda: InBackground(self.refresh_every),
+            "never": Never,
+        }
+        return policies[self.refresh]()
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """``passages`` is K at test time; -1 means as in training. ``scoring`` compares the answers of a closed set by the
+    likelihood of the whole answer ("sequence") or by the steps at which the permitted answers part ("tree", as SuRE).
+    ``answers`` "written" generates them instead, where ``scoring`` and ``calibrate`` have no say: what names no label
+    by the task's rules is invalid. ``reading`` says whether passages are read one by
+    one, "singly", in one prompt, "together", or by fusion-in-decoder, "fused"; "as trained" follows the objective and
+    ``generator.fusion``.
+
+    Where answers are written, ``beams`` is the width of the search, 1 the greedy one; and ``marginal`` decides among
+    the answers that were written singly: by Σ_z p(z|x) p(y|x,z) over all passages ("thorough") or over those that y was
+    written from ("fast"), or by the one passage with the largest p(z|x) times the mean likelihood of its answer's
+    tokens ("best", as the released JSA-RAG). `retrograd.rag.answers.written` has the costs.
+
+    ``calibrate`` fits, after training, how much the neighbours' vote weighs beside the generator and how much better
+    than "no relation" a relation must be, on the development data (`retrograd.evaluation.calibration`).
+    """
+
+    passages: int = -1
+    scoring: Scoring = "sequence"
+    calibrate: bool = False
+    answers: Literal["chosen", "written"] = "chosen"
+    reading: Literal["as trained", "singly", "together", "fused"] = "as trained"
+    beams: int = 1
+    marginal: Marginal = "thorough"
+
+    def __post_init__(self) -> None:
+        if self.calibrate and self.answers == "written":
+            raise UserError(
+                'evaluation.calibrate fits a decision among permitted answers, and evaluation.answers is "written"; '
+                'set one of them to false, or to "chosen"'
+            )

@@ -1,0 +1,342 @@
+"""Building an index on disk so that it survives being killed: shard by shard, each finished or absent.
+
+The folder under construction lies hidden beside its target. A shard is written aside, renamed, and only then listed in
+the manifest with its checksum; whatever is in the folder and not listed is a leftover. A shard is also the unit of
+encoding: its vectors depend on its own rows alone, so a build that was killed and taken up again ends in the same
+bytes as one that was not. The last step renames the folder, which is whole by then.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from retrograd.index.disk.plan import free_disk, readable_bytes
+from retrograd.index.disk.storage import (
+    DTYPE_NAMES,
+    MANIFEST,
+    Manifest,
+    Shard,
+    parse_manifest,
+    read_shards,
+    verify_shard,
+    write_manifest,
+    write_vectors,
+)
+from retrograd.index.disk.versions import current_version, latest_version, next_version, prune, switch_to
+from retrograd.index.shards import checked_blocks
+from retrograd.types import UserError
+from retrograd.util.io import lock_folder
+from retrograd.util.progress import say
+
+__all__ = [
+    "SHARD_ROWS",
+    "Encode",
+    "IndexSpec",
+    "build_vectors",
+    "build_version",
+    "discarded_bytes",
+    "finished_rows",
+    "remaining_rows",
+]
+
+SHARD_ROWS = 65_536
+"""Rows of a shard. A multiple of the rows the exact index reads at once, so that it computes what it would on one
+tensor; a kill costs at most the encoding of one shard."""
+
+Encode = Callable[[int, int], Iterable[Float[Tensor, "_ D"]]]
+"""The vectors of rows first … stop - 1 in blocks; what they are may depend on these two numbers and nothing before."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """What an index is to be. ``encoding`` says in words all that decides a vector besides base and encoder.
+
+    Two builds are one build if all of this is equal, but for ``source``, which is for people.
+    """
+
+    base_fingerprint: str
+    encoder_fingerprint: str
+    encoding: str
+    rows: int
+    dimension: int
+    dtype: torch.dtype = torch.float32
+    shard_rows: int = SHARD_ROWS
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.dimension < 1:
+            raise UserError(f"an index of {self.rows} x {self.dimension} numbers is empty; embed at least one passage")
+        if self.shard_rows < 1:
+            raise ValueError(f"shard_rows is {self.shard_rows}; expected at least 1")
+        if self.dtype not in DTYPE_NAMES:
+            raise UserError(f"dtype is {self.dtype}; expected torch.float32, torch.bfloat16 or torch.float16")
+
+    def manifest(self, shards: Iterable[Shard] = ()) -> Manifest:
+        """The manifest with these shards."""
+        return Manifest(
+            kind="exact",
+            base_fingerprint=self.base_fingerprint,
+            encoder_fingerprint=self.encoder_fingerprint,
+            dtype=DTYPE_NAMES[self.dtype],
+            rows=self.rows,
+            dimension=self.dimension,
+            encoding=self.encoding,
+            source=self.source,
+            shards=tuple(sorted(shards, key=lambda shard: shard.first_row)),
+        )
+
+    def ranges(self) -> list[tuple[str, int, int]]:
+        """(file, first row, rows) of each shard."""
+        first = range(0, self.rows, self.shard_rows)
+        return [
+            (f"shard-{number:05d}.safetensors", row, min(self.shard_rows, self.rows - row))
+            for number, row in enumerate(first)
+        ]
+
+    def difference(self, other: Manifest) -> str | None:
+        """The name of the first thing in which a stored index is another one, or None."""
+        wanted, stored = _identity(self.manifest()), _identity(other)
+        return next((name for name in wanted if wanted[name] != stored[name]), None)
+
+
+def _identity(manifest: Manifest) -> dict[str, object]:
+    """Return what two indexes must have in common for one to go on with the other's shards."""
+    return {
+        "kind": manifest.kind,
+        "base_fingerprint": manifest.base_fingerprint,
+        "encoder_fingerprint": manifest.encoder_fingerprint,
+        "dtype": manifest.dtype,
+        "encoding": manifest.encoding,
+        "rows": manifest.rows,
+        "dimension": manifest.dimension,
+    }
+
+
+def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progress | None = None, keep: int = 2) -> Path:
+    """Build the next version under ``root``, make it current, and remove all but ``keep`` versions.
+
+    If the current version (the newest one, if the file ``current`` is damaged) is already what ``spec`` asks for, and
+    whole, it is returned as it is. Raises as `build_vectors` does; the current version stays what it was then.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with lock_folder(root):
+        for leftover in root.glob(".current.*"):
+            leftover.unlink()
+        target = latest_version(root)
+        if target is not None and _is_whole(target, spec):
+            say(f"{root} is up to date")
+        else:
+            target = next_version(root)
+            if target.exists() and not _is_whole(target, spec):
+                shutil.rmtree(target)  # finished and never made current, so nobody reads it
+            if not target.exists():
+                build_vectors(target, spec, encode, progress)
+        with _explained_when_full(target, spec):
+            switch_to(target)
+        prune(root, keep)
+        return current_version(root)
+
+
+def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: Progress | None = None) -> None:
+    """Make the folder ``target`` an index that `ExactIndex.load` maps; or go on where an earlier call was stopped.
+
+    Shards that are finished are verified by their checksums and kept; ``progress`` is told their rows at once, and
+    those of each new block as it comes. An unfinished build of something else is discarded, and said so. A ``target``
+    that is already there and what ``spec`` asks for is left alone.
+
+    Raises `UserError` if something else is there, if another process is building it, for a row that is not finite, for
+    a shard of zeros, and when the disk is full; what is finished stays.
+    """
+    if target.exists():
+        if not _is_whole(target, spec):
+            raise UserError(f"{target} exists and is not this index; remove it, or choose another folder")
+        return
+    folder = _build_folder(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder, _lock_file(folder)), _explained_when_full(target, spec):
+        shards = {shard.first_row: shard for shard in _finished(folder, spec)}
+        _remove_leftovers(folder, {shard.file for shard in shards.values()})
+        if progress is not None:
+            progress(sum(shard.rows for shard in shards.values()))
+        for file, first_row, rows in spec.ranges():
+            if first_row in shards:
+                continue
+            blocks = checked_blocks(
+                _reported(encode(first_row, first_row + rows), progress), rows, spec.dtype, first_row
+            )
+            checksum = write_vectors(folder / file, _of_width(blocks, spec.dimension), rows, spec.dimension, spec.dtype)
+            shards[first_row] = Shard(file, first_row, rows, checksum)
+            write_manifest(folder, spec.manifest(shards.values()))
+        folder.replace(target)
+
+
+def finished_rows(target: Path, spec: IndexSpec) -> int:
+    """How many rows an unfinished build of ``target`` has to show, by its manifest: nothing is verified yet."""
+    return sum(shard.rows for shard in _listed(target if target.exists() else _build_folder(target), spec))
+
+
+def remaining_rows(root: Path, spec: IndexSpec) -> int:
+    """How many rows `build_version` will still encode under ``root``, by the manifests: nothing is verified yet."""
+    places = (latest_version(root), next_version(root))
+    return spec.rows - max(finished_rows(place, spec) for place in places if place is not None)
+
+
+def discarded_bytes(root: Path, spec: IndexSpec) -> int:
+    """How many bytes `build_version` removes under ``root`` before it encodes: what is unfinished and of no use to it.
+
+    By the manifests: nothing is verified yet. The current version is not among them, for it is read until the next one
+    is whole.
+    """
+    target = next_version(root)
+    count = 0
+    for folder in (target, _build_folder(target)):
+        kept = {shard.file for shard in _listed(folder, spec)}
+        kept |= {MANIFEST} if kept else set()
+        for path in folder.glob("*"):
+            if path.name not in kept:
+                with suppress(FileNotFoundError):  # another process builds here, and will be met at the lock
+                    count += path.stat().st_size
+    return count
+
+
+def _listed(folder: Path, spec: IndexSpec) -> list[Shard]:
+    """The shards of a folder that can be kept, by its manifest alone."""
+    manifest = _manifest_of(folder)
+    return [] if manifest is None or spec.difference(manifest) is not None else _planned(manifest, spec)
+
+
+def _build_folder(target: Path) -> Path:
+    return target.with_name(f".{target.name}.build")
+
+
+def _lock_file(folder: Path) -> Path:
+    """Return the lock's file of a folder under construction: beside it, because the folder becomes the index."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _manifest_of(folder: Path) -> Manifest | None:
+    """The manifest, or None where there is none that can be read: then nothing can be kept."""
+    try:
+        return parse_manifest(folder)
+    except UserError:
+        return None
+
+
+def _is_whole(folder: Path, spec: IndexSpec) -> bool:
+    """Whether a finished folder holds what ``spec`` asks for, each file as it was written."""
+    manifest = _manifest_of(folder)
+    if manifest is None or spec.difference(manifest) is not None or not manifest.shards:
+        return False
+    try:
+        for shard in manifest.shards:
+            verify_shard(folder, shard)
+        read_shards(folder, manifest)
+    except UserError as error:
+        say(f"{error}; it is built again")
+        return False
+    return True
+
+
+def _finished(folder: Path, spec: IndexSpec) -> list[Shard]:
+    """The shards of an interrupted build that can be kept, verified; says what is kept and what is not."""
+    manifest = _manifest_of(folder)
+    if manifest is None:
+        return []
+    difference = spec.difference(manifest)
+    if difference is not None:
+        say(
+            f"{folder}: an unfinished build had another {difference.replace('_', ' ')} "
+            f"({_short(_identity(manifest)[difference])}, now {_short(_identity(spec.manifest())[difference])}); "
+            f"it is discarded"
+        )
+        (folder / MANIFEST).unlink()
+        return []
+    kept = []
+    for shard in _planned(manifest, spec):
+        try:
+            verify_shard(folder, shard)
+            read_shards(folder, replace(manifest, rows=shard.rows, shards=(replace(shard, first_row=0),)))
+            kept.append(shard)
+        except UserError as error:
+            say(f"{error}; its rows are embedded again")
+    write_manifest(folder, spec.manifest(kept))  # before the leftovers go: a listed shard is a shard that is there
+    if kept:
+        say(f"{folder}: continuing with {sum(shard.rows for shard in kept):,} of {spec.rows:,} rows done")
+    return kept
+
+
+def _planned(manifest: Manifest, spec: IndexSpec) -> list[Shard]:
+    """Those shards that ``spec`` would write too; another ``shard_rows`` gives others."""
+    wanted = set(spec.ranges())
+    return [shard for shard in manifest.shards if (shard.file, shard.first_row, shard.rows) in wanted]
+
+
+def _short(value: str | float | None) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text  # a SHA-256
+
+
+def _remove_leftovers(folder: Path, kept: set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name not in kept | {MANIFEST}:
+            path.unlink()
+
+
+def _reported(blocks: Iterable[Float[Tensor, "_ _"]], progress: Progress | None) -> Iterator[Float[Tensor, "_ _"]]:
+    for block in blocks:
+        yield block
+        if progress is not None:
+            progress(len(block))
+
+
+def _of_width(blocks: Iterable[Float[Tensor, "_ _"]], width: int) -> Iterator[Float[Tensor, "_ _"]]:
+    for block in blocks:
+        if block.shape[1] != width:
+            raise UserError(
+                f"the encoder gives vectors of width {block.shape[1]}, expected {width}; check its settings"
+            )
+        yield block
+
+
+def _missing_bytes(target: Path, spec: IndexSpec) -> int:
+    return (spec.rows - finished_rows(target, spec)) * spec.dimension * spec.dtype.itemsize
+
+
+def _remedy(target: Path, spec: IndexSpec) -> str:
+    """A disk also refuses to write when it has space left, but no more files to give, or none to this user."""
+    if free_disk(target) <= _missing_bytes(target, spec):
+        return "free some space"
+    return "there is space enough, so inodes (df -i) or your quota have run out: free some"
+
+
+@contextmanager
+def _explained_when_full(target: Path, spec: IndexSpec) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = f"the disk of {target.parent} is full ({os.strerror(error.errno)})"
+        remedy = f"{_remedy(target, spec)} and give the same command again"
+        done = finished_rows(target, spec)
+        if done == spec.rows:
+            raise UserError(
+                f"{full}: all {done:,} rows are finished and kept, a last small file is not; {remedy}"
+            ) from None
+        needed = _missing_bytes(target, spec)
+        raise UserError(
+            f"{full}: {needed} more bytes ({readable_bytes(needed)}) are needed, {free_disk(target)} are free; "
+            f"the {done:,} finished rows are kept: {remedy}"
+        ) from None

@@ -1,0 +1,117 @@
+"""Versions of an index: a new one is written beside the old and takes its place in one step.
+
+A root holds ``v000001/``, ``v000002/``, … and a small file ``current`` with the name of the version to read. Readers
+follow ``current`` once, when they open an index, and then have its files mapped: on Linux a mapped file stays readable
+when it is removed, so a version may go while it is being read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from retrograd.types import UserError
+from retrograd.util.io import atomic_file, standing
+
+__all__ = [
+    "current_version",
+    "has_versions",
+    "latest_version",
+    "next_version",
+    "opened",
+    "prune",
+    "switch_to",
+    "versions",
+]
+
+_CURRENT = "current"
+_NAME = re.compile(r"v(\d{6,18})")
+
+Opened = TypeVar("Opened")
+
+
+def has_versions(root: Path) -> bool:
+    """Whether ``root`` is a folder of versions one of which can be read."""
+    return (root / _CURRENT).is_file()
+
+
+def versions(root: Path) -> list[Path]:
+    """The folders of all versions, oldest first, whether or not they are current."""
+    found = [path for path in root.glob("v*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=_number)
+
+
+def current_version(root: Path) -> Path:
+    """The folder of the version to read. Raises `UserError` if there is none."""
+    if not has_versions(root):
+        raise UserError(f"{root} holds no finished index; build one with: retrograd index build RUN --out {root}")
+    version = _named(root)
+    if version is None:
+        raise UserError(
+            f"{root / _CURRENT} is damaged: it names no version that is there; "
+            f"mend it with: retrograd index build RUN --out {root}"
+        )
+    return version
+
+
+def latest_version(root: Path) -> Path | None:
+    """The version to read, or the newest one there is if the file ``current`` is damaged; None if there is none."""
+    if not has_versions(root):
+        return None
+    return _named(root) or max(versions(root), key=_number, default=None)
+
+
+def next_version(root: Path) -> Path:
+    """Where the version after the latest belongs. It may be there already: finished, and never made current."""
+    latest = latest_version(root)
+    return root / f"v{1 if latest is None else _number(latest) + 1:06d}"
+
+
+def switch_to(version: Path) -> None:
+    """Make a finished version the one to read; a reader sees either the old or the new name, never neither."""
+    if has_versions(version.parent) and _named(version.parent) == version:
+        return
+    with atomic_file(version.parent / _CURRENT) as temporary:
+        temporary.write_text(version.name + "\n", encoding="utf-8")
+
+
+def prune(root: Path, keep: int = 2) -> list[Path]:
+    """Remove all versions but the current one and the ``keep`` - 1 before it, and return what was removed.
+
+    One older version should stay: somebody may have read its name and not yet opened it.
+    """
+    if keep < 1:
+        raise ValueError(f"keep is {keep}; expected at least 1")
+    current = current_version(root)
+    past = [version for version in versions(root) if _number(version) <= _number(current)]
+    for version in past[:-keep]:
+        shutil.rmtree(version)
+    return past[:-keep]
+
+
+def opened(path: Path, read: Callable[[Path], Opened]) -> Opened:
+    """``read`` of a plain index folder, or of the current version of a root.
+
+    Should two new versions come and the old one go between reading its name and opening it, the newest is read.
+    """
+    while has_versions(path):
+        version = current_version(path)
+        try:
+            return read(version)
+        except (UserError, OSError):
+            if current_version(path) == version:
+                raise
+    return read(standing(path))
+
+
+def _named(root: Path) -> Path | None:
+    """What the file ``current`` names, if that is the folder of a version."""
+    name = (root / _CURRENT).read_bytes().decode(errors="replace").strip()
+    return root / name if _NAME.fullmatch(name) and (root / name).is_dir() else None
+
+
+def _number(version: Path) -> int:
+    return int(version.name[1:])

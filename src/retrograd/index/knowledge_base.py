@@ -1,0 +1,268 @@
+"""The knowledge base: N passages addressed by row number, in an Arrow IPC file that is memory-mapped, never loaded.
+
+The file is plain Arrow (columns id, title, text), readable by any Arrow library. Its fingerprint is SHA-256 over the
+passages in order (`retrograd.util.io.fingerprint` of id, title, text, id, title, …), whatever the batches. It is
+known only
+when the last passage has come, when the schema has long been written; so each record batch carries, as its custom
+metadata, the fingerprint of all passages up to its own end, and the last one's is the base's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from retrograd.types import Passage, UserError
+from retrograd.util.guards import require_file
+from retrograd.util.io import JsonValue, atomic_file, fingerprint, read_jsonl, read_tsv
+
+__all__ = ["KnowledgeBase"]
+
+_SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+_FINGERPRINT = b"fingerprint"
+# A batch is held in memory while it is written, and a string column may not exceed 2 GB.
+_BATCH_PASSAGES = 4096
+_BATCH_CHARACTERS = 1 << 24
+
+_Numbered = Iterable[tuple[int, Passage]]
+_Where = Callable[[int], str]
+
+
+class KnowledgeBase:
+    """N passages in a fixed order; ``base[row]`` is a `Passage`, row 0 … N-1 (-1 is padding and an `IndexError`).
+
+    Made by `from_passages`, `from_jsonl`, `from_tsv` (streaming: one batch of text and 16 bytes a passage in memory) or
+    `open`. Without a ``path`` the same Arrow bytes are kept in memory, and the fingerprint is the same.
+    """
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], fingerprint: str | None) -> None:
+        """Use the class methods. ``fingerprint`` None means that it is to be computed when first asked for."""
+        self._batches = tuple(batches)
+        self._starts = tuple(accumulate((batch.num_rows for batch in self._batches), initial=0))
+        self._known_fingerprint = fingerprint
+
+    @classmethod
+    def from_passages(cls, passages: Iterable[Passage], path: Path | None = None) -> KnowledgeBase:
+        """A base of passages as they come. Raises `UserError` for none, a non-string field or a repeated id."""
+        return cls._written(enumerate(passages), lambda number: f"passage {number} (counted from 0)", path)
+
+    @classmethod
+    def from_jsonl(cls, source: Path, path: Path | None = None) -> KnowledgeBase:
+        """A base from JSON Lines: "text" (required), "title" (default ""), "id" (default: the row number).
+
+        Raises `UserError`, with file and line, for a malformed line, a missing field, a wrong type or a repeated id.
+        """
+        numbered = (
+            (number, _from_json(source, number, row, record)) for row, (number, record) in enumerate(read_jsonl(source))
+        )
+        return cls._written(numbered, lambda number: f"{source}, line {number}", path)
+
+    @classmethod
+    def from_tsv(cls, source: Path, path: Path | None = None) -> KnowledgeBase:
+        """A base from a tab-separated file with the header id, text, title (the Wikipedia passages of DPR).
+
+        Raises `UserError`, with file and line, for a missing column, a malformed row or a repeated id.
+        """
+        numbered = (
+            (number, Passage(row["id"], row["title"], row["text"]))
+            for number, row in read_tsv(source, ("id", "text", "title"))
+        )
+        return cls._written(numbered, lambda number: f"{source}, line {number}", path)
+
+    @classmethod
+    def open(cls, path: Path) -> KnowledgeBase:
+        """Map a file that `save` or a ``from_…`` method wrote. Reads 12 bytes a passage, not the texts.
+
+        Raises `UserError` for a missing, truncated or foreign file.
+        """
+        require_file(path)
+        try:
+            return _read(pa.memory_map(str(path)), str(path))
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            raise UserError(
+                f"{path} is not a complete Arrow file ({error}); build the knowledge base again from its source"
+            ) from None
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, row: int) -> Passage:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} is not in the knowledge base; expected 0 … {len(self) - 1}")
+        return self._between(row, row + 1)[0]
+
+    def __iter__(self) -> Iterator[Passage]:
+        for block in self.blocks(_BATCH_PASSAGES):
+            yield from block
+
+    def passages(self, rows: Sequence[int]) -> list[Passage]:
+        """The passages of the rows, in that order."""
+        return [self[row] for row in rows]
+
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[list[Passage]]:
+        """Consecutive passages ``start`` … ``stop`` - 1 (None: to the end), ``rows`` at a time (fewer in the last)."""
+        if rows < 1:
+            raise ValueError(f"rows is {rows}; expected at least 1")
+        end = len(self) if stop is None else min(stop, len(self))
+        for first in range(start, end, rows):
+            yield self._between(first, min(first + rows, end))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the content: equal for equal passages in equal order, in memory or on disk."""
+        return self._known_fingerprint or fingerprint(part for one in self for part in (one.id, one.title, one.text))
+
+    def save(self, path: Path) -> None:
+        """Atomically write the base as an Arrow file, batch by batch."""
+        with atomic_file(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, _writer(sink) as writer:
+            for batch in self._batches[:-1]:
+                writer.write_batch(batch)
+            writer.write_batch(self._batches[-1], custom_metadata={_FINGERPRINT: self.fingerprint})
+
+    def _between(self, first: int, stop: int) -> list[Passage]:
+        found: list[Passage] = []
+        for number in range(bisect_right(self._starts, first) - 1, len(self._batches)):
+            start = self._starts[number]
+            if start >= stop:
+                break
+            offset = max(first - start, 0)
+            part = self._batches[number].slice(offset, stop - start - offset)
+            try:
+                found.extend(map(Passage, *(part.column(name).to_pylist() for name in _SCHEMA.names)))
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"passages {first} … {stop - 1} of the knowledge base are damaged ({error}); build it again from "
+                    f"its source"
+                ) from None
+        return found
+
+    @classmethod
+    def _written(cls, numbered: _Numbered, where: _Where, path: Path | None) -> KnowledgeBase:
+        if path is None:
+            sink = pa.BufferOutputStream()
+            hashes, numbers = _write(numbered, where, sink)
+            base = _read(pa.BufferReader(sink.getvalue()), "the passages")
+            _require_distinct(base, hashes, numbers, where)
+            return base
+        with atomic_file(path) as temporary:
+            with pa.OSFile(str(temporary), "wb") as sink:
+                hashes, numbers = _write(numbered, where, sink)
+            _require_distinct(_read(pa.memory_map(str(temporary)), "the source"), hashes, numbers, where)
+        return cls.open(path)
+
+
+def _from_json(source: Path, number: int, row: int, record: Mapping[str, JsonValue]) -> Passage:
+    key, title, text = (record.get(name) for name in _SCHEMA.names)
+    if text is None:
+        raise UserError(f'{source}, line {number}: no field "text"; the line has {", ".join(record) or "no fields"}')
+    if isinstance(key, int) and not isinstance(key, bool):
+        key = str(key)
+    fields = {"id": str(row) if key is None else key, "title": "" if title is None else title, "text": text}
+    for name, value in fields.items():
+        if not isinstance(value, str):
+            raise UserError(f'{source}, line {number}: "{name}" is {type(value).__name__}, expected a string')
+    return Passage(**fields)  # pyright: ignore[reportArgumentType]  (checked above)
+
+
+def _writer(sink: pa.NativeFile) -> pa.RecordBatchFileWriter:
+    return pa.ipc.new_file(sink, _SCHEMA)
+
+
+def _write(numbered: _Numbered, where: _Where, sink: pa.NativeFile) -> tuple[array[int], array[int]]:
+    """Write all passages; hash(id) and number of each row, to find repeated ids without holding the ids."""
+    digest, hashes, numbers = hashlib.sha256(), array("q"), array("q")
+    with _writer(sink) as writer:
+        for group in _groups(numbered):
+            for number, passage in group:
+                _absorb(digest, passage, number, where)
+                hashes.append(hash(passage.id))
+                numbers.append(number)
+            ids, titles, texts = zip(*((one.id, one.title, one.text) for _, one in group), strict=True)
+            batch = pa.record_batch([pa.array(column, pa.string()) for column in (ids, titles, texts)], schema=_SCHEMA)
+            writer.write_batch(batch, custom_metadata={_FINGERPRINT: digest.hexdigest()})
+    return hashes, numbers
+
+
+def _groups(numbered: _Numbered) -> Iterator[list[tuple[int, Passage]]]:
+    group: list[tuple[int, Passage]] = []
+    characters = 0
+    for number, passage in numbered:
+        group.append((number, passage))
+        characters += len(passage.text)
+        if len(group) == _BATCH_PASSAGES or characters >= _BATCH_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def _absorb(digest: hashlib._Hash, passage: Passage, number: int, where: _Where) -> None:
+    """Feed a passage to the digest, framed as `retrograd.util.io.fingerprint` frames its parts."""
+    for name, value in (("id", passage.id), ("title", passage.title), ("text", passage.text)):
+        if not isinstance(value, str):
+            raise UserError(f"{where(number)}: {name} is {type(value).__name__}, expected a string")
+        try:
+            raw = value.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{where(number)}: {name} holds half a surrogate pair, which is no text; re-export the source as UTF-8"
+            ) from None
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+
+
+def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
+    """The base of an Arrow file. Raises `UserError` for foreign columns, nulls or no passages; Arrow's errors pass."""
+    reader = pa.ipc.open_file(source)
+    if not reader.schema.equals(_SCHEMA):
+        found = ", ".join(f"{field.name} ({field.type})" for field in reader.schema)
+        raise UserError(
+            f"{name} has the columns {found}; expected id, title, text (string): build it with KnowledgeBase"
+        )
+    records = [reader.get_batch_with_custom_metadata(number) for number in range(reader.num_record_batches)]
+    batches = [record.batch for record in records]
+    if sum(batch.num_rows for batch in batches) == 0:
+        raise UserError(f"{name}: no passages; a knowledge base needs at least one")
+    for batch in batches:
+        batch.validate()
+        if any(column.null_count for column in batch.columns):
+            raise UserError(f"{name} holds missing values; build it with KnowledgeBase, which names the line")
+        if not all(_in_order(column) for column in batch.columns):
+            raise UserError(f"{name} is damaged: its texts do not follow each other; build it again from its source")
+    known = (records[-1].custom_metadata or {}).get(_FINGERPRINT)
+    return KnowledgeBase(batches, known.decode("ascii") if known else None)
+
+
+def _in_order(column: pa.StringArray) -> bool:
+    """Whether each text begins where the one before it ends. `validate` looks at the first and the last offset alone,
+    and Arrow reads whatever memory the others lead to."""
+    raw = column.buffers()[1]
+    if len(column) == 0 or raw is None:
+        return len(column) == 0
+    ends = np.frombuffer(raw, dtype=np.int32, count=len(column) + 1, offset=4 * column.offset)
+    return bool((ends[:-1] <= ends[1:]).all())
+
+
+def _require_distinct(base: KnowledgeBase, hashes: array[int], numbers: array[int], where: _Where) -> None:
+    """Equal ids have equal hashes: only rows whose hash occurs twice are compared by id."""
+    order = np.argsort(np.frombuffer(hashes, dtype=np.int64), kind="stable")
+    ordered = np.frombuffer(hashes, dtype=np.int64)[order]
+    repeated = np.flatnonzero(ordered[1:] == ordered[:-1])
+    rows = sorted({int(row) for place in repeated for row in order[place : place + 2]})
+    first_rows: dict[str, int] = {}
+    for row in rows:
+        key = base[row].id
+        if key in first_rows:
+            raise UserError(
+                f"{where(numbers[row])}: the id {key!r} was already used at {where(numbers[first_rows[key]])}; "
+                "ids must be distinct (leave them out to number the passages)"
+            )
+        first_rows[key] = row

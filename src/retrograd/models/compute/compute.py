@@ -1,0 +1,68 @@
+"""Where a model computes and in which precision. The only file that enters autocast.
+
+Weights are fp32. In bf16, autocast casts them for matrix products as they are needed; what must stay in fp32 suspends
+it with `retrograd.models.compute.precision.full_precision`.
+
+**The rule.** A `retrograd.rag.rag_model.RagModel` is built with its precision, and each of its public methods that runs
+a network computes in it, by itself: `in_own_precision`. A caller enters ``model.autocast()`` only around a step that
+takes gradients through several of these methods, or runs a network of the model directly; inside, weights are cast
+once. Entering it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, runtime_checkable
+
+import torch
+
+__all__ = ["Compute", "ComputePrecision", "in_own_precision"]
+
+ComputePrecision = Literal["bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of matrix products on it."""
+
+    device: torch.device
+    precision: ComputePrecision = "fp32"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which matrix products are computed."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Compute the block in this precision. In fp32 nothing is entered."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+@runtime_checkable
+class Autocasting(Protocol):
+    """An object that knows the precision it computes in."""
+
+    def autocast(self) -> AbstractContextManager[object]: ...
+
+
+Owner = TypeVar("Owner", bound=Autocasting)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def in_own_precision(
+    method: Callable[Concatenate[Owner, Arguments], Result],
+) -> Callable[Concatenate[Owner, Arguments], Result]:
+    """Run a method in the precision of its object."""
+
+    @wraps(method)
+    def autocasted(owner: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with owner.autocast():
+            return method(owner, *args, **kwargs)
+
+    return autocasted

@@ -1,0 +1,95 @@
+"""A model's output layer, applied no wider than a question needs: at few positions, or to few words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from retrograd.models.compute.vocabulary import log_partition, projected_log_probability, projected_logit
+from retrograd.types import UserError
+
+__all__ = ["OutputLayer", "only_at"]
+
+Place = Bool[Tensor, "P S"] | tuple[Int[Tensor, " S"], Int[Tensor, " S"]]
+"""Positions of a batch: a mask, or (sequence, position) of each, in the order wanted."""
+
+
+@contextmanager
+def only_at(model: PreTrainedModel, place: Place) -> Iterator[None]:
+    """Let the output layer see only the hidden states at ``place``: [P S D] becomes [tokens D].
+
+    Raises `UserError` for a model without an output layer.
+    """
+    handle = _layer_of(model).register_forward_pre_hook(lambda _, inputs: (inputs[0][place], *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class OutputLayer:
+    """What a model thinks at chosen positions, and what it says of chosen tokens there.
+
+    ``linear`` is whether the model's logits are exactly what one linear layer makes of its last hidden states. Then
+    those states are kept and only what is asked is projected. Other models (Gemma 2 caps its logits, BART can add a
+    bias to them) give the logits of the whole vocabulary. One position of ``sample``, a small input, tells which.
+    """
+
+    def __init__(self, model: PreTrainedModel, sample: Mapping[str, Tensor]) -> None:
+        self._model = model
+        self._layer = _layer_of(model)
+        self.linear = type(self._layer) is nn.Linear  # a subclass, or an adapter around one, computes something else
+        if self.linear:
+            origin = torch.zeros(1, dtype=torch.long, device=model.device)
+            with only_at(model, (origin, origin)):
+                said = model(**sample, use_cache=False).logits
+            # Compared bit for bit: a cap hardly moves small logits.
+            self.linear = torch.equal(said.float(), self._layer(self.states(sample, (origin, origin))).float())
+
+    def states(self, arguments: Mapping[str, object], place: Place) -> Float[Tensor, "S W"]:
+        """One forward pass. Hidden states at ``place`` (W = D), or, unless ``linear``, logits there (W = V)."""
+        arguments = {"use_cache": False, **arguments}
+        if not self.linear:
+            with only_at(self._model, place):
+                return self._model(**arguments).logits
+        kept: list[Tensor] = []
+
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            kept.append(inputs[0][place])
+            return (kept[0][:0], *inputs[1:])
+
+        handle = self._layer.register_forward_pre_hook(keep)
+        try:
+            self._model(**arguments)
+        finally:
+            handle.remove()
+        return kept[0]
+
+    def log_probability(
+        self, states: Float[Tensor, "S W"], row: Int[Tensor, " A"], token: Int[Tensor, " A"]
+    ) -> Float[Tensor, " A"]:
+        """log p(token) after the state ``row``, in nats, over the whole vocabulary."""
+        if self.linear:
+            return projected_log_probability(states, cast(nn.Linear, self._layer), row, token)
+        return states[row, token].float() - log_partition(states)[row]
+
+    def logit(
+        self, states: Float[Tensor, "S W"], row: Int[Tensor, " A"], token: Int[Tensor, " A"]
+    ) -> Float[Tensor, " A"]:
+        """The same up to a constant per state."""
+        if self.linear:
+            return projected_logit(states, cast(nn.Linear, self._layer), row, token)
+        return states[row, token].float()
+
+
+def _layer_of(model: PreTrainedModel) -> nn.Module:
+    layer = model.get_output_embeddings()
+    if layer is None:
+        raise UserError(f"{type(model).__name__} has no output layer over the vocabulary; name a generator")
+    return layer

@@ -1,0 +1,59 @@
+"""Log-probabilities of tokens over the vocabulary, without ever widening all logits at once."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from retrograd.models.compute.precision import full_precision
+
+__all__ = ["log_partition", "projected_log_probability", "projected_logit", "token_log_probability"]
+
+_BLOCK_CELLS = 2**19
+_BLOCK_CELLS_ELSEWHERE = 2**26
+
+
+def log_partition(logits: Float[Tensor, "tokens V"]) -> Float[Tensor, " tokens"]:
+    """log Σ_v exp(logit_v) in fp32, whatever the precision of the logits.
+
+    On a CPU a few rows at a time, so that they stay in its cache: 3 to 4 times as fast for 30,522 words.
+    """
+    rows = max(1, _BLOCK_CELLS // max(1, logits.shape[-1])) if logits.device.type == "cpu" else max(1, len(logits))
+    return torch.cat([block.float().logsumexp(dim=-1) for block in logits.split(rows)])
+
+
+def token_log_probability(logits: Float[Tensor, "tokens V"], token: Int[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
+    """log p of one token per row, in nats."""
+    return logits.gather(-1, token.unsqueeze(-1)).squeeze(-1).float() - log_partition(logits)
+
+
+def projected_log_probability(
+    hidden: Float[Tensor, "S D"], layer: nn.Linear, row: Int[Tensor, " A"], token: Int[Tensor, " A"]
+) -> Float[Tensor, " A"]:
+    """log p of ``token`` after the hidden state ``row``, in nats, in one pass over blocks of the vocabulary.
+
+    [S V] never exists: a block of the layer's weights meets all hidden states, then is done with.
+    """
+    cells = _BLOCK_CELLS if hidden.device.type == "cpu" else _BLOCK_CELLS_ELSEWHERE
+    words = max(1, cells // max(1, len(hidden)))
+    total = hidden.new_full((len(hidden),), -torch.inf, dtype=torch.float32)
+    said = torch.zeros(len(row), device=hidden.device)
+    for first in range(0, layer.out_features, words):
+        part = slice(first, first + words)
+        bias = None if layer.bias is None else layer.bias[part]
+        logits = nn.functional.linear(hidden, layer.weight[part], bias).float()
+        total = torch.logaddexp(total, logits.logsumexp(dim=-1))
+        column = token - first
+        inside = (column >= 0) & (column < logits.shape[1])
+        said = torch.where(inside, logits[row, column.clamp(0, logits.shape[1] - 1)], said)
+    return said - total[row]
+
+
+def projected_logit(
+    hidden: Float[Tensor, "S D"], layer: nn.Linear, row: Int[Tensor, " A"], token: Int[Tensor, " A"]
+) -> Float[Tensor, " A"]:
+    """The logit of ``token`` after the hidden state ``row``, in fp32: A inner products, whatever the vocabulary."""
+    with full_precision(hidden.device):
+        logit = (hidden[row].float() * layer.weight[token].float()).sum(dim=-1)
+        return logit if layer.bias is None else logit + layer.bias[token].float()

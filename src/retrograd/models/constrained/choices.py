@@ -1,0 +1,95 @@
+"""log p(choice | prompt) for all choices of a prompt: what is shared is run once, what is not asked is not run.
+
+The prompt is read once, `tree_decoding` runs each distinct prefix that matters, and `output_layer` projects it onto the
+vocabulary, or onto the few words that may follow. `prefix_tree` has the two scores' equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.models.compute.batching import length_buckets
+from retrograd.models.compute.output_layer import OutputLayer
+from retrograd.models.constrained.prefix_tree import PrefixTree, Scoring
+from retrograd.models.constrained.tree_decoding import TreeDecoder
+
+__all__ = ["score_choices"]
+
+_STATES = 2_048
+"""Most prefixes whose states are held at once: as logits of 30,522 words in bf16 they take 125 MB."""
+
+
+def score_choices(
+    decoder: TreeDecoder,
+    lengths: Sequence[int],
+    choices: Sequence[Sequence[Sequence[int]]],
+    scoring: Scoring,
+) -> Float[Tensor, "P C"]:
+    """In nats; ``-inf`` where a prompt has fewer choices than another. Without gradient.
+
+    ``lengths`` are the prompts' tokens, ``choices`` each prompt's choices as token ids with the end of sequence.
+    """
+    if not choices:
+        return torch.zeros(0, 0, device=decoder.model.device)
+    layer = OutputLayer(decoder.model, decoder.sample(choices[0][0][-1]))
+    known: dict[tuple[tuple[int, ...], ...], PrefixTree] = {}
+    trees: list[PrefixTree] = []
+    for found in choices:
+        key = tuple(map(tuple, found))
+        known[key] = known.get(key) or PrefixTree.of(key, scoring)
+        trees.append(known[key])
+    device = decoder.model.device
+    count = torch.tensor([len(found) for found in choices], device=device)
+    result = torch.zeros(len(choices), int(count.max()), device=device)
+    undecided = [p for p, tree in enumerate(trees) if tree.asking]
+    most = max(1, _STATES // max(1, *(len(tree.asking) for tree in trees)))
+    sizes = [decoder.size(lengths[p], trees[p]) for p in undecided]
+    for group in length_buckets(sizes, decoder.budget, most):
+        prompts = [undecided[i] for i in group]
+        asked = [trees[p] for p in prompts]
+        states = decoder.states(prompts, asked, layer)
+        result[prompts] = _summed(_answers(layer, states, asked, scoring), asked, result.shape[1])
+    return result.masked_fill(torch.arange(result.shape[1], device=device) >= count.unsqueeze(-1), -torch.inf)
+
+
+def _answers(
+    layer: OutputLayer, states: Float[Tensor, "S W"], trees: Sequence[PrefixTree], scoring: Scoring
+) -> Float[Tensor, " A"]:
+    """log-probabilities of what is asked, tree after tree."""
+    row, token = _asked(trees, states.device)
+    if scoring == "sequence":
+        return layer.log_probability(states, row, token)
+    logit = layer.logit(states, row, token)
+    # log-softmax among the tokens that are asked after the same prefix.
+    highest = logit.new_full((len(states),), -torch.inf).scatter_reduce(0, row, logit, "amax")
+    above = logit - highest[row]
+    return above - logit.new_zeros(len(states)).index_add(0, row, above.exp()).log()[row]
+
+
+def _asked(trees: Sequence[PrefixTree], device: torch.device) -> tuple[Int[Tensor, " A"], Int[Tensor, " A"]]:
+    """Which state each token that is asked follows, and the token."""
+    pairs: list[tuple[int, int]] = []
+    before = 0
+    for tree in trees:
+        pairs += [(before + place, token) for place, token in tree.asked]
+        before += len(tree.asking)
+    row, token = torch.tensor(pairs, device=device).T
+    return row, token
+
+
+def _summed(answer: Float[Tensor, " A"], trees: Sequence[PrefixTree], width: int) -> Float[Tensor, "P C"]:
+    """Σ over each choice's terms; a choice without any, and a place without a choice, is 0."""
+    cells: list[int] = []
+    terms: list[int] = []
+    before = 0
+    for p, tree in enumerate(trees):
+        for c, found in enumerate(tree.terms):
+            cells += [p * width + c] * len(found)
+            terms += [before + term for term in found]
+        before += len(tree.asked)
+    cell, term = (torch.tensor(index, dtype=torch.long, device=answer.device) for index in (cells, terms))
+    return answer.new_zeros(len(trees) * width).index_add(0, cell, answer[term]).view(len(trees), width)

@@ -1,0 +1,108 @@
+r"""Fusion-in-decoder: prompts encoded one by one, and a decoder that attends to all of them at once.
+
+    H = [Enc(prompt_1); …; Enc(prompt_K)],    log p(y | prompt_1 … prompt_K) = Σ_t log Dec(y_t | y_<t, H)
+
+Izacard & Grave 2021 (arXiv 2007.01282). Encoding costs K short prompts, not one K times as long, and each may have the
+model's whole input length. Nothing tells the decoder in which order the prompts stand, where its attention to the
+encoder knows no positions (T5, BART, BERT as a decoder).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from retrograd.models.compute.batching import length_buckets, padded
+from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds
+from retrograd.types import UserError
+
+__all__ = ["FusedIds", "FusedPrompt", "encoded_apart", "fused_ids", "model_arguments", "require_encoder"]
+
+_ENCODED = "encoded"
+
+
+@dataclass(frozen=True)
+class FusedPrompt:
+    """One prompt in several parts, each of which is encoded by itself. Equal parts in equal order are one prompt."""
+
+    parts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("a fused prompt has no parts; expected one at least")
+
+
+@dataclass(frozen=True)
+class FusedIds:
+    """The token ids of a `FusedPrompt`; its length is that of all parts."""
+
+    parts: list[TokenIds]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+
+def require_encoder(model: PreTrainedModel) -> None:
+    """Raises `UserError` for a decoder-only model."""
+    if not model.config.is_encoder_decoder:
+        raise UserError(
+            f"{type(model).__name__} is decoder-only, and fusion-in-decoder needs an encoder; set generator.fusion = "
+            f'false and evaluation.reading = "together" or "singly", or name an encoder-decoder generator (T5, BART)'
+        )
+
+
+def fused_ids(prompts: Sequence[str | FusedPrompt], tokens: PromptTokens, most: int) -> list[FusedIds]:
+    """Of each part at most ``most`` tokens; a plain prompt is its own only part."""
+    parts = [prompt.parts if isinstance(prompt, FusedPrompt) else (prompt,) for prompt in prompts]
+    texts = [text for own in parts for text in own]
+    ids = iter(tokens.ids(texts, [most] * len(texts)))
+    return [FusedIds([next(ids) for _ in own]) for own in parts]
+
+
+def encoded_apart(model: PreTrainedModel, prompts: Sequence[FusedIds], padding: int, budget: int) -> dict[str, Tensor]:
+    """``encoded`` [P L D], the hidden states of each prompt's parts in their order, and ``attention_mask`` [P L].
+
+    Padding of the parts is dropped, so that L is the tokens of the longest prompt. Each distinct part is encoded once,
+    in micro-batches of at most ``budget`` padded tokens. Differentiable.
+    """
+    number: dict[tuple[int, ...], int] = {}
+    where = [[number.setdefault(tuple(part), len(number)) for part in prompt.parts] for prompt in prompts]
+    flat, start = _hidden_states(model, [list(part) for part in number], padding, budget)
+    length = [len(part) for part in number]
+    places = [torch.cat([torch.arange(start[n], start[n] + length[n]) for n in own]) for own in where]
+    place = nn.utils.rnn.pad_sequence(places, batch_first=True).to(model.device)
+    sizes = torch.tensor([len(own) for own in places], device=model.device)
+    mask = torch.arange(place.shape[1], device=model.device) < sizes.unsqueeze(-1)
+    return {_ENCODED: flat[place], "attention_mask": mask.long()}
+
+
+def _hidden_states(
+    model: PreTrainedModel, parts: list[TokenIds], padding: int, budget: int
+) -> tuple[Float[Tensor, "tokens D"], list[int]]:
+    """Hidden states of all tokens, one part behind the other, and where each part begins."""
+    encoder = cast(nn.Module, model.get_encoder())
+    found: list[Tensor] = []
+    start, reached = [0] * len(parts), 0
+    for group in length_buckets([len(part) for part in parts], budget):
+        tokens, mask = padded([parts[i] for i in group], padding, model.device)
+        hidden = encoder(input_ids=tokens, attention_mask=mask, return_dict=True).last_hidden_state
+        found.append(hidden[mask.bool()])
+        for i in group:
+            start[i] = reached
+            reached += len(parts[i])
+    return torch.cat(found), start
+
+
+def model_arguments(read: dict[str, Tensor]) -> dict[str, Tensor | BaseModelOutput]:
+    """What was read, as the arguments of an encoder-decoder's forward pass: `encoded_apart`'s as encoder output."""
+    rest = {name: value for name, value in read.items() if name != _ENCODED}
+    if _ENCODED not in read:
+        return {**rest}
+    return {**rest, "encoder_outputs": BaseModelOutput(last_hidden_state=read[_ENCODED])}

@@ -1,0 +1,183 @@
+"""Models without weights: modules that know every shape, from a configuration on this disk or from published facts.
+
+Everything here is built within torch's ``FakeTensorMode``: a 7 B model takes a second and no memory, its parameters are
+counted rather than computed, and a pass through it says what it would cost (`retrograd.models.compute.costs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    BertConfig,
+    DPRConfig,
+    EncoderDecoderConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    RobertaConfig,
+    T5Config,
+)
+
+from retrograd.models.loading.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER, minilm_seq2seq_from
+from retrograd.models.loading.dpr import bert_config, dpr_class
+from retrograd.models.loading.loading import quiet_transformers
+from retrograd.models.loading.local_files import local_config, weight_names
+from retrograd.models.pointer import PointerGenerator, generator_class, with_copying
+from retrograd.types import UserError
+from retrograd.util.suggestions import advice
+
+__all__ = ["KNOWN", "Adapted", "adapt", "is_on_disk", "planned_encoder", "planned_generator"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A configuration as published on the hub. ``pooler``: its checkpoint has one; ``untied``: it has an output layer
+    of its own beside the word embeddings."""
+
+    config: Callable[[], PretrainedConfig]
+    pooler: bool = False
+    untied: bool = False
+
+
+def _t5(d_ff: int, activation: str) -> T5Config:
+    return T5Config(
+        vocab_size=32_128, d_model=1_024, d_kv=64, d_ff=d_ff, num_layers=24, num_heads=16, feed_forward_proj=activation
+    )
+
+
+KNOWN: Mapping[str, Architecture] = {
+    "roberta-base": Architecture(
+        lambda: RobertaConfig(vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1)
+    ),
+    "BAAI/bge-large-en-v1.5": Architecture(
+        lambda: BertConfig(
+            hidden_size=1_024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4_096, vocab_size=30_522
+        ),
+        pooler=True,
+    ),
+    "google-bert/bert-base-uncased": Architecture(BertConfig, pooler=True),
+    "facebook/dpr-ctx_encoder-single-nq-base": Architecture(BertConfig),
+    "facebook/dpr-question_encoder-single-nq-base": Architecture(BertConfig),
+    "google-t5/t5-large": Architecture(lambda: _t5(4_096, "relu")),
+    "google/flan-t5-large": Architecture(lambda: _t5(2_816, "gated-gelu"), untied=True),
+    "meta-llama/Llama-2-7b-chat-hf": Architecture(
+        lambda: LlamaConfig(vocab_size=32_000, hidden_size=4_096, intermediate_size=11_008, num_hidden_layers=32)
+    ),
+    "mistralai/Mistral-7B-Instruct-v0.2": Architecture(
+        lambda: MistralConfig(vocab_size=32_000, sliding_window=None, max_position_embeddings=32_768)
+    ),
+    "Qwen/Qwen3-4B-Instruct-2507": Architecture(
+        lambda: Qwen3Config(
+            vocab_size=151_936,
+            hidden_size=2_560,
+            intermediate_size=9_728,
+            num_hidden_layers=36,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=128,
+            max_position_embeddings=262_144,
+            tie_word_embeddings=True,
+        )
+    ),
+}
+"""The models that recipes name, from their ``config.json`` on the hub. A folder or cache on this disk comes first."""
+
+
+def is_on_disk(name: str) -> bool:
+    """Whether a model's weights could be read now, without a network."""
+    return bool(weight_names(name))
+
+
+def planned_encoder(name: str, setting: str = "retriever.model") -> PreTrainedModel:
+    """The encoder `open_encoder` would open, without weights. Raises `UserError` where its shape is not known here;
+    ``setting`` is where it is named."""
+    found, architecture = _config(name, setting)
+    if dpr_class(found) is not None:
+        found = bert_config(cast(DPRConfig, found))
+    with quiet_transformers():
+        model = AutoModel.from_config(found)
+    pooler = architecture.pooler if architecture else any("pooler." in one for one in weight_names(name))
+    if not pooler and getattr(model, "pooler", None) is not None:
+        model.register_module("pooler", None)  # as `open_encoder` does
+    return model
+
+
+def planned_generator(name: str) -> PreTrainedModel:
+    """The generator `open_generator` would open, without weights. Raises as `planned_encoder`."""
+    found, architecture = _config(name, "generator.model")
+    with quiet_transformers():
+        if name in BUILTIN_GENERATORS:
+            model = minilm_seq2seq_from(AutoModel.from_config(found, add_pooling_layer=False))
+            return PointerGenerator.copied_from(model) if name == BUILTIN_POINTER else model
+        kind = generator_class(found)
+        if issubclass(kind, PointerGenerator):
+            return kind(cast(EncoderDecoderConfig, found))
+        model = kind.from_config(found)
+    saved = weight_names(name)
+    untied = architecture.untied if architecture else {"lm_head.weight", "shared.weight"} <= saved
+    layer = model.get_output_embeddings()
+    if untied and isinstance(layer, nn.Linear):
+        model.set_output_embeddings(nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None))
+    return model
+
+
+def _config(name: str, setting: str) -> tuple[PretrainedConfig, Architecture | None]:
+    found = local_config(name)
+    if found is not None:
+        return found, None
+    if name in KNOWN:
+        return KNOWN[name].config(), KNOWN[name]
+    what = "is a folder without config.json" if Path(name).is_dir() else "is not on this disk"
+    part, _, own = setting.partition(".")
+    how = f"--like {part}=NAME" if own == "model" else f"--set {setting}=NAME"
+    raise UserError(
+        f"{setting} = {name!r} {what}, and its shape is not known here; parameters, memory and time cannot be told. "
+        f"Name a model of the same shape, or a folder with its config.json alone: {how}; {advice(name, KNOWN)}"
+    )
+
+
+class Adapted(nn.Module):
+    """A linear layer beside a low-rank adapter: W x + s B A x, as `retrograd.models.loading.lora` puts it there."""
+
+    def __init__(self, base: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Linear(base.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, base.out_features, bias=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's own, which some models look at."""
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+def adapt(model: PreTrainedModel, rank: int, modules: tuple[str, ...]) -> None:
+    """Freeze the model and adapt the named linear layers; all but the output layer where none is named.
+
+    Raises `UserError` for names that no layer has.
+    """
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    output, modules = model.get_output_embeddings(), with_copying(model, modules)
+    chosen = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+        and (name.rpartition(".")[2] in modules or name in modules if modules else layer is not output)
+    ]
+    if not chosen:
+        raise UserError(f"generator.lora_modules {list(modules)} name no linear layer of {type(model).__name__}")
+    for name, layer in chosen:
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, Adapted(layer, rank))

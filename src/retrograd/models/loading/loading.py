@@ -1,0 +1,148 @@
+"""Opening Hugging Face models by hub name, local folder or built-in name: safetensors only, no remote code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from retrograd.models.loading.builtin import (
+    BUILTIN_ENCODER,
+    BUILTIN_GENERATORS,
+    BUILTIN_SEQ2SEQ,
+    minilm_folder,
+    minilm_pointer,
+    minilm_seq2seq,
+)
+from retrograd.models.loading.dpr import bert_inside, dpr_class
+from retrograd.models.loading.folder_checks import require_model_files
+from retrograd.models.loading.quantisation import Quantisation, nf4_config, require_quantisable
+from retrograd.models.loading.versions import require_supported_versions
+from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
+from retrograd.types import UserError
+
+__all__ = ["open_encoder", "open_generator", "quiet_transformers"]
+
+_BUILTIN = f"{BUILTIN_ENCODER} to retrieve, {' and '.join(BUILTIN_GENERATORS)} to generate"
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own bars and load reports out of our output, and restore its settings afterwards."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A text encoder with fp32 weights, and its tokenizer. Raises `UserError` with the remedy when it cannot be had."""
+    require_supported_versions()
+    if name == BUILTIN_ENCODER:
+        return open_encoder(str(minilm_folder()))
+    _refuse_unknown_builtin(name)
+    require_model_files(name)
+    with quiet_transformers(), _explained(name):
+        tokenizer = _tokenizer(name)
+        kind = dpr_class(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        model = _with_weights(kind or AutoModel, name)
+        return (model if kind is None else bert_inside(model)), tokenizer
+
+
+def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A seq2seq or decoder-only generator, and its tokenizer. Weights are fp32, but for the linear layers of a
+    quantised one, which stands on the CUDA device from the start. Raises `UserError` with the remedy if it cannot be
+    had.
+    """
+    require_supported_versions()
+    if quantisation == "nf4":
+        require_quantisable(name)
+    if name in BUILTIN_GENERATORS:
+        with quiet_transformers():
+            return minilm_seq2seq() if name == BUILTIN_SEQ2SEQ else minilm_pointer()
+    _refuse_unknown_builtin(name)
+    require_model_files(name)
+    with quiet_transformers(), _explained(name):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        tokenizer = _tokenizer(name)
+        return _with_weights(generator_class(config), name, quantisation), tokenizer
+
+
+def _tokenizer(name: str) -> PreTrainedTokenizerBase:
+    folder = Path(name)
+    # Where a folder has none, transformers makes up a tokenizer without words.
+    if folder.is_dir() and not any(file for kind in ("tokenizer*", "vocab*", "*.model") for file in folder.glob(kind)):
+        raise OSError(f"{folder} has no tokenizer.")
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    if not isinstance(tokenizer.model_max_length, int | float) or tokenizer.model_max_length < 1:
+        raise ValueError(f"its tokenizer's model_max_length is {str(tokenizer.model_max_length)[:40]}.")
+    return tokenizer
+
+
+_Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[PreTrainedModel]
+
+
+def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -> PreTrainedModel:
+    """The model, every weight of which is in its files. Raises `UserError` when it lacks more than a pooler."""
+    # Left unsaid, trust_remote_code has transformers ask at the terminal whether to run what the folder brings.
+    options = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32, "output_loading_info": True}
+    if quantisation == "nf4":  # what it leaves alone (embeddings, norms, output layer) keeps fp32, as QLoRA wants it
+        options["quantization_config"] = nf4_config()
+    with torch.random.fork_rng(devices=[]):  # lacking weights would be drawn from the global random state
+        loaded = auto.from_pretrained(name, **options)
+    model, report = cast(tuple[PreTrainedModel, dict[str, Collection[str]]], loaded)
+    poolers = {weight.partition("pooler.")[0] for weight in report["missing_keys"] if "pooler." in weight}
+    for parent in poolers:
+        # Nothing here reads a pooler, and a random one would give each opening another fingerprint.
+        model.get_submodule(parent.rstrip(".")).register_module("pooler", None)
+    if any(layer in weight for weight in report["unexpected_keys"] for layer in COPY_LAYERS):
+        raise UserError(
+            f"the model {name!r} has weights of a {PointerGenerator.__name__}, which its config.json does not name; "
+            f'mend it: "architectures": ["{PointerGenerator.__name__}"]'
+        )
+    lacking = sorted(weight for weight in report["missing_keys"] if "pooler." not in weight)
+    if lacking:
+        raise UserError(
+            f"the model {name!r} lacks {len(lacking)} of its weights ({', '.join(lacking[:3])}), which would be "
+            "random; name a model that was trained for this role: an encoder to retrieve, a language model to generate"
+        )
+    return model
+
+
+def _refuse_unknown_builtin(name: str) -> None:
+    if name.startswith("builtin:"):
+        raise UserError(f"no built-in model {name!r} for this role; there are {_BUILTIN}")
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a wrong value in a configuration may end in any error, wherever it is first used
+        where = "folder" if Path(name).exists() else "hub name"
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"the model {name!r} ({where}) could not be opened: {first_line} "
+            f"Give a folder with config.json, a tokenizer and *.safetensors weights, a hub name that is reachable "
+            f"from here, or a built-in model ({_BUILTIN})."
+        ) from error

@@ -1,0 +1,111 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685). The only file that knows peft."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from retrograd.models.loading.folder_checks import ADAPTER_WEIGHTS, require_adapters_alone
+from retrograd.models.pointer import with_copying
+from retrograd.types import UserError
+
+__all__ = ["Lora", "add_lora", "has_lora", "load_lora"]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapter settings: W + (alpha / rank) · B A, with B starting at zero. Rank 0 means full fine-tuning.
+
+    ``modules`` are names of linear layers; empty means all linear layers but the output layer. Layers that copy
+    (`retrograd.models.pointer`) are always among them.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise UserError(f"lora rank is {self.rank}; expected 0 (off) or a positive number, usually 4 to 64")
+        if not self.alpha > 0:
+            raise UserError(
+                f"lora alpha is {self.alpha}; expected a positive number, usually one or two times the rank"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"lora dropout is {self.dropout}; expected a number in [0, 1)")
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> None:
+    """Freeze ``model`` and put trainable adapters, drawn from ``rng``, into it.
+
+    Raises `UserError` when a named module does not exist.
+    """
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  (peft accepts any number)
+        lora_dropout=lora.dropout,
+        target_modules=list(with_copying(model, lora.modules)) or "all-linear",
+    )
+    with torch.random.fork_rng(devices=[]):  # peft draws from the global random state; leave it as it was
+        try:
+            model.add_adapter(config)
+        except ValueError as error:
+            names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if hasattr(part, "weight")})
+            raise UserError(f"lora modules {list(lora.modules)}: {error}; the model has {', '.join(names)}") from None
+    _widen(model)
+    for name, weight in _adapters(model):
+        if ".lora_A." in name:  # the same distribution as peft's, from our own source of randomness, on its device
+            drawn = torch.empty(weight.shape, device=rng.device)
+            weight.data.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=rng))
+
+
+def has_lora(model: nn.Module) -> bool:
+    """Whether ``model`` carries adapters; then its ``save_pretrained`` writes them alone, as a PEFT directory."""
+    return any(isinstance(part, BaseTunerLayer) for part in model.modules())
+
+
+def load_lora(model: PreTrainedModel, folder: Path) -> None:
+    """Put the trained adapters of ``folder`` into ``model``.
+
+    Raises `UserError` when they are not for this model, and as `require_adapters_alone` does.
+    """
+    require_adapters_alone(folder)
+    with torch.random.fork_rng(devices=[]):  # adapters are drawn before they are read
+        try:
+            model.load_adapter(str(folder), is_trainable=True)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a wrong value in their settings may end in any error
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"the adapters in {folder} do not fit {type(model).__name__} ({first_line}); "
+                "name the model they were trained on"
+            ) from error
+    if _widen(model):  # they were rounded when they were read
+        saved = load_file(folder / ADAPTER_WEIGHTS)
+        for name, weight in _adapters(model):
+            weight.data.copy_(saved[f"base_model.model.{name.replace('.default.', '.')}"])
+
+
+def _adapters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, weight) for name, weight in model.named_parameters() if ".lora_" in name)
+
+
+def _widen(model: nn.Module) -> bool:
+    """Make the adapters fp32; whether they were not. On 4-bit layers peft makes them in the type of the products, and
+    bf16 is too coarse for AdamW's steps.
+    """
+    narrow = [weight for _, weight in _adapters(model) if weight.dtype != torch.float32]
+    for weight in narrow:
+        weight.data = weight.data.float()
+    return bool(narrow)

@@ -1,0 +1,293 @@
+"""Answers: argmax_y Σ_z p(z|x) p(y|x,z), or argmax_y p(y|x, soft slots), over a closed set or generated candidates.
+
+Without a closed set the generator writes an answer from each passage, and one of them is taken
+(`retrograd.rag.answers.written`). Each distinct prompt, and each distinct (prompt, answer), is run once. With soft
+slots, or all passages in one prompt, there is one answer, the first that beam search finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.models.generator import Generator
+from retrograd.models.inputs.fusion import FusedPrompt
+from retrograd.models.inputs.soft_input import SoftInput
+from retrograd.objectives.differentiable_knn import Selection
+from retrograd.objectives.functional import masked_log_softmax
+from retrograd.rag.answers.decision import ChoiceScores, Decision
+from retrograd.rag.answers.written import Marginal, written_answers
+from retrograd.rag.candidates import Candidates
+from retrograd.rag.likelihood import joint_prompt, supported
+from retrograd.tasks.task import Support, Task
+from retrograd.types import Example, Prediction, UserError
+
+__all__ = [
+    "DEFAULT_ANSWERING",
+    "Answering",
+    "Manner",
+    "Reading",
+    "answers",
+    "choice_scores",
+    "soft_reading",
+    "text_reading",
+    "votes",
+]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a model answers: by choosing among the permitted answers, where a task has a closed set, or by writing.
+
+    Passages are read one by one, "singly"; all of them in one prompt, best first, "together"; or each in a prompt of
+    its own that an encoder-decoder encodes by itself, "fused" (`retrograd.models.inputs.fusion`). ``beams`` and
+    ``marginal``
+    are for written answers: the width of the search, and, of answers written singly, which of them is taken
+    (`retrograd.rag.answers.written`). Raises `UserError` for less than one beam.
+    """
+
+    answers: Literal["chosen", "written"] = "chosen"
+    reading: Literal["singly", "together", "fused"] = "singly"
+    beams: int = 1
+    marginal: Marginal = "thorough"
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise UserError(f"evaluation.beams is {self.beams}; expected 1, the greedy search, or more")
+
+    @property
+    def one_prompt(self) -> bool:
+        """Whether a query's passages are read at once."""
+        return self.reading != "singly"
+
+
+@dataclass(frozen=True)
+class Answering:
+    """All that says how a model turns candidates into an answer.
+
+    ``selection`` fills soft slots with them; with None they are read as text, in the ``manner``. ``decision`` takes one
+    of the permitted answers.
+    """
+
+    manner: Manner = Manner()
+    selection: Selection | None = None
+    decision: Decision = field(default_factory=Decision)
+
+
+DEFAULT_ANSWERING = Answering()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read for each query, on the CPU: passages in the ``manner`` of a text, or in ``soft`` slots.
+
+    ``log_weight`` is the log-weight of each row, log p(z|x) renormalised or its share of the slots; ``log_vote`` its
+    share in a vote of the neighbours. Row -1 is no passage: with weight 0 (``-inf``) padding, else the query alone.
+    A prediction lists at most ``shown`` passages, the heaviest.
+    """
+
+    rows: Int[Tensor, "B K"]
+    log_weight: Float[Tensor, "B K"]
+    log_vote: Float[Tensor, "B K"]
+    soft: SoftInput | None = None
+    manner: Manner = Manner()
+    shown: int | None = None
+
+
+def text_reading(found: Candidates, manner: Manner) -> Reading:
+    """Candidates as passages of a prompt: their weight, and their vote, is p(z|x) renormalised."""
+    log_prior = masked_log_softmax(found.scores.log_prior).cpu()
+    return Reading(found.rows.cpu(), log_prior, log_prior.clone(), manner=manner)
+
+
+def soft_reading(
+    found: Candidates, selection: Selection, slots: Callable[[Float[Tensor, "B R K"]], SoftInput], manner: Manner
+) -> Reading:
+    """Candidates in soft slots, which ``slots`` fills: a passage's weight is the mean of its shares of them."""
+    near = selection.neighbourhood(found.scores)
+    weight = near.weights(selection.slots, selection.operator)
+    share = weight.sum(dim=1)
+    share = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+    log_vote = near.log_vote().cpu()
+    return Reading(found.rows.cpu(), share.log().cpu(), log_vote, slots(weight), manner, selection.slots)
+
+
+def answers(
+    generator: Generator,
+    task: Task,
+    base: KnowledgeBase,
+    examples: Sequence[Example],
+    reading: Reading,
+    scoring: Scoring,
+    decision: Decision,
+    support: Support | None,
+) -> list[Prediction]:
+    """One prediction per example with its passages, heaviest first under p(z|x, answer).
+
+    A closed set is what the task permits for each example; ``scoring`` says how its answers are compared
+    (`retrograd.models.constrained.prefix_tree`), ``decision`` which of them is taken; ``support`` lets passages
+    vote. Otherwise, or
+    where the reading's manner says so, answers are written.
+    """
+    prompts, where = _prompts(task, base, examples, reading)
+    manner = reading.manner
+    choices = _permitted(task, examples) if manner.answers == "chosen" else None
+    if choices is not None:
+        joint = _joint(generator, prompts, where, choices, reading, scoring)
+        scores = _choice_scores(task, examples, choices, joint, reading, support if decision.vote_weight > 0 else None)
+        decided = [(decision(one), decision.chosen(one)) for one in scores]
+        return [
+            _prediction(base, example, choices[b][best], joint[b][:, best], float(log_p[best]), reading, b)
+            for b, (example, (log_p, best)) in enumerate(zip(examples, decided, strict=True))
+        ]
+    # Of one prompt there is nothing to marginalise: its first answer is the answer.
+    marginal = "best" if reading.soft is not None or manner.one_prompt else manner.marginal
+    written = written_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
+    return [
+        _prediction(base, example, one.answer, one.joint, one.log_probability, reading, b)
+        for b, (example, one) in enumerate(zip(examples, written, strict=True))
+    ]
+
+
+def choice_scores(
+    generator: Generator,
+    task: Task,
+    base: KnowledgeBase,
+    examples: Sequence[Example],
+    reading: Reading,
+    scoring: Scoring,
+    support: Support | None,
+) -> list[ChoiceScores] | None:
+    """What speaks for each permitted answer, the vote included; None where the set of answers is open."""
+    choices = _permitted(task, examples)
+    if choices is None:
+        return None
+    prompts, where = _prompts(task, base, examples, reading)
+    joint = _joint(generator, prompts, where, choices, reading, scoring)
+    return _choice_scores(task, examples, choices, joint, reading, support)
+
+
+def votes(
+    support: Support,
+    examples: Sequence[Example],
+    choices: Sequence[Sequence[str]],
+    rows: Int[Tensor, "B K"],
+    log_vote: Float[Tensor, "B K"],
+) -> list[Float[Tensor, " _"]]:
+    """For each example and choice the share of the vote on passages that support it."""
+    asked = [replace(e, targets=(choice,)) for e, own in zip(examples, choices, strict=True) for choice in own]
+    sizes = [len(own) for own in choices]
+    repeated = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(sizes))
+    share = supported(support, asked, rows[repeated]) * log_vote[repeated].exp()
+    return list(share.sum(dim=-1).split(sizes))
+
+
+def _permitted(task: Task, examples: Sequence[Example]) -> list[tuple[str, ...]] | None:
+    found = [own for own in map(task.choices_for, examples) if own is not None]
+    return found if len(found) == len(examples) else None
+
+
+def _joint(
+    generator: Generator,
+    prompts: Sequence[str | FusedPrompt],
+    where: Int[Tensor, "B K"],
+    choices: list[tuple[str, ...]],
+    reading: Reading,
+    scoring: Scoring,
+) -> list[Float[Tensor, "K _"]]:
+    """log p(z|x) p(choice|x,z) for each example; with soft slots every row reads the same prompt."""
+    asked, pairs = _distinct_questions(where, choices)
+    score = generator.choice_log_likelihood(
+        [prompts[prompt] for prompt, _ in asked], [own for _, own in asked], scoring, reading.soft
+    ).cpu()
+    return [reading.log_weight[b].unsqueeze(-1) + score[pairs[b], : len(own)] for b, own in enumerate(choices)]
+
+
+def _choice_scores(
+    task: Task,
+    examples: Sequence[Example],
+    choices: list[tuple[str, ...]],
+    joint: list[Float[Tensor, "K _"]],
+    reading: Reading,
+    support: Support | None,
+) -> list[ChoiceScores]:
+    """``support`` None leaves the vote out."""
+    voted = [torch.zeros(len(own)) for own in choices]
+    if support is not None:
+        voted = votes(support, examples, choices, reading.rows, reading.log_vote)
+    negative = [task.negative_for(example) for example in examples]
+    return [
+        ChoiceScores(own, one.logsumexp(dim=0).log_softmax(dim=0), vote, own.index(no) if no in own else None)
+        for own, one, vote, no in zip(choices, joint, voted, negative, strict=True)
+    ]
+
+
+def _prompts(
+    task: Task, base: KnowledgeBase, examples: Sequence[Example], reading: Reading
+) -> tuple[Sequence[str | FusedPrompt], Int[Tensor, "B K"]]:
+    """Prompts, and which of them each (example, row) uses: distinct ones or, of passages together or beside soft slots,
+    one an example."""
+    if reading.soft is not None:  # it belongs to the example, so equal prompts are not one
+        return [task.prompt(example, ()) for example in examples], _one_each(reading)
+    rows = reading.rows.tolist()
+    distinct = sorted({row for found in rows for row in found if row >= 0})
+    passages = dict(zip(distinct, base.passages(distinct), strict=True))
+    if reading.manner.one_prompt:
+        best_first = reading.rows.gather(1, reading.log_weight.argsort(dim=-1, descending=True, stable=True)).tolist()
+        read = [[passages[row] for row in found if row >= 0] for found in best_first]
+        fused = reading.manner.reading == "fused"
+        made = [joint_prompt(task, example, own, fused) for example, own in zip(examples, read, strict=True)]
+        return made, _one_each(reading)
+    number: dict[str, int] = {}
+    where = [
+        [number.setdefault(task.prompt(example, [passages[row]] if row >= 0 else []), len(number)) for row in found]
+        for example, found in zip(examples, rows, strict=True)
+    ]
+    return list(number), torch.tensor(where)
+
+
+def _one_each(reading: Reading) -> Int[Tensor, "B K"]:
+    """Every row of an example reads the example's one prompt."""
+    return torch.arange(len(reading.rows)).unsqueeze(-1).expand_as(reading.rows)
+
+
+def _distinct_questions(
+    where: Int[Tensor, "B K"], choices: list[tuple[str, ...]]
+) -> tuple[list[tuple[int, tuple[str, ...]]], list[Int[Tensor, " K"]]]:
+    """Distinct (prompt, choices), and which of them each example's passages ask."""
+    number: dict[tuple[int, tuple[str, ...]], int] = {}
+    pairs = [
+        torch.tensor([number.setdefault((prompt, own), len(number)) for prompt in used])
+        for used, own in zip(where.tolist(), choices, strict=True)
+    ]
+    return list(number), pairs
+
+
+def _prediction(
+    base: KnowledgeBase,
+    example: Example,
+    answer: str,
+    joint: Float[Tensor, " K"],
+    log_probability: float,
+    reading: Reading,
+    b: int,
+) -> Prediction:
+    """``joint`` is log p(z|x) p(answer|x,z), up to a constant; ``b`` is the place of the example."""
+    rows, weight = reading.rows[b], joint.softmax(dim=0)
+    order = [k for k in weight.argsort(descending=True, stable=True).tolist() if rows[k] >= 0][: reading.shown]
+    found = [int(rows[k]) for k in order]
+    return Prediction(
+        id=example.id,
+        answer=answer,
+        log_probability=log_probability,
+        rows=tuple(found),
+        passage_ids=tuple(passage.id for passage in base.passages(found)),
+        weights=tuple(float(weight[k]) for k in order),
+    )

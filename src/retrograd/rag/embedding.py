@@ -1,0 +1,176 @@
+"""Knowledge base → embeddings → index: the passage tower reads the base block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from retrograd.index.disk.plan import require_memory
+from retrograd.index.exact import ExactIndex
+from retrograd.index.exchange import Exchange
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.sharded import ShardedIndex, shard_range
+from retrograd.tasks.task import Task
+from retrograd.util.io import fingerprint
+
+__all__ = [
+    "MIXED",
+    "PassageEmbedder",
+    "build_index",
+    "build_shards",
+    "embed_rows",
+    "own_rows",
+    "passage_fingerprint",
+    "passage_texts",
+    "shards_of",
+    "spread",
+]
+
+MIXED = "mixed"
+"""The encoder fingerprint of an index whose rows come from several states of the tower: no tower's own is equal."""
+
+_BLOCK_ROWS = 2_048
+_SPREAD_ROWS = 16
+
+
+@runtime_checkable
+class PassageEmbedder(Protocol):
+    """What makes a row of an index of a passage's text: an `Encoder`, or a `PassageSide`."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of a row."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where passages are embedded."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Rows, without gradient and without dropout."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Over all that decides a row but for the text."""
+        ...
+
+
+def build_index(
+    embedder: PassageEmbedder,
+    task: Task,
+    base: KnowledgeBase,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int], None] | None = None,
+) -> ExactIndex:
+    """Embed all N passages, in the words the task gives them. ``progress`` is told the rows of each block.
+
+    Raises `UserError` before it starts if the vectors do not fit in memory; see `retrograd.rag.index_folder` then.
+    """
+    if embedder.device.type == "cpu":
+        require_memory(len(base) * embedder.dimension * dtype.itemsize)
+    return ExactIndex.from_blocks(
+        _embedded(embedder, task, base, progress),
+        len(base),
+        base_fingerprint=base.fingerprint,
+        encoder_fingerprint=passage_fingerprint(embedder, task, base),
+        dtype=dtype,
+        device=embedder.device,
+    )
+
+
+def build_shards(
+    embedder: PassageEmbedder,
+    task: Task,
+    base: KnowledgeBase,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int], None] | None = None,
+) -> ShardedIndex:
+    """The same over the ranks of the process group, each of which embeds and holds its own rows; all call it."""
+
+    def embedded(rows: range) -> Iterator[Float[Tensor, "n D"]]:
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            part = rows[start : start + _BLOCK_ROWS]
+            yield embed_rows(embedder, task, base, part)
+            if progress is not None:
+                progress(len(part))
+
+    names = base.fingerprint, passage_fingerprint(embedder, task, base)
+    return _sharded(embedded, (len(base), embedder.dimension), names, dtype, embedder.device)
+
+
+def shards_of(index: ExactIndex, device: torch.device) -> ShardedIndex:
+    """An index that every rank can read whole, each holding its own rows of it on ``device``; all call it."""
+
+    def read(rows: range) -> Iterator[Float[Tensor, "n D"]]:
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            yield index.vectors(torch.tensor(rows[start : start + _BLOCK_ROWS]))
+
+    names = index.base_fingerprint, index.encoder_fingerprint
+    return _sharded(read, (len(index), index.dimension), names, index.dtype, device)
+
+
+def _sharded(
+    blocks: Callable[[range], Iterable[Float[Tensor, "n D"]]],
+    shape: tuple[int, int],
+    names: tuple[str, str],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> ShardedIndex:
+    """Of so many rows and columns, ``names`` being the fingerprints of base and encoder."""
+    exchange, (base, encoder) = Exchange(), names
+    rows = shard_range(shape[0], exchange.rank, exchange.ranks)
+    if not rows:  # fewer passages than ranks
+        nothing = torch.empty(0, shape[1], dtype=dtype, device=device)
+        return ShardedIndex(ExactIndex(nothing, base_fingerprint=base, encoder_fingerprint=encoder))
+    found, count = blocks(rows), len(rows)
+    return ShardedIndex(
+        ExactIndex.from_blocks(
+            found, count, base_fingerprint=base, encoder_fingerprint=encoder, dtype=dtype, device=device
+        )
+    )
+
+
+def own_rows(rows: Int[Tensor, " Z"]) -> Int[Tensor, " n"]:
+    """This rank's share of a list of rows, whoever holds them."""
+    exchange = Exchange()
+    return rows.tensor_split(exchange.ranks)[exchange.rank]
+
+
+def _embedded(
+    embedder: PassageEmbedder, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
+) -> Iterator[Float[Tensor, "n D"]]:
+    for texts in passage_texts(task, base):
+        yield embedder.embed(texts)
+        if progress is not None:
+            progress(len(texts))
+
+
+def passage_texts(task: Task, base: KnowledgeBase) -> Iterator[list[str]]:
+    """What the passage tower reads, block by block in row order: the blocks that `build_index` embeds."""
+    for block in base.blocks(_BLOCK_ROWS):
+        yield [task.passage_text(passage) for passage in block]
+
+
+def embed_rows(embedder: PassageEmbedder, task: Task, base: KnowledgeBase, rows: Sequence[int]) -> Float[Tensor, "Z D"]:
+    """Embeddings of some passages, without gradient and without dropout."""
+    return embedder.embed([task.passage_text(passage) for passage in base.passages(rows)])
+
+
+def passage_fingerprint(embedder: PassageEmbedder, task: Task, base: KnowledgeBase) -> str:
+    """What decides a stored embedding besides the base: the passage embedder, and how the task words a passage.
+
+    The wording is that of up to 16 passages: all of them would have to be read.
+    """
+    wording = (task.passage_text(passage) for passage in base.passages(spread(range(len(base)))))
+    return fingerprint([embedder.fingerprint(), *wording])
+
+
+def spread(rows: Sequence[int]) -> list[int]:
+    """Up to 16 of the rows, evenly spaced, the first and the last among them."""
+    count = min(_SPREAD_ROWS, len(rows))
+    return [rows[i * (len(rows) - 1) // max(1, count - 1)] for i in range(count)]

@@ -1,0 +1,280 @@
+"""Two finished runs on the same test data: the difference of their official scores, and whether it could be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retrograd.evaluation.open_comparison import OpenComparison, compare_open
+from retrograd.experiments.data.source import Data, relation_extraction
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.open import saved_task
+from retrograd.metrics.answer_resampling import answer_resampler
+from retrograd.metrics.relation_resampling import official_resampler
+from retrograd.metrics.relations import (
+    PrecisionRecallF1,
+    RelationTable,
+    relation_table,
+    semeval_score,
+)
+from retrograd.metrics.significance import (
+    BootstrapInterval,
+    PermutationTest,
+    Statistic,
+    paired_bootstrap_corpus,
+    paired_permutation_corpus,
+)
+from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.tasks.task import Task
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.types import Example, UserError
+from retrograd.util.io import read_jsonl
+
+__all__ = [
+    "Answered",
+    "Comparison",
+    "RelationGain",
+    "Told",
+    "answered",
+    "compare",
+    "official_table",
+    "paired",
+    "read_answers",
+    "require_same_items",
+    "statistic_of",
+    "told_by",
+]
+
+
+@dataclass(frozen=True)
+class RelationGain:
+    """One relation: F1 in percent of both runs, and how many test items bear it."""
+
+    relation: str
+    baseline: float
+    system: float
+    items: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores in percent by the official ``metric``; ``agreement`` counts items that both, one or neither got right."""
+
+    metric: str
+    scores: tuple[float, float]
+    interval: BootstrapInterval
+    test: PermutationTest
+    agreement: dict[str, int]
+    relations: list[RelationGain]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A finished run with its data; by test item the example and the answer, as text."""
+
+    path: Path
+    experiment: Experiment
+    data: Data
+    examples: dict[str, Example]
+    answers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A finished run with its data; by test item its marked text, the gold relation and the answered one, None where it
+    is invalid. ``refined_rate`` is the percentage of answers that were labels only by the rules of refinement."""
+
+    path: Path
+    experiment: Experiment
+    data: Data
+    texts: dict[str, str]
+    gold: dict[str, str]
+    answers: dict[str, str | None]
+    refined_rate: float
+
+    @property
+    def task(self) -> RelationExtraction:
+        """The run's own task."""
+        return relation_extraction(self.data.task, "compare")
+
+
+def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0) -> Comparison | OpenComparison:
+    """``system`` less ``baseline``, paired by test item. Opens no model; reads the data that each run names.
+
+    Raises `UserError` for a folder without predictions, other test items or gold answers, and another metric.
+    """
+    runs = told_by(baseline), told_by(system)
+    if runs[0].data.task.choices is None:
+        return _compare_open(*runs, resamples, seed)
+    first, second = map(_in_labels, runs)
+    require_same_items(first, second)
+    task, wanted = first.task, list(first.gold.values())
+    answers = list(first.answers.values()), [second.answers[item] for item in first.gold]
+    interval, test = paired(task, wanted, *answers, np.random.default_rng(seed), resamples)
+    score = official_resampler(task.metric, [*wanted, *wanted], [*answers[0], *answers[1]], task.negative)
+    items = np.arange(len(wanted))
+    return Comparison(
+        metric=task.primary_metric,
+        scores=(score(items), score(items + len(items))),
+        interval=interval,
+        test=test,
+        agreement=_agreement(wanted, *answers),
+        relations=_gains(task, wanted, *answers),
+    )
+
+
+def _compare_open(baseline: Told, system: Told, resamples: int, seed: int) -> OpenComparison:
+    metrics = [run.data.task.primary_metric for run in (baseline, system)]
+    if metrics[0] != metrics[1]:
+        raise UserError(
+            f"{baseline.path} is scored by {metrics[0]}, {system.path} by {metrics[1]}; compare runs scored alike"
+        )
+    _require_same_ids(baseline, system)
+    for item, example in baseline.examples.items():
+        other = system.examples[item]
+        if (example.query, example.targets) != (other.query, other.targets):
+            raise UserError(f"item {item!r} is another in {baseline.path} than in {system.path}")
+    answers = list(baseline.answers.values()), [system.answers[item] for item in baseline.examples]
+    rng = np.random.default_rng(seed)
+    return compare_open(list(baseline.examples.values()), *answers, metrics[0], rng, resamples)
+
+
+def paired(
+    task: RelationExtraction,
+    gold: Sequence[str],
+    baseline: Sequence[str | None],
+    system: Sequence[str | None],
+    rng: np.random.Generator,
+    resamples: int,
+) -> tuple[BootstrapInterval, PermutationTest]:
+    """Interval and p of the official score's difference, ``system`` less ``baseline``; all are in the same order."""
+    statistic = official_resampler(task.metric, [*gold, *gold], [*baseline, *system], task.negative)
+    interval = paired_bootstrap_corpus(statistic, len(gold), rng, resamples)
+    return interval, paired_permutation_corpus(statistic, len(gold), rng, resamples)
+
+
+def statistic_of(task: Task, examples: Sequence[Example], baseline: Sequence[str], system: Sequence[str]) -> Statistic:
+    """The task's primary score of any selection of the answers of two systems to the same examples, to be resampled."""
+    if task.choices is None:
+        golds = [(example.target, *example.targets[1:]) for example in examples]
+        return answer_resampler(task.primary_metric, [*golds, *golds], [*baseline, *system])
+    own = relation_extraction(task, "report")
+    gold = [own.relation_of(one.target, one) or one.target for one in examples]
+    laid_out = zip([*baseline, *system], [*examples, *examples], strict=True)
+    labels = [own.read_answer(answer, one).label for answer, one in laid_out]
+    return official_resampler(own.metric, [*gold, *gold], labels, own.negative)
+
+
+def told_by(path: Path, data: Data | None = None) -> Told:
+    """What a run answered to its own test data, in their order. Opens no model. ``data`` are the run's, where they have
+    been read already.
+
+    Raises `UserError` for a folder that is no run, for one without test data or predictions, and for other items.
+    """
+    run = RunDirectory.open(path)
+    experiment = Experiment.load(run.experiment)
+    file = path / "predictions.jsonl"
+    if not experiment.data.test:
+        raise UserError(f"{path} has no test data of its own (data.test is empty), so it has no answers to score")
+    if not file.exists():
+        raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out {path}")
+    data = data or experiment.data.load(experiment.seed, saved_task(experiment, run))
+    examples = {example.id: example for example in data.test}
+    if len(examples) != len(data.test):
+        raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")
+    told = read_answers(file)
+    if examples.keys() != told.keys():
+        odd = _odd(examples, told)
+        raise UserError(
+            f"{file} and {experiment.data.test} hold other items ({odd!r} is in one of them alone); have the data "
+            f"changed since? Train again"
+        )
+    return Told(path, experiment, data, examples, {item: told[item] for item in examples})
+
+
+def answered(path: Path) -> Answered:
+    """The same of a relation extraction run, in labels. Raises `UserError` as that does, and for another task."""
+    return _in_labels(told_by(path))
+
+
+def _in_labels(run: Told) -> Answered:
+    task = relation_extraction(run.data.task, "report")
+    gold = {item: task.relation_of(one.target, one) or one.target for item, one in run.examples.items()}
+    read = {item: task.read_answer(run.answers[item], one) for item, one in run.examples.items()}
+    answers = {item: one.label for item, one in read.items()}
+    refined = sum(one.label is not None and not one.is_exact for one in read.values())
+    texts = {item: one.query for item, one in run.examples.items()}
+    return Answered(run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / max(len(read), 1))
+
+
+def read_answers(file: Path) -> dict[str, str]:
+    """Answers by item. Raises `UserError` with file and line for a record without them."""
+    told: dict[str, str] = {}
+    for number, record in read_jsonl(file):
+        if not {"id", "answer"} <= record.keys():
+            raise UserError(f'{file}, line {number}: expected "id" and "answer", as `retrograd evaluate` writes them')
+        told[str(record["id"])] = str(record["answer"])
+    return told
+
+
+def _odd(first: Collection[str], second: Collection[str]) -> str:
+    """An item of one alone."""
+    return min(set(first) ^ set(second))
+
+
+def _require_same_ids(first: Told | Answered, second: Told | Answered) -> None:
+    if first.answers.keys() != second.answers.keys():
+        odd = _odd(first.answers, second.answers)
+        raise UserError(f"{first.path} and {second.path} answered other test items ({odd!r} is in one of them alone)")
+
+
+def require_same_items(first: Answered, second: Answered) -> None:
+    """Raises `UserError` where two runs answered other test items, or have another metric, negative or gold labels."""
+    compared = {
+        "metric": (first.task.metric, second.task.metric),
+        "negative": (first.task.negative, second.task.negative),
+    }
+    for what, (ours, theirs) in compared.items():
+        if ours != theirs:
+            raise UserError(
+                f"{what} is {ours!r} in {first.path}, {theirs!r} in {second.path}; compare runs scored alike"
+            )
+    _require_same_ids(first, second)
+    for item, relation in first.gold.items():
+        for ours, theirs in ((first.texts[item], second.texts[item]), (relation, second.gold[item])):
+            if ours != theirs:
+                raise UserError(f"item {item!r} is {ours!r} in {first.path}, {theirs!r} in {second.path}")
+
+
+def _agreement(gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]) -> dict[str, int]:
+    right = [(a == g, b == g) for g, a, b in zip(gold, first, second, strict=True)]
+    names = {
+        (True, True): "both",
+        (True, False): "baseline alone",
+        (False, True): "system alone",
+        (False, False): "none",
+    }
+    return {name: right.count(pair) for pair, name in names.items()}
+
+
+def _gains(
+    task: RelationExtraction, gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]
+) -> list[RelationGain]:
+    """By relation, largest gain first."""
+    before, after = (official_table(task, gold, answers).relations for answers in (first, second))
+    nothing = PrecisionRecallF1(0, 0, 0)
+    gains: list[RelationGain] = []
+    for name in {**before, **after}:
+        a, b = before.get(name, nothing), after.get(name, nothing)
+        gains.append(RelationGain(name, a.f1, b.f1, max(a.gold, b.gold)))
+    return sorted(gains, key=lambda gain: gain.baseline - gain.system)
+
+
+def official_table(task: RelationExtraction, gold: Sequence[str], answers: Sequence[str | None]) -> RelationTable:
+    """By relation, as the task's official scorer counts; of SemEval the nine relations, with direction."""
+    if task.metric == "semeval":
+        return semeval_score(gold, answers).official.table
+    return relation_table(gold, answers, task.negative)

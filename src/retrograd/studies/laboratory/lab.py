@@ -1,0 +1,272 @@
+"""The laboratory on a model of the user's own: which estimators, on which batch, measured and saved."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from retrograd.evaluation.laboratory.measure import Estimator, Measurement, measure
+from retrograd.evaluation.laboratory.tabulate import Bench, tabulate
+from retrograd.evaluation.laboratory.training_step import Step, reference_step, training_step
+from retrograd.experiments.build import build_model
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.open import OpenRun, open_run
+from retrograd.experiments.run import compute_for, require_enough_passages
+from retrograd.models.retriever import Retriever
+from retrograd.objectives import (
+    OBJECTIVES,
+    Distillation,
+    FrozenRetriever,
+    JointStochasticApproximation,
+    NoRetrieval,
+    Objective,
+    RelaxedTopK,
+    ScoreFunction,
+    StochasticTopK,
+    TopKMarginal,
+    Variational,
+    Vimco,
+    WakeSleep,
+)
+from retrograd.rag.rag_model import RagModel
+from retrograd.training.loop import embed_base
+from retrograd.types import Example, UserError
+from retrograd.util.io import JsonValue, write_json
+from retrograd.util.progress import bar
+from retrograd.util.suggestions import advice
+
+__all__ = [
+    "Finding",
+    "LabReport",
+    "chosen_estimators",
+    "drawn",
+    "estimators",
+    "measured",
+    "run_laboratory",
+]
+
+_MICRO_BATCH = 16
+_EXPENSIVE_REDRAWS = 8
+_BUDGET = 16_384
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One estimator: its errors over redraws at the scores, and one real training step.
+
+    ``cosine`` compares that step's gradient with the reference, in the parameters of each part; None: no gradient.
+    ``joint_prompt_error`` is that step's relative squared error in the generator's parameters, where the generator
+    learns from prompts of several passages, which the tables do not list; else None.
+    """
+
+    measured: Measurement
+    seconds: float
+    cosine: dict[str, float | None]
+    joint_prompt_error: float | None = None
+
+    @property
+    def generator_error(self) -> float | None:
+        """Relative squared error of the generator's gradient; None if it gets none."""
+        return self.joint_prompt_error if self.measured.generator is None else self.measured.generator.error
+
+    @property
+    def error(self) -> float:
+        """Mean relative squared error over prior and generator, the parts that every model keeps; 1 for no gradient."""
+        prior = 1.0 if self.measured.prior is None else self.measured.prior.error
+        return (prior + (1.0 if self.generator_error is None else self.generator_error)) / 2
+
+
+@dataclass(frozen=True)
+class LabReport:
+    """What the laboratory found, and under which conditions."""
+
+    name: str
+    queries: int
+    redraws: int
+    base: int
+    reference: str
+    posterior: str
+    findings: list[Finding]
+
+    def save(self, folder: Path) -> None:
+        """Write ``lab.json``."""
+        write_json(folder / "lab.json", self.record())
+
+    def record(self) -> dict[str, JsonValue]:
+        """The same as plain values."""
+        return {
+            "name": self.name,
+            "queries": self.queries,
+            "redraws": self.redraws,
+            "passages": self.base,
+            "reference": self.reference,
+            "posterior": self.posterior,
+            "estimators": [_record(finding) for finding in self.findings],
+        }
+
+
+def _record(finding: Finding) -> JsonValue:
+    return {
+        **asdict(finding.measured),
+        "error": finding.error,
+        "seconds": finding.seconds,
+        "error_seconds": finding.error * finding.seconds,
+        "parameter_cosine": dict(finding.cosine),
+        "joint_prompt_error": finding.joint_prompt_error,
+    }
+
+
+def estimators(k: int) -> list[Estimator]:
+    """What the field uses, each with the candidates it is used with: the k best of every retriever it has.
+
+    JSA and RWS stand here over the whole base as well, as they are defined. An objective that is in `OBJECTIVES` and in
+    none of these lines comes last, with its defaults.
+    """
+    jsa = JointStochasticApproximation
+
+    def best(name: str, objective: Objective, redraws: int = 0) -> Estimator:
+        return Estimator(name, objective, k, redraws=redraws)
+
+    known = [
+        best("no update (frozen retriever)", FrozenRetriever()),
+        best("RAG-sequence, renormalised", TopKMarginal(normaliser="candidates")),
+        best("RAG-sequence, full normaliser", TopKMarginal()),
+        best("RAG-token, full normaliser", TopKMarginal(form="token")),
+        best("exact union, renormalised", jsa(normaliser="candidates")),
+        best("exact union, full normaliser", jsa()),
+        Estimator("RAG-sequence + 5 of the tail", TopKMarginal(), k, tail=5),
+        Estimator("exact union + 5 of the tail", jsa(), k, tail=5),
+        best("JSA, 50 draws, cold", jsa(sampler="metropolis", chain="cold")),
+        best("JSA, 2 draws, carried", jsa(sampler="metropolis", draws=2)),
+        Estimator("JSA, 50 draws, whole base", jsa(sampler="metropolis", chain="cold"), k, "all"),
+        best("RWS, 50 draws", WakeSleep()),
+        Estimator("RWS, 50 draws, whole base", WakeSleep(), k, "all"),
+        best("VIMCO, 8 draws", Vimco()),
+        best("VRAG, as published", Variational(form="published", passages=k)),
+        best("ELBO, full normaliser", Variational()),
+        best("REINFORCE, 8 draws", ScoreFunction(baseline="none")),
+        best("RLOO, 8 draws", ScoreFunction()),
+        best("EMDR2", Distillation(target="emdr2")),
+        best("PDist", Distillation(target="pdist_kl_target_prior")),
+        best("LOOP", Distillation(target="loop_kl_target_prior")),
+        best("REPLUG-LSR", Distillation(target="replug_kl_prior_target", reader="none")),
+        best("Stochastic top-k", StochasticTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
+        best("Relaxed top-k", RelaxedTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
+    ]
+    there = {type(one.objective) for one in known} | {NoRetrieval}
+    return known + [best(kind.__name__, kind()) for kind in OBJECTIVES if kind not in there]
+
+
+def run_laboratory(
+    source: Experiment | Path, names: Sequence[str], queries: int, redraws: int, out: Path, seed: int
+) -> LabReport:
+    """Measure on a finished run, or on an experiment as it is before training; writes ``lab.json`` into ``out``.
+
+    ``names`` choose estimators by a part of their name or by the class of their objective; none is all. Raises
+    `UserError` for a name that fits none, and for an experiment without retrieval.
+    """
+    opened = open_run(source) if isinstance(source, Path) else _untrained(source)
+    chosen = chosen_estimators(opened.experiment, names)
+    report = measured(opened, drawn(opened.data.train, queries, seed), chosen, redraws, seed)
+    report.save(out)
+    return report
+
+
+def chosen_estimators(experiment: Experiment, names: Sequence[str]) -> list[Estimator]:
+    """Those that ``names`` choose, the experiment's own among them. Raises `UserError` as `run_laboratory` does."""
+    k = experiment.training.passages
+    if k == 0:
+        raise UserError(f"{experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure")
+    own = experiment.objective
+    known = estimators(k)
+    if all(one.objective != own for one in known):
+        known.append(Estimator("the experiment's own", own, k, tail=experiment.training.tail))
+    return _chosen(known, names)
+
+
+def drawn(examples: Sequence[Example], queries: int, seed: int) -> list[Example]:
+    """The batch: so many training examples, the same for a seed."""
+    return random.Random(seed).sample(examples, min(queries, len(examples)))
+
+
+def _chosen(known: list[Estimator], names: Sequence[str]) -> list[Estimator]:
+    if not names:
+        return known
+    for name in names:
+        if not any(_fits(one, name) for one in known):
+            every = sorted({one.name.split(",")[0] for one in known} | {type(one.objective).__name__ for one in known})
+            raise UserError(f"--objectives {name}: no such estimator; {advice(name, every)}")
+    return [one for one in known if any(_fits(one, name) for name in names)]
+
+
+def _fits(estimator: Estimator, name: str) -> bool:
+    return name.lower() in estimator.name.lower() or name.lower() == type(estimator.objective).__name__.lower()
+
+
+def _untrained(experiment: Experiment) -> OpenRun:
+    """An experiment's model before its first step, with a fresh index."""
+    data = experiment.data.load(experiment.seed)
+    require_enough_passages(experiment, data.base)
+    compute, rng = compute_for(experiment), torch.Generator().manual_seed(experiment.seed)
+    model = build_model(experiment, data, rng, compute.precision).to(compute.device)
+    embed_base(model.eval())
+    return OpenRun(experiment, model, data.task)
+
+
+def measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
+    """What the laboratory finds on the model as it is now, at its precision; the model is left as it was."""
+    model, posterior = _with_posterior(opened.model.eval())
+    with model.autocast():
+        bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
+        if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
+            chosen = [one for one in chosen if one.candidates == "best"]
+        reference = reference_step(model, bench, _MICRO_BATCH)
+        with bar("estimators", len(chosen), "estimators") as advance:
+            findings = []
+            for estimator in chosen:
+                findings.append(_finding(model, bench, estimator, reference, redraws, seed))
+                advance(1)
+    return LabReport(
+        opened.experiment.name, len(examples), redraws, len(model.base), _describe(bench), posterior, findings
+    )
+
+
+def _with_posterior(model: RagModel) -> tuple[RagModel, str]:
+    """The model, with the prior's own encoder as posterior retriever where it has none; and which it is, in words."""
+    if model.posterior is not None:
+        return model, "the model's own"
+    prior = model.retriever
+    tower = copy.deepcopy(prior.query_encoder)
+    weight = 1.0 if prior.lexical_weight is None else float(prior.lexical_weight.detach())
+    temperature = float(prior.temperature.detach())
+    posterior = Retriever(tower, prior.passage_encoder, temperature, prior.trained, lexical_weight=weight)
+    words = "none in this model: a copy of the prior's encoder, reading query and target, stands in"
+    return model.with_posterior(posterior), words
+
+
+def _describe(bench: Bench) -> str:
+    columns = bench.tables.log_prior.shape[1]
+    if bench.tables.whole_base:
+        return f"exact, over all {columns} passages ({bench.prompts} distinct prompts)"
+    mass = float(bench.tables.log_prior.exp().sum(dim=-1).mean())
+    return (
+        f"exact over the union of the best passages, up to {columns} a query, with the full normaliser; they hold "
+        f"{mass:.1%} of the prior ({bench.prompts} distinct prompts)"
+    )
+
+
+def _finding(model: RagModel, bench: Bench, estimator: Estimator, reference: Step, redraws: int, seed: int) -> Finding:
+    measured = measure(estimator, bench.tables, redraws, torch.Generator().manual_seed(seed))
+    step = training_step(model, bench, estimator, torch.Generator().manual_seed(seed), _MICRO_BATCH)
+    cosine = {part: step.cosine(reference, part) for part in step.gradients}
+    if estimator.candidates == "all" and model.retriever.trained == "both":
+        cosine["prior"] = None  # the whole base is looked at without gradient for its passages
+        if model.passage_side.own is not None:
+            cosine["posterior"] = None
+    joint = step.error(reference, "generator") if measured.generator is None else None
+    return Finding(measured, step.seconds, cosine, joint)

@@ -1,0 +1,146 @@
+"""How long texts are, in the tokens of the models that will read them, beside the limits at which they are cut."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
+
+from retrograd.experiments.settings import GeneratorSettings, RetrieverSettings
+from retrograd.models.inputs.prompt_tokens import PromptTokens
+from retrograd.models.loading.local_files import local_config, local_tokenizer
+from retrograd.util.io import JsonObject
+
+__all__ = [
+    "IN_WORDS",
+    "Lengths",
+    "Reservoir",
+    "Ruler",
+    "generator_ruler",
+    "lengths_of",
+    "retriever_ruler",
+    "target_ruler",
+]
+
+_MOST_KEPT = 10_000
+_BINS = 8
+_NO_LIMIT = 10**6
+
+T = TypeVar("T")
+Count = Callable[[Sequence[str]], list[int]]
+
+
+class Reservoir(Generic[T]):
+    """An even sample of at most 10,000 of what comes by (Vitter 1985, algorithm R); the same for the same."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.kept: list[T] = []
+        self._rng = random.Random(0)
+
+    def add(self, one: T) -> None:
+        self.seen += 1
+        if len(self.kept) < _MOST_KEPT:
+            self.kept.append(one)
+            return
+        place = self._rng.randrange(self.seen)
+        if place < _MOST_KEPT:
+            self.kept[place] = one
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Counts ``unit`` of texts; longer ones than ``limit`` are cut. Without the model's tokenizer: words, no limit."""
+
+    count: Count
+    unit: str
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the texts ``what`` of a part are, from ``sampled`` of ``texts``. ``cut`` is the share over ``limit``.
+
+    ``bins`` are (shortest, longest, texts), evenly wide.
+    """
+
+    part: str
+    what: str
+    unit: str
+    texts: int
+    sampled: int
+    mean: float
+    median: int
+    longest: int
+    limit: int | None
+    cut: float
+    bins: tuple[tuple[int, int, int], ...]
+
+    def record(self) -> JsonObject:
+        """As JSON."""
+        return {**asdict(self), "bins": [list(one) for one in self.bins]}
+
+
+def lengths_of(part: str, what: str, texts: Sequence[str], seen: int, ruler: Ruler) -> Lengths | None:
+    """Of a sample of the ``seen`` texts; None where there are none."""
+    if not texts:
+        return None
+    found = sorted(ruler.count(texts))
+    limit = ruler.limit
+    cut = 0.0 if limit is None else sum(one > limit for one in found) / len(found)
+    width = -(-(found[-1] - found[0] + 1) // _BINS)
+    bins = [(start, start + width - 1) for start in range(found[0], found[-1] + 1, width)]
+    counted = tuple((low, high, sum(low <= one <= high for one in found)) for low, high in bins)
+    mean, median = sum(found) / len(found), found[len(found) // 2]
+    return Lengths(part, what, ruler.unit, seen, len(found), mean, median, found[-1], limit, cut, counted)
+
+
+def _words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+IN_WORDS = Ruler(_words, "words", None)
+"""Where there is no tokenizer."""
+
+
+def retriever_ruler(settings: RetrieverSettings, queries: bool) -> Ruler:
+    """As the tower of queries, or that of passages, counts: special tokens included."""
+    name = (settings.query_model if queries else "") or settings.model
+    tokenizer, config = local_tokenizer(name), local_config(name)
+    if tokenizer is None or config is None:
+        return IN_WORDS
+    positions = getattr(config, "max_position_embeddings", None) or settings.max_tokens
+    limit = min(settings.max_tokens, tokenizer.model_max_length, positions)
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
+
+    return Ruler(count, "tokens", limit)
+
+
+def generator_ruler(settings: GeneratorSettings) -> Ruler:
+    """As the generator counts prompts: in its chat template, where it has one."""
+    tokenizer, config = local_tokenizer(settings.model), local_config(settings.model)
+    if tokenizer is None or config is None:
+        return IN_WORDS
+    seq2seq = bool(config.is_encoder_decoder) or settings.model.startswith("builtin:")
+    end = next((one for one in (tokenizer.eos_token_id, tokenizer.sep_token_id) if isinstance(one, int)), 0)
+    tokens = PromptTokens(tokenizer, seq2seq, "\n", end, settings.chat)
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limit = settings.max_input_tokens
+    if positions:
+        limit = min(limit, positions - (0 if seq2seq else settings.max_target_tokens))
+    return Ruler(lambda texts: [len(ids) for ids in tokens.ids(texts, [_NO_LIMIT] * len(texts))], "tokens", limit)
+
+
+def target_ruler(settings: GeneratorSettings) -> Ruler:
+    """As the generator counts targets: the end of sequence included."""
+    tokenizer = local_tokenizer(settings.model)
+    if tokenizer is None:
+        return IN_WORDS
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) + 1 for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+
+    return Ruler(count, "tokens", settings.max_target_tokens)

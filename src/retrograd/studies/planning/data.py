@@ -1,0 +1,130 @@
+"""The numbers of a plan that come from data: examples, passages, mean tokens; read, counted, or said by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+from retrograd.experiments.data.source import Data
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import require_enough_passages
+from retrograd.studies.lengths import Ruler, generator_ruler, retriever_ruler, target_ruler
+from retrograd.types import UserError
+from retrograd.util.io import line_count
+
+__all__ = ["DataFacts", "data_facts"]
+
+_SAMPLE = 512
+_TOKENS_PER_WORD = 1.4
+_LOADED_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """``examples``, ``tests`` and ``passages`` are None where nobody knows; tokens are means, or the limits.
+
+    ``prompt`` is a prompt without passages, ``neighbour`` what one passage adds to it. ``supports`` says whether the
+    task can tell which passages support a target. ``data`` is what was read, where it was.
+    """
+
+    examples: int | None
+    tests: int | None
+    passages: int | None
+    query: int
+    prompt: int
+    neighbour: int
+    target: int
+    passage: int
+    supports: bool = True
+    data: Data | None = None
+    notes: tuple[str, ...] = ()
+
+
+def data_facts(experiment: Experiment, examples: int, passages: int) -> DataFacts:
+    """From the data, where they are on this disk and quickly read; ``examples`` and ``passages`` (0: not said) come
+    before what was found. Raises `UserError` for an experiment that asks for more passages than were found."""
+    found = _read(experiment)
+    if found.data is not None and passages == 0:
+        require_enough_passages(experiment, found.data.base)
+    if examples:
+        found = replace(found, examples=examples)
+    if passages:
+        found = replace(found, passages=passages)
+    elif found.passages is None and experiment.data.train_is_base:
+        found = replace(found, passages=found.examples)  # the training sentences are the passages
+    if found.examples is None:
+        note = "the number of training examples is not known; say it with --examples"
+        found = replace(found, notes=(*found.notes, note))
+    return found
+
+
+def _read(experiment: Experiment) -> DataFacts:
+    base = Path(experiment.data.base_source)
+    if base.is_file() and base.stat().st_size > _LOADED_BYTES:
+        size = f"{base} has {base.stat().st_size / 1e9:.0f} GB and is not read"
+        return _unread(
+            experiment, f"{size}; passages: about a line each, or say them with --passages", line_count(base)
+        )
+    try:
+        data = experiment.data.load(experiment.seed)
+    except UserError as error:
+        return _unread(experiment, f"the data cannot be read: {str(error).partition(';')[0]}")
+    return _measured(experiment, data)
+
+
+def _unread(experiment: Experiment, why: str, passages: int | None = None) -> DataFacts:
+    """Counts from the settings, tokens at their limits: the most there can be."""
+    drawn = experiment.data.train_count or None
+    g, r = experiment.generator, experiment.retriever
+    note = f"{why}; tokens are taken at their limits"
+    neighbour = (g.max_input_tokens - 1) // 2
+    return DataFacts(
+        drawn,
+        None,
+        passages,
+        r.max_tokens,
+        g.max_input_tokens,
+        neighbour,
+        g.max_target_tokens,
+        r.max_tokens,
+        notes=(note,),
+    )
+
+
+def _measured(experiment: Experiment, data: Data) -> DataFacts:
+    task, examples = data.task, data.train[:_SAMPLE]
+    rows = range(0, len(data.base), max(1, len(data.base) // _SAMPLE))
+    passages = data.base.passages(list(rows)[:_SAMPLE])
+    asker, reader = (retriever_ruler(experiment.retriever, queries) for queries in (True, False))
+    writer = generator_ruler(experiment.generator)
+    targets = target_ruler(experiment.generator)
+    drawn = cycle(passages)
+    alone = _mean(writer, [task.prompt(one, ()) for one in examples], experiment.generator.max_input_tokens)
+    beside = [task.prompt(one, list(islice(drawn, 1))) for one in examples]
+    one_passage = _mean(writer, beside, experiment.generator.max_input_tokens)
+    notes = (
+        ("a tokenizer is not on this disk: tokens are words times 1.4",) if None in (asker.limit, reader.limit) else ()
+    )
+    return DataFacts(
+        len(data.train),
+        len(data.test),
+        len(data.base),
+        _mean(asker, [task.query_text(one) for one in examples], experiment.retriever.max_tokens),
+        alone,
+        max(1, one_passage - alone),
+        _mean(targets, [one.target for one in examples if one.targets], experiment.generator.max_target_tokens),
+        _mean(reader, [task.passage_text(one) for one in passages], experiment.retriever.max_tokens),
+        task.support(data.base) is not None,
+        data,
+        notes,
+    )
+
+
+def _mean(ruler: Ruler, texts: Sequence[str], limit: int) -> int:
+    """Mean tokens of texts that are cut at a limit; at least 1."""
+    if not texts:
+        return limit
+    scale = 1.0 if ruler.limit is not None else _TOKENS_PER_WORD
+    return max(1, round(sum(min(limit, scale * count) for count in ruler.count(texts)) / len(texts)))

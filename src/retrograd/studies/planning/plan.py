@@ -1,0 +1,420 @@
+"""What an experiment will need before it starts: parameters, memory, prompts, steps, hours; a refusal if it cannot fit.
+
+Exact: parameters, index bytes, steps, and the matrix products of a pass over texts of mean length. At most: prompts per
+step, where an objective prunes. Estimates: bytes kept for the backward pass, hours. Nothing is downloaded and no weight
+is read, but by the probe, which times a small model on this machine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.precision import choose_precision
+from retrograd.index.disk.plan import readable_bytes
+from retrograd.models.compute.batching import token_budget_on
+from retrograd.models.loading.architectures import is_on_disk
+from retrograd.models.loading.builtin import BUILTIN_GENERATORS
+from retrograd.studies.planning.data import DataFacts, data_facts
+from retrograd.studies.planning.hardware import Hardware, hardware_named, this_machine
+from retrograd.studies.planning.model import ModelFacts, model_facts
+from retrograd.studies.planning.probe import Probe, probe
+from retrograd.studies.planning.stages import PlannedStage, Prompts, planned_stages, prompts_per_query
+from retrograd.training.refresh.policies import EverySteps, Rolling, require_one_process
+from retrograd.types import UserError
+from retrograd.util.io import JsonObject
+
+__all__ = ["Memory", "Plan", "StageCost", "plan_experiment"]
+
+_PROBED_PARAMETERS = 300_000_000
+_WHOLE_BASE_BYTES = 16
+"""A score and what its gradient keeps, for each query and passage, where a warm start compares with the whole base."""
+_CUDA_BYTES, _CPU_BYTES = 1e9, 1.2e9
+"""Libraries and what is held for a moment; on a CPU as measured: a short run of semeval-joint peaked at 2.84 GB."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a process, by what they are for."""
+
+    weights: float
+    gradients: float
+    optimiser: float
+    copies: float
+    activations: float
+    index: float
+    libraries: float
+
+    @property
+    def total(self) -> float:
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """A stage: prompts for one query and step, tokens and operations of a step, seconds of all; None where unknown."""
+
+    stage: PlannedStage
+    prompts: Prompts
+    prompt_tokens: int
+    tokens: float
+    operations: float
+    memory: Memory
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it, for so many processes, each with hardware of its own. ``embedding`` and ``answering`` are seconds
+    beside the stages' own; ``probed`` says that steps were timed, not computed."""
+
+    name: str
+    hardware: Hardware
+    data: DataFacts
+    model: ModelFacts
+    stages: tuple[StageCost, ...]
+    embedding: float | None
+    answering: float | None
+    probed: bool
+    refusal: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def processes(self) -> int:
+        return self.model.processes
+
+    @property
+    def memory(self) -> Memory:
+        """Of the stage that needs most."""
+        return max((stage.memory for stage in self.stages), key=lambda one: one.total)
+
+    @property
+    def index_bytes(self) -> int | None:
+        return None if self.data.passages is None else 4 * self.data.passages * self.model.dimension
+
+    @property
+    def seconds(self) -> float | None:
+        """Stages, embedding and answering the test; None where any is unknown."""
+        known = [*(stage.seconds for stage in self.stages), self.embedding, self.answering]
+        return None if any(one is None for one in known) else sum(one for one in known if one is not None)
+
+    def record(self) -> JsonObject:
+        """As JSON; bytes, seconds, operations."""
+        return {
+            "name": self.name,
+            "processes": self.processes,
+            "hardware": {"name": self.hardware.name, "memory": self.hardware.memory, "speed": self.hardware.speed},
+            "parameters": [asdict(one) for one in self.model.weights],
+            "memory": {**asdict(self.memory), "total": self.memory.total},
+            "index_bytes": self.index_bytes,
+            "stages": [_stage_record(one) for one in self.stages],
+            "embedding_seconds": self.embedding,
+            "answering_seconds": self.answering,
+            "seconds": self.seconds,
+            "probed": self.probed,
+            "refusal": self.refusal,
+            "notes": list(self.notes),
+        }
+
+
+def _stage_record(one: StageCost) -> JsonObject:
+    return {
+        "name": one.stage.name,
+        "steps": one.stage.steps,
+        "prompts_without_gradient": one.prompts.without_gradient * one.stage.queries,
+        "prompts_with_gradient": one.prompts.with_gradient * one.stage.queries,
+        "prompt_tokens": one.prompt_tokens,
+        "tokens_per_step": one.tokens,
+        "operations_per_step": one.operations,
+        "seconds": one.seconds,
+    }
+
+
+def plan_experiment(
+    experiment: Experiment,
+    hardware: str | Hardware = "",
+    examples: int = 0,
+    passages: int = 0,
+    timed: bool = True,
+    processes: int = 1,
+) -> Plan:
+    """For named hardware, or "" for this machine, which is timed unless ``timed`` is False.
+
+    Of several ``processes`` each has such hardware, and none is timed: they share the queries of a batch, the index,
+    and with ``generator.fsdp`` the layers of the generator; all answer all of the test.
+
+    ``examples`` and ``passages`` (0: as in the data) stand for data that are not here. Raises `UserError` for models
+    whose shape is not known, and for settings that training would refuse; whether it fits is `Plan.refusal`.
+    """
+    here = hardware == ""
+    chosen = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware, processes)
+    facts = data_facts(experiment, examples, passages)
+    r = experiment.retriever
+    stages = planned_stages(experiment, facts.examples, facts.supports)
+    if processes > 1:
+        if _passages_move(experiment) and any(one.trains_retriever and not one.copying for one in stages):
+            require_one_process(experiment.training.refresh_policy)
+        stages = [replace(one, micro_batch=min(one.at_once, math.ceil(one.queries / processes))) for one in stages]
+    base = facts.passages or 10**9
+    prompts = {one.name: prompts_per_query(one, base, r.posterior, r.null_passage) for one in stages}
+    each = {name: one.passages_each for name, one in prompts.items()}
+    model = model_facts(experiment, facts, each, chosen.bf16, processes)
+    costs = [_stage_cost(experiment, one, prompts[one.name], facts, model, chosen) for one in stages]
+    embedding, answering = _embedding(experiment, stages, facts, model, chosen), _answering(facts, costs, chosen)
+    embedding = None if embedding is None else embedding / processes
+    notes = facts.notes + _notes(experiment, processes)
+    plan = Plan(experiment.name, chosen, facts, model, tuple(costs), embedding, answering, False, None, notes)
+    plan = replace(plan, refusal=_refusal(experiment, plan))
+    if (
+        here
+        and timed
+        and processes == 1
+        and plan.refusal is None
+        and facts.data is not None
+        and _is_small(experiment, model)
+    ):
+        plan = _probed(experiment, plan, probe(experiment, facts.data))
+    return plan
+
+
+def _notes(experiment: Experiment, processes: int) -> tuple[str, ...]:
+    if experiment.generator.fsdp and processes == 1:
+        return ("one process holds all of generator.fsdp; say how many there will be: --processes",)
+    return ()
+
+
+def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
+    """What one process has; those on this machine share its cores and its memory, if not its GPUs."""
+    if name:
+        return hardware_named(name)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = this_machine(device, choose_precision(experiment, device, "training"))
+    if found.cuda or found.memory is None:
+        return found
+    return replace(found, memory=found.memory // processes, peak=found.peak / processes)
+
+
+def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
+    r = experiment.retriever
+    on_disk = all(is_on_disk(name) for name in (r.model, r.query_model or r.model, experiment.generator.model))
+    return on_disk and model.parameters < _PROBED_PARAMETERS
+
+
+def _stage_cost(
+    experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+) -> StageCost:
+    queries, tokens = stage.queries, model.prompt_tokens[stage.name]
+    prompt = model.prompts[stage.name]
+    towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
+    learns = stage.trains_retriever
+    embedded = prompts.candidates if learns and experiment.retriever.trained == "both" and not stage.copying else 0
+    searched = stage.passages > 0 or stage.copying
+    operations = queries * (
+        prompts.without_gradient * prompt.forward
+        + prompts.with_gradient * (prompt.forward + prompt.backward)
+        + searched * towers * (model.tower.forward + learns * model.tower.backward)
+        + embedded * (model.passage.forward + model.passage.backward)
+        + searched * towers * 2 * model.dimension * (facts.passages or 0)
+    )
+    read = (prompts.without_gradient + prompts.with_gradient) * (tokens + facts.target)
+    total = queries * (read + searched * towers * facts.query + embedded * facts.passage)
+    memory = _memory(experiment, stage, prompts, facts, model, on)
+    share = stage.queries / math.ceil(stage.queries / model.processes)  # as fast as the process with the most queries
+    seconds = None if stage.full_steps is None else stage.full_steps * operations / on.speed / share
+    return StageCost(stage, prompts, tokens, total, operations, memory, seconds)
+
+
+def _memory(
+    experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+) -> Memory:
+    """Of one micro-batch: all its prompts with gradient are held until the backward pass, whatever the token budget."""
+    at_once = stage.at_once
+    prompt, tower, passage = model.prompts[stage.name], model.tower, model.passage
+
+    def kept(squares: float, whole: float) -> float:
+        return whole - (squares if on.cuda else 0.0)  # fused attention on a GPU keeps no squares
+
+    towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
+    embedded = prompts.candidates if experiment.retriever.trained == "both" and not stage.copying else 0
+    graphs = at_once * prompts.with_gradient
+    activations = graphs * kept(prompt.squares, prompt.kept)
+    if stage.trains_retriever:
+        activations += at_once * towers * kept(tower.squares, tower.kept)
+        activations += at_once * embedded * kept(passage.squares, passage.kept)
+    if stage.copying and stage.passages == 0:
+        activations += at_once * (facts.passages or 0) * _WHOLE_BASE_BYTES
+    learned = {one.part: one.moved for one in model.weights}
+    theirs = sum(n for part, n in learned.items() if part.endswith("tower")) * stage.trains_retriever
+    its = sum(n for part, n in learned.items() if not part.endswith("tower"))
+    # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
+    gradients = theirs + its * (prompts.with_gradient > 0)
+    index = 4.0 * (facts.passages or 0) * model.dimension * experiment.retriever.search_kind.needs_index
+    whole = stage.copying and stage.passages == 0 and model.processes > 1  # each compares with all, and fetches them
+    return Memory(
+        weights=sum(one.held for one in model.weights),
+        gradients=4.0 * gradients,
+        optimiser=8.0 * (theirs + its * stage.trains_generator),
+        copies=_copies(experiment, model, gradients, graphs, stage.name, on),
+        activations=activations,
+        index=index / model.processes + whole * index,
+        libraries=_CUDA_BYTES if on.cuda else _CPU_BYTES,
+    )
+
+
+def _copies(
+    experiment: Experiment, model: ModelFacts, gradients: float, graphs: float, stage: str, on: Hardware
+) -> float:
+    """Weights in the type in which they compute, while they do. Of spread layers autocast makes none: there are one
+    layer gathered and the next on its way, and behind them the gradients of one that are being summed."""
+    g, spread, width = experiment.generator, model.spread, 2.0 if on.bf16 else 4.0
+    copies = 2.0 * gradients * on.bf16
+    if spread is not None and graphs:
+        copies += spread.layer * (2 * width + (width + 4.0) * (g.lora_rank == 0)) - 2.0 * spread.moved * on.bf16
+    if g.lora_rank and g.quantisation == "none" and not g.gradient_checkpointing and graphs:
+        budget = token_budget_on(torch.device("cuda" if on.cuda else "cpu"), g.token_budget)
+        passes = math.ceil(graphs * model.prompt_tokens[stage] / budget)
+        copies += model.prompts[stage].copies * passes * (1.0 if spread is None else spread.outside)
+    return copies
+
+
+# ---- what is no step ----------------------------------------------------------------------------------------------
+
+
+def _embeddings(experiment: Experiment, stages: list[PlannedStage]) -> float:
+    """How often the whole base is embedded, as far as it can be told: at the beginning, while passages move, after."""
+    r = experiment.retriever
+    if not r.search_kind.needs_index or not any(stage.passages or stage.copying for stage in stages):
+        return 0.0
+    moves = _passages_move(experiment)
+    count = 1.0
+    for stage in stages:
+        if stage.trains_retriever and moves and _tower_rate(experiment, stage) > 0:
+            policy = EverySteps(experiment.warm_start.refresh_every) if stage.copying else None
+            policy = policy or experiment.training.refresh_policy
+            steps = stage.steps or 0
+            count += steps > 0
+            match policy:
+                case EverySteps(every) if every > 0:
+                    count += max(0, steps - 1) // every
+                case Rolling(share):
+                    count += max(0, steps - 1) * share
+                case _:  # by drift, by what was retrieved, or elsewhere: not to be told before
+                    pass
+    return count
+
+
+def _tower_rate(e: Experiment, stage: PlannedStage) -> float:
+    own = {"warm start": e.warm_start.learning_rate, "masking": e.masking.retriever_learning_rate}
+    return own.get(stage.name, e.training.retriever_learning_rate)
+
+
+def _passages_move(experiment: Experiment) -> bool:
+    r = experiment.retriever
+    return r.trained == "both" or (r.trained == "query" and not r.separate_towers)
+
+
+def _embedding(
+    experiment: Experiment, stages: list[PlannedStage], facts: DataFacts, model: ModelFacts, on: Hardware
+) -> float | None:
+    if facts.passages is None:
+        return None
+    return _embeddings(experiment, stages) * facts.passages * model.passage.forward / on.speed
+
+
+def _answering(facts: DataFacts, costs: list[StageCost], on: Hardware) -> float | None:
+    """Reading the passages of each test example once; writing or choosing the answer comes on top, not counted."""
+    if facts.tests is None or not costs:
+        return None if facts.tests is None else 0.0
+    last = costs[-1]
+    read = max(1.0, last.prompts.without_gradient + last.prompts.with_gradient)
+    prompt = last.operations / max(1.0, last.stage.queries * read) / 3
+    return facts.tests * read * prompt / on.speed
+
+
+def _probed(experiment: Experiment, plan: Plan, found: Probe) -> Plan:
+    """The same with measured seconds in the place of computed ones."""
+    stages = tuple(
+        replace(
+            one, seconds=None if one.stage.full_steps is None else one.stage.full_steps * found.step[one.stage.name]
+        )
+        if one.stage.name in found.step
+        else one
+        for one in plan.stages
+    )
+    data = plan.data
+    times = _embeddings(experiment, [one.stage for one in plan.stages])
+    embedding = None if data.passages is None else times * data.passages * found.passage
+    answering = None if data.tests is None else data.tests * found.answer
+    return replace(plan, stages=stages, embedding=embedding, answering=answering, probed=True)
+
+
+# ---- what does not fit --------------------------------------------------------------------------------------------
+
+
+def _refusal(experiment: Experiment, plan: Plan) -> str | None:
+    g, on = experiment.generator, plan.hardware
+    if g.quantisation == "nf4" and (not on.cuda or g.model in BUILTIN_GENERATORS):
+        return f'generator.quantisation = "nf4" needs a CUDA device, and {on.name} has none; set it to "none"'
+    need, most = plan.memory, on.memory
+    if most is None or need.total <= most:
+        return None
+    parts = {name: size for name, size in asdict(need).items() if name != "libraries"}
+    largest = max(parts, key=lambda name: parts[name])
+    worst = max(plan.stages, key=lambda one: one.memory.total).stage
+    whole = largest == "activations" and worst.copying and worst.passages == 0
+    remedy = "set warm_start.passages to 100, say" if whole else _remedy(experiment, largest, plan.processes)
+    size = readable_bytes(round(parts[largest]))
+    return (
+        f"{plan.name} needs about {readable_bytes(round(need.total))} and {on.name} has {readable_bytes(most)}; "
+        f"the largest part is {_NAMES[largest]}, {size}: {remedy}"
+    )
+
+
+_NAMES = {
+    "weights": "the weights",
+    "gradients": "the gradients",
+    "optimiser": "the optimiser's states",
+    "copies": "copies of weights in bf16, and layers gathered from other processes",
+    "activations": "what is kept for the backward pass",
+    "index": "the index",
+}
+
+
+def _remedy(experiment: Experiment, part: str, processes: int) -> str:
+    g, t = experiment.generator, experiment.training
+    if part == "index":
+        r = experiment.retriever
+        words = f"lower retriever.lexical_dimensions (now {r.lexical_dimensions}), " if r.lexical_dimensions else ""
+        return (
+            f"{words}split off a part of the base, choose a smaller encoder, search with faiss (retrograd[faiss]), or "
+            "spread it over more processes (--processes)"
+        )
+    if part == "activations":
+        found = [
+            f"lower training.micro_batch (now {t.micro_batch or t.batch_size}) or training.passages ({t.passages})"
+        ]
+        found += [] if g.gradient_checkpointing else ["set generator.gradient_checkpointing = true"]
+        return ", or ".join([*found, "shorten generator.max_input_tokens"])
+    if g.fsdp and processes > 1:
+        adapters = "" if g.lora_rank else "train adapters alone: generator.lora_rank = 8 (LoRA), or "
+        return f"{adapters}plan for more processes (--processes)"
+    if part == "copies" and g.lora_rank:
+        return 'set generator.gradient_checkpointing = true, raise generator.token_budget, or quantisation = "nf4"'
+    if processes > 1 and _can_be_spread(experiment):
+        return "spread the layers of the generator over the processes: generator.fsdp = true"
+    if g.lora_rank == 0:
+        return 'train adapters alone: generator.lora_rank = 8 (LoRA), with quantisation = "nf4" in four bits (QLoRA)'
+    if g.quantisation == "none":
+        return 'hold the weights in four bits: generator.quantisation = "nf4" (QLoRA, a CUDA device)'
+    return "choose a smaller generator or encoder, or hardware with more memory"
+
+
+def _can_be_spread(experiment: Experiment) -> bool:
+    try:
+        experiment.with_settings(["generator.fsdp=true"])
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""A few real steps of a small experiment, timed: the model itself, its own data, a base of at most 512 passages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from retrograd.experiments.build import build_model
+from retrograd.experiments.data.source import Data
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import compute_for
+from retrograd.experiments.stages import stages
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.attention import training_attention
+from retrograd.rag.rag_model import RagModel
+from retrograd.training.stage import Stage
+from retrograd.types import Example
+
+__all__ = ["Probe", "probe"]
+
+_PASSAGES = 512
+_ANSWERS = 16
+_STEPS = 4
+_SECONDS = 10.0
+_RATE = 1e-6
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Seconds of one step of each stage, by its name, of embedding one passage, and of one answer."""
+
+    step: dict[str, float]
+    passage: float
+    answer: float
+
+
+def probe(experiment: Experiment, data: Data) -> Probe:
+    """Each stage gets at most four steps and ten seconds, after one that does not count. Nothing is written."""
+    compute = compute_for(experiment)
+    rows = list(range(0, len(data.base), max(1, len(data.base) // _PASSAGES)))[:_PASSAGES]
+    small = replace(data, base=KnowledgeBase.from_passages(data.base.passages(rows)))
+    rng = torch.Generator().manual_seed(experiment.seed)
+    state = torch.random.get_rng_state()
+    model = build_model(experiment, small, rng, compute.precision).to(compute.device)
+    passage = 0.0
+    if model.needs_index:
+        passage = _timed(model.refresh_index, compute.device) / len(rows)
+    model.train()
+    steps = {
+        stage.name: _step_seconds(model, stage, list(stage.examples or data.train), rng)
+        for stage in stages(experiment, model, rng)
+    }
+    asked = (data.test or data.train)[:_ANSWERS]
+    answer = _timed(lambda: _answer(experiment, model, asked), compute.device) / max(1, len(asked))
+    torch.random.set_rng_state(state)
+    return Probe(steps, passage, answer)
+
+
+def _answer(experiment: Experiment, model: RagModel, asked: list[Example]) -> None:
+    model.answer(asked, min(experiment.test_passages, len(model.base)), experiment.evaluation.scoring)
+
+
+def _step_seconds(model: RagModel, stage: Stage, examples: list[Example], rng: torch.Generator) -> float:
+    """The median of the timed steps. Weights move a millionth, so that the model stays what it was."""
+    moved = [weight for weights in model.parts().values() for weight in weights]
+    optimiser = torch.optim.AdamW(moved, lr=_RATE, fused=True)
+    size = stage.pace.batch_size
+    seconds: list[float] = []
+    began = time.perf_counter()
+    for step in range(_STEPS + 1):
+        batch = [examples[(step * size + i) % len(examples)] for i in range(min(size, len(examples)))]
+        took = _timed(lambda batch=batch: _step(model, stage, batch, optimiser, rng), model.device)
+        seconds += [took] if step > 0 else []
+        if seconds and time.perf_counter() - began > _SECONDS:
+            break
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def _step(
+    model: RagModel, stage: Stage, batch: list[Example], optimiser: torch.optim.Optimizer, rng: torch.Generator
+) -> None:
+    """As the loop makes it (`retrograd.training.loop`), without its log."""
+    size = stage.pace.micro_batch or len(batch)
+    for start in range(0, len(batch), size):
+        part = batch[start : start + size]
+        with model.autocast(), training_attention(model.device):
+            found = stage.evidence.candidates(model, part, stage.objective.needs_posterior, None, rng)
+            estimate = stage.objective(found.scores, stage.evidence.likelihood(model, part, found), rng)
+        (estimate.loss * (len(part) / len(batch))).backward()
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    nn.utils.clip_grad_norm_(weights, 1.0)
+    optimiser.step()
+    model.zero_grad()
+
+
+def _timed(work: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

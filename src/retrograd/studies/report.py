@@ -1,0 +1,326 @@
+"""One finished run on one page: official score, what it confuses, trivial baseline, controls, slices.
+
+Test labels are used for scoring alone. What slices know of relations (frequency, trigger words) is learned from the
+run's training data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from retrograd.evaluation.evaluate import vote
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.open import open_run
+from retrograd.metrics.confusions import Confusion, confusions
+from retrograd.metrics.relation_resampling import official_resampler
+from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
+from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, bootstrap_corpus
+from retrograd.studies.compare import Answered, answered, official_table, paired, require_same_items
+from retrograd.studies.curves import flat_settings
+from retrograd.studies.slices import Learned, SliceGroup, slice_groups
+from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.types import UserError
+from retrograd.util.guards import finite_number
+from retrograd.util.io import read_json, write_json
+
+__all__ = ["RelationReport", "RelationRow", "SettingChange", "System", "report_run", "settings_changed"]
+
+VOTE = "kNN vote"
+Answers = Sequence[str | None]
+Kind = Literal["run", "control", "vote", "trivial"]
+
+
+@dataclass(frozen=True)
+class SettingChange:
+    """A setting, ``section.name``, with its value in the run and in the control; None where one has no such setting."""
+
+    name: str
+    run: object
+    control: object
+
+
+@dataclass(frozen=True)
+class System:
+    """One line of the comparison; scores and rates in percent.
+
+    ``negative_f1`` is the F1 of the negative label, which no official score counts. ``gain`` and ``test`` are the run
+    less this system, paired by item; None for the run itself, for the trivial answer and below two items.
+    """
+
+    name: str
+    kind: Kind
+    score: float
+    precision: float
+    recall: float
+    accuracy: float
+    negative_f1: float | None
+    negative_rate: float | None
+    invalid_rate: float
+    interval: ScoreInterval | None = None
+    gain: BootstrapInterval | None = None
+    test: PermutationTest | None = None
+    changes: list[SettingChange] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RelationRow:
+    """A relation as the official scorer counts it, in percent of its ``items``."""
+
+    relation: str
+    items: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class RelationReport:
+    """Everything on the page and more: ``confusions`` holds all pairs, ``learned`` what came from training data.
+
+    ``systems`` are the run, its controls and the trivial answer; ``negative_share`` is that of the negative label
+    among gold labels in percent, None without one.
+    """
+
+    name: str
+    recipe: str
+    seed: int
+    metric: str
+    scorer: str
+    items: int
+    training: int
+    passages: int
+    negative: str | None
+    negative_share: float | None
+    resamples: int
+    systems: list[System]
+    relations: list[RelationRow]
+    negative_row: RelationRow | None
+    confusions: list[Confusion]
+    slices: list[SliceGroup]
+    learned: Learned
+    notes: list[str]
+
+    @property
+    def run(self) -> System:
+        """The run's own line."""
+        return self.systems[0]
+
+    def save(self, folder: Path) -> None:
+        """Write ``report.json``."""
+        write_json(folder / "report.json", asdict(self))
+
+
+def report_run(
+    path: Path, controls: Sequence[Path], out: Path, with_vote: bool = True, resamples: int = 1_000, seed: int = 0
+) -> RelationReport:
+    """The report of a finished run beside its ``controls``; writes ``report.json`` into ``out``.
+
+    ``with_vote`` opens the model for the plain vote of its retriever; nothing else does. Raises `UserError` for a
+    folder without predictions, and for a control with other test items, gold labels, label set or metric.
+    """
+    run, names = answered(path), _names([path, *controls])
+    others = {name: _control(run, control) for name, control in zip(names[1:], controls, strict=True)}
+    notes = _notes(run)
+    rivals: dict[str, Answers] = {name: [one.answers[item] for item in run.gold] for name, one in others.items()}
+    if with_vote and run.experiment.test_passages > 0:
+        rivals[_free(VOTE, names)] = _vote(run)
+    elif with_vote:
+        notes.append("The run retrieves nothing (0 passages at test time), so there is no vote of its neighbours.")
+    else:
+        notes.append("The vote of the run's neighbours was not asked for (--no-vote).")
+    rng = np.random.default_rng(seed)
+    learned = Learned.of(run)
+    relations, negative_row = _relation_rows(run)
+    report = RelationReport(
+        name=names[0],
+        recipe=run.experiment.name,
+        seed=run.experiment.seed,
+        metric=run.task.primary_metric,
+        scorer=run.task.metric,
+        items=len(run.gold),
+        training=len(run.data.train),
+        passages=run.experiment.test_passages,
+        negative=run.task.negative,
+        negative_share=_share(list(run.gold.values()), run.task.negative),
+        resamples=resamples,
+        systems=_systems(run, names[0], others, rivals, learned, rng, resamples),
+        relations=relations,
+        negative_row=negative_row,
+        confusions=confusions(list(run.gold.values()), list(run.answers.values())),
+        slices=slice_groups(run, learned, rivals, rng, resamples),
+        learned=learned,
+        notes=notes,
+    )
+    report.save(out)
+    return report
+
+
+def settings_changed(run: Experiment, control: Experiment) -> list[SettingChange]:
+    """What differs, but for the recipe's name; of another objective's settings, those that the control has."""
+    own, theirs = (flat_settings(experiment.to_mapping()) for experiment in (run, control))
+    wanted = [*theirs, *(name for name in own if name not in theirs and not name.startswith("objective."))]
+    return [
+        SettingChange(name, own.get(name), theirs.get(name))
+        for name in wanted
+        if name != "name" and own.get(name) != theirs.get(name)
+    ]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Names of folders, or whole paths where two are equal. Raises `UserError` for a run given twice."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise UserError(f"{path} is given twice; name each run once")
+        seen.add(path.resolve())
+    names = [path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """A name that no run has."""
+    return name if name not in taken else _free(f"{name} of the run", taken)
+
+
+def _control(run: Answered, path: Path) -> Answered:
+    """A control that may stand beside the run."""
+    other = answered(path)
+    require_same_items(run, other)
+    if odd := sorted(run.task.phrases.keys() ^ other.task.phrases.keys()):
+        raise UserError(
+            f"{run.path} and {path} choose among other labels ({odd[0]!r} is in one of them alone); "
+            f"give controls of the same label set"
+        )
+    return other
+
+
+def _notes(run: Answered) -> list[str]:
+    """What a reader must know before the figures."""
+    task, notes = run.task, []
+    file = run.path / "scores.json"
+    saved = read_json(file) if file.exists() else {}
+    told = saved.get("answers") if isinstance(saved, dict) else None
+    written = finite_number(told.get(task.primary_metric)) if isinstance(told, dict) else None
+    found = _scored(task, list(run.gold.values()), list(run.answers.values()))
+    if written is not None and abs(written - found) > 0.005:
+        notes.append(
+            f"scores.json says {task.primary_metric} {written:.2f}, the predictions say {found:.2f}: predictions, data "
+            f"or labels have changed since."
+        )
+    if run.refined_rate > 0:
+        notes.append(
+            f"{run.refined_rate:.1f} % of the answers were no label as they stood, and were read as one by the rules "
+            f"of refinement."
+        )
+    if task.negative is None:
+        notes.append("The task has no negative label; the trivial answer is the most frequent training relation.")
+    return notes
+
+
+def _vote(run: Answered) -> list[str | None]:
+    opened = open_run(run.path)
+    told = vote(opened.model, run.data.test)
+    return [run.task.relation_of(answer) for answer in told]
+
+
+# ---- systems ------------------------------------------------------------------------------------------------------
+
+
+def _systems(
+    run: Answered,
+    name: str,
+    controls: Mapping[str, Answered],
+    rivals: Mapping[str, Answers],
+    learned: Learned,
+    rng: np.random.Generator,
+    resamples: int,
+) -> list[System]:
+    """The run, its rivals and the trivial answer."""
+    task, gold, own = run.task, list(run.gold.values()), list(run.answers.values())
+    first = _system(task, name, "run", gold, own, _interval(task, gold, own, rng, resamples))
+    lines = [first]
+    for rival, answers in rivals.items():
+        interval = _interval(task, gold, answers, rng, resamples)
+        gain, test = paired(task, gold, answers, own, rng, resamples) if len(gold) > 1 else (None, None)
+        control = controls.get(rival)
+        changes = [] if control is None else settings_changed(run.experiment, control.experiment)
+        kind: Kind = "vote" if control is None else "control"
+        lines.append(_system(task, rival, kind, gold, answers, interval, gain, test, changes))
+    trivial = task.negative or Counter(learned.frequency).most_common(1)[0][0]
+    lines.append(_system(task, f"always {trivial}", "trivial", gold, [trivial] * len(gold)))
+    return lines
+
+
+def _system(
+    task: RelationExtraction,
+    name: str,
+    kind: Kind,
+    gold: Sequence[str],
+    answers: Answers,
+    interval: ScoreInterval | None = None,
+    gain: BootstrapInterval | None = None,
+    test: PermutationTest | None = None,
+    changes: Sequence[SettingChange] = (),
+) -> System:
+    average = _average(task, gold, answers)
+    # The negative label's own F1 is over plain items, whatever the official scorer does with directions.
+    plain = relation_table(gold, answers, task.negative)
+    return System(
+        name=name,
+        kind=kind,
+        score=average.f1,
+        precision=average.precision,
+        recall=average.recall,
+        accuracy=100.0 * sum(a == g for a, g in zip(answers, gold, strict=True)) / len(gold),
+        negative_f1=None if task.negative is None else plain.negative_scores.f1,
+        negative_rate=_share(answers, task.negative),
+        invalid_rate=100.0 * list(answers).count(None) / len(gold),
+        interval=interval,
+        gain=gain,
+        test=test,
+        changes=list(changes),
+    )
+
+
+def _average(task: RelationExtraction, gold: Sequence[str], answers: Answers) -> PrecisionRecallF1 | MacroAverage:
+    table = official_table(task, gold, answers)
+    return table.micro if task.metric == "micro" else table.macro
+
+
+def _scored(task: RelationExtraction, gold: Sequence[str], answers: Answers) -> float:
+    return _average(task, gold, answers).f1
+
+
+def _interval(
+    task: RelationExtraction, gold: Sequence[str], answers: Answers, rng: np.random.Generator, resamples: int
+) -> ScoreInterval | None:
+    if len(gold) < 2:
+        return None
+    statistic = official_resampler(task.metric, gold, answers, task.negative)
+    return bootstrap_corpus(statistic, len(gold), rng, resamples)
+
+
+def _share(labels: Sequence[str | None], negative: str | None) -> float | None:
+    """Percent of the negative label; None without one."""
+    return None if negative is None else 100.0 * list(labels).count(negative) / len(labels)
+
+
+# ---- relations ----------------------------------------------------------------------------------------------------
+
+
+def _relation_rows(run: Answered) -> tuple[list[RelationRow], RelationRow | None]:
+    """Relations with items, most frequent first, then those that were only answered; and the negative label."""
+    table = official_table(run.task, list(run.gold.values()), list(run.answers.values()))
+    rows = [_row(name, scores) for name, scores in table.relations.items()]
+    negative = None if run.task.negative is None else _row(run.task.negative, table.negative_scores)
+    return sorted(rows, key=lambda row: (-row.items, row.relation)), negative
+
+
+def _row(name: str, scores: PrecisionRecallF1) -> RelationRow:
+    return RelationRow(name, scores.gold, scores.precision, scores.recall, scores.f1)

@@ -1,0 +1,202 @@
+"""Test items by what is easy or hard about them, with the official score of several systems on each part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from retrograd.data.relations.instance import unmark
+from retrograd.metrics.buckets import bucketed
+from retrograd.metrics.relation_resampling import official_resampler
+from retrograd.metrics.significance import (
+    BootstrapInterval,
+    ScoreInterval,
+    Statistic,
+    bootstrap_corpus,
+    paired_bootstrap_corpus,
+)
+from retrograd.metrics.triggers import Trigger, context_words, learn_triggers, words
+from retrograd.studies.compare import Answered
+from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.types import Example, Span
+
+__all__ = ["Learned", "Slice", "SliceGroup", "SliceScore", "slice_groups"]
+
+DISTANCES = (0, 4, 8, 16)
+"""Words between the entities, by first of each range."""
+LENGTHS = (1, 15, 25, 40)
+"""Words of the sentence."""
+FREQUENCIES = (0, 1, 5, 20, 100, 500)
+"""Training sentences that bear the gold relation."""
+
+Rows = Int64[np.ndarray, " rows"]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the slices know of relations, all of it from training data: sentences by label, and trigger words."""
+
+    frequency: dict[str, int]
+    triggers: dict[str, tuple[Trigger, ...]]
+
+    @classmethod
+    def of(cls, run: Answered) -> Learned:
+        """Learned from the run's training examples."""
+        task, train = run.task, run.data.train
+        relations = [task.relation_of(example.target, example) or example.target for example in train]
+        sentences = [_context(example) for example in train]
+        return cls(dict(sorted(Counter(relations).items())), dict(learn_triggers(sentences, relations, task.negative)))
+
+
+@dataclass(frozen=True)
+class SliceScore:
+    """The official score in percent (None where it says nothing: without a relation to be found) and the accuracy."""
+
+    score: float | None
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the test items. ``gains`` are the run less each control, by name (None below two items)."""
+
+    name: str
+    items: int
+    run: SliceScore
+    interval: ScoreInterval | None
+    controls: dict[str, SliceScore]
+    gains: dict[str, BootstrapInterval | None]
+
+
+@dataclass(frozen=True)
+class SliceGroup:
+    """Slices by one property; they hold each item once, but for what ``about`` says is left out."""
+
+    name: str
+    about: str
+    slices: list[Slice]
+
+
+def slice_groups(
+    run: Answered,
+    learned: Learned,
+    controls: Mapping[str, Sequence[str | None]],
+    rng: np.random.Generator,
+    resamples: int,
+) -> list[SliceGroup]:
+    """All groups; ``controls`` are answers by name in the order of the run's test items. Test labels choose among
+    what was learned, never add to it."""
+    task, gold = run.task, list(run.gold.values())
+    sentences = [unmark(example.query) for example in run.data.test]
+    positive = np.array([row for row, relation in enumerate(gold) if relation != task.negative], dtype=np.int64)
+    counts = [learned.frequency.get(gold[row], 0) for row in positive]
+    frequent = {name: positive[rows] for name, rows in bucketed(counts, FREQUENCIES).items()}
+    left_out = "" if task.negative is None else f"without the items of {task.negative}; "
+    parts = [
+        ("gold label", "a relation, or the negative label", _by_sign(task, gold)),
+        ("words between the entities", "0 where one lies inside the other", bucketed(_distances(sentences), DISTANCES)),
+        ("words in the sentence", "punctuation is no word", bucketed(_lengths(sentences), LENGTHS)),
+        ("training sentences of the gold relation", f"{left_out}counted in the run's training data", frequent),
+        ("trigger of the gold relation", f"{left_out}words learned from training data", _by_trigger(run, learned)),
+    ]
+    scorer = _Scorer(run, controls, rng, resamples)
+    return [
+        SliceGroup(name, about, [scorer.slice(part, rows) for part, rows in found.items()])
+        for name, about, found in parts
+        if found
+    ]
+
+
+def _by_sign(task: RelationExtraction, gold: Sequence[str]) -> dict[str, Rows]:
+    """Relations and negatives; nothing where there is no negative label."""
+    if task.negative is None:
+        return {}
+    negative = np.array([relation == task.negative for relation in gold])
+    found = {"a relation": np.flatnonzero(~negative), task.negative: np.flatnonzero(negative)}
+    return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def _distances(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
+    """Words strictly between the two entities."""
+    found: list[int] = []
+    for text, head, tail in sentences:
+        first, second = sorted((head, tail), key=lambda span: (span.start, span.end))
+        found.append(len(words(text[first.end : second.start])))
+    return found
+
+
+def _lengths(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
+    """Words of each sentence; one of signs alone counts as 1."""
+    return [max(1, len(words(text))) for text, _, _ in sentences]
+
+
+def _by_trigger(run: Answered, learned: Learned) -> dict[str, Rows]:
+    """Positive items by whether a trigger of their gold relation stands outside the entities; apart, those of a
+    relation without any."""
+    names = ("explicit", "implicit", "no trigger known")
+    rows: dict[str, list[int]] = {name: [] for name in names}
+    known = {relation: {trigger.word for trigger in found} for relation, found in learned.triggers.items()}
+    for row, (example, relation) in enumerate(zip(run.data.test, run.gold.values(), strict=True)):
+        if relation == run.task.negative:
+            continue
+        triggers = known.get(relation, set())
+        explicit = not triggers.isdisjoint(_context(example))
+        rows[names[2] if not triggers else names[0] if explicit else names[1]].append(row)
+    return {name: np.array(found, dtype=np.int64) for name, found in rows.items() if found}
+
+
+def _context(example: Example) -> frozenset[str]:
+    text, head, tail = unmark(example.query)
+    return context_words(text, (head.start, head.end), (tail.start, tail.end))
+
+
+class _Scorer:
+    """The scores of one run and its controls on any rows."""
+
+    def __init__(
+        self,
+        run: Answered,
+        controls: Mapping[str, Sequence[str | None]],
+        rng: np.random.Generator,
+        resamples: int,
+    ) -> None:
+        task, self.gold, own = run.task, list(run.gold.values()), list(run.answers.values())
+        self.negative, self.rng, self.resamples = task.negative, rng, resamples
+        # The control's answers come first, then the run's: a difference is the run less the control.
+        self.pairs = {
+            name: official_resampler(task.metric, [*self.gold, *self.gold], [*answers, *own], task.negative)
+            for name, answers in controls.items()
+        }
+        self.own = official_resampler(task.metric, self.gold, own, task.negative)
+        self.right = np.array([a == g for a, g in zip(own, self.gold, strict=True)])
+        self.rights = {
+            name: np.array([a == g for a, g in zip(answers, self.gold, strict=True)])
+            for name, answers in controls.items()
+        }
+
+    def slice(self, name: str, rows: Rows) -> Slice:
+        """Scores on ``rows``, of which there is at least one."""
+        scored = any(self.gold[row] != self.negative for row in rows)
+        resampled = scored and len(rows) > 1
+        return Slice(
+            name=name,
+            items=len(rows),
+            run=SliceScore(self.own(rows) if scored else None, 100.0 * float(self.right[rows].mean())),
+            interval=self._interval(rows) if resampled else None,
+            controls={
+                control: SliceScore(pair(rows) if scored else None, 100.0 * float(self.rights[control][rows].mean()))
+                for control, pair in self.pairs.items()
+            },
+            gains={control: self._gain(pair, rows) if resampled else None for control, pair in self.pairs.items()},
+        )
+
+    def _interval(self, rows: Rows) -> ScoreInterval:
+        return bootstrap_corpus(lambda drawn: self.own(rows[drawn]), len(rows), self.rng, self.resamples)
+
+    def _gain(self, pair: Statistic, rows: Rows) -> BootstrapInterval:
+        both = np.concatenate([rows, rows + len(self.gold)])
+        return paired_bootstrap_corpus(lambda drawn: pair(both[drawn]), len(rows), self.rng, self.resamples)

@@ -1,0 +1,201 @@
+"""A study on disk: an experiment and its controls, over seeds, each an ordinary run; planned, trained, gone on with.
+
+``study.json`` is the plan: the seeds, every system with all of its settings, in which of them it differs from the
+experiment, and which controls are left out, and why. The runs lie beside it, ``experiment-seed0``,
+``closed-book-seed0`` and so on. ``evidence.json`` and ``evidence.txt`` (`retrograd.studies.verdict`) come last.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from retrograd.experiments.controls import CONTROLS, controls_of
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import require_enough_passages, resume_run, run_experiment
+from retrograd.studies.report import SettingChange, settings_changed
+from retrograd.training.run.interrupts import Interrupts
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.types import UserError
+from retrograd.util.io import lock_folder, read_json, write_json
+from retrograd.util.progress import say
+
+__all__ = ["EXPERIMENT", "PlannedRun", "Study", "is_study", "seeds_of"]
+
+EXPERIMENT = "experiment"
+"""The name of the experiment itself among the systems of a study."""
+
+_PLAN = "study.json"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study: which system (`EXPERIMENT` or a control's name), and where it is or will be."""
+
+    system: str
+    experiment: Experiment
+    path: Path
+
+    @property
+    def folder(self) -> RunDirectory:
+        """The run's, which may not be there yet."""
+        return RunDirectory(self.path)
+
+    def require_own(self) -> None:
+        """Raises `UserError` where another experiment was trained in its place."""
+        if Experiment.load(self.folder.experiment) != self.experiment:
+            raise UserError(
+                f"{self.path} is not the {self.system} of this study: its experiment.toml has other settings; put it "
+                f"back as it was, or move the folder away to have it trained anew"
+            )
+
+
+@dataclass(frozen=True)
+class Study:
+    """Systems by name, the experiment first, to be trained with each of the ``seeds`` in the folder ``path``.
+
+    ``left_out`` are the controls that say nothing about the experiment, and why.
+    """
+
+    path: Path
+    systems: Mapping[str, Experiment]
+    seeds: tuple[int, ...]
+    left_out: Mapping[str, str]
+
+    @classmethod
+    def begin(cls, experiment: Experiment, seeds: Sequence[int], path: Path) -> Study:
+        """A new folder with the plan. Raises `UserError`, before anything is written, if something is there, and where
+        the experiment or one of its controls cannot run or cannot be compared."""
+        RunDirectory.require_free(path)
+        asked = experiment.from_root()
+        controls, left_out = controls_of(asked)
+        study = cls(path, {EXPERIMENT: asked} | controls, tuple(seeds), left_out)
+        study._require_comparable()
+        path.mkdir(parents=True, exist_ok=True)
+        plan = {
+            "format": 1,
+            "seeds": study.seeds,
+            "systems": {name: one.to_mapping() for name, one in study.systems.items()},
+            "changes": {name: [asdict(one) for one in study.changes(name)] for name in controls},
+            "left_out": left_out,
+        }
+        write_json(path / _PLAN, plan)
+        return study
+
+    @classmethod
+    def open(cls, path: Path) -> Study:
+        """What `begin` wrote. Raises `UserError` for a folder that is no study, and for a plan that is none."""
+        if not is_study(path):
+            raise UserError(f"{path} is no study; give a folder that `retrograd train --controls` wrote")
+        match read_json(path / _PLAN):
+            case {
+                "seeds": [_, *_] as seeds,
+                "systems": {"experiment": _, **_others} as systems,
+                "left_out": {**left_out},
+            } if all(type(one) is int and one >= 0 for one in seeds) and systems.keys() <= {EXPERIMENT, *CONTROLS}:
+                read = {name: _experiment(one, f"{path / _PLAN}: {name}") for name, one in systems.items()}
+                numbers = tuple(one for one in seeds if isinstance(one, int))
+                return cls(path, read, numbers, {name: str(why) for name, why in left_out.items()})
+            case _:
+                raise UserError(f"{path / _PLAN} is damaged; begin another study, in another folder")
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """In the order in which they are trained: seed by seed."""
+        return [
+            PlannedRun(name, replace(made, seed=seed), self.path / f"{name.replace(' ', '-')}-seed{seed}")
+            for seed in self.seeds
+            for name, made in self.systems.items()
+        ]
+
+    def changes(self, system: str) -> list[SettingChange]:
+        """In which settings a system differs from the experiment."""
+        return settings_changed(self.systems[EXPERIMENT], self.systems[system])
+
+    def train(self, interrupts: Interrupts | None = None) -> None:
+        """Every run that has not ended, one after the other; one that was stopped goes on from its checkpoint.
+
+        Raises as `run_experiment` and `resume_run` do, and `UserError` where another process is at work in the folder.
+        """
+        with lock_folder(self.path):
+            self._announce()
+            for number, run in enumerate(self.runs, 1):
+                where = "has ended" if run.folder.ended else f"in {run.path}"
+                say(f"run {number} of {len(self.runs)}: {run.system}, seed {run.experiment.seed}, {where}")
+                _train(run, interrupts)
+
+    def require_ended(self) -> None:
+        """Raises `UserError` where a run is missing, unfinished, or not this study's."""
+        missing = [run.path.name for run in self.runs if not run.folder.ended]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of the {len(self.runs)} runs of {self.path} have not ended ({missing[0]} first); go "
+                f"on with: retrograd train --resume {shlex.quote(str(self.path))}"
+            )
+        for run in self.runs:
+            run.require_own()
+
+    def _announce(self) -> None:
+        ended = sum(run.folder.ended for run in self.runs)
+        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+        say(
+            f"{len(self.systems)} systems with {seeds} each are {len(self.runs)} runs, one after the "
+            f"other; each costs about what the experiment alone does"
+            + (f"; {ended} have ended already" if ended else "")
+        )
+        for name in self.systems:
+            told = ", ".join(f"{one.name} = {_word(one.control)} (not {_word(one.run)})" for one in self.changes(name))
+            say(f"  {name}: {told}" if told else f"  {name}: {self.systems[name].name}")
+        for name, why in self.left_out.items():
+            say(f"  {name}: left out, {why}")
+
+    def _require_comparable(self) -> None:
+        """Raises `UserError` for what would only show after hours of training."""
+        asked = self.systems[EXPERIMENT].data
+        first = asked.load(self.seeds[0])
+        if len(first.test) < 2:
+            raise UserError(
+                f"a study compares answers to the same test examples, and data.test has {len(first.test)}; give it a "
+                f"file of at least 2, better hundreds"
+            )
+        for one in self.systems.values():
+            require_enough_passages(one, first.base)
+        if len(self.seeds) > 1 and first.test != asked.load(self.seeds[1]).test:
+            raise UserError(
+                "data.test_count draws other test examples for every seed, and seeds are compared on the same ones; "
+                "set data.seed = 0, or data.test_count = 0"
+            )
+
+
+def _train(run: PlannedRun, interrupts: Interrupts | None) -> None:
+    if not run.folder.experiment.exists():
+        run.folder.remove_leftovers()  # of a process that was killed before there was a run to go on with
+        run_experiment(run.experiment, run.path, interrupts)
+        return
+    run.require_own()
+    if not run.folder.ended:
+        resume_run(run.path, interrupts)
+
+
+def is_study(path: Path) -> bool:
+    """Whether `Study.begin` wrote this folder."""
+    return (path / _PLAN).exists()
+
+
+def seeds_of(text: str, experiment: Experiment) -> tuple[int, ...]:
+    """``0,1,2`` as numbers; "" is the experiment's own. Raises `UserError` for anything else, and one given twice."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else [str(experiment.seed)]
+    if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise UserError(f"--seeds {text}: expected distinct numbers with commas between, such as 0,1,2")
+    return tuple(map(int, parts))
+
+
+def _experiment(values: object, where: str) -> Experiment:
+    return Experiment.from_mapping(values if isinstance(values, dict) else {}, where)
+
+
+def _word(value: object) -> str:
+    return "unset" if value is None else json.dumps(value)

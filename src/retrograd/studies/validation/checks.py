@@ -1,0 +1,185 @@
+"""Checks of examples and passages, one at a time, in bounded memory: 16 bytes for each text that was seen.
+
+Texts are compared as the task sees them: `Task.identity` across parts, which is what keeps an example from retrieving
+itself; the whole query within a part, so that two pairs of entities in one sentence are two examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from retrograd.data.grounded_example import gold_passages
+from retrograd.data.squad import TEXT_ID
+from retrograd.experiments.data.findings import Findings
+from retrograd.metrics.words import fold
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage
+
+__all__ = ["BaseContents", "PartContents", "check_labels", "check_leaks", "check_queries"]
+
+_FEW = 5
+
+
+@dataclass
+class PartContents:
+    """Contents of a part, as they are read: ids and keys of its examples, its labels, the gold passages it names.
+
+    ``identities`` holds, for each text as the task takes it for equal, the id where it came first.
+    """
+
+    name: str
+    source: str
+    examples: int = 0
+    identities: dict[bytes, str] = field(default_factory=dict)
+    queries: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    labels: Counter[str] = field(default_factory=Counter)
+    gold: dict[str, str] = field(default_factory=dict)
+
+    def place(self, id_: str) -> str:
+        """Where an example stands; one without an id has the number of its line."""
+        return f"{self.source}, id {id_!r}"
+
+
+def check_queries(
+    part: PartContents, examples: Iterable[tuple[Example, str | None]], task: Task, findings: Findings
+) -> Iterator[Example]:
+    """Examples with their labels (None where the task has none) go through; what they show is kept in ``part``."""
+    for example, label in examples:
+        part.examples += 1
+        if label is not None:
+            part.labels[label] += 1
+        part.identities.setdefault(_key(task.identity(example.query)), example.id)
+        _check_target(part, example, findings)
+        _check_repeated(part, example, findings)
+        for id_ in gold_passages(example):
+            part.gold.setdefault(id_, example.id)
+        yield example
+
+
+def _check_target(part: PartContents, example: Example, findings: Findings) -> None:
+    if any(target.strip() for target in example.targets):
+        return
+    place = part.place(example.id)
+    if part.name == "train":
+        findings.error("empty field", part.name, place, "no target", "give one, or take it out: training needs one")
+    else:
+        findings.warning("empty field", part.name, place, "no target", "give one: without it no answer can be scored")
+
+
+def _check_repeated(part: PartContents, example: Example, findings: Findings) -> None:
+    target = example.targets[0] if example.targets else ""
+    first, other = part.queries.setdefault(_key(fold(example.query)), (example.id, target))
+    if first == example.id:
+        return
+    place = part.place(example.id)
+    if fold(other) == fold(target):
+        what = f"the same as id {first!r}, target included"
+        findings.warning("duplicate", part.name, place, what, "keep one: it counts twice in training and in scores")
+    else:
+        what = f"the same as id {first!r}, but the target is {target[:60]!r}, there {other[:60]!r}"
+        remedy = "keep the right one, or put all answers into one record where several are right"
+        findings.warning("contradiction", part.name, place, what, remedy)
+
+
+def check_leaks(parts: Iterable[PartContents], findings: Findings) -> None:
+    """Texts that two parts share. In what is tested on, an error; a warning between train and dev, and in a data set of
+    the package, whose parts are as they were published."""
+    for first, second in combinations(parts, 2):
+        for key in second.identities:
+            if key not in first.identities:
+                continue
+            here, there = second.place(second.identities[key]), first.place(first.identities[key])
+            what = f"the same text as {there}"
+            remedy = f"take it out of {first.name}: what a model was trained on, it is not tested on"
+            published = first.source == second.source and first.source.startswith("builtin:")
+            mild = published or {first.name, second.name} == {"train", "dev"}
+            report = findings.warning if mild else findings.error
+            report("leak", second.name, here, what, remedy)
+
+
+def check_labels(parts: Mapping[str, PartContents], findings: Findings) -> None:
+    """Labels of dev and test that train lacks, and labels of train with few examples."""
+    train = parts.get("train")
+    if train is None or not train.labels:
+        return
+    for part in parts.values():
+        for label in sorted(part.labels.keys() - train.labels.keys()):
+            what = f"{part.labels[label]} examples have the label {label!r}, which train lacks"
+            remedy = "add examples of it to train: no neighbour can bear it, and no target teaches it"
+            findings.warning("label coverage", part.name, part.source, what, remedy)
+    for label, count in sorted(train.labels.items()):
+        if count < _FEW:
+            what = f"only {count} with the label {label!r}"
+            findings.warning("few examples", "train", train.source, what, f"add some: below {_FEW} little is learned")
+
+
+class BaseContents:
+    """Contents of a knowledge base, as they are read: which wanted gold ids it lacks, and which texts are repeated."""
+
+    def __init__(self, source: str, wanted: Iterable[str]) -> None:
+        self.source = source
+        self.passages = 0
+        self._missing = set(wanted)
+        self._hashes = array("q")
+
+    def check(self, passages: Iterable[Passage], findings: Findings) -> Iterator[Passage]:
+        """The passages, which go through."""
+        for passage in passages:
+            self.passages += 1
+            self._missing.discard(passage.id)
+            document, sign, number = passage.id.rpartition("#")
+            if sign and number.isdecimal():  # a piece of a document, which may be gold as a whole
+                self._missing.discard(document)
+            words = fold(passage.text)
+            if not words:
+                place = f"{self.source}, id {passage.id!r}"
+                findings.warning("empty passage", "base", place, "no text", "take it out: retrieving it costs a place")
+            key = _key(words or f"no text in {passage.id}")  # which is no copy of another without text
+            self._hashes.append(int.from_bytes(key[:8], "little", signed=True))
+            yield passage
+
+    def check_gold(self, parts: Iterable[PartContents], findings: Findings) -> None:
+        """Gold passages that the base lacks: where scores are taken, an error."""
+        for part in parts:
+            missing = part.gold.keys() & self._missing
+            unjudged = {id_ for id_ in missing if id_.startswith(TEXT_ID)}
+            if unjudged:
+                what = f"{len(unjudged):,} of its {len(part.gold):,} paragraphs are not in the base: questions on them "
+                what += "have no gold passage there, and are not judged by it"
+                findings.warning("gold passage", part.name, part.source, what, "give the base that has them")
+            for id_ in sorted(missing - unjudged):
+                what = f"the gold passage {id_!r} is not in the base"
+                remedy = "give the base that belongs to these examples, or leave gold_passages out"
+                report = findings.warning if part.name == "train" else findings.error
+                report("gold passage", part.name, part.place(part.gold[id_]), what, remedy)
+
+    def check_repeated(self, read: Callable[[], Iterable[Passage]], findings: Findings) -> None:
+        """Texts that several passages have; ``read`` gives the same passages, and is asked only where there are any.
+
+        A text is a 64-bit hash, 8 bytes: among 20 million passages the chance of one false alarm is 10⁻⁵.
+        """
+        found = np.frombuffer(self._hashes, dtype=np.int64)
+        order = np.argsort(found, kind="stable")
+        repeated = np.flatnonzero(found[order][1:] == found[order][:-1])
+        if not len(repeated):
+            return
+        rows = set(np.concatenate([order[repeated], order[repeated + 1]]).tolist())
+        first: dict[int, str] = {}
+        for row, passage in enumerate(read()):
+            if row in rows:
+                earlier = first.setdefault(int(found[row]), passage.id)
+                if earlier != passage.id:
+                    place, what = f"{self.source}, id {passage.id!r}", f"the same text as id {earlier!r}"
+                    remedy = "keep one: copies take places among the best K, and share p(z|x)"
+                    findings.warning("duplicate passage", "base", place, what, remedy)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,263 @@
+"""Data checked before a run: every malformed record, what leaks, what no label or passage covers, what will be cut.
+
+Files are read whole, whatever the experiment draws of them. Nothing is trained and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+
+from retrograd.data.masking import read_spans
+from retrograd.experiments.data.findings import Findings, halves
+from retrograd.experiments.data.kinds import file_kinds, open_data, open_files
+from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import require_enough_passages
+from retrograd.experiments.stages import masked_examples
+from retrograd.recipes import RECIPES, named_experiment
+from retrograd.studies.lengths import (
+    IN_WORDS,
+    Lengths,
+    Reservoir,
+    Ruler,
+    generator_ruler,
+    lengths_of,
+    retriever_ruler,
+    target_ruler,
+)
+from retrograd.studies.validation.checks import BaseContents, PartContents, check_labels, check_leaks, check_queries
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage, UserError
+from retrograd.util.io import JsonObject
+from retrograd.util.suggestions import advice
+
+__all__ = ["PartSummary", "Validation", "validate", "validate_experiment", "validate_files"]
+
+_MOST_CUT = 0.01
+_LOADED_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """A part in a line of the table. ``labels`` 0 where the task has none."""
+
+    name: str
+    source: str
+    records: int
+    labels: int
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What `retrograd validate` prints; ``notes`` say what could not be looked at, and why."""
+
+    parts: tuple[PartSummary, ...]
+    lengths: tuple[Lengths, ...]
+    findings: Findings
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing would break or leak."""
+        return self.findings.total("error") == 0
+
+    def record(self) -> JsonObject:
+        """As JSON."""
+        return {
+            "parts": [asdict(part) for part in self.parts],
+            "lengths": [one.record() for one in self.lengths],
+            "notes": list(self.notes),
+            **self.findings.record(),
+        }
+
+
+def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: str) -> Validation:  # noqa: A002
+    """A recipe or an experiment file by name, with ``changes``; or bare files of a ``kind``, one of `file_kinds`.
+
+    Raises `UserError` for names of both sorts at once, and for bare files without a kind.
+    """
+    kinds = file_kinds()
+    if kind:
+        if kind not in kinds:
+            raise UserError(f"--kind {kind}: {advice(kind, kinds)}")
+        if changes:
+            raise UserError("--set changes an experiment, and --kind says that these are data; leave one out")
+        return validate_files([Path(name) for name in names], kind, format)
+    named = names[0] in RECIPES or Path(names[0]).suffix in (".toml", ".json")
+    if len(names) > 1 or (not named and Path(names[0]).is_file()):
+        raise UserError(f"{names[-1]} is taken for data; say what it holds: --kind {'|'.join(kinds)}")
+    if format != "auto":
+        raise UserError("--format is for data files; an experiment has data.format")
+    try:
+        experiment = named_experiment(names[0])
+    except UserError as error:
+        raise UserError(f"{error} (a file of data needs --kind {'|'.join(kinds)})") from None
+    return validate_experiment(experiment.with_settings(changes))
+
+
+def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Validation:  # noqa: A002
+    """Bare files, as the splits of one set of data: what two of them share is a leak. Lengths are in words."""
+    findings = Findings()
+    rulers = _Rulers(IN_WORDS, IN_WORDS, IN_WORDS, IN_WORDS, 0, False)
+    notes = ("lengths are in words: bare files name no model; an experiment does",)
+    parts: list[PartSummary] = []
+    lengths: list[Lengths] = []
+    for data in open_files(paths, kind, format, findings):
+        summaries, measured = _check_parts(data, rulers, findings)
+        parts += summaries
+        lengths += measured
+    return Validation(tuple(parts), tuple(lengths), findings, notes)
+
+
+def validate_experiment(experiment: Experiment) -> Validation:
+    """All parts of an experiment, in its models' tokens where their tokenizers are on this disk."""
+    findings = Findings()
+    data = open_data(experiment.data, findings)
+    rulers = _Rulers(
+        retriever_ruler(experiment.retriever, queries=True),
+        retriever_ruler(experiment.retriever, queries=False),
+        generator_ruler(experiment.generator),
+        target_ruler(experiment.generator),
+        experiment.prompt_passages,
+        experiment.retriever.posterior,
+    )
+    parts, lengths = _check_parts(data, rulers, findings)
+    notes = [
+        f"{setting} = {name!r} has no tokenizer on this disk: its lengths are in words, beside no limit"
+        for setting, name, ruler in (
+            ("retriever.query_model", experiment.retriever.query_model, rulers.query),
+            ("retriever.model", experiment.retriever.model, rulers.passage),
+            ("generator.model", experiment.generator.model, rulers.prompt),
+        )
+        if name and ruler.limit is None
+    ]
+    if not experiment.data.train and experiment.stages_on_data:
+        findings.error("missing", "train", "data.train", "names no training data", "give a file")
+    if _spans(experiment):
+        try:
+            read_spans(Path(_spans(experiment)))
+        except UserError as error:
+            findings.fault("masking", _spans(experiment), error)
+    if findings.total("error") == 0 and _small(experiment):
+        _check_loading(experiment, findings)
+    return Validation(tuple(parts), tuple(lengths), findings, tuple(notes))
+
+
+def _spans(experiment: Experiment) -> str:
+    """The file that says what may be masked, where there is one and anything will be."""
+    return experiment.masking.spans if experiment.masking.epochs > 0 else ""
+
+
+def _small(experiment: Experiment) -> bool:
+    """Whether reading it once more, as training will, is a matter of seconds."""
+    base = Path(experiment.data.base_source)
+    return not base.is_file() or base.stat().st_size < _LOADED_BYTES
+
+
+def _check_loading(experiment: Experiment, findings: Findings) -> None:
+    """What only drawing, patching and putting together can show: counts that ask for too much, ids out of place,
+    spans outside their passages."""
+    try:
+        base = experiment.data.load(experiment.seed).base
+        require_enough_passages(experiment, base)
+        if _spans(experiment):
+            masked_examples(base, replace(experiment.masking, passages=0), torch.Generator())
+    except UserError as error:
+        findings.error("settings", "data", "the experiment", *halves(error))
+
+
+@dataclass(frozen=True)
+class _Rulers:
+    """How each kind of text is measured; ``passages`` go into one prompt; a ``posterior`` reads query and target."""
+
+    query: Ruler
+    passage: Ruler
+    prompt: Ruler
+    target: Ruler
+    passages: int
+    posterior: bool
+
+
+def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[list[PartSummary], list[Lengths]]:
+    task = data.task
+    seen = [PartContents(part.name, part.source) for part in data.parts]
+    samples = [_read_part(part, one, task, findings) for part, one in zip(data.parts, seen, strict=True)]
+    for part in seen:
+        is_reported = any(severity == "error" and name == part.name for severity, _, name in findings.counts)
+        if task is not None and part.examples == 0 and not is_reported:
+            findings.error("no record", part.name, part.source, "it holds no example", "give a file that has some")
+    check_leaks(seen, findings)
+    check_labels({part.name: part for part in seen}, findings)
+    summaries = [PartSummary(part.name, part.source, part.examples, len(part.labels)) for part in seen]
+    passages: Reservoir[Passage] = Reservoir()
+    for passage in data.neighbours:
+        passages.add(passage)
+    if data.base is not None:
+        summaries.append(_read_base(data.base, seen, passages, findings))
+    lengths = [
+        length
+        for part, sample in zip(seen, samples, strict=True)
+        for length in _lengths(part.name, sample, passages.kept, task, rulers)
+    ]
+    texts = [one.text if task is None else task.passage_text(one) for one in passages.kept]
+    named = "train" if data.base is None else "base"
+    lengths.append(lengths_of(named, "passage", texts, passages.seen, rulers.passage))
+    measured = [one for one in lengths if one is not None]
+    for one in measured:
+        _check_cut(one, findings)
+    return summaries, measured
+
+
+def _read_part(part: DataPart, seen: PartContents, task: Task | None, findings: Findings) -> Reservoir[Example]:
+    sample: Reservoir[Example] = Reservoir()
+    if task is None:
+        return sample
+    for example in check_queries(seen, part.examples(), task, findings):
+        sample.add(example)
+    return sample
+
+
+def _read_base(
+    file: BaseFile, parts: Sequence[PartContents], sample: Reservoir[Passage], findings: Findings
+) -> PartSummary:
+    base = BaseContents(file.source, [id_ for part in parts for id_ in part.gold])
+    for passage in base.check(file.passages(), findings):
+        sample.add(passage)
+    base.check_gold(parts, findings)
+    base.check_repeated(file.passages, findings)
+    return PartSummary("base", file.source, base.passages, 0)
+
+
+def _lengths(
+    part: str, sample: Reservoir[Example], passages: Sequence[Passage], task: Task | None, rulers: _Rulers
+) -> Iterator[Lengths | None]:
+    """Queries, prompts with passages drawn at random, and targets."""
+    examples = sample.kept
+    if task is None:
+        return
+    drawn = cycle(passages)
+    prompts = [task.prompt(one, list(islice(drawn, rulers.passages))) for one in examples]
+    answered = [one for one in examples if one.targets]
+    share = sample.seen * len(answered) // max(1, len(examples))
+    yield lengths_of(part, "query", [task.query_text(one) for one in examples], sample.seen, rulers.query)
+    if rulers.posterior:
+        texts = [task.posterior_text(one, one.target) for one in answered]
+        yield lengths_of(part, "query and target", texts, share, rulers.query)
+    yield lengths_of(part, "prompt", prompts, sample.seen, rulers.prompt)
+    yield lengths_of(part, "target", [one.target for one in answered], share, rulers.target)
+
+
+def _check_cut(lengths: Lengths, findings: Findings) -> None:
+    """A target that is cut is never written whole; of the rest one in a hundred may be."""
+    if lengths.limit is None or lengths.cut <= (0.0 if lengths.what == "target" else _MOST_CUT):
+        return
+    settings = {"prompt": "generator.max_input_tokens", "target": "generator.max_target_tokens"}
+    setting = settings.get(lengths.what, "retriever.max_tokens")
+    what = f"{lengths.cut:.1%} of {lengths.what} texts are longer than {lengths.limit} tokens and are cut"
+    remedy = f"raise {setting} (the longest has {lengths.longest}), where the model can read so many"
+    findings.warning("cut", lengths.part, setting, what, remedy)

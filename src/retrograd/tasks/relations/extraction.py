@@ -1,0 +1,399 @@
+"""Relation extraction as text: labels become words, training instances become passages, answers are scored.
+
+Key and value of a passage are apart. The key, which every retriever reads, is the sentence with both entities marked;
+the value is the verbalised label and stands in the title alone, so that no label ever enters a distance. Queries and
+keys are written in the same style (`QUERY_STYLES`), so that both sides live in the same space. The published form of
+ETRAG (arXiv 2406.03790) has the label in the key as well: ``key_style="published"``.
+
+By default the phrase alone is the target: on SemEval-2010 Task 8 generating it beats repeating both entity names, and
+with first words that differ the generator decides at its first token. ``target_style="sentence"`` is the target of
+SuRE (Lu et al. 2022, "Summarization as Indirect Supervision for Relation Extraction"): the relation's template with
+both entity names filled in; ``input_style="described"`` and ``constraints`` are the other two parts of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from retrograd.data.relations.instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
+from retrograd.metrics.relations import DIRECTIONS, SEMEVAL_LABELS, relation_table, semeval_score
+from retrograd.metrics.words import Unsaid, fold
+from retrograd.tasks.instruction import instruction
+from retrograd.tasks.relations.refinement import Refined, refined
+from retrograd.tasks.relations.retriever_text import QUERY_STYLES, RoleSpans, role_spans, styled, with_label
+from retrograd.tasks.relations.type_constraints import TypeConstraints
+from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, semeval_verbalisation, words_of
+from retrograd.tasks.task import Support
+from retrograd.types import Example, Passage, Prompt, UserError
+from retrograd.util.io import JsonObject
+from retrograd.util.suggestions import advice
+
+__all__ = [
+    "EXCLUDED",
+    "INPUT_STYLES",
+    "KEY_STYLES",
+    "METRICS",
+    "NEIGHBOUR_STYLES",
+    "TARGET_STYLES",
+    "RelationExtraction",
+]
+
+NEIGHBOUR_STYLES = ("labelled", "unlabelled", "label only")
+"""What a retrieved instance adds to the generator's prompt: phrase and sentence, the sentence, or the phrase."""
+
+METRICS = ("semeval", "macro", "micro")
+"""``semeval``: the official macro-F1 over nine directed relations; ``macro`` and ``micro``: F1 without the negative."""
+
+TARGET_STYLES = ("phrase", "sentence")
+"""What the generator is to say: the label's phrase, or its template with both entity names filled in."""
+
+INPUT_STYLES = ("marked", "described", "instructed", "instructed, no list")
+"""How the generator reads the query: the marked sentence; both entities by name and type, then the bare sentence; or
+that sentence within an instruction that lists the relations, or does not (`retrograd.tasks.instruction`)."""
+
+KEY_STYLES = ("split", "published")
+"""What the passage tower reads: the instance without its label; or, as published, with the label's phrase behind."""
+
+EXCLUDED = ("sentence", "pair")
+"""What is never retrieved for an example: any instance of an equal sentence, whichever entities are marked; or only one
+with the same head and tail in it. The pair (tail, head) is another one, and its label often gives the answer away."""
+
+
+@dataclass(frozen=True)
+class RelationExtraction:
+    """The task of naming the relation between two marked entities.
+
+    ``negative`` is the label of "no relation", or None; ``constraints``, where given, say which relations the types
+    of a pair permit. `semeval` and `from_labels` are shortcuts; `dataclasses.replace` changes a setting.
+    Raises `UserError` for a negative or a constrained relation that is no label, for an unknown metric or style, and
+    for sentences as targets without templates.
+    """
+
+    verbalisation: Verbalisation
+    negative: str | None
+    metric: str
+    query_style: str = "marked"
+    neighbour_style: str = "labelled"
+    name: str = "relation extraction"
+    target_style: str = "phrase"
+    input_style: str = "marked"
+    key_style: str = "split"
+    exclude: str = "sentence"
+    constraints: TypeConstraints | None = None
+
+    def __post_init__(self) -> None:
+        for value, known, what in (
+            (self.metric, METRICS, "metric"),
+            (self.query_style, QUERY_STYLES, "query style"),
+            (self.neighbour_style, NEIGHBOUR_STYLES, "neighbour style"),
+            (self.target_style, TARGET_STYLES, "target style"),
+            (self.input_style, INPUT_STYLES, "input style"),
+            (self.key_style, KEY_STYLES, "key style"),
+            (self.exclude, EXCLUDED, "exclusion"),
+        ):
+            if value not in known:
+                raise UserError(f"unknown {what} {value!r} of relation extraction; {advice(value, known)}")
+        _check_labels(self)
+
+    @classmethod
+    def semeval(cls, query_style: str = "marked", neighbour_style: str = "labelled") -> RelationExtraction:
+        """SemEval-2010 Task 8: 19 labels with our own words, scored as the task's official scorer does."""
+        return cls(semeval_verbalisation(), "Other", "semeval", query_style, neighbour_style, "semeval2010_task8")
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Iterable[str],
+        negative: str | None = None,
+        metric: str = "micro",
+        query_style: str = "marked",
+        neighbour_style: str = "labelled",
+    ) -> RelationExtraction:
+        """Any label set, phrases derived by rule: ``org:founded_by`` is "org founded by", ``Cause-Effect(e2,e1)``
+        "cause effect reversed". Labels with equal words get a number; the order of ``labels`` changes nothing.
+
+        Raises `UserError` for no labels at all and as the constructor does.
+        """
+        return cls(Verbalisation(derive_phrases(labels)), negative, metric, query_style, neighbour_style)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The phrases of all labels, in their order."""
+        return tuple(self.phrases.values())
+
+    @property
+    def primary_metric(self) -> str:
+        """The F1 that sums up the others: the official one of the task's metric."""
+        return "micro_f1" if self.metric == "micro" else "macro_f1"
+
+    # Labels and words
+
+    @property
+    def phrases(self) -> Mapping[str, str]:
+        """The phrase of every label, one to one: what titles and prompts show."""
+        return self.verbalisation.phrases
+
+    @property
+    def has_directed_labels(self) -> bool:
+        """Whether labels say which entity is the first argument, so that each pair is asked once."""
+        return any(label.endswith(DIRECTIONS) for label in self.phrases)
+
+    def verbalise(self, relation: str) -> str:
+        """The phrase of a label. Raises `UserError` for an unknown label, with the nearest known one."""
+        if relation not in self.phrases:
+            raise UserError(f"unknown relation {relation!r}; {advice(relation, self.phrases)}")
+        return self.phrases[relation]
+
+    def relation_of(self, words: str, example: Example | None = None) -> str | None:
+        """The label of a phrase or, where there are templates, of a sentence about the example's two entities; exact
+        but for case and spaces. None where it is neither."""
+        known = self.verbalisation.relation_of(words)
+        if known is not None or example is None:
+            return known
+        said = fold(words)
+        return next((label for label, one in self._own_sentences(example).items() if one.casefold() == said), None)
+
+    def read_answer(self, answer: str, example: Example) -> Refined:
+        """The label that a model's answer names, and by which rule (`retrograd.tasks.relations.refinement`). Without
+        a label it
+        is an invalid answer, never mapped to one."""
+        known = self.relation_of(answer, example)
+        if known is not None:
+            return Refined(known, "exact")
+        sentences = self._own_sentences(example)
+        words = {label: [phrase, *filter(None, [sentences.get(label)])] for label, phrase in self.phrases.items()}
+        return refined(answer, words, *self._repeatable(example))
+
+    def label_record(self, answer: str, example: Example) -> JsonObject:
+        """Return the label that an answer names and, where it is not the label's own words, the rule that reads it."""
+        read = self.read_answer(answer, example)
+        return {"relation": read.label} | ({} if read.is_exact else {"read_by": read.rule})
+
+    def _repeatable(self, example: Example) -> tuple[str, str, str]:
+        """What an answer may repeat of its question: sentence, head and tail; the text alone where none is marked."""
+        try:
+            return self._bare(example.query)
+        except UserError:
+            return example.query, "", ""
+
+    def _own_sentences(self, example: Example) -> Mapping[str, str]:
+        """Every label's sentence about the example's entities; none without templates, or where none is marked."""
+        try:
+            return self._sentences(example.query) if self.verbalisation.templates else {}
+        except UserError:
+            return {}
+
+    def choices_for(self, example: Example) -> tuple[str, ...]:
+        """The answers permitted for this example, in the order of the labels and the style of its target: those of all
+        labels or, with ``constraints``, of those that its entity types permit and the negative."""
+        permitted, answers = self._permitted(example), self._answers(example)
+        return tuple(answers[label] for label in self.phrases if permitted is None or label in permitted)
+
+    def negative_for(self, example: Example) -> str | None:
+        """The negative label in the style of the target, or None without one."""
+        return None if self.negative is None else self._answers(example)[self.negative]
+
+    def _answers(self, example: Example) -> Mapping[str, str]:
+        """What stands for each label where this example is asked."""
+        return self._sentences(example.query) if self.target_style == "sentence" else self.phrases
+
+    def _permitted(self, example: Example) -> frozenset[str] | None:
+        """Labels; None is all."""
+        if self.constraints is None or not isinstance(example, RelationExample):
+            return None
+        permitted = self.constraints.permitted(example.head_type, example.tail_type)
+        return permitted if permitted is None or self.negative is None else permitted | {self.negative}
+
+    def _sentences(self, query: str) -> dict[str, str]:
+        text, head, tail = unmark(query)
+        return self.verbalisation.sentences(head.of(text), tail.of(text))
+
+    # Instances as examples and passages
+
+    def example(self, instance: RelationInstance) -> RelationExample:
+        """The marked sentence, the entity types and, where the relation is known, what the generator is to say.
+
+        Raises `UserError` for an unknown label.
+        """
+        query = mark(instance.text, instance.head, instance.tail)
+        targets: tuple[str, ...] = ()
+        if instance.relation is not None:
+            phrase = self.verbalise(instance.relation)
+            targets = (self._sentences(query)[instance.relation] if self.target_style == "sentence" else phrase,)
+        return RelationExample(instance.id, query, targets, instance.head_type, instance.tail_type)
+
+    def passage(self, instance: RelationInstance) -> Passage:
+        """Key: the marked sentence in ``text``. Value: the phrase in ``title``. Raises `UserError` without a label."""
+        if instance.relation is None:
+            raise UserError(f"instance {instance.id!r} has no relation; a knowledge base of instances needs labels")
+        title = self.verbalise(instance.relation)
+        return Passage(instance.id, title, mark(instance.text, instance.head, instance.tail))
+
+    # What the retrievers read
+
+    unsaid: ClassVar[Unsaid] = Unsaid()
+    """Nothing: what marks entities stands in queries and passages alike, and the posterior's bar is no word."""
+
+    def query_text(self, example: Example) -> str:
+        """The marked sentence in the task's query style. Raises `UserError` where a query is not marked."""
+        return styled(example.query, self.query_style)
+
+    def posterior_text(self, example: Example, target: str) -> str:
+        """The query text, a bar, and the target."""
+        return with_label(self.query_text(example), target)
+
+    def passage_text(self, passage: Passage) -> str:
+        """The passage's sentence in the same style as a query; the label stays out of it, but for ``key_style``
+        "published", which adds a bar and the phrase. Raises `UserError` as there."""
+        text = styled(passage.text, self.query_style)
+        return with_label(text, passage.title) if self.key_style == "published" else text
+
+    def role_spans(self, text: str) -> RoleSpans:
+        """Characters ``[start, end)`` of head, tail and context in a text of `query_text`, `passage_text` or
+        `posterior_text`. Where that ends with a label ("published"), the label's characters are the third role.
+
+        Raises `UserError` for a text that is none of these.
+        """
+        return role_spans(text, self.query_style, self.choices if self.key_style == "published" else ())
+
+    # What the generator reads
+
+    def prompt(self, example: Example, passages: Sequence[Passage]) -> Prompt:
+        """The query in the task's input style and the neighbours, best first, parted by bars.
+
+        With ``label only`` the phrases stand before the sentence, where a generator finds them at the same place in
+        every prompt: ``phrase | phrase | sentence``. Otherwise neighbours come last, each label before its sentence:
+        ``sentence | phrase : neighbour | …``. What describes the entities (``input_style`` "described") comes before
+        all else; "instructed" has an order of its own. Where a prompt is too long, the last neighbour's words go first.
+        """
+        if self.input_style.startswith("instructed"):
+            sentence, head, tail = self._bare(example.query)
+            permitted = self.choices_for(example) if self.input_style == "instructed" else None
+            return instruction(sentence, head, tail, permitted, [self._example(passage) for passage in passages])
+        described, sentence = self._described(example)
+        neighbours = "".join(f"{self.neighbour_text(passage)} | " for passage in passages)
+        if self.neighbour_style == "label only":
+            return Prompt("".join(f"{one} | " for one in described), neighbours, sentence)
+        before = " ".join([*described, sentence])
+        return Prompt(before, f" | {neighbours.removesuffix(' | ')}") if passages else Prompt(before)
+
+    def _example(self, passage: Passage) -> str:
+        """A neighbour within an instruction, in the task's style."""
+        sentence, head, tail = self._bare(passage.text)
+        relation = f"The relation of {head} to {tail} is: {passage.title}"
+        if self.neighbour_style == "label only":
+            return relation
+        return sentence if self.neighbour_style == "unlabelled" else f"{sentence} {relation}"
+
+    def _bare(self, marked: str) -> tuple[str, str, str]:
+        """The sentence without marks, head and tail."""
+        sentence, *spans = unmark(marked)
+        head, tail = (" ".join(span.of(sentence).split()) for span in spans)
+        return sentence, head, tail
+
+    def _described(self, example: Example) -> tuple[list[str], str]:
+        """What is said of the two entities (in at most one text), and the sentence."""
+        if self.input_style == "marked":
+            return [], example.query
+        sentence, head, tail = self._bare(example.query)
+        types = (example.head_type, example.tail_type) if isinstance(example, RelationExample) else ("", "")
+        kinds = [
+            f"{name} is tagged as {words_of(kind)}." for name, kind in zip((head, tail), types, strict=True) if kind
+        ]
+        return [" ".join([f"What is {head} to {tail}?", *kinds, "Read:"])], sentence
+
+    def neighbour_text(self, passage: Passage) -> str:
+        """A neighbour in the task's style: ``phrase : sentence``, the sentence, or the phrase alone."""
+        if self.neighbour_style == "unlabelled":
+            return passage.text
+        if self.neighbour_style == "label only":
+            return passage.title
+        return f"{passage.title} : {passage.text}"
+
+    # Equality, support, score
+
+    def identity(self, text: str) -> str:
+        """What of a marked sentence is never retrieved for itself, case and spaces levelled: the sentence without marks
+        or, with ``exclude`` "pair", with them."""
+        return fold(text if self.exclude == "pair" else bare_sentence(text))
+
+    def support(self, passages: Iterable[Passage]) -> Support:
+        """Rows of the instances with the relation of the example's target."""
+        rows: dict[str | None, list[int]] = {}
+        for row, passage in enumerate(passages):
+            rows.setdefault(self.verbalisation.relation_of(passage.title), []).append(row)
+        rows.pop(None, None)
+        by_relation = {relation: tuple(found) for relation, found in rows.items()}
+        return lambda example: by_relation.get(self.relation_of(example.target, example), ())
+
+    def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
+        """Official scores in percent, with the rates of answers that are no label, that are one only by the rules of
+        refinement, and that are the negative label.
+
+        An answer that is no label is skipped: a miss, and a false alarm for nobody. ``accuracy`` is over all items.
+        Raises `UserError` for unequal lengths, for nothing to score and for a target that is no phrase.
+        """
+        if len(examples) != len(answers):
+            raise UserError(f"{len(answers)} answers to {len(examples)} examples; give one answer per example")
+        gold = [self._gold(example) for example in examples]
+        read = [self.read_answer(answer, example) for example, answer in zip(examples, answers, strict=True)]
+        predicted = [one.label for one in read]
+        if self.metric == "semeval":
+            table = semeval_score(gold, predicted).official.table
+        else:
+            table = relation_table(gold, predicted, self.negative, self.phrases)
+        right = sum(answer == guess for answer, guess in zip(gold, predicted, strict=True))
+        negative = 0 if self.negative is None else predicted.count(self.negative)
+        return {
+            "macro_f1": table.macro.f1,
+            "micro_f1": table.micro.f1,
+            "micro_precision": table.micro.precision,
+            "micro_recall": table.micro.recall,
+            "accuracy": 100.0 * right / len(gold),
+            "invalid_rate": 100.0 * predicted.count(None) / len(gold),
+            "refined_rate": 100.0 * sum(one.label is not None and not one.is_exact for one in read) / len(gold),
+            "negative_rate": 100.0 * negative / len(gold),
+        }
+
+    def _gold(self, example: Example) -> str:
+        relation = self.relation_of(example.target, example)
+        if relation is None:
+            raise UserError(
+                f"the target {example.target!r} of example {example.id!r} is no {self.target_style} of this "
+                f"task; {advice(example.target, self.choices_for(example))}"
+            )
+        return relation
+
+
+def _check_labels(task: RelationExtraction) -> None:
+    """Raises `UserError` where metric, negative, constraints or target style do not fit the labels and their words."""
+    if task.negative is not None and task.negative not in task.phrases:
+        raise UserError(f"negative label {task.negative!r} has no phrase; {advice(task.negative, task.phrases)}")
+    if task.metric == "semeval":
+        _require_semeval(task.phrases, task.negative)
+    if task.target_style == "sentence" and not task.verbalisation.templates:
+        raise UserError(
+            "sentences as targets need a template for every label; set data.templates to builtin:tacred, "
+            "builtin:semeval2010_task8 or a TOML file of your own"
+        )
+    for pair, relations in task.constraints.seen.items() if task.constraints else ():
+        for relation in relations:
+            if relation not in task.phrases:
+                raise UserError(
+                    f"the type constraints of {pair} permit {relation!r}, which is no label; "
+                    f"{advice(relation, task.phrases)}"
+                )
+
+
+def _require_semeval(phrases: Mapping[str, str], negative: str | None) -> None:
+    """Raises `UserError` unless the official scorer knows every label and the negative is ``Other``."""
+    for label in phrases:
+        if label not in SEMEVAL_LABELS:
+            raise UserError(
+                f"metric 'semeval' does not know the label {label!r}; {advice(label, SEMEVAL_LABELS)} "
+                "Score other label sets with metric 'macro' or 'micro'"
+            )
+    if negative != "Other":
+        raise UserError(f"metric 'semeval' has the negative label 'Other', not {negative!r}; give negative='Other'")

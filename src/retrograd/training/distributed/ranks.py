@@ -1,0 +1,269 @@
+"""Several processes that train one model: who takes which part of a batch, and what they tell each other.
+
+Each rank holds the whole model and takes its share of each batch; gradients are summed, so that all make the same step.
+There is no wrapper around the model: a step is not one forward, and what a rank computes is up to objective and
+evidence. Only the layers of a large generator may be spread as well (`retrograd.models.compute.fsdp`). What all must
+decide
+alike (order of examples, targets, when to save) comes from the run's ``rng``, which stays equal on all ranks, or from
+the first rank; what samplers and dropout draw differs from rank to rank.
+
+A process that is alone exchanges nothing, and computes what it would without this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from retrograd.index.exchange import Exchange
+from retrograd.models.compute.fsdp import own_share
+from retrograd.types import UserError
+
+__all__ = ["PATIENCE", "Part", "Ranks", "alone", "explained", "join_process_group", "speaks"]
+
+PATIENCE = timedelta(minutes=30)
+"""How long a rank waits for the others. What ends is noticed at once; this is for one that hangs, or that writes a
+checkpoint to a slow disk. Embedding and scoring are done by all together, and so are never waited for."""
+
+_BUCKET_NUMBERS = 2**24
+_DONE = 1_000  # beyond the methods of an index
+_LOST = ("onnection closed by peer", "onnection reset by peer", "roken pipe", "remote process exited")
+_LATE = ("Timed out", "timed out", "timeout")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one rank holds in memory at once: positions of examples and of their targets. ``weight`` is its share of the
+    queries of the batch; 0 for one that stands in where a rank has none left, so that all search together."""
+
+    positions: Int[Tensor, " b"]
+    target: Int[Tensor, " b"]
+    weight: float
+
+
+class Ranks:
+    """This process among those of the process group; alone where there is none, ``rank`` 0 of ``count`` 1."""
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self._exchange = Exchange() if together else None
+        self.rank = 0 if self._exchange is None else self._exchange.rank
+        self.count = 1 if self._exchange is None else self._exchange.ranks
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+    # ---- a batch ----------------------------------------------------------------------------------------------------
+
+    def parts(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"], size: int) -> list[Part]:
+        """This rank's share of a batch in parts of up to ``size`` queries: as many parts on each rank."""
+        shares = [share.split(size) for share in self._shares(positions)]
+        own, targets = shares[self.rank], self._shares(target)[self.rank].split(size)
+        found = [
+            Part(part, its, len(part) / len(positions)) for part, its in zip(own, targets, strict=True) if len(part)
+        ]
+        standing_in = Part(positions[:1], target[:1], 0.0)
+        return found + [standing_in] * (len(shares[0]) - len(found))
+
+    def largest_part(self, queries: int, size: int) -> int:
+        """How many queries a rank holds at once of a batch of so many."""
+        return min(size, -(-queries // self.count))
+
+    def joined(self, own: Int[Tensor, " n"], queries: int) -> Int[Tensor, " b"]:
+        """One number per query of a batch, from each rank those of its share."""
+        if self._exchange is None:
+            return own
+        counts = [len(share) for share in self._shares(torch.empty(queries))]
+        return self._exchange.from_all(own, counts).cpu()
+
+    def share(self, whole: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
+        """This rank's part of what stands for a batch, one number per query."""
+        return self._shares(whole)[self.rank]
+
+    def _shares(self, whole: Tensor) -> tuple[Tensor, ...]:
+        # The first ranks have more where it does not come out even: the first always has some.
+        return whole.tensor_split(self.count)
+
+    # ---- randomness -------------------------------------------------------------------------------------------------
+
+    def sampler(self, rng: torch.Generator) -> torch.Generator:
+        """What samplers of this rank draw from: ``rng`` itself alone, else a source of its own, begun by it."""
+        if self._exchange is None:
+            return rng
+        return torch.Generator().manual_seed(self.seed(rng.get_state()))
+
+    def seed(self, state: UInt8[Tensor, " bytes"]) -> int:
+        """A number of this rank alone, from what all have in common."""
+        said = bytes(state.tolist()) + str(self.rank).encode()
+        return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little") >> 1
+
+    # ---- gradients and weights --------------------------------------------------------------------------------------
+
+    def sum_gradients(self, weights: Sequence[nn.Parameter]) -> None:
+        """Each weight's gradient becomes the sum over the ranks; a rank that has none adds 0. A few large messages.
+
+        Those of weights that are spread are sums already.
+        """
+        if self._exchange is None:
+            return
+        weights = [weight for weight in weights if not own_share(weight)]
+        here = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32)
+        anywhere = self._exchange.largest(here).tolist()
+        for bucket in _buckets([weight for weight, found in zip(weights, anywhere, strict=True) if found]):
+            gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
+            total = self._exchange.add_up(torch.cat([gradient.flatten() for gradient in gradients]))
+            parts = total.split([weight.numel() for weight in bucket])
+            for weight, gradient, part in zip(bucket, gradients, parts, strict=True):
+                weight.grad = gradient.copy_(part.view_as(gradient))
+
+    def require_equal(self, weights: Sequence[nn.Parameter]) -> None:
+        """Raises `UserError` on all ranks where the sums of weights' bits differ. One pass over the weights that each
+        has whole."""
+        if self._exchange is None:
+            return
+        sums = [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights if not own_share(weight)]
+        own = int.from_bytes(hashlib.blake2b(repr(sums).encode(), digest_size=7).digest(), "little")
+        table = self._exchange.table([own])
+        odd = [rank for rank, line in enumerate(table) if line != table[0]]
+        if odd:
+            raise UserError(
+                f"the weights of process {odd[0]} are not those of process 0; all must begin with the same model files "
+                f"and seed, and compute on the same kind of device"
+            )
+
+    # ---- small talk -------------------------------------------------------------------------------------------------
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so on any rank."""
+        return here if self._exchange is None else any(line[0] for line in self._exchange.table([int(here)]))
+
+    def of_first(self, number: int) -> int:
+        """The first rank's number."""
+        return number if self._exchange is None else self._exchange.table([number])[0][0]
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        self.of_first(0)
+
+    def done(self) -> None:
+        """Until all ranks are here. Raises `GivenUpError` where one says `give_up` instead."""
+        if self._exchange is not None:
+            self._exchange.meet(_DONE, [])
+
+    def give_up(self) -> None:
+        """Tell the others, in the place of `done` and of whatever they search for before it."""
+        if self._exchange is not None:
+            self._exchange.give_up()
+
+    def largest(self, numbers: Tensor) -> Tensor:
+        """The maximum over the ranks, element by element."""
+        return numbers if self._exchange is None else self._exchange.largest(numbers)
+
+    def stacked(self, numbers: Tensor) -> Tensor:
+        """What each rank has, equally long, one below the other."""
+        line = numbers.unsqueeze(0)
+        return line if self._exchange is None else self._exchange.from_all(line, [1] * self.count).cpu()
+
+    def means(self, values: Mapping[str, float], weight: float) -> dict[str, float]:
+        """The mean of each value over the ranks that have it, with these weights; a rank of weight 0 does not count."""
+        if self._exchange is None:
+            return dict(values)
+        own = torch.frombuffer(bytearray(json.dumps([weight, dict(values)]).encode()), dtype=torch.uint8)
+        lengths = [line[0] for line in self._exchange.table([len(own)])]
+        texts = self._exchange.from_all(own, lengths).cpu().split(lengths)
+        said = [cast(tuple[float, dict[str, float]], json.loads(bytes(text.tolist()))) for text in texts]
+        found = {}
+        for name, value in values.items():
+            known = [(its[name], w) for w, its in said if w > 0 and name in its]
+            total = math.fsum(w for _, w in known)
+            found[name] = math.fsum(number * w for number, w in known) / total if known else value
+        return found
+
+
+def _buckets(weights: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Weights of one type and device, up to 2²⁴ numbers together (64 MB in fp32), unless one alone has more."""
+    waiting: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
+    for weight in weights:
+        bucket = waiting.setdefault((weight.dtype, weight.device), [])
+        if bucket and sum(one.numel() for one in bucket) + weight.numel() > _BUCKET_NUMBERS:
+            yield list(bucket)
+            bucket.clear()
+        bucket.append(weight)
+    yield from (bucket for bucket in waiting.values() if bucket)
+
+
+def _bits(weight: Tensor) -> Tensor:
+    return weight.detach().contiguous().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[weight.element_size()])
+
+
+def alone() -> bool:
+    """Whether no launcher started others beside this process, which it says in WORLD_SIZE."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def speaks() -> bool:
+    """Whether this process is the first of those that a launcher started, which it says in RANK, or alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def join_process_group(device: torch.device) -> torch.device:
+    """Join the processes that torchrun started together with this one; return the device that this one computes on.
+
+    A process that is alone joins nothing and keeps ``device``. Of several on GPUs each takes the one of its LOCAL_RANK
+    and talks over NCCL, on CPUs over gloo. Raises `UserError` where the launcher does not say how to meet.
+    """
+    if alone():
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise UserError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, so other processes take part, but {missing[0]} is not set; "
+                f"start all of them with torchrun, or unset WORLD_SIZE to train in one process"
+            )
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return device
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Ends the process group where the block ends well.
+
+    Raises `UserError` where another process of a run has gone, instead of what a broken connection says.
+    """
+    try:
+        yield
+        if Ranks().count > 1:
+            dist.destroy_process_group()
+    except RuntimeError as error:
+        if Ranks().count == 1:
+            raise
+        how = str(error).splitlines()[0][:200]
+        if any(word in str(error) for word in _LOST):
+            raise UserError(
+                f"another process of this run has ended, and so does this one ({how}); what it said last says why, "
+                f"if the system has not killed it for want of memory. Checkpoints are whole: go on with --resume"
+            ) from error
+        if any(word in str(error) for word in _LATE):
+            raise UserError(
+                f"another process of this run has not answered for {PATIENCE.seconds // 60} minutes ({how}); "
+                f"see what it does. Checkpoints are whole: go on with --resume"
+            ) from error
+        raise

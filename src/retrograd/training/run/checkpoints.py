@@ -1,0 +1,255 @@
+"""The checkpoints of one run: when one is written, and from which one a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from retrograd.models.compute.fsdp import whole_moments
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.whole_model import whole_model
+from retrograd.training.distributed.ranks import Ranks
+from retrograd.training.run.interrupts import Interrupted, Interrupts
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.run.saved_state import (
+    StageState,
+    load_rank_state,
+    load_run_state,
+    load_stage_state,
+    rank_states,
+    save_run_state,
+    save_stage_state,
+    stage_began,
+)
+from retrograd.training.run.seal import flaw_of
+from retrograd.types import UserError
+from retrograd.util.io import read_json, sha256_of, write_json
+from retrograd.util.progress import say
+from retrograd.util.records import read_record, record_mapping
+
+__all__ = ["Best", "Checkpoints", "Progress", "read_progress"]
+
+_FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best development score so far, in percent, and where it was reached; ``metric`` "" where there is none."""
+
+    metric: str = ""
+    value: float = 0.0
+    stage: str = ""
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``progress.json``: how far a run had come. ``step`` optimiser steps of ``stage`` were made after ``finished``
+    other stages; 0, and no state of a stage, between two. ``experiment`` is the SHA-256 of experiment.toml."""
+
+    finished: int = 0
+    stage: str = ""
+    step: int = 0
+    metrics_bytes: int = 0
+    experiment: str = ""
+    best: Best = field(default_factory=Best)
+
+    def __post_init__(self) -> None:
+        if min(self.finished, self.step, self.metrics_bytes) < 0:
+            raise UserError("finished, step and metrics_bytes count; expected none below 0")
+
+
+class Checkpoints:
+    """What a run saves while it trains, so that it can be stopped at any moment and go on as if it never had been.
+
+    ``minutes`` is how long training goes on at most without a checkpoint, 0 for ever; stages have their own interval in
+    steps besides. The newest ``keep`` are kept, 0 is all. ``interrupts`` may ask it to stop. Saving changes nothing in
+    what is computed. Of several ranks all come here together; the first writes, from a folder that all can read they
+    go on.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        model: RagModel,
+        rng: torch.Generator,
+        minutes: float = 0.0,
+        interrupts: Interrupts | None = None,
+        keep: int = 2,
+    ) -> None:
+        self._run = run
+        self._model = model
+        self._rng = rng
+        self._minutes = minutes
+        self._keep = keep
+        self._interrupts = interrupts or Interrupts()
+        self._ranks = Ranks()
+        self._saved_at = time.monotonic()
+        self._progress = Progress()
+        self._found: Path | None = None  # the checkpoint in whose stage the run is to go on
+        self._state: StageState | None = None  # that of the stage whose steps are being made
+
+    @property
+    def finished(self) -> int:
+        """How many stages are."""
+        return self._progress.finished
+
+    # ---- going on ------------------------------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint that is whole; from the beginning, with a message, where there is none.
+
+        Raises `UserError` for a checkpoint of another experiment or model or number of ranks, and where
+        ``metrics.jsonl`` has lost lines that no checkpoint can do without.
+        """
+        found = self._newest_whole() if self._ranks.first else None
+        number = self._ranks.of_first(-1 if found is None else self._run.checkpoints().index(found))
+        if number >= 0:
+            folder = self._run.checkpoints()[number]
+            self._go_on_from(folder, read_progress(folder))
+
+    def _newest_whole(self) -> Path | None:
+        self._run.remove_leftovers()
+        for folder in self._run.checkpoints():
+            flaw = flaw_of(folder)
+            if flaw is not None:
+                say(f"{folder} is damaged ({flaw}): it is removed, and the one before it is used")
+                shutil.rmtree(folder)
+                continue
+            progress = read_progress(folder)
+            if progress.metrics_bytes <= self._run.metrics_bytes():
+                return folder
+            say(f"metrics.jsonl is shorter than when {folder} was saved: the one before it is used")
+        if self._run.checkpoints():
+            raise UserError(
+                f"{self._run.path / 'metrics.jsonl'} has lost lines that were there at the oldest checkpoint; put it "
+                f"back, or remove {self._run.path / 'checkpoints'} to train anew"
+            )
+        say(f"{self._run.path} has no checkpoint to go on from: training begins anew")
+        self._run.cut_metrics(0)
+        return None
+
+    def _go_on_from(self, folder: Path, progress: Progress) -> None:
+        if progress.experiment != sha256_of(self._run.experiment):
+            raise UserError(
+                f"{self._run.experiment} has changed since {folder} was saved; put it back as it was, or train the "
+                f"changed one into another folder"
+            )
+        load_run_state(folder, self._model, self._rng)
+        load_rank_state(folder, self._ranks, self._model, None)
+        self._run.cut_metrics(progress.metrics_bytes)
+        self._progress = progress
+        self._found = folder if progress.step > 0 else None
+        where = f"step {progress.step} of {progress.stage}" if progress.step else f"{progress.finished} finished stages"
+        say(f"going on after {where}, from {folder}")
+
+    @property
+    def midway(self) -> bool:
+        """Whether the next stage is one to go on with, not one to begin."""
+        return self._found is not None
+
+    @property
+    def began(self) -> UInt8[Tensor, " bytes"]:
+        """The state of the random source when the next stage began, or begins now."""
+        return self._rng.get_state() if self._found is None else stage_began(self._found)
+
+    @contextmanager
+    def stage(self, state: StageState) -> Iterator[int]:
+        """The steps of a stage: how many have been made already, ``state`` being what it was after them.
+
+        Inside, who asks to stop waits for `after_step`. Raises `UserError` for a stage that is not the checkpoint's.
+        """
+        with self._interrupts.held(self._ranks.any):
+            if self._found is not None:
+                if state.name != self._progress.stage:
+                    raise UserError(f"{self._found} was saved in {self._progress.stage}, and {state.name} comes next")
+                load_stage_state(self._found, state, len(self._model.base), self._progress.step)
+                load_rank_state(self._found, self._ranks, self._model, state.sampler)
+            made = self._progress.step
+            self._found, self._state = None, state
+            yield made
+            self._state = None
+            self._advance(finished=self.finished + 1, stage="", step=0)
+
+    # ---- saving --------------------------------------------------------------------------------------------------
+
+    def after_step(self, step: int, due: bool) -> None:
+        """Save where that is ``due``, where it was long ago, and where somebody asks to stop: then raise `Interrupted`.
+
+        ``step`` steps of the present stage are made. Raises `UserError` where a checkpoint that is due, or was asked
+        for, cannot be written; where only the clock wants one, that is said, and training goes on.
+        """
+        assert self._state is not None
+        self._advance(finished=self.finished, stage=self._state.name, step=step)
+        asked = self._ranks.any(self._interrupts.asked)
+        late = self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes
+        if due or asked:
+            self._save()
+        elif self._ranks.of_first(late):
+            try:
+                self._save()
+            except UserError as error:
+                say(f"{error}; training goes on without")
+                self._saved_at = time.monotonic()
+        if asked:
+            raise Interrupted(f"after step {step} of {self._state.name}")
+
+    @contextmanager
+    def saved_when_interrupted(self) -> Iterator[None]:
+        """All that comes between and after the steps of stages: who stops it there loses no finished stage."""
+        try:
+            yield
+        except Interrupted:
+            # In the steps of a stage it has been saved already, and what was only just read is still there. Several
+            # ranks leave what they do together at different places, and could not save together any more.
+            if self._interrupts.again or self._state is not None or self.midway or self._ranks.count > 1:
+                raise
+            self._save()
+            raise Interrupted(f"with {self.finished} stages finished") from None
+
+    def judged(self, scores: Mapping[str, float], stage: str, step: int) -> dict[str, float]:
+        """Scores on development data for the log, with the best of the task's primary metric so far."""
+        metric, best = self._model.task.primary_metric, self._progress.best
+        if metric not in scores:
+            return dict(scores)
+        if not best.metric or scores[metric] > best.value:
+            best = Best(metric, scores[metric], stage, step)
+        self._advance(self.finished, self._progress.stage, self._progress.step, best)
+        return {**scores, f"best_{metric}": best.value}
+
+    def _advance(self, finished: int, stage: str, step: int, best: Best | None = None) -> None:
+        self._progress = Progress(finished, stage, step, best=best or self._progress.best)
+
+    def _save(self) -> None:
+        of_ranks = rank_states(self._ranks, self._model, self._rng if self._state is None else self._state.sampler)
+        if self._state is not None:
+            self._state.live.share_seen()
+        with whole_model(self._model), nullcontext() if self._state is None else whole_moments(self._state.optimiser):
+            if self._ranks.first:
+                self._write(of_ranks)
+        self._saved_at = time.monotonic()
+
+    def _write(self, of_ranks: dict[str, Tensor]) -> None:
+        now, state = self._progress, self._state
+        experiment = sha256_of(self._run.experiment)
+        progress = Progress(now.finished, now.stage, now.step, self._run.metrics_bytes(), experiment, now.best)
+        where = now.stage or f"after {now.finished} stages"
+        with self._run.writing("a checkpoint"), self._run.new_checkpoint(where, now.step, self._keep) as folder:
+            save_run_state(folder, self._model, self._rng, of_ranks)
+            if state is not None:
+                save_stage_state(folder, state)
+            write_json(folder / _FILE, record_mapping(progress))
+
+
+def read_progress(folder: Path) -> Progress:
+    """How far the run had come when the checkpoint in ``folder`` was saved."""
+    found = read_json(folder / _FILE)
+    return read_record(Progress, found if isinstance(found, dict) else {}, str(folder / _FILE))

@@ -1,0 +1,66 @@
+"""Ctrl-C while a run trains: the first lets the step finish and be saved, the second stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+from retrograd.training.distributed.ranks import speaks
+
+__all__ = ["Interrupted", "Interrupts"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop, and did. Its text says where; no ``except Exception`` takes it for a failure."""
+
+
+class Interrupts:
+    """SIGINT and SIGTERM, once entered as a context in the main thread; until then, and elsewhere, nothing is caught.
+
+    ``asked`` says that one has come: inside `held` it is for the caller to stop where it can, outside `Interrupted` is
+    raised at once. ``again`` says that a second one has come, which is raised everywhere.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.again = False
+        self._held = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {one: signal.signal(one, self._came) for one in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)  # pyright: ignore[reportArgumentType]  (what signal() itself gave)
+        self._before = {}
+
+    @contextmanager
+    def held(self, agreed: Callable[[bool], bool] = bool) -> Iterator[None]:
+        """Until the block ends, the first signal is only noted in ``asked``. At its end all who ``agreed`` stop."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if agreed(self.asked):
+            raise Interrupted
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        self.again = self.asked
+        self.asked = True
+        if self.again or not self._held:
+            raise Interrupted
+        # Not through sys.stderr: the signal may have come while something was being written to it.
+        if speaks():
+            os.write(2, b"\nretrograd: this step is finished and saved first; once more stops at once\n")

@@ -1,0 +1,323 @@
+"""One run on disk: what was asked for, on what machine, what happened, and what came out.
+
+``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
+``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step,
+and per alarm), ``failed-batch.jsonl`` (where a gradient was not finite),
+``checkpoints/`` (`retrograd.training.run.saved_state` says what is in one), ``chains/`` (where Markov chains stood),
+``targets/`` (which of several answers was trained on, and how often), ``model/`` (the finished model),
+``calibration.json`` (where a decision was fitted), and ``predictions.jsonl`` and ``scores.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from retrograd.models.compute.precision import PrecisionChoice
+from retrograd.models.compute.precision_cache import PrecisionSeconds, processor_name
+from retrograd.objectives.checks import NotFiniteError
+from retrograd.rag.model_folder import save_model
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.whole_model import whole_model
+from retrograd.training.run.seal import seal
+from retrograd.training.sampling.chains import Chains
+from retrograd.training.sampling.targets import Targets
+from retrograd.types import Example, UserError
+from retrograd.util.io import (
+    JsonObject,
+    JsonValue,
+    atomic_directory,
+    atomic_file,
+    open_to_umask,
+    read_json,
+    standing,
+    write_json,
+    write_jsonl,
+)
+from retrograd.util.records import read_value
+
+__all__ = ["RunDirectory"]
+
+_FP32_BEFORE = "no"
+"""What ``environment.json`` called fp32 before it had the seconds of both."""
+
+_RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "peft", "numpy")
+
+
+class RunDirectory:
+    """A folder that belongs to one run. All is written atomically, but for ``metrics.jsonl``, which grows.
+
+    One that is not ``written`` is looked at by a rank that trains along: what would be written is left to the first.
+    """
+
+    def __init__(self, path: Path, written: bool = True) -> None:
+        self.path = path
+        self.written = written
+
+    @classmethod
+    def create(
+        cls, path: Path, experiment_toml: str, precision: str, seconds: PrecisionSeconds | None = None
+    ) -> RunDirectory:
+        """A new folder with the resolved experiment and the machine, its precision and the seconds it was chosen by.
+
+        Raises `UserError` if something is there.
+        """
+        cls.require_free(path)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        with atomic_file(run.experiment) as temporary:
+            temporary.write_text(experiment_toml, encoding="utf-8")
+        write_json(path / "environment.json", _environment(precision, seconds))
+        return run
+
+    @staticmethod
+    def require_free(path: Path) -> None:
+        """Raises `UserError` if ``path`` is a file, or a folder with something in it."""
+        if path.exists() and (path.is_file() or any(path.iterdir())):
+            raise UserError(f"{path} exists and is not empty; choose another folder with --out, or remove it first")
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """An existing run. Raises `UserError` for a folder that is none."""
+        run = cls(path)
+        if not run.experiment.exists():
+            reason = "it has no experiment.toml" if path.is_dir() else "there is no such folder"
+            if runs := sorted(path.glob("*/experiment.toml")):
+                raise UserError(f"{path} is no run, but holds {len(runs)}; give one of them, such as {runs[0].parent}")
+            raise UserError(f"{path} is no run ({reason}); give a folder that `retrograd train` wrote")
+        return run
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment.toml"
+
+    @property
+    def base(self) -> Path:
+        """The knowledge base, as it was in training."""
+        return self.path / "base.arrow"
+
+    @property
+    def labels(self) -> Path:
+        """The task's labels with their words, and the type constraints that were learned."""
+        return self.path / "labels.json"
+
+    @property
+    def calibration(self) -> Path:
+        """The decision fitted on development data, with the scores before and after."""
+        return self.path / "calibration.json"
+
+    @property
+    def drawn(self) -> Path:
+        """What was drawn of the data: the seed, and counts by part and label."""
+        return self.path / "data.json"
+
+    @property
+    def model(self) -> Path:
+        """The finished model. Raises `UserError` while there is none."""
+        folder = standing(self.path / "model")
+        if not folder.exists():
+            raise UserError(
+                f"{self.path} holds no finished model; its training did not end, go on with it: "
+                f"retrograd train --resume {shlex.quote(str(self.path))}"
+            )
+        return folder
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a finished model."""
+        return standing(self.path / "model").exists()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has a model and its scores on the test data, which are written last."""
+        return self.trained and (self.path / "scores.json").exists()
+
+    def recorded_precision(self, device: torch.device | None = None) -> PrecisionChoice | None:
+        """Return the precision that the run computes in; None where it recorded none, or, with a ``device``, where it
+        ran on a GPU and that is none, or the other way round."""
+        path = self.path / "environment.json"
+        record = read_json(path) if path.exists() else None
+        if not isinstance(record, dict) or "precision" not in record:
+            return None
+        if device is not None and (record.get("gpu") is not None) != (device.type == "cuda"):
+            return None
+        precision, seconds = record["precision"], record.get("precision_seconds")
+        if precision not in ("fp32", "bf16", _FP32_BEFORE):
+            raise UserError(f"{path}: precision is {precision!r}; expected 'fp32' or 'bf16'")
+        measured = None if seconds is None else read_value(PrecisionSeconds, seconds, f"{path}: precision_seconds")
+        assert measured is None or isinstance(measured, PrecisionSeconds)
+        return PrecisionChoice("bf16" if precision == "bf16" else "fp32", measured)
+
+    def changed_environment(self, precision: str, seconds: PrecisionSeconds | None = None) -> list[str]:
+        """What of ``environment.json`` is different now, in words; the present one is then written."""
+        path, now = self.path / "environment.json", _environment(precision, seconds)
+        before = read_json(path) if path.exists() else now
+        if self.written:
+            write_json(path, now)
+        old = before if isinstance(before, dict) else {}
+        if old.get("precision") == _FP32_BEFORE:
+            old["precision"] = "fp32"
+        return [f"{name} was {old.get(name)}, is {value}" for name, value in now.items() if old.get(name) != value]
+
+    def require_finite(self, norm: float, examples: Sequence[Example], stage: str, step: int) -> None:
+        """Raises `UserError` where the gradient of step ``step`` (from 0) has a ``norm`` that is not finite; the
+        examples are then kept as ``failed-batch.jsonl``."""
+        if not math.isfinite(norm):
+            self._refuse("the gradient is not finite", examples, stage, step)
+
+    @contextmanager
+    def guard(self, examples: Sequence[Example], stage: str, step: int) -> Iterator[None]:
+        """The same where a `NotFiniteError` comes from within."""
+        try:
+            yield
+        except NotFiniteError as error:
+            self._refuse(str(error), examples, stage, step)
+
+    def _refuse(self, what: str, examples: Sequence[Example], stage: str, step: int) -> None:
+        file = self.path / "failed-batch.jsonl"
+        write_jsonl(file, ({"id": one.id, "query": one.query, "targets": list(one.targets)} for one in examples))
+        raise UserError(
+            f"{stage}, step {step + 1}: {what}; the batch is kept in {file}: look at it, lower the learning rates, "
+            f"raise the temperature, or set training.precision = fp32"
+        ) from None
+
+    def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """Append one line to ``metrics.jsonl``: the stage, the optimiser step (from 1), and the values by name."""
+        self._append({"stage": stage, "step": step} | {name: _finite(value) for name, value in values.items()})
+
+    def log_alarm(self, step: int, stage: str, alarm: str, says: str, remedy: str) -> None:
+        """Append what went wrong quietly, in words."""
+        self._append({"stage": stage, "step": step, "alarm": alarm, "says": says, "remedy": remedy})
+
+    def _append(self, record: Mapping[str, JsonValue]) -> None:
+        if not self.written:
+            return
+        with self.writing("a line of metrics.jsonl"), self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def metrics_bytes(self) -> int:
+        """The length of ``metrics.jsonl``, all of which is then on the disk."""
+        if not self._metrics.exists():
+            return 0
+        with self._metrics.open("rb") as file:
+            os.fsync(file.fileno())
+        return self._metrics.stat().st_size
+
+    def cut_metrics(self, size: int) -> None:
+        """Forget what ``metrics.jsonl`` has after its first ``size`` bytes."""
+        if self.written and self._metrics.exists():
+            os.truncate(self._metrics, size)
+
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @contextmanager
+    def new_checkpoint(self, stage: str, step: int, keep: int) -> Iterator[Path]:
+        """A folder to fill, which becomes ``checkpoints/NUMBER-STAGE-step-…``, sealed; all but the newest ``keep`` are
+        removed (0: none)."""
+        number = 1 + max(map(_number, self.checkpoints()), default=0)
+        name = f"{number:04d}-{_file_name(stage)}-step-{step:07d}"
+        with atomic_directory(self.path / "checkpoints" / name) as temporary:
+            yield temporary
+            open_to_umask(temporary)
+            seal(temporary)
+        for old in self.checkpoints()[keep:] if keep else []:
+            # Aside first: what is half removed must not be taken for a checkpoint.
+            shutil.rmtree(old.rename(old.with_name(f".{old.name}.removed.tmp")))
+
+    def checkpoints(self) -> list[Path]:
+        """All there are, the newest first."""
+        # Each stage counts its steps from 1, and neither a clock nor a copy keeps the times of folders.
+        found = (self.path / "checkpoints").glob("[!.]*-step-*")
+        return sorted((one for one in found if one.is_dir() and not one.is_symlink()), key=_number, reverse=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed was writing. Nobody else may be at work in the folder."""
+        for left in (*self.path.glob(".*.tmp"), *self.path.glob("c*/.*.tmp")):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+    def save_targets(self, stage: str, step: int, examples: Sequence[Example], targets: Targets) -> None:
+        """Log how many visits took each target at a stage's end, and write ``targets/STAGE.jsonl``: the same for each
+        example. Nothing is written where the first is always taken."""
+        visits = targets.visits()
+        if not visits:
+            return
+        self.log(step, stage, visits)
+        if self.written:
+            own = zip(examples, targets.visits_of_each(), strict=True)
+            with self.writing("the targets"):
+                path = self.path / "targets" / f"{_file_name(stage)}.jsonl"
+                write_jsonl(path, ({"id": example.id, "visits": [*counts]} for example, counts in own))
+
+    def save_chains(self, stage: str, chains: Chains) -> None:
+        """Write ``chains/STAGE.safetensors``: where chains stood at a stage's end. Nothing is written where none is."""
+        if self.written and chains.started:
+            path = self.path / "chains" / f"{_file_name(stage)}.safetensors"
+            with self.writing("the chains"), atomic_file(path) as temporary:
+                save_file(chains.state(), temporary)
+
+    def save_model(self, model: RagModel) -> None:
+        """Write ``model/``, the result of the run."""
+        with whole_model(model):
+            if self.written:
+                with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
+                    save_model(model, temporary)
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Raises `UserError`, with the way to go on, where the disk has no room for ``what``, or takes nothing."""
+        try:
+            yield
+        except Exception as error:
+            # For a full disk safetensors has an error of its own, and tokenizers raise an Exception of no kind.
+            if not isinstance(error, (OSError, SafetensorError)) and type(error) is not Exception:
+                raise
+            raise UserError(
+                f"{what} could not be written to {self.path} ({error}); make room there, then go on from the last "
+                f"checkpoint: retrograd train --resume {shlex.quote(str(self.path))}"
+            ) from None
+
+
+def _file_name(stage: str) -> str:
+    return stage.replace(" ", "-")
+
+
+def _number(checkpoint: Path) -> int:
+    """How many were written before it and it; 0 for one of a version that did not number them."""
+    number = checkpoint.name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def _finite(value: float) -> float | None:
+    return value if torch.isfinite(torch.tensor(value)) else None
+
+
+def _environment(precision: str, seconds: PrecisionSeconds | None) -> JsonObject:
+    packages: dict[str, JsonValue] = {name: version(name) for name in _RECORDED_PACKAGES}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "precision": precision,
+        "precision_seconds": None if seconds is None else {"fp32": seconds.fp32, "bf16": seconds.bf16},
+        "packages": packages,
+    }

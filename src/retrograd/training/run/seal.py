@@ -1,0 +1,66 @@
+"""A folder whose files cannot change unnoticed: ``manifest.json`` has the size and the SHA-256 of each."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+
+from retrograd.types import UserError
+from retrograd.util.guards import is_within
+from retrograd.util.io import fingerprint, read_json, sha256_of, write_json
+
+__all__ = ["flaw_of", "seal"]
+
+_FILE = "manifest.json"
+
+
+def seal(folder: Path) -> None:
+    """Write ``folder/manifest.json`` over all files that are there. Reads all of them once."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    write_json(folder / _FILE, {"files": files, "checksum": _checksum(files)})
+
+
+def flaw_of(folder: Path) -> str | None:
+    """What is not as `seal` left it, the manifest included; None where all is. Files that came later do not matter.
+
+    Raises `OSError` for a file that is there and may not, or cannot, be read: that says nothing about the folder.
+    """
+    try:
+        found = read_json(folder / _FILE)
+    except UserError as error:
+        if (folder / _FILE).is_file():
+            (folder / _FILE).read_bytes()
+        return str(error)
+    files = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(files, dict) or found.get("checksum") != _checksum(files):
+        return f"{_FILE} has changed since it was written"
+    for name, known in files.items():
+        path = folder / name
+        if not is_within(folder, name):
+            return f"{name!r} leads out of the folder"
+        if not _is_file(path):
+            return f"{name} is missing"
+        size, digest = (known.get("bytes"), known.get("sha256")) if isinstance(known, dict) else (None, None)
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, but {size} were written"
+        if sha256_of(path) != digest:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # a name that no file has
+            raise
+        return False
+
+
+def _checksum(files: Mapping[str, object]) -> str:
+    return fingerprint(f"{name} {known}" for name, known in sorted(files.items()))

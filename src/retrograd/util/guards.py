@@ -1,0 +1,285 @@
+"""Guards for values and files that come from anywhere: each answers with a value or with a `UserError`.
+
+Files: `require_file`, `open_packed`, `is_file_name` and `is_within`, before anything is opened. Text: `parse_json`,
+`parse_json_at`, `parse_json_line`, `peek_json_object`, `parse_toml`, `parse_toml_value` and `parse_text_list` survive
+any nesting, any number of digits and half surrogate pairs. Values: `finite_number`, `is_storable`, `require_at_least`,
+and `shown` for messages.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import math
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from retrograd.types import UserError
+from retrograd.util.suggestions import advice
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+else:  # a checker at run time cannot look up an alias that names itself
+    JsonValue = str | int | float | bool | None | list | dict
+
+__all__ = [
+    "JsonObject",
+    "JsonValue",
+    "finite_number",
+    "is_file_name",
+    "is_storable",
+    "is_within",
+    "open_packed",
+    "parse_json",
+    "parse_json_at",
+    "parse_json_line",
+    "parse_text_list",
+    "parse_toml",
+    "parse_toml_value",
+    "peek_json_object",
+    "require_at_least",
+    "require_file",
+    "shown",
+]
+
+JsonObject = dict[str, JsonValue]
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+# Text shrinks 3 to 30 times, and nothing more than 1,032 times. A bomb of one line would be held in memory whole.
+_MOST_GROWTH = 200
+_SURE_BYTES = 1 << 23
+_BUFFER_BYTES = 1 << 17
+
+
+def require_file(path: Path) -> None:
+    """Raise `UserError` unless ``path`` is a readable file."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"no such file: {path}; {_beside(path)}") from None
+    except (OSError, ValueError) as error:  # a name too long, links in a circle, a name with a NUL
+        raise UserError(f"{str(path)[:200]!r} cannot be read ({error}); check the path") from None
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path} is a folder; expected a file")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path} is a pipe or a device, and files are read more than once; save it as a file first")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} may not be read (permission denied); check its permissions with ls -l")
+
+
+def _beside(path: Path) -> str:
+    """Say what stands where a missing file was looked for: the nearest name, else some of them."""
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist"
+    names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+    return advice(path.name, names) if names else f"the folder {path.parent} is empty"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether ``name`` is that of a file in whatever folder, and leads nowhere else by itself."""
+    return Path(name).name == name and name not in ("", "..") and "\0" not in name and len(name) < 256
+
+
+def is_within(folder: Path, name: str) -> bool:
+    """Whether ``name``, read from a file of ``folder``, leads to something in that folder, symbolic links followed."""
+    try:
+        return (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name with a NUL, links in a circle
+        return False
+
+
+@contextmanager
+def open_packed(path: Path) -> Iterator[BinaryIO]:
+    """Open the bytes that a ``.gz`` file was made from.
+
+    Reading raises `UserError` once more than 8 MiB have come out of less than a 200th of it, and `OSError`, `EOFError`
+    or `zlib.error` where the file is damaged.
+    """
+    with path.open("rb") as file, BufferedReader(_Unpacked(path, file), _BUFFER_BYTES) as unpacked:
+        yield unpacked
+
+
+class _Unpacked(RawIOBase):
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
+        self._file = file
+        self._unpacked = gzip.GzipFile(fileobj=file, mode="rb")
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        count = self._unpacked.readinto(buffer)
+        self._count += count
+        if self._count > max(_SURE_BYTES, _MOST_GROWTH * self._file.tell()):
+            raise UserError(
+                f"{self._path}: what it unpacks to is more than {_MOST_GROWTH} times as large, and no text is; fetch "
+                f"it again, or unpack it (gunzip) and look at it"
+            )
+        return count
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def parse_json(text: str, where: str) -> JsonValue:
+    """Return the JSON value that a whole file is.
+
+    Raises `UserError` with ``where``, the line and the column, also for a key that an object has twice.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_require_distinct_keys)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError, UserError) as error:
+        raise UserError(f"{where}: {_reason(error)}") from None
+    _require_whole_signs(value, text, where)
+    return value
+
+
+def parse_json_at(text: str, position: int, where: str) -> tuple[JsonObject, int]:
+    """Return the object that begins at ``position``, and the position after it. Raises as `parse_json` does."""
+    try:
+        record, end = _DECODER.raw_decode(text, position)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError, UserError) as error:
+        raise UserError(f"{where}: {_reason(error)}") from None
+    return _require_object(record, text[position:end], where), end
+
+
+def parse_json_line(line: str, where: str) -> JsonObject:
+    """Return the JSON object that a line is; of two equal keys the last counts. Raises `UserError` with ``where``."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON ({error}); expected one object a line") from None
+    return _require_object(record, line, where)
+
+
+def peek_json_object(line: str) -> JsonObject | None:
+    """Return the JSON object that a line is; None where it is none, and whoever reads the file says why."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def parse_toml(text: str, where: str) -> dict[str, object]:
+    """Return the tables of a TOML file. Raises `UserError` with ``where``, and with the line where that is known."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"{where}: TOML nested too deeply to be read") from None
+    except ValueError as error:  # a plain one for a number of more than 4,300 digits
+        raise UserError(f"{where}: not valid TOML: {error}") from None
+
+
+def parse_toml_value(text: str) -> object:
+    """Return the one TOML value that ``text`` is, or ``text`` itself where it is none."""
+    try:
+        tables = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return tables["value"] if len(tables) == 1 else text
+
+
+def parse_text_list(text: str) -> list[str] | None:
+    """Return a list of strings as Python or JSON writes it, or None for anything else; nothing in it is ever run."""
+    try:
+        value = ast.literal_eval(text.strip())
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            "".join(value).encode()  # "\\ud800" is half a sign, which no file could hold: a ValueError
+            return list(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "JSON nested too deeply to be read"
+    if isinstance(error, UserError):
+        return str(error)
+    return f"not valid JSON ({error})"  # a number of more than 4,300 digits is a plain ValueError
+
+
+def _require_object(record: JsonValue, text: str, where: str) -> JsonObject:
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}")
+    _require_whole_signs(record, text, where)
+    return record
+
+
+def _require_whole_signs(value: JsonValue, text: str, where: str) -> None:
+    """Raise `UserError` where a ``value`` read from ``text`` has text that no file could hold."""
+    if "\\u" not in text or _HALF_SIGN.search(text) is None:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: half of a surrogate pair (\\ud800 to \\udfff), no sign at all; was the text cut within an emoji?"
+        ) from None
+
+
+def _require_distinct_keys(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    """Return an object's keys and values. `json` keeps the last of two equal keys without a word."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise UserError(f"the key {twice!r} stands twice in one object; keep one")
+    return values
+
+
+_HALF_SIGN = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+_DECODER = json.JSONDecoder(object_pairs_hook=_require_distinct_keys)
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def require_at_least(least: int, values: Mapping[str, int | float]) -> None:
+    """Raise `UserError` for the first of ``values``, by the names of their settings, that is below ``least`` or NaN."""
+    for name, value in values.items():
+        if not value >= least:  # NaN is in no order
+            raise UserError(f"{name} is {value}; it must be at least {least}")
+
+
+def is_storable(value: int) -> bool:
+    """Whether a whole number fits into 64 bits."""
+    return -_LARGEST <= value <= _LARGEST
+
+
+def finite_number(value: object) -> float | None:
+    """Return a number of JSON as a float; None for what is none, and for one that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return float(value) if type(value) is int and is_storable(value) else None
+
+
+def shown(value: object) -> str:
+    """Return a value as it is written, shortened; of what is too long or too deep to be written, its type."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of more than 4,300 digits is a ValueError
+        return f"of type {type(value).__name__}"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+_LARGEST = 2**63 - 1
+_MOST_SHOWN = 200

@@ -1,0 +1,101 @@
+"""Frozen dataclasses from plain mappings (TOML, JSON) and back, strictly: an unknown key or a wrong type is an error.
+
+Nesting is by dataclass-typed fields. Permitted leaves: str, int, float, bool, ``Literal`` of strings, and tuples of
+strings. Everything else about a record's values is checked by its own ``__post_init__``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from retrograd.types import UserError
+from retrograd.util.guards import is_storable, parse_toml, shown
+from retrograd.util.io import JsonObject, JsonValue, read_lines
+from retrograd.util.suggestions import advice
+
+__all__ = ["read_record", "read_toml", "read_value", "record_mapping"]
+
+Record = TypeVar("Record")
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """The tables of a TOML file. Raises `UserError` with the file, and with the line where that is known."""
+    text = "\n".join(line for _, line in read_lines(path))
+    return parse_toml(text, str(path))
+
+
+def read_record(kind: type[Record], values: Mapping[str, object], where: str) -> Record:
+    """A ``kind`` from a mapping; fields left out keep their defaults.
+
+    Raises `UserError`, beginning with ``where``, for an unknown key (naming the nearest), a missing one that has no
+    default, or a value of another type.
+    """
+    hints = get_type_hints(kind)
+    settable = [field for field in fields(kind) if field.init]  # pyright: ignore[reportArgumentType]
+    names = [field.name for field in settable]
+    for key in values:
+        if key not in names:
+            raise UserError(f"{where}: unknown key {key!r}; {advice(key, names)}")
+    given = {key: read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    missing = [field.name for field in settable if _required(field) and field.name not in given]
+    if missing:
+        raise UserError(f"{where}: needs {', '.join(repr(name) for name in missing)}")
+    try:
+        return kind(**given)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _required(field: Field[object]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def read_value(hint: object, value: object, where: str) -> object:
+    """``value`` as the type ``hint`` says. Raises `UserError` with ``where``, what was found and what was expected."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} is {shown(value)}; expected a table of settings")
+        return read_record(hint, value, where)
+    if get_origin(hint) is Literal:
+        allowed = get_args(hint)
+        if value not in allowed:
+            raise UserError(
+                f"{where} is {shown(value)}; expected one of {', '.join(repr(choice) for choice in allowed)}"
+            )
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise UserError(f"{where} is {shown(value)}; expected a list of strings")
+        return tuple(value)
+    if hint is float and type(value) is int and is_storable(value):
+        return float(value)
+    if not isinstance(hint, type) or type(value) is not hint:
+        raise UserError(f"{where} is {shown(value)}; expected {_NAMES.get(hint, hint)}")
+    if isinstance(value, int) and not is_storable(value):
+        raise UserError(f"{where} is {shown(value)}; expected a number of at most 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} is {value}; expected a number")
+    return value
+
+
+_NAMES: dict[object, str] = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def record_mapping(record: object) -> JsonObject:
+    """The plain mapping from which `read_record` makes an equal record."""
+    if not is_dataclass(record) or isinstance(record, type):
+        raise TypeError(f"{record!r} is not a record")
+    # The one place that reads fields of our records by name: it is what makes a record generic.
+    return {field.name: _plain(getattr(record, field.name)) for field in fields(record) if field.init}
+
+
+def _plain(value: object) -> JsonValue:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return record_mapping(value)

@@ -1,0 +1,243 @@
+"""Readers of questions: what a file says is what comes out, and every refusal names file, place and remedy."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrograd.data.grounded_example import DialogueExample, GroundedExample
+from retrograd.data.questions import NO_ANSWER, QUESTION_FORMATS, read_questions
+from retrograd.data.squad import read_contexts, read_quac
+from retrograd.types import Example, UserError
+
+Write = Callable[[str | list[object]], Path]
+
+SQUAD = {
+    "version": "v2.0",
+    "data": [
+        {
+            "title": "Tides",
+            "paragraphs": [
+                {
+                    "context": "The moon pulls the water.",
+                    "qas": [
+                        {"id": "q1", "question": "What pulls? ", "answers": [{"text": "moon"}, {"text": "The moon"}]},
+                        {"id": "q2", "question": "What sings?", "answers": [], "is_impossible": True},
+                    ],
+                },
+                {"context": "Twice a day.", "qas": []},
+            ],
+        }
+    ],
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(content: str | list[object]) -> Path:
+        path = tmp_path / "data.txt"
+        lines = content if isinstance(content, str) else "\n".join(json.dumps(record) for record in content)
+        path.write_text(lines + "\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"question": "who?", "answer": ["Ann", " Lee ", "Ann"]}, GroundedExample("1", "who?", ("Ann", "Lee"))),
+        ({"question": " who?", "answer": "Ann", "id": 7}, GroundedExample("7", "who?", ("Ann",))),
+        (
+            {"id": "x", "question": "who?", "answers": ["Ann"], "gold_passages": ["p", "q"]},
+            GroundedExample("x", "who?", ("Ann",), ("p", "q")),
+        ),
+        (
+            {"Question": "who?", "QuestionId": "tc_1", "Answer": {"Value": "Ann", "Aliases": ["A. Lee", "Ann"]}},
+            GroundedExample("tc_1", "who?", ("Ann", "A. Lee")),
+        ),
+        ({"question": "who?", "answer": {"aliases": ["Ann"]}}, GroundedExample("1", "who?", ("Ann",))),
+        (
+            {"question": "who?", "answers": {"text": ["Ann"], "answer_start": [3]}},
+            GroundedExample("1", "who?", ("Ann",)),
+        ),
+        (
+            {"query_id": 3, "query": "who", "answers": ["Ann"], "passages": [{}], "wellFormedAnswers": "[]"},
+            GroundedExample("3", "who", ("Ann",)),
+        ),
+        ({"question": "who?"}, GroundedExample("1", "who?")),
+    ],
+    ids=["nq", "plain", "gold", "triviaqa", "aliases", "squad", "marco", "unanswered"],
+)
+def test_json_lines_in_their_dialects(write: Write, record: dict[str, object], expected: GroundedExample) -> None:
+    assert list(read_questions(write([record]))) == [expected]
+    assert list(read_questions(write(f"[{json.dumps(record)}]"))) == [expected]
+    assert list(read_questions(write(json.dumps({"Data": [record]})))) == [expected]
+
+
+@pytest.mark.parametrize("answers", [[], ["No Answer Present."], {"text": [], "answer_start": []}])
+def test_questions_without_an_answer_are_dropped_or_kept(write: Write, answers: object) -> None:
+    path = write([{"question": "who?", "answers": answers}, {"question": "when?", "answers": ["now"]}])
+    assert [one.id for one in read_questions(path)] == ["2"]
+    assert [one.targets for one in read_questions(path, unanswerable="keep")] == [(NO_ANSWER,), ("now",)]
+
+
+def test_tables_of_dpr(write: Write) -> None:
+    path = write('who wrote it\t[\'Ann\', "O\'Hara"]\n\nwhat is "it"\t"[""a"", ""b""]"\n"say ""hi"""\t["hi"]')
+    assert [(one.id, one.query, one.targets) for one in read_questions(path)] == [
+        ("1", "who wrote it", ("Ann", "O'Hara")),
+        ("3", 'what is "it"', ("a", "b")),
+        ("4", 'say "hi"', ("hi",)),
+    ]
+    assert [one.id for one in read_questions(write("question\tanswers\nwho\t['Ann']"))] == ["2"]
+
+
+def test_squad_and_its_paragraphs(write: Write) -> None:
+    for path in (write(json.dumps(SQUAD)), write(json.dumps(SQUAD, indent=1))):
+        first, second = read_contexts(path)
+        assert (first.title, first.text) == ("Tides", "The moon pulls the water.")
+        assert (second.title, second.text) == ("Tides", "Twice a day.")
+        assert list(read_questions(path)) == [GroundedExample("q1", "What pulls?", ("moon", "The moon"), (first.id,))]
+        kept = list(read_questions(path, unanswerable="keep"))
+        assert kept[1] == GroundedExample("q2", "What sings?", (NO_ANSWER,), (first.id,))
+
+
+def test_a_paragraph_has_one_id_in_every_file_and_stands_in_a_base_once(write: Write) -> None:
+    first, second = read_contexts(write(json.dumps(SQUAD)))
+    (tides,) = SQUAD["data"]
+    other = {"title": "Rain", "paragraphs": [{"context": "It falls.", "qas": []}]}
+    found = list(read_contexts(write(json.dumps({"data": [other, tides, tides]}))))
+    assert found[1:] == [first, second]
+    assert len({passage.id for passage in found}) == 3
+
+
+def test_compressed_files(tmp_path: Path) -> None:
+    path = tmp_path / "dev.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"question": "who?", "answer": ["Ann"]}\n'))
+    assert [one.targets for one in read_questions(path)] == [("Ann",)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"question": "a", "answer": "b"}\n{"answers": ["b"]}',
+            r"line 2: no field 'question'; the record has answers",
+        ),
+        ('{"question": 3, "answer": "b"}', r"line 1: 'question' is a number; expected a string"),
+        ('{"question": " ", "answer": "b"}', r"line 1: 'question' is blank"),
+        ('{"question": "a", "answers": ["b", 3]}', r"line 1: entry 1 of 'answers' is a number"),
+        ('{"question": "a", "answer": ""}', r"line 1: 'answer' is blank"),
+        (
+            '{"question": "a", "answer": {"wrong": 1}}',
+            r"line 1: 'answer' has wrong; expected text, or value and aliases",
+        ),
+        ('{"question": "a", "gold_passages": [1]}', r"line 1: entry 0 of 'gold_passages' is a number"),
+        ('{"question": "a", "id": []}', r"line 1: 'id' is a list"),
+        ('{"id": "x", "question": "a"}\n{"id": "x", "question": "b"}', r"line 2: id 'x' stands already at line 1"),
+        (
+            '[{"id": "x", "question": "a"},\n{"id": "x", "question": "b"}]',
+            r"record 2: id 'x' stands already at record 1",
+        ),
+        ("who\t['a'\n", r"line 1: the second cell is .* expected a list of answers"),
+        ("who\t__import__('os')\n", r"line 1: the second cell is"),
+        ("who\t['a']\twhere\n", r"line 1: 3 cells"),
+        ("who wrote it", r"line 1: neither JSON nor a question, a tab"),
+        ('{"Data": 3}', r"'Data' is a list"),
+        ('{"Data": [3]}', r"Data 1: a number"),
+        ('{"data": [{"paragraphs": [{"qas": []}]}]}', r"article 1, paragraph 1: no field 'context'"),
+        ('{"data": [{"paragraphs": [{"context": "", "qas": [{"id": 1}]}]}]}', r"question 1: no field 'question'"),
+        ('{"data": {}}', r"top level: 'data' is an object"),
+        ("\n \n", r"only blank lines"),
+    ],
+)
+def test_refusals_name_file_place_and_remedy(write: Write, content: str, message: str) -> None:
+    path = write(content)
+    with pytest.raises(UserError, match=message) as refusal:
+        list(read_questions(path))
+    assert str(path) in str(refusal.value)
+
+
+def test_unknown_choices_are_refused(write: Write) -> None:
+    path = write([{"question": "who?"}])
+    with pytest.raises(UserError, match="did you mean 'jsonl'"):
+        read_questions(path, "json_lines")
+    with pytest.raises(UserError, match="did you mean 'keep'"):
+        read_questions(path, unanswerable="kept")
+
+
+def outcome(read: Callable[[], Iterable[object]]) -> list[object] | str:
+    """All that was read, or the message of the refusal."""
+    try:
+        return list(read())
+    except UserError as error:
+        return str(error)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("CANNOTANSWER"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "question",
+                    "answer",
+                    "answers",
+                    "text",
+                    "value",
+                    "aliases",
+                    "id",
+                    "data",
+                    "Data",
+                    "paragraphs",
+                    "qas",
+                    "context",
+                    "is_impossible",
+                    "orig_answer",
+                    "gold_passages",
+                    "title",
+                    "history",
+                    "role",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+LINES = st.one_of(JSON.map(json.dumps), st.text(max_size=30), st.builds("{}\t{!r}".format, st.text(max_size=5), JSON))
+
+
+@given(st.lists(LINES, min_size=1, max_size=3), st.sampled_from(QUESTION_FORMATS))
+def test_any_line_gives_examples_or_a_user_error(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], name: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.txt"
+    path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    found = outcome(lambda: read_questions(path, name, "keep"))
+    assert (
+        (str(path) in found)
+        if isinstance(found, str)
+        else (all(isinstance(one, Example) and one.query.strip() for one in found))
+    )
+
+
+@given(st.lists(LINES, min_size=1, max_size=3))
+def test_any_file_gives_dialogues_or_a_user_error(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.txt"
+    path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    found = outcome(lambda: read_quac(path))
+    assert (str(path) in found) if isinstance(found, str) else (all(isinstance(one, DialogueExample) for one in found))
+
+
+def test_half_a_sign_that_a_table_writes_as_python_does_is_no_answer(write: Write) -> None:
+    with pytest.raises(UserError, match="expected a list of answers"):
+        list(read_questions(write("who\t['\\ud800']")))
