@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retrograd import cli
+from retrograd import __main__ as cli
 from retrograd.types import UserError
 
 COMMANDS = (
@@ -88,7 +88,7 @@ precision = "fp32"
 def test_help_imports_nothing_heavy_and_shows_an_example() -> None:
     """--help answers in a fraction of a second because torch and transformers are not imported."""
     code = (
-        "import sys, retrograd.cli as c\n"
+        "import sys, retrograd.__main__ as c\n"
         "for words in [[]] + [w.split() for w in " + repr(COMMANDS) + "]:\n"
         "    c.app([*words, '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'pyarrow', 'numpy', 'accelerate'} & set(sys.modules)\n"

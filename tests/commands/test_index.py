@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd import cli
+from retrograd import __main__ as cli
 from retrograd.index.disk.storage import write_sealed
 from retrograd.index.exact import ExactIndex
 from retrograd.models.encoder import Encoder
-from retrograd.recipes import index, named_experiment
+from retrograd.recipes import named_experiment
+from retrograd.studies import index
 from retrograd.studies.index import is_index, open_source
 from retrograd.types import UserError
 

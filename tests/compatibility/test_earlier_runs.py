@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from retrograd.evaluation.evaluate import predict
-from retrograd.experiments.run import open_run
+from retrograd.experiments.open import open_run
 
 RUNS = Path(__file__).parent / "0.1.0"
 

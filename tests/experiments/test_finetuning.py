@@ -12,7 +12,7 @@ from tests.sign_models import SignModels
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from retrograd.cli import app
+from retrograd.__main__ import app
 from retrograd.evaluation.evaluate import prediction_record
 from retrograd.experiments.build import build_model
 from retrograd.experiments.experiment import (

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from retrograd.experiments import open as opening_run
 from retrograd.experiments.experiment import (
     Experiment,
     GeneratorSettings,
@@ -22,7 +23,6 @@ from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.recipes import opening_run
 from retrograd.studies.index import search_index
 from retrograd.studies.laboratory.lab import run_laboratory
 from retrograd.studies.use import evaluate_run, search_run

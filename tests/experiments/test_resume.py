@@ -25,14 +25,14 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from retrograd.cli import app
+from retrograd.__main__ import app
+from retrograd.experiments import run as run_module
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import resume_run, run_experiment
-from retrograd.recipes import run as run_module
-from retrograd.training import checkpoints as checkpoints_module
 from retrograd.training import loop
-from retrograd.training import seal as seal_module
+from retrograd.training.run import checkpoints as checkpoints_module
+from retrograd.training.run import seal as seal_module
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.interrupts import Interrupted, Interrupts
 from retrograd.training.run.run_directory import RunDirectory
@@ -513,7 +513,7 @@ def test_a_process_that_is_told_to_stop_does(
 ) -> None:
     out, file = tmp_path / "run", tmp_path / "asked.toml"
     file.write_text(what("full", "training.save_every=0").to_toml(), encoding="utf-8")
-    words = [sys.executable, "-m", "retrograd.cli", "train", str(file), "--out", str(out)]
+    words = [sys.executable, "-m", "retrograd", "train", str(file), "--out", str(out)]
     # As many threads as here: sums of another number of threads may differ in their last bit.
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | threads) as process:

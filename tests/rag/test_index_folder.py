@@ -12,7 +12,8 @@ from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
-from retrograd.rag import index_folder, indexing
+from retrograd.rag import embedding as indexing
+from retrograd.rag import index_folder
 from retrograd.rag.embedding import build_index
 from retrograd.rag.index_folder import build_index_folder, index_spec, plan_build
 from retrograd.tasks.relations.extraction import RelationExtraction

@@ -9,8 +9,8 @@ import pytest
 from tests.sign_models import SignModels
 from typer.testing import CliRunner
 
-from retrograd.cli import app
-from retrograd.commands.show import annotated
+from retrograd.__main__ import app
+from retrograd.commands.show import annotate
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import require_enough_passages
@@ -89,7 +89,7 @@ def test_what_is_shown_can_be_trained(name: str, tmp_path: Path) -> None:
 
 def test_a_list_differs_as_a_list() -> None:
     changed = tacred(1).with_settings(['generator.lora_modules=["q"]'])
-    text = annotated(changed, PUBLISHED, ())
+    text = annotate(changed, PUBLISHED, ())
     assert "lora_modules = [  # published: q, k, v, o, wi_0, wi_1, wo" in text
     assert tomllib.loads(text)["generator"]["lora_modules"] == ["q"]
 

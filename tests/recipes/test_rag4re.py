@@ -12,7 +12,7 @@ import torch
 from tests.sign_models import SignModels
 from typer.testing import CliRunner
 
-from retrograd.cli import app
+from retrograd.__main__ import app
 from retrograd.experiments.build import build_model
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import run_experiment, train_experiment

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from retrograd import cli
+from retrograd import __main__ as cli
 from retrograd.report.figures import new_figure
 from retrograd.types import UserError
 
@@ -42,8 +42,8 @@ def test_only_one_file_imports_each_optional_library() -> None:
         "matplotlib": ["figures.py"],
         "networkx": ["graph.py"],
         "rdflib": ["ntriples.py"],
-        "faiss": ["faiss_index.py"],
-        "bm25s": ["lexical.py"],
+        "faiss": ["faiss.py"],
+        "bm25s": ["bm25.py"],
     }
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from retrograd import cli
+from retrograd import __main__ as cli
 from retrograd.evaluation.retrieval import retrieve, soft_slots
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.experiment import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from retrograd import cli
+from retrograd import __main__ as cli
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.experiment import Experiment, TrainingSettings
 from retrograd.objectives import NoRetrieval, StochasticTopK, TopKMarginal

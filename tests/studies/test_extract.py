@@ -15,7 +15,7 @@ import rdflib
 from tests.sign_models import SignModels
 from typer.testing import CliRunner
 
-from retrograd import cli
+from retrograd import __main__ as cli
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.report.graph import require_writable, write_triples

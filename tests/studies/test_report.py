@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from retrograd import cli
+from retrograd import __main__ as cli
 from retrograd.evaluation.evaluate import vote
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.experiment import (

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from retrograd.cli import app
-from retrograd.commands.demo import run_demo
-from retrograd.commands.train import start
+from retrograd.__main__ import app
+from retrograd.commands.demo.work import run_demo
+from retrograd.commands.train.work import start
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
 from retrograd.rag.search import ORACLE
-from retrograd.recipes import study as study_module
+from retrograd.studies import study as study_module
 from retrograd.studies.compare import compare
 from retrograd.studies.study import Study
 from retrograd.training.run.interrupts import Interrupted

@@ -1,23 +1,50 @@
-"""A recipe as TOML in which every setting that is known to differ from the paper is marked."""
+"""``retrograd show``: an experiment as TOML; of a recipe from a paper, with marks where it differs from the paper."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
-import tomli_w
+import typer
 
-from retrograd.experiments.experiment import Experiment
+from retrograd.commands import Changes, Recipe, load_experiment
 
-__all__ = ["annotated"]
+if TYPE_CHECKING:
+    from retrograd.experiments.experiment import Experiment
+
+__all__ = ["annotate", "show"]
 
 _SECTION = re.compile(r"\[(\w+)\]")
 _SETTING = re.compile(r"(\w+) = ")
 _INTRODUCTION = "# Marked lines differ from the paper. What it does not say is not marked. No setting says that:"
 
 
-def annotated(experiment: Experiment, published: Mapping[str, object], deviations: Sequence[str]) -> str:
-    """`Experiment.to_toml`, which `train` reads, with comments.
+def show(
+    recipe: Recipe,
+    changes: Changes = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of TOML.")] = False,
+) -> None:
+    """Print an experiment with every setting resolved, as TOML that `train` reads.
+
+    Recipes of a paper mark what differs from it.
+
+    Example: `retrograd show semeval-joint > mine.toml`
+    """
+    experiment = load_experiment(recipe, changes)
+    from retrograd.recipes import RECIPES
+
+    named = RECIPES.get(recipe)
+    if json:
+        typer.echo(experiment.to_json(), nl=False)
+    elif named is None or not named.published:
+        typer.echo(experiment.to_toml(), nl=False)
+    else:
+        typer.echo(annotate(experiment, named.published, named.deviations), nl=False)
+
+
+def annotate(experiment: Experiment, published: Mapping[str, object], deviations: Sequence[str]) -> str:
+    """Return `Experiment.to_toml`, which `train` reads, with comments.
 
     A setting whose value is not that of ``published`` (by ``section.name``) has the published one beside it;
     ``deviations``, what no setting can express, come first.
@@ -33,7 +60,7 @@ def annotated(experiment: Experiment, published: Mapping[str, object], deviation
 
 
 def _remark(values: object, name: str, published: Mapping[str, object]) -> str:
-    """Nothing where the setting is the published one, or the paper says none."""
+    """Return a comment with the published value; empty where it is the same, or the paper does not give it."""
     own = values.get(name.rpartition(".")[2]) if isinstance(values, Mapping) else None
     theirs = published.get(name, own)
     if own == theirs:
@@ -42,4 +69,6 @@ def _remark(values: object, name: str, published: Mapping[str, object]) -> str:
 
 
 def _toml(value: object) -> str:
+    import tomli_w
+
     return tomli_w.dumps({"value": value}).removeprefix("value = ").strip()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from retrograd.cli import app
+from retrograd.__main__ import app
 from retrograd.data.grounded_example import DialogueExample, GroundedExample
 from retrograd.experiments.data.corpus import DialogueData, QuestionData
 from retrograd.experiments.experiment import (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from retrograd.experiments.data import kinds
 from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.kinds import KINDS, kind_names, open_data, open_files, read_data
 from retrograd.experiments.data.relations import RelationData
@@ -24,7 +25,6 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
-from retrograd.recipes import data as kinds
 from retrograd.studies.planning.data import data_facts
 from retrograd.studies.use import search_run
 from retrograd.studies.validation.validate import validate_experiment

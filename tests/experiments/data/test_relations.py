@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.sign_models import SignModels
 
-from retrograd import cli
+from retrograd import __main__ as cli
 from retrograd.data.relations.tacred import RETACRED_LABELS, TACRED_LABELS
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.experiment import Experiment, TrainingSettings

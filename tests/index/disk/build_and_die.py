@@ -20,7 +20,7 @@ from types import FrameType
 import torch
 
 import retrograd
-from retrograd.index import storage
+from retrograd.index.disk import storage
 from retrograd.index.disk.build import IndexSpec, build_version
 from retrograd.index.exact import ExactIndex
 

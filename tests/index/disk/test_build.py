@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.index import build, storage, versions
+from retrograd.index.disk import build, storage, versions
 from retrograd.index.disk.build import IndexSpec, build_vectors, build_version, discarded_bytes, finished_rows
 from retrograd.index.exact import ExactIndex
 from retrograd.index.shards import row_blocks, take_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.index import versions
+from retrograd.index.disk import versions
 from retrograd.index.disk.build import IndexSpec, build_version, remaining_rows
 from retrograd.index.disk.versions import current_version, has_versions, next_version, opened, prune, switch_to
 from retrograd.index.exact import ExactIndex

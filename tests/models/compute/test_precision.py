@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.models import precision_cache
+from retrograd.models.compute import precision_cache
 from retrograd.models.compute.precision import PrecisionChoice, full_precision, resolve_precision
 from retrograd.models.compute.precision_cache import MeasureSeconds, PrecisionSeconds, Work, cache_folder
 from retrograd.models.compute.precision_probe import measure_seconds

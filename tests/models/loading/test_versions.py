@@ -12,9 +12,9 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from retrograd.models import versions
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.loading import versions
 from retrograd.models.loading.versions import SUPPORTED, require_supported_versions
 from retrograd.types import UserError
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from retrograd.cli import app
+from retrograd.__main__ import app
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import run_experiment
 from retrograd.report.laboratory_along import print_along

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from retrograd.cli import app
+from retrograd.__main__ import app
 from retrograd.experiments.build import build_model
 from retrograd.experiments.controls import trains_retriever
 from retrograd.experiments.experiment import Experiment

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrograd.cli import app
+from retrograd.__main__ import app
 from retrograd.experiments.data.findings import MOST_SHOWN, Finding
 from retrograd.experiments.experiment import Experiment
 from retrograd.recipes import RECIPES

@@ -16,7 +16,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.objectives import JointStochasticApproximation
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relations.extraction import RelationExtraction
-from retrograd.training import fitting
+from retrograd.training.distributed import fitting
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps
 from retrograd.training.run.run_directory import RunDirectory

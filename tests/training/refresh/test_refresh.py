@@ -26,8 +26,8 @@ from retrograd.rag.embedding import build_index
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe
 from retrograd.tasks.relations.extraction import RelationExtraction
-from retrograd.training import live_index
 from retrograd.training.loop import train
+from retrograd.training.refresh import live_index
 from retrograd.training.refresh.background import IndexWorker, remove_leftovers
 from retrograd.training.refresh.live_index import LiveIndex
 from retrograd.training.refresh.policies import (

@@ -1,22 +1,18 @@
-"""The command that measures gradient estimators."""
+"""``retrograd lab``: bias, variance and cost of gradient estimators on a model, its data and its knowledge base."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from retrograd.preflight_cli import Set
+from retrograd.commands import Changes, load_experiment, table_console
 from retrograd.types import UserError
 
-__all__ = ["laboratory_app"]
-
-laboratory_app = typer.Typer()
+__all__ = ["lab"]
 
 
-@laboratory_app.command()
 def lab(
     source: Annotated[str, typer.Argument(help="A finished run's folder, or a recipe or experiment file (untrained).")],
     objectives: Annotated[
@@ -29,44 +25,44 @@ def lab(
     along: Annotated[
         bool, typer.Option("--along", help="Measure at each checkpoint that the run kept (training.keep_checkpoints).")
     ] = False,
-    changes: Set = None,
+    changes: Changes = None,
 ) -> None:
     """Measure bias, variance and cost of gradient estimators on a model, its data and its knowledge base.
 
     Example: `retrograd lab runs/joint --queries 64 --redraws 100`
     """
-    folder = Path(source)
-    is_run = (folder / "experiment.toml").exists()
+    run = Path(source)
+    is_run = (run / "experiment.toml").exists()
     if is_run and changes:
         raise UserError("--set changes an experiment before training; a finished run is measured as it is")
     if along and not is_run:
-        raise UserError(f"--along measures the checkpoints of a run, and {source} is none; leave it out")
-    from rich.console import Console
+        raise UserError(f"--along measures the checkpoints of a run, and {source} is not a run; leave --along out")
+    if run.is_dir() and not is_run:
+        from retrograd.training.run.run_directory import RunDirectory
 
+        RunDirectory.open(run)  # raises an error that says what the folder is instead
+    folder = out or (run / "lab" if is_run else Path("runs") / f"lab-{run.stem}")
     from retrograd.report.figures import require_matplotlib
 
     require_matplotlib()
-    if folder.is_dir() and not is_run:
-        from retrograd.training.run.run_directory import RunDirectory
-
-        RunDirectory.open(folder)  # which says what it is instead
-    place = out or (folder / "lab" if is_run else Path("runs") / f"lab-{folder.stem}")
     names = [name.strip() for name in objectives.split(",") if name.strip()]
-    console = Console(width=None if sys.stdout.isatty() else 160)
     if along:
-        from retrograd.report.laboratory_along import draw_along, print_along
-        from retrograd.studies.laboratory.along import run_laboratory_along
-
-        moments = run_laboratory_along(folder, names, queries, redraws, place, seed)
-        draw_along(moments, place / "lab-along.png")
-        print_along(moments, console)
+        _measure_along(run, names, queries, redraws, folder, seed)
     else:
-        from retrograd.recipes import named_experiment
         from retrograd.report.laboratory import draw, print_report
         from retrograd.studies.laboratory.lab import run_laboratory
 
-        subject = folder if is_run else named_experiment(source).with_settings(changes or [])
-        report = run_laboratory(subject, names, queries, redraws, place, seed)
-        draw(report, place / "lab.png")
-        print_report(report, console)
-    typer.echo(f"\nFigures and picture are in {place}.")
+        subject = run if is_run else load_experiment(source, changes)
+        report = run_laboratory(subject, names, queries, redraws, folder, seed)
+        draw(report, folder / "lab.png")
+        print_report(report, table_console(160))
+    typer.echo(f"\nFigures and picture are in {folder}.")
+
+
+def _measure_along(run: Path, names: list[str], queries: int, redraws: int, folder: Path, seed: int) -> None:
+    from retrograd.report.laboratory_along import draw_along, print_along
+    from retrograd.studies.laboratory.along import run_laboratory_along
+
+    moments = run_laboratory_along(run, names, queries, redraws, folder, seed)
+    draw_along(moments, folder / "lab-along.png")
+    print_along(moments, table_console(160))

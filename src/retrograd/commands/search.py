@@ -1,0 +1,40 @@
+"""``retrograd search``: what a trained retriever returns for a text, and what the model answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrograd.types import UserError
+
+__all__ = ["search"]
+
+
+def search(
+    place: Annotated[Path, typer.Argument(help="The folder of a finished run, or of an index.")],
+    query: Annotated[
+        str, typer.Argument(help="A question, or text with marked entities: `'The <e1>cup</e1> holds <e2>tea</e2>.'`")
+    ],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
+    run: Annotated[
+        str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
+    ] = None,
+) -> None:
+    """Show what the trained retriever finds for a text and, for a run, what the model answers.
+
+    Example: `retrograd search runs/joint 'The <e1>kettle</e1> is full of <e2>tea</e2>.'`
+    """
+    from retrograd.studies.index import is_index, search_index
+    from retrograd.studies.use import search_run
+
+    if is_index(place):
+        typer.echo(search_index(place, query, k, run))
+    elif not place.is_dir():
+        what = "is a file" if place.is_file() else "does not exist"
+        raise UserError(f"{place} {what}; give the folder of a finished run, or of an index")
+    elif run is not None:
+        raise UserError(f"--run is for an index, and {place} is not an index; give an index's folder, or leave it out")
+    else:
+        typer.echo(search_run(place, query, k))

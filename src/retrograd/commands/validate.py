@@ -1,0 +1,39 @@
+"""``retrograd validate``: what is wrong with data, before a run."""
+
+from __future__ import annotations
+
+import json as writer
+from typing import Annotated
+
+import typer
+
+from retrograd.commands import AsJson, Changes, table_console
+
+__all__ = ["validate"]
+
+
+def validate(
+    names: Annotated[list[str], typer.Argument(help="A recipe, an experiment file, or data files with --kind.")],
+    changes: Changes = None,
+    kind: Annotated[
+        str, typer.Option(help="What bare data files hold: relations, questions, dialogue or corpus.")
+    ] = "",
+    format: Annotated[str, typer.Option(help="Their format, where it is not to be guessed.")] = "auto",  # noqa: A002
+    json: AsJson = False,
+) -> None:
+    """Check data before a run: malformed records, duplicates, leaks between parts, labels, gold passages, lengths.
+
+    Exit status 1 where a run would break or test data leak into training, 0 with warnings alone.
+
+    Example: `retrograd validate semeval-joint --set data.train=mine.jsonl --set data.labels=from_train`
+    """
+    from retrograd.report.validation import print_validation
+    from retrograd.studies.validation.validate import validate as validate_data
+
+    validation = validate_data(names, changes or [], kind, format)
+    if json:
+        typer.echo(writer.dumps(validation.record(), ensure_ascii=False, indent=2))
+    else:
+        print_validation(validation, table_console(120))
+    if not validation.sound:
+        raise typer.Exit(1)
