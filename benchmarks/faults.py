@@ -31,6 +31,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -122,7 +123,12 @@ class TreeCopy:
 
     def failing(self, tests: Sequence[str]) -> list[str]:
         """Those of the tests that fail without any fault."""
-        return failed_tests(self._pytest(tests, _NO_LIMIT)[2]) if tests else []
+        if not tests:
+            return []
+        code, _, output = self._pytest(tests, _NO_LIMIT)
+        if code not in (0, 1):
+            sys.exit(f"pytest said {code} of the tests that caught something: {output[-1_000:]}")
+        return failed_tests(output)
 
     def _write(self, path: Path, source: str) -> None:
         """Write a module with a time of its own: cached bytecode is found by size and seconds alone."""
@@ -295,7 +301,10 @@ def _cell(result: Result | None) -> str:
         return "not run"
     if result.result != "caught":
         return f"**{result.result}** ({result.seconds:.0f} s)"
-    return f"{result.test.rpartition('/')[2]} ({result.seconds:.0f} s)"
+    test = re.sub(
+        r"\[.{20,}\]$", "[…]", result.test.partition("::")[0].rpartition("/")[2] + result.test[result.test.find("::") :]
+    )
+    return f"{test} ({result.seconds:.0f} s)"
 
 
 def check_faults(faults: Sequence[Fault], tree: Path) -> int:
