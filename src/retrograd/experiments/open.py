@@ -16,7 +16,7 @@ from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import fault_of
 from retrograd.tasks.task import Task
-from retrograd.training.loop import embed_base
+from retrograd.training.refresh.fresh_index import embed_base
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
 from retrograd.util.io import read_json

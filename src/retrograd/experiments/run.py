@@ -24,8 +24,9 @@ from retrograd.models.compute.fsdp import spread_layers
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.models.compute.precision_cache import Work
 from retrograd.rag.rag_model import RagModel
-from retrograd.training.distributed.ranks import Ranks, join_process_group, speaks
-from retrograd.training.loop import embed_base_if_stale, train
+from retrograd.training.distributed.ranks import Ranks, is_first_process, join_process_group
+from retrograd.training.loop import train
+from retrograd.training.refresh.fresh_index import embed_base_if_stale
 from retrograd.training.reproducible import deterministic
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.interrupts import Interrupts
@@ -71,7 +72,7 @@ def run_experiment(experiment: Experiment, out: Path, interrupts: Interrupts | N
     """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run, and
     `Interrupted`, all being saved, where ``interrupts`` (entered by the caller) are asked to stop.
 
-    Each of the processes that ``torchrun`` starts calls it, and all train one model; the first writes and speaks.
+    Each of the processes that ``torchrun`` starts calls it, and all train one model; the first one writes.
     """
     _silence_other_ranks()
     RunDirectory.require_free(out)
@@ -167,7 +168,7 @@ def train_experiment(
 
 
 def _silence_other_ranks() -> None:
-    if not speaks():
+    if not is_first_process():
         hush()
 
 

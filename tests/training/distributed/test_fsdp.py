@@ -39,7 +39,7 @@ from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.loading.lora import Lora
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.whole_model import whole_model
-from retrograd.training.distributed.ranks import Ranks, explained
+from retrograd.training.distributed.ranks import Ranks, explain_lost_process
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps
 from retrograd.training.run.checkpoints import Checkpoints
@@ -266,7 +266,7 @@ def say_what_is_too_much(rank: int, folder: Path, models: Path) -> None:
             patched.setattr(Generator, "token_log_likelihood", failing)
         with (
             pytest.raises(UserError, match=says if rank == 1 else "another process of this run has ended"),
-            explained(),
+            explain_lost_process(),
         ):
             train(model, examples, stage, run, torch.Generator().manual_seed(0))
     (folder / f"ended.{rank}").touch()

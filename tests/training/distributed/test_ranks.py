@@ -180,7 +180,7 @@ def share_out_every_query_once(rank: int, folder: Path, encoder: Path, generator
     ranks = Ranks()
     for queries in (1, 2, 5, 8):
         positions = torch.arange(queries) + 10
-        parts = ranks.parts(positions, positions + 100, 2)
+        parts = ranks.micro_batches(positions, positions + 100, 2)
         assert all(torch.equal(part.target, part.positions + 100) for part in parts)
         assert len({len(parts), ranks.of_first(len(parts))}) == 1
         own = torch.cat([part.positions for part in parts if part.weight > 0] or [positions[:0]])
@@ -201,7 +201,7 @@ CHECKS: list[Callable[[int, Path, Path, Path], None]] = [
 
 def run_rank(folder: str, encoder: str, generator: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    assert join_process_group(torch.device("cpu")) == torch.device("cpu")
     rank = dist.get_rank()
     for check in CHECKS:
         try:

@@ -37,7 +37,7 @@ def heard(folder: Path, values: dict[str, float], best: list[int], what: Stage |
     run = RunDirectory(folder)
     alarms = Alarms(run, what or stage(TopKMarginal()), 100, 1_000)
     for step in range(50, 55):
-        alarms.hear(step, values, visit(best))
+        alarms.check(step, values, visit(best))
     return [str(line["alarm"]) for line in sounded(folder)]
 
 
@@ -98,12 +98,12 @@ def test_an_alarm_sounds_once_in_a_stage_resumed_or_not_with_place_value_and_rem
     values = {"acceptance": 0.01, "candidate_mass": 0.9}
     whole = Alarms(RunDirectory(tmp_path), stage(TopKMarginal()), 100, 1_000)
     for step in range(50, 53):
-        whole.hear(step, values, visit(SPREAD))
+        whole.check(step, values, visit(SPREAD))
     for _ in range(2):
         part = Alarms(RunDirectory(tmp_path), stage(TopKMarginal()), 100, 1_000)
         part.load(json.loads(json.dumps(whole.state())))
         for step in range(53, 60):
-            part.hear(step, values, visit(SPREAD))
+            part.check(step, values, visit(SPREAD))
         whole = part
     (found,) = sounded(tmp_path)
     assert (found["stage"], found["step"], found["alarm"]) == ("training", 54, "acceptance too low")
@@ -114,7 +114,7 @@ def test_an_alarm_sounds_once_in_a_stage_resumed_or_not_with_place_value_and_rem
 def test_nothing_sounds_at_the_beginning_nor_of_a_retriever_that_rests(tmp_path: Path) -> None:
     alarms = Alarms(RunDirectory(tmp_path), stage(TopKMarginal()), 1_000, 1_000)
     for step in range(1, 100):
-        alarms.hear(step, {"candidate_mass": 0.01}, visit(SPREAD))
+        alarms.check(step, {"candidate_mass": 0.01}, visit(SPREAD))
     assert heard(tmp_path, {"candidate_mass": 0.01}, [7] * 32, stage(FrozenRetriever())) == []
     assert heard(tmp_path, {"candidate_mass": math.nan}, SPREAD) == []
 

@@ -138,7 +138,7 @@ def test_each_policy_encodes_its_rows_at_its_steps(
     for step in range(max(expected, default=6) + 1):
         policy.apply(index, step)
         assert encoded.taken() == expected.get(step, [])
-        index.saw([torch.tensor([[step, -1], [-2, step]])], step)
+        index.record_reads([torch.tensor([[step, -1], [-2, step]])], step)
 
 
 def test_a_step_that_reads_the_whole_base_has_seen_every_row(
@@ -146,7 +146,7 @@ def test_a_step_that_reads_the_whole_base_has_seen_every_row(
 ) -> None:
     model, _ = build(tiny_encoder, tiny_seq2seq)
     index = live(model, tmp_path)
-    index.saw([torch.tensor([ALL])], 4)
+    index.record_reads([torch.tensor([ALL])], 4)
     assert index.seen_since(4).tolist() == ALL
     assert index.seen_since(5).tolist() == []
 
@@ -325,7 +325,7 @@ def test_query_side_training_needs_no_refresh_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("retrograd.training.loop.say", lines.append)
+    monkeypatch.setattr("retrograd.training.refresh.fresh_index.say", lines.append)
     refreshed: list[int] = []
     real = RagModel.refresh_index
     monkeypatch.setattr(RagModel, "refresh_index", lambda self, *rest: (refreshed.append(1), real(self, *rest))[1])
@@ -339,7 +339,7 @@ def test_training_never_reads_an_index_of_zeros_or_of_other_weights(
 ) -> None:
     """Found at the start, by fingerprint or by looking, and embedded anew; a sound one is kept."""
     lines: list[str] = []
-    monkeypatch.setattr("retrograd.training.loop.say", lines.append)
+    monkeypatch.setattr("retrograd.training.refresh.fresh_index.say", lines.append)
     refreshed: list[int] = []
     real = RagModel.refresh_index
     monkeypatch.setattr(RagModel, "refresh_index", lambda self, *rest: (refreshed.append(1), real(self, *rest))[1])

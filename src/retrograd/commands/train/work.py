@@ -12,7 +12,7 @@ from retrograd.recipes import named_experiment
 from retrograd.studies.study import EXPERIMENT, Study, is_study, seeds_of
 from retrograd.studies.use import scores_of
 from retrograd.studies.verdict import judged
-from retrograd.training.distributed.ranks import alone, explained, speaks
+from retrograd.training.distributed.ranks import explain_lost_process, is_first_process, is_only_process
 from retrograd.training.run.interrupts import Interrupted, Interrupts
 from retrograd.types import UserError
 
@@ -47,7 +47,7 @@ def start(
     default = "" if experiment is None else experiment.name + ("-controls" if controls else "")
     folder = resume or out or Path("runs") / default
     try:
-        with explained(), Interrupts() as interrupts:
+        with explain_lost_process(), Interrupts() as interrupts:
             if controls or is_study(folder):
                 return _study(experiment, seeds, folder, interrupts)
             if experiment is None:
@@ -56,7 +56,7 @@ def start(
                 run = run_experiment(experiment, folder, interrupts)
     except Interrupted as stopped:
         raise Interrupted(_farewell(folder, str(stopped))) from None
-    if not speaks():
+    if not is_first_process():
         return ""
     name = shlex.quote(str(run.path))
     return f"{scores_of(run.path)}\nThe run is in {run.path}. Next: retrograd search {name} 'your query'".strip()
@@ -64,7 +64,7 @@ def start(
 
 def _study(experiment: Experiment | None, seeds: str, folder: Path, interrupts: Interrupts) -> str:
     """A new study of an experiment, or without one that of the folder to its end."""
-    if not alone():
+    if not is_only_process():
         raise UserError(
             f"{folder} is to hold a study, whose runs are trained in one process; start it without torchrun"
         )

@@ -14,7 +14,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import OpenRun, saved_task
 from retrograd.experiments.run import compute_for
 from retrograd.studies.laboratory.lab import LabReport, chosen_estimators, drawn, measured
-from retrograd.training.loop import embed_base_if_stale
+from retrograd.training.refresh.fresh_index import embed_base_if_stale
 from retrograd.training.run.checkpoints import read_progress
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.saved_state import load_model_state

@@ -34,7 +34,7 @@ from retrograd.objectives import (
     WakeSleep,
 )
 from retrograd.rag.rag_model import RagModel
-from retrograd.training.loop import embed_base
+from retrograd.training.refresh.fresh_index import embed_base
 from retrograd.types import Example, UserError
 from retrograd.util.io import JsonValue, write_json
 from retrograd.util.progress import bar

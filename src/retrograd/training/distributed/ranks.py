@@ -31,7 +31,15 @@ from retrograd.index.exchange import Exchange
 from retrograd.models.compute.fsdp import own_share
 from retrograd.types import UserError
 
-__all__ = ["PATIENCE", "Part", "Ranks", "alone", "explained", "join_process_group", "speaks"]
+__all__ = [
+    "PATIENCE",
+    "MicroBatch",
+    "Ranks",
+    "explain_lost_process",
+    "is_first_process",
+    "is_only_process",
+    "join_process_group",
+]
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others. What ends is noticed at once; this is for one that hangs, or that writes a
@@ -44,9 +52,12 @@ _LATE = ("Timed out", "timed out", "timeout")
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one rank holds in memory at once: positions of examples and of their targets. ``weight`` is its share of the
-    queries of the batch; 0 for one that stands in where a rank has none left, so that all search together."""
+class MicroBatch:
+    """What one rank holds in memory at once: positions of examples and of their targets.
+
+    ``weight`` is its share of the queries of the batch. It is 0 for a filler where a rank has no queries left, so that
+    all ranks search together.
+    """
 
     positions: Int[Tensor, " b"]
     target: Int[Tensor, " b"]
@@ -64,23 +75,25 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+        """Whether this is the rank that writes files and messages."""
         return self.rank == 0
 
     # ---- a batch ----------------------------------------------------------------------------------------------------
 
-    def parts(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"], size: int) -> list[Part]:
-        """This rank's share of a batch in parts of up to ``size`` queries: as many parts on each rank."""
+    def micro_batches(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"], size: int) -> list[MicroBatch]:
+        """Split this rank's share of a batch into micro-batches of up to ``size`` queries, as many on each rank."""
         shares = [share.split(size) for share in self._shares(positions)]
         own, targets = shares[self.rank], self._shares(target)[self.rank].split(size)
-        found = [
-            Part(part, its, len(part) / len(positions)) for part, its in zip(own, targets, strict=True) if len(part)
+        filled = [
+            MicroBatch(part, its, len(part) / len(positions))
+            for part, its in zip(own, targets, strict=True)
+            if len(part)
         ]
-        standing_in = Part(positions[:1], target[:1], 0.0)
-        return found + [standing_in] * (len(shares[0]) - len(found))
+        filler = MicroBatch(positions[:1], target[:1], 0.0)
+        return filled + [filler] * (len(shares[0]) - len(filled))
 
-    def largest_part(self, queries: int, size: int) -> int:
-        """How many queries a rank holds at once of a batch of so many."""
+    def largest_share(self, queries: int, size: int) -> int:
+        """Return how many queries of a batch of so many a rank holds at once, at most ``size``."""
         return min(size, -(-queries // self.count))
 
     def joined(self, own: Int[Tensor, " n"], queries: int) -> Int[Tensor, " b"]:
@@ -145,7 +158,7 @@ class Ranks:
                 f"and seed, and compute on the same kind of device"
             )
 
-    # ---- small talk -------------------------------------------------------------------------------------------------
+    # ---- messages ---------------------------------------------------------------------------------------------------
 
     def any(self, here: bool) -> bool:
         """Whether it is so on any rank."""
@@ -210,13 +223,13 @@ def _bits(weight: Tensor) -> Tensor:
     return weight.detach().contiguous().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[weight.element_size()])
 
 
-def alone() -> bool:
-    """Whether no launcher started others beside this process, which it says in WORLD_SIZE."""
+def is_only_process() -> bool:
+    """Return whether no launcher started others beside this process, which it says in WORLD_SIZE."""
     return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
-def speaks() -> bool:
-    """Whether this process is the first of those that a launcher started, which it says in RANK, or alone."""
+def is_first_process() -> bool:
+    """Return whether this process is the only one, or the first that a launcher started, which it says in RANK."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -226,7 +239,7 @@ def join_process_group(device: torch.device) -> torch.device:
     A process that is alone joins nothing and keeps ``device``. Of several on GPUs each takes the one of its LOCAL_RANK
     and talks over NCCL, on CPUs over gloo. Raises `UserError` where the launcher does not say how to meet.
     """
-    if alone():
+    if is_only_process():
         return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
@@ -243,8 +256,8 @@ def join_process_group(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Ends the process group where the block ends well.
+def explain_lost_process() -> Iterator[None]:
+    """Run the block, and end the process group where it ends well.
 
     Raises `UserError` where another process of a run has gone, instead of what a broken connection says.
     """

@@ -1,6 +1,6 @@
 """Alarms: what goes wrong quietly in joint training, each with a threshold that has a reason, a sentence and a remedy.
 
-They listen to the health of logged steps, as a mean over the last few lines, from a fifth of a stage on, because a
+They read the health of logged steps, as a mean over the last few lines, from a fifth of a stage on, because a
 retriever may begin flat and a posterior far off. Each sounds once in a stage, resumed or not, and has a line in
 ``metrics.jsonl``. None changes what is computed. A gradient that is not finite is no alarm but an error (`train`).
 """
@@ -153,8 +153,8 @@ class Alarms:
         self._best: deque[int] = deque(maxlen=_QUERIES)
         self._sounded: set[str] = set()
 
-    def hear(self, step: int, values: Values, visit: Visit) -> None:
-        """The health of a logged ``step``, and the micro-batch it is of. What sounds is said and kept."""
+    def check(self, step: int, values: Values, visit: Visit) -> None:
+        """Check the health of a logged ``step`` and the micro-batch it is of; report and log each alarm that sounds."""
         usage = self._usage(visit)
         self._lines.append({name: value for name, value in values.items() if math.isfinite(value)})
         if len(self._lines) < _LINES or step < self._from_step:
@@ -188,9 +188,9 @@ class Alarms:
     # ---- what a checkpoint keeps ------------------------------------------------------------------------------------
 
     def state(self) -> JsonObject:
-        """The lines and queries that are still listened to, and what has sounded."""
-        heard: list[JsonValue] = [dict(line) for line in self._lines]
-        return {"lines": heard, "best": [*self._best], "sounded": [*sorted(self._sounded)]}
+        """Return the lines and queries that means are still taken over, and the alarms that have sounded."""
+        lines: list[JsonValue] = [dict(line) for line in self._lines]
+        return {"lines": lines, "best": [*self._best], "sounded": [*sorted(self._sounded)]}
 
     def load(self, state: JsonObject) -> None:
         """Go on from what `state` gave."""

@@ -128,10 +128,10 @@ class LiveIndex:
         """Have every rank know what rows the queries of all have read."""
         self._seen_at = self._ranks.largest(self._seen_at)
 
-    def saw(self, blocks: Sequence[Int[Tensor, "_ _"]], step: int) -> None:
-        """Remember which rows step ``step`` read; below 0 stands none."""
+    def record_reads(self, blocks: Sequence[Int[Tensor, "_ _"]], step: int) -> None:
+        """Record which rows step ``step`` read; a number below 0 is no row."""
         for rows in blocks:
-            if rows.shape[1] >= len(self):  # the whole base stood there: no need to go through B·N cells
+            if rows.shape[1] >= len(self):  # the whole base was read: no need to go through B·N cells
                 self._seen_at.fill_(step)
             else:
                 self._seen_at[rows[rows >= 0].cpu()] = step

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from retrograd.training.distributed.ranks import speaks
+from retrograd.training.distributed.ranks import is_first_process
 
 __all__ = ["Interrupted", "Interrupts"]
 
@@ -35,7 +35,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {one: signal.signal(one, self._came) for one in _SIGNALS}
+            self._before = {one: signal.signal(one, self._handle) for one in _SIGNALS}
         return self
 
     def __exit__(
@@ -56,11 +56,11 @@ class Interrupts:
         if agreed(self.asked):
             raise Interrupted
 
-    def _came(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.again = self.asked
         self.asked = True
         if self.again or not self._held:
             raise Interrupted
         # Not through sys.stderr: the signal may have come while something was being written to it.
-        if speaks():
+        if is_first_process():
             os.write(2, b"\nretrograd: this step is finished and saved first; once more stops at once\n")

@@ -38,7 +38,7 @@ from retrograd.models.inputs.prompt_tokens import PromptCounts
 from retrograd.rag.embedding import shards_of
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
-from retrograd.training.distributed.fitting import Fitting
+from retrograd.training.distributed.fitting import MicroBatches
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.monitoring.alarms import Alarms
 from retrograd.training.refresh.live_index import LiveIndex
@@ -81,7 +81,7 @@ class StageState:
     live: LiveIndex
     alarms: Alarms
     sampler: torch.Generator
-    fitting: Fitting
+    micro_batches: MicroBatches
 
 
 # ---- between stages --------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def save_stage_state(folder: Path, state: StageState) -> None:
         save_file(state.chains.state(), folder / _CHAINS)
     schedule = {name: value for name, value in state.schedule.state_dict().items() if name != "lr_lambdas"}
     plain = {"groups": held["param_groups"], "schedule": schedule, "examples": _identity(state.examples)}
-    plain |= {"alarms": state.alarms.state(), "micro_batch": state.fitting.size}
+    plain |= {"alarms": state.alarms.state(), "micro_batch": state.micro_batches.size}
     write_json(folder / f"{_STAGE}.json", plain)
 
 
@@ -280,7 +280,7 @@ def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
         state.chains.load(_tensors(folder, "chains"), passages)
     state.live.load(tensors)
     state.alarms.load(cast(JsonObject, plain["alarms"]))
-    state.fitting.size = cast(int, plain["micro_batch"])
+    state.micro_batches.size = cast(int, plain["micro_batch"])
 
 
 def stage_began(folder: Path) -> UInt8[Tensor, " bytes"]:

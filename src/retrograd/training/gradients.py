@@ -1,0 +1,51 @@
+"""The gradients of one micro-batch: candidates, likelihood, objective, backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from retrograd.models.compute.attention import training_attention
+from retrograd.rag.rag_model import RagModel
+from retrograd.training.distributed.ranks import MicroBatch
+from retrograd.training.monitoring.health import Visit
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.sampling.chains import Chains
+from retrograd.training.sampling.targets import Targets
+from retrograd.training.stage import Stage
+from retrograd.types import Example
+
+__all__ = ["Gradients"]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """How a stage computes the gradients of a micro-batch; ``sampler`` is what the objective draws from."""
+
+    model: RagModel
+    stage: Stage
+    run: RunDirectory
+    examples: Sequence[Example]
+    targets: Targets
+    chains: Chains
+    sampler: torch.Generator
+
+    def add(self, step: int, micro_batch: MicroBatch) -> Visit:
+        """Add the gradients of a micro-batch of ``step`` to those that the weights hold, and move its chains on.
+
+        Weighted by query counts: the sum over a batch is the gradient of the mean over its queries, however it is
+        split.
+        """
+        objective, evidence, model, rng = self.stage.objective, self.stage.evidence, self.model, self.sampler
+        positions, target = micro_batch.positions, micro_batch.target
+        batch = self.targets.first([self.examples[i] for i in positions.tolist()], target)
+        previous = self.chains.rows(positions, target)
+        with self.run.guard(batch, self.stage.name, step):
+            with model.autocast(), training_attention(model.device):
+                candidates = evidence.candidates(model, batch, objective.needs_posterior, previous, rng)
+                estimate = objective(candidates.scores, evidence.likelihood(model, batch, candidates), rng)
+            (estimate.loss * micro_batch.weight).backward()
+            self.chains.remember(positions, target, candidates, estimate.last)
+        return Visit(batch, candidates, estimate, micro_batch.weight)

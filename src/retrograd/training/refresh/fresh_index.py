@@ -1,0 +1,88 @@
+"""The index that a stage begins and ends with: embedded where it is missing, stale or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from retrograd.rag.rag_model import RagModel
+from retrograd.rag.staleness import Probe, fault_of
+from retrograd.training.distributed.ranks import Ranks
+from retrograd.training.optimiser import trained_weights
+from retrograd.training.refresh.policies import refreshes, require_one_process
+from retrograd.training.stage import Stage
+from retrograd.types import Example
+from retrograd.util.progress import bar, say
+
+__all__ = ["draw_probe", "embed_base", "embed_base_if_stale", "prepare_index"]
+
+_PROBE_QUERIES, _PROBE_BEST = 32, 10
+
+
+def embed_base(model: RagModel) -> None:
+    """Refresh the index, with a progress bar; of ranks that share it, for the rows of this one."""
+    rows = len(model.base) // (Ranks().count if model.sharded else 1)
+    with bar("embedding the base", rows, "passages") as advance:
+        model.refresh_index(advance)
+
+
+def embed_base_if_stale(model: RagModel) -> None:
+    """Embed the base unless the passage tower as it is now has built the index, and the index holds what it says.
+
+    Nothing is done where searching takes no embeddings. Cost where an index is current: the tower's weights are hashed,
+    and 16 passages encoded. Raises `UserError` for an index to be embedded anew that is not exact.
+    """
+    if not model.needs_index:
+        return
+    if not model.index_is_current():
+        embed_base(model)
+        return
+    fault = fault_of(model)
+    if fault is not None:
+        say(f"the index is damaged: {fault}; it must be embedded anew")
+        embed_base(model)
+
+
+def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
+    """Embed the index that a stage begins with, or keep the stale one that it goes on with ``midway``; return whether
+    the stage makes it stale.
+
+    Raises `UserError` for one that cannot be refreshed where it will have to be.
+    """
+    Ranks().require_equal(trained_weights(model))  # or each would search with another tower
+    moves = _moves_passages(model, stage)
+    if moves and Ranks().count > 1:
+        require_one_process(stage.refresh)
+    if stage.evidence.retrieves and not midway:
+        embed_base_if_stale(model)
+    if moves:
+        model.require_movable_index()  # or the last refresh would refuse, after all steps
+    return moves
+
+
+def _moves_passages(model: RagModel, stage: Stage) -> bool:
+    """Return whether this stage makes an index stale; say so where it does not, though a refresh is wanted."""
+    learns = stage.objective.trains_retriever and stage.pace.retriever_learning_rate > 0
+    if not (stage.evidence.retrieves and learns):
+        return False
+    moves = model.passage_side.moves
+    if model.retriever.trained == "query" and not moves and refreshes(stage.refresh):
+        say(f"{stage.name}: only the query tower learns, no passage embedding moves, so the index needs no refresh")
+    return moves
+
+
+def draw_probe(
+    model: RagModel, examples: Sequence[Example], stage: Stage, began: UInt8[Tensor, " bytes"]
+) -> Probe | None:
+    """Draw the probe on which staleness is measured; None where the stage measures none.
+
+    It is drawn from a copy of the random source as it was when the stage began, so that measuring changes nothing.
+    """
+    if stage.probe_passages == 0:
+        return None
+    copy = torch.Generator()
+    copy.set_state(began)
+    return Probe.draw(model.index.held_rows, examples, stage.probe_passages, _PROBE_QUERIES, _PROBE_BEST, copy)
