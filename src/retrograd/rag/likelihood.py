@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.compute import Compute, in_own_precision
+from retrograd.models.compute.compute import Autocast, Compute, in_own_precision
 from retrograd.models.generator import Generator, TargetScores
 from retrograd.models.inputs.fusion import FusedPrompt
 from retrograd.models.inputs.soft_input import SoftInput
@@ -58,7 +58,7 @@ class GeneratorLikelihood:
         distinct = sorted({row for found in self._rows for row in found if row >= 0})
         self._passages = dict(zip(distinct, base.passages(distinct), strict=True))
 
-    def autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> Autocast:
         """Compute the block in the precision of the model."""
         return nullcontext() if self._compute is None else self._compute.autocast()
 

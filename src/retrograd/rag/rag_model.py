@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from retrograd.index.index import Index, MovableIndex, has_movable_rows
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.compute import Compute, ComputePrecision, in_own_precision
+from retrograd.models.compute.compute import Autocast, Compute, ComputePrecision, in_own_precision
 from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.generator import Generator
@@ -115,7 +114,7 @@ class RagModel(nn.Module):
         """Where the model computes."""
         return self.retriever.query_encoder.device
 
-    def autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> Autocast:
         """Compute the block in the model's precision: see `retrograd.models.compute.compute`."""
         return Compute(self.device, self.precision).autocast()
 

@@ -12,16 +12,19 @@ once. Entering it twice changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-__all__ = ["Compute", "ComputePrecision", "in_own_precision"]
+__all__ = ["Autocast", "Compute", "ComputePrecision", "in_own_precision"]
 
 ComputePrecision = Literal["bf16", "fp32"]
+
+Autocast = torch.autocast | nullcontext[None]
+"""A block that computes in one precision; it swallows no error."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Compute:
         """The type in which matrix products are computed."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
-    def autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> Autocast:
         """Compute the block in this precision. In fp32 nothing is entered."""
         if self.precision == "fp32":
             return nullcontext()
@@ -47,7 +50,7 @@ class Compute:
 class Autocasting(Protocol):
     """An object that knows the precision it computes in."""
 
-    def autocast(self) -> AbstractContextManager[object]: ...
+    def autocast(self) -> Autocast: ...
 
 
 Owner = TypeVar("Owner", bound=Autocasting)

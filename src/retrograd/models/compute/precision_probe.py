@@ -78,6 +78,7 @@ def _seconds(model: BertModel, tokens: torch.Tensor, work: Work, half: bool) -> 
     trains = work == "training"
     model.train(trains)
     model.zero_grad()
+    loss = torch.zeros(())
     began = time.perf_counter()
     with torch.set_grad_enabled(trains), Compute(tokens.device, "bf16" if half else "fp32").autocast():
         if trains:
