@@ -44,7 +44,8 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.recipes import RECIPES
 from retrograd.tasks.relevance import gold_rows, rows_by_id
 from retrograd.types import Example, UserError
-from retrograd.util.io import fingerprint, read_json, read_jsonl, write_json
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.text_files import read_json, read_jsonl, write_json
 
 Result = dict[str, Any]
 """What `measure` writes."""

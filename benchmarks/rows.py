@@ -25,7 +25,8 @@ from retrograd.experiments.run import train_experiment
 from retrograd.metrics.relation_resampling import semeval_resampler
 from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.types import UserError
-from retrograd.util.io import fingerprint, read_json, write_json
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.text_files import read_json, write_json
 
 Result = dict[str, Any]
 """What `measure` writes."""

@@ -300,7 +300,7 @@ def test_an_interrupted_build_says_what_it_keeps(
 
 
 def test_an_index_that_stands_aside_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its writer was killed while it put a newer one in its place (`retrograd.util.io.atomic_directory`)."""
+    """Its writer was killed while it put a newer one in its place (`retrograd.util.files.atomic_directory`)."""
     index = ExactIndex(torch.eye(3), base_fingerprint="base", encoder_fingerprint="encoder")
     index.save(tmp_path / ".index.old" / "index")
     assert is_index(tmp_path / "index")

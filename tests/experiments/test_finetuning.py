@@ -28,7 +28,7 @@ from retrograd.experiments.run import evaluated, run_experiment
 from retrograd.experiments.stages import stages
 from retrograd.models.loading.quantisation import Quantisation
 from retrograd.types import UserError
-from retrograd.util.io import read_jsonl
+from retrograd.util.text_files import read_jsonl
 
 pytestmark = pytest.mark.slow
 

@@ -32,7 +32,8 @@ from retrograd.models.retriever import Retriever
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.seal import flaw_of, seal
 from retrograd.types import Passage, UserError
-from retrograd.util.io import fingerprint, read_json
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.text_files import read_json
 
 
 class Program:

@@ -18,7 +18,7 @@ from retrograd.studies.index import open_source
 from retrograd.training.run.interrupts import Interrupted, Interrupts
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.io import read_json
+from retrograd.util.text_files import read_json
 
 CPU = torch.device("cpu")
 FAST_BF16, SLOW_BF16 = PrecisionSeconds(2.0, 1.0), PrecisionSeconds(2.0, 3.0)

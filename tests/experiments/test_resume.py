@@ -39,7 +39,7 @@ from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.saved_state import save_run_state
 from retrograd.training.run.seal import seal
 from retrograd.types import UserError
-from retrograd.util.io import lock_folder
+from retrograd.util.files import lock_folder
 
 pytestmark = pytest.mark.slow
 
@@ -536,7 +536,7 @@ def test_a_process_that_is_told_to_stop_does(
 PLACES = [
     "retrograd.training.run.run_directory:seal:2", "retrograd.training.run.saved_state:save_file:7",
     "retrograd.rag.rag_model:build_index:3", "retrograd.training.run.run_directory:save_model:1",
-    "retrograd.experiments.run:calibrate:1", "retrograd.experiments.run:evaluate:4", "retrograd.util.io:os.fsync:9",
+    "retrograd.experiments.run:calibrate:1", "retrograd.experiments.run:evaluate:4", "retrograd.util.files:os.fsync:9",
 ]  # fmt: skip
 
 

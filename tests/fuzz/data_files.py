@@ -25,7 +25,7 @@ from retrograd.studies.compare import read_answers
 from retrograd.studies.validation.validate import validate_files
 from retrograd.tasks.relations.verbalisation import derive_phrases, open_verbalisation
 from retrograd.types import Passage, UserError
-from retrograd.util.io import Refuse, read_json
+from retrograd.util.text_files import Refuse, read_json
 
 __all__ = ["DATA_FILES", "REFUSING", "set_experiment"]
 

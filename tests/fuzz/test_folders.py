@@ -34,7 +34,7 @@ from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.seal import flaw_of, seal
 from retrograd.types import UserError
-from retrograd.util.io import read_json
+from retrograd.util.text_files import read_json
 
 pytestmark = pytest.mark.slow
 

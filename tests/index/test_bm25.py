@@ -109,7 +109,7 @@ def test_save_replaces_nothing_but_an_index(tmp_path: Path):
 
 
 def test_an_index_that_stands_aside_is_read(tmp_path: Path):
-    """Its writer was killed while it put a newer one in its place (`retrograd.util.io.atomic_directory`)."""
+    """Its writer was killed while it put a newer one in its place (`retrograd.util.files.atomic_directory`)."""
     LexicalIndex.build(TEXTS, "base").save(tmp_path / ".bm25.old" / "bm25")
     assert len(LexicalIndex.load(tmp_path / "bm25")) == len(TEXTS)
 

@@ -485,7 +485,7 @@ def test_vectors_that_may_not_be_read(tmp_path: Path, monkeypatch):
 
 
 def test_an_index_that_stands_aside_is_read(tmp_path: Path):
-    """Its writer was killed while it put a newer one in its place (`retrograd.util.io.atomic_directory`)."""
+    """Its writer was killed while it put a newer one in its place (`retrograd.util.files.atomic_directory`)."""
     index_of(torch.eye(3)).save(tmp_path / ".index.old" / "index")
     assert len(ExactIndex.load(tmp_path / "index")) == 3
 

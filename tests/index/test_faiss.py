@@ -82,7 +82,7 @@ def test_save_and_load(factory, probe, tmp_path: Path):
 
 
 def test_an_index_that_stands_aside_is_read_and_one_of_no_rows_refused(tmp_path: Path):
-    """Its writer was killed while it put a newer one in its place (`retrograd.util.io.atomic_directory`)."""
+    """Its writer was killed while it put a newer one in its place (`retrograd.util.files.atomic_directory`)."""
     FaissIndex(random_vectors(), **NAMES).save(tmp_path / ".index.old" / "index")
     assert len(FaissIndex.load(tmp_path / "index")) == 400
     with pytest.raises(UserError, match="an index of 0 rows; embed at least one passage"):

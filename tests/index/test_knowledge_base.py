@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from retrograd.index import knowledge_base
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.types import Passage, UserError
-from retrograd.util import io
+from retrograd.util.fingerprints import fingerprint
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -37,7 +37,7 @@ def test_what_goes_in_comes_out(passages):
     assert len(base) == len(passages)
     assert list(base) == passages
     assert [base[row] for row in range(len(base))] == passages
-    assert base.fingerprint == io.fingerprint(part for one in passages for part in (one.id, one.title, one.text))
+    assert base.fingerprint == fingerprint(part for one in passages for part in (one.id, one.title, one.text))
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 11])

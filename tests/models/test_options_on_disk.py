@@ -17,7 +17,7 @@ from retrograd.models.inputs.lexical_projection import LexicalProjection, WordSt
 from retrograd.models.inputs.soft_prompt import SoftPromptOptions
 from retrograd.models.retriever import Retriever, SavedRetriever
 from retrograd.types import UserError
-from retrograd.util.io import read_json
+from retrograd.util.text_files import read_json
 
 OPTIONS = GeneratorOptions(
     max_input_tokens=20,

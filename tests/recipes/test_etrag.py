@@ -25,7 +25,7 @@ from retrograd.recipes.etrag import (
     tacred_published,
 )
 from retrograd.types import Passage
-from retrograd.util.io import read_jsonl
+from retrograd.util.text_files import read_jsonl
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
 

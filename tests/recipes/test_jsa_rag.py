@@ -12,7 +12,7 @@ from retrograd.experiments.run import run_experiment
 from retrograd.recipes import RECIPES
 from retrograd.recipes.jsa_rag import DATA, PUBLISHED
 from retrograd.recipes.jsa_rag import ROWS as PUBLISHED_ROWS
-from retrograd.util.io import read_json
+from retrograd.util.text_files import read_json
 
 PASSAGES = [("cup", "the cup holds tea ."), ("box", "the box holds rain ."), ("car", "the wheel of the car .")]
 QUESTIONS = [("what holds tea ?", "cup"), ("what holds rain ?", "box"), ("what of car ?", "wheel")]

@@ -18,7 +18,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import run_experiment, train_experiment
 from retrograd.recipes import RECIPES
 from retrograd.recipes.rag4re import DATA, MODELS, improved, known_settings, published, semeval
-from retrograd.util.io import read_json, read_jsonl
+from retrograd.util.text_files import read_json, read_jsonl
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
 FROZEN = ["retriever.trained=none", "training.distraction=0.0"]

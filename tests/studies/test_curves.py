@@ -18,7 +18,7 @@ from retrograd.report.curves import print_curves
 from retrograd.studies.curves import compare_runs
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import UserError
-from retrograd.util.io import write_json
+from retrograd.util.text_files import write_json
 
 
 def finished(folder: Path, experiment: Experiment, score: float) -> Path:

@@ -10,9 +10,8 @@ from typing import Literal
 import pytest
 
 from retrograd.types import UserError
-from retrograd.util.guards import finite_number
+from retrograd.util.guards import advice, finite_number
 from retrograd.util.records import read_record, read_toml, read_value, record_mapping
-from retrograd.util.suggestions import advice
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,9 @@ from retrograd.data.record_fields import kind_of, optional_string, record_id, re
 from retrograd.data.record_lists import every_string, located, named, objects, strings
 from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, agreed, read_quac
 from retrograd.types import Passage, UserError
-from retrograd.util import io
-from retrograd.util.guards import peek_json_object
-from retrograd.util.io import JsonObject, JsonValue, Refuse, raised
-from retrograd.util.suggestions import advice
+from retrograd.util import text_files
+from retrograd.util.guards import JsonObject, JsonValue, advice, peek_json_object
+from retrograd.util.text_files import Refuse, raised
 
 __all__ = ["DIALOGUE_FORMATS", "read_dialogues", "read_doc2dial_documents"]
 
@@ -75,12 +74,12 @@ def read_dialogues(
 
 def detect_dialogue_format(path: Path) -> str:
     """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    for number, line in io.read_lines(path):
+    for number, line in text_files.read_lines(path):
         if not line.strip():
             continue
         record = peek_json_object(line)
         if record is None and line.lstrip().startswith("{"):  # an object over several lines
-            record = io.read_json(path)
+            record = text_files.read_json(path)
         if not isinstance(record, dict):
             raise UserError(
                 f"{path}, line {number}: no JSON object; name the format: {', '.join(DIALOGUE_FORMATS[1:])}"
@@ -96,7 +95,7 @@ def detect_dialogue_format(path: Path) -> str:
 
 def _read_lines(path: Path, unanswerable: str, refuse: Refuse) -> Iterator[DialogueExample]:
     seen: dict[str, int] = {}
-    for number, record in io.read_jsonl(path, refuse):
+    for number, record in text_files.read_jsonl(path, refuse):
         with located(path, f"line {number}", refuse):
             example = _example(record, number)
             require_new(example.id, number, seen)
@@ -225,7 +224,7 @@ def read_doc2dial_documents(path: Path) -> Iterator[Passage]:
 
 def _by_document(path: Path, name: str) -> Iterator[tuple[str, str, JsonValue]]:
     """Place, id and value of every document of a file ``{name: {domain: {document: value}}}``."""
-    whole = io.read_json(path)
+    whole = text_files.read_json(path)
     domains = whole.get(name) if isinstance(whole, dict) else None
     if not isinstance(domains, dict):
         raise UserError(f"{path}: expected a JSON object whose {name!r} is an object of domains, as Doc2Dial has it")

@@ -20,7 +20,8 @@ from retrograd.data.record_fields import kind_of, require_fields, string
 from retrograd.data.record_lists import located
 from retrograd.data.sentences import ABBREVIATIONS, sentence_spans
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.io import JsonValue, read_jsonl
+from retrograd.util.guards import JsonValue
+from retrograd.util.text_files import read_jsonl
 
 __all__ = ["MASK", "SpanExample", "SpanMasking", "Spans", "read_spans", "salient_spans", "span_examples"]
 

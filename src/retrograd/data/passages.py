@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from retrograd.types import Passage, UserError
-from retrograd.util.io import JsonValue, Refuse, raised, read_jsonl, read_lines, read_tsv
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import JsonValue, advice
+from retrograd.util.text_files import Refuse, raised, read_jsonl, read_lines, read_tsv
 
 __all__ = ["CORPUS_FORMATS", "read_corpus"]
 

@@ -20,7 +20,7 @@ from retrograd.data.grounded_example import GroundedExample
 from retrograd.data.record_fields import kind_of
 from retrograd.data.record_lists import located
 from retrograd.types import Example, UserError
-from retrograd.util import io
+from retrograd.util import text_files
 
 __all__ = ["mark_gold", "read_qrels"]
 
@@ -31,7 +31,7 @@ Judgement = tuple[str, str, float]
 
 def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
     """The relevant passages of each query by id, in the order of the file. Raises `UserError` with file and place."""
-    lines = ((number, line) for number, line in io.read_lines(path) if line.strip())
+    lines = ((number, line) for number, line in text_files.read_lines(path) if line.strip())
     first = next(lines, None)
     found: dict[str, dict[str, None]] = {}
     for query, passage, relevance in () if first is None else _judgements(path, first, lines):
@@ -60,7 +60,7 @@ def _judgements(path: Path, first: tuple[int, str], rest: Iterable[tuple[int, st
 
 
 def _of_object(path: Path) -> Iterator[Judgement]:
-    whole = io.read_json(path)
+    whole = text_files.read_json(path)
     if not isinstance(whole, dict):
         raise UserError(f"{path}: {kind_of(whole)}; expected {_LAYOUTS}")
     for query, passages in whole.items():

@@ -30,10 +30,9 @@ from retrograd.data.record_fields import kind_of, record_id, require_new, string
 from retrograd.data.record_lists import located, named, strings
 from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_squad
 from retrograd.types import UserError
-from retrograd.util import io
-from retrograd.util.guards import parse_text_list, peek_json_object
-from retrograd.util.io import JsonObject, JsonValue, Refuse, raised
-from retrograd.util.suggestions import advice
+from retrograd.util import text_files
+from retrograd.util.guards import JsonObject, JsonValue, advice, parse_text_list, peek_json_object
+from retrograd.util.text_files import Refuse, raised
 
 __all__ = ["NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "read_questions"]
 
@@ -74,7 +73,7 @@ def read_questions(
 
 def detect_question_format(path: Path) -> str:
     """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    for number, line in io.read_lines(path):
+    for number, line in text_files.read_lines(path):
         if not line.strip():
             continue
         start = line.lstrip()
@@ -89,7 +88,7 @@ def detect_question_format(path: Path) -> str:
             )
         record = peek_json_object(line)
         if record is None:  # an object over several lines
-            whole = io.read_json(path)
+            whole = text_files.read_json(path)
             record = whole if isinstance(whole, dict) else {}
         if "Data" in record:
             return "triviaqa"
@@ -102,15 +101,17 @@ Records = Iterator[tuple[str, int, JsonObject]]
 
 
 def _lines(path: Path, refuse: Refuse) -> Records:
-    return ((f"line {number}", number, record) for number, record in io.read_jsonl(path, refuse))
+    return ((f"line {number}", number, record) for number, record in text_files.read_jsonl(path, refuse))
 
 
 def _list(path: Path, refuse: Refuse) -> Records:
-    return ((f"line {line}, record {number}", number, record) for number, line, record in io.read_json_list(path))
+    return (
+        (f"line {line}, record {number}", number, record) for number, line, record in text_files.read_json_list(path)
+    )
 
 
 def _triviaqa(path: Path, refuse: Refuse) -> Records:
-    whole = io.read_json(path)
+    whole = text_files.read_json(path)
     records = whole.get("Data") if isinstance(whole, dict) else None
     if not isinstance(records, list):
         raise UserError(f"{path}: expected a JSON object whose 'Data' is a list, as TriviaQA has it")
@@ -123,7 +124,7 @@ def _triviaqa(path: Path, refuse: Refuse) -> Records:
 
 
 def _table(path: Path, refuse: Refuse) -> Records:
-    for number, line in io.read_lines(path, refuse):
+    for number, line in text_files.read_lines(path, refuse):
         if not line.strip():
             continue
         cells = [_unquoted(cell) for cell in line.split("\t")]

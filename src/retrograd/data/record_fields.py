@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from retrograd.types import Span, UserError
-from retrograd.util.io import JsonValue
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import JsonValue, advice
 
 __all__ = [
     "kind_of",

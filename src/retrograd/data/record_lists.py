@@ -8,7 +8,8 @@ from pathlib import Path
 
 from retrograd.data.record_fields import kind_of
 from retrograd.types import UserError
-from retrograd.util.io import JsonObject, JsonValue, Refuse, raised
+from retrograd.util.guards import JsonObject, JsonValue
+from retrograd.util.text_files import Refuse, raised
 
 __all__ = ["every_string", "located", "named", "objects", "strings"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from retrograd.data.sentences import sentence_spans
 from retrograd.types import Passage, UserError
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import advice
 
 __all__ = ["SPLIT_AT", "Splitting", "split_passages"]
 

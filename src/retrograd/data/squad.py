@@ -16,7 +16,9 @@ from retrograd.data.grounded_example import DialogueExample, GroundedExample, Tu
 from retrograd.data.record_fields import kind_of, optional_string, record_id, require_fields, string
 from retrograd.data.record_lists import every_string, located, objects
 from retrograd.types import Passage, UserError
-from retrograd.util.io import JsonObject, JsonValue, fingerprint, read_json
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.guards import JsonObject, JsonValue
+from retrograd.util.text_files import read_json
 
 __all__ = [
     "CANNOT_ANSWER",

@@ -21,7 +21,7 @@ from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 from retrograd.util.progress import bar
 from retrograd.util.records import record_mapping
 

@@ -15,8 +15,9 @@ from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.answer_scores import bleu_signature
 from retrograd.types import Example, Prediction
-from retrograd.util.io import JsonObject, write_json, write_jsonl
+from retrograd.util.guards import JsonObject
 from retrograd.util.progress import bar
+from retrograd.util.text_files import write_json, write_jsonl
 
 __all__ = ["Evaluation", "answering_batches", "evaluate", "neighbour_scores", "predict", "vote"]
 

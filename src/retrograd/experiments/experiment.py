@@ -40,10 +40,9 @@ from retrograd.objectives import (
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.rag.answers.answering import Manner
 from retrograd.types import UserError
-from retrograd.util.guards import parse_toml_value, require_at_least
-from retrograd.util.io import read_json
+from retrograd.util.guards import advice, parse_toml_value, require_at_least
 from retrograd.util.records import read_record, read_toml, read_value, record_mapping
-from retrograd.util.suggestions import advice
+from retrograd.util.text_files import read_json
 
 __all__ = [
     "EvaluationSettings",

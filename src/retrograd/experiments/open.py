@@ -19,8 +19,8 @@ from retrograd.tasks.task import Task
 from retrograd.training.refresh.fresh_index import embed_base
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.io import read_json
 from retrograd.util.progress import say
+from retrograd.util.text_files import read_json
 
 __all__ = ["OpenRun", "open_run", "saved_task"]
 

@@ -32,8 +32,10 @@ from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Example, UserError
-from retrograd.util.io import JsonObject, JsonValue, lock_folder, read_json, write_json
+from retrograd.util.files import lock_folder
+from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.progress import hush, say
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = [
     "TrainedModel",

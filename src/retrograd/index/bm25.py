@@ -24,8 +24,9 @@ from retrograd.index.disk.storage import MANIFEST, index_directory, read_sealed,
 from retrograd.index.index import Neighbours, require_rows
 from retrograd.metrics.words import words
 from retrograd.types import UserError
-from retrograd.util.io import open_to_umask, read_json, standing, write_json
+from retrograd.util.files import open_to_umask, standing
 from retrograd.util.records import read_record, record_mapping
+from retrograd.util.text_files import read_json, write_json
 
 if TYPE_CHECKING:
     import bm25s

@@ -22,8 +22,8 @@ from retrograd.index.disk.storage import MANIFEST, Manifest, index_directory, re
 from retrograd.index.exact import ExactIndex
 from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
-from retrograd.util.io import atomic_file, standing
-from retrograd.util.suggestions import advice
+from retrograd.util.files import atomic_file, standing
+from retrograd.util.guards import advice
 
 if TYPE_CHECKING:
     import faiss

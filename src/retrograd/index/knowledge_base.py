@@ -1,9 +1,8 @@
 """The knowledge base: N passages addressed by row number, in an Arrow IPC file that is memory-mapped, never loaded.
 
 The file is plain Arrow (columns id, title, text), readable by any Arrow library. Its fingerprint is SHA-256 over the
-passages in order (`retrograd.util.io.fingerprint` of id, title, text, id, title, …), whatever the batches. It is
-known only
-when the last passage has come, when the schema has long been written; so each record batch carries, as its custom
+passages in order (`retrograd.util.fingerprints.fingerprint` of id, title, text, id, title, …), whatever the batches. It
+is known only after the last passage, when the schema has long been written; so each record batch carries, as its custom
 metadata, the fingerprint of all passages up to its own end, and the last one's is the base's.
 """
 
@@ -21,8 +20,10 @@ import numpy as np
 import pyarrow as pa
 
 from retrograd.types import Passage, UserError
-from retrograd.util.guards import require_file
-from retrograd.util.io import JsonValue, atomic_file, fingerprint, read_jsonl, read_tsv
+from retrograd.util.files import atomic_file
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.guards import JsonValue, require_file
+from retrograd.util.text_files import read_jsonl, read_tsv
 
 __all__ = ["KnowledgeBase"]
 
@@ -205,7 +206,7 @@ def _groups(numbered: _Numbered) -> Iterator[list[tuple[int, Passage]]]:
 
 
 def _absorb(digest: hashlib._Hash, passage: Passage, number: int, where: _Where) -> None:
-    """Feed a passage to the digest, framed as `retrograd.util.io.fingerprint` frames its parts."""
+    """Feed a passage to the digest, framed as `retrograd.util.fingerprints.fingerprint` frames its parts."""
     for name, value in (("id", passage.id), ("title", passage.title), ("text", passage.text)):
         if not isinstance(value, str):
             raise UserError(f"{where(number)}: {name} is {type(value).__name__}, expected a string")

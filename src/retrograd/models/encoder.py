@@ -31,8 +31,10 @@ from retrograd.models.compute.precision import full_precision
 from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.models.loading.loading import open_encoder, quiet_transformers
 from retrograd.types import UserError
+from retrograd.util.files import open_to_umask
+from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import require_at_least
-from retrograd.util.io import fingerprint, open_to_umask, write_json
+from retrograd.util.text_files import write_json
 
 __all__ = ["ROLES", "Encoder", "Pooling", "RoleSpans"]
 

@@ -36,7 +36,7 @@ from retrograd.models.inputs.special_tokens import input_limit, start_token
 from retrograd.models.loading.loading import open_generator, quiet_transformers
 from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.loading.quantisation import require_adapters
-from retrograd.util.io import open_to_umask
+from retrograd.util.files import open_to_umask
 
 __all__ = ["Generator", "TargetScores", "draw_soft_prompt"]
 

@@ -11,8 +11,8 @@ from retrograd.models.inputs.soft_prompt import SoftPromptOptions
 from retrograd.models.loading.quantisation import Quantisation
 from retrograd.types import UserError
 from retrograd.util.guards import require_at_least
-from retrograd.util.io import read_json, write_json
 from retrograd.util.records import read_record, read_value, record_mapping
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["GeneratorOptions", "SavedGenerator", "read_settings", "write_settings"]
 

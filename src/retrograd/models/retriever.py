@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from retrograd.models.encoder import ROLES, Encoder, Pooling, RoleSpans
 from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.types import UserError
-from retrograd.util.io import read_json, write_json
 from retrograd.util.records import read_record, record_mapping
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["Retriever", "Trained"]
 

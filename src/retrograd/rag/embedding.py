@@ -15,7 +15,7 @@ from retrograd.index.exchange import Exchange
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.sharded import ShardedIndex, shard_range
 from retrograd.tasks.task import Task
-from retrograd.util.io import fingerprint
+from retrograd.util.fingerprints import fingerprint
 
 __all__ = [
     "MIXED",

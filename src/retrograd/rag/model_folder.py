@@ -21,8 +21,9 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import SearchKind, search_kind
 from retrograd.tasks.task import Task
 from retrograd.types import UserError
-from retrograd.util.io import JsonObject, read_json, write_json
+from retrograd.util.guards import JsonObject
 from retrograd.util.records import read_value, record_mapping
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["load_model", "passage_side_of", "save_model"]
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
-from retrograd.util.io import fingerprint
+from retrograd.util.fingerprints import fingerprint
 
 __all__ = ["Owner", "PassageSide"]
 

@@ -9,7 +9,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.recipes import etrag, jsa_rag, rag4re
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_jsa, semeval_no_retrieval
 from retrograd.types import UserError
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import advice
 
 __all__ = ["RECIPES", "Recipe", "named_experiment"]
 

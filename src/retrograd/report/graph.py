@@ -11,7 +11,8 @@ from urllib.parse import quote
 from retrograd.report.ntriples import n_triples, require_rdflib
 from retrograd.studies.extract import Triple
 from retrograd.types import UserError
-from retrograd.util.io import atomic_file, write_jsonl
+from retrograd.util.files import atomic_file
+from retrograd.util.text_files import write_jsonl
 
 __all__ = ["require_writable", "write_triples"]
 

@@ -16,7 +16,7 @@ from retrograd.report.figures import new_figure
 from retrograd.report.markdown import escaped, table
 from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
 from retrograd.studies.slices import Slice
-from retrograd.util.io import atomic_file
+from retrograd.util.files import atomic_file
 
 __all__ = ["draw_slices", "page", "print_report", "save_page"]
 

@@ -27,7 +27,8 @@ from retrograd.experiments.data.source import relation_extraction
 from retrograd.experiments.open import OpenRun, open_run
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.io import JsonValue, write_json
+from retrograd.util.guards import JsonValue
+from retrograd.util.text_files import write_json
 
 __all__ = [
     "AnalysisReport",

@@ -31,7 +31,7 @@ from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Example, UserError
-from retrograd.util.io import read_jsonl
+from retrograd.util.text_files import read_jsonl
 
 __all__ = [
     "Answered",

@@ -11,9 +11,8 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import saved_task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.guards import finite_number
-from retrograd.util.io import JsonValue, read_json, write_json
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import JsonValue, advice, finite_number
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["CurveReport", "Point", "compare_runs", "flat_settings", "score_of"]
 

@@ -14,7 +14,7 @@ from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.metrics.relations import DIRECTIONS, parse_relation
 from retrograd.models.generator import Generator
 from retrograd.types import Prediction, UserError
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
 
 __all__ = ["Triple", "TripleEvidence", "extract", "triple_of"]

@@ -38,9 +38,9 @@ from retrograd.recipes import RECIPES, named_experiment
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.io import standing
+from retrograd.util.files import standing
+from retrograd.util.guards import advice
 from retrograd.util.progress import bar, say
-from retrograd.util.suggestions import advice
 
 __all__ = ["DTYPES", "build_for", "check_index", "describe_index", "is_index", "search_index"]
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from retrograd.experiments.settings import GeneratorSettings, RetrieverSettings
 from retrograd.models.inputs.prompt_tokens import PromptTokens
 from retrograd.models.loading.local_files import local_config, local_tokenizer
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 
 __all__ = [
     "IN_WORDS",

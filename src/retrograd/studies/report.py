@@ -27,7 +27,7 @@ from retrograd.studies.slices import Learned, SliceGroup, slice_groups
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import UserError
 from retrograd.util.guards import finite_number
-from retrograd.util.io import read_json, write_json
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["RelationReport", "RelationRow", "SettingChange", "System", "report_run", "settings_changed"]
 

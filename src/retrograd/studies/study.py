@@ -20,8 +20,9 @@ from retrograd.studies.report import SettingChange, settings_changed
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.io import lock_folder, read_json, write_json
+from retrograd.util.files import lock_folder
 from retrograd.util.progress import say
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["EXPERIMENT", "PlannedRun", "Study", "is_study", "seeds_of"]
 

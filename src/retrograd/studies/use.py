@@ -17,7 +17,8 @@ from retrograd.studies.study import is_study
 from retrograd.studies.verdict import judged
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Prediction, UserError
-from retrograd.util.io import JsonObject, read_json, write_jsonl
+from retrograd.util.guards import JsonObject
+from retrograd.util.text_files import read_json, write_jsonl
 
 __all__ = ["evaluate_run", "predict_file", "scores_of", "search_run"]
 

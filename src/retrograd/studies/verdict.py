@@ -20,7 +20,8 @@ from retrograd.studies.curves import score_of
 from retrograd.studies.study import EXPERIMENT, Study
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.io import atomic_file, read_json, write_json
+from retrograd.util.files import atomic_file
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["judged"]
 

@@ -20,7 +20,7 @@ from retrograd.metrics.answers import (
     normalise_answer,
 )
 from retrograd.types import Example, UserError
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import advice
 
 __all__ = ["ANSWER_METRICS", "answer_scores", "bleu_signature", "require_metric"]
 

@@ -19,7 +19,7 @@ from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_mark
 from retrograd.tasks.support import OverlapSupport
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt, UserError
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 
 __all__ = ["GroundedDialogue", "GroundedPrompt", "knowledge_f1"]
 

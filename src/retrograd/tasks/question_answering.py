@@ -15,7 +15,7 @@ from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_mark
 from retrograd.tasks.support import AnswerSupport
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 
 __all__ = ["QuestionAnswering"]
 

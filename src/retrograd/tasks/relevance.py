@@ -15,7 +15,7 @@ from retrograd.data.grounded_example import GroundedExample, gold_passages
 from retrograd.data.squad import TEXT_ID
 from retrograd.tasks.text_index import TextIndex, words
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import advice
 
 __all__ = ["answer_rows", "drop_unknown_texts", "gold_rows", "rows_by_id"]
 

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from retrograd.metrics.words import Unsaid
 from retrograd.types import Example, Passage
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 
 __all__ = ["Support", "Task"]
 

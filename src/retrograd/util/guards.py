@@ -3,7 +3,8 @@
 Files: `require_file`, `open_packed`, `is_file_name` and `is_within`, before anything is opened. Text: `parse_json`,
 `parse_json_at`, `parse_json_line`, `peek_json_object`, `parse_toml`, `parse_toml_value` and `parse_text_list` survive
 any nesting, any number of digits and half surrogate pairs. Values: `finite_number`, `is_storable`, `require_at_least`,
-and `shown` for messages.
+and `shown`
+and `advice` for messages.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from retrograd.types import UserError
-from retrograd.util.suggestions import advice
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -35,6 +36,7 @@ else:  # a checker at run time cannot look up an alias that names itself
 __all__ = [
     "JsonObject",
     "JsonValue",
+    "advice",
     "finite_number",
     "is_file_name",
     "is_storable",
@@ -279,6 +281,20 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # a whole number of more than 4,300 digits is a ValueError
         return f"of type {type(value).__name__}"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def advice(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` where a known name is close or begins so, else the known names (at most twelve)."""
+    names = list(known)
+    by_key = {candidate.casefold(): candidate for candidate in names}
+    longer = [candidate for candidate in names if name and candidate.casefold().startswith(name.casefold())]
+    if len(longer) == 1:
+        return f"did you mean {longer[0]!r}?"
+    close = get_close_matches(name.casefold(), by_key, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {by_key[close[0]]!r}?"
+    shown = ", ".join(repr(candidate) for candidate in names[:12])
+    return f"known: {shown}{', …' if len(names) > 12 else ''}."
 
 
 _LARGEST = 2**63 - 1

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from retrograd.types import UserError
-from retrograd.util.guards import is_storable, parse_toml, shown
-from retrograd.util.io import JsonObject, JsonValue, read_lines
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import JsonObject, JsonValue, advice, is_storable, parse_toml, shown
+from retrograd.util.text_files import read_lines
 
 __all__ = ["read_record", "read_toml", "read_value", "record_mapping"]
 

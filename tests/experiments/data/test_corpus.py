@@ -24,7 +24,7 @@ from retrograd.experiments.run import run_experiment
 from retrograd.studies.use import scores_of
 from retrograd.tasks.relevance import rows_by_id
 from retrograd.types import Passage, UserError
-from retrograd.util.io import read_json, read_jsonl
+from retrograd.util.text_files import read_json, read_jsonl
 
 PASSAGES = [("cup", "the cup holds tea ."), ("box", "the box holds rain ."), ("car", "the wheel of the car .")]
 QUESTIONS = [("what holds tea ?", "cup", "cup"), ("what holds rain ?", "box", "box"), ("what of car ?", "wheel", "car")]

@@ -29,7 +29,7 @@ from retrograd.studies.planning.data import data_facts
 from retrograd.studies.use import search_run
 from retrograd.studies.validation.validate import validate_experiment
 from retrograd.types import UserError
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 
 CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"
 THINGS = ("cup", "box", "wheel", "car", "tea", "rain")

@@ -16,7 +16,7 @@ from retrograd.experiments.experiment import Experiment, TrainingSettings
 from retrograd.experiments.open import open_run
 from retrograd.metrics.relations import tacred_score
 from retrograd.types import Example, UserError
-from retrograd.util.io import read_jsonl
+from retrograd.util.text_files import read_jsonl
 
 ROOT = Path(__file__).parents[3]
 TACRED_LIKE = ROOT / "examples" / "tacred_like"

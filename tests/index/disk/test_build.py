@@ -15,7 +15,7 @@ from retrograd.index.disk.build import IndexSpec, build_vectors, build_version, 
 from retrograd.index.exact import ExactIndex
 from retrograd.index.shards import row_blocks, take_rows
 from retrograd.types import UserError
-from retrograd.util.io import lock_folder
+from retrograd.util.files import lock_folder
 
 SPEC = IndexSpec("base" * 16, "encoder" * 9, "mean pooling", rows=11, dimension=4, shard_rows=3)
 VECTORS = torch.randn(11, 4, generator=torch.Generator().manual_seed(0))

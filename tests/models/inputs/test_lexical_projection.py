@@ -16,7 +16,7 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.inputs.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.models.retriever import Retriever
 from retrograd.types import UserError
-from retrograd.util.io import read_json, write_json
+from retrograd.util.text_files import read_json, write_json
 
 TEXTS = ["The cup holds tea.", "Tea, tea and more TEA in the cup", "a flood came from the rain", "rain rain; go away"]
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]

@@ -20,7 +20,8 @@ from retrograd.training.monitoring.health import Visit
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.stage import Stage
 from retrograd.types import Example, UserError
-from retrograd.util.io import JsonObject, read_jsonl
+from retrograd.util.guards import JsonObject
+from retrograd.util.text_files import read_jsonl
 
 K = 4
 

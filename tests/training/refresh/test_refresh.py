@@ -42,7 +42,7 @@ from retrograd.training.refresh.policies import (
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.stage import FromGenerator, Pace, Stage
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.io import lock_folder
+from retrograd.util.files import lock_folder
 
 N = 12
 ALL = list(range(N))

@@ -12,7 +12,7 @@ from retrograd.types import UserError
 
 
 def test_a_model_that_was_being_replaced_is_found_where_it_stood_aside(tmp_path: Path) -> None:
-    """`retrograd.util.io.atomic_directory` was killed between its two renames."""
+    """`retrograd.util.files.atomic_directory` was killed between its two renames."""
     run = RunDirectory.create(tmp_path / "run", "", "no")
     aside = run.path / ".model.old" / "model"
     aside.mkdir(parents=True)

@@ -23,8 +23,8 @@ from retrograd.data.record_fields import (
 )
 from retrograd.data.relations.instance import RelationInstance, check_span
 from retrograd.types import Span, UserError
-from retrograd.util.guards import peek_json_object
-from retrograd.util.io import JsonObject, JsonValue, read_jsonl, read_lines
+from retrograd.util.guards import JsonObject, JsonValue, peek_json_object
+from retrograd.util.text_files import read_jsonl, read_lines
 
 __all__ = ["has_entities", "read_entity_pairs"]
 

@@ -36,10 +36,9 @@ from retrograd.data.record_lists import located
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.tacred import read_tacred
 from retrograd.types import Span, UserError
-from retrograd.util import io
-from retrograd.util.guards import peek_json_object
-from retrograd.util.io import JsonObject, Refuse, raised
-from retrograd.util.suggestions import advice
+from retrograd.util import text_files
+from retrograd.util.guards import JsonObject, advice, peek_json_object
+from retrograd.util.text_files import Refuse, raised
 
 __all__ = [
     "FORMATS",
@@ -79,7 +78,7 @@ def read_relations(
 
 def detect_format(path: Path) -> str:
     """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    for number, line in io.read_lines(path):
+    for number, line in text_files.read_lines(path):
         if not line.strip():
             continue
         if _SENTENCE.fullmatch(line):
@@ -115,7 +114,7 @@ def _semeval_blocks(path: Path, refuse: Refuse) -> Iterator[tuple[int, str, str,
     """(line, id, sentence, label) of every block; a numbered line opens the next one, blank lines are optional."""
     opened: tuple[int, str, str] | None = None
     label: str | None = None
-    for number, line in io.read_lines(path, refuse):
+    for number, line in text_files.read_lines(path, refuse):
         stripped = line.strip()
         sentence = _SENTENCE.fullmatch(line)
         if sentence:
@@ -213,7 +212,7 @@ def read_markers(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstan
     Refuses the others, with file and line.
     """
     seen: dict[str, int] = {}
-    for number, record in io.read_jsonl(path, refuse):
+    for number, record in text_files.read_jsonl(path, refuse):
         with located(path, f"line {number}", refuse):
             refuse_unknown(record, _MARKER_FIELDS)
             require_fields(record, ("text",))
@@ -234,7 +233,7 @@ def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance
     Refuses the others, with file and line.
     """
     seen: dict[str, int] = {}
-    for number, record in io.read_jsonl(path, refuse):
+    for number, record in text_files.read_jsonl(path, refuse):
         with located(path, f"line {number}", refuse):
             instance = _instance(record, number)
             require_new(instance.id, number, seen)

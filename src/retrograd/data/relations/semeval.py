@@ -11,7 +11,7 @@ from importlib.resources import as_file, files
 from retrograd.data.relations.formats import read_semeval
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.types import UserError
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import advice
 
 __all__ = ["SEMEVAL_SPLITS", "load_semeval"]
 

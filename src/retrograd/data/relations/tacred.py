@@ -39,8 +39,9 @@ from retrograd.data.record_fields import (
 from retrograd.data.record_lists import located
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.types import Span, UserError
-from retrograd.util import io
-from retrograd.util.io import JsonObject, Refuse, raised
+from retrograd.util import text_files
+from retrograd.util.guards import JsonObject
+from retrograd.util.text_files import Refuse, raised
 
 __all__ = ["NO_RELATION", "RETACRED_LABELS", "TACRED_LABELS", "LabelPatch", "read_patch", "read_tacred"]
 
@@ -125,7 +126,7 @@ def read_tacred(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstanc
     Refuses, with file, line and record, what is out of range or there twice. Raises `UserError` for what is no JSON.
     """
     seen: dict[str, int] = {}
-    for number, line, record in io.read_json_list(path):
+    for number, line, record in text_files.read_json_list(path):
         with located(path, f"line {line}, record {number}", refuse):
             instance = _instance(record, number)
             require_new(instance.id, number, seen, "record")
@@ -190,10 +191,10 @@ def read_patch(path: Path) -> LabelPatch:
     Raises `UserError` with the file, and where it can be known line and record, for an id that stands twice, a relation
     that is no string, and anything else that is malformed.
     """
-    first = next((line for _, line in io.read_lines(path) if line.strip()), "")
+    first = next((line for _, line in text_files.read_lines(path) if line.strip()), "")
     if first.lstrip().startswith("["):
         return LabelPatch(path, _listed(path), complete=False)
-    value = io.read_json(path)
+    value = text_files.read_json(path)
     if not isinstance(value, dict):
         raise UserError(
             f"{path} is {kind_of(value)}; expected a patch: a list of id and relation, or an object from id to relation"
@@ -206,7 +207,7 @@ def read_patch(path: Path) -> LabelPatch:
 def _listed(path: Path) -> dict[str, str]:
     relations: dict[str, str] = {}
     seen: dict[str, int] = {}
-    for number, line, record in io.read_json_list(path):
+    for number, line, record in text_files.read_json_list(path):
         try:
             require_fields(record, ("id", "relation"))
             id_ = record_id(record, number)

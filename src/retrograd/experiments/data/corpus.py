@@ -33,9 +33,11 @@ from retrograd.tasks.relevance import drop_unknown_texts, gold_rows, rows_by_id
 from retrograd.tasks.support import AnswerSupport, OverlapSupport
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.io import JsonObject, Refuse, fingerprint, raised
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
 from retrograd.util.records import read_record
+from retrograd.util.text_files import Refuse, raised
 
 __all__ = ["CorpusData", "DialogueData", "QuestionData"]
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from retrograd.types import UserError
-from retrograd.util.io import JsonObject, Refuse
+from retrograd.util.guards import JsonObject
+from retrograd.util.text_files import Refuse
 
 __all__ = ["MOST_SHOWN", "Finding", "Findings", "Severity", "halves"]
 

@@ -13,8 +13,8 @@ from retrograd.experiments.data.part_reading import DataParts, base_file
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.data.source import DataKind
 from retrograd.types import UserError
+from retrograd.util.guards import advice
 from retrograd.util.records import read_record
-from retrograd.util.suggestions import advice
 
 __all__ = ["KINDS", "file_kinds", "kind_names", "open_data", "open_files", "read_data"]
 

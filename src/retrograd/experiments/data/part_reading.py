@@ -10,8 +10,8 @@ from typing import TypeVar
 from retrograd.experiments.data.findings import Findings
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.io import Refuse, line_count
 from retrograd.util.progress import bar
+from retrograd.util.text_files import Refuse, line_count
 
 __all__ = ["BaseFile", "DataPart", "DataParts", "LabelledExample", "base_file", "example_file"]
 

@@ -16,7 +16,9 @@ from retrograd.experiments.data.findings import Findings, halves
 from retrograd.experiments.data.part_reading import LabelledExample
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, UserError
-from retrograd.util.io import JsonObject, Refuse, fingerprint
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.guards import JsonObject
+from retrograd.util.text_files import Refuse
 
 __all__ = [
     "BUILTIN_DATA",

@@ -32,8 +32,9 @@ from retrograd.tasks.relations.type_constraints import TypeConstraints
 from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, open_verbalisation
 from retrograd.tasks.task import Task
 from retrograd.types import Example, UserError
-from retrograd.util.io import JsonObject, raised
+from retrograd.util.guards import JsonObject
 from retrograd.util.records import read_record
+from retrograd.util.text_files import raised
 
 __all__ = ["RelationData", "relation_task"]
 

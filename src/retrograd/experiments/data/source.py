@@ -14,7 +14,7 @@ from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.task import Task
 from retrograd.types import Example, UserError
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 
 __all__ = ["Data", "DataKind", "absolute_file", "relation_extraction"]
 

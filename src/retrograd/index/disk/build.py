@@ -35,7 +35,7 @@ from retrograd.index.disk.storage import (
 from retrograd.index.disk.versions import current_version, latest_version, next_version, prune, switch_to
 from retrograd.index.shards import checked_blocks
 from retrograd.types import UserError
-from retrograd.util.io import lock_folder
+from retrograd.util.files import lock_folder
 from retrograd.util.progress import say
 
 __all__ = [

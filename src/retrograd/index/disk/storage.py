@@ -20,17 +20,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from retrograd.types import UserError
-from retrograd.util.guards import is_file_name, is_within, require_file
-from retrograd.util.io import (
-    JsonObject,
-    JsonValue,
-    atomic_directory,
-    atomic_file,
-    fingerprint,
-    read_json,
-    sha256_of,
-    write_json,
-)
+from retrograd.util.files import atomic_directory, atomic_file
+from retrograd.util.fingerprints import fingerprint, sha256_of
+from retrograd.util.guards import JsonObject, JsonValue, is_file_name, is_within, require_file
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = [
     "DTYPE_NAMES",
@@ -208,7 +201,7 @@ def require_same(folder: Path, what: str, stored: str, wanted: str | None) -> No
 
 @contextmanager
 def index_directory(path: Path, files: Iterable[str]) -> Iterator[Path]:
-    """`retrograd.util.io.atomic_directory` for an index of the given ``files``: it replaces such an index, and
+    """`retrograd.util.files.atomic_directory` for an index of the given ``files``: it replaces such an index, and
     nothing else.
 
     Raises `UserError`, before anything is written, if ``path`` is a file or a folder that holds anything else.

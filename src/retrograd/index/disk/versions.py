@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrograd.types import UserError
-from retrograd.util.io import atomic_file, standing
+from retrograd.util.files import atomic_file, standing
 
 __all__ = [
     "current_version",

@@ -16,9 +16,11 @@ from typing import Literal
 import torch
 
 from retrograd.types import UserError
-from retrograd.util.io import JsonObject, fingerprint, read_json, write_json
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
 from retrograd.util.records import read_value
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = [
     "MeasureSeconds",

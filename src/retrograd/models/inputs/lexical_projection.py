@@ -36,8 +36,9 @@ from torch import Tensor
 
 from retrograd.metrics.words import Unsaid, words
 from retrograd.types import UserError
-from retrograd.util.io import fingerprint, read_json, write_json
+from retrograd.util.fingerprints import fingerprint
 from retrograd.util.records import read_record, record_mapping
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["LexicalProjection", "WordStatistics"]
 

@@ -32,7 +32,7 @@ from retrograd.models.loading.loading import quiet_transformers
 from retrograd.models.loading.local_files import local_config, weight_names
 from retrograd.models.pointer import PointerGenerator, generator_class, with_copying
 from retrograd.types import UserError
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import advice
 
 __all__ = ["KNOWN", "Adapted", "adapt", "is_on_disk", "planned_encoder", "planned_generator"]
 

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from retrograd.types import UserError
 from retrograd.util.guards import is_file_name, require_file
-from retrograd.util.io import read_json
+from retrograd.util.text_files import read_json
 
 __all__ = ["ADAPTER_WEIGHTS", "require_adapters_alone", "require_model_files"]
 

@@ -17,7 +17,7 @@ from retrograd.index.index import Index
 from retrograd.rag.search.queries import Queries
 from retrograd.rag.search.search import SearchRequest, SearchSpace
 from retrograd.types import Example, UserError
-from retrograd.util.io import fingerprint
+from retrograd.util.fingerprints import fingerprint
 
 __all__ = ["distract", "mark_prior_only", "substitute_with", "unrelated_rows"]
 

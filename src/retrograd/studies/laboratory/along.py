@@ -20,8 +20,8 @@ from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.saved_state import load_model_state
 from retrograd.training.run.seal import flaw_of
 from retrograd.types import UserError
-from retrograd.util.io import write_json
 from retrograd.util.progress import say
+from retrograd.util.text_files import write_json
 
 __all__ = ["Moment", "run_laboratory_along"]
 

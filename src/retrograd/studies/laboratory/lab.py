@@ -36,9 +36,9 @@ from retrograd.objectives import (
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.refresh.fresh_index import embed_base
 from retrograd.types import Example, UserError
-from retrograd.util.io import JsonValue, write_json
+from retrograd.util.guards import JsonValue, advice
 from retrograd.util.progress import bar
-from retrograd.util.suggestions import advice
+from retrograd.util.text_files import write_json
 
 __all__ = [
     "Finding",

@@ -12,7 +12,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
 from retrograd.studies.lengths import Ruler, generator_ruler, retriever_ruler, target_ruler
 from retrograd.types import UserError
-from retrograd.util.io import line_count
+from retrograd.util.text_files import line_count
 
 __all__ = ["DataFacts", "data_facts"]
 

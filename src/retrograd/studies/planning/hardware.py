@@ -16,7 +16,7 @@ import torch
 from retrograd.index.disk.plan import free_memory
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.types import UserError
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import advice
 
 __all__ = ["HARDWARE", "Hardware", "hardware_named", "this_machine"]
 

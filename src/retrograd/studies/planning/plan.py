@@ -25,7 +25,7 @@ from retrograd.studies.planning.probe import Probe, probe
 from retrograd.studies.planning.stages import PlannedStage, Prompts, planned_stages, prompts_per_query
 from retrograd.training.refresh.policies import EverySteps, Rolling, require_one_process
 from retrograd.types import UserError
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject
 
 __all__ = ["Memory", "Plan", "StageCost", "plan_experiment"]
 

@@ -33,8 +33,7 @@ from retrograd.studies.lengths import (
 from retrograd.studies.validation.checks import BaseContents, PartContents, check_labels, check_leaks, check_queries
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.io import JsonObject
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import JsonObject, advice
 
 __all__ = ["PartSummary", "Validation", "validate", "validate_experiment", "validate_files"]
 

@@ -27,8 +27,7 @@ from retrograd.tasks.relations.type_constraints import TypeConstraints
 from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, semeval_verbalisation, words_of
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt, UserError
-from retrograd.util.io import JsonObject
-from retrograd.util.suggestions import advice
+from retrograd.util.guards import JsonObject, advice
 
 __all__ = [
     "EXCLUDED",

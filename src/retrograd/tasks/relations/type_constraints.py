@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.types import UserError
-from retrograd.util.io import JsonValue
+from retrograd.util.guards import JsonValue
 
 __all__ = ["TypeConstraints"]
 

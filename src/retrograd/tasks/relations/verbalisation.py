@@ -22,9 +22,8 @@ from pathlib import Path
 
 from retrograd.metrics.words import fold
 from retrograd.types import UserError
-from retrograd.util.io import JsonObject
+from retrograd.util.guards import JsonObject, advice
 from retrograd.util.records import read_toml
-from retrograd.util.suggestions import advice
 
 __all__ = [
     "BUILTIN_TEMPLATES",

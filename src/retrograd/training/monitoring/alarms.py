@@ -17,7 +17,7 @@ from typing import cast
 from retrograd.training.monitoring.health import Visit
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.stage import Stage
-from retrograd.util.io import JsonObject, JsonValue
+from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.progress import say
 
 __all__ = ["ALARMS", "Alarm", "Alarms"]

@@ -32,8 +32,9 @@ from retrograd.models.encoder import Encoder, Pooling
 from retrograd.rag.embedding import passage_texts
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import UserError
-from retrograd.util.io import lock_folder, read_json, read_jsonl, write_json, write_jsonl
+from retrograd.util.files import lock_folder
 from retrograd.util.records import read_record, record_mapping
+from retrograd.util.text_files import read_json, read_jsonl, write_json, write_jsonl
 
 __all__ = ["IndexWorker", "remove_leftovers", "serve"]
 

@@ -31,9 +31,10 @@ from retrograd.training.run.saved_state import (
 )
 from retrograd.training.run.seal import flaw_of
 from retrograd.types import UserError
-from retrograd.util.io import read_json, sha256_of, write_json
+from retrograd.util.fingerprints import sha256_of
 from retrograd.util.progress import say
 from retrograd.util.records import read_record, record_mapping
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["Best", "Checkpoints", "Progress", "read_progress"]
 

@@ -36,18 +36,10 @@ from retrograd.training.run.seal import seal
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
 from retrograd.types import Example, UserError
-from retrograd.util.io import (
-    JsonObject,
-    JsonValue,
-    atomic_directory,
-    atomic_file,
-    open_to_umask,
-    read_json,
-    standing,
-    write_json,
-    write_jsonl,
-)
+from retrograd.util.files import atomic_directory, atomic_file, open_to_umask, standing
+from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.records import read_value
+from retrograd.util.text_files import read_json, write_json, write_jsonl
 
 __all__ = ["RunDirectory"]
 

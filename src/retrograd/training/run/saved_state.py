@@ -46,7 +46,9 @@ from retrograd.training.sampling.batches import Order
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
 from retrograd.types import Example, UserError
-from retrograd.util.io import JsonObject, JsonValue, fingerprint, read_json, write_json
+from retrograd.util.fingerprints import fingerprint
+from retrograd.util.guards import JsonObject, JsonValue
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = [
     "StageState",

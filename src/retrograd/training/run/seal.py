@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from retrograd.types import UserError
+from retrograd.util.fingerprints import fingerprint, sha256_of
 from retrograd.util.guards import is_within
-from retrograd.util.io import fingerprint, read_json, sha256_of, write_json
+from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["flaw_of", "seal"]
 

@@ -1,23 +1,17 @@
-"""Reading and writing: every error names the file and the line, every write is atomic, every fingerprint is SHA-256."""
+"""Text, JSON and tables, read with errors that name file and line, and written atomically."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import itertools
 import json
-import os
 import re
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from retrograd.types import UserError
+from retrograd.util.files import atomic_file
 from retrograd.util.guards import (
     JsonObject,
     JsonValue,
@@ -29,30 +23,17 @@ from retrograd.util.guards import (
 )
 
 __all__ = [
-    "LOCK_FILE",
-    "JsonObject",
-    "JsonValue",
     "Refuse",
-    "atomic_directory",
-    "atomic_file",
-    "fingerprint",
-    "fingerprint_files",
     "line_count",
-    "lock_folder",
-    "open_to_umask",
     "raised",
     "read_json",
     "read_json_list",
     "read_jsonl",
     "read_lines",
     "read_tsv",
-    "sha256_of",
-    "standing",
     "write_json",
     "write_jsonl",
 ]
-
-LOCK_FILE = ".lock"
 
 Refuse = Callable[[UserError], None]
 """What a reader does with a record that it must leave out. Where it returns, the reader goes on with the next one."""
@@ -196,107 +177,6 @@ def read_tsv(path: Path, columns: tuple[str, ...], refuse: Refuse = raised) -> I
         yield number, dict(zip(header, cells, strict=True))
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it replaces ``path`` when the block ends well, else it vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """The same for a whole folder: it appears under its name complete, or not at all. An older one is replaced.
-
-    No system call that is everywhere puts one folder in the place of another, so the older one steps aside first. If
-    the process is killed just then, `standing` finds the older one there, and the next writer puts it back.
-
-    Raises `UserError` if ``path`` is a file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        raise UserError(f"{path} is a file; expected a folder, or nothing there yet")
-    aside = _aside(path)
-    if aside.parent.exists():
-        if aside.exists() and not path.exists():
-            aside.replace(path)
-        shutil.rmtree(aside.parent)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if not path.exists():
-            temporary.replace(path)
-            return
-        aside.parent.mkdir()
-        path.replace(aside)
-        try:
-            temporary.replace(path)
-        except BaseException:
-            aside.replace(path)
-            aside.parent.rmdir()
-            raise
-        aside.parent.replace(temporary)  # in one step: a half-removed folder must not be taken for the older one
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def standing(path: Path) -> Path:
-    """Where to read a folder that `atomic_directory` writes: ``path``, or where the older one stands aside meanwhile.
-
-    ``path`` itself where there is neither.
-    """
-    aside = _aside(path)
-    return aside if not path.exists() and aside.exists() else path
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old") / path.name
-
-
-@contextmanager
-def lock_folder(folder: Path, lock_file: Path | None = None) -> Iterator[None]:
-    """Keep other processes that ask for the same lock out of ``folder``; the system lifts it when a process dies.
-
-    ``lock_file`` holds the lock: by default ``.lock`` in the folder, which keeps it through a renaming. It is removed
-    at the end, and a later process takes over one that a killed process left. Raises `UserError` at once if another
-    process holds the lock.
-    """
-    path = folder / LOCK_FILE if lock_file is None else lock_file
-    lock = FileLock(path, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"another process is at work in {folder}; wait until it ends, or stop it first") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no open file
-            path.unlink()  # before the release: whoever waits for the removed file sees that it has no name any more
-        lock.release()
-
-
-def open_to_umask(folder: Path) -> None:
-    """Give the weights of a folder the permissions of new files: safetensors lets nobody but their owner read them."""
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o666 & ~_umask())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_json(path: Path, value: object) -> None:
     """Atomically write one JSON value (whatever `json.dumps` takes), indented."""
     with atomic_file(path) as temporary:
@@ -308,29 +188,3 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, JsonValue]]) -> None:
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(dict(record), ensure_ascii=False) + "\n")
-
-
-def fingerprint(parts: Iterable[str | bytes]) -> str:
-    """SHA-256 (hex) of a sequence of strings or bytes; the boundaries between parts count."""
-    digest = hashlib.sha256()
-    for part in parts:
-        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        digest.update(len(raw).to_bytes(8, "little"))
-        digest.update(raw)
-    return digest.hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint_files(paths: Iterable[Path]) -> str:
-    """SHA-256 (hex) over names and contents of files, in the order given."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""Files and folders that are written whole or not at all, and locks that keep other processes out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from retrograd.types import UserError
+
+__all__ = ["LOCK_FILE", "atomic_directory", "atomic_file", "lock_folder", "open_to_umask", "standing"]
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it replaces ``path`` when the block ends well, else it vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """The same for a whole folder: it appears under its name complete, or not at all. An older one is replaced.
+
+    No system call that is everywhere puts one folder in the place of another, so the older one steps aside first. If
+    the process is killed just then, `standing` finds the older one there, and the next writer puts it back.
+
+    Raises `UserError` if ``path`` is a file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        raise UserError(f"{path} is a file; expected a folder, or nothing there yet")
+    aside = _aside(path)
+    if aside.parent.exists():
+        if aside.exists() and not path.exists():
+            aside.replace(path)
+        shutil.rmtree(aside.parent)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if not path.exists():
+            temporary.replace(path)
+            return
+        aside.parent.mkdir()
+        path.replace(aside)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            aside.replace(path)
+            aside.parent.rmdir()
+            raise
+        aside.parent.replace(temporary)  # in one step: a half-removed folder must not be taken for the older one
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def standing(path: Path) -> Path:
+    """Where to read a folder that `atomic_directory` writes: ``path``, or where the older one stands aside meanwhile.
+
+    ``path`` itself where there is neither.
+    """
+    aside = _aside(path)
+    return aside if not path.exists() and aside.exists() else path
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old") / path.name
+
+
+@contextmanager
+def lock_folder(folder: Path, lock_file: Path | None = None) -> Iterator[None]:
+    """Keep other processes that ask for the same lock out of ``folder``; the system lifts it when a process dies.
+
+    ``lock_file`` holds the lock: by default ``.lock`` in the folder, which keeps it through a renaming. It is removed
+    at the end, and a later process takes over one that a killed process left. Raises `UserError` at once if another
+    process holds the lock.
+    """
+    path = folder / LOCK_FILE if lock_file is None else lock_file
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another process is at work in {folder}; wait until it ends, or stop it first") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            path.unlink()  # before the release: whoever waits for the removed file sees that it has no name any more
+        lock.release()
+
+
+def open_to_umask(folder: Path) -> None:
+    """Give the weights of a folder the permissions of new files: safetensors lets nobody but their owner read them."""
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
