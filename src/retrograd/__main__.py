@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
@@ -18,7 +17,9 @@ __all__ = ["app", "command_line", "main"]
 
 def _print_version(wanted: bool) -> bool:
     if wanted:
-        typer.echo(f"retrograd {version_of('retrograd')}")
+        from importlib.metadata import version
+
+        typer.echo(f"retrograd {version('retrograd')}")
         raise typer.Exit
     return wanted
 

@@ -13,7 +13,7 @@ from retrograd.commands.recipes import recipes
 from retrograd.commands.report import report
 from retrograd.commands.search import search
 from retrograd.commands.show import show
-from retrograd.commands.train.command import train
+from retrograd.commands.train import train
 from retrograd.commands.validate import validate
 
 __all__ = ["COMMANDS"]

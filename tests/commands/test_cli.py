@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from retrograd import __main__ as cli
+from retrograd.commands import format_scores
 from retrograd.types import UserError
 
 COMMANDS = (
@@ -97,6 +98,11 @@ def test_help_imports_nothing_heavy_and_shows_an_example() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Example:") == 1 + len(COMMANDS)
+
+
+@pytest.mark.parametrize(("rate", "has_advice"), [(50.0, False), (50.1, True)])
+def test_empty_answers_come_with_advice(rate: float, has_advice: bool) -> None:
+    assert ("Train it longer (training.epochs)" in format_scores({"f1": 1.0, "empty_rate": rate})) == has_advice
 
 
 def test_the_demonstration_takes_changes_of_settings(tmp_path: Path) -> None:

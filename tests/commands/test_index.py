@@ -205,7 +205,7 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
         command("index", "build", experiment, "--out", tmp_path / "index", "--dtype", "bf61")
     with pytest.raises(UserError, match="did you mean 'semeval-joint'"):
         command("index", "build", "semeval-joined", "--out", tmp_path / "index")
-    with pytest.raises(UserError, match=r"is no run .*give a folder that `retrograd train` wrote"):
+    with pytest.raises(UserError, match=r"is not a run .*give a folder that `retrograd train` wrote"):
         command("index", "build", tmp_path, "--out", tmp_path / "index")
     assert not (tmp_path / "index").exists()
     (tmp_path / "afile").write_text("mine")

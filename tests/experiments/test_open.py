@@ -23,9 +23,9 @@ from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.studies.answers import evaluate_run, search_run
 from retrograd.studies.index import search_index
 from retrograd.studies.laboratory.lab import run_laboratory
-from retrograd.studies.use import evaluate_run, search_run
 from retrograd.types import UserError
 
 RECORDS = [
@@ -136,4 +136,4 @@ def test_a_command_that_asks_for_more_passages_than_there_are_is_refused(finishe
     with pytest.raises(UserError, match=r"-k is 5.*holds 4"):
         search_index(finished / "model" / "index", query, 5, str(finished))
     assert evaluate_run(finished, tmp_path / "data.jsonl", None, 4, None)
-    assert search_run(finished, query, 4).count("[") == 4
+    assert len(search_run(finished, query, 4).hits) == 4

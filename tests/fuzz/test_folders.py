@@ -27,9 +27,9 @@ from retrograd.models.generator import Generator
 from retrograd.models.inputs.soft_prompt import SoftPromptOptions
 from retrograd.models.loading.lora import Lora
 from retrograd.models.retriever import Retriever
+from retrograd.studies.answers import saved_scores
 from retrograd.studies.curves import score_of
 from retrograd.studies.index import check_index, describe_index
-from retrograd.studies.use import scores_of
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.seal import flaw_of, seal
@@ -148,7 +148,7 @@ Row = tuple[str, int, Read]
 
 FILES: tuple[Row, ...] = (
     ("run/labels.json", 1, lambda path: _labels(path.parent)),
-    ("run/scores.json", 1, lambda path: (scores_of(path.parent), score_of(path.parent, "micro_f1"))),
+    ("run/scores.json", 1, lambda path: (saved_scores(path.parent), score_of(path.parent, "micro_f1"))),
     ("run/environment.json", 1, lambda path: RunDirectory.open(path.parent).changed_environment("no")),
     ("run/base.arrow", 1, lambda path: _base(path.parent)),
     ("run/model/model.json", 150, lambda path: _whole(path.parents[1])),

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from retrograd.__main__ import app
-from retrograd.commands.demo.work import run_demo
-from retrograd.commands.train.work import start
+from retrograd.commands.demo.demonstration import run_demo
+from retrograd.commands.train import train_or_resume
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
 from retrograd.rag.search import ORACLE
@@ -265,5 +265,5 @@ def test_other_commands_name_a_run_of_a_study(tmp_path: Path) -> None:
 def test_a_study_is_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="start it without torchrun"):
-        start("semeval-joint", tmp_path / "study", [], None, controls=True)
+        train_or_resume("semeval-joint", tmp_path / "study", [], None, controls=True)
     assert not (tmp_path / "study").exists()

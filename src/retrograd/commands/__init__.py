@@ -1,12 +1,13 @@
-"""The commands: one module each, with its options, its work and its words. No command imports another.
+"""The commands: one module each, which parses options, calls the library and prints. No command imports another.
 
-A command imports what it needs when it runs, so that ``--help`` answers at once. What several commands take or print is
-here.
+A command imports what it needs when it runs, so that ``--help`` answers at once. This file holds the options and texts
+that several commands share.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from retrograd.experiments.experiment import Experiment
+    from retrograd.studies.answers import SearchHit
 
-__all__ = ["AsJson", "Changes", "Patch", "Recipe", "RunFolder", "load_experiment", "table_console"]
+__all__ = [
+    "AsJson",
+    "Changes",
+    "Patch",
+    "Recipe",
+    "RunFolder",
+    "format_hits",
+    "format_scores",
+    "load_experiment",
+    "table_console",
+]
+
+_MANY_EMPTY_ANSWERS = 50.0  # percent
 
 Recipe = Annotated[str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")]
 Changes = Annotated[
@@ -42,3 +56,20 @@ def table_console(width: int) -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width)
+
+
+def format_scores(scores: Mapping[str, float]) -> str:
+    """Return scores in percent, one a line, and advice where most answers are empty."""
+    lines = [f"{name:<20} {value:6.2f} %" for name, value in scores.items()]
+    if scores.get("empty_rate", 0.0) > _MANY_EMPTY_ANSWERS:
+        lines.append(
+            "Most answers are empty: the generator has not learned to write them. Train it longer (training.epochs), "
+            "or name one that can write (generator.model)."
+        )
+    return "\n".join(lines)
+
+
+def format_hits(hits: Sequence[SearchHit]) -> str:
+    """Return a heading and one line for each passage, with its p(z|x)."""
+    lines = [f"{hit.probability:6.1%}  [{hit.passage.title}] {hit.passage.text}" for hit in hits]
+    return "\n".join(["p(z|x)  passage", *lines])

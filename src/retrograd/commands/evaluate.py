@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import Patch, RunFolder
+from retrograd.commands import Patch, RunFolder, format_scores
+from retrograd.types import UserError
 
 __all__ = ["evaluate"]
 
@@ -25,6 +26,26 @@ def evaluate(
 
     Example: `retrograd evaluate runs/joint --data mine.jsonl --out runs/joint/mine`
     """
-    from retrograd.studies.use import evaluate_run
+    from retrograd.studies.study import is_study
 
-    typer.echo(evaluate_run(run, data, patch, passages, out))
+    if is_study(run):
+        if not (data is patch is passages is out is None):
+            raise UserError(
+                f"{run} is a study, which is scored by the answers of its runs to their test data; for --data, "
+                f"--passages or --out give one of its runs, such as {run / 'experiment-seed0'}"
+            )
+        from retrograd.report.evidence import save_evidence
+        from retrograd.studies.verdict import judge_study
+
+        typer.echo(save_evidence(judge_study(run)))
+        return
+    from retrograd.studies.answers import evaluate_run
+
+    result = evaluate_run(run, data, patch, passages, out)
+    typer.echo(f"{result.examples} examples, {result.passages} passages each\n{format_scores(result.scores)}")
+    calibrated = result.calibrated_passages
+    if calibrated is not None and calibrated != result.passages:
+        typer.echo(
+            f"The vote's weight and the threshold of the negative were fitted at {calibrated} passages, "
+            f"not at {result.passages}."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,9 @@ def build(
     """
     from retrograd.studies.index import build_for
 
-    typer.echo(build_for(source, out, dtype))
+    built = build_for(source, out, dtype)
+    next_command = f"retrograd search {shlex.quote(str(out))} 'your query'"
+    typer.echo(f"{built.passages:,} passages are in {built.version}. Next: {next_command}")
 
 
 @index.command()
@@ -45,17 +48,35 @@ def check(
 
     Example: `retrograd index check indexes/joint`
     """
-    from retrograd.studies.index import check_index
+    from retrograd.studies.index import check_index, checksums_are_right
 
-    typer.echo(check_index(folder, run))
+    checked = check_index(folder, run)
+    typer.echo(f"{checked.folder}: {checked.rows:,} rows are finite and not all zero")
+    typer.echo(checksums_are_right(checked.files))
+    typer.echo(f"knowledge base and encoder are those of {checked.source}")
 
 
 @index.command()
 def info(folder: IndexFolder) -> None:
-    """Say what an index holds, what it was built from, and how.
+    """Describe what an index holds, what it was built from, and how.
 
     Example: `retrograd index info indexes/joint`
     """
+    from retrograd.index.disk.plan import readable_bytes
     from retrograd.studies.index import describe_index
 
-    typer.echo(describe_index(folder))
+    description = describe_index(folder)
+    dtype = str(description.dtype).removeprefix("torch.")
+    facts = {
+        "folder": str(description.folder),
+        "passages": f"{description.rows:,}",
+        "vectors": f"{description.dimension} numbers each, {dtype}, {readable_bytes(description.bytes)}",
+        "files": f"{description.files}",
+        "encoding": description.encoding or "not recorded",
+        "knowledge base": description.base_fingerprint,
+        "encoder": description.encoder_fingerprint,
+        "built by": description.source or "saved from Python or within a run, without the name of the run",
+    }
+    if description.versions:
+        facts["versions"] = ", ".join(description.versions)
+    typer.echo("\n".join(f"{name:<15} {value}" for name, value in facts.items()))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from retrograd.commands import Patch, RunFolder
+from retrograd.types import UserError
 
 __all__ = ["predict"]
 
@@ -22,6 +24,15 @@ def predict(
 
     Example: `retrograd predict runs/joint new.jsonl --out answers.jsonl`
     """
-    from retrograd.studies.use import predict_file
+    from retrograd.studies.answers import predict_file
+    from retrograd.util.text_files import write_jsonl
 
-    typer.echo(predict_file(run, data, patch, out), nl=False)
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists; choose another file with --out, or remove it first")
+    records = predict_file(run, data, patch)
+    if out is None:
+        for record in records:
+            typer.echo(json.dumps(record, ensure_ascii=False))
+    else:
+        write_jsonl(out, records)
+        typer.echo(f"{len(records)} answers in {out}")

@@ -1,13 +1,15 @@
-"""``retrograd search``: what a trained retriever returns for a text, and what the model answers."""
+"""``retrograd search``: the passages that a trained retriever returns for a text, and the model's answer."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from retrograd.types import UserError
+from retrograd.commands import format_hits
+from retrograd.types import Prediction, UserError
 
 __all__ = ["search"]
 
@@ -26,15 +28,23 @@ def search(
 
     Example: `retrograd search runs/joint 'The <e1>kettle</e1> is full of <e2>tea</e2>.'`
     """
+    from retrograd.studies.answers import search_run
     from retrograd.studies.index import is_index, search_index
-    from retrograd.studies.use import search_run
 
     if is_index(place):
-        typer.echo(search_index(place, query, k, run))
+        result = search_index(place, query, k, run)
     elif not place.is_dir():
         what = "is a file" if place.is_file() else "does not exist"
         raise UserError(f"{place} {what}; give the folder of a finished run, or of an index")
     elif run is not None:
         raise UserError(f"--run is for an index, and {place} is not an index; give an index's folder, or leave it out")
     else:
-        typer.echo(search_run(place, query, k))
+        result = search_run(place, query, k)
+    if result.answer is not None:
+        typer.echo(_format_answer(result.answer, result.label) + "\n")
+    typer.echo(format_hits(result.hits))
+
+
+def _format_answer(answer: Prediction, label: str | None) -> str:
+    named = "" if label in (None, answer.answer) else f" ({label})"
+    return f"answer: {answer.answer or '(empty)'}{named}, probability {math.exp(answer.log_probability):.0%}"

@@ -1,4 +1,4 @@
-"""Indexes on disk for the command line: build, check, describe, search. Each function returns what a person reads."""
+"""Indexes on disk: build, check, describe and search them. Each function returns a record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import saved_task
 from retrograd.experiments.run import compute_for, require_passages
 from retrograd.index.disk.build import remaining_rows
-from retrograd.index.disk.plan import readable_bytes
 from retrograd.index.disk.storage import (
     MANIFEST,
     Manifest,
@@ -35,6 +34,7 @@ from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.model_folder import passage_side_of
 from retrograd.rag.passage_side import PassageSide
 from retrograd.recipes import RECIPES, named_experiment
+from retrograd.studies.answers import SearchHit, SearchResult
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
@@ -42,7 +42,17 @@ from retrograd.util.files import standing
 from retrograd.util.guards import advice
 from retrograd.util.progress import bar, say
 
-__all__ = ["DTYPES", "build_for", "check_index", "describe_index", "is_index", "search_index"]
+__all__ = [
+    "DTYPES",
+    "BuiltIndex",
+    "CheckedIndex",
+    "IndexDescription",
+    "build_for",
+    "check_index",
+    "describe_index",
+    "is_index",
+    "search_index",
+]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHECKED_ROWS = 16_384
@@ -51,8 +61,11 @@ _CLASSES = {"bm25": "LexicalIndex", "faiss": "FaissIndex"}
 
 @dataclass(frozen=True)
 class Builder:
-    """What an index is built by and searched by: a retriever, its task and its base. ``name`` finds it again. ``side``
-    made the index that a run was saved with, in which a posterior may have passage embeddings of its own."""
+    """The retriever that builds and searches an index, with its task and its base.
+
+    ``name`` is the recipe or the folder that `open_source` opens again. ``side`` made the index that a run was saved
+    with, in which a posterior may have passage embeddings of its own.
+    """
 
     name: str
     retriever: Retriever
@@ -63,14 +76,53 @@ class Builder:
     compute: Compute
 
     def side_of(self, manifest: Manifest) -> PassageSide:
-        """What made this index: the retriever alone, or, for one so wide, what made the run's own."""
+        """Return what embedded the passages of this index: the retriever, or for the run's own index its ``side``."""
         return self.side if manifest.dimension == self.side.dimension else PassageSide(self.retriever)
 
 
-def open_source(name: str) -> Builder:
-    """A finished run's retriever, or the untrained one of a recipe or an experiment file; no generator is opened.
+@dataclass(frozen=True)
+class BuiltIndex:
+    """A finished build: the folder of the new or current version, and the number of its passages."""
 
-    Raises `UserError` if ``name`` is none of these.
+    version: Path
+    passages: int
+
+
+@dataclass(frozen=True)
+class CheckedIndex:
+    """An index without a fault: ``folder`` holds ``rows`` rows in ``files`` files, embedded by ``source``."""
+
+    folder: Path
+    rows: int
+    files: int
+    source: str
+
+
+@dataclass(frozen=True)
+class IndexDescription:
+    """Facts of an index from its manifest alone; ``versions`` are the names of those on disk, if it has any."""
+
+    folder: Path
+    rows: int
+    dimension: int
+    dtype: torch.dtype
+    files: int
+    encoding: str | None
+    base_fingerprint: str
+    encoder_fingerprint: str
+    source: str | None
+    versions: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of the vectors."""
+        return self.rows * self.dimension * self.dtype.itemsize
+
+
+def open_source(name: str) -> Builder:
+    """Open a finished run's retriever, or the untrained one of a recipe or experiment file; no generator is opened.
+
+    Raises `UserError` if ``name`` is neither a run nor a recipe nor an experiment file.
     """
     folder, run = Path(name), None
     if (folder / "experiment.toml").exists():
@@ -80,32 +132,34 @@ def open_source(name: str) -> Builder:
         retriever = Retriever.load(run.model / "retriever", task.role_spans)
         side = passage_side_of(run.model, retriever, task)
     elif folder.is_dir():
-        raise UserError(f"{folder} is no run (it has no experiment.toml); give a folder that `retrograd train` wrote")
+        raise UserError(
+            f"{folder} is not a run (it has no experiment.toml); give a folder that `retrograd train` wrote"
+        )
     else:
         experiment = named_experiment(name)
         data = experiment.data.load(experiment.seed)
         task, base = data.task, data.base
         retriever = build_retriever(experiment, task, base)
         side = PassageSide(retriever)
-    known = name if name in RECIPES else str(folder.resolve())
+    source = name if name in RECIPES else str(folder.resolve())
     compute = compute_for(experiment, "encoding", run)
-    for one in side.retrievers:
-        one.to(compute.device).eval()
-    return Builder(known, retriever, side, experiment.data, task, base, compute)
+    for part in side.retrievers:
+        part.to(compute.device).eval()
+    return Builder(source, retriever, side, experiment.data, task, base, compute)
 
 
-def _exists(source: str) -> bool:
-    """Whether what an index names as its source is still there."""
+def _source_exists(source: str) -> bool:
+    """Return whether the source that an index names is still there."""
     try:
         return source in RECIPES or Path(source).exists()
     except OSError:  # a name too long for a file
         return False
 
 
-def build_for(source: str, root: Path, dtype: str) -> str:
-    """Build, or go on building, the index of a run's or an experiment's base; says where it is.
+def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
+    """Build, or go on building, the index of a run's or an experiment's base, in ``root``.
 
-    Interrupted, it says how much is kept.
+    Interrupted, it reports how many rows are kept.
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; {advice(dtype, DTYPES)}")
@@ -114,22 +168,21 @@ def build_for(source: str, root: Path, dtype: str) -> str:
         raise UserError(f"{occupied} is a file; give a folder with --out")
     if (root / MANIFEST).exists() or (root / "experiment.toml").exists():
         raise UserError(f"{root} is an index or a run itself; give a folder of its own for the index with --out")
-    found = open_source(source)
-    task, base = found.task, found.base
-    with found.compute.autocast():
-        spec = index_spec(found.retriever, task, base, DTYPES[dtype], found.name)
+    builder = open_source(source)
+    task, base = builder.task, builder.base
+    with builder.compute.autocast():
+        spec = index_spec(builder.retriever, task, base, DTYPES[dtype], builder.name)
         try:
-            version = build_index_folder(found.retriever, task, base, root, spec)
+            version = build_index_folder(builder.retriever, task, base, root, spec)
         except KeyboardInterrupt:
             kept = spec.rows - remaining_rows(root, spec)
             say(f"stopped; {kept:,} of {spec.rows:,} rows are kept, and the same command goes on from there")
             raise
-    place = shlex.quote(str(root))
-    return f"{len(base):,} passages are in {version}. Next: retrograd search {place} 'your query'"
+    return BuiltIndex(version, len(base))
 
 
 def is_index(path: Path) -> bool:
-    """Whether a folder is an index, or a folder of versions of one, be the first still unfinished."""
+    """Return whether a folder is an index or holds versions of one, the first of which may be unfinished."""
     return has_versions(path) or (standing(path) / MANIFEST).is_file() or bool(_unfinished(path))
 
 
@@ -137,14 +190,32 @@ def _unfinished(path: Path) -> list[Path]:
     return sorted(path.glob(".v*.build"))
 
 
-def check_index(path: Path, source: str | None) -> str:
-    """Read every byte of an index and compare it with its manifest, and its fingerprints with their source's.
+def check_index(path: Path, source: str | None = None) -> CheckedIndex:
+    """Read every byte of an index; compare it with its manifest, and its fingerprints with those of its source.
 
     ``source`` is a run or an experiment; None takes the one that the index names, where it names one. Raises
-    `UserError` for the first thing that is wrong, and if not everything could be checked.
+    `UserError` for the first fault, and if not everything could be checked.
     """
-    folder = _folder(path)
+    folder = _index_folder(path)
     manifest = read_manifest(folder, "exact")
+    _check_rows(folder, manifest)
+    checked = f"{manifest.rows:,} rows are finite and not all zero"
+    if not manifest.shards:
+        raise UserError(f"{folder}: {checked}, but there are no checksums to compare; build the index again")
+    name = source or manifest.source
+    if name is None or not (source or _source_exists(name)):
+        raise UserError(
+            f"{folder}: {checked}, {checksums_are_right(len(manifest.shards))}, but the fingerprints of base and "
+            f"encoder are not compared: {_origin(name)}; name its run or experiment with --run"
+        )
+    builder = open_source(name)
+    encoder = passage_fingerprint(builder.side_of(manifest), builder.task, builder.base)
+    read_manifest(folder, "exact", builder.base.fingerprint, encoder)
+    return CheckedIndex(folder, manifest.rows, len(manifest.shards), name)
+
+
+def _check_rows(folder: Path, manifest: Manifest) -> None:
+    """Raise `UserError` for a wrong checksum, and for a row that is not finite or all zero."""
     for shard in manifest.shards:
         verify_shard(folder, shard)
     with bar("checking the index", manifest.rows, "rows") as advance:
@@ -154,55 +225,42 @@ def check_index(path: Path, source: str | None) -> str:
             for block in checked_blocks(blocks, len(stored), stored.dtype, first_row):
                 advance(len(block))
             first_row += len(stored)
-    checked = [f"{manifest.rows:,} rows are finite and not all zero"]
-    if not manifest.shards:
-        raise UserError(f"{folder}: {checked[0]}, but there are no checksums to compare; build the index again")
-    files = len(manifest.shards)
-    checked.append("the checksum is right" if files == 1 else f"the checksums of {files} files are right")
-    name = source or manifest.source
-    if name is None or not (source or _exists(name)):
-        raise UserError(
-            f"{folder}: {', '.join(checked)}, but the fingerprints of base and encoder are not compared: "
-            f"{_origin(name)}; name its run or experiment with --run"
-        )
-    found = open_source(name)
-    encoder = passage_fingerprint(found.side_of(manifest), found.task, found.base)
-    read_manifest(folder, "exact", found.base.fingerprint, encoder)
-    return "\n".join([f"{folder}: {checked[0]}", checked[1], f"knowledge base and encoder are those of {name}"])
 
 
-def _origin(recorded: str | None) -> str:
-    """Why an index's source cannot be opened."""
-    if recorded is None:
+def checksums_are_right(files: int) -> str:
+    """Return the clause that the checksums of so many files are right."""
+    return "the checksum is right" if files == 1 else f"the checksums of {files} files are right"
+
+
+def _origin(source: str | None) -> str:
+    """Return why the source of an index cannot be opened."""
+    if source is None:
         return "it was saved from Python or within a run, without the name of the run"
-    return f"it was built by {recorded}, which is not here"
+    return f"it was built by {source}, which is not here"
 
 
-def describe_index(path: Path) -> str:
-    """What an index is, from its manifest alone."""
-    folder = _folder(path)
+def describe_index(path: Path) -> IndexDescription:
+    """Return the facts of an index, from its manifest alone."""
+    folder = _index_folder(path)
     manifest = read_manifest(folder, "exact")
-    dtype = dtype_named(manifest.dtype)
-    size = manifest.rows * manifest.dimension * dtype.itemsize
-    facts = {
-        "folder": str(folder),
-        "passages": f"{manifest.rows:,}",
-        "vectors": f"{manifest.dimension} numbers each, {str(dtype).removeprefix('torch.')}, {readable_bytes(size)}",
-        "files": f"{max(1, len(manifest.shards))}",
-        "encoding": manifest.encoding or "not recorded",
-        "knowledge base": manifest.base_fingerprint,
-        "encoder": manifest.encoder_fingerprint,
-        "built by": manifest.source or "saved from Python or within a run, without the name of the run",
-    }
-    if has_versions(path):
-        facts["versions"] = ", ".join(version.name for version in versions(path))
-    return "\n".join(f"{name:<15} {value}" for name, value in facts.items())
+    return IndexDescription(
+        folder=folder,
+        rows=manifest.rows,
+        dimension=manifest.dimension,
+        dtype=dtype_named(manifest.dtype),
+        files=max(1, len(manifest.shards)),
+        encoding=manifest.encoding,
+        base_fingerprint=manifest.base_fingerprint,
+        encoder_fingerprint=manifest.encoder_fingerprint,
+        source=manifest.source,
+        versions=tuple(version.name for version in versions(path)) if has_versions(path) else (),
+    )
 
 
-def _folder(path: Path) -> Path:
-    """The plain index folder. Raises `UserError` if there is none, or one of another kind."""
+def _index_folder(path: Path) -> Path:
+    """Return the folder of the current version. Raises `UserError` if there is no index, or one of another kind."""
     if not is_index(path):
-        raise _no_index(path)
+        raise _not_an_index(path)
     if _unfinished(path) and not has_versions(path):
         raise UserError(f"the index in {path} is not finished; go on with the same `retrograd index build` as before")
     folder = current_version(path) if has_versions(path) else standing(path)
@@ -212,8 +270,8 @@ def _folder(path: Path) -> Path:
     return folder
 
 
-def _no_index(path: Path) -> UserError:
-    """What is there instead of an index, and the command that makes one of it."""
+def _not_an_index(path: Path) -> UserError:
+    """Return an error that names what is there instead of an index, and the command that makes one of it."""
     folder = shlex.quote(str(Path("indexes") / path.stem))
     build = f"retrograd index build {shlex.quote(str(path))} --out {folder}"
     if (path / "experiment.toml").is_file():
@@ -232,31 +290,31 @@ def _no_index(path: Path) -> UserError:
     return UserError(f"{path} does not exist; give the folder of an index, or build one: retrograd index build --help")
 
 
-def search_index(path: Path, query: str, k: int, source: str | None) -> str:
-    """The k best passages of an index with p(z|x) over the whole base; no generator is asked.
+def search_index(path: Path, query: str, k: int = 5, source: str | None = None) -> SearchResult:
+    """Return the k best passages of an index with p(z|x) over the whole base; no generator answers.
 
     Raises `UserError` if base or encoder of ``source`` (None: the one that the index names) are not the index's own.
     """
-    manifest: Manifest = opened(_folder(path), lambda folder: read_manifest(folder, "exact"))
+    manifest: Manifest = opened(_index_folder(path), lambda folder: read_manifest(folder, "exact"))
     name = source or manifest.source
-    if name is None or not (source or _exists(name)):
+    if name is None or not (source or _source_exists(name)):
         raise UserError(f"{path} needs its retriever, and {_origin(name)}; name a run with --run")
-    found = open_source(name)
-    task, base = found.task, found.base
+    builder = open_source(name)
+    task, base = builder.task, builder.base
     require_passages(base, "-k", k)
-    side = found.side_of(manifest)
+    side = builder.side_of(manifest)
     index = ExactIndex.load(
         path,
         base_fingerprint=base.fingerprint,
         encoder_fingerprint=passage_fingerprint(side, task, base),
-        device=found.compute.device,
+        device=builder.compute.device,
     )
-    example = found.data.parse_query(query, task)
-    with found.compute.autocast(), torch.no_grad():
-        asked = side.placed(found.retriever.queries([task.query_text(example)]), "prior")
-    neighbours = index.search(asked, k)
+    example = builder.data.parse_query(query, task)
+    with builder.compute.autocast(), torch.no_grad():
+        query_embedding = side.placed(builder.retriever.queries([task.query_text(example)]), "prior")
+    neighbours = index.search(query_embedding, k)
     assert neighbours.log_normaliser is not None  # the index is exact
-    share = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()
+    probability = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()
     rows = [row for row in neighbours.row[0].tolist() if row >= 0]
-    lines = [f"{share[i]:6.1%}  [{passage.title}] {passage.text}" for i, passage in enumerate(base.passages(rows))]
-    return "\n".join(["p(z|x)  passage", *lines])
+    passages = base.passages(rows)
+    return SearchResult(tuple(SearchHit(row, passages[i], probability[i]) for i, row in enumerate(rows)))

@@ -21,7 +21,6 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
-from retrograd.studies.use import scores_of
 from retrograd.tasks.relevance import rows_by_id
 from retrograd.types import Passage, UserError
 from retrograd.util.text_files import read_json, read_jsonl
@@ -143,12 +142,6 @@ def test_masking_needs_a_corpus_alone(spans: bool, tiny_encoder: Path, tiny_seq2
     assert (run.path / "model" / "model.json").exists()
     with pytest.raises(UserError, match=r"data.train names no training data, which warm_start needs; .*masking alone"):
         run_experiment(what.with_settings(["masking.epochs=1"]), tmp_path / "other")
-
-
-@pytest.mark.parametrize(("rate", "said"), [(50.0, False), (50.1, True)])
-def test_who_answers_nothing_is_told_what_to_do(rate: float, said: bool, tmp_path: Path) -> None:
-    (tmp_path / "scores.json").write_text(json.dumps({"answers": {"f1": 1.0, "empty_rate": rate}}), "utf-8")
-    assert ("Train it longer (training.epochs)" in scores_of(tmp_path)) == said
 
 
 def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:

@@ -23,6 +23,6 @@ def demo(
 
     Example: `retrograd demo --out runs/demo --set training.precision=fp32`
     """
-    from retrograd.commands.demo.work import run_demo
+    from retrograd.commands.demo.demonstration import run_demo
 
     run_demo(out, seed, changes)

@@ -1,0 +1,80 @@
+"""The evidence of a study as text: a table of its systems, notes, and one sentence."""
+
+from __future__ import annotations
+
+import io
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from retrograd.evaluation.evidence import Difference, metric_words, spread
+from retrograd.experiments.controls import ORACLE
+from retrograd.rag.search.oracle import ORACLE_SHARE
+from retrograd.studies.study import EXPERIMENT
+from retrograd.studies.verdict import SECONDARY_METRICS, Verdict
+from retrograd.util.files import atomic_file
+
+__all__ = ["evidence_text", "save_evidence"]
+
+
+def save_evidence(verdict: Verdict) -> str:
+    """Write ``evidence.txt`` into the folder of the study, and return its text."""
+    text = evidence_text(verdict)
+    with atomic_file(verdict.study.path / "evidence.txt") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def evidence_text(verdict: Verdict) -> str:
+    """Return the table of systems, notes on how to read its numbers, and the sentence."""
+    study, evidence, scores = verdict.study, verdict.evidence, verdict.scores
+    file = io.StringIO()
+    console = Console(file=file, width=140)
+    console.print(_table(verdict))
+    rivals = ", ".join(name for name in evidence.rivals if name in scores)
+    lines = [
+        "± is the standard deviation over seeds; of a difference, that of its pairs. Interval (95 %, paired bootstrap) "
+        "and p (paired permutation test) are of the mean over seeds and about other test examples, not other seeds; "
+        "they are not corrected for the number of comparisons.",
+        f"The sentence compares with the strongest of {rivals} by mean score.",
+    ]
+    if len(study.seeds) == 1:
+        lines.append("One seed says nothing about what another would have given; train with --seeds 0,1,2.")
+    if share := scores.get(ORACLE, {}).get(ORACLE_SHARE):
+        lines.append(
+            f"The oracle is told the answer, in training and at test time: a reference, no rival. Nothing supports "
+            f"the target of {100.0 - fmean(share):.1f} % of the test examples, which read the nearest passages."
+        )
+    lines += [f"Left out: {name}, {why}." for name, why in study.left_out.items()]
+    for line in [*lines, f"\n{evidence.sentence}"]:
+        console.print(line, highlight=False, markup=False)
+    return file.getvalue().rstrip()
+
+
+def _table(verdict: Verdict) -> Table:
+    study, evidence, scores = verdict.study, verdict.evidence, verdict.scores
+    secondary = [
+        name
+        for name in SECONDARY_METRICS
+        if name != evidence.metric and any(name in by_metric for by_metric in scores.values())
+    ]
+    table = Table(
+        title=f"{study.systems[EXPERIMENT].name}, seeds {', '.join(map(str, study.seeds))}", title_justify="left"
+    )
+    table.add_column("system")
+    for heading in (*map(metric_words, (evidence.metric, *secondary)), "experiment less it", "95 % interval", "p"):
+        table.add_column(heading.replace("[", r"\["), justify="right")
+    differences = {difference.control: difference for difference in evidence.differences}
+    for name, by_metric in scores.items():
+        title = {EXPERIMENT: study.systems[EXPERIMENT].name, ORACLE: "oracle (is told)"}.get(name, name)
+        values = (spread(by_metric.get(metric, [])) for metric in (evidence.metric, *secondary))
+        table.add_row(title.replace("[", r"\["), *values, *_cells(differences.get(name)))
+    return table
+
+
+def _cells(difference: Difference | None) -> tuple[str, ...]:
+    if difference is None:
+        return ("", "", "")
+    interval = f"{difference.interval.low:+.1f} to {difference.interval.high:+.1f}"
+    return spread(difference.by_seed, "+"), interval, f"{difference.test.p_value:.2g}"

@@ -1,0 +1,153 @@
+"""Questions to a finished run, answered with records: its scores, answers to new examples, a search.
+
+Nothing here prints or formats; `retrograd.commands` turns the records into text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from retrograd.evaluation.evaluate import Evaluation, evaluate, predict, prediction_record
+from retrograd.experiments.open import OpenRun, open_run
+from retrograd.experiments.run import require_passages
+from retrograd.rag.answers.decision import Decision
+from retrograd.types import Example, Passage, Prediction, UserError
+from retrograd.util.guards import JsonObject
+from retrograd.util.text_files import read_json
+
+__all__ = ["RunEvaluation", "SearchHit", "SearchResult", "evaluate_run", "predict_file", "saved_scores", "search_run"]
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Scores of a run on ``examples`` examples that read ``passages`` passages each.
+
+    ``calibrated_passages`` is the number of passages at which the run's decision rule was fitted, None where it has no
+    fitted rule.
+    """
+
+    examples: int
+    passages: int
+    evaluation: Evaluation
+    calibrated_passages: int | None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores of answers and neighbours by name, in percent."""
+        return self.evaluation.answers | self.evaluation.neighbours
+
+
+@dataclass(frozen=True)
+class SearchHit:
+    """One retrieved passage; ``probability`` is p(z|x)."""
+
+    row: int
+    passage: Passage
+    probability: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The k best passages for a query, best first, and the run's answer to it; an index alone gives no answer.
+
+    ``label`` is the label that the answer names, where the task has labels.
+    """
+
+    hits: tuple[SearchHit, ...]
+    answer: Prediction | None = None
+    label: str | None = None
+
+
+def evaluate_run(
+    run: Path,
+    data: Path | None = None,
+    patch: Path | None = None,
+    passages: int | None = None,
+    out: Path | None = None,
+) -> RunEvaluation:
+    """Score a finished run on labelled ``data`` (default: its own test data) with ``passages`` per query.
+
+    ``patch`` corrects the labels of ``data``. With ``out`` predictions and scores are written there. Raises `UserError`
+    for examples without answers, and where ``out`` holds scores already.
+    """
+    if patch is not None and data is None:
+        raise UserError(
+            "--patch corrects the labels of --data, which is missing; the run's own patch applies by itself"
+        )
+    opened = open_run(run)
+    require_passages(opened.model.base, "--passages", passages or 0)
+    examples = _labelled_examples(run, opened, data, patch)
+    if out is not None and (out / "scores.json").exists():
+        raise UserError(f"{out} holds scores already; choose another folder with --out")
+    calibrated = opened.experiment.test_passages
+    k = calibrated if passages is None else passages
+    evaluation = evaluate(opened.model, examples, k, opened.experiment.evaluation.scoring)
+    if out is not None:
+        evaluation.save(out)
+    is_calibrated = opened.model.answering.decision != Decision()
+    return RunEvaluation(len(examples), k, evaluation, calibrated if is_calibrated else None)
+
+
+def _labelled_examples(run: Path, opened: OpenRun, data: Path | None, patch: Path | None) -> Sequence[Example]:
+    """Return examples that all have answers. Raises `UserError` for the first that has none."""
+    if data is None and not opened.experiment.data.test:
+        raise UserError(f"{run} has no test data of its own; give some with --data FILE")
+    examples = opened.data.test if data is None else _read_examples(opened, data, patch)
+    for example in examples:
+        if not example.targets:
+            source = data or opened.experiment.data.test
+            raise UserError(f"{source}, example {example.id!r}: no answer, so there is nothing to score; use predict")
+    return examples
+
+
+def saved_scores(run: Path) -> dict[str, float]:
+    """Return the scores in ``scores.json``, by name and in percent; empty where the run had no test data."""
+    file = run / "scores.json"
+    record = read_json(file) if file.exists() else {}
+    parts = [part for part in record.values() if isinstance(part, dict)] if isinstance(record, dict) else []
+    return {name: value for part in parts for name, value in part.items() if isinstance(value, float)}
+
+
+def predict_file(run: Path, data: Path, patch: Path | None = None) -> list[JsonObject]:
+    """Answer the examples of a file, one record each; a ``patch`` that drops instances drops them here too.
+
+    A record holds the answer, its passages and their weights. For a relation it also holds the label and, where the
+    answer was not the label's own words, the rule that read it.
+    """
+    opened = open_run(run)
+    examples = _read_examples(opened, data, patch)
+    predictions = _answer(opened, examples)
+    return [
+        prediction_record(prediction) | opened.task.label_record(prediction.answer, example)
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
+
+
+def search_run(run: Path, query: str, k: int = 5) -> SearchResult:
+    """Return the k best passages of the run's base for a query, with p(z|x), and the run's answer."""
+    opened = open_run(run)
+    require_passages(opened.model.base, "-k", k)
+    example = opened.experiment.data.parse_query(query, opened.task)
+    with torch.no_grad():
+        candidates = opened.model.retrieve([example], k)
+    answer = _answer(opened, [example])[0]
+    probability = candidates.scores.log_prior[0].exp().tolist()
+    rows = [row for row in candidates.rows[0].tolist() if row >= 0]
+    passages = opened.model.base.passages(rows)
+    hits = tuple(SearchHit(row, passages[i], probability[i]) for i, row in enumerate(rows))
+    label = opened.task.label_record(answer.answer, example).get("relation")
+    return SearchResult(hits, answer, label if isinstance(label, str) else None)
+
+
+def _answer(opened: OpenRun, examples: Sequence[Example]) -> list[Prediction]:
+    """Answer examples with the number of passages and the scoring of the run's experiment."""
+    experiment = opened.experiment
+    return predict(opened.model, examples, experiment.test_passages, experiment.evaluation.scoring)
+
+
+def _read_examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
+    return opened.experiment.data.read(data, patch, opened.task, opened.model.base)
