@@ -175,6 +175,10 @@ def test_json_and_toml_agree() -> None:
             "does not make; set it to 0",
         ),
         (["retriever.search=random"], 'set retriever.trained = "none"'),
+        (
+            ["generator.gradient_checkpointing=true", "generator.dropout=false"],
+            "needs dropout: set generator.dropout = true or generator.gradient_checkpointing = false",
+        ),
         (["generator.fsdp=true", "generator.fusion=true"], "generator.fsdp cannot read by fusion-in-decoder"),
         (
             ["generator.fsdp=true", "objective.kind=Distillation", "objective.target=loop_kl_target_prior"],

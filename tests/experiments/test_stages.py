@@ -31,14 +31,14 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
-from retrograd.objectives import CandidateScores, Estimate, FrozenRetriever, Likelihood
+from retrograd.objectives import CandidateScores, Estimate, FrozenRetriever, Likelihood, Reads
 from retrograd.rag.candidates import Pool
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.training.loop import train
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.stage import FromPrior, Stage
+from retrograd.training.stage import GeneratorEvidence, Stage
 from retrograd.types import Example, Passage, UserError
 
 THINGS = ("bridge", "mill", "tower", "school")
@@ -165,12 +165,12 @@ def test_every_setting_of_training_reaches_the_other_stages(folders: tuple[str, 
     masking, main, second = planned(what, build(folders))
     assert masking.evidence == main.evidence
     assert (main.evidence.tail, main.evidence.distraction, main.evidence.pool) == (2, 0.25, Pool(1))
-    assert second.evidence == FromPrior(3, tail=2, distraction=0.25)
+    assert second.evidence == GeneratorEvidence(3, tail=2, distraction=0.25, as_at_test_time=True)
     assert (masking.pace.epochs, second.pace.epochs, second.pace.batch_size) == (2, 3, 5)
     assert {stage.pace.micro_batch for stage in (masking, main, second)} == {2}
     assert (masking.targets, main.targets, second.targets) == ("first", "sampled", "sampled")
     together = planned(what.with_settings(["second_stage.reading=together"]), build(folders))[-1]
-    assert together.evidence == FromPrior(3, distraction=0.25)
+    assert together.evidence == GeneratorEvidence(3, distraction=0.25, as_at_test_time=True)
 
 
 @pytest.mark.slow
@@ -230,7 +230,10 @@ def test_the_second_stage_sees_what_the_prior_finds_and_asks_no_posterior(
     seen: list[CandidateScores] = []
 
     class Spy:
-        trains_retriever = needs_posterior = False
+        trains_retriever = needs_posterior = leaves_one_out = False
+        trains_generator = True
+        reads = Reads.TOGETHER
+        selection = None
 
         def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
             seen.append(scores)

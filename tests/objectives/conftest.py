@@ -76,15 +76,20 @@ OBJECTIVE_VALUES: tuple[Objective, ...] = (*(kind() for kind in OBJECTIVES), *VA
 
 @dataclass
 class TableLikelihood:
-    """The likelihood as a table of token log-likelihoods [B K T]; counts the prompts it was asked for."""
+    """The likelihood as a table of token log-likelihoods [B K T]; counts the prompts it was asked for.
+
+    ``calls`` lists how passages were read at each call, in the words of `Objective.reads`, and whether with gradient.
+    """
 
     table: Tensor
     closed_book: Tensor
     present: Tensor
     without_gradient: int = 0
     with_gradient: int = 0
+    calls: list[tuple[str, bool]] = field(default_factory=list)
 
-    def _count(self, prompts: int) -> None:
+    def _count(self, prompts: int, reads: str) -> None:
+        self.calls.append((reads, torch.is_grad_enabled()))
         if torch.is_grad_enabled():
             self.with_gradient += prompts
         else:
@@ -99,7 +104,7 @@ class TableLikelihood:
         ordered = column.sort(dim=-1).values
         twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
         assert not twice.any(), "a pair was asked for twice in one call"
-        self._count(int((column >= 0).sum()))
+        self._count(int((column >= 0).sum()), "separately")
         value = self._tokens(column).masked_fill((column < 0).unsqueeze(-1), -math.inf)
         return TokenLogLikelihood(value, self.present)
 
@@ -108,7 +113,7 @@ class TableLikelihood:
 
     def together(self, column: Tensor) -> Tensor:
         """Depends on which passages stand in the prompt and in which order: each halves the say of the next."""
-        self._count(len(column))
+        self._count(len(column), "together" if column.shape[1] else "nothing")
         said = self._tokens(column).sum(dim=-1).masked_fill(column < 0, 0.0)
         return self.closed_book + (said * 0.5 ** torch.arange(1, column.shape[1] + 1)).sum(dim=-1)
 
@@ -117,7 +122,7 @@ class TableLikelihood:
 
         Of a padded column the table is never read, whatever its weight.
         """
-        self._count(len(weight))
+        self._count(len(weight), "slots")
         said = self._tokens(torch.arange(weight.shape[2]).expand(len(weight), -1)).sum(dim=-1)
         slot = 0.5 ** torch.arange(1, weight.shape[1] + 1)
         mixed = (weight * torch.where(weight == 0, 0.0, said.unsqueeze(1))).sum(dim=-1)

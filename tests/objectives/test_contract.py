@@ -15,6 +15,7 @@ from retrograd.objectives import (
     FrozenRetriever,
     JointStochasticApproximation,
     NoRetrieval,
+    Objective,
     RelaxedTopK,
     ScoreFunction,
     StochasticTopK,
@@ -91,7 +92,9 @@ def test_an_objective_is_a_frozen_value_that_needs_no_setting(kind) -> None:
     objective = kind()
     assert objective == kind()
     assert hash(objective) == hash(kind())
-    assert isinstance(objective.needs_posterior, bool)
+    assert isinstance(objective, Objective)
+    for said in (objective.trains_retriever, objective.trains_generator, objective.needs_posterior):
+        assert isinstance(said, bool)
     assert kind.__dataclass_params__.frozen
     for part in ("Equation.", "Paper.", "Bias.", "Gradient.", "Cost.", "Padding."):
         assert f"**{part}**" in kind.__doc__
@@ -240,6 +243,38 @@ def test_probabilities_and_logits_are_refused(world, kind) -> None:
 def test_only_an_objective_that_says_so_touches_the_posterior(world, objective) -> None:
     found = world(12).differentiate(objective)
     assert found.posterior.any().item() == objective.needs_posterior
+
+
+def test_an_objective_trains_what_it_says(world, objective) -> None:
+    found = world(13).differentiate(objective)
+    assert found.prior.any().item() == objective.trains_retriever
+    assert (found.table.any() or found.closed_book.any()).item() == objective.trains_generator
+
+
+def test_passages_reach_the_generator_as_the_objective_says(world, objective) -> None:
+    calls = world(14).differentiate(objective).likelihood.calls
+    learned = {reads for reads, with_gradient in calls if with_gradient}
+    assert learned == ({objective.reads} if objective.trains_generator else set())
+
+
+def test_a_model_answers_from_the_slots_that_it_was_trained_with(world, objective) -> None:
+    here = world(15)
+    likelihood, weights = here.likelihood(), []
+    read = likelihood.at_mixture
+    likelihood.at_mixture = lambda weight: weights.append(weight) or read(weight)
+    objective(here.scores(), likelihood, torch.Generator().manual_seed(0))
+    assert bool(weights) == (objective.reads == "slots")
+    if objective.selection is not None:
+        (trained,) = weights
+        torch.testing.assert_close(objective.selection(here.scores()), trained, **TIGHT)
+
+
+def test_the_calls_depend_on_the_candidates_only_where_each_is_left_out(world, objective) -> None:
+    """Processes that share a generator make their calls together, so they must make the same number."""
+    here = world(16, k=5)
+    fewer = here.with_absent(torch.arange(5).expand(2, -1) >= 3)
+    counted = [len(one.differentiate(objective).likelihood.calls) for one in (here, fewer)]
+    assert (counted[0] != counted[1]) == objective.leaves_one_out
 
 
 def test_settings_can_be_read_back(objective) -> None:

@@ -23,7 +23,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED
 from retrograd.rag.search.substitution import unrelated_rows
 from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
-from retrograd.training.stage import FromCopying
+from retrograd.training.stage import CopyEvidence
 from retrograd.types import Example
 
 DIMENSION = 64
@@ -105,7 +105,7 @@ def test_the_gradient_of_the_weight_is_that_of_the_exact_objective(tiny_encoder,
 def test_the_weight_learns_at_its_own_rate(tiny_encoder, tiny_seq2seq, tmp_path, tower, scale):
     model, examples = build(tiny_encoder, tiny_seq2seq, weight=0.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    warm = stage(TopKMarginal(), FromCopying(CopySettings()), epochs=5)
+    warm = stage(TopKMarginal(), CopyEvidence(), epochs=5)
     rates = {"generator_learning_rate": 0.0, "retriever_learning_rate": tower, "scale_learning_rate": scale}
     lines = run(model, examples, replace(warm, pace=replace(warm.pace, **rates)), tmp_path / "run")
     log = [line for line in lines if "loss" in line]
@@ -122,7 +122,7 @@ def test_a_learned_temperature_moves_at_the_same_rate(tiny_encoder, tiny_seq2seq
     model, examples = built(tiny_encoder, tiny_seq2seq)
     tower = model.retriever.query_encoder
     model = variant(model, retriever=Retriever(tower, tower, 0.1, "query", learn_temperature=True))
-    warm = stage(TopKMarginal(), FromCopying(CopySettings()), epochs=5)
+    warm = stage(TopKMarginal(), CopyEvidence(), epochs=5)
     pace = replace(warm.pace, generator_learning_rate=0.0, retriever_learning_rate=0.0, scale_learning_rate=0.05)
     log = [line for line in run(model, examples, replace(warm, pace=pace), tmp_path / "run") if "loss" in line]
     assert abs(float(model.retriever.log_temperature.detach()) - math.log(0.1)) > 0.05

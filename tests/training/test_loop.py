@@ -22,10 +22,10 @@ from retrograd.objectives import (
     JointStochasticApproximation,
     NoRetrieval,
     Objective,
+    Reads,
     TopKMarginal,
 )
 from retrograd.rag.embedding import build_index
-from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
@@ -33,7 +33,7 @@ from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.stage import Evidence, FromCopying, FromGenerator, Pace, Stage
+from retrograd.training.stage import CopyEvidence, Evidence, GeneratorEvidence, Pace, Stage
 from retrograd.types import Example, Passage, UserError
 
 LABELS = ("Content-Container(e2,e1)", "Cause-Effect(e1,e2)", "Component-Whole(e1,e2)")
@@ -61,7 +61,7 @@ def build(
 
 def stage(objective: Objective, evidence: Evidence | None = None, epochs: int = 1, micro_batch: int = 0) -> Stage:
     pace = Pace(epochs, 8, 1e-2, 1e-2, weight_decay=0.0, warmup=0.0, clip=0.0, micro_batch=micro_batch)
-    return Stage("training", objective, evidence or FromGenerator(3), pace, EverySteps(1), log_every=1)
+    return Stage("training", objective, evidence or GeneratorEvidence(3), pace, EverySteps(1), log_every=1)
 
 
 def run(model: RagModel, examples: list[Example], what: Stage, folder: Path, seed: int = 0) -> list[dict]:
@@ -110,7 +110,7 @@ def test_what_should_move_moves_and_the_rest_stays(
 def test_the_warm_start_moves_the_retriever_alone(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    warm = stage(TopKMarginal(), FromCopying(CopySettings()), epochs=10)
+    warm = stage(TopKMarginal(), CopyEvidence(), epochs=10)
     log = run(model, examples, warm, tmp_path / "run")
     assert {name.split(".")[0] for name in moved(model, before)} == {"retriever"}
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
@@ -127,7 +127,7 @@ def test_the_warm_start_learns_only_where_a_candidate_supports_the_target(
     model.eval()
     model.refresh_index()
     other = replace(examples[5], id="new", targets=(model.task.verbalise("Other"),))
-    evidence, rng = FromCopying(CopySettings(), passages=6), torch.Generator()
+    evidence, rng = CopyEvidence(passages=6), torch.Generator()
 
     def learnt(*asked: Example) -> dict[str, torch.Tensor]:
         model.zero_grad()
@@ -165,7 +165,7 @@ def test_a_split_batch_gives_the_same_step(
         # Dropout would draw anew for each part.
         monkeypatch.setattr(RagModel, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
         pace = Pace(1, 8, 0.1, 0.1, 0.0, 0.0, 0.0, split)
-        what = Stage("training", TopKMarginal(), FromGenerator(3), pace, EverySteps(0))
+        what = Stage("training", TopKMarginal(), GeneratorEvidence(3), pace, EverySteps(0))
         gradients: list[torch.Tensor] = []
         torch.optim.AdamW.step, real = _record(gradients), torch.optim.AdamW.step
         try:
@@ -201,8 +201,10 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
     seen: list[tuple[torch.Tensor | None, torch.Tensor | None]] = []
 
     class Spy:
-        needs_posterior = True
-        trains_retriever = True
+        needs_posterior = trains_retriever = trains_generator = True
+        reads = Reads.SEPARATELY
+        selection = None
+        leaves_one_out = False
 
         def __call__(self, scores, likelihood, rng):
             estimate = objective(scores, likelihood, rng)
@@ -210,7 +212,7 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
             return estimate
 
     objective = JointStochasticApproximation(sampler="metropolis", draws=3)
-    what = Stage("training", Spy(), FromGenerator(3), Pace(2, 12, 1e-3, 0.0), EverySteps(0), log_every=0)
+    what = Stage("training", Spy(), GeneratorEvidence(3), Pace(2, 12, 1e-3, 0.0), EverySteps(0), log_every=0)
     run_quietly(model, examples, what, tmp_path / "run")
     first, second = seen
     assert first[0] is None
@@ -226,7 +228,7 @@ def run_quietly(model: RagModel, examples: list[Example], what: Stage, folder: P
 def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
     pace = Pace(4, 12, 1e-3, 1e-3)
-    what = Stage("training", TopKMarginal(), FromGenerator(2), pace, EverySteps(1), log_every=0, save_every=1)
+    what = Stage("training", TopKMarginal(), GeneratorEvidence(2), pace, EverySteps(1), log_every=0, save_every=1)
     run_quietly(model, examples, what, tmp_path / "run")
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["0003-training-step-0000003", "0004-training-step-0000004"]
@@ -236,7 +238,7 @@ def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path
 
 def test_nothing_to_train_is_an_error(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    what = Stage("training", TopKMarginal(), FromGenerator(2), Pace(1, 4, 0.0, 0.0), EverySteps(0))
+    what = Stage("training", TopKMarginal(), GeneratorEvidence(2), Pace(1, 4, 0.0, 0.0), EverySteps(0))
     with pytest.raises(UserError, match="nothing is trained"):
         run_quietly(model, examples, what, tmp_path / "run")
 
@@ -254,7 +256,7 @@ def test_a_whole_base_too_large_for_a_batch_says_what_to_set(
 
     monkeypatch.setattr(KnowledgeBase, "__len__", lambda base: 2**30)
     with pytest.raises(UserError, match=r"warm_start\.passages to 100"):
-        FromCopying(CopySettings()).candidates(model, examples, False, None, torch.Generator())
+        CopyEvidence().candidates(model, examples, False, None, torch.Generator())
 
 
 @pytest.mark.parametrize(("trained", "passages", "expected"), [("query", 2, 5), ("none", 2, 1), ("query", 0, 0)])
@@ -273,7 +275,7 @@ def test_the_index_is_rebuilt_when_passages_moved_and_only_then(
     real = RagModel.refresh_index
     monkeypatch.setattr(RagModel, "refresh_index", lambda self, *rest: (built.append(1), real(self, *rest))[1])
     objective = TopKMarginal() if passages else NoRetrieval()
-    what = Stage("training", objective, FromGenerator(passages), Pace(2, 3, 1e-3, 1e-3), EverySteps(2), log_every=0)
+    what = Stage("training", objective, GeneratorEvidence(passages), Pace(2, 3, 1e-3, 1e-3), EverySteps(2), log_every=0)
     run_quietly(model, examples, what, tmp_path / "run")
     assert len(built) == expected
 
@@ -297,7 +299,13 @@ def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_se
     """Its index was older than its tower and would be refused; it is left out and made anew."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
     what = Stage(
-        "training", TopKMarginal(), FromGenerator(2), Pace(1, 6, 1e-2, 1e-2), EverySteps(0), log_every=0, save_every=2
+        "training",
+        TopKMarginal(),
+        GeneratorEvidence(2),
+        Pace(1, 6, 1e-2, 1e-2),
+        EverySteps(0),
+        log_every=0,
+        save_every=2,
     )
     run_quietly(model, examples, what, tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints" / "0001-training-step-0000002"
@@ -320,7 +328,7 @@ def test_what_was_learnt_is_saved_before_the_last_embedding(
     monkeypatch.setattr(RagModel, "refresh_index", refuse)
     for save_every, expected in ((0, []), (100, ["0001-training-step-0000003"])):
         pace = Pace(1, 4, 1e-2, 1e-2)
-        what = Stage("training", TopKMarginal(), FromGenerator(2), pace, EverySteps(0), 0, save_every=save_every)
+        what = Stage("training", TopKMarginal(), GeneratorEvidence(2), pace, EverySteps(0), 0, save_every=save_every)
         folder = tmp_path / f"save_every={save_every}"
         with pytest.raises(UserError, match="no memory"):
             run_quietly(model, examples, what, folder)

@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from retrograd import objectives
 from retrograd.experiments.experiment import Experiment
-from retrograd.objectives import Distillation, FrozenRetriever, NoRetrieval, Objective, RelaxedTopK, TopKMarginal
 from retrograd.rag.search import DENSE, UNRELATED, SearchKind
 from retrograd.rag.search import ORACLE as SUPPORTING
 from retrograd.types import UserError
@@ -53,7 +53,7 @@ def closed_book(experiment: Experiment) -> Experiment:
         retriever=replace(e.retriever, trained="none", posterior=False),
         generator=replace(e.generator, fusion=False),
         soft_prompt=replace(e.soft_prompt, form="words"),
-        objective=NoRetrieval(),
+        objective=objectives.closed_book(),
         training=replace(
             e.training, passages=0, epochs=e.training.epochs + second.epochs, distraction=0.0, prior_only=0.0
         ),
@@ -104,11 +104,11 @@ def controls_of(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str
             f"{experiment.name} reads no passages: it is itself the closed book, and there is nothing to control; "
             f"give the experiment that it is compared with"
         )
-    reader = experiment.objective.reader if isinstance(experiment.objective, Distillation) else ""
-    if experiment.training.generator_learning_rate == 0 or reader == "none":
-        setting = 'objective.reader is "none"' if reader == "none" else "training.generator_learning_rate is 0"
+    if experiment.training.generator_learning_rate == 0 or not experiment.objective.trains_generator:
+        objective = f"{type(experiment.objective).__name__} as set trains the retriever alone"
+        cause = "training.generator_learning_rate is 0" if experiment.objective.trains_generator else objective
         raise UserError(
-            f"{setting}: the generator of {experiment.name} does not learn, and controls train nothing else; let it "
+            f"{cause}: the generator of {experiment.name} does not learn, and controls train nothing else; let it "
             f"learn, or train without --controls"
         )
     kept: dict[str, Experiment] = {}
@@ -140,10 +140,10 @@ def trains_retriever(experiment: Experiment) -> bool:
 
 def _untrained(experiment: Experiment, search: SearchKind) -> Experiment:
     """The retriever as it came, searching so; the generator learns by its part of the objective."""
-    e, objective = experiment, _generators_part(experiment.objective)
+    e, objective = experiment, objectives.generator_part(experiment.objective)
     # In one prompt, at the end of training; objectives that read one by one have nothing to fuse.
     together = e.second_stage.epochs > 0 and e.second_stage.reading == "together"
-    fusion = e.generator.fusion and (together or objective == FrozenRetriever("together"))
+    fusion = e.generator.fusion and (together or objective.reads == objectives.Reads.TOGETHER)
     return replace(
         e,
         retriever=replace(e.retriever, trained="none", posterior=False, search=search.name),
@@ -151,17 +151,3 @@ def _untrained(experiment: Experiment, search: SearchKind) -> Experiment:
         objective=objective,
         training=replace(e.training, prior_only=0.0),
     )
-
-
-def _generators_part(objective: Objective) -> Objective:
-    """What an objective teaches the generator, without a posterior. Others stay as they are: under a retriever that is
-    not trained only their generator learns."""
-    match objective:
-        case Distillation(reader="together"):
-            return FrozenRetriever("together")
-        case Distillation() | TopKMarginal(form="sequence"):
-            return FrozenRetriever()
-        case FrozenRetriever() | RelaxedTopK():
-            return objective
-        case _:
-            return FrozenRetriever() if objective.needs_posterior else objective

@@ -173,8 +173,8 @@ class GeneratorSettings:
 
 @dataclass(frozen=True)
 class SoftPromptSettings:
-    """What the soft slots of `RelaxedTopK` hold: the ``words`` of passages, mixed token by token, or the retriever's
-    vectors of instances through a learned map, ``improved`` or as ``published``
+    """What soft slots hold, where the objective fills them: the ``words`` of passages, mixed token by token, or the
+    retriever's vectors of instances through a learned map, ``improved`` or as ``published``
     (`retrograd.models.inputs.soft_prompt`).
 
     ``position`` is where they stand, ``gain`` where the improved form's learned gain starts. With retriever.pooling
@@ -314,6 +314,7 @@ class TrainingSettings:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        require_at_least(0, {"passages": self.passages})
         if not 0 <= self.distraction < 1:
             raise UserError(f"distraction is {self.distraction:g}; expected a share of the queries, from 0 to below 1")
         if not 0 <= self.prior_only < 1:
@@ -388,6 +389,7 @@ class EvaluationSettings:
     marginal: Marginal = "thorough"
 
     def __post_init__(self) -> None:
+        require_at_least(-1, {"passages (-1 is as in training)": self.passages})
         if self.calibrate and self.answers == "written":
             raise UserError(
                 'evaluation.calibrate fits a decision among permitted answers, and evaluation.answers is "written"; '

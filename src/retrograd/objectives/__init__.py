@@ -3,12 +3,19 @@
 A new objective is a file and a line in `OBJECTIVES`; the contract tests run over that tuple.
 """
 
+from retrograd.objectives.defaults import (
+    closed_book,
+    default_objective,
+    generator_only,
+    generator_part,
+    retriever_warm_start,
+)
 from retrograd.objectives.differentiable_knn import RelaxedTopK, Selection
 from retrograd.objectives.distillation import Distillation
 from retrograd.objectives.frozen import FrozenRetriever, NoRetrieval
 from retrograd.objectives.jsa import JointStochasticApproximation
 from retrograd.objectives.marginal import TopKMarginal
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Objective, TokenLogLikelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Objective, Reads, TokenLogLikelihood
 from retrograd.objectives.relaxed import StochasticTopK
 from retrograd.objectives.score_function import ScoreFunction, Vimco
 from retrograd.objectives.variational import Variational
@@ -24,6 +31,7 @@ __all__ = [
     "Likelihood",
     "NoRetrieval",
     "Objective",
+    "Reads",
     "RelaxedTopK",
     "ScoreFunction",
     "Selection",
@@ -33,6 +41,11 @@ __all__ = [
     "Variational",
     "Vimco",
     "WakeSleep",
+    "closed_book",
+    "default_objective",
+    "generator_only",
+    "generator_part",
+    "retriever_warm_start",
 ]
 
 OBJECTIVES = (

@@ -30,7 +30,7 @@ from retrograd.objectives.functional import (
     spread,
     weighted_sum,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.relaxed import Operator, describe_slots, slot_weights
 from retrograd.objectives.scoring import mean_over_queries, mean_where, prior_alone
 from retrograd.types import UserError
@@ -246,6 +246,12 @@ class RelaxedTopK:
     best M supports the target the vote adds 0.
     """
 
+    trains_retriever = True
+    trains_generator = True
+    needs_posterior = False
+    reads = Reads.SLOTS
+    leaves_one_out = False
+
     slots: int = 2
     best: int = 0
     operator: Operator = "softsort"
@@ -261,16 +267,6 @@ class RelaxedTopK:
     def selection(self) -> Selection:
         """How candidates become slots, for whoever answers with the trained model."""
         return Selection(self.slots, self.best, self.operator, self.perplexity)
-
-    @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior``."""
-        return True
-
-    @property
-    def needs_posterior(self) -> bool:
-        """No: q(z|x,y) is not used."""
-        return False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries, in nats. ``rng`` is not used."""

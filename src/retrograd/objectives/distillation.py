@@ -29,7 +29,7 @@ from retrograd.objectives.functional import (
     responsibilities,
     spread,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -113,6 +113,10 @@ class Distillation:
     the prompt without passages. Where a passage makes the target impossible, "replug", infinite there, leaves it out.
     """
 
+    trains_retriever = True
+    needs_posterior = False
+    selection = None
+
     target: Literal["emdr2", "pdist_kl_target_prior", "loop_kl_target_prior", "replug_kl_prior_target"] = (
         "pdist_kl_target_prior"
     )
@@ -148,14 +152,19 @@ class Distillation:
             )
 
     @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior``."""
-        return True
+    def trains_generator(self) -> bool:
+        """The generator learns unless ``reader`` is "none"."""
+        return self.reader != "none"
 
     @property
-    def needs_posterior(self) -> bool:
-        """No: q(z|x,y) is not used."""
-        return False
+    def reads(self) -> Reads:
+        """Passages are read as the reader reads them; without a reader, the model answers from each separately."""
+        return Reads.TOGETHER if self.reader == "together" else Reads.SEPARATELY
+
+    @property
+    def leaves_one_out(self) -> bool:
+        """The target "loop_kl_target_prior" takes a prompt of all the others for each candidate."""
+        return self.target == "loop_kl_target_prior"
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries of the retriever's and the reader's term, in nats. ``rng`` is not used."""

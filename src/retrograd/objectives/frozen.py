@@ -19,7 +19,7 @@ from retrograd.objectives.functional import (
     masked_logsumexp,
     responsibilities,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -56,20 +56,21 @@ class FrozenRetriever:
     ("marginal") or is answered from the prompt without passages ("together").
     """
 
+    trains_retriever = False
+    trains_generator = True
+    needs_posterior = False
+    selection = None
+    leaves_one_out = False
+
     form: Literal["marginal", "together"] = "marginal"
-
-    @property
-    def trains_retriever(self) -> bool:
-        """No: it is a control."""
-        return False
-
-    @property
-    def needs_posterior(self) -> bool:
-        """No: q(z|x,y) is not used."""
-        return False
 
     def __post_init__(self) -> None:
         check_choice(self, "form", self.form, ("marginal", "together"))
+
+    @property
+    def reads(self) -> Reads:
+        """Passages stand in one prompt with ``form="together"``, else in a prompt each."""
+        return Reads.TOGETHER if self.form == "together" else Reads.SEPARATELY
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
@@ -117,15 +118,12 @@ class NoRetrieval:
     **Padding.** The candidates are not looked at; a query without any is trained like all others.
     """
 
-    @property
-    def trains_retriever(self) -> bool:
-        """No: it is a control."""
-        return False
-
-    @property
-    def needs_posterior(self) -> bool:
-        """No: q(z|x,y) is not used."""
-        return False
+    trains_retriever = False
+    trains_generator = True
+    needs_posterior = False
+    reads = Reads.NOTHING
+    selection = None
+    leaves_one_out = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""

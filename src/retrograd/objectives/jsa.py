@@ -31,7 +31,7 @@ from retrograd.objectives.functional import (
     responsibilities,
     weighted_sum,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -91,6 +91,12 @@ class JointStochasticApproximation:
     scored or proposed, no gradient. A query without candidates adds 0 to the mean and its chain is -1 (cold).
     """
 
+    trains_retriever = True
+    trains_generator = True
+    reads = Reads.SEPARATELY
+    selection = None
+    leaves_one_out = False
+
     sampler: Literal["exact", "metropolis"] = "exact"
     draws: int = 50
     chain: Literal["cold", "carried"] = "carried"
@@ -106,11 +112,6 @@ class JointStochasticApproximation:
         check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
         check_share(self, "kept_mass", self.kept_mass)
         check_share(self, "proposal_share", self.proposal_share)
-
-    @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior``."""
-        return True
 
     @property
     def needs_posterior(self) -> bool:

@@ -26,7 +26,7 @@ from retrograd.objectives.functional import (
     spread,
     take,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import cost, describe, log_likelihood_where, mean_over_queries, represented
 
 __all__ = ["TopKMarginal"]
@@ -61,18 +61,15 @@ class TopKMarginal:
     A query without candidates adds 0 to the mean.
     """
 
+    trains_retriever = True
+    trains_generator = True
+    needs_posterior = False
+    reads = Reads.SEPARATELY
+    selection = None
+    leaves_one_out = False
+
     form: Literal["sequence", "token"] = "sequence"
     normaliser: Literal["full", "candidates"] = "full"
-
-    @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior``."""
-        return True
-
-    @property
-    def needs_posterior(self) -> bool:
-        """No: q(z|x,y) is not used."""
-        return False
 
     def __post_init__(self) -> None:
         check_choice(self, "form", self.form, ("sequence", "token"))

@@ -1,4 +1,4 @@
-"""The contract between an objective and the rest of the house: records and protocols, nothing else.
+"""The contract between an objective and the rest of the package: records and protocols, nothing else.
 
 An objective sees log-probabilities of K candidates and a *function* that scores (query, candidate) pairs under the
 generator. It never sees a model. What an estimator costs can therefore be read in its own body.
@@ -7,13 +7,17 @@ generator. It never sees a model. What an estimator costs can therefore be read 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["CandidateScores", "Estimate", "Likelihood", "Objective", "TokenLogLikelihood"]
+if TYPE_CHECKING:
+    from retrograd.objectives.differentiable_knn import Selection
+
+__all__ = ["CandidateScores", "Estimate", "Likelihood", "Objective", "Reads", "TokenLogLikelihood"]
 
 
 @dataclass(frozen=True)
@@ -128,18 +132,64 @@ class Estimate:
     last: Int[Tensor, " B"] | None = None
 
 
+class Reads(StrEnum):
+    """How passages reach the generator: each in a prompt of its own, several in one prompt, in soft slots, not at all.
+
+    An enumeration, so that an objective can state it as ``reads = Reads.SEPARATELY``. Members equal their texts.
+    """
+
+    SEPARATELY = "separately"
+    TOGETHER = "together"
+    SLOTS = "slots"
+    NOTHING = "nothing"
+
+
 @runtime_checkable
 class Objective(Protocol):
-    """An estimator of the gradient of -log p(y|x). A value: settings in, no state."""
+    """An estimator of the gradient of -log p(y|x). A value: settings in, no state.
+
+    The attributes are class constants, or properties where a setting decides. They are the only things that the rest
+    of the package asks of an objective: no other module may ask for its class or for a setting.
+    """
 
     @property
     def trains_retriever(self) -> bool:
-        """Whether the loss has a gradient in ``log_prior``: False for the controls."""
+        """Whether the loss has a gradient in ``log_prior``. It is False for the controls."""
+        ...
+
+    @property
+    def trains_generator(self) -> bool:
+        """Whether the loss has a gradient in the likelihood."""
         ...
 
     @property
     def needs_posterior(self) -> bool:
-        """Whether ``scores.log_posterior`` must be given; a class constant, or derived from the settings."""
+        """Whether ``scores.log_posterior`` must be given."""
+        ...
+
+    @property
+    def reads(self) -> Reads:
+        """How passages reach the generator in training, in the prompts that it learns from.
+
+        A model that was trained separately or together answers in the same way, and where the generator does not
+        learn, this says only how it answers. For soft slots see `selection`.
+        """
+        ...
+
+    @property
+    def selection(self) -> Selection | None:
+        """How the trained model fills soft slots when it answers, or None where it answers from passages as text.
+
+        An objective that samples its slots (`StochasticTopK`) has none: the trained model reads passages separately.
+        """
+        ...
+
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether each candidate also takes a call of `Likelihood.together` with all the other candidates.
+
+        The number of calls then depends on the candidates, so that several processes may need different numbers.
+        """
         ...
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate: ...

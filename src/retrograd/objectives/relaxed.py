@@ -30,7 +30,7 @@ from retrograd.objectives.functional import (
     masked_log_softmax,
     masked_logsumexp,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import mean_over_queries, mean_where, prior_alone
 from retrograd.types import UserError
 
@@ -269,6 +269,13 @@ class StochasticTopK:
     passages.
     """
 
+    trains_retriever = True
+    trains_generator = True
+    needs_posterior = False
+    reads = Reads.SLOTS
+    selection = None
+    leaves_one_out = False
+
     slots: int = 2
     temperature: float = 1.0
     noise: float = 1.0
@@ -285,16 +292,6 @@ class StochasticTopK:
             raise UserError(f"StochasticTopK: noise is {self.noise!r}; it must be at least 0 and finite")
         if self.noise == 0 and self.draws > 1:
             raise UserError(f"StochasticTopK: without noise all {self.draws} draws are the same; set draws = 1")
-
-    @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior``."""
-        return True
-
-    @property
-    def needs_posterior(self) -> bool:
-        """No: q(z|x,y) is not used."""
-        return False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries and draws of the negative log-likelihood in nats. ``rng`` draws the noise, if any."""

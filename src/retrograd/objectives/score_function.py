@@ -31,7 +31,7 @@ from retrograd.objectives.functional import (
     take,
     weighted_sum,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -82,6 +82,12 @@ class ScoreFunction:
     or scored, no gradient. A query without candidates, or one that drew a reward of -inf, adds 0 to the mean.
     """
 
+    trains_retriever = True
+    trains_generator = True
+    reads = Reads.SEPARATELY
+    selection = None
+    leaves_one_out = False
+
     reward: Literal["log_likelihood", "likelihood", "elbo"] = "log_likelihood"
     baseline: Literal["none", "leave_one_out"] = "leave_one_out"
     draws: int = 8
@@ -92,11 +98,6 @@ class ScoreFunction:
         check_count(self, "draws", self.draws)
         if self.baseline == "leave_one_out":
             _check_others(self, self.draws, "or set baseline = 'none'")
-
-    @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior``."""
-        return True
 
     @property
     def needs_posterior(self) -> bool:
@@ -199,6 +200,12 @@ class Vimco:
     drawn or scored, no gradient. A query without candidates adds 0 to the mean.
     """
 
+    trains_retriever = True
+    trains_generator = True
+    reads = Reads.SEPARATELY
+    selection = None
+    leaves_one_out = False
+
     draws: int = 8
     proposal: Literal["posterior", "prior"] = "posterior"
     proposal_share: float = 1.0
@@ -210,11 +217,6 @@ class Vimco:
         check_choice(self, "proposal", self.proposal, ("posterior", "prior"))
         check_share(self, "proposal_share", self.proposal_share)
         check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
-
-    @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior``."""
-        return True
 
     @property
     def needs_posterior(self) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from retrograd.objectives.checks import check_choice, check_count, check_share
 from retrograd.objectives.functional import ABSENT, cover, kl_p_q, log_marginal, masked_log_softmax, weighted_sum
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -68,6 +68,13 @@ class Variational:
     loss would be infinite; the bound holds without it. A query without candidates adds 0 to the mean.
     """
 
+    trains_retriever = True
+    trains_generator = True
+    needs_posterior = True
+    reads = Reads.SEPARATELY
+    selection = None
+    leaves_one_out = False
+
     form: Literal["elbo", "published"] = "elbo"
     beta: float = 1.0
     passages: int = 5
@@ -79,16 +86,6 @@ class Variational:
             raise UserError(f"Variational: beta is {self.beta!r}; it must be a finite number of at least 0")
         check_count(self, "passages", self.passages)
         check_share(self, "kept_mass", self.kept_mass)
-
-    @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior`` and ``log_posterior``; with ``beta`` = 0 through the latter only."""
-        return True
-
-    @property
-    def needs_posterior(self) -> bool:
-        """Yes: the expectations are taken under q(z|x,y)."""
-        return True
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries of the negative bound (or estimate), in nats. ``rng`` is not used.

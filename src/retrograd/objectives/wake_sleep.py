@@ -30,7 +30,7 @@ from retrograd.objectives.functional import (
     propose,
     weighted_sum,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood
+from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -87,6 +87,13 @@ class WakeSleep:
     query without candidates adds 0 to the mean.
     """
 
+    trains_retriever = True
+    trains_generator = True
+    needs_posterior = True
+    reads = Reads.SEPARATELY
+    selection = None
+    leaves_one_out = False
+
     draws: int = 50
     proposal_share: float = 1.0
     normaliser: Literal["full", "candidates"] = "full"
@@ -97,16 +104,6 @@ class WakeSleep:
         check_share(self, "proposal_share", self.proposal_share)
         check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
         check_share(self, "kept_mass", self.kept_mass)
-
-    @property
-    def trains_retriever(self) -> bool:
-        """Yes, through ``log_prior``."""
-        return True
-
-    @property
-    def needs_posterior(self) -> bool:
-        """Yes: q(z|x,y) proposes, and learns."""
-        return True
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Mean over queries of the weighted sum, in nats. ``rng`` draws the candidates.

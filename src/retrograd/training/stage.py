@@ -1,4 +1,4 @@
-"""What a stage of training is: which candidates, whose likelihood, how many steps at which pace."""
+"""Records that say what a stage of training is: its candidates and likelihood, its steps and its pace."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from retrograd.training.schedule import Schedule, require_schedule
 from retrograd.types import Example, UserError
 from retrograd.util.guards import require_at_least
 
-__all__ = ["Evidence", "FromCopying", "FromGenerator", "FromPrior", "Pace", "Stage"]
+__all__ = ["CopyEvidence", "Evidence", "GeneratorEvidence", "Pace", "Stage"]
 
 _WHOLE_BASE_CELLS = 2**26
+_OPEN_ANSWERS = 20
+"""Of an open set of answers, one is as likely by chance as one of so many."""
 
 
 @runtime_checkable
 class Evidence(Protocol):
-    """Where a stage takes its candidates from and who says how likely the target is under each."""
+    """Where a stage takes its candidates from, and what says how likely the target is under each."""
 
     @property
     def retrieves(self) -> bool:
@@ -49,12 +51,15 @@ class Evidence(Protocol):
 
 
 @dataclass(frozen=True)
-class FromGenerator:
-    """The ``passages`` best of the prior (and of the posterior), judged by the generator: both learn.
+class GeneratorEvidence:
+    """The ``passages`` best of the prior (and of the posterior), scored by the generator: both learn.
 
     ``tail`` more are drawn from the prior over the rest of the base and stand for it. The batch shares a ``pool``. A
-    share of the queries, ``distraction``, reads what was found for something else; another, ``prior_only``, what the
-    prior alone found, as at test time, and teaches the generator only.
+    share of the queries, ``distraction``, reads what was retrieved for something else; another, ``prior_only``, what
+    the prior alone retrieves, as at test time, and trains the generator only.
+
+    ``as_at_test_time`` has all queries read what the prior alone retrieves, without gradient and without dropout; no
+    posterior is used and no chain continued. It excludes ``pool`` and ``prior_only``.
     """
 
     passages: int
@@ -62,10 +67,23 @@ class FromGenerator:
     pool: Pool | None = None
     distraction: float = 0.0
     prior_only: float = 0.0
+    as_at_test_time: bool = False
+
+    def __post_init__(self) -> None:
+        if self.as_at_test_time and (self.pool is not None or self.prior_only > 0):
+            raise UserError(
+                "as_at_test_time has all queries read what the prior alone retrieves; leave pool = None and "
+                "prior_only = 0"
+            )
 
     @property
     def retrieves(self) -> bool:
         return self.passages > 0
+
+    def candidates_per_query(self, base: int, queries: int, posterior: bool) -> int:
+        """Return how many passages a query is given at most, from a base of so many; ``queries`` share a pool."""
+        own = self.passages * (1 + (posterior and not self.as_at_test_time)) + self.tail
+        return min(base, own if self.pool is None else queries * self.passages + self.pool.explorers)
 
     def candidates(
         self,
@@ -75,6 +93,10 @@ class FromGenerator:
         previous: Int[Tensor, " B"] | None,
         rng: torch.Generator,
     ) -> Candidates:
+        if self.as_at_test_time:
+            options = RetrievalOptions(tail=self.tail, distraction=self.distraction)
+            with inference(model.retriever):
+                return model.retrieve(examples, self.passages, options, rng=rng)
         options = RetrievalOptions(posterior, self.tail, self.pool, self.distraction, self.prior_only)
         return model.retrieve(examples, self.passages, options, previous, rng)
 
@@ -83,47 +105,19 @@ class FromGenerator:
 
 
 @dataclass(frozen=True)
-class FromPrior:
-    """The ``passages`` best of the prior as they are found at test time, judged by the generator, which learns alone.
+class CopyEvidence:
+    """The whole base (``passages`` = 0) or its best ``passages``, scored by the task's test: the retriever learns.
 
-    Retrieval has neither gradient nor dropout; no posterior is asked and no chain taken up. ``tail`` and
-    ``distraction`` as in `FromGenerator`.
+    ``noise`` is the share of supporting passages that are no evidence (`CopySettings`). From a query whose best
+    ``passages`` hold none that supports the target it learns nothing: the test does not tell them apart, and what would
+    grow is their share of p(z|x), whatever they are.
     """
 
-    passages: int
-    tail: int = 0
-    distraction: float = 0.0
-
-    @property
-    def retrieves(self) -> bool:
-        return self.passages > 0
-
-    def candidates(
-        self,
-        model: RagModel,
-        examples: Sequence[Example],
-        posterior: bool,
-        previous: Int[Tensor, " B"] | None,
-        rng: torch.Generator,
-    ) -> Candidates:
-        options = RetrievalOptions(tail=self.tail, distraction=self.distraction)
-        with inference(model.retriever):
-            return model.retrieve(examples, self.passages, options, rng=rng)
-
-    def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
-        return model.likelihood(examples, candidates)
-
-
-@dataclass(frozen=True)
-class FromCopying:
-    """The whole base (``passages`` = 0) or its best ``passages``, judged by the task's test: the retriever learns.
-
-    From a query whose best ``passages`` hold none that supports the target it learns nothing: the test does not tell
-    them apart, and what would grow is their share of p(z|x), whatever they are.
-    """
-
-    settings: CopySettings
+    noise: float = 0.05
     passages: int = 0
+
+    def __post_init__(self) -> None:
+        _ = CopySettings(self.noise)  # which checks it
 
     @property
     def retrieves(self) -> bool:
@@ -138,31 +132,32 @@ class FromCopying:
         rng: torch.Generator,
     ) -> Candidates:
         if self.passages > 0:
-            found = model.retrieve(examples, self.passages, RetrievalOptions(posterior=posterior), previous)
-            return _where_any_supports(model, examples, found)
+            best = model.retrieve(examples, self.passages, RetrievalOptions(posterior=posterior), previous)
+            return _detach_where_none_supports(model, examples, best)
         cells = len(examples) * len(model.base)
         if cells > _WHOLE_BASE_CELLS:
             raise UserError(
                 f"a warm start over the whole base of {len(model.base)} passages would hold {cells / 1e6:.0f} million "
                 f"scores a batch; set warm_start.passages to 100, say, to use each query's best passages instead"
             )
-        found = model.retrieve_all(examples, posterior)
+        everything = model.retrieve_all(examples, posterior)
         if previous is None:
-            return found
-        column = column_of(found.rows, previous.to(found.rows.device))
-        return replace(found, scores=replace(found.scores, previous=column))
+            return everything
+        column = column_of(everything.rows, previous.to(everything.rows.device))
+        return replace(everything, scores=replace(everything.scores, previous=column))
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
-        return model.copy_likelihood(examples, candidates, self.settings)
+        answers = len(model.task.choices) if model.task.choices else _OPEN_ANSWERS
+        return model.copy_likelihood(examples, candidates, CopySettings(self.noise, 1 / answers))
 
 
-def _where_any_supports(model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Candidates:
-    """Scores without gradient where no candidate supports the target."""
-    told, scores = model.supports(examples, candidates.rows).any(dim=-1, keepdim=True), candidates.scores
-    prior, posterior = scores.log_prior, scores.log_posterior
-    prior = torch.where(told, prior, prior.detach())
-    posterior = None if posterior is None else torch.where(told, posterior, posterior.detach())
-    return replace(candidates, scores=replace(scores, log_prior=prior, log_posterior=posterior))
+def _detach_where_none_supports(model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Candidates:
+    """Detach the scores of queries of which no candidate supports the target."""
+    supported = model.supports(examples, candidates.rows).any(dim=-1, keepdim=True)
+    prior, posterior = candidates.scores.log_prior, candidates.scores.log_posterior
+    prior = torch.where(supported, prior, prior.detach())
+    posterior = None if posterior is None else torch.where(supported, posterior, posterior.detach())
+    return replace(candidates, scores=replace(candidates.scores, log_prior=prior, log_posterior=posterior))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from retrograd.objectives import (
     FrozenRetriever,
     JointStochasticApproximation,
     Likelihood,
+    Reads,
     StochasticTopK,
     TopKMarginal,
     WakeSleep,
@@ -100,7 +101,11 @@ class Noisy:
     noise: float
     shift: float
     trains_retriever = True
+    trains_generator = True
     needs_posterior = True
+    reads = Reads.SEPARATELY
+    selection = None
+    leaves_one_out = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         estimate = EXACT(scores, likelihood, rng)

@@ -30,7 +30,7 @@ from retrograd.studies.planning.plan import Plan, plan_experiment
 from retrograd.studies.planning.stages import planned_stages
 from retrograd.studies.validation.validate import validate_experiment
 from retrograd.training.sampling.batches import steps_in
-from retrograd.training.stage import FromGenerator
+from retrograd.training.stage import GeneratorEvidence
 from retrograd.types import UserError
 
 BIG = Hardware("big", 10**12, 1e12, 0.5, bf16=False)
@@ -272,7 +272,7 @@ def test_prompts_are_those_of_a_real_step(
     model = build_model(experiment, loaded, rng)
     model.refresh_index()
     (stage,) = stages(experiment, model, rng)
-    assert isinstance(stage.evidence, FromGenerator)
+    assert isinstance(stage.evidence, GeneratorEvidence)
     batch = loaded.train[:4]
     found = stage.evidence.candidates(model, batch, False, None, rng)
     likelihood = Counted(model.generator, model.task, model.base, batch, found.rows, model.support)

@@ -20,7 +20,7 @@ from retrograd.training.distributed import fitting
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.stage import FromGenerator, Pace, Stage
+from retrograd.training.stage import GeneratorEvidence, Pace, Stage
 from retrograd.types import Example, Passage, UserError
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -39,7 +39,7 @@ def trained(encoder: Path, generator: Path, folder: Path, micro_batch: int = 0) 
     posterior = Retriever(Encoder.open(str(encoder)), tower, 0.1, "both")
     reader = Generator.open(str(generator), rng, None, GeneratorOptions(max_target_tokens=8))
     model = RagModel(Retriever(tower, tower, 0.1, "both"), reader, task, base, posterior)
-    evidence = FromGenerator(3, distraction=0.3, prior_only=0.3)
+    evidence = GeneratorEvidence(3, distraction=0.3, prior_only=0.3)
     objective = JointStochasticApproximation(sampler="metropolis", draws=3)
     stage = Stage("training", objective, evidence, Pace(2, 8, 1e-2, 1e-2, micro_batch=micro_batch), EverySteps(1), 1)
     torch.manual_seed(0)

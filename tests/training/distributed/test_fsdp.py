@@ -45,7 +45,7 @@ from retrograd.training.refresh.policies import EverySteps
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.interrupts import Interrupted, Interrupts
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.stage import FromGenerator, Pace, Stage
+from retrograd.training.stage import GeneratorEvidence, Pace, Stage
 from retrograd.types import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -103,7 +103,7 @@ def trained(
         spread_layers(model.generator.model, CPU)
     torch.manual_seed(0)
     pace = Pace(2, 8, RATE, RATE, weight_decay=0.0, warmup=0.0, clip=NORM / 2, micro_batch=case.micro_batch)
-    stage = Stage("training", case.objective, FromGenerator(3), pace, EverySteps(1), log_every=1, probe_passages=4)
+    stage = Stage("training", case.objective, GeneratorEvidence(3), pace, EverySteps(1), log_every=1, probe_passages=4)
     rng = torch.Generator().manual_seed(0)
     run = RunDirectory(folder, written=False)
     if Ranks().first or (interrupts is None and not resume):  # else the folder is that of both
@@ -254,7 +254,7 @@ def say_what_is_too_much(rank: int, folder: Path, models: Path) -> None:
     last, for afterwards no rank hears of another."""
     model, examples = build(models / "encoder", models / "seq2seq", RankCase(TopKMarginal()))
     spread_layers(model.generator.model, CPU)
-    stage = Stage("training", TopKMarginal(), FromGenerator(3), Pace(1, 8, 1e-2, 1e-2), EverySteps(1))
+    stage = Stage("training", TopKMarginal(), GeneratorEvidence(3), Pace(1, 8, 1e-2, 1e-2), EverySteps(1))
     run = RunDirectory.create(folder / f"memory.{rank}", "", "no")
 
     def failing(*_: object) -> object:

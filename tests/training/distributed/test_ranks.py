@@ -34,7 +34,7 @@ from retrograd.training.distributed.ranks import Ranks, join_process_group
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps, InBackground, Never, RefreshPolicy, RetrievedLately, Rolling
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.stage import FromGenerator, Pace, Stage
+from retrograd.training.stage import GeneratorEvidence, Pace, Stage
 from retrograd.types import Example, Passage, UserError
 
 ROOT = Path(__file__).parents[3]
@@ -101,7 +101,7 @@ def trained(encoder: Path, generator: Path, case: Case, folder: Path) -> RagMode
     model, examples = build(encoder, generator, case)
     torch.manual_seed(0)
     pace = Pace(2, 8, RATE, RATE, weight_decay=0.0, warmup=0.0, clip=NORM, micro_batch=case.micro_batch)
-    evidence = FromGenerator(3, tail=case.tail)
+    evidence = GeneratorEvidence(3, tail=case.tail)
     stage = Stage("training", case.objective, evidence, pace, case.refresh, log_every=1, probe_passages=4)
     run = RunDirectory.create(folder, "", "no")
     with plain_descent():

@@ -40,7 +40,7 @@ from retrograd.training.refresh.policies import (
     WhenDrifted,
 )
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.stage import FromGenerator, Pace, Stage
+from retrograd.training.stage import GeneratorEvidence, Pace, Stage
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.files import lock_folder
 
@@ -273,7 +273,7 @@ def trained_log(
     model, examples = build(encoder, generator, trained, shared)
     torch.manual_seed(0)
     pace = Pace(2, 4, 1e-2, 1e-2, weight_decay=0.0, warmup=0.0, clip=0.0)
-    stage = Stage("training", TopKMarginal(), FromGenerator(3), pace, policy, 1, 0, save_every, probe_passages)
+    stage = Stage("training", TopKMarginal(), GeneratorEvidence(3), pace, policy, 1, 0, save_every, probe_passages)
     directory = RunDirectory.create(folder, "", "no")
     train(model, examples, stage, directory, torch.Generator().manual_seed(0))
     assert model.index_is_current()
@@ -352,7 +352,9 @@ def test_training_never_reads_an_index_of_zeros_or_of_other_weights(
         if case == "stale":
             disturb(model)
         refreshed.clear()
-        stage = Stage("training", TopKMarginal(), FromGenerator(3), Pace(1, 6, 1e-3, 0.0), EverySteps(1), log_every=0)
+        stage = Stage(
+            "training", TopKMarginal(), GeneratorEvidence(3), Pace(1, 6, 1e-3, 0.0), EverySteps(1), log_every=0
+        )
         directory = RunDirectory.create(tmp_path / case, "", "no")
         train(model, examples, stage, directory, torch.Generator().manual_seed(0))
         assert len(refreshed) == expected
@@ -374,7 +376,7 @@ def test_an_index_that_is_not_exact_serves_where_no_passage_moves_and_is_refused
 ) -> None:
     pytest.importorskip("faiss")
     stage = Stage(
-        "training", TopKMarginal(normaliser="candidates"), FromGenerator(3), Pace(1, 4, 1e-3, 1e-3), Never(), 1
+        "training", TopKMarginal(normaliser="candidates"), GeneratorEvidence(3), Pace(1, 4, 1e-3, 1e-3), Never(), 1
     )
     for shared in (False, True):
         model, examples = build(tiny_encoder, tiny_seq2seq, shared=shared)

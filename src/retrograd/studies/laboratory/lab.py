@@ -18,22 +18,8 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import OpenRun, open_run
 from retrograd.experiments.run import compute_for, require_enough_passages
 from retrograd.models.retriever import Retriever
-from retrograd.objectives import (
-    OBJECTIVES,
-    Distillation,
-    FrozenRetriever,
-    JointStochasticApproximation,
-    NoRetrieval,
-    Objective,
-    RelaxedTopK,
-    ScoreFunction,
-    StochasticTopK,
-    TopKMarginal,
-    Variational,
-    Vimco,
-    WakeSleep,
-)
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes.estimators import estimators
 from retrograd.training.refresh.fresh_index import embed_base
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonValue, advice
@@ -45,13 +31,11 @@ __all__ = [
     "LabReport",
     "chosen_estimators",
     "drawn",
-    "estimators",
     "measured",
     "run_laboratory",
 ]
 
 _MICRO_BATCH = 16
-_EXPENSIVE_REDRAWS = 8
 _BUDGET = 16_384
 
 
@@ -119,47 +103,6 @@ def _record(finding: Finding) -> JsonValue:
         "parameter_cosine": dict(finding.cosine),
         "joint_prompt_error": finding.joint_prompt_error,
     }
-
-
-def estimators(k: int) -> list[Estimator]:
-    """What the field uses, each with the candidates it is used with: the k best of every retriever it has.
-
-    JSA and RWS stand here over the whole base as well, as they are defined. An objective that is in `OBJECTIVES` and in
-    none of these lines comes last, with its defaults.
-    """
-    jsa = JointStochasticApproximation
-
-    def best(name: str, objective: Objective, redraws: int = 0) -> Estimator:
-        return Estimator(name, objective, k, redraws=redraws)
-
-    known = [
-        best("no update (frozen retriever)", FrozenRetriever()),
-        best("RAG-sequence, renormalised", TopKMarginal(normaliser="candidates")),
-        best("RAG-sequence, full normaliser", TopKMarginal()),
-        best("RAG-token, full normaliser", TopKMarginal(form="token")),
-        best("exact union, renormalised", jsa(normaliser="candidates")),
-        best("exact union, full normaliser", jsa()),
-        Estimator("RAG-sequence + 5 of the tail", TopKMarginal(), k, tail=5),
-        Estimator("exact union + 5 of the tail", jsa(), k, tail=5),
-        best("JSA, 50 draws, cold", jsa(sampler="metropolis", chain="cold")),
-        best("JSA, 2 draws, carried", jsa(sampler="metropolis", draws=2)),
-        Estimator("JSA, 50 draws, whole base", jsa(sampler="metropolis", chain="cold"), k, "all"),
-        best("RWS, 50 draws", WakeSleep()),
-        Estimator("RWS, 50 draws, whole base", WakeSleep(), k, "all"),
-        best("VIMCO, 8 draws", Vimco()),
-        best("VRAG, as published", Variational(form="published", passages=k)),
-        best("ELBO, full normaliser", Variational()),
-        best("REINFORCE, 8 draws", ScoreFunction(baseline="none")),
-        best("RLOO, 8 draws", ScoreFunction()),
-        best("EMDR2", Distillation(target="emdr2")),
-        best("PDist", Distillation(target="pdist_kl_target_prior")),
-        best("LOOP", Distillation(target="loop_kl_target_prior")),
-        best("REPLUG-LSR", Distillation(target="replug_kl_prior_target", reader="none")),
-        best("Stochastic top-k", StochasticTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
-        best("Relaxed top-k", RelaxedTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
-    ]
-    there = {type(one.objective) for one in known} | {NoRetrieval}
-    return known + [best(kind.__name__, kind()) for kind in OBJECTIVES if kind not in there]
 
 
 def run_laboratory(

@@ -14,6 +14,7 @@ import torch
 
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
+from retrograd.experiments.stage_description import StageDescription
 from retrograd.index.disk.plan import readable_bytes
 from retrograd.models.compute.batching import token_budget_on
 from retrograd.models.loading.architectures import is_on_disk
@@ -22,7 +23,7 @@ from retrograd.studies.planning.data import DataFacts, data_facts
 from retrograd.studies.planning.hardware import Hardware, hardware_named, this_machine
 from retrograd.studies.planning.model import ModelFacts, model_facts
 from retrograd.studies.planning.probe import Probe, probe
-from retrograd.studies.planning.stages import PlannedStage, Prompts, planned_stages, prompts_per_query
+from retrograd.studies.planning.stages import Prompts, planned_stages, prompts_per_query
 from retrograd.training.refresh.policies import EverySteps, Rolling, require_one_process
 from retrograd.types import UserError
 from retrograd.util.guards import JsonObject
@@ -57,7 +58,7 @@ class Memory:
 class StageCost:
     """A stage: prompts for one query and step, tokens and operations of a step, seconds of all; None where unknown."""
 
-    stage: PlannedStage
+    stage: StageDescription
     prompts: Prompts
     prompt_tokens: int
     tokens: float
@@ -155,9 +156,9 @@ def plan_experiment(
     r = experiment.retriever
     stages = planned_stages(experiment, facts.examples, facts.supports)
     if processes > 1:
-        if _passages_move(experiment) and any(one.trains_retriever and not one.copying for one in stages):
+        if _passages_move(experiment) and any(one.trains_retriever and not one.is_copying for one in stages):
             require_one_process(experiment.training.refresh_policy)
-        stages = [replace(one, micro_batch=min(one.at_once, math.ceil(one.queries / processes))) for one in stages]
+        stages = [_share(one, processes) for one in stages]
     base = facts.passages or 10**9
     prompts = {one.name: prompts_per_query(one, base, r.posterior, r.null_passage) for one in stages}
     each = {name: one.passages_each for name, one in prompts.items()}
@@ -178,6 +179,12 @@ def plan_experiment(
     ):
         plan = _probed(experiment, plan, probe(experiment, facts.data))
     return plan
+
+
+def _share(stage: StageDescription, processes: int) -> StageDescription:
+    """The stage as one of several processes runs it, with its share of the queries at once."""
+    micro_batch = min(stage.at_once, math.ceil(stage.queries / processes))
+    return replace(stage, pace=replace(stage.pace, micro_batch=micro_batch))
 
 
 def _notes(experiment: Experiment, processes: int) -> tuple[str, ...]:
@@ -204,14 +211,14 @@ def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
 
 
 def _stage_cost(
-    experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment, stage: StageDescription, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
 ) -> StageCost:
     queries, tokens = stage.queries, model.prompt_tokens[stage.name]
     prompt = model.prompts[stage.name]
     towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
     learns = stage.trains_retriever
-    embedded = prompts.candidates if learns and experiment.retriever.trained == "both" and not stage.copying else 0
-    searched = stage.passages > 0 or stage.copying
+    embedded = prompts.candidates if learns and experiment.retriever.trained == "both" and not stage.is_copying else 0
+    searched = stage.evidence.retrieves
     operations = queries * (
         prompts.without_gradient * prompt.forward
         + prompts.with_gradient * (prompt.forward + prompt.backward)
@@ -228,7 +235,7 @@ def _stage_cost(
 
 
 def _memory(
-    experiment: Experiment, stage: PlannedStage, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment, stage: StageDescription, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
 ) -> Memory:
     """Of one micro-batch: all its prompts with gradient are held until the backward pass, whatever the token budget."""
     at_once = stage.at_once
@@ -238,13 +245,13 @@ def _memory(
         return whole - (squares if on.cuda else 0.0)  # fused attention on a GPU keeps no squares
 
     towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
-    embedded = prompts.candidates if experiment.retriever.trained == "both" and not stage.copying else 0
+    embedded = prompts.candidates if experiment.retriever.trained == "both" and not stage.is_copying else 0
     graphs = at_once * prompts.with_gradient
     activations = graphs * kept(prompt.squares, prompt.kept)
     if stage.trains_retriever:
         activations += at_once * towers * kept(tower.squares, tower.kept)
         activations += at_once * embedded * kept(passage.squares, passage.kept)
-    if stage.copying and stage.passages == 0:
+    if stage.compares_all:
         activations += at_once * (facts.passages or 0) * _WHOLE_BASE_BYTES
     learned = {one.part: one.moved for one in model.weights}
     theirs = sum(n for part, n in learned.items() if part.endswith("tower")) * stage.trains_retriever
@@ -252,7 +259,7 @@ def _memory(
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
     gradients = theirs + its * (prompts.with_gradient > 0)
     index = 4.0 * (facts.passages or 0) * model.dimension * experiment.retriever.search_kind.needs_index
-    whole = stage.copying and stage.passages == 0 and model.processes > 1  # each compares with all, and fetches them
+    whole = stage.compares_all and model.processes > 1  # each compares with all, and fetches them
     return Memory(
         weights=sum(one.held for one in model.weights),
         gradients=4.0 * gradients,
@@ -283,20 +290,18 @@ def _copies(
 # ---- what is no step ----------------------------------------------------------------------------------------------
 
 
-def _embeddings(experiment: Experiment, stages: list[PlannedStage]) -> float:
+def _embeddings(experiment: Experiment, stages: list[StageDescription]) -> float:
     """How often the whole base is embedded, as far as it can be told: at the beginning, while passages move, after."""
     r = experiment.retriever
-    if not r.search_kind.needs_index or not any(stage.passages or stage.copying for stage in stages):
+    if not r.search_kind.needs_index or not any(stage.evidence.retrieves for stage in stages):
         return 0.0
     moves = _passages_move(experiment)
     count = 1.0
     for stage in stages:
-        if stage.trains_retriever and moves and _tower_rate(experiment, stage) > 0:
-            policy = EverySteps(experiment.warm_start.refresh_every) if stage.copying else None
-            policy = policy or experiment.training.refresh_policy
+        if stage.trains_retriever and moves and stage.pace.retriever_learning_rate > 0:
             steps = stage.steps or 0
             count += steps > 0
-            match policy:
+            match stage.refresh:
                 case EverySteps(every) if every > 0:
                     count += max(0, steps - 1) // every
                 case Rolling(share):
@@ -306,18 +311,13 @@ def _embeddings(experiment: Experiment, stages: list[PlannedStage]) -> float:
     return count
 
 
-def _tower_rate(e: Experiment, stage: PlannedStage) -> float:
-    own = {"warm start": e.warm_start.learning_rate, "masking": e.masking.retriever_learning_rate}
-    return own.get(stage.name, e.training.retriever_learning_rate)
-
-
 def _passages_move(experiment: Experiment) -> bool:
     r = experiment.retriever
     return r.trained == "both" or (r.trained == "query" and not r.separate_towers)
 
 
 def _embedding(
-    experiment: Experiment, stages: list[PlannedStage], facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment, stages: list[StageDescription], facts: DataFacts, model: ModelFacts, on: Hardware
 ) -> float | None:
     if facts.passages is None:
         return None
@@ -364,7 +364,7 @@ def _refusal(experiment: Experiment, plan: Plan) -> str | None:
     parts = {name: size for name, size in asdict(need).items() if name != "libraries"}
     largest = max(parts, key=lambda name: parts[name])
     worst = max(plan.stages, key=lambda one: one.memory.total).stage
-    whole = largest == "activations" and worst.copying and worst.passages == 0
+    whole = largest == "activations" and worst.compares_all
     remedy = "set warm_start.passages to 100, say" if whole else _remedy(experiment, largest, plan.processes)
     size = readable_bytes(round(parts[largest]))
     return (

@@ -1,0 +1,196 @@
+"""The stages of an experiment as plain values, from the experiment alone: both the run and its plan are made of them.
+
+The order is warm start, masking, training, second stage. The retriever is warmed first, because a generator learns
+nothing from useless passages and teaches nothing while it ignores them. Then both learn from masked sentences of the
+base, and after these from the data themselves, so that what the model ends with is what it is asked for: the order of
+REALM (Guu et al. 2020, arXiv 2002.08909), which warms the retriever, pre-trains on masked sentences, and fine-tunes. In
+the second stage only the generator learns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.settings import NOTHING_TRAINED
+from retrograd.objectives import Objective, Reads, generator_only, retriever_warm_start
+from retrograd.rag.candidates import Pool
+from retrograd.training.refresh.policies import EverySteps, Never, RefreshPolicy
+from retrograd.training.sampling.batches import steps_in
+from retrograd.training.sampling.targets import TargetChoice
+from retrograd.training.stage import CopyEvidence, GeneratorEvidence, Pace
+from retrograd.types import UserError
+
+__all__ = ["StageDescription", "describe_stages"]
+
+
+@dataclass(frozen=True)
+class StageDescription:
+    """What a stage trains, by which objective, on which candidates and at which pace.
+
+    ``examples`` counts those that it trains on, None where that is not known. ``is_masking`` says that they are masked
+    sentences of the base. ``moves_retriever`` is False where the retriever rests, whatever the pace says.
+    """
+
+    name: str
+    objective: Objective
+    evidence: GeneratorEvidence | CopyEvidence
+    pace: Pace
+    refresh: RefreshPolicy
+    targets: TargetChoice
+    examples: int | None
+    moves_retriever: bool
+    is_masking: bool = False
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether the task's own test scores the candidates, so that the generator is not used."""
+        return isinstance(self.evidence, CopyEvidence)
+
+    @property
+    def compares_all(self) -> bool:
+        """Whether each query is compared with the whole base."""
+        return isinstance(self.evidence, CopyEvidence) and self.evidence.passages == 0
+
+    @property
+    def trains_retriever(self) -> bool:
+        """Whether a weight or a scale of the retriever changes."""
+        rate = max(self.pace.retriever_learning_rate, self.pace.scale_learning_rate)
+        return self.moves_retriever and self.objective.trains_retriever and rate > 0
+
+    @property
+    def trains_generator(self) -> bool:
+        """Whether the generator has a learning rate."""
+        return self.pace.generator_learning_rate > 0
+
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps, or None where they are not known."""
+        return None if self.examples is None else steps_in(self.examples, self.pace.batch_size, self.pace.epochs)
+
+    @property
+    def queries(self) -> int:
+        """Queries of a step that is not the last of an epoch: no more than there are examples."""
+        size = self.pace.batch_size
+        return size if self.examples is None else min(size, max(1, self.examples))
+
+    @property
+    def full_steps(self) -> float | None:
+        """Steps, where the smaller last one of an epoch counts as the part that it is."""
+        return None if self.examples is None else self.pace.epochs * self.examples / self.queries
+
+    @property
+    def at_once(self) -> int:
+        """Queries held in memory at once."""
+        return min(self.pace.micro_batch or self.queries, self.queries)
+
+
+def describe_stages(experiment: Experiment, supports: bool, examples: int | None = None) -> list[StageDescription]:
+    """Return the stages of ``experiment`` that have work to do, in order.
+
+    ``supports`` says whether the task has a test of support, without which there is no warm start. ``examples`` counts
+    the training examples. Raises `UserError` where nothing is trained.
+    """
+    main = _training(experiment, examples)
+    if not (main.trains_retriever or main.trains_generator):
+        raise UserError(NOTHING_TRAINED)
+    stages = [
+        _warm_start(experiment, main) if supports else None,
+        _masking(experiment, main),
+        main if main.pace.epochs > 0 else None,
+        _second_stage(experiment, main),
+    ]
+    return [stage for stage in stages if stage is not None]
+
+
+def _training(experiment: Experiment, examples: int | None) -> StageDescription:
+    e, t = experiment, experiment.training
+    pool = Pool(t.explorers) if t.pool else None
+    pace = Pace(
+        epochs=t.epochs,
+        batch_size=t.batch_size,
+        generator_learning_rate=t.generator_learning_rate,
+        retriever_learning_rate=t.retriever_learning_rate,
+        weight_decay=t.weight_decay,
+        warmup=t.warmup,
+        clip=t.clip,
+        micro_batch=t.micro_batch,
+        schedule=t.schedule,
+        restarts=t.restarts,
+        scale_learning_rate=t.scale_learning_rate * e.retriever.learns_scales,
+    )
+    return StageDescription(
+        name="training",
+        objective=e.objective,
+        evidence=GeneratorEvidence(t.passages, t.tail, pool, t.distraction, t.prior_only),
+        pace=pace,
+        refresh=t.refresh_policy,
+        targets=t.targets,
+        examples=examples,
+        moves_retriever=e.retriever.trained != "none",
+    )
+
+
+def _warm_start(experiment: Experiment, main: StageDescription) -> StageDescription | None:
+    """The retriever alone, with a linear schedule, where it learns at all."""
+    w = experiment.warm_start
+    if w.epochs == 0 or not (main.moves_retriever and main.objective.trains_retriever):
+        return None
+    pace = Pace(
+        epochs=w.epochs,
+        batch_size=w.batch_size,
+        generator_learning_rate=0.0,
+        retriever_learning_rate=w.learning_rate,
+        weight_decay=main.pace.weight_decay,
+        warmup=main.pace.warmup,
+        clip=main.pace.clip,
+        scale_learning_rate=main.pace.scale_learning_rate,
+    )
+    return replace(
+        main,
+        name="warm start",
+        objective=retriever_warm_start(main.objective),
+        evidence=CopyEvidence(w.noise, w.passages),
+        pace=pace,
+        refresh=EverySteps(w.refresh_every),
+    )
+
+
+def _masking(experiment: Experiment, main: StageDescription) -> StageDescription | None:
+    """The main stage on masked sentences, at rates of their own. How many there are, only the base can tell."""
+    m = experiment.masking
+    if m.epochs == 0:
+        return None
+    pace = replace(
+        main.pace,
+        epochs=m.epochs,
+        generator_learning_rate=m.generator_learning_rate,
+        retriever_learning_rate=m.retriever_learning_rate,
+    )
+    return replace(main, name="masking", pace=pace, targets="first", examples=None, is_masking=True)
+
+
+def _second_stage(experiment: Experiment, main: StageDescription) -> StageDescription | None:
+    """The generator alone, on what it will read at test time."""
+    s, t = experiment.second_stage, experiment.training
+    if s.epochs == 0:
+        return None
+    together = s.reading == "together"
+    # One prompt has no place for candidates that stand for others, nor for those that other queries retrieved.
+    tail = 0 if together else t.tail
+    pace = replace(
+        main.pace,
+        epochs=s.epochs,
+        batch_size=s.batch_size or t.batch_size,
+        generator_learning_rate=s.learning_rate,
+        retriever_learning_rate=0.0,
+        scale_learning_rate=0.0,
+    )
+    return replace(
+        main,
+        name="second stage",
+        objective=generator_only(Reads.TOGETHER if together else Reads.SEPARATELY),
+        evidence=GeneratorEvidence(s.passages or t.passages, tail, distraction=t.distraction, as_at_test_time=True),
+        pace=pace,
+        refresh=Never(),
+    )

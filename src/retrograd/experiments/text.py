@@ -1,0 +1,118 @@
+"""The text of an experiment: TOML, JSON and ``section.setting=value``, read strictly and written in full.
+
+``objective.kind`` is the class of the objective, ``data.kind`` that of its kind. Everything here works on plain tables;
+`retrograd.experiments.experiment` makes the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, get_type_hints
+
+from retrograd.experiments.data.kinds import kind_names, read_data
+from retrograd.experiments.data.source import DataKind
+from retrograd.objectives import OBJECTIVES, Objective
+from retrograd.types import UserError
+from retrograd.util.guards import JsonObject, advice, parse_toml_value
+from retrograd.util.records import read_record, read_toml, read_value, record_mapping
+from retrograd.util.text_files import read_json
+
+__all__ = ["assign", "read_experiment", "read_file", "write_data", "write_objective"]
+
+Experiment = TypeVar("Experiment")
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """Return the tables of a ``.toml`` or ``.json`` file. Raises `UserError` with the file and the place."""
+    values = read_json(path) if path.suffix == ".json" else read_toml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a table of settings")
+    return dict(values)
+
+
+def read_experiment(kind: type[Experiment], values: Mapping[str, object], where: str) -> Experiment:
+    """Return an experiment from its tables, the objective and the data by their kind; ``kind`` is its class.
+
+    Raises `UserError`, beginning with ``where``, for an unknown key (naming the nearest), a wrong type, and settings
+    that do not fit each other.
+    """
+    hints = get_type_hints(kind)
+    readers: dict[str, Callable[[object, str], object]] = {"objective": _read_objective, "data": read_data}
+    sections = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise UserError(f"{where}: unknown key {name!r}; {advice(name, hints)}")
+        read = readers.get(name) or partial(read_value, hints[name])
+        sections[name] = read(value, f"{where}: {name}")
+    try:
+        return kind(**sections)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def write_objective(objective: Objective) -> JsonObject:
+    """Return the table from which an equal objective is read."""
+    return {"kind": type(objective).__name__} | record_mapping(objective)
+
+
+def write_data(data: DataKind) -> JsonObject:
+    """Return the table from which equal settings of the data are read."""
+    return {"kind": data.kind} | record_mapping(data)
+
+
+def assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, object]:
+    """Return ``values``, the tables of a whole experiment, with ``section.setting=value`` assignments applied.
+
+    Values are written as in TOML; bare words are text. Another ``kind`` begins with its own defaults. Raises
+    `UserError` for an unknown setting, naming the nearest.
+    """
+    values = dict(values)
+    for assignment in assignments:
+        key, text = _split(assignment)
+        *sections, setting = key.split(".")
+        if setting == "kind" and sections in (["objective"], ["data"]):
+            values[sections[0]] = {"kind": text} | _defaults(text)
+            continue
+        table = values
+        for section in sections:
+            inner = table.get(section)
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {assignment}: no section {section!r}; {advice(section, table)}")
+            table = inner
+        if setting not in table:
+            raise UserError(f"--set {assignment}: unknown key {setting!r}; {advice(setting, table)}")
+        table[setting] = parse_toml_value(text)
+    return values
+
+
+def _split(assignment: str) -> tuple[str, str]:
+    """The key and the text of an assignment."""
+    try:
+        assignment.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        raise UserError(f"--set {assignment!r}: not UTF-8; write it in UTF-8, as experiment files are") from None
+    key, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError(f"--set {assignment}: expected section.setting=value")
+    return key.strip(), text.strip()
+
+
+def _defaults(kind: str) -> JsonObject:
+    """The settings of an objective or a kind of data; none for a name that is neither, which reading it refuses."""
+    if kind in kind_names():
+        return record_mapping(read_data({"kind": kind}, "data"))
+    objective = next((one() for one in OBJECTIVES if one.__name__ == kind), None)
+    return {} if objective is None else record_mapping(objective)
+
+
+def _read_objective(values: object, where: str) -> Objective:
+    kinds = {kind.__name__: kind for kind in OBJECTIVES}
+    if not isinstance(values, Mapping) or "kind" not in values:
+        raise UserError(f"{where}: needs 'kind', one of {', '.join(kinds)}")
+    kind = values["kind"]
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"{where}: no objective {kind!r}; {advice(str(kind), kinds)}")
+    settings = {key: value for key, value in values.items() if key != "kind"}
+    return read_record(kinds[kind], settings, f"{where} ({kind})")

@@ -1,0 +1,55 @@
+"""The objectives that a run takes by role, where the experiment does not name one: stages and controls.
+
+Whoever needs an objective for a role asks here, so that no other module names a class.
+"""
+
+from __future__ import annotations
+
+from retrograd.objectives.differentiable_knn import RelaxedTopK
+from retrograd.objectives.distillation import Distillation
+from retrograd.objectives.frozen import FrozenRetriever, NoRetrieval
+from retrograd.objectives.marginal import TopKMarginal
+from retrograd.objectives.objective import Objective, Reads
+
+__all__ = ["closed_book", "default_objective", "generator_only", "generator_part", "retriever_warm_start"]
+
+
+def default_objective() -> Objective:
+    """Return the objective of an experiment that names none: the likelihood marginalised over the candidates."""
+    return TopKMarginal()
+
+
+def closed_book() -> Objective:
+    """Return the objective that trains the generator without passages."""
+    return NoRetrieval()
+
+
+def generator_only(reads: Reads) -> Objective:
+    """Return the objective that trains the generator alone: on passages read together, or else separately."""
+    return FrozenRetriever("together" if reads == Reads.TOGETHER else "marginal")
+
+
+def generator_part(objective: Objective) -> Objective:
+    """Return what ``objective`` teaches the generator, as an objective that needs no posterior.
+
+    An objective without a part of its own for the generator is returned as it is: under a retriever that is not
+    trained, only the generator learns from it.
+    """
+    match objective:
+        case FrozenRetriever() | RelaxedTopK() | TopKMarginal(form="token"):
+            return objective
+        case Distillation():
+            return generator_only(objective.reads)
+        case TopKMarginal():
+            return generator_only(Reads.SEPARATELY)
+        case _:
+            return generator_only(Reads.SEPARATELY) if objective.needs_posterior else objective
+
+
+def retriever_warm_start(objective: Objective) -> Objective:
+    """Return the objective that warms up the retriever of an experiment with ``objective``.
+
+    That is ``objective`` itself unless it answers from soft slots. These would leave all but the best candidates
+    without a gradient, and copying has no prompt to mix them in.
+    """
+    return objective if objective.selection is None else TopKMarginal()
