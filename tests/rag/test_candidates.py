@@ -11,8 +11,8 @@ from retrograd.rag.candidates import (
     Exclusions,
     column_of,
     log_probability,
-    padded_rows,
-    renewed_log_normaliser,
+    pad_rows,
+    renew_log_normaliser,
     union,
 )
 from retrograd.tasks.relations.extraction import RelationExtraction
@@ -45,8 +45,8 @@ def test_column_of_finds_the_row_and_padding_is_nowhere() -> None:
 
 
 def test_padded_rows_of_unequal_lists() -> None:
-    assert padded_rows([[1, 2], [], [3]]).tolist() == [[1, 2], [-1, -1], [3, -1]]
-    assert padded_rows([[], []]).shape == (2, 0)
+    assert pad_rows([[1, 2], [], [3]]).tolist() == [[1, 2], [-1, -1], [3, -1]]
+    assert pad_rows([[], []]).shape == (2, 0)
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -116,7 +116,7 @@ def test_a_normaliser_is_renewed_whatever_the_drift(drift: float, held: int) -> 
     fresh[:, :held] -= drift
     fresh[0, :held] += 2 * drift  # and may gain as well
     leaf = fresh[:, :held].float().requires_grad_()
-    total = renewed_log_normaliser(stored[:, :held].float(), leaf, stored.logsumexp(-1).float())
+    total = renew_log_normaliser(stored[:, :held].float(), leaf, stored.logsumexp(-1).float())
     exact = fresh.logsumexp(-1)
     # A logit of 12 is known to 1e-6 in fp32, and so is the share of Z that the other rows hold: as good as it gets.
     allowed = 1e-5 + 4e-6 / (exact - stored.logsumexp(-1)).exp()
@@ -131,7 +131,7 @@ def test_a_normaliser_is_renewed_whatever_the_drift(drift: float, held: int) -> 
 def test_a_normaliser_of_absent_rows_is_left_alone() -> None:
     nothing = torch.full((2, 3), -torch.inf)
     total = torch.tensor([1.5, -2.0], requires_grad=True)
-    found = renewed_log_normaliser(nothing, nothing, total)
+    found = renew_log_normaliser(nothing, nothing, total)
     torch.testing.assert_close(found, total)
     found.sum().backward()
     assert torch.equal(total.grad, torch.ones(2))

@@ -21,7 +21,7 @@ from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED
-from retrograd.rag.search.substitution import unrelated_rows
+from retrograd.rag.search.substitution import choose_unrelated_rows
 from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
 from retrograd.training.stage import CopyEvidence
 from retrograd.types import Example
@@ -134,7 +134,7 @@ def test_a_misled_query_searches_with_a_passages_meaning_and_words(tiny_encoder,
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
     model = variant(model, search=UNRELATED)
     found = model.retrieve(examples, 6)
-    rows = unrelated_rows(examples, model.own_rows(examples), len(model.base))
+    rows = choose_unrelated_rows(examples, model.own_rows(examples), len(model.base))
     texts = [model.task.passage_text(passage) for passage in model.base]
     tower = model.retriever.passage_encoder
     vectors = model.retriever.as_queries(tower.embed([texts[row] for row in rows.tolist()]))

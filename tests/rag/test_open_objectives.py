@@ -33,7 +33,7 @@ from retrograd.objectives import (
     WakeSleep,
 )
 from retrograd.rag.answers.answering import Answering, Manner
-from retrograd.rag.answers.written import written_answers
+from retrograd.rag.answers.written import write_answers
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.rag.rag_model import RagModel
@@ -242,6 +242,6 @@ def test_a_model_answers_in_its_manner(model: RagModel, marginal: str) -> None:
         candidates = model.retrieve([example], 3)
         prompts = [model.task.prompt(example, [model.base[row]]) for row in candidates.rows[0].tolist()]
         weight = candidates.scores.log_prior.detach().log_softmax(-1)
-        (expected,) = written_answers(model.generator, prompts, torch.arange(3).unsqueeze(0), weight, marginal, 2)
+        (expected,) = write_answers(model.generator, prompts, torch.arange(3).unsqueeze(0), weight, marginal, 2)
         assert one.answer == expected.answer
         assert one.log_probability == pytest.approx(expected.log_probability, abs=1e-4)

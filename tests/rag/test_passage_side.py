@@ -21,7 +21,7 @@ from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED, RetrievalOptions
-from retrograd.rag.search.substitution import unrelated_rows
+from retrograd.rag.search.substitution import choose_unrelated_rows
 from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
 from retrograd.training.refresh.background import IndexWorker
 from retrograd.types import Example, UserError
@@ -164,7 +164,7 @@ def test_a_random_search_compares_as_the_prior_does(
 ) -> None:
     model, examples = build(tiny_encoder, deep_encoder, tiny_seq2seq, "none", words)
     model = variant(model, search=UNRELATED)
-    stood_in = unrelated_rows(examples, model.own_rows(examples), len(model.base))
+    stood_in = choose_unrelated_rows(examples, model.own_rows(examples), len(model.base))
     texts = [model.task.passage_text(passage) for passage in model.base]
     vectors = model.retriever.passage_encoder.embed(texts)
     logit = model.retriever.as_queries(vectors[stood_in]) @ vectors.T

@@ -24,7 +24,7 @@ from retrograd.rag.candidates import NULL_ROW, Pool
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import BM25, UNRELATED, RetrievalOptions
-from retrograd.rag.search.substitution import unrelated_rows
+from retrograd.rag.search.substitution import choose_unrelated_rows
 from retrograd.rag.staleness import fault_of
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
@@ -109,7 +109,7 @@ def test_what_stands_in_for_a_query_does_not_find_itself(tiny_encoder: Path, tin
     """It would be found with cosine 1, which no query ever has, and the generator would know that it is misled."""
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none")
     hidden = model.own_rows(examples)
-    rows = unrelated_rows(examples, hidden, len(model.base))
+    rows = choose_unrelated_rows(examples, hidden, len(model.base))
     assert (rows.unsqueeze(-1) != hidden).all()
     model = variant(model, search=UNRELATED)
     assert (model.retrieve(examples, 6).rows != rows.unsqueeze(-1)).all()

@@ -1,4 +1,9 @@
-"""From neighbours to candidates: union of prior and posterior top-K, rows that must not be seen, log-probabilities."""
+"""Make candidates of neighbours: join rows, exclude those that an example must not see, and score the rest.
+
+Between a query and its candidates a search (`retrograd.rag.search`) embeds the query, finds its nearest rows in the
+index, and then uses what is here: `union` of the prior's and the posterior's rows, `mask_excluded_rows`, and
+`log_probability`, which turns inner products into log p(z|x).
+"""
 
 from __future__ import annotations
 
@@ -25,12 +30,12 @@ __all__ = [
     "Candidates",
     "Exclusions",
     "Pool",
-    "admitted",
     "column_of",
     "log_probability",
+    "mask_excluded_rows",
     "no_candidates",
-    "padded_rows",
-    "renewed_log_normaliser",
+    "pad_rows",
+    "renew_log_normaliser",
     "union",
     "whole_base",
 ]
@@ -43,12 +48,12 @@ _BLOCK_ROWS = 4_096
 
 @dataclass(frozen=True)
 class Candidates:
-    """K candidate passages per query: their rows in the base and what the retrievers say of them.
+    """K candidate passages of each query: their rows in the base, and the retrievers' scores of them.
 
     Row -1 is padding; `NULL_ROW`, in the last column where the model has one, is the null passage. ``query``
-    (divided by the temperature) and ``vectors`` are the embeddings that were compared, for those who mix them: None
-    where nobody kept them. What stands in the column of padding or of the null passage means nothing. ``prior_only``
-    says which queries have the prior's candidates alone; None where none was singled out.
+    (divided by the temperature) and ``vectors`` are the embeddings that were compared, for soft slots to mix; None if a
+    search has none. Vectors in the column of padding or of the null passage have no meaning. ``prior_only`` marks the
+    queries that have the prior's candidates alone; None where no query was marked.
     """
 
     rows: Int[Tensor, "B K"]
@@ -59,14 +64,14 @@ class Candidates:
 
 
 def no_candidates(queries: int, device: torch.device) -> Candidates:
-    """K = 0."""
+    """Return candidates with K = 0."""
     rows = torch.empty(queries, 0, dtype=torch.long, device=device)
     return Candidates(rows, CandidateScores(torch.empty(queries, 0, device=device)))
 
 
 @dataclass(frozen=True)
 class Pool:
-    """One set of candidates for all queries of a batch: whatever any of them retrieved, and ``explorers`` at random.
+    """One set of candidates for all queries of a batch: all rows that were retrieved, and ``explorers`` at random.
 
     With trained passages a step embeds each distinct candidate once, so a pool of B·k + ``explorers`` rows gives every
     query all of them for the price of its own k. Explorers, uniform over the base, let passages be found that no query
@@ -75,51 +80,55 @@ class Pool:
 
     explorers: int = 0
 
-    def rows(self, found: Int[Tensor, "B K"], base: int, rng: torch.Generator | None) -> Int[Tensor, "B P"]:
-        """The same rows for every query, ascending. Raises `ValueError` for explorers without ``rng``."""
-        shared = found[found >= 0]
+    def rows(self, retrieved: Int[Tensor, "B K"], passages: int, rng: torch.Generator | None) -> Int[Tensor, "B P"]:
+        """Return the same rows for every query, ascending. Raises `ValueError` for explorers without ``rng``."""
+        shared = retrieved[retrieved >= 0]
         if self.explorers > 0:
             if rng is None:
-                raise ValueError(f"{self.explorers} explorers need a source of randomness")
-            drawn = torch.randint(base, (self.explorers,), generator=rng, device=rng.device)
+                raise ValueError(f"{self.explorers} explorers are drawn at random; pass rng")
+            drawn = torch.randint(passages, (self.explorers,), generator=rng, device=rng.device)
             shared = torch.cat([shared, drawn.to(shared.device)])
-        return shared.unique().expand(len(found), -1)
+        return shared.unique().expand(len(retrieved), -1)
 
 
 class Exclusions:
-    """Which rows of a base an example must never retrieve: those whose text is, for the task, its own, and those whose
-    ids a `SpanExample` names, with their copies.
+    """The rows of a base that an example must never retrieve.
+
+    They are the rows whose text is, for the task, the example's own, and those whose ids a `SpanExample` names, with
+    their copies.
 
     A training example that is itself a passage is found by its text, and so is every copy of it. Texts are kept as
     64-bit hashes in one sorted array: 16 bytes a row, whatever their length; among 10⁷ rows a chance collision, which
-    would hide one innocent passage from one example, has probability 10⁻¹². Ids are kept likewise, from the first
+    would exclude an unrelated passage for one example, has probability 10⁻¹². Ids are kept likewise, from the first
     example on that names some.
     """
 
     def __init__(self, task: Task, base: KnowledgeBase) -> None:
         self._task, self._base = task, base
-        self._by_text = _Hashed(base, lambda passage: task.identity(passage.text))
+        self._by_text = _RowsByHash(base, lambda passage: task.identity(passage.text))
 
     @cached_property
-    def _by_id(self) -> _Hashed:
-        return _Hashed(self._base, lambda passage: passage.id)
+    def _by_id(self) -> _RowsByHash:
+        return _RowsByHash(self._base, lambda passage: passage.id)
 
     def rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
-        """Rows to exclude per example, padded with -1. E is 0 when there are none."""
+        """Return the rows to exclude for each example, padded with -1. E is 0 when there are none."""
         own = self._by_text.rows([self._task.identity(example.query) for example in examples])
         for b, example in enumerate(examples):
             if isinstance(example, SpanExample) and example.excluded:
-                own[b] = np.unique(np.concatenate([own[b], *self._with_copies(example.excluded)]))
-        return padded_rows(own)
+                own[b] = np.unique(np.concatenate([own[b], *self._rows_with_copies(example.excluded)]))
+        return pad_rows(own)
 
-    def _with_copies(self, ids: Sequence[str]) -> list[Int64[np.ndarray, " _"]]:
-        """The rows of passages by their ids, and of every passage that says the same."""
+    def _rows_with_copies(self, ids: Sequence[str]) -> list[Int64[np.ndarray, " _"]]:
+        """Return the rows of the passages with these ids, and of every passage with an equal text."""
         named = np.concatenate(self._by_id.rows(ids))
-        return self._by_text.rows([self._task.identity(one.text) for one in self._base.passages(named.tolist())])
+        return self._by_text.rows(
+            [self._task.identity(passage.text) for passage in self._base.passages(named.tolist())]
+        )
 
 
-class _Hashed:
-    """Where in a base something stands: the sorted 64-bit hashes of one key per passage, and their rows."""
+class _RowsByHash:
+    """Sorted 64-bit hashes of one key per passage, and the rows that they belong to."""
 
     def __init__(self, base: KnowledgeBase, key: Callable[[Passage], str]) -> None:
         hashes = np.fromiter(
@@ -131,9 +140,9 @@ class _Hashed:
         self._hashes = hashes[self._rows]
 
     def rows(self, keys: Sequence[str]) -> list[Int64[np.ndarray, " _"]]:
-        """The rows of each key, ascending."""
-        wanted = np.array([_hash(key) for key in keys], dtype=np.uint64)
-        first, last = np.searchsorted(self._hashes, wanted, "left"), np.searchsorted(self._hashes, wanted, "right")
+        """Return the rows of each key, ascending."""
+        hashes = np.array([_hash(key) for key in keys], dtype=np.uint64)
+        first, last = np.searchsorted(self._hashes, hashes, "left"), np.searchsorted(self._hashes, hashes, "right")
         return [self._rows[a:b] for a, b in zip(first, last, strict=True)]
 
 
@@ -141,35 +150,37 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def padded_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> Int[Tensor, "B E"]:
-    """Lists of rows of unequal length as one block, padded with -1."""
-    width = max((len(found) for found in rows), default=0)
+def pad_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> Int[Tensor, "B E"]:
+    """Return lists of rows of unequal length as one block, padded with -1."""
+    width = max((len(own) for own in rows), default=0)
     block = torch.full((len(rows), width), -1, dtype=torch.long)
-    for b, found in enumerate(rows):
-        block[b, : len(found)] = torch.as_tensor(np.asarray(found, dtype=np.int64))
+    for b, own in enumerate(rows):
+        block[b, : len(own)] = torch.as_tensor(np.asarray(own, dtype=np.int64))
     return block
 
 
 def union(*blocks: Int[Tensor, "B _"]) -> Int[Tensor, "B K"]:
-    """Distinct rows of several blocks per query, in order of first appearance, padded with -1 at the end."""
+    """Join the distinct rows of several blocks per query, in order of first appearance, padded with -1 at the end."""
     rows = torch.cat(blocks, dim=-1)
-    same = (rows.unsqueeze(-1) == rows.unsqueeze(-2)).tril(diagonal=-1).any(dim=-1)
-    keep = (rows >= 0) & ~same
+    is_repeated = (rows.unsqueeze(-1) == rows.unsqueeze(-2)).tril(diagonal=-1).any(dim=-1)
+    keep = (rows >= 0) & ~is_repeated
     order = torch.argsort(~keep, dim=-1, stable=True)
     width = max(int(keep.sum(dim=-1).max()), 1) if len(rows) else 1
     return rows.masked_fill(~keep, -1).gather(-1, order)[:, :width]
 
 
-def admitted(rows: Int[Tensor, "B K"], hidden: Int[Tensor, "B E"], passages: int) -> Int[Tensor, "B K"]:
-    """The rows of a base of so many passages without those that an example must not see."""
+def mask_excluded_rows(
+    rows: Int[Tensor, "B K"], excluded_rows: Int[Tensor, "B E"], passages: int
+) -> Int[Tensor, "B K"]:
+    """Replace the rows that an example must not see by -1. ``passages`` is the size of the base."""
     require_rows(rows, passages)
-    return rows.masked_fill((rows.unsqueeze(-1) == hidden.unsqueeze(-2)).any(dim=-1), -1)
+    return rows.masked_fill((rows.unsqueeze(-1) == excluded_rows.unsqueeze(-2)).any(dim=-1), -1)
 
 
 def column_of(rows: Int[Tensor, "B K"], row: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """The column where each query's row stands, -1 if it is not there or is itself -1."""
-    found = (rows == row.unsqueeze(-1)) & (row != -1).unsqueeze(-1)
-    return torch.where(found.any(dim=-1), found.int().argmax(dim=-1), -1)
+    """Return the column of each query's row, or -1 where no column has it or the row is -1."""
+    is_row = (rows == row.unsqueeze(-1)) & (row != -1).unsqueeze(-1)
+    return torch.where(is_row.any(dim=-1), is_row.int().argmax(dim=-1), -1)
 
 
 def log_probability(
@@ -181,9 +192,9 @@ def log_probability(
     fresh: bool,
     null: Float[Tensor, " D"] | None = None,
 ) -> Float[Tensor, "B K"]:
-    """log p(z|x) of the candidates: over the whole base where the index knows log Z, else over the candidates.
+    """Return log p(z|x) of the candidates: over the whole base if the index gives log Z, else over the candidates.
 
-    With ``fresh`` vectors (re-encoded with gradient) the index's log Z, which holds the stored, older ones, is renewed.
+    With ``fresh`` vectors (re-encoded with gradient) the index's log Z, which is of the stored, older ones, is renewed.
     ``null`` is the embedding of the null passage, which then competes with all others.
     """
     logit = (query.unsqueeze(1) * vectors).sum(dim=-1).masked_fill(rows < 0, -torch.inf)
@@ -192,7 +203,7 @@ def log_probability(
     empty = total == -torch.inf
     if fresh and neighbours.log_normaliser is not None:
         stored = (query.unsqueeze(1) * index.vectors(rows.clamp(min=-1))).sum(dim=-1).masked_fill(rows < 0, -torch.inf)
-        total = renewed_log_normaliser(stored, logit, total.masked_fill(empty, 0.0)).masked_fill(empty, -torch.inf)
+        total = renew_log_normaliser(stored, logit, total.masked_fill(empty, 0.0)).masked_fill(empty, -torch.inf)
     if null is not None:
         null_logit = query @ null
         logit = torch.where(rows == NULL_ROW, null_logit.unsqueeze(-1), logit)
@@ -203,35 +214,36 @@ def log_probability(
 
 
 def whole_base(
-    search: Sequence[Float[Tensor, "B D"]],
-    hidden: Int[Tensor, "B E"],
+    query_embeddings: Sequence[Float[Tensor, "B D"]],
+    excluded_rows: Int[Tensor, "B E"],
     vectors: Float[Tensor, "N D"],
     null: Float[Tensor, " D"] | None = None,
 ) -> tuple[Int[Tensor, "B _"], list[Float[Tensor, "B _"]]]:
-    """All rows as candidates, in their order, with log p(z|x) for each of ``search``; hidden ones are padding.
+    """Return all rows in their order, and log p(z|x) for each block of ``query_embeddings``; excluded rows are padding.
 
     The null passage, where there is one, is the last column.
     """
     passages = len(vectors)
-    absent = torch.zeros(len(hidden), passages + 1, dtype=torch.bool, device=hidden.device)
+    absent = torch.zeros(len(excluded_rows), passages + 1, dtype=torch.bool, device=excluded_rows.device)
     # Column N takes the padding (-1) of the exclusions and is cut off again.
-    absent = absent.scatter_(1, hidden % (passages + 1), True)[:, :-1]
-    rows = torch.arange(passages, device=hidden.device).expand(len(hidden), -1).masked_fill(absent, -1)
-    logits = [(query @ vectors.T).masked_fill(absent, -torch.inf) for query in search]
+    absent = absent.scatter_(1, excluded_rows % (passages + 1), True)[:, :-1]
+    rows = torch.arange(passages, device=absent.device).expand(len(absent), -1).masked_fill(absent, -1)
+    logits = [(query @ vectors.T).masked_fill(absent, -torch.inf) for query in query_embeddings]
     if null is not None:
         rows = torch.nn.functional.pad(rows, (0, 1), value=NULL_ROW)
-        logits = [torch.cat([one, (q @ null).unsqueeze(-1)], dim=-1) for one, q in zip(logits, search, strict=True)]
-    return rows, [masked_log_softmax(one) for one in logits]
+        null_logits = [(query @ null).unsqueeze(-1) for query in query_embeddings]
+        logits = [torch.cat(pair, dim=-1) for pair in zip(logits, null_logits, strict=True)]
+    return rows, [masked_log_softmax(logit) for logit in logits]
 
 
-def renewed_log_normaliser(
+def renew_log_normaliser(
     stored: Float[Tensor, "B K"], fresh: Float[Tensor, "B K"], log_normaliser: Float[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """log Z after the logits s of K rows were exchanged for s', with gradient through all three arguments.
+    """Return log Z after the logits s of K rows were exchanged for s', with gradient through all three arguments.
 
     log Z' = log Z + log1p(Σ_k p_k (exp(s'_k - s_k) - 1)), p_k = exp(s_k - log Z): exact to rounding while the logits
-    move little. Where more than half of Z goes, that sum cancels; there log Z' is the log-sum of what the other rows
-    hold, log Z + log(1 - Σ p_k), and of the fresh logits. Absent rows are -inf in both.
+    move little. Where more than half of Z goes, that sum cancels; there log Z' is the log-sum of the other rows'
+    share, log Z + log(1 - Σ p_k), and of the fresh logits. Absent rows are -inf in both.
     """
     present = stored > -torch.inf
     log_share = (stored - log_normaliser.unsqueeze(-1)).masked_fill(~present, -torch.inf)

@@ -1,4 +1,4 @@
-"""Knowledge base → embeddings → index: the passage tower reads the base block by block."""
+"""Embed a knowledge base and build its index: the passage tower reads the base block by block."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = [
     "own_rows",
     "passage_fingerprint",
     "passage_texts",
+    "pick_evenly",
     "shards_of",
-    "spread",
 ]
 
 MIXED = "mixed"
-"""The encoder fingerprint of an index whose rows come from several states of the tower: no tower's own is equal."""
+"""The encoder fingerprint of an index whose rows come from several states of the tower; no tower's own equals it."""
 
 _BLOCK_ROWS = 2_048
 _SPREAD_ROWS = 16
@@ -39,7 +39,7 @@ _SPREAD_ROWS = 16
 
 @runtime_checkable
 class PassageEmbedder(Protocol):
-    """What makes a row of an index of a passage's text: an `Encoder`, or a `PassageSide`."""
+    """An object that embeds passages for an index: an `Encoder`, or a `PassageSide`."""
 
     @property
     def dimension(self) -> int:
@@ -48,15 +48,15 @@ class PassageEmbedder(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where passages are embedded."""
+        """The device on which passages are embedded."""
         ...
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Rows, without gradient and without dropout."""
+        """Return rows of texts, without gradient and without dropout."""
         ...
 
     def fingerprint(self) -> str:
-        """Over all that decides a row but for the text."""
+        """Return a hash of all that decides a row except the text."""
         ...
 
 
@@ -67,14 +67,14 @@ def build_index(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
 ) -> ExactIndex:
-    """Embed all N passages, in the words the task gives them. ``progress`` is told the rows of each block.
+    """Embed all N passages as the task words them. ``progress`` is called with the number of rows of each block.
 
     Raises `UserError` before it starts if the vectors do not fit in memory; see `retrograd.rag.index_folder` then.
     """
     if embedder.device.type == "cpu":
         require_memory(len(base) * embedder.dimension * dtype.itemsize)
     return ExactIndex.from_blocks(
-        _embedded(embedder, task, base, progress),
+        _embed_blocks(embedder, task, base, progress),
         len(base),
         base_fingerprint=base.fingerprint,
         encoder_fingerprint=passage_fingerprint(embedder, task, base),
@@ -90,60 +90,59 @@ def build_shards(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
 ) -> ShardedIndex:
-    """The same over the ranks of the process group, each of which embeds and holds its own rows; all call it."""
+    """Embed all N passages over the ranks of the process group: each embeds and holds its own rows; all call it."""
 
-    def embedded(rows: range) -> Iterator[Float[Tensor, "n D"]]:
+    def embed_blocks(rows: range) -> Iterator[Float[Tensor, "n D"]]:
         for start in range(0, len(rows), _BLOCK_ROWS):
             part = rows[start : start + _BLOCK_ROWS]
             yield embed_rows(embedder, task, base, part)
             if progress is not None:
                 progress(len(part))
 
-    names = base.fingerprint, passage_fingerprint(embedder, task, base)
-    return _sharded(embedded, (len(base), embedder.dimension), names, dtype, embedder.device)
+    fingerprints = base.fingerprint, passage_fingerprint(embedder, task, base)
+    return _build_shard(embed_blocks, (len(base), embedder.dimension), fingerprints, dtype, embedder.device)
 
 
 def shards_of(index: ExactIndex, device: torch.device) -> ShardedIndex:
-    """An index that every rank can read whole, each holding its own rows of it on ``device``; all call it."""
+    """Shard an index that every rank can read: each rank holds its own rows of it on ``device``; all call it."""
 
-    def read(rows: range) -> Iterator[Float[Tensor, "n D"]]:
+    def read_blocks(rows: range) -> Iterator[Float[Tensor, "n D"]]:
         for start in range(0, len(rows), _BLOCK_ROWS):
             yield index.vectors(torch.tensor(rows[start : start + _BLOCK_ROWS]))
 
-    names = index.base_fingerprint, index.encoder_fingerprint
-    return _sharded(read, (len(index), index.dimension), names, index.dtype, device)
+    fingerprints = index.base_fingerprint, index.encoder_fingerprint
+    return _build_shard(read_blocks, (len(index), index.dimension), fingerprints, index.dtype, device)
 
 
-def _sharded(
+def _build_shard(
     blocks: Callable[[range], Iterable[Float[Tensor, "n D"]]],
     shape: tuple[int, int],
-    names: tuple[str, str],
+    fingerprints: tuple[str, str],
     dtype: torch.dtype,
     device: torch.device,
 ) -> ShardedIndex:
-    """Of so many rows and columns, ``names`` being the fingerprints of base and encoder."""
-    exchange, (base, encoder) = Exchange(), names
+    """Build this rank's share of an index of ``shape`` [N D]; ``fingerprints`` are those of base and encoder."""
+    exchange, (base, encoder) = Exchange(), fingerprints
     rows = shard_range(shape[0], exchange.rank, exchange.ranks)
     if not rows:  # fewer passages than ranks
         nothing = torch.empty(0, shape[1], dtype=dtype, device=device)
         return ShardedIndex(ExactIndex(nothing, base_fingerprint=base, encoder_fingerprint=encoder))
-    found, count = blocks(rows), len(rows)
-    return ShardedIndex(
-        ExactIndex.from_blocks(
-            found, count, base_fingerprint=base, encoder_fingerprint=encoder, dtype=dtype, device=device
-        )
+    own = ExactIndex.from_blocks(
+        blocks(rows), len(rows), base_fingerprint=base, encoder_fingerprint=encoder, dtype=dtype, device=device
     )
+    return ShardedIndex(own)
 
 
 def own_rows(rows: Int[Tensor, " Z"]) -> Int[Tensor, " n"]:
-    """This rank's share of a list of rows, whoever holds them."""
+    """Return this rank's share of a list of rows, whichever rank holds them in an index."""
     exchange = Exchange()
     return rows.tensor_split(exchange.ranks)[exchange.rank]
 
 
-def _embedded(
+def _embed_blocks(
     embedder: PassageEmbedder, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
 ) -> Iterator[Float[Tensor, "n D"]]:
+    """Yield the embeddings of the base, block by block."""
     for texts in passage_texts(task, base):
         yield embedder.embed(texts)
         if progress is not None:
@@ -151,26 +150,26 @@ def _embedded(
 
 
 def passage_texts(task: Task, base: KnowledgeBase) -> Iterator[list[str]]:
-    """What the passage tower reads, block by block in row order: the blocks that `build_index` embeds."""
+    """Yield the texts that the passage tower reads, in row order, in the blocks that `build_index` embeds."""
     for block in base.blocks(_BLOCK_ROWS):
         yield [task.passage_text(passage) for passage in block]
 
 
 def embed_rows(embedder: PassageEmbedder, task: Task, base: KnowledgeBase, rows: Sequence[int]) -> Float[Tensor, "Z D"]:
-    """Embeddings of some passages, without gradient and without dropout."""
+    """Return the embeddings of some passages, without gradient and without dropout."""
     return embedder.embed([task.passage_text(passage) for passage in base.passages(rows)])
 
 
 def passage_fingerprint(embedder: PassageEmbedder, task: Task, base: KnowledgeBase) -> str:
-    """What decides a stored embedding besides the base: the passage embedder, and how the task words a passage.
+    """Return a hash of what decides a stored embedding besides the base: the embedder, and the task's wording.
 
     The wording is that of up to 16 passages: all of them would have to be read.
     """
-    wording = (task.passage_text(passage) for passage in base.passages(spread(range(len(base)))))
+    wording = (task.passage_text(passage) for passage in base.passages(pick_evenly(range(len(base)))))
     return fingerprint([embedder.fingerprint(), *wording])
 
 
-def spread(rows: Sequence[int]) -> list[int]:
-    """Up to 16 of the rows, evenly spaced, the first and the last among them."""
+def pick_evenly(rows: Sequence[int]) -> list[int]:
+    """Return up to 16 of the rows, evenly spaced, the first and the last among them."""
     count = min(_SPREAD_ROWS, len(rows))
     return [rows[i * (len(rows) - 1) // max(1, count - 1)] for i in range(count)]

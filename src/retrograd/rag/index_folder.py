@@ -1,4 +1,4 @@
-"""The index of a base in a folder of versions: needs stated first, then built shard by shard, then switched to."""
+"""Build the index of a base in a folder of versions: state its needs, embed shard by shard, then switch to it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["build_index_folder", "index_spec", "plan_build"]
 
 # Blocks begin at a shard's first row, and 65,536 is a multiple: the texts that share a batch are always the same.
 _BLOCK_ROWS = 2_048
-_PROBE_PASSAGES, _WARMING_PASSAGES = 256, 16
+_PROBE_PASSAGES, _WARM_UP_PASSAGES = 256, 16
 
 
 def build_index_folder(retriever: Retriever, task: Task, base: KnowledgeBase, root: Path, spec: IndexSpec) -> Path:
-    """Embed the base into the next version under ``root``, or go on with a build that was stopped; returns its folder.
+    """Embed the base into the next version under ``root``, or continue a stopped build; return its folder.
 
-    Says first what it will need, and shows passages/s and time left. ``spec`` is that of `index_spec`, made under the
+    Its needs are printed first, then passages/s and the time left. ``spec`` is that of `index_spec`, made under the
     same autocast as this call. Raises `UserError` before it starts if the vectors do not fit on the disk or a
     block of them in memory, and as `retrograd.index.disk.build.build_version` does.
     """
@@ -37,7 +37,7 @@ def build_index_folder(retriever: Retriever, task: Task, base: KnowledgeBase, ro
     plan.require_fit()
     say(str(plan))
     with bar("building the index", len(base), "passages") as advance:
-        return build_version(root, spec, _encoding(retriever, task, base), advance)
+        return build_version(root, spec, _block_encoder(retriever, task, base), advance)
 
 
 def index_spec(
@@ -47,11 +47,11 @@ def index_spec(
     dtype: torch.dtype = torch.float32,
     source: str | None = None,
 ) -> IndexSpec:
-    """What the index of this base by this retriever is to be; ``source`` names the run or experiment, for people."""
+    """Return the description of this base's index by this retriever; ``source`` names the run, for people."""
     return IndexSpec(
         base_fingerprint=base.fingerprint,
         encoder_fingerprint=passage_fingerprint(retriever.passage_encoder, task, base),
-        encoding=_encoding_in_words(retriever.passage_encoder),
+        encoding=_describe_encoding(retriever.passage_encoder),
         rows=len(base),
         dimension=retriever.passage_encoder.dimension,
         dtype=dtype,
@@ -60,8 +60,7 @@ def index_spec(
 
 
 def plan_build(retriever: Retriever, task: Task, base: KnowledgeBase, root: Path, spec: IndexSpec) -> BuildPlan:
-    """What the build will need. The rate is measured on 256 passages spread over the base."""
-    seconds_per_passage = _probed(retriever, task, base)
+    """Return what the build will need. The rate is measured on 256 passages, evenly spaced over the base."""
     return BuildPlan(
         place=root,
         passages=spec.rows,
@@ -69,24 +68,26 @@ def plan_build(retriever: Retriever, task: Task, base: KnowledgeBase, root: Path
         dimension=spec.dimension,
         dtype=spec.dtype,
         block_rows=_BLOCK_ROWS,
-        seconds_per_passage=seconds_per_passage,
+        seconds_per_passage=_measure_seconds_per_passage(retriever, task, base),
         resident_bytes=peak_memory(),
         free_disk=free_disk(root) + discarded_bytes(root, spec),
         free_memory=free_memory(),
     )
 
 
-def _probed(retriever: Retriever, task: Task, base: KnowledgeBase) -> float:
-    """Seconds per passage. The first few passages are not counted: they pay for what later ones find prepared."""
+def _measure_seconds_per_passage(retriever: Retriever, task: Task, base: KnowledgeBase) -> float:
+    """Return seconds per passage. A few passages are embedded before, untimed, so that caches are warm."""
     count = min(_PROBE_PASSAGES, len(base))
     texts = [task.passage_text(base[i * len(base) // count]) for i in range(count)]
-    retriever.passage_encoder.embed(texts[:_WARMING_PASSAGES])
+    retriever.passage_encoder.embed(texts[:_WARM_UP_PASSAGES])
     began = time.perf_counter()
-    retriever.passage_encoder.embed(texts).cpu()  # waits for a GPU, which works on while Python goes ahead
+    retriever.passage_encoder.embed(texts).cpu()  # waits for a GPU, whose kernels run asynchronously
     return (time.perf_counter() - began) / count
 
 
-def _encoding(retriever: Retriever, task: Task, base: KnowledgeBase) -> Encode:
+def _block_encoder(retriever: Retriever, task: Task, base: KnowledgeBase) -> Encode:
+    """Return the function that embeds the rows from ``first`` to ``stop``, block by block."""
+
     def encode(first: int, stop: int) -> Iterator[Float[Tensor, "n D"]]:
         for block in base.blocks(_BLOCK_ROWS, first, stop):
             yield retriever.passage_encoder.embed([task.passage_text(passage) for passage in block])
@@ -94,10 +95,11 @@ def _encoding(retriever: Retriever, task: Task, base: KnowledgeBase) -> Encode:
     return encode
 
 
-def _encoding_in_words(encoder: Encoder) -> str:
+def _describe_encoding(encoder: Encoder) -> str:
+    """Return how passages are encoded, in words, for people who look at an index."""
     device = encoder.device.type
     half = torch.is_autocast_enabled(device)
     precision = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if half else "float32"
-    length = "length 1" if encoder.normalise else "length as it comes"
-    lexical = "" if encoder.lexical is None else f", behind them {encoder.lexical.dimension} numbers for words"
+    length = "length 1" if encoder.normalise else "length not normalised"
+    lexical = "" if encoder.lexical is None else f", followed by {encoder.lexical.dimension} numbers for words"
     return f"{encoder.pooling} pooling, {length}, at most {encoder.max_tokens} tokens, encoded in {precision}{lexical}"

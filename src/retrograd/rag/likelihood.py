@@ -1,4 +1,4 @@
-"""Two implementations of the objectives' `Likelihood`: the generator bound to one batch, and the copy likelihood."""
+"""Implement the objectives' `Likelihood` twice: by the generator for one batch, and as the copy likelihood."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,16 +24,16 @@ from retrograd.rag.mixture import MakeMixture, WordMixture
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["CopyLikelihood", "CopySettings", "GeneratorLikelihood", "joint_prompt", "supported"]
+__all__ = ["CopyLikelihood", "CopySettings", "GeneratorLikelihood", "join_prompt", "supported"]
 
 
 class GeneratorLikelihood:
-    """log p(y|x,z) by the generator, for the candidates of one batch.
+    """The likelihood log p(y|x,z) by the generator, for the candidates of one batch.
 
     Pairs whose prompt and target are equal as *text* are scored once, so passages that a task words alike (neighbours
     with the same label, say) cost one forward together. ``support`` is the task's cheap test, where it has one;
-    ``make_mixture`` says what soft slots hold; by default the passages' words are mixed. ``compute`` says in which
-    precision; by default the one that is being computed in.
+    ``make_mixture`` makes the content of soft slots; by default the passages' words are mixed. ``compute`` is the
+    precision; by default that of the caller's autocast.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class GeneratorLikelihood:
         self._candidates = rows
         self._rows = rows.tolist()
         self._device = rows.device
-        distinct = sorted({row for found in self._rows for row in found if row >= 0})
+        distinct = sorted({row for own in self._rows for row in own if row >= 0})
         self._passages = dict(zip(distinct, base.passages(distinct), strict=True))
 
     def autocast(self) -> Autocast:
@@ -64,36 +65,38 @@ class GeneratorLikelihood:
 
     @in_own_precision
     def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-        """log p(y|x,z) in nats, the fp32 sum over target tokens; column -1 gives ``-inf``."""
+        """Return log p(y|x,z) in nats, the fp32 sum over target tokens; column -1 gives ``-inf``."""
         scores, where = self._score([[self._at(b, k) for k in columns] for b, columns in enumerate(column.tolist())])
         value = torch.cat([scores.value.sum(dim=-1), scores.value.new_full((1,), -torch.inf)])
         return value[where]  # -1, the padding, is the last entry
 
     @in_own_precision
     def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
-        """The same per target token; a padded column gives ``-inf`` at every token that is present."""
-        # The prompt without passages is asked for as well: it says which tokens a target has, even where all columns
-        # are padding. It is short, and the only forward that `at` does not pay.
-        asked = [[(), *(self._at(b, k) for k in columns)] for b, columns in enumerate(column.tolist())]
-        scores, where = self._score(asked)
+        """Return log p(y|x,z) per target token; a padded column gives ``-inf`` at every token that is present."""
+        # The prompt without passages is scored as well: it gives the tokens of a target, even where all columns are
+        # padding. It is short, and the only forward pass that `at` does not need.
+        pairs = [[(), *(self._at(b, k) for k in columns)] for b, columns in enumerate(column.tolist())]
+        scores, where = self._score(pairs)
         present = scores.present[where[:, 0]]
         value = torch.cat([scores.value, scores.value.new_full((1, present.shape[1]), -torch.inf)])[where[:, 1:]]
         return TokenLogLikelihood(value.masked_fill(~present.unsqueeze(1), 0.0), present)
 
     @in_own_precision
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
-        """log p(y|x, z_1 … z_M): all passages of the columns, in the order given, in one prompt; of a generator whose
-        ``fusion`` is on, each in a prompt of its own that is encoded by itself."""
-        chosen = [[self._at(b, k) or () for k in columns] for b, columns in enumerate(column.tolist())]
-        scores, where = self._score([[tuple(one for found in row for one in found)] for row in chosen])
+        """Return log p(y|x, z_1 … z_M): all passages of the columns, in the order given, in one prompt.
+
+        A generator with ``fusion`` reads each in a prompt of its own, which is encoded by itself.
+        """
+        passages = [[self._at(b, k) or () for k in columns] for b, columns in enumerate(column.tolist())]
+        scores, where = self._score([[tuple(chain.from_iterable(columns))] for columns in passages])
         return scores.value.sum(dim=-1)[where.squeeze(-1)]
 
     @in_own_precision
     def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
-        """log p(y|x, R soft slots) in nats: the mixture of the passages beside the prompt without passages.
+        """Return log p(y|x, R soft slots) in nats: the mixture of the passages beside the prompt without passages.
 
-        One prompt a query. A weight of 0 keeps its passage out of the input; its own gradient is what a little of the
-        passage would change at the positions that are in use. `retrograd.rag.mixture` says what is mixed.
+        One prompt a query. A weight of 0 keeps its passage out of the input; its gradient is the effect of a little of
+        the passage at the positions in use. `retrograd.rag.mixture` defines the mixture.
         """
         prompts = [self._task.prompt(example, ()) for example in self._examples]
         targets = [example.target for example in self._examples]
@@ -101,51 +104,52 @@ class GeneratorLikelihood:
 
     @in_own_precision
     def soft_slots(self, weight: Float[Tensor, "B R K"]) -> SoftInput:
-        """What `at_mixture` puts beside the prompts."""
+        """Return the soft input that `at_mixture` puts beside the prompts."""
         prompts = [self._task.prompt(example, ()) for example in self._examples]
         make = self._make_mixture or partial(WordMixture, self._generator, self._task, self._candidates)
         return make(prompts, self._passages)(weight)
 
     def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
-        """Which candidates support the targets: neither padding nor the null passage ever does.
+        """Return whether each candidate supports the target: neither padding nor the null passage ever does.
 
         Raises `UserError` where the task has no cheap test of support.
         """
         if self._support is None:
             raise UserError(
-                f"the task {self._task.name!r} has no cheap test of support, so passages cannot vote for a target; "
+                f"the task {self._task.name!r} has no test of support, so passages cannot vote for a target; "
                 f"set objective.vote_weight = 0"
             )
-        found = supported(self._support, self._examples, self._candidates)
-        return found.gather(1, column.clamp(min=0)) & (column >= 0)
+        supports = supported(self._support, self._examples, self._candidates)
+        return supports.gather(1, column.clamp(min=0)) & (column >= 0)
 
     def _at(self, b: int, k: int) -> tuple[Passage, ...] | None:
-        """The passages of one candidate: one, none for the null passage, None for padding."""
+        """Return the passages of one candidate: one, none for the null passage, None for padding."""
         row = self._rows[b][k] if k >= 0 else -1
         if row == NULL_ROW:
             return ()
         return (self._passages[row],) if row >= 0 else None
 
-    def _score(self, asked: Sequence[Sequence[tuple[Passage, ...] | None]]) -> tuple[TargetScores, Int[Tensor, "B M"]]:
-        """Scores of the distinct pairs, and where each asked one stands among them (-1 for None)."""
+    def _score(self, pairs: Sequence[Sequence[tuple[Passage, ...] | None]]) -> tuple[TargetScores, Int[Tensor, "B M"]]:
+        """Score the distinct pairs; return the number of each pair among them as well (-1 for None)."""
         number: dict[tuple[str | FusedPrompt, str], int] = {}
-        task, fused = self._task, self._generator.options.fusion
+
+        def number_of(example: Example, passages: tuple[Passage, ...] | None) -> int:
+            if passages is None:
+                return -1
+            prompt = join_prompt(self._task, example, passages, self._generator.options.fusion)
+            return number.setdefault((prompt, example.target), len(number))
+
         where = [
-            [
-                -1
-                if passages is None
-                else number.setdefault((joint_prompt(task, example, passages, fused), example.target), len(number))
-                for passages in row
-            ]
-            for example, row in zip(self._examples, asked, strict=True)
+            [number_of(example, passages) for passages in own]
+            for example, own in zip(self._examples, pairs, strict=True)
         ]
         scores = self._generator.token_log_likelihood([p for p, _ in number], [t for _, t in number])
         width = max((len(row) for row in where), default=0)
         return scores, torch.tensor(where, dtype=torch.long, device=self._device).view(len(where), width)
 
 
-def joint_prompt(task: Task, example: Example, passages: Sequence[Passage], fused: bool) -> str | FusedPrompt:
-    """What reads all of the passages: one prompt, or ``fused`` one for each; a single prompt is as good either way."""
+def join_prompt(task: Task, example: Example, passages: Sequence[Passage], fused: bool) -> str | FusedPrompt:
+    """Return one prompt that reads all passages, or if ``fused`` one prompt for each of two or more."""
     if not fused or len(passages) < 2:
         return task.prompt(example, passages)
     return FusedPrompt(tuple(task.prompt(example, [passage]) for passage in passages))
@@ -153,10 +157,10 @@ def joint_prompt(task: Task, example: Example, passages: Sequence[Passage], fuse
 
 @dataclass(frozen=True)
 class CopySettings:
-    """p(y|x,z) = (1 - ``noise``)·[z supports y] + ``noise``·``background``, a probability each.
+    """Frozen settings of p(y|x,z) = (1 - ``noise``)·[z supports y] + ``noise``·``background``, both probabilities.
 
-    ``noise`` is how often a supporting passage is no evidence; ``background`` is how likely a target is by chance,
-    one over the number of labels for a closed set.
+    ``noise`` is the probability that a supporting passage is not evidence; ``background`` is the probability of a
+    target by chance, one over the number of labels for a closed set.
     """
 
     noise: float = 0.05
@@ -169,7 +173,7 @@ class CopySettings:
 
 
 class CopyLikelihood:
-    """The copy likelihood of a batch: no generator, one comparison a pair, so that K may be the whole base.
+    """The copy likelihood of a batch: one comparison a pair without a generator, so that K may be the whole base.
 
     With it the retriever learns before the generator does, which breaks the circle of a generator that ignores
     passages and a retriever that gets no signal from it. It has no parameters and so no gradient.
@@ -182,24 +186,24 @@ class CopyLikelihood:
         self._supports = supports
 
     def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-        """log p(y|x,z) in nats; column -1 gives ``-inf``."""
+        """Return log p(y|x,z) in nats; column -1 gives ``-inf``."""
         return self._log(self._supports.gather(1, column.clamp(min=0))).masked_fill(column < 0, -torch.inf)
 
     def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
-        """The target as one token."""
-        one = torch.ones(len(column), 1, dtype=torch.bool, device=column.device)
-        return TokenLogLikelihood(self.at(column).unsqueeze(-1), one)
+        """Return the same log-likelihood with the target as one token."""
+        present = torch.ones(len(column), 1, dtype=torch.bool, device=column.device)
+        return TokenLogLikelihood(self.at(column).unsqueeze(-1), present)
 
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
-        """Supported if any of the passages supports the target."""
-        found = self._supports.gather(1, column.clamp(min=0)) & (column >= 0)
-        return self._log(found.any(dim=-1))
+        """Return log p(y|x, z_1 … z_M): the target is supported if any of the passages supports it."""
+        return self._log(self.supports_at(column).any(dim=-1))
 
     def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
-        """log of the mean, over the slots that hold something, of Σ_k w_k p(y|x,z_k); nothing held supports nothing.
+        """Return the log of the mean, over the slots that are not empty, of Σ_k w_k p(y|x,z_k).
 
-        A mixture of probabilities, because there is no input that could be mixed: it is a probability for all weights,
-        has a derivative in them (`together`'s "any" has none), and one slot with one passage is `at`.
+        Without any such slot the target is unsupported. Probabilities are mixed, because there is no input that could
+        be: the result is a probability for all weights, has a derivative in them (`together`'s "any" has none), and
+        one slot with one passage is `at`.
         """
         # In units of the larger probability, so that the sum neither underflows nor needs log w, which 0 has not.
         unit, other = torch.ones_like(weight[:, 0]), math.exp(self._unsupported - self._supported)
@@ -210,18 +214,21 @@ class CopyLikelihood:
         return (mean.masked_fill(empty, 1.0).log() + self._supported).masked_fill(empty, self._unsupported)
 
     def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
-        """The test that the likelihood is made of; False at column -1."""
+        """Return whether each candidate supports the target; False at column -1."""
         return self._supports.gather(1, column.clamp(min=0)) & (column >= 0)
 
-    def _log(self, supported: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        yes, no = (torch.full((), value, device=supported.device) for value in (self._supported, self._unsupported))
-        return torch.where(supported, yes, no)
+    def _log(self, is_supported: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return the log-likelihood of targets that are supported or not."""
+        yes, no = (torch.full((), value, device=is_supported.device) for value in (self._supported, self._unsupported))
+        return torch.where(is_supported, yes, no)
 
 
 def supported(support: Support, examples: Sequence[Example], rows: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
-    """Which candidate rows support each example's target. One set look-up per batch, not one per pair."""
-    found = [support(example) for example in examples]
-    stride = 1 + max(int(rows.max()) if rows.numel() else 0, max((max(f, default=0) for f in found), default=0))
-    wanted = torch.cat([b * stride + torch.as_tensor(f, dtype=torch.long) for b, f in enumerate(found)])
+    """Return whether each candidate row supports its example's target. One set look-up serves the whole batch."""
+    supporting = [support(example) for example in examples]
+    stride = 1 + max(
+        int(rows.max()) if rows.numel() else 0, max((max(own, default=0) for own in supporting), default=0)
+    )
+    wanted = torch.cat([b * stride + torch.as_tensor(own, dtype=torch.long) for b, own in enumerate(supporting)])
     keys = rows.cpu() + stride * torch.arange(len(rows)).unsqueeze(-1)
     return (torch.isin(keys, wanted) & (rows.cpu() >= 0)).to(rows.device)

@@ -1,4 +1,4 @@
-r"""What an index holds of a passage: the prior's embedding, and behind it the posterior's where that has its own.
+r"""The row of an index: the prior's passage embedding, followed by the posterior's if that has a tower of its own.
 
 Usually both retrievers share one passage tower, and a row is e(z). Where the posterior has a passage tower of its own,
 e', they are
@@ -6,7 +6,7 @@ e', they are
 .. math:: [\, e(z),\ e'(z) \,], \qquad [\, e(x) / T,\ 0 \,], \qquad [\, 0,\ e'(x, y) / T' \,]
 
 as row, prior's query and posterior's query: each inner product is that of its own two towers. So one index serves both,
-and whatever holds for an index holds for it: log Z over the base, samples, refreshing, sharding. It is as wide as both.
+and log Z over the base, samples, refreshing and sharding work as for any index. It is as wide as both.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Owner = Literal["prior", "posterior"]
 
 @dataclass(frozen=True)
 class PassageSide:
-    """The passage tower of the prior, and of a posterior that has its ``own``: None where it shares the prior's.
+    """The passage tower of the prior, and of a posterior that has its ``own``; None if it shares the prior's.
 
-    D is the width of a row, D_i that of one of the retrievers.
+    D is the width of a row, D_i the width of one retriever's embedding.
     """
 
     prior: Retriever
@@ -40,49 +40,49 @@ class PassageSide:
 
     @classmethod
     def of(cls, prior: Retriever, posterior: Retriever | None) -> PassageSide:
-        """Of a model's retrievers."""
+        """Return the passage side of a model's retrievers."""
         if posterior is None or posterior.passage_encoder is prior.passage_encoder:
             return cls(prior)
         return cls(prior, posterior)
 
     @property
     def retrievers(self) -> list[Retriever]:
-        """Those with a passage tower of their own, in the order of their numbers in a row."""
+        """The retrievers with a passage tower of their own, in the order of their numbers in a row."""
         return [self.prior] if self.own is None else [self.prior, self.own]
 
     @property
     def towers(self) -> list[Encoder]:
-        """Their passage towers."""
-        return [one.passage_encoder for one in self.retrievers]
+        """The passage towers, in the order of their numbers in a row."""
+        return [retriever.passage_encoder for retriever in self.retrievers]
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """D, the width of a row."""
         return sum(tower.dimension for tower in self.towers)
 
     @property
     def device(self) -> torch.device:
-        """Where passages are embedded."""
+        """The device on which passages are embedded."""
         return self.prior.passage_encoder.device
 
     @property
     def moves(self) -> bool:
-        """Whether training changes any passage embedding, so that an index grows stale."""
-        return any(one.passages_move for one in self.retrievers)
+        """True if training changes any passage embedding, so that an index grows stale."""
+        return any(retriever.passages_move for retriever in self.retrievers)
 
     @property
-    def learns(self) -> bool:
-        """Whether any passage embedding has a gradient."""
-        return any(one.trained == "both" for one in self.retrievers)
+    def has_gradient(self) -> bool:
+        """True if any passage embedding has a gradient."""
+        return any(retriever.trained == "both" for retriever in self.retrievers)
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Rows, without gradient and without dropout."""
+        """Return rows of texts, without gradient and without dropout."""
         return torch.cat([tower.embed(texts) for tower in self.towers], dim=-1)
 
     def passages(self, texts: Sequence[str], posterior: bool) -> Float[Tensor, "B D"]:
-        """Rows, with gradient where passages learn; zeros in the place of the posterior's own unless it is asked for.
+        """Return rows, with gradient where passages are trained; zeros for the posterior's part unless ``posterior``.
 
-        Without dropout, as in the index: with dropout here alone, candidates would fall behind the rest of the base.
+        Without dropout, as in the index: with dropout here alone, candidates would score lower than other rows.
         """
         training = [tower.training for tower in self.towers]
         for tower in self.towers:
@@ -97,37 +97,37 @@ class PassageSide:
                 tower.train(mode)
 
     def no_passage(self, text: str, posterior: bool) -> Float[Tensor, " D"]:
-        """The row of the null passage, in the words of ``text``; like `passages`."""
+        """Return the row of the null passage, whose text is ``text``; otherwise as `passages`."""
         row = self.prior.no_passage(text)
         if self.own is not None and posterior:
             return torch.cat([row, self.own.no_passage(text)])
         return self.placed(row, "prior")
 
     def placed(self, vectors: Float[Tensor, "*at D_i"], owner: Owner) -> Float[Tensor, "*at D"]:
-        """The queries of ``owner`` as they are compared with rows, or its part of rows; zeros elsewhere."""
-        before, behind = self._around(owner)
-        return nn.functional.pad(vectors, (before, behind)) if before or behind else vectors
+        """Pad the queries of ``owner``, or its part of rows, with zeros to the width of a row."""
+        before, after = self._widths_around(owner)
+        return nn.functional.pad(vectors, (before, after)) if before or after else vectors
 
     def part(self, rows: Float[Tensor, "*at D"], owner: Owner) -> Float[Tensor, "*at D_i"]:
-        """The numbers of rows, or of queries that were placed, that ``owner`` compares."""
-        before, behind = self._around(owner)
-        return rows[..., before : rows.shape[-1] - behind]
+        """Return the numbers of rows, or of padded queries, that belong to ``owner``."""
+        before, after = self._widths_around(owner)
+        return rows[..., before : rows.shape[-1] - after]
 
     def parts(self, rows: Float[Tensor, "Z D"]) -> list[Float[Tensor, "Z _"]]:
-        """Those of each tower."""
+        """Split rows into the numbers of each tower."""
         return list(rows.split([tower.dimension for tower in self.towers], dim=-1))
 
-    def semantic(self, rows: Float[Tensor, "Z D"]) -> list[Float[Tensor, "Z _"]]:
-        """Those of each tower that training can move: without the numbers of a lexical projection."""
+    def semantic_parts(self, rows: Float[Tensor, "Z D"]) -> list[Float[Tensor, "Z _"]]:
+        """Return the numbers of each tower that training can change: all but those of a lexical projection."""
         return [part[:, : tower.semantic_dimension] for part, tower in zip(self.parts(rows), self.towers, strict=True)]
 
     def fingerprint(self) -> str:
-        """Over what decides a row but for the passage's words. Hashes the weights."""
-        own = [tower.fingerprint() for tower in self.towers]
-        return own[0] if len(own) == 1 else fingerprint(own)
+        """Return a hash of all that decides a row except the passage's text, the weights included."""
+        prints = [tower.fingerprint() for tower in self.towers]
+        return prints[0] if len(prints) == 1 else fingerprint(prints)
 
-    def _around(self, owner: Owner) -> tuple[int, int]:
-        """How many numbers of a row stand before and behind those of ``owner``."""
+    def _widths_around(self, owner: Owner) -> tuple[int, int]:
+        """Return how many numbers of a row come before and after those of ``owner``."""
         if self.own is None:
             return 0, 0
         first, second = (tower.dimension for tower in self.towers)

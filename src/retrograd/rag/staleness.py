@@ -1,4 +1,4 @@
-r"""How far an index has fallen behind the towers that search it, as two numbers, measured on a fixed probe.
+r"""Measure how stale an index is, as two numbers on a fixed probe.
 
 With stored embeddings :math:`v_n` and the passage tower's present ones :math:`v'_n` of the probe's passages,
 
@@ -6,9 +6,9 @@ With stored embeddings :math:`v_n` and the passage tower's present ones :math:`v
     \text{drift} = \frac{1}{P} \sum_n \bigl(1 - \cos(v_n, v'_n)\bigr), \qquad
     \text{overlap@k} = \frac{1}{Q} \sum_q \frac{|\operatorname{top}_k(q; v) \cap \operatorname{top}_k(q; v')|}{k}.
 
-Of a hybrid retriever's vectors drift sees what an encoder has made: the numbers for words never move, and would hide
+Of a hybrid retriever's vectors drift compares the encoder's numbers only: those for words never change, and would hide
 it. Both rankings are of today's queries, over the *probe's* passages. Over the whole base the fresh ranking would cost
-an embedding of the whole base, which is the refresh itself. Among P passages drawn at random neighbours stand further
+an embedding of the whole base, which is the refresh itself. Among P passages drawn at random neighbours are further
 apart than among N, so this overlap is an upper estimate of the one over the base; it falls when that one falls.
 
 Cost of one measurement: P passages and Q queries encoded without gradient, and 2·P·Q inner products; nothing grows
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from retrograd.models.compute.inference import inference
 from retrograd.models.compute.precision import full_precision
-from retrograd.rag.embedding import spread
+from retrograd.rag.embedding import pick_evenly
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
 
@@ -41,8 +41,11 @@ _EQUAL = 1e-6
 
 @dataclass(frozen=True)
 class Staleness:
-    """``cosine_drift``: mean 1 - cosine of stored and fresh embeddings. ``overlap``: the mean share of the best k that
-    stored and fresh embeddings agree on; 1 where nothing is stale."""
+    """Two measures of how far stored embeddings differ from fresh ones.
+
+    ``cosine_drift`` is the mean of 1 - cosine of stored and fresh embeddings. ``overlap`` is the mean share of the best
+    k that both agree on; 1 where nothing is stale.
+    """
 
     cosine_drift: float
     overlap: float
@@ -50,7 +53,7 @@ class Staleness:
 
 @dataclass(frozen=True)
 class Probe:
-    """The sample on which staleness is measured, the same each time: passages as rows, queries as examples."""
+    """The fixed sample on which staleness is measured: passages as rows, queries as examples."""
 
     rows: Int[Tensor, " Z"]
     queries: tuple[Example, ...]
@@ -60,50 +63,51 @@ class Probe:
     def draw(
         cls, rows: Sequence[int], examples: Sequence[Example], passages: int, queries: int, k: int, rng: torch.Generator
     ) -> Probe:
-        """``passages`` of the ``rows`` and ``queries`` of the examples (all, where there are fewer), at random.
+        """Draw ``passages`` of the ``rows`` and ``queries`` of the examples at random, or all if there are fewer.
 
-        ``rows`` are those of the index: `Index.held_rows`. k is at most half the passages: with all of them both
-        rankings would agree whatever happens.
+        ``rows`` are those that the index holds: `Index.held_rows`. k is at most half the passages: with all of them
+        both rankings would agree whatever happens.
         """
         # Python's sampler costs O(passages), a permutation of all rows O(rows).
         source = random.Random(int(torch.randint(2**62, (1,), generator=rng, device=rng.device)))
-        drawn = sorted(source.sample(rows, min(passages, len(rows))))
-        asked = tuple(examples[i] for i in source.sample(range(len(examples)), min(queries, len(examples))))
-        return cls(torch.tensor(drawn, dtype=torch.long), asked, max(1, min(k, len(drawn) // 2)))
+        sampled_rows = sorted(source.sample(rows, min(passages, len(rows))))
+        sampled_queries = tuple(examples[i] for i in source.sample(range(len(examples)), min(queries, len(examples))))
+        return cls(
+            torch.tensor(sampled_rows, dtype=torch.long), sampled_queries, max(1, min(k, len(sampled_rows) // 2))
+        )
 
 
 @torch.no_grad()
 def staleness(model: RagModel, probe: Probe) -> Staleness:
-    """Both numbers, for the model as it is now. Its index must hold all rows of the probe.
+    """Measure both numbers for the model as it is now. Its index must hold all rows of the probe.
 
     Raises `UserError` for an index that stores approximations.
     """
     stored, fresh = _stored_and_fresh(model, probe.rows)
     with model.autocast(), inference(model.retriever):
-        asked = model.retriever.queries([model.task.query_text(example) for example in probe.queries])
-        query = model.passage_side.placed(asked, "prior")
-    own = model.own_rows(probe.queries)
-    hidden = (own.unsqueeze(-1) == probe.rows).any(dim=1)
+        embeddings = model.retriever.queries([model.task.query_text(example) for example in probe.queries])
+        query = model.passage_side.placed(embeddings, "prior")
+    excluded = (model.own_rows(probe.queries).unsqueeze(-1) == probe.rows).any(dim=1)
     with full_precision(torch.device("cpu")):
-        overlap = overlap_at(probe.k, query.cpu(), stored, fresh, hidden)
+        overlap = overlap_at(probe.k, query.cpu(), stored, fresh, excluded)
         return Staleness(_drift(model, stored, fresh), overlap)
 
 
 @torch.no_grad()
 def drift_of(model: RagModel, rows: Int[Tensor, " Z"]) -> float:
-    """The first number alone: no query is encoded. Raises `UserError` for an index that stores approximations."""
+    """Measure the drift alone: no query is encoded. Raises `UserError` for an index that stores approximations."""
     return _drift(model, *_stored_and_fresh(model, rows))
 
 
 def _drift(model: RagModel, stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> float:
-    """Of the numbers that training can move; of two passage towers that of the one which has drifted more."""
+    """Return the drift of the numbers that training can change; of two passage towers the larger one."""
     side = model.passage_side
-    pairs = zip(side.semantic(stored), side.semantic(fresh), strict=True)
+    pairs = zip(side.semantic_parts(stored), side.semantic_parts(fresh), strict=True)
     return max(cosine_drift(old, new) for old, new in pairs)
 
 
 def cosine_drift(stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> float:
-    """Mean 1 - cosine, exactly 0 for equal embeddings; a row of zeros on one side counts 1."""
+    """Return the mean of 1 - cosine, exactly 0 for equal embeddings; a row of zeros on one side counts 1."""
     return float(_distances(stored, fresh).mean())
 
 
@@ -112,40 +116,40 @@ def overlap_at(
     query: Float[Tensor, "B D"],
     stored: Float[Tensor, "Z D"],
     fresh: Float[Tensor, "Z D"],
-    hidden: Bool[Tensor, "B Z"],
+    excluded: Bool[Tensor, "B Z"],
 ) -> float:
-    """The mean share of the stored best k that are also among the fresh best k; ``hidden`` passages do not compete.
+    """Return the mean share of the stored best k that are among the fresh best k, without ``excluded`` passages.
 
-    A passage whose fresh score equals the k-th best one is among them, whichever of the equals a sort would have put
-    first: copies of one text are no staleness. Scores within rounding (10⁻⁶ of the lengths) count as equal. A query
-    with fewer than k passages to choose from is asked for those.
+    A passage whose fresh score equals the k-th best one is among them, in whatever order a sort would have put equal
+    ones: copies of one text are not staleness. Scores within rounding (10⁻⁶ of the lengths) count as equal. A query
+    with fewer than k passages to choose from counts those.
     """
     query, stored, fresh = query.double(), stored.double(), fresh.double()
-    found = (query @ stored.T).masked_fill(hidden, -torch.inf).topk(k, dim=-1)
-    now = (query @ fresh.T).masked_fill(hidden, -torch.inf)
+    stored_best = (query @ stored.T).masked_fill(excluded, -torch.inf).topk(k, dim=-1)
+    fresh_score = (query @ fresh.T).masked_fill(excluded, -torch.inf)
     rounding = _EQUAL * query.norm(dim=-1, keepdim=True) * fresh.norm(dim=-1).max()
-    least = now.topk(k, dim=-1).values[:, -1:] - rounding
-    present = found.values > -torch.inf
-    kept = (now.gather(1, found.indices) >= least) & present
-    share = kept.sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
+    least = fresh_score.topk(k, dim=-1).values[:, -1:] - rounding
+    present = stored_best.values > -torch.inf
+    agrees = (fresh_score.gather(1, stored_best.indices) >= least) & present
+    share = agrees.sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
     return float(share.masked_fill(~present.any(dim=-1), 1.0).mean())
 
 
 def fault_of(model: RagModel) -> str | None:
-    """What is wrong with the index where some stored embedding is zero or not its passage's; None where nothing is.
+    """Describe a stored embedding that is zero or not its passage's; return None if all that are compared are right.
 
-    Fingerprints say what an index was built from; this looks whether it holds that, on 16 rows evenly spread. It finds
-    zeros and vectors of another model; to find every changed byte is what checksums are for. Nothing can be said, and
-    None is returned, of an index that stores approximations: what it gives back is no passage's embedding anyway.
+    Fingerprints say what an index was built from; this compares 16 rows, evenly spaced, with fresh embeddings. It finds
+    zeros and vectors of another model; to find every changed byte is what checksums are for. None is also returned for
+    an index that stores approximations, which are never a passage's embedding.
     """
     if not model.index.keeps_embeddings:
         return None
-    rows = torch.tensor(spread(model.index.held_rows))
+    rows = torch.tensor(pick_evenly(model.index.held_rows))
     with torch.no_grad():
         stored, fresh = _stored_and_fresh(model, rows)
         # The longer part of a vector would hide what is wrong with the others.
         side = model.passage_side
-        old, new = ([*side.semantic(rows), *side.parts(rows)] for rows in (stored, fresh))
+        old, new = ([*side.semantic_parts(rows), *side.parts(rows)] for rows in (stored, fresh))
         distance = torch.stack([_distances(*pair) for pair in zip(old, new, strict=True)]).amax(dim=0)
     worst = int(distance.argmax())
     if float(distance[worst]) <= _ROUNDING:  # false for NaN
@@ -157,7 +161,7 @@ def fault_of(model: RagModel) -> str | None:
 
 
 def _stored_and_fresh(model: RagModel, rows: Int[Tensor, " Z"]) -> tuple[Float[Tensor, "Z D"], Float[Tensor, "Z D"]]:
-    """On the CPU, where double precision is to be had on every machine."""
+    """Return stored and fresh embeddings on the CPU, where every machine has double precision."""
     if not model.index.keeps_embeddings:
         raise UserError(
             f"a {type(model.index).__name__} may store approximations, whose error would count as staleness; measure "
@@ -167,7 +171,7 @@ def _stored_and_fresh(model: RagModel, rows: Int[Tensor, " Z"]) -> tuple[Float[T
 
 
 def _distances(stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> Float[Tensor, " Z"]:
-    """1 - cosine as half the squared distance of the unit vectors: near 0 the difference itself would be rounding."""
-    one, other = (F.normalize(side.double(), dim=-1) for side in (stored, fresh))
-    absent = (one == 0).all(dim=-1) ^ (other == 0).all(dim=-1)
-    return ((one - other).square().sum(dim=-1) / 2).masked_fill(absent, 1.0)
+    """Return 1 - cosine as half the squared distance of the unit vectors, which near 0 keeps its precision."""
+    stored, fresh = (F.normalize(vectors.double(), dim=-1) for vectors in (stored, fresh))
+    absent = (stored == 0).all(dim=-1) ^ (fresh == 0).all(dim=-1)
+    return ((stored - fresh).square().sum(dim=-1) / 2).masked_fill(absent, 1.0)

@@ -12,7 +12,7 @@ from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.inputs.fusion import FusedPrompt
 from retrograd.rag.answers.answering import Manner
-from retrograd.rag.answers.written import Marginal, Written, written_answers
+from retrograd.rag.answers.written import Marginal, WrittenAnswer, write_answers
 from retrograd.types import UserError
 
 PROMPTS = ["who is alpha", "what", "is beta gamma delta ?", "what is eta ?", "the cup holds tea"]
@@ -66,8 +66,8 @@ def by_hand(generator: Generator, marginal: Marginal, beams: int) -> list[tuple[
     return found
 
 
-def check(generator: Generator, marginal: Marginal, beams: int) -> list[Written]:
-    found = written_answers(generator, PROMPTS, WHERE, LOG_WEIGHT, marginal, beams)
+def check(generator: Generator, marginal: Marginal, beams: int) -> list[WrittenAnswer]:
+    found = write_answers(generator, PROMPTS, WHERE, LOG_WEIGHT, marginal, beams)
     for one, (judged, total) in zip(found, by_hand(generator, marginal, beams), strict=True):
         # A text that was cut off is scored without its last word, so that two may be equally likely.
         assert judged[one.answer] == pytest.approx(max(judged.values()), abs=1e-4)
@@ -111,21 +111,21 @@ def test_what_each_manner_scores(tiny_seq2seq: Path, monkeypatch: pytest.MonkeyP
         with_kwargs=True,
     )  # one token alone is how the output layer is found
     for marginal, beams in (("thorough", 1), ("fast", 1), ("best", 1), ("thorough", 2), ("fast", 2), ("best", 2)):
-        written_answers(generator, PROMPTS[:3], WHERE[:1], LOG_WEIGHT[:1], marginal, beams)
+        write_answers(generator, PROMPTS[:3], WHERE[:1], LOG_WEIGHT[:1], marginal, beams)
         assert sum(read) == 3
         read.clear()
     assert asked == [9, 3, 3, 15, 6, 3]
 
 
 def test_fast_is_never_above_thorough(generator: Generator) -> None:
-    thorough, fast = (written_answers(generator, PROMPTS, WHERE, LOG_WEIGHT, how, 3) for how in ("thorough", "fast"))
+    thorough, fast = (write_answers(generator, PROMPTS, WHERE, LOG_WEIGHT, how, 3) for how in ("thorough", "fast"))
     assert all(b.log_probability <= a.log_probability + 1e-5 for a, b in zip(thorough, fast, strict=True))
 
 
 def test_a_fused_prompt_is_written_from(tiny_seq2seq: Path) -> None:
     generator = Generator.open(str(tiny_seq2seq), torch.Generator(), None, GeneratorOptions(max_target_tokens=4)).eval()
     prompt = FusedPrompt(("what", "who is alpha"))
-    (found,) = written_answers(generator, [prompt], torch.zeros(1, 2, dtype=torch.long), LOG_WEIGHT[:1, :2], "best")
+    (found,) = write_answers(generator, [prompt], torch.zeros(1, 2, dtype=torch.long), LOG_WEIGHT[:1, :2], "best")
     assert found.answer == generator.generate([prompt])[0]
 
 

@@ -109,5 +109,5 @@ def test_gold_passages_count_before_the_words_of_any_acceptable_answer() -> None
     ]
     hidden = torch.tensor([[0, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1]])
     assert [rows.tolist() for rows in oracle.rows(asked, hidden)] == [[2], [1, 3], [3], [0, 2], []]
-    with pytest.raises(UserError, match=r"question answering.* has no test of that"):
+    with pytest.raises(UserError, match=r"question answering.* does not have; set it to \"nearest\""):
         Oracle(task, base, None)

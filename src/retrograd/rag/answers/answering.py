@@ -1,4 +1,4 @@
-"""Answers: argmax_y Σ_z p(z|x) p(y|x,z), or argmax_y p(y|x, soft slots), over a closed set or generated candidates.
+"""Answer queries: argmax_y Σ_z p(z|x) p(y|x,z), or argmax_y p(y|x, soft slots), over a closed set or written texts.
 
 Without a closed set the generator writes an answer from each passage, and one of them is taken
 (`retrograd.rag.answers.written`). Each distinct prompt, and each distinct (prompt, answer), is run once. With soft
@@ -23,9 +23,9 @@ from retrograd.models.inputs.soft_input import SoftInput
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.rag.answers.decision import ChoiceScores, Decision
-from retrograd.rag.answers.written import Marginal, written_answers
+from retrograd.rag.answers.written import Marginal, write_answers
 from retrograd.rag.candidates import Candidates
-from retrograd.rag.likelihood import joint_prompt, supported
+from retrograd.rag.likelihood import join_prompt, supported
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Prediction, UserError
 
@@ -44,13 +44,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Manner:
-    """How a model answers: by choosing among the permitted answers, where a task has a closed set, or by writing.
+    """The manner of answering: choosing among permitted answers, if a task has a closed set, or writing.
 
     Passages are read one by one, "singly"; all of them in one prompt, best first, "together"; or each in a prompt of
     its own that an encoder-decoder encodes by itself, "fused" (`retrograd.models.inputs.fusion`). ``beams`` and
-    ``marginal``
-    are for written answers: the width of the search, and, of answers written singly, which of them is taken
-    (`retrograd.rag.answers.written`). Raises `UserError` for less than one beam.
+    ``marginal`` are for written answers: the width of the beam search, and, for answers written singly, which of them
+    is taken (`retrograd.rag.answers.written`). Raises `UserError` for less than one beam.
     """
 
     answers: Literal["chosen", "written"] = "chosen"
@@ -64,13 +63,13 @@ class Manner:
 
     @property
     def one_prompt(self) -> bool:
-        """Whether a query's passages are read at once."""
+        """True if a query's passages are read at once."""
         return self.reading != "singly"
 
 
 @dataclass(frozen=True)
 class Answering:
-    """All that says how a model turns candidates into an answer.
+    """The settings by which a model turns candidates into an answer.
 
     ``selection`` fills soft slots with them; with None they are read as text, in the ``manner``. ``decision`` takes one
     of the permitted answers.
@@ -86,11 +85,11 @@ DEFAULT_ANSWERING = Answering()
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read for each query, on the CPU: passages in the ``manner`` of a text, or in ``soft`` slots.
+    """The passages that are read for each query, on the CPU: as text in the ``manner``, or in ``soft`` slots.
 
     ``log_weight`` is the log-weight of each row, log p(z|x) renormalised or its share of the slots; ``log_vote`` its
-    share in a vote of the neighbours. Row -1 is no passage: with weight 0 (``-inf``) padding, else the query alone.
-    A prediction lists at most ``shown`` passages, the heaviest.
+    share in a vote of the neighbours. Row -1 is not a passage: with weight 0 (``-inf``) it is padding, else the query
+    alone. A prediction lists at most ``shown`` passages, the heaviest.
     """
 
     rows: Int[Tensor, "B K"]
@@ -101,22 +100,22 @@ class Reading:
     shown: int | None = None
 
 
-def text_reading(found: Candidates, manner: Manner) -> Reading:
-    """Candidates as passages of a prompt: their weight, and their vote, is p(z|x) renormalised."""
-    log_prior = masked_log_softmax(found.scores.log_prior).cpu()
-    return Reading(found.rows.cpu(), log_prior, log_prior.clone(), manner=manner)
+def text_reading(candidates: Candidates, manner: Manner) -> Reading:
+    """Read candidates as passages of a prompt: their weight, and their vote, is p(z|x) renormalised."""
+    log_prior = masked_log_softmax(candidates.scores.log_prior).cpu()
+    return Reading(candidates.rows.cpu(), log_prior, log_prior.clone(), manner=manner)
 
 
 def soft_reading(
-    found: Candidates, selection: Selection, slots: Callable[[Float[Tensor, "B R K"]], SoftInput], manner: Manner
+    candidates: Candidates, selection: Selection, slots: Callable[[Float[Tensor, "B R K"]], SoftInput], manner: Manner
 ) -> Reading:
-    """Candidates in soft slots, which ``slots`` fills: a passage's weight is the mean of its shares of them."""
-    near = selection.neighbourhood(found.scores)
-    weight = near.weights(selection.slots, selection.operator)
+    """Read candidates in soft slots, which ``slots`` fills: a passage's weight is the mean of its shares of them."""
+    neighbourhood = selection.neighbourhood(candidates.scores)
+    weight = neighbourhood.weights(selection.slots, selection.operator)
     share = weight.sum(dim=1)
     share = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
-    log_vote = near.log_vote().cpu()
-    return Reading(found.rows.cpu(), share.log().cpu(), log_vote, slots(weight), manner, selection.slots)
+    log_vote = neighbourhood.log_vote().cpu()
+    return Reading(candidates.rows.cpu(), share.log().cpu(), log_vote, slots(weight), manner, selection.slots)
 
 
 def answers(
@@ -129,12 +128,11 @@ def answers(
     decision: Decision,
     support: Support | None,
 ) -> list[Prediction]:
-    """One prediction per example with its passages, heaviest first under p(z|x, answer).
+    """Return one prediction per example with its passages, heaviest first under p(z|x, answer).
 
     A closed set is what the task permits for each example; ``scoring`` says how its answers are compared
     (`retrograd.models.constrained.prefix_tree`), ``decision`` which of them is taken; ``support`` lets passages
-    vote. Otherwise, or
-    where the reading's manner says so, answers are written.
+    vote. Without a closed set, or with the manner "written", answers are written.
     """
     prompts, where = _prompts(task, base, examples, reading)
     manner = reading.manner
@@ -142,17 +140,17 @@ def answers(
     if choices is not None:
         joint = _joint(generator, prompts, where, choices, reading, scoring)
         scores = _choice_scores(task, examples, choices, joint, reading, support if decision.vote_weight > 0 else None)
-        decided = [(decision(one), decision.chosen(one)) for one in scores]
+        decisions = [(decision(own), decision.chosen(own)) for own in scores]
         return [
             _prediction(base, example, choices[b][best], joint[b][:, best], float(log_p[best]), reading, b)
-            for b, (example, (log_p, best)) in enumerate(zip(examples, decided, strict=True))
+            for b, (example, (log_p, best)) in enumerate(zip(examples, decisions, strict=True))
         ]
-    # Of one prompt there is nothing to marginalise: its first answer is the answer.
+    # With one prompt there is nothing to marginalise: its first answer is taken.
     marginal = "best" if reading.soft is not None or manner.one_prompt else manner.marginal
-    written = written_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
+    written = write_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
     return [
-        _prediction(base, example, one.answer, one.joint, one.log_probability, reading, b)
-        for b, (example, one) in enumerate(zip(examples, written, strict=True))
+        _prediction(base, example, answer.answer, answer.joint, answer.log_probability, reading, b)
+        for b, (example, answer) in enumerate(zip(examples, written, strict=True))
     ]
 
 
@@ -165,7 +163,7 @@ def choice_scores(
     scoring: Scoring,
     support: Support | None,
 ) -> list[ChoiceScores] | None:
-    """What speaks for each permitted answer, the vote included; None where the set of answers is open."""
+    """Return the scores of each permitted answer, the vote included; None if the set of answers is open."""
     choices = _permitted(task, examples)
     if choices is None:
         return None
@@ -181,17 +179,18 @@ def votes(
     rows: Int[Tensor, "B K"],
     log_vote: Float[Tensor, "B K"],
 ) -> list[Float[Tensor, " _"]]:
-    """For each example and choice the share of the vote on passages that support it."""
-    asked = [replace(e, targets=(choice,)) for e, own in zip(examples, choices, strict=True) for choice in own]
+    """Return, for each example and choice, the share of the vote on passages that support it."""
+    claims = [replace(e, targets=(choice,)) for e, own in zip(examples, choices, strict=True) for choice in own]
     sizes = [len(own) for own in choices]
     repeated = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(sizes))
-    share = supported(support, asked, rows[repeated]) * log_vote[repeated].exp()
+    share = supported(support, claims, rows[repeated]) * log_vote[repeated].exp()
     return list(share.sum(dim=-1).split(sizes))
 
 
 def _permitted(task: Task, examples: Sequence[Example]) -> list[tuple[str, ...]] | None:
-    found = [own for own in map(task.choices_for, examples) if own is not None]
-    return found if len(found) == len(examples) else None
+    """Return each example's permitted answers, or None if any example's set is open."""
+    choices = [own for own in map(task.choices_for, examples) if own is not None]
+    return choices if len(choices) == len(examples) else None
 
 
 def _joint(
@@ -202,10 +201,10 @@ def _joint(
     reading: Reading,
     scoring: Scoring,
 ) -> list[Float[Tensor, "K _"]]:
-    """log p(z|x) p(choice|x,z) for each example; with soft slots every row reads the same prompt."""
-    asked, pairs = _distinct_questions(where, choices)
+    """Return log p(z|x) p(choice|x,z) for each example; with soft slots every row reads the same prompt."""
+    questions, pairs = _distinct_questions(where, choices)
     score = generator.choice_log_likelihood(
-        [prompts[prompt] for prompt, _ in asked], [own for _, own in asked], scoring, reading.soft
+        [prompts[prompt] for prompt, _ in questions], [own for _, own in questions], scoring, reading.soft
     ).cpu()
     return [reading.log_weight[b].unsqueeze(-1) + score[pairs[b], : len(own)] for b, own in enumerate(choices)]
 
@@ -218,50 +217,52 @@ def _choice_scores(
     reading: Reading,
     support: Support | None,
 ) -> list[ChoiceScores]:
-    """``support`` None leaves the vote out."""
-    voted = [torch.zeros(len(own)) for own in choices]
+    """Return the scores of each example's choices; without ``support`` there is no vote."""
+    shares = [torch.zeros(len(own)) for own in choices]
     if support is not None:
-        voted = votes(support, examples, choices, reading.rows, reading.log_vote)
+        shares = votes(support, examples, choices, reading.rows, reading.log_vote)
     negative = [task.negative_for(example) for example in examples]
     return [
-        ChoiceScores(own, one.logsumexp(dim=0).log_softmax(dim=0), vote, own.index(no) if no in own else None)
-        for own, one, vote, no in zip(choices, joint, voted, negative, strict=True)
+        ChoiceScores(own, own_joint.logsumexp(dim=0).log_softmax(dim=0), vote, own.index(no) if no in own else None)
+        for own, own_joint, vote, no in zip(choices, joint, shares, negative, strict=True)
     ]
 
 
 def _prompts(
     task: Task, base: KnowledgeBase, examples: Sequence[Example], reading: Reading
 ) -> tuple[Sequence[str | FusedPrompt], Int[Tensor, "B K"]]:
-    """Prompts, and which of them each (example, row) uses: distinct ones or, of passages together or beside soft slots,
-    one an example."""
-    if reading.soft is not None:  # it belongs to the example, so equal prompts are not one
-        return [task.prompt(example, ()) for example in examples], _one_each(reading)
+    """Return prompts, and the number of the prompt that each (example, row) uses.
+
+    Passages that are read singly give distinct prompts; read together, or beside soft slots, one for each example.
+    """
+    if reading.soft is not None:  # it belongs to the example, so equal prompts stay separate
+        return [task.prompt(example, ()) for example in examples], _one_prompt_each(reading)
     rows = reading.rows.tolist()
-    distinct = sorted({row for found in rows for row in found if row >= 0})
+    distinct = sorted({row for own in rows for row in own if row >= 0})
     passages = dict(zip(distinct, base.passages(distinct), strict=True))
     if reading.manner.one_prompt:
         best_first = reading.rows.gather(1, reading.log_weight.argsort(dim=-1, descending=True, stable=True)).tolist()
-        read = [[passages[row] for row in found if row >= 0] for found in best_first]
+        read = [[passages[row] for row in own if row >= 0] for own in best_first]
         fused = reading.manner.reading == "fused"
-        made = [joint_prompt(task, example, own, fused) for example, own in zip(examples, read, strict=True)]
-        return made, _one_each(reading)
+        prompts = [join_prompt(task, example, own, fused) for example, own in zip(examples, read, strict=True)]
+        return prompts, _one_prompt_each(reading)
     number: dict[str, int] = {}
     where = [
-        [number.setdefault(task.prompt(example, [passages[row]] if row >= 0 else []), len(number)) for row in found]
-        for example, found in zip(examples, rows, strict=True)
+        [number.setdefault(task.prompt(example, [passages[row]] if row >= 0 else []), len(number)) for row in own]
+        for example, own in zip(examples, rows, strict=True)
     ]
     return list(number), torch.tensor(where)
 
 
-def _one_each(reading: Reading) -> Int[Tensor, "B K"]:
-    """Every row of an example reads the example's one prompt."""
+def _one_prompt_each(reading: Reading) -> Int[Tensor, "B K"]:
+    """Return the number of the example's one prompt for each of its rows."""
     return torch.arange(len(reading.rows)).unsqueeze(-1).expand_as(reading.rows)
 
 
 def _distinct_questions(
     where: Int[Tensor, "B K"], choices: list[tuple[str, ...]]
 ) -> tuple[list[tuple[int, tuple[str, ...]]], list[Int[Tensor, " K"]]]:
-    """Distinct (prompt, choices), and which of them each example's passages ask."""
+    """Return the distinct (prompt, choices), and the number of the pair for each example's passages."""
     number: dict[tuple[int, tuple[str, ...]], int] = {}
     pairs = [
         torch.tensor([number.setdefault((prompt, own), len(number)) for prompt in used])
@@ -279,15 +280,15 @@ def _prediction(
     reading: Reading,
     b: int,
 ) -> Prediction:
-    """``joint`` is log p(z|x) p(answer|x,z), up to a constant; ``b`` is the place of the example."""
+    """Make a prediction of example ``b``; ``joint`` is log p(z|x) p(answer|x,z), up to a constant."""
     rows, weight = reading.rows[b], joint.softmax(dim=0)
     order = [k for k in weight.argsort(descending=True, stable=True).tolist() if rows[k] >= 0][: reading.shown]
-    found = [int(rows[k]) for k in order]
+    read = [int(rows[k]) for k in order]
     return Prediction(
         id=example.id,
         answer=answer,
         log_probability=log_probability,
-        rows=tuple(found),
-        passage_ids=tuple(passage.id for passage in base.passages(found)),
+        rows=tuple(read),
+        passage_ids=tuple(passage.id for passage in base.passages(read)),
         weights=tuple(float(weight[k]) for k in order),
     )

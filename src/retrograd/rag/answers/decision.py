@@ -1,4 +1,4 @@
-r"""From the scores of a closed set to one answer: the generator's, a vote of the neighbours, and a threshold.
+r"""Decide on one answer of a closed set: by the generator's scores, a vote of the neighbours, and a threshold.
 
 With C choices of an example, log p the generator's log-probabilities normalised over them, v the neighbours' vote (the
 share of p(z|x) on passages that support the choice) and n the choice that says there is nothing to find:
@@ -29,10 +29,10 @@ _SMOOTHING = 0.01
 
 @dataclass(frozen=True)
 class ChoiceScores:
-    """One example's permitted answers with what speaks for each.
+    """One example's permitted answers, with the scores and the votes for each.
 
     ``log_probability`` is normalised over them. ``vote`` sums to at most 1; zeros where nothing was retrieved or the
-    task has no test of support. ``negative`` is the place of the choice that says there is nothing, or None.
+    task has no test of support. ``negative`` is the position of the choice that means "nothing", or None.
     """
 
     choices: tuple[str, ...]
@@ -43,7 +43,7 @@ class ChoiceScores:
 
 @dataclass(frozen=True)
 class Decision:
-    """λ and b of the module's equation. Raises `UserError` for a negative λ and for numbers that are not finite."""
+    """Frozen λ and b of the module's equation. Raises `UserError` for a negative λ, and for infinite or NaN."""
 
     vote_weight: float = 0.0
     negative_bias: float = 0.0
@@ -51,12 +51,12 @@ class Decision:
     def __post_init__(self) -> None:
         if not 0 <= self.vote_weight < math.inf or not math.isfinite(self.negative_bias):
             raise UserError(
-                f"decision: vote_weight is {self.vote_weight}, negative_bias {self.negative_bias}; expected a number "
-                f"of at least 0 and a finite one"
+                f"decision: vote_weight is {self.vote_weight} and negative_bias {self.negative_bias}; set both to "
+                f"finite numbers, vote_weight to at least 0"
             )
 
     def __call__(self, scores: ChoiceScores) -> Float[Tensor, " C"]:
-        """The log-probability of each choice under the decision, normalised over the choices."""
+        """Return the log-probability of each choice under the decision, normalised over the choices."""
         total = scores.log_probability
         if self.vote_weight > 0:
             uniform = _SMOOTHING / len(scores.choices)
@@ -67,5 +67,5 @@ class Decision:
         return total.log_softmax(dim=-1)
 
     def chosen(self, scores: ChoiceScores) -> int:
-        """The place of the best choice; of equal ones the first."""
+        """Return the position of the best choice; of equal ones the first."""
         return int(torch.argmax(self(scores)))

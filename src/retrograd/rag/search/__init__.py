@@ -1,4 +1,9 @@
-"""Ways to find the candidates of a query: one search, one file.
+"""Ways to find the candidates of a query: each search is one file.
+
+From a query to its candidates a search by vectors goes four steps: `queries` embeds the query, and lists the rows that
+it must not find; `dense` finds its nearest rows in the index, joins the rows that the options add, and scores all of
+them as log p(z|x). `substitution` makes wrong neighbours, `bm25` needs no vectors, and `unrelated` and `oracle` are
+controls. `search` is the contract.
 
 A new search is a file and a line in `SEARCHES`; the contract tests run over that tuple.
 """
@@ -35,7 +40,7 @@ __all__ = [
 ]
 
 SEARCHES: tuple[SearchKind, ...] = (DENSE, UNRELATED, BM25, ORACLE)
-"""Every way to search there is; ``retriever.search`` names one of them."""
+"""All searches; ``retriever.search`` names one of them."""
 
 
 def search_kind(name: str) -> SearchKind:

@@ -1,4 +1,4 @@
-"""Search by words: BM25 in the place of the prior, a frozen retriever without vectors."""
+"""Search by words: BM25 takes the place of the prior, as a frozen retriever without vectors."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ _BLOCK_ROWS = 4_096
 
 
 class Bm25Search:
-    """Candidates by BM25 over the task's retriever texts, its ``unsaid`` left out; p(z|x) is their softmax among
-    the candidates.
+    """The search by BM25 over the task's retriever texts, its ``unsaid`` left out; p(z|x) is the softmax of the scores.
 
-    BM25 has no log Z: what is not retrieved has no probability. A passage that shares no word with the query is no
+    The softmax is over the candidates, for BM25 has no log Z. A passage that shares no word with the query is not a
     candidate. The base is indexed at the first search, which raises `UserError` without bm25s.
     """
 
@@ -34,16 +33,15 @@ class Bm25Search:
         self._space = space
 
     def candidates(self, request: SearchRequest) -> Candidates:
-        found, device = self._search(request.examples, request.k), self._space.device
-        return Candidates(found.row.to(device), CandidateScores(masked_log_softmax(found.logit).to(device)))
+        nearest, device = self._search(request.examples, request.k), self._space.device
+        return Candidates(nearest.row.to(device), CandidateScores(masked_log_softmax(nearest.logit).to(device)))
 
     def whole_base(self, request: SearchRequest) -> Candidates:
-        """Return every row in its place, -1 where it is hidden or shares no word. Memory O(B·N)."""
+        """Return every row in its place, -1 where it is excluded or shares no word. Memory O(B·N)."""
         passages, device = len(self._index), self._space.device
-        found = self._search(request.examples, passages)
-        present = found.row >= 0
-        where = torch.where(present, found.row, passages)  # one column more, for the padding
-        logit = torch.full((len(where), passages + 1), -torch.inf).scatter(1, where, found.logit)[:, :-1]
+        nearest = self._search(request.examples, passages)
+        where = torch.where(nearest.row >= 0, nearest.row, passages)  # one column more, for the padding
+        logit = torch.full((len(where), passages + 1), -torch.inf).scatter(1, where, nearest.logit)[:, :-1]
         rows = torch.arange(passages).expand(len(where), -1).masked_fill(logit == -torch.inf, -1)
         return Candidates(rows.to(device), CandidateScores(masked_log_softmax(logit).to(device)))
 

@@ -1,7 +1,11 @@
-"""Search by the retriever, and what all searches by vectors share: how a query becomes its candidates.
+"""Search by the retriever, and the steps that all searches by vectors share: from a query to its candidates.
 
-`DenseSearch.candidates` is the whole way: embed the queries, find each one's nearest passages in the index, then
-`make_candidates`: join what was found, add what the options ask for, and score it all.
+`DenseSearch.candidates` has all steps:
+
+1. `embed_queries` embeds the queries and lists the rows that each must not find;
+2. `find_nearest` searches the index for each query's nearest rows, and its log Z;
+3. `make_candidates` joins these rows with those that the options add, without excluded ones (`_join_rows`);
+4. `score_rows` embeds the candidates, anew where passages are trained, and gives log p(z|x) and log q(z|x,y).
 """
 
 from __future__ import annotations
@@ -20,9 +24,9 @@ from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import (
     NULL_ROW,
     Candidates,
-    admitted,
     column_of,
     log_probability,
+    mask_excluded_rows,
     union,
     whole_base,
 )
@@ -37,7 +41,7 @@ _NULL_TEXT = "(no passage)"
 
 
 class DenseSearch:
-    """The passages whose embeddings are nearest to the query's: what a retriever is trained for.
+    """The search by a retriever: a query's candidates are the passages with the nearest embeddings.
 
     Log-probabilities are over the whole base where the index knows log Z, with gradient for whatever the retrievers
     train.
@@ -74,68 +78,83 @@ DENSE = SearchKind(
 
 
 def find_nearest(queries: Queries, index: Index, k: int) -> list[Neighbours]:
-    """Return the k nearest rows that are not hidden, for the prior's queries and then for the posterior's."""
+    """Return the k nearest rows that are not excluded, for the prior's queries and then for the posterior's."""
     with full_precision(queries.prior.device):
-        return [index.search(vectors, k, queries.hidden) for vectors in queries.searched]
+        return [index.search(vectors, k, queries.excluded_rows) for vectors in queries.search_embeddings]
 
 
 def make_candidates(
     space: SearchSpace, request: SearchRequest, queries: Queries, neighbours: list[Neighbours]
 ) -> Candidates:
-    """Make candidates of neighbours: join what was found, add what the options ask for, score it all.
+    """Make candidates of neighbours: join their rows with those that the options add, and score all of them.
 
     Rows that an example must not see are left out, wherever they come from. A row that comes twice is one candidate.
     """
-    options, index, passages, device = request.options, request.require_index(), len(space.base), queries.prior.device
-    blocks = [neighbours[0].row, *(queries.mask_prior_only(one.row) for one in neighbours[1:])]
-    previous_row = None
+    index, previous_row = request.require_index(), None
     if request.previous_row is not None:
-        previous_row = queries.mask_previous(request.previous_row.to(device))
-        blocks.append(previous_row.unsqueeze(-1))
-    if options.extra_rows is not None:
-        blocks.append(admitted(options.extra_rows.to(device), queries.hidden, passages))
-    rows = union(*blocks)
-    if options.pool is not None:
-        rows = admitted(options.pool.rows(rows, passages, request.rng), queries.hidden, passages)
-    drawn = _draw_tail(queries, index, rows, options.tail, request.rng)
-    rows = union(rows, drawn)
+        previous_row = queries.mask_previous(request.previous_row.to(queries.prior.device))
+    rows = _join_rows(space, request, queries, neighbours, previous_row)
+    tail_rows = _draw_tail(queries, index, rows, request.options.tail, request.rng)
+    rows = union(rows, tail_rows)
     if space.null_passage:
         rows = nn.functional.pad(rows, (0, 1), value=NULL_ROW)
     candidates = score_rows(space, index, queries, neighbours, rows)
     scores = candidates.scores
-    if options.tail > 0:
-        times = (rows.unsqueeze(-1) == drawn.unsqueeze(1)).sum(dim=-1).masked_fill(rows < 0, 0)
+    if request.options.tail > 0:
+        times = (rows.unsqueeze(-1) == tail_rows.unsqueeze(1)).sum(dim=-1).masked_fill(rows < 0, 0)
         scores = replace(scores, log_multiplicity=log_multiplicity(scores.log_prior, times.float()))
     previous = None if previous_row is None else column_of(rows, previous_row)
     return replace(candidates, scores=replace(scores, previous=previous))
 
 
+def _join_rows(
+    space: SearchSpace,
+    request: SearchRequest,
+    queries: Queries,
+    neighbours: list[Neighbours],
+    previous_row: Int[Tensor, " B"] | None,
+) -> Int[Tensor, "B K"]:
+    """Join the prior's and the posterior's rows, the rows of chains, extra rows and those of a pool."""
+    options, passages, device = request.options, len(space.base), queries.prior.device
+    prior, *others = [nearest.row for nearest in neighbours]
+    blocks = [prior, *map(queries.mask_prior_only, others)]
+    if previous_row is not None:
+        blocks.append(previous_row.unsqueeze(-1))
+    if options.extra_rows is not None:
+        blocks.append(mask_excluded_rows(options.extra_rows.to(device), queries.excluded_rows, passages))
+    rows = union(*blocks)
+    if options.pool is None:
+        return rows
+    return mask_excluded_rows(options.pool.rows(rows, passages, request.rng), queries.excluded_rows, passages)
+
+
 def score_rows(
     space: SearchSpace, index: Index, queries: Queries, neighbours: list[Neighbours], rows: Int[Tensor, "B K"]
 ) -> Candidates:
-    """Make candidates of given rows, with log p(z|x) and, where the posterior searched, log q(z|x,y).
+    """Make candidates of given rows, with log p(z|x) and, if the posterior searched as well, log q(z|x,y).
 
-    ``neighbours`` know log Z.
+    ``neighbours`` give log Z.
     """
-    has_posterior = len(queries.searched) > 1
+    has_posterior = len(queries.search_embeddings) > 1
     (vectors, fresh), null = _embed_candidates(space, index, rows, has_posterior), _embed_null(space, has_posterior)
     with full_precision(rows.device):
         log_prior, *rest = [
-            queries.detach_substituted(log_probability(query, vectors, rows, found, index, fresh, null))
-            for query, found in zip(queries.searched, neighbours, strict=True)
+            queries.detach_substituted(log_probability(query, vectors, rows, nearest, index, fresh, null))
+            for query, nearest in zip(queries.search_embeddings, neighbours, strict=True)
         ]
     scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=space.prior.trained_temperature)
-    query, vectors = (space.side.part(one, "prior") for one in (queries.prior, queries.detach_substituted(vectors)))
+    query = space.side.part(queries.prior, "prior")
+    vectors = space.side.part(queries.detach_substituted(vectors), "prior")
     return Candidates(rows, scores, query, vectors, queries.is_prior_only)
 
 
 def score_base(space: SearchSpace, index: Index, queries: Queries) -> Candidates:
-    """Make candidates of all rows that are not hidden. Memory O(B·N)."""
+    """Make candidates of all rows that are not excluded. Memory O(B·N)."""
     device = queries.prior.device
     with full_precision(device):
         vectors = index.vectors(torch.arange(len(space.base), device=device))
-        null = _embed_null(space, len(queries.searched) > 1)
-        rows, (log_prior, *rest) = whole_base(queries.searched, queries.hidden, vectors, null)
+        null = _embed_null(space, len(queries.search_embeddings) > 1)
+        rows, (log_prior, *rest) = whole_base(queries.search_embeddings, queries.excluded_rows, vectors, null)
     scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=space.prior.trained_temperature)
     return Candidates(rows, scores)
 
@@ -143,7 +162,7 @@ def score_base(space: SearchSpace, index: Index, queries: Queries) -> Candidates
 def _draw_tail(
     queries: Queries, index: Index, rows: Int[Tensor, "B K"], draws: int, rng: torch.Generator | None
 ) -> Int[Tensor, "B M"]:
-    """Draw rows from the prior over everything that is neither retrieved already nor hidden: a second pass."""
+    """Draw rows from the prior over all that are neither retrieved nor excluded: a second pass over the index."""
     if draws == 0:
         return rows.new_empty(len(rows), 0)
     if not can_sample(index) or rng is None:
@@ -152,14 +171,14 @@ def _draw_tail(
             "training.tail = 0"
         )
     with full_precision(rows.device):
-        return index.sample(queries.searched[0], draws, rng, torch.cat([queries.hidden, rows], dim=-1))
+        return index.sample(queries.search_embeddings[0], draws, rng, torch.cat([queries.excluded_rows, rows], dim=-1))
 
 
 def _embed_candidates(
     space: SearchSpace, index: Index, rows: Int[Tensor, "B K"], posterior: bool
 ) -> tuple[Float[Tensor, "B K D"], bool]:
-    """Candidate embeddings, and whether they were just encoded with gradient: each distinct passage once."""
-    if not space.side.learns or not torch.is_grad_enabled():
+    """Return candidate embeddings, and whether they were just encoded with gradient: each distinct passage once."""
+    if not space.side.has_gradient or not torch.is_grad_enabled():
         return index.vectors(rows.clamp(min=-1)), False
     distinct, where = rows.clamp(min=0).unique(return_inverse=True)
     texts = [space.task.passage_text(passage) for passage in space.base.passages(distinct.tolist())]
@@ -167,5 +186,5 @@ def _embed_candidates(
 
 
 def _embed_null(space: SearchSpace, posterior: bool) -> Float[Tensor, " D"] | None:
-    """The null passage, embedded anew at each retrieval, so that it is never stale; None where it is no candidate."""
+    """Embed the null passage, anew at each retrieval, so that it is never stale; None if it is not a candidate."""
     return space.side.no_passage(_NULL_TEXT, posterior) if space.null_passage else None

@@ -1,7 +1,7 @@
-"""A control that is told the target: it bounds what a better retriever could do for a generator.
+"""A control that reads the target: it bounds what a better retriever could do for a generator.
 
-No model of the query alone can find this, so whoever shows its score says that it was told the answer. A query whose
-target nothing supports, or that has none, finds what its own retriever does.
+No model of the query alone can find these passages, so a report of its score must state that the search read the
+answer. A query without a target, or whose target no passage supports, gets the candidates of its own retriever.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ ORACLE_SHARE = "oracle_found"
 
 
 class Oracle:
-    """Which passages of a base support each example's target: the gold ones where the data mark any, else those that
-    the task's own test accepts for one of the acceptable answers.
+    """The passages of a base that support each example's target.
 
+    They are the gold ones where the data mark any, else those that the task's own test accepts for one of the
+    acceptable answers.
     Raises `UserError` for a task without such a test.
     """
 
     def __init__(self, task: Task, base: KnowledgeBase, support: Support | None) -> None:
         if support is None:
             raise UserError(
-                f'retriever.search = "oracle" asks which passages support a target, and the task {task.name!r} has no '
-                f'test of that; set it to "nearest"'
+                f'retriever.search = "oracle" needs a test of which passages support a target, which the task '
+                f'{task.name!r} does not have; set it to "nearest"'
             )
         self._base, self._support = base, support
 
@@ -53,25 +54,25 @@ class Oracle:
     def _by_id(self) -> dict[str, tuple[int, ...]]:
         return rows_by_id(self._base)
 
-    def rows(self, examples: Sequence[Example], hidden: Int[Tensor, "B E"]) -> list[Int[Tensor, " _"]]:
-        """The accepted rows of each example, ascending, none of its ``hidden`` ones; none where it has no target."""
+    def rows(self, examples: Sequence[Example], excluded_rows: Int[Tensor, "B E"]) -> list[Int[Tensor, " _"]]:
+        """Return the accepted rows of each example, ascending, without its ``excluded_rows``."""
         return [
-            torch.as_tensor(np.setdiff1d(self._accepted(example), own), dtype=torch.long, device=hidden.device)
-            for example, own in zip(examples, hidden.cpu().numpy(), strict=True)
+            torch.as_tensor(np.setdiff1d(self._accepted(example), own), dtype=torch.long, device=excluded_rows.device)
+            for example, own in zip(examples, excluded_rows.cpu().numpy(), strict=True)
         ]
 
     def _accepted(self, example: Example) -> np.ndarray:
         marked = example.gold_passages if isinstance(example, GroundedExample) else ()
-        found = [self._by_id.get(id_, ()) for id_ in marked]
-        if not any(found):
-            found = [self._support(replace(example, targets=(target,))) for target in example.targets]
-        return np.unique(np.concatenate([np.asarray(rows, dtype=np.int64) for rows in (*found, ())]))
+        supporting = [self._by_id.get(id_, ()) for id_ in marked]
+        if not any(supporting):
+            supporting = [self._support(replace(example, targets=(target,))) for target in example.targets]
+        return np.unique(np.concatenate([np.asarray(rows, dtype=np.int64) for rows in (*supporting, ())]))
 
 
 class OracleSearch:
-    """The nearest passages among those that support the target; log Z is then over these.
+    """The search for the nearest passages among those that support the target; log Z is then over these.
 
-    A query without any finds what the retriever does.
+    A query without any gets the retriever's candidates.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -94,7 +95,9 @@ class OracleSearch:
 
     def whole_base(self, request: SearchRequest) -> Candidates:
         queries, accepted = self._queries(request)
-        queries = replace(queries, hidden=_hide_others(queries.hidden, accepted, len(self._space.base)))
+        queries = replace(
+            queries, excluded_rows=_exclude_others(queries.excluded_rows, accepted, len(self._space.base))
+        )
         return score_base(self._space, request.require_index(), queries)
 
     def scores(self, examples: Sequence[Example]) -> dict[str, float]:
@@ -103,7 +106,7 @@ class OracleSearch:
 
     def _queries(self, request: SearchRequest) -> tuple[Queries, list[Int[Tensor, " _"]]]:
         queries = embed_queries(self._space, request.examples, request.options.posterior)
-        return queries, self._oracle.rows(request.examples, queries.hidden)
+        return queries, self._oracle.rows(request.examples, queries.excluded_rows)
 
 
 ORACLE = SearchKind(
@@ -121,8 +124,8 @@ ORACLE = SearchKind(
 def _find_accepted(queries: Queries, accepted: Sequence[Int[Tensor, " _"]], index: Index, k: int) -> list[Neighbours]:
     """Return the prior's k nearest rows; for queries that have ``accepted`` rows, the nearest of these.
 
-    One query at a time: half of a base may bear the same relation. The index is asked once, whatever is accepted: the
-    ranks that hold one together must ask it equally often.
+    One query at a time: half of a base may bear the same relation. The index is searched once, whatever is accepted:
+    the ranks that share an index must search it equally often.
     """
     with full_precision(queries.prior.device):
         (nearest,) = find_nearest(queries, index, k)  # an oracle has no posterior beside it
@@ -143,13 +146,13 @@ def _find_accepted(queries: Queries, accepted: Sequence[Int[Tensor, " _"]], inde
     return [Neighbours(row, logit, total)]
 
 
-def _hide_others(
-    hidden: Int[Tensor, "B E"], accepted: Sequence[Int[Tensor, " _"]], passages: int
+def _exclude_others(
+    excluded_rows: Int[Tensor, "B E"], accepted: Sequence[Int[Tensor, " _"]], passages: int
 ) -> Int[Tensor, "B _"]:
-    """The rows that each query must not find: the hidden ones, and all but the accepted ones where it has any."""
+    """Return the rows to exclude: the excluded ones, and all but the accepted ones where a query has any."""
     if not any(len(own) for own in accepted):
-        return hidden
-    every = torch.arange(passages, device=hidden.device).repeat(len(hidden), 1)
+        return excluded_rows
+    every = torch.arange(passages, device=excluded_rows.device).repeat(len(excluded_rows), 1)
     for b, own in enumerate(accepted):
         every[b] = every[b].index_fill(0, own, -1) if len(own) else -1
-    return torch.cat([hidden, every], dim=1)
+    return torch.cat([excluded_rows, every], dim=1)

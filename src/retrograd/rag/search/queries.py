@@ -1,4 +1,4 @@
-"""A batch of queries as an index is searched with them."""
+"""Embed a batch of queries, and list the rows that each must not find: the first step of a search by vectors."""
 
 from __future__ import annotations
 
@@ -19,29 +19,36 @@ __all__ = ["Queries", "embed_queries"]
 class Queries:
     """B query embeddings, divided by their retriever's temperature, and the rows that each must not find.
 
-    ``prior`` are the prior's own. ``searched`` is what the index is searched with: the prior's, then the posterior's
-    where it is asked for. ``hidden`` rows are never found; -1 is padding. ``is_substituted`` marks the queries for
-    which another text searches in the prior's place, ``is_prior_only`` those whose candidates the prior alone finds.
+    ``prior`` are the prior's own. The index is searched with ``search_embeddings``: the prior's, then the posterior's
+    if it is asked for. ``excluded_rows`` are never found; -1 is padding. ``is_substituted`` marks the queries for which
+    another text searches in the prior's place, ``is_prior_only`` those whose candidates the prior alone finds.
     """
 
     prior: Float[Tensor, "B D"]
-    searched: tuple[Float[Tensor, "B D"], ...]
-    hidden: Int[Tensor, "B E"]
+    search_embeddings: tuple[Float[Tensor, "B D"], ...]
+    excluded_rows: Int[Tensor, "B E"]
     is_substituted: Bool[Tensor, "B 1"] | None = None
     is_prior_only: Bool[Tensor, "B 1"] | None = None
 
     def substitute(
         self, vectors: Float[Tensor, "B D"], own_rows: Int[Tensor, "B E2"], where: Bool[Tensor, "B 1"]
     ) -> Queries:
-        """Search with ``vectors`` for the queries ``where``, and hide the ``own_rows`` of what these embed."""
-        first, *rest = self.searched
-        hidden = torch.cat([self.hidden, own_rows.to(self.hidden.device).masked_fill(~where, -1)], dim=1)
-        return replace(self, searched=(torch.where(where, vectors, first), *rest), hidden=hidden, is_substituted=where)
+        """Search with ``vectors`` for the queries ``where``, and exclude the ``own_rows`` of these vectors' texts."""
+        prior, *rest = self.search_embeddings
+        excluded_rows = torch.cat(
+            [self.excluded_rows, own_rows.to(self.excluded_rows.device).masked_fill(~where, -1)], dim=1
+        )
+        return replace(
+            self,
+            search_embeddings=(torch.where(where, vectors, prior), *rest),
+            excluded_rows=excluded_rows,
+            is_substituted=where,
+        )
 
     def detach_substituted(self, value: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         """Detach rows whose candidates came from a substitute query or from the prior alone.
 
-        Neither says which passage explains the target.
+        Such candidates are no evidence of which passage explains the target.
         """
         for where in (self.is_substituted, self.is_prior_only):
             if where is not None:
@@ -53,9 +60,9 @@ class Queries:
         return rows if self.is_prior_only is None else rows.masked_fill(self.is_prior_only, -1)
 
     def mask_previous(self, row: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Mask the rows of chains that may not go on today: hidden ones, and those of queries of the prior alone."""
-        hidden = (row.unsqueeze(-1) == self.hidden).any(dim=-1)
-        return self.mask_prior_only(row.masked_fill(hidden, -1).unsqueeze(-1)).squeeze(-1)
+        """Mask rows of chains that cannot be candidates now: excluded rows, and those of queries of the prior alone."""
+        is_excluded = (row.unsqueeze(-1) == self.excluded_rows).any(dim=-1)
+        return self.mask_prior_only(row.masked_fill(is_excluded, -1).unsqueeze(-1)).squeeze(-1)
 
 
 def embed_queries(space: SearchSpace, examples: Sequence[Example], posterior: bool) -> Queries:
@@ -65,11 +72,12 @@ def embed_queries(space: SearchSpace, examples: Sequence[Example], posterior: bo
     """
     task, side = space.task, space.side
     prior = side.placed(space.prior.queries([task.query_text(example) for example in examples]), "prior")
-    searched = (prior, _posterior(space, examples)) if posterior else (prior,)
-    return Queries(prior, searched, space.own_rows(examples).to(prior.device))
+    search_embeddings = (prior, _embed_for_posterior(space, examples)) if posterior else (prior,)
+    return Queries(prior, search_embeddings, space.own_rows(examples).to(prior.device))
 
 
-def _posterior(space: SearchSpace, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
+def _embed_for_posterior(space: SearchSpace, examples: Sequence[Example]) -> Float[Tensor, "B D"]:
+    """Embed each query with its target, as the posterior reads it."""
     if space.posterior is None:
         raise UserError("this objective needs a posterior retriever; set retriever.posterior = true")
     texts = [space.task.posterior_text(example, example.target) for example in examples]

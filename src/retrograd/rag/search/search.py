@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a search looks through, and with what: fixed when a model is made.
+    """The base that a search looks through, and the retrievers that it uses: fixed when a model is made.
 
     ``support`` is the task's test of which passages support a target, where it has one. With ``null_passage`` reading
     nothing is one more candidate of every query.
@@ -51,28 +51,28 @@ class SearchSpace:
 
     @property
     def device(self) -> torch.device:
-        """Where candidates are."""
+        """The device of the candidates."""
         return self.prior.query_encoder.device
 
     @property
     def side(self) -> PassageSide:
-        """What embeds passages: one tower, or two where the posterior has its own."""
+        """The passage towers: one, or two where the posterior has its own."""
         return PassageSide.of(self.prior, self.posterior)
 
     def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
-        """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
+        """Return the rows that each example must not retrieve, because their text is its own; -1 is padding."""
         return self.exclusions.rows(examples)
 
 
 @dataclass(frozen=True)
 class RetrievalOptions:
-    """What joins the prior's k best passages; nothing by default.
+    """Frozen options that add candidates to the prior's k best passages; by default nothing is added.
 
     ``posterior`` adds the posterior's k best. ``tail`` passages are drawn besides (with replacement) from the prior
-    over all others, as the index holds it; they stand for the tail: see `CandidateScores.log_multiplicity`. With a
-    ``pool`` all queries share their candidates: see `Pool`. A share of the queries, ``distraction``, finds what an
-    unrelated passage would; another, ``prior_only``, has the prior's candidates alone, and scores without gradient.
-    ``extra_rows`` (-1 is padding) are candidates that another index found, such as `LexicalIndex`.
+    over all others, as the index holds it; they represent the tail: see `CandidateScores.log_multiplicity`. With a
+    ``pool`` all queries share their candidates: see `Pool`. A share of the queries, ``distraction``, gets the
+    candidates of an unrelated passage; another, ``prior_only``, has the prior's candidates alone, and scores without
+    gradient. ``extra_rows`` (-1 is padding) are candidates that another index found, such as `LexicalIndex`.
     """
 
     posterior: bool = False
@@ -89,10 +89,10 @@ BEST_PASSAGES = RetrievalOptions()
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What a batch of examples asks of a search.
+    """A batch of examples, and what a search should find for it.
 
-    ``index`` holds the embeddings of the base; None before there is one. ``previous_row`` is where each query's Markov
-    chain stands (-1 is nowhere). ``rng`` is needed by options that draw.
+    ``index`` holds the embeddings of the base; None before there is one. ``previous_row`` is the row of each query's
+    Markov chain (-1 if it has none yet). ``rng`` is needed by options that draw.
     """
 
     examples: Sequence[Example]
@@ -111,9 +111,9 @@ class SearchRequest:
 
 @runtime_checkable
 class Search(Protocol):
-    """Finds the candidates of a batch of queries in one `SearchSpace`; no query gets a passage whose text is its own.
+    """A search finds the candidates of queries in one `SearchSpace`, never a passage with the query's own text.
 
-    Options that a search has no use for are ignored; `SearchKind` declares which these are.
+    Options that a search does not use are ignored; `SearchKind` declares which these are.
     """
 
     def candidates(self, request: SearchRequest) -> Candidates:
@@ -125,13 +125,13 @@ class Search(Protocol):
         ...
 
     def scores(self, examples: Sequence[Example]) -> dict[str, float]:
-        """Return what the search says of itself on some examples, in percent by name; often nothing."""
+        """Return scores of the search itself on some examples, in percent by name; empty for most searches."""
         ...
 
 
 @runtime_checkable
 class GivenRowsSearch(Search, Protocol):
-    """A search that can also score rows which somebody else has chosen."""
+    """A search that can also score given rows."""
 
     def candidates_at(self, request: SearchRequest, rows: Int[Tensor, "B K"]) -> Candidates:
         """Return the given rows as candidates, scored as ``candidates`` would score them."""
@@ -147,9 +147,9 @@ class SearchKind:
     has_vectors          candidates come with query and passage vectors, which soft slots, pools, tails and the null
                          passage need
     trains_retriever     its scores have gradient, so a retriever, and a posterior beside it, may learn from them
-    takes_other_rows     rows may join what it found: a pool's, a tail's, those of distracted queries
-    is_control           it is there to be compared with, and no way to answer: what it finds is unrelated, or told
-    reads_target         it is told the target, at test time too
+    takes_other_rows     rows may join its candidates: a pool's, a tail's, those of distracted queries
+    is_control           it is for comparison only: its candidates are unrelated, or chosen by the target
+    reads_target         it reads the target, at test time too
     ===================  ===========================================================================================
     """
 

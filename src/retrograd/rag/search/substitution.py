@@ -1,7 +1,7 @@
-"""Queries that search with another text than their own: as a control, and as wrong neighbours to learn from.
+"""Substitute another text for a query's own: as a control, and for wrong neighbours to learn from.
 
-A substitute is a passage of the base, drawn at random. Neither that passage nor an equal one is found, so what is found
-looks like retrieval, label frequencies and scores included, and knows nothing of the query.
+A substitute is a passage of the base, drawn at random. Neither that passage nor an equal one is found, so the
+candidates look like retrieved ones, label frequencies and scores included, and do not depend on the query.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from retrograd.rag.search.search import SearchRequest, SearchSpace
 from retrograd.types import Example, UserError
 from retrograd.util.fingerprints import fingerprint
 
-__all__ = ["distract", "mark_prior_only", "substitute_with", "unrelated_rows"]
+__all__ = ["choose_unrelated_rows", "distract", "mark_prior_only", "substitute_with"]
 
 
 def distract(space: SearchSpace, request: SearchRequest, queries: Queries) -> Queries:
     """Substitute the share of the queries that the request's ``distraction`` asks for, drawn by its ``rng``."""
-    share, hidden, passages = request.options.distraction, queries.hidden, len(space.base)
+    share, excluded_rows, passages = request.options.distraction, queries.excluded_rows, len(space.base)
     if share == 0:
         return queries
-    where = _draw_share(len(hidden), share, request.rng).to(hidden.device)
-    rows = torch.randint(passages, (len(hidden),), generator=request.rng).to(hidden.device)
-    return substitute_with(space, request.require_index(), queries, _avoid(rows, hidden, passages), where)
+    where = _draw_share(len(excluded_rows), share, request.rng).to(excluded_rows.device)
+    rows = torch.randint(passages, (len(excluded_rows),), generator=request.rng).to(excluded_rows.device)
+    return substitute_with(space, request.require_index(), queries, _next_allowed(rows, excluded_rows, passages), where)
 
 
 def mark_prior_only(request: SearchRequest, queries: Queries) -> Queries:
-    """Mark the share of the queries, drawn at random, that takes what the prior finds and nothing else."""
+    """Mark the share of the queries, drawn at random, that gets the prior's candidates alone."""
     share = request.options.prior_only
     if share == 0:
         return queries
-    where = _draw_share(len(queries.hidden), share, request.rng)
+    where = _draw_share(len(queries.excluded_rows), share, request.rng)
     return replace(queries, is_prior_only=where.to(queries.prior.device))
 
 
@@ -51,10 +51,12 @@ def substitute_with(
     return queries.substitute(side.placed(vectors, "prior"), space.own_rows(texts), where)
 
 
-def unrelated_rows(examples: Sequence[Example], hidden: Int[Tensor, "B E"], passages: int) -> Int[Tensor, " B"]:
-    """A row of the base for each query, unrelated to it, the same at every call, and none of its ``hidden`` rows."""
-    drawn = [int(fingerprint([example.query])[:12], 16) % passages for example in examples]
-    return _avoid(torch.tensor(drawn, device=hidden.device), hidden, passages)
+def choose_unrelated_rows(
+    examples: Sequence[Example], excluded_rows: Int[Tensor, "B E"], passages: int
+) -> Int[Tensor, " B"]:
+    """Choose an unrelated row for each query: the same one at every call, and none of its ``excluded_rows``."""
+    rows = [int(fingerprint([example.query])[:12], 16) % passages for example in examples]
+    return _next_allowed(torch.tensor(rows, device=excluded_rows.device), excluded_rows, passages)
 
 
 def _draw_share(queries: int, share: float, rng: torch.Generator | None) -> Bool[Tensor, "B 1"]:
@@ -66,8 +68,8 @@ def _draw_share(queries: int, share: float, rng: torch.Generator | None) -> Bool
     return torch.rand(queries, 1, generator=rng) < share
 
 
-def _avoid(rows: Int[Tensor, " B"], hidden: Int[Tensor, "B E"], passages: int) -> Int[Tensor, " B"]:
-    """The next row that is not hidden, where there is one: at most E rows on."""
-    for _ in range(hidden.shape[1]):
-        rows = torch.where((rows.unsqueeze(-1) == hidden).any(dim=-1), (rows + 1) % passages, rows)
+def _next_allowed(rows: Int[Tensor, " B"], excluded_rows: Int[Tensor, "B E"], passages: int) -> Int[Tensor, " B"]:
+    """Return the next row that is not excluded, where there is one within E rows."""
+    for _ in range(excluded_rows.shape[1]):
+        rows = torch.where((rows.unsqueeze(-1) == excluded_rows).any(dim=-1), (rows + 1) % passages, rows)
     return rows

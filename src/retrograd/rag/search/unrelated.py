@@ -1,4 +1,4 @@
-"""A control: the retriever, searching with something that has nothing to do with the query."""
+"""A control: the retriever searches with a passage that has nothing to do with the query."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from retrograd.rag.candidates import Candidates
 from retrograd.rag.search.dense import find_nearest, make_candidates, score_base, score_rows
 from retrograd.rag.search.queries import Queries, embed_queries
 from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
-from retrograd.rag.search.substitution import mark_prior_only, substitute_with, unrelated_rows
+from retrograd.rag.search.substitution import choose_unrelated_rows, mark_prior_only, substitute_with
 from retrograd.types import Example
 
 __all__ = ["UNRELATED", "UnrelatedSearch"]
 
 
 class UnrelatedSearch:
-    """The nearest passages of a passage of the base that is unrelated to the query, always the same one for a query."""
+    """The search for the nearest passages of an unrelated passage of the base, always the same one for a query."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
@@ -41,9 +41,9 @@ class UnrelatedSearch:
 
     def _queries(self, request: SearchRequest) -> Queries:
         queries = embed_queries(self._space, request.examples, request.options.posterior)
-        rows = unrelated_rows(request.examples, queries.hidden, len(self._space.base))
-        everyone = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
-        return substitute_with(self._space, request.require_index(), queries, rows, everyone)
+        rows = choose_unrelated_rows(request.examples, queries.excluded_rows, len(self._space.base))
+        every_query = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
+        return substitute_with(self._space, request.require_index(), queries, rows, every_query)
 
 
 UNRELATED = SearchKind(
