@@ -1,4 +1,4 @@
-"""``retrograd analyse``: what a run retrieves, or the scores of several runs over a setting."""
+"""``retrograd analyse``: the neighbours that a run retrieves, or the scores of several runs over a setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``retrograd compare``: whether two runs differ by more than chance."""
+"""``retrograd compare``: the difference of two runs, and whether it could be chance."""
 
 from __future__ import annotations
 

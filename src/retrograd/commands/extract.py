@@ -1,4 +1,4 @@
-"""``retrograd extract``: from text to a knowledge graph."""
+"""``retrograd extract``: a knowledge graph from text."""
 
 from __future__ import annotations
 

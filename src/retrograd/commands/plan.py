@@ -1,4 +1,4 @@
-"""``retrograd plan``: what an experiment will need, before any download."""
+"""``retrograd plan``: the needs of an experiment, before any download."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plan(
     no_probe: Annotated[bool, typer.Option("--no-probe", help="Compute the hours; time no step of the model.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Say what an experiment will need, before any download: parameters, memory, prompts, steps, hours.
+    """Estimate the needs of an experiment, before any download: parameters, memory, prompts, steps, hours.
 
     Exit status 1 where it does not fit into the memory there is, with the part that is too large and what to do.
 

@@ -1,4 +1,4 @@
-"""``retrograd validate``: what is wrong with data, before a run."""
+"""``retrograd validate``: faults of data, before a run."""
 
 from __future__ import annotations
 

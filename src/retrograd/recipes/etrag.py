@@ -176,7 +176,7 @@ def _tacred(percent: int, **changes: str) -> RelationData:
 
 
 def _epochs(percent: int) -> int:
-    """Ours; the paper stops by development loss."""
+    """Return the number of epochs, which is ours; the paper stops by development loss."""
     return {1: 30, 5: 15, 10: 10, 100: 3}[percent]
 
 

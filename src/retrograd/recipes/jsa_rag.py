@@ -71,8 +71,11 @@ p over its candidates alone, as published; the small recipes do over the whole b
 
 @dataclass(frozen=True)
 class DataSet:
-    """Files and format of a data set, and the epochs that come to about as many visits as the released runs: 80,000,
-    which of MS MARCO is a part (``data.train_count``)."""
+    """Files and format of a data set, and its number of epochs.
+
+    The epochs come to about as many visits as the released runs made, 80,000, of which MS MARCO is a part
+    (``data.train_count``).
+    """
 
     title: str
     data: CorpusData

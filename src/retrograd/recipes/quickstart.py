@@ -39,7 +39,7 @@ def semeval_joint() -> Experiment:
 
 
 def semeval_jsa() -> Experiment:
-    """The same with JSA: a posterior retriever proposes passages, weights are exact over the union of candidates."""
+    """Joint training by JSA: a posterior retriever proposes passages, weights are exact over the candidates."""
     return replace(
         semeval_joint(),
         name="semeval-jsa",

@@ -64,8 +64,11 @@ _SETTING: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A generator and how it is fine-tuned. ``known`` are the published settings, ``deviations`` differ in none of
-    them; both are empty for a model that is not the paper's."""
+    """A generator and the settings of its fine-tuning.
+
+    ``known`` are the published settings, ``deviations`` differ in none of them; both are empty for a model that is not
+    the paper's.
+    """
 
     title: str
     generator: GeneratorSettings
@@ -146,7 +149,9 @@ TITLES = {"semeval": "SemEval-2010 Task 8", "tacred": "TACRED", "tacrev": "TACRE
 
 
 def published(data: str, model: str) -> Experiment:
-    """As published, as far as it is known: one neighbour without its label, frozen retriever, a written answer."""
+    """RAG4RE as published, as far as its settings are known: one neighbour without its label, frozen retriever, a
+    written answer.
+    """
     found = MODELS[model]
     return Experiment(
         name=f"rag4re-{data}-{model}-published",
@@ -176,7 +181,7 @@ def improved(data: str, model: str) -> Experiment:
 
 
 def known_settings(model: str) -> dict[str, object]:
-    """Published settings by section and name, those of the model included."""
+    """Return the published settings by section and name, those of the model included."""
     found = MODELS[model]
     sections = {"generator": record_mapping(found.generator), "training": record_mapping(found.training)}
     own = {

@@ -1,4 +1,4 @@
-"""What a run retrieves: opened, asked for its neighbours, compared with chance, and written down."""
+"""An analysis of what a run retrieves: its neighbours, compared with chance."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class QueryStory:
-    """A query with what it retrieved; ``weight`` is the weight on instances of its own label."""
+    """A query with its neighbours; ``weight`` is the weight on instances of its own label."""
 
     id: str
     label: str
@@ -99,7 +99,10 @@ class QueryStory:
 
 @dataclass(frozen=True)
 class AnalysisReport:
-    """What was found about one run. ``notes`` are sentences on what a reader must know of the conditions."""
+    """The analysis of one run. ``notes`` are sentences on the conditions that a reader must know.
+
+    ``notes`` are sentences on what a reader must know of the conditions.
+    """
 
     name: str
     split: str
@@ -190,7 +193,7 @@ def _examples(opened: OpenRun, split: Split, run: Path) -> list[Example]:
 
 
 def stratified(labels: Sequence[str], count: int, rng: random.Random) -> list[int]:
-    """``count`` positions in ascending order; each label's number differs from its share by less than 1.
+    """Return ``count`` positions in ascending order; each label's number differs from its share by less than 1.
 
     Systematic sampling from the positions sorted by label, in random order within a label, with a random start.
     """
@@ -241,14 +244,14 @@ def _of_passage(task: RelationExtraction, passage: Passage, types: tuple[str, st
 
 
 def _types(example: Example) -> tuple[str, str] | None:
-    """Both entity types, where the data name both."""
+    """Return both entity types, where the data name both."""
     if not isinstance(example, RelationExample) or not (example.head_type and example.tail_type):
         return None
     return example.head_type, example.tail_type
 
 
 def _groups(task: RelationExtraction, queries: Sequence[Instance]) -> dict[str, Bool[np.ndarray, " Q"]]:
-    """All queries and, where the task has a negative label, those with and without a relation."""
+    """Return all queries and, where the task has a negative label, those with and without a relation."""
     every = np.ones(len(queries), dtype=bool)
     if task.negative is None:
         return {"all": every}
@@ -293,7 +296,7 @@ def _stories(
     k: int,
     groups: dict[str, Bool[np.ndarray, " Q"]],
 ) -> tuple[list[QueryStory], list[QueryStory]]:
-    """The queries with the most and the least weight on their own label, among those whose label the base has.
+    """Return the queries with the most and the least weight on their own label, among those whose label the base has.
 
     Of equal ones those come first whose k best hold the most of p(z|x): the most certain, right or wrong. Where the
     task has a negative label, queries with a relation are told of, if there are any.
@@ -334,7 +337,7 @@ def _notes(
     retrieved: Retrieved,
     split: Split,
 ) -> list[str]:
-    """What a reader must know: k cut down, types missing, queries left out, the null passage, own sentences."""
+    """Return notes for the reader: k cut down, types missing, queries left out, the null passage, own sentences."""
     notes = [f"k = {k} is more than the base holds; all {size} instances are taken." for k in ks if k > size]
     if split == "train":
         notes.append("The queries are the base's own instances; none retrieves its own text.")

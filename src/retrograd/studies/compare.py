@@ -1,4 +1,4 @@
-"""Two finished runs on the same test data: the difference of their official scores, and whether it could be chance."""
+"""The comparison of two finished runs on the same test data: the difference of their official scores and its tests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RelationGain:
-    """One relation: F1 in percent of both runs, and how many test items bear it."""
+    """F1 of one relation in percent for both runs, and its number of test items."""
 
     relation: str
     baseline: float
@@ -73,7 +73,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Told:
-    """A finished run with its data; by test item the example and the answer, as text."""
+    """A finished run with its data and, by test item, the example and the answer as text."""
 
     path: Path
     experiment: Experiment
@@ -97,12 +97,14 @@ class Answered:
 
     @property
     def task(self) -> RelationExtraction:
-        """The run's own task."""
+        """Return the run's own task."""
         return relation_extraction(self.data.task, "compare")
 
 
 def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0) -> Comparison | OpenComparison:
-    """``system`` less ``baseline``, paired by test item. Opens no model; reads the data that each run names.
+    """Compare two runs, ``system`` less ``baseline``, paired by test item.
+
+    Opens no model; reads the data that each run names.
 
     Raises `UserError` for a folder without predictions, other test items or gold answers, and another metric.
     """
@@ -150,14 +152,18 @@ def paired(
     rng: np.random.Generator,
     resamples: int,
 ) -> tuple[BootstrapInterval, PermutationTest]:
-    """Interval and p of the official score's difference, ``system`` less ``baseline``; all are in the same order."""
+    """Return interval and p of the official score's difference, ``system`` less ``baseline``; all are in the same
+    order.
+    """
     statistic = official_resampler(task.metric, [*gold, *gold], [*baseline, *system], task.negative)
     interval = paired_bootstrap_corpus(statistic, len(gold), rng, resamples)
     return interval, paired_permutation_corpus(statistic, len(gold), rng, resamples)
 
 
 def statistic_of(task: Task, examples: Sequence[Example], baseline: Sequence[str], system: Sequence[str]) -> Statistic:
-    """The task's primary score of any selection of the answers of two systems to the same examples, to be resampled."""
+    """Return the task's primary score as a function of a selection of the answers of two systems to the same examples,
+    to be resampled.
+    """
     if task.choices is None:
         golds = [(example.target, *example.targets[1:]) for example in examples]
         return answer_resampler(task.primary_metric, [*golds, *golds], [*baseline, *system])
@@ -169,8 +175,9 @@ def statistic_of(task: Task, examples: Sequence[Example], baseline: Sequence[str
 
 
 def told_by(path: Path, data: Data | None = None) -> Told:
-    """What a run answered to its own test data, in their order. Opens no model. ``data`` are the run's, where they have
-    been read already.
+    """Return the answers of a run to its own test data, in their order.
+
+    Opens no model. ``data`` are the run's, where they have been read already.
 
     Raises `UserError` for a folder that is no run, for one without test data or predictions, and for other items.
     """
@@ -211,7 +218,7 @@ def _in_labels(run: Told) -> Answered:
 
 
 def read_answers(file: Path) -> dict[str, str]:
-    """Answers by item. Raises `UserError` with file and line for a record without them."""
+    """Read answers by item. Raises `UserError` with file and line for a record without them."""
     told: dict[str, str] = {}
     for number, record in read_jsonl(file):
         if not {"id", "answer"} <= record.keys():
@@ -221,7 +228,7 @@ def read_answers(file: Path) -> dict[str, str]:
 
 
 def _odd(first: Collection[str], second: Collection[str]) -> str:
-    """An item of one alone."""
+    """Return an item that only one of two collections has."""
     return min(set(first) ^ set(second))
 
 
@@ -232,7 +239,7 @@ def _require_same_ids(first: Told | Answered, second: Told | Answered) -> None:
 
 
 def require_same_items(first: Answered, second: Answered) -> None:
-    """Raises `UserError` where two runs answered other test items, or have another metric, negative or gold labels."""
+    """Raise `UserError` where two runs answered other test items, or have another metric, negative or gold labels."""
     compared = {
         "metric": (first.task.metric, second.task.metric),
         "negative": (first.task.negative, second.task.negative),
@@ -263,7 +270,7 @@ def _agreement(gold: Sequence[str], first: Sequence[str | None], second: Sequenc
 def _gains(
     task: RelationExtraction, gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]
 ) -> list[RelationGain]:
-    """By relation, largest gain first."""
+    """Return the gain of each relation, largest first."""
     before, after = (official_table(task, gold, answers).relations for answers in (first, second))
     nothing = PrecisionRecallF1(0, 0, 0)
     gains: list[RelationGain] = []
@@ -274,7 +281,9 @@ def _gains(
 
 
 def official_table(task: RelationExtraction, gold: Sequence[str], answers: Sequence[str | None]) -> RelationTable:
-    """By relation, as the task's official scorer counts; of SemEval the nine relations, with direction."""
+    """Return the scores by relation, as the task's official scorer counts; of SemEval the nine relations, with
+    direction.
+    """
     if task.metric == "semeval":
         return semeval_score(gold, answers).official.table
     return relation_table(gold, answers, task.negative)

@@ -28,12 +28,12 @@ class Point:
 
     @property
     def mean(self) -> float:
-        """Mean score."""
+        """Return the mean score."""
         return statistics.fmean(self.scores)
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation over runs (n - 1); None for a single one."""
+        """Return the standard deviation over runs (n - 1); None for a single one."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
 
@@ -54,7 +54,7 @@ class CurveReport:
 
 
 def compare_runs(runs: Sequence[Path], out: Path, over: str = "") -> CurveReport:
-    """The official score of each run on its own test data, by recipe name and setting; writes ``curves.json``.
+    """Return the official score of each run on its own test data, by recipe name and setting; write ``curves.json``.
 
     ``over`` is a numeric setting such as ``data.train_count``; empty means k: the soft slots where the objective has
     any, else ``training.passages``. Raises `UserError` for a folder that is no run, a run without scores, runs scored
@@ -82,7 +82,7 @@ def compare_runs(runs: Sequence[Path], out: Path, over: str = "") -> CurveReport
 
 
 def _distinct(runs: Sequence[Path]) -> list[Path]:
-    """Raises `UserError` for a run given twice, which would make the spread look smaller than it is."""
+    """Raise `UserError` for a run given twice, which would make the spread look smaller than it is."""
     seen: set[Path] = set()
     for path in runs:
         if path.resolve() in seen:
@@ -92,7 +92,7 @@ def _distinct(runs: Sequence[Path]) -> list[Path]:
 
 
 def score_of(path: Path, metric: str) -> float:
-    """A score of the answers of the run in ``path``. Raises `UserError` where its ``scores.json`` has none."""
+    """Return a score of the answers of the run in ``path``. Raises `UserError` where its ``scores.json`` has none."""
     place = path / "scores.json"
     if not place.exists():
         raise UserError(f"{path} has no scores.json; evaluate it first: retrograd evaluate {path} --out {path}")
@@ -117,7 +117,7 @@ def _value(experiment: Experiment, over: str, path: Path) -> float:
 
 
 def flat_settings(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Settings by their dotted names: ``training.passages``."""
+    """Return settings by their dotted names: ``training.passages``."""
     flat: dict[str, object] = {}
     for name, value in values.items():
         flat |= flat_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

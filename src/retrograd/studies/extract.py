@@ -1,4 +1,4 @@
-"""From text to a knowledge graph: triples with a score and where they come from."""
+"""Triples of a knowledge graph from text, with a score and their origin."""
 
 from __future__ import annotations
 
@@ -31,8 +31,12 @@ class TripleEvidence:
 
 @dataclass(frozen=True)
 class Triple:
-    """``head`` stands in ``relation`` to ``tail``; directed labels are turned so that the relation runs this way. Names
-    have single spaces where the text has any white space.
+    """A relation between two entities: ``head`` stands in ``relation`` to ``tail``.
+
+    Directed labels are turned so that the relation runs this way. Names have single spaces where the text has any white
+    space.
+
+    Names have single spaces where the text has any white space.
 
     ``score`` is the probability of the answer among those permitted, as the model decides. ``sentence`` and ``id`` are
     where it was read, ``neighbours`` what was read beside it.
@@ -49,12 +53,13 @@ class Triple:
     neighbours: tuple[TripleEvidence, ...] = ()
 
     def record(self) -> JsonObject:
-        """As a line of JSON."""
+        """Return the triple as a line of JSON."""
         return asdict(self) | {"neighbours": [asdict(one) for one in self.neighbours]}
 
 
 def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple], int]:
-    """The triples of ``data`` whose score is at least ``threshold``, and how many pairs of entities were asked.
+    """Return the triples of ``data`` whose score is at least ``threshold``, and the number of pairs of entities that
+    were classified.
 
     ``data`` holds marked pairs in any format that training reads, or text with ``entities`` of which all pairs are
     asked. The negative relation makes no triple. Raises `UserError` for a threshold that is no probability, a run that
@@ -88,7 +93,7 @@ def _warn_of_cuts(generator: Generator) -> None:
 
 
 def triple_of(instance: RelationInstance, label: str, answer: Prediction, base: KnowledgeBase) -> Triple:
-    """What an answer says, in words of ``label``; the rows of its neighbours are those of ``base``."""
+    """Return the triple of an answer whose label is ``label``; the rows of its neighbours are those of ``base``."""
     ends = [
         (" ".join(span.of(instance.text).split()), kind)
         for span, kind in ((instance.head, instance.head_type), (instance.tail, instance.tail_type))

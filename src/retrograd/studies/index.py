@@ -115,7 +115,7 @@ class IndexDescription:
 
     @property
     def bytes(self) -> int:
-        """Return the size of the vectors."""
+        """Return the size of the vectors in bytes."""
         return self.rows * self.dimension * self.dtype.itemsize
 
 

@@ -1,4 +1,4 @@
-"""How long texts are, in the tokens of the models that will read them, beside the limits at which they are cut."""
+"""Lengths of texts in the tokens of the models that will read them, and the limits at which they are cut."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Count = Callable[[Sequence[str]], list[int]]
 
 
 class Reservoir(Generic[T]):
-    """An even sample of at most 10,000 of what comes by (Vitter 1985, algorithm R); the same for the same."""
+    """An even sample of at most 10,000 values of a stream (Vitter 1985, algorithm R); equal for equal streams."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -51,7 +51,10 @@ class Reservoir(Generic[T]):
 
 @dataclass(frozen=True)
 class Ruler:
-    """Counts ``unit`` of texts; longer ones than ``limit`` are cut. Without the model's tokenizer: words, no limit."""
+    """A counter of ``unit`` in texts; longer ones than ``limit`` are cut.
+
+    Without the model's tokenizer: words, no limit.
+    """
 
     count: Count
     unit: str
@@ -60,7 +63,9 @@ class Ruler:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the texts ``what`` of a part are, from ``sampled`` of ``texts``. ``cut`` is the share over ``limit``.
+    """Lengths of the texts ``what`` of a part, from ``sampled`` of ``texts``.
+
+    ``cut`` is the share over ``limit``.
 
     ``bins`` are (shortest, longest, texts), evenly wide.
     """
@@ -78,12 +83,12 @@ class Lengths:
     bins: tuple[tuple[int, int, int], ...]
 
     def record(self) -> JsonObject:
-        """As JSON."""
+        """Return the lengths as JSON."""
         return {**asdict(self), "bins": [list(one) for one in self.bins]}
 
 
 def lengths_of(part: str, what: str, texts: Sequence[str], seen: int, ruler: Ruler) -> Lengths | None:
-    """Of a sample of the ``seen`` texts; None where there are none."""
+    """Return the lengths of a sample of the ``seen`` texts; None where there are none."""
     if not texts:
         return None
     found = sorted(ruler.count(texts))
@@ -105,7 +110,7 @@ IN_WORDS = Ruler(_words, "words", None)
 
 
 def retriever_ruler(settings: RetrieverSettings, queries: bool) -> Ruler:
-    """As the tower of queries, or that of passages, counts: special tokens included."""
+    """Return a counter for the tower of queries, or that of passages, special tokens included."""
     name = (settings.query_model if queries else "") or settings.model
     tokenizer, config = local_tokenizer(name), local_config(name)
     if tokenizer is None or config is None:
@@ -120,7 +125,7 @@ def retriever_ruler(settings: RetrieverSettings, queries: bool) -> Ruler:
 
 
 def generator_ruler(settings: GeneratorSettings) -> Ruler:
-    """As the generator counts prompts: in its chat template, where it has one."""
+    """Return a counter of prompts for the generator: in its chat template, where it has one."""
     tokenizer, config = local_tokenizer(settings.model), local_config(settings.model)
     if tokenizer is None or config is None:
         return IN_WORDS
@@ -135,7 +140,7 @@ def generator_ruler(settings: GeneratorSettings) -> Ruler:
 
 
 def target_ruler(settings: GeneratorSettings) -> Ruler:
-    """As the generator counts targets: the end of sequence included."""
+    """Return a counter of targets for the generator: the end of sequence included."""
     tokenizer = local_tokenizer(settings.model)
     if tokenizer is None:
         return IN_WORDS

@@ -81,7 +81,7 @@ class RelationRow:
 
 @dataclass(frozen=True)
 class RelationReport:
-    """Everything on the page and more: ``confusions`` holds all pairs, ``learned`` what came from training data.
+    """The contents of the page and more: ``confusions`` holds all pairs, ``learned`` what came from training data.
 
     ``systems`` are the run, its controls and the trivial answer; ``negative_share`` is that of the negative label
     among gold labels in percent, None without one.
@@ -108,7 +108,7 @@ class RelationReport:
 
     @property
     def run(self) -> System:
-        """The run's own line."""
+        """Return the run's own line."""
         return self.systems[0]
 
     def save(self, folder: Path) -> None:
@@ -119,7 +119,7 @@ class RelationReport:
 def report_run(
     path: Path, controls: Sequence[Path], out: Path, with_vote: bool = True, resamples: int = 1_000, seed: int = 0
 ) -> RelationReport:
-    """The report of a finished run beside its ``controls``; writes ``report.json`` into ``out``.
+    """Report a finished run beside its ``controls``; write ``report.json`` into ``out``.
 
     ``with_vote`` opens the model for the plain vote of its retriever; nothing else does. Raises `UserError` for a
     folder without predictions, and for a control with other test items, gold labels, label set or metric.
@@ -162,7 +162,9 @@ def report_run(
 
 
 def settings_changed(run: Experiment, control: Experiment) -> list[SettingChange]:
-    """What differs, but for the recipe's name; of another objective's settings, those that the control has."""
+    """Return the settings that differ, but for the recipe's name; of another objective's settings, those that the
+    control has.
+    """
     own, theirs = (flat_settings(experiment.to_mapping()) for experiment in (run, control))
     wanted = [*theirs, *(name for name in own if name not in theirs and not name.startswith("objective."))]
     return [
@@ -173,7 +175,7 @@ def settings_changed(run: Experiment, control: Experiment) -> list[SettingChange
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Names of folders, or whole paths where two are equal. Raises `UserError` for a run given twice."""
+    """Return the names of folders, or whole paths where two are equal. Raises `UserError` for a run given twice."""
     seen: set[Path] = set()
     for path in paths:
         if path.resolve() in seen:
@@ -184,12 +186,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _free(name: str, taken: Sequence[str]) -> str:
-    """A name that no run has."""
+    """Return a name that no run has."""
     return name if name not in taken else _free(f"{name} of the run", taken)
 
 
 def _control(run: Answered, path: Path) -> Answered:
-    """A control that may stand beside the run."""
+    """Return a control that can be compared with the run."""
     other = answered(path)
     require_same_items(run, other)
     if odd := sorted(run.task.phrases.keys() ^ other.task.phrases.keys()):
@@ -201,7 +203,7 @@ def _control(run: Answered, path: Path) -> Answered:
 
 
 def _notes(run: Answered) -> list[str]:
-    """What a reader must know before the figures."""
+    """Return notes that a reader must know before the figures."""
     task, notes = run.task, []
     file = run.path / "scores.json"
     saved = read_json(file) if file.exists() else {}
@@ -241,7 +243,7 @@ def _systems(
     rng: np.random.Generator,
     resamples: int,
 ) -> list[System]:
-    """The run, its rivals and the trivial answer."""
+    """Return the run, its rivals and the trivial answer."""
     task, gold, own = run.task, list(run.gold.values()), list(run.answers.values())
     first = _system(task, name, "run", gold, own, _interval(task, gold, own, rng, resamples))
     lines = [first]
@@ -307,7 +309,7 @@ def _interval(
 
 
 def _share(labels: Sequence[str | None], negative: str | None) -> float | None:
-    """Percent of the negative label; None without one."""
+    """Return the percentage of the negative label; None without one."""
     return None if negative is None else 100.0 * list(labels).count(negative) / len(labels)
 
 
@@ -315,7 +317,7 @@ def _share(labels: Sequence[str | None], negative: str | None) -> float | None:
 
 
 def _relation_rows(run: Answered) -> tuple[list[RelationRow], RelationRow | None]:
-    """Relations with items, most frequent first, then those that were only answered; and the negative label."""
+    """Return the relations with items, most frequent first, then those only answered; and the negative label."""
     table = official_table(run.task, list(run.gold.values()), list(run.answers.values()))
     rows = [_row(name, scores) for name, scores in table.relations.items()]
     negative = None if run.task.negative is None else _row(run.task.negative, table.negative_scores)

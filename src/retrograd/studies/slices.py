@@ -1,4 +1,4 @@
-"""Test items by what is easy or hard about them, with the official score of several systems on each part."""
+"""Test items grouped by what is easy or hard about them, with the official score of several systems on each group."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ Rows = Int64[np.ndarray, " rows"]
 
 @dataclass(frozen=True)
 class Learned:
-    """What the slices know of relations, all of it from training data: sentences by label, and trigger words."""
+    """The knowledge of relations that slices use, all from training data: sentences by label, and trigger words."""
 
     frequency: dict[str, int]
     triggers: dict[str, tuple[Trigger, ...]]
 
     @classmethod
     def of(cls, run: Answered) -> Learned:
-        """Learned from the run's training examples."""
+        """Learn from the run's training examples."""
         task, train = run.task, run.data.train
         relations = [task.relation_of(example.target, example) or example.target for example in train]
         sentences = [_context(example) for example in train]
@@ -62,7 +62,10 @@ class SliceScore:
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the test items. ``gains`` are the run less each control, by name (None below two items)."""
+    """A part of the test items with its scores.
+
+    ``gains`` are the run less each control, by name (None below two items).
+    """
 
     name: str
     items: int
@@ -88,8 +91,10 @@ def slice_groups(
     rng: np.random.Generator,
     resamples: int,
 ) -> list[SliceGroup]:
-    """All groups; ``controls`` are answers by name in the order of the run's test items. Test labels choose among
-    what was learned, never add to it."""
+    """Return all groups; ``controls`` are answers by name in the order of the run's test items.
+
+    Test labels choose among what was learned, never add to it.
+    """
     task, gold = run.task, list(run.gold.values())
     sentences = [unmark(example.query) for example in run.data.test]
     positive = np.array([row for row, relation in enumerate(gold) if relation != task.negative], dtype=np.int64)
@@ -112,7 +117,7 @@ def slice_groups(
 
 
 def _by_sign(task: RelationExtraction, gold: Sequence[str]) -> dict[str, Rows]:
-    """Relations and negatives; nothing where there is no negative label."""
+    """Return the slices of relations and of negatives; nothing where there is no negative label."""
     if task.negative is None:
         return {}
     negative = np.array([relation == task.negative for relation in gold])
@@ -121,7 +126,7 @@ def _by_sign(task: RelationExtraction, gold: Sequence[str]) -> dict[str, Rows]:
 
 
 def _distances(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
-    """Words strictly between the two entities."""
+    """Return the words strictly between the two entities."""
     found: list[int] = []
     for text, head, tail in sentences:
         first, second = sorted((head, tail), key=lambda span: (span.start, span.end))
@@ -130,13 +135,14 @@ def _distances(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
 
 
 def _lengths(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
-    """Words of each sentence; one of signs alone counts as 1."""
+    """Return the number of words of each sentence; one of signs alone counts as 1."""
     return [max(1, len(words(text))) for text, _, _ in sentences]
 
 
 def _by_trigger(run: Answered, learned: Learned) -> dict[str, Rows]:
-    """Positive items by whether a trigger of their gold relation stands outside the entities; apart, those of a
-    relation without any."""
+    """Return positive items by whether a trigger of their gold relation is outside the entities; separately, those of a
+    relation without any.
+    """
     names = ("explicit", "implicit", "no trigger known")
     rows: dict[str, list[int]] = {name: [] for name in names}
     known = {relation: {trigger.word for trigger in found} for relation, found in learned.triggers.items()}
@@ -179,7 +185,7 @@ class _Scorer:
         }
 
     def slice(self, name: str, rows: Rows) -> Slice:
-        """Scores on ``rows``, of which there is at least one."""
+        """Return the scores on ``rows``, of which there is at least one."""
         scored = any(self.gold[row] != self.negative for row in rows)
         resampled = scored and len(rows) > 1
         return Slice(

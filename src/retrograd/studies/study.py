@@ -42,11 +42,11 @@ class PlannedRun:
 
     @property
     def folder(self) -> RunDirectory:
-        """The run's, which may not be there yet."""
+        """Return the run's folder, which may not exist yet."""
         return RunDirectory(self.path)
 
     def require_own(self) -> None:
-        """Raises `UserError` where another experiment was trained in its place."""
+        """Raise `UserError` where another experiment was trained in its place."""
         if Experiment.load(self.folder.experiment) != self.experiment:
             raise UserError(
                 f"{self.path} is not the {self.system} of this study: its experiment.toml has other settings; put it "
@@ -68,8 +68,11 @@ class Study:
 
     @classmethod
     def begin(cls, experiment: Experiment, seeds: Sequence[int], path: Path) -> Study:
-        """A new folder with the plan. Raises `UserError`, before anything is written, if something is there, and where
-        the experiment or one of its controls cannot run or cannot be compared."""
+        """Create a new folder with the plan.
+
+        Raises `UserError`, before anything is written, if something is there, and where the experiment or one of its
+        controls cannot run or cannot be compared.
+        """
         RunDirectory.require_free(path)
         asked = experiment.from_root()
         controls, left_out = controls_of(asked)
@@ -88,7 +91,10 @@ class Study:
 
     @classmethod
     def open(cls, path: Path) -> Study:
-        """What `begin` wrote. Raises `UserError` for a folder that is no study, and for a plan that is none."""
+        """Open a folder that `begin` wrote.
+
+        Raises `UserError` for a folder that is no study, and for a plan that is none.
+        """
         if not is_study(path):
             raise UserError(f"{path} is no study; give a folder that `retrograd train --controls` wrote")
         match read_json(path / _PLAN):
@@ -105,7 +111,7 @@ class Study:
 
     @property
     def runs(self) -> list[PlannedRun]:
-        """In the order in which they are trained: seed by seed."""
+        """Return the runs in the order in which they are trained: seed by seed."""
         return [
             PlannedRun(name, replace(made, seed=seed), self.path / f"{name.replace(' ', '-')}-seed{seed}")
             for seed in self.seeds
@@ -113,11 +119,11 @@ class Study:
         ]
 
     def changes(self, system: str) -> list[SettingChange]:
-        """In which settings a system differs from the experiment."""
+        """Return the settings in which a system differs from the experiment."""
         return settings_changed(self.systems[EXPERIMENT], self.systems[system])
 
     def train(self, interrupts: Interrupts | None = None) -> None:
-        """Every run that has not ended, one after the other; one that was stopped goes on from its checkpoint.
+        """Train every run that has not ended, one after the other; one that was stopped goes on from its checkpoint.
 
         Raises as `run_experiment` and `resume_run` do, and `UserError` where another process is at work in the folder.
         """
@@ -129,7 +135,7 @@ class Study:
                 _train(run, interrupts)
 
     def require_ended(self) -> None:
-        """Raises `UserError` where a run is missing, unfinished, or not this study's."""
+        """Raise `UserError` where a run is missing, unfinished, or not this study's."""
         missing = [run.path.name for run in self.runs if not run.folder.ended]
         if missing:
             raise UserError(
@@ -154,7 +160,7 @@ class Study:
             say(f"  {name}: left out, {why}")
 
     def _require_comparable(self) -> None:
-        """Raises `UserError` for what would only show after hours of training."""
+        """Raise `UserError` for faults that would only show after hours of training."""
         asked = self.systems[EXPERIMENT].data
         first = asked.load(self.seeds[0])
         if len(first.test) < 2:
@@ -182,12 +188,15 @@ def _train(run: PlannedRun, interrupts: Interrupts | None) -> None:
 
 
 def is_study(path: Path) -> bool:
-    """Whether `Study.begin` wrote this folder."""
+    """Return whether `Study.begin` wrote this folder."""
     return (path / _PLAN).exists()
 
 
 def seeds_of(text: str, experiment: Experiment) -> tuple[int, ...]:
-    """``0,1,2`` as numbers; "" is the experiment's own. Raises `UserError` for anything else, and one given twice."""
+    """Return the seeds of ``0,1,2`` as numbers; "" is the experiment's own.
+
+    Raises `UserError` for anything else, and one given twice.
+    """
     parts = [part.strip() for part in text.split(",")] if text.strip() else [str(experiment.seed)]
     if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
         raise UserError(f"--seeds {text}: expected distinct numbers with commas between, such as 0,1,2")

@@ -31,7 +31,8 @@ ANSWER_METRICS = ("exact_match", "f1", "rouge_1", "rouge_2", "rouge_l", "bleu_1"
 def answer_scores(
     examples: Sequence[Example], answers: Sequence[str], no_answer: str | None = None
 ) -> dict[str, float]:
-    """All of `ANSWER_METRICS`, the rate of empty answers and, with ``no_answer``, the rate of answers that say it.
+    """Return all of `ANSWER_METRICS`, the rate of empty answers and, with ``no_answer``, the rate of answers that say
+    it.
 
     Raises `UserError` for unequal lengths, for nothing to score and for an example without a target.
     """
@@ -56,7 +57,8 @@ def answer_scores(
 
 
 def bleu_signature(examples: Sequence[Example]) -> str:
-    """sacreBLEU's signature of `answer_scores`'s BLEU on these examples; two BLEUs compare only if it is the same.
+    """Return sacreBLEU's signature of the BLEU of `answer_scores` on these examples; two BLEUs compare only if it is
+    the same.
 
     Raises `UserError` for no examples and for one without a target.
     """
@@ -65,7 +67,7 @@ def bleu_signature(examples: Sequence[Example]) -> str:
 
 
 def require_metric(metric: str) -> None:
-    """Raises `UserError` for what is none of `ANSWER_METRICS`, with the nearest one."""
+    """Raise `UserError` for a metric that is not one of `ANSWER_METRICS`, with the nearest one."""
     if metric not in ANSWER_METRICS:
         raise UserError(f"unknown metric {metric!r} of answers; {advice(metric, ANSWER_METRICS)}")
 

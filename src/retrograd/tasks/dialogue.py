@@ -54,10 +54,10 @@ class GroundedDialogue:
             raise UserError(f"turns is {self.turns}; expected how many of the last turns to read, or 0 for all")
 
     def choices_for(self, example: Example) -> None:
-        """None: answers are free text."""
+        """Return None: answers are free text."""
 
     def negative_for(self, example: Example) -> str | None:
-        """What says that nothing can be answered, or None."""
+        """Return the answer that says that nothing can be answered, or None."""
         return self.no_answer
 
     def label_record(self, answer: str, example: Example) -> JsonObject:
@@ -72,40 +72,45 @@ class GroundedDialogue:
 
     @property
     def unsaid(self) -> Unsaid:
-        """Both prefixes, the separator, and what stands for a masked word."""
+        """Return both prefixes, the separator, and the words that replace a masked word."""
         return unsaid_marks(self.query_prefix, self.passage_prefix, self.separator)
 
     def query_text(self, example: Example) -> str:
-        """The prefix and what was said in the turns, the last one first, without who said it."""
+        """Return the prefix and the texts of the turns, the last one first, without the names of speakers."""
         return self.query_prefix + " ".join(reversed(self._said(example)))
 
     def posterior_text(self, example: Example, target: str) -> str:
-        """The last turn, the target, then the older turns: where it is too long, it loses neither of the first two."""
+        """Return the last turn, the target, then the older turns: a cut takes neither of the first two."""
         *older, last = self._said(example)
         return self.query_prefix + self.separator.join([last, target, *filter(None, [" ".join(reversed(older))])])
 
     def passage_text(self, passage: Passage) -> str:
-        """The prefix, the title and the text."""
+        """Return the prefix, the title and the text."""
         return self.passage_prefix + self.neighbour_text(passage)
 
     def _read(self, example: Example) -> tuple[Turn, ...]:
-        """The turns that are read, oldest first."""
+        """Return the turns that are read, oldest first."""
         history = example.history if isinstance(example, DialogueExample) else (Turn("user", example.query),)
         return history[-self.turns :]
 
     def _said(self, example: Example) -> list[str]:
-        """What they say, each on one line. Names of roles would only tell a sentence encoder what all queries share."""
+        """Return the texts of the turns, each on one line.
+
+        Names of roles would only tell a sentence encoder what all queries share.
+        """
         return [" ".join(turn.text.split()) for turn in self._read(example)]
 
     def _turns(self, example: Example) -> list[str]:
-        """The same with who said it."""
+        """Return the texts of the turns with the names of speakers."""
         names = {"user": self.user_name, "agent": self.agent_name}
         return [str(Turn(names.get(turn.role, turn.role), turn.text)) for turn in self._read(example)]
 
     # What the generator reads
 
     def prompt(self, example: Example, passages: Sequence[Passage]) -> GroundedPrompt:
-        """The instruction, the passages in the order given, the turns from the oldest to the last, each on a line."""
+        """Return the instruction, the passages in the order given, and the turns from the oldest to the last, each on a
+        line.
+        """
         best, *others = [f"\nPassage: {self.neighbour_text(passage)}" for passage in passages] or [""]
         *older, last = self._turns(example)
         return GroundedPrompt.of(
@@ -117,22 +122,24 @@ class GroundedDialogue:
         )
 
     def neighbour_text(self, passage: Passage) -> str:
-        """``title: text``, or the text alone."""
+        """Return ``title: text``, or the text alone."""
         return show_passage(passage, self.titles)
 
     # Equality, support, score
 
     def identity(self, text: str) -> str:
-        """The text, case and spaces levelled."""
+        """Return the text with case and spaces normalised."""
         return fold(text)
 
     def support(self, passages: Iterable[Passage]) -> Support:
-        """Rows of the passages that hold the words of the example's target, by the test ``evidence``."""
+        """Return the test for passages with the words of the example's target, by the kind of test ``evidence``."""
         return self.evidence.among(passages)
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
-        """`answer_scores` in percent and, where examples bring knowledge, `knowledge_f1`. Raises `UserError` as they
-        do."""
+        """Return `answer_scores` in percent and, where examples bring knowledge, `knowledge_f1`.
+
+        Raises `UserError` as they do.
+        """
         scores = answer_scores(examples, answers, self.no_answer)
         grounded = [
             (example, answer)
@@ -145,7 +152,7 @@ class GroundedDialogue:
 
 
 def knowledge_f1(example: DialogueExample, answer: str) -> float:
-    """Token F1 in [0, 1] between an answer and the text that the gold answer was written from, best over such texts.
+    """Return the best token F1 in [0, 1] between an answer and the texts that the gold answer was written from.
 
     Knowledge F1 of Shuster et al. 2021 ("Retrieval Augmentation Reduces Hallucination in Conversation", arXiv
     2104.07567): high where a model repeats what it should have read, whatever words the gold answer chose. The longer
@@ -158,8 +165,11 @@ def knowledge_f1(example: DialogueExample, answer: str) -> float:
 
 
 class GroundedPrompt(Prompt):
-    """A prompt that loses, where it is too long, first its passages but the best, the last one's end first; then the
-    oldest turns, each as a whole; then the end of the best passage. Instruction and last turn stay."""
+    """A prompt that loses its less important parts first where it is too long.
+
+    It loses first its passages but the best, the last one's end first; then the oldest turns, each as a whole; then the
+    end of the best passage. Instruction and last turn stay.
+    """
 
     _best: str
     _others: str
@@ -167,7 +177,9 @@ class GroundedPrompt(Prompt):
 
     @classmethod
     def of(cls, before: str, best: str, others: str, turns: str, after: str) -> GroundedPrompt:
-        """Every part but the first begins with a line end, which the first text of the prompt does without."""
+        """Return the prompt of these parts; every part but the first begins with a line end, which the first text of
+        the prompt does without.
+        """
         if not before:
             if best:
                 best = best[1:]
@@ -184,7 +196,9 @@ class GroundedPrompt(Prompt):
         return prompt
 
     def shortened(self, characters: int) -> GroundedPrompt:
-        """With at most so many characters of the spare part, which stands between the instruction and the last turn."""
+        """Return the prompt with at most so many characters of its spare part, which is between instruction and last
+        turn.
+        """
         start, end = self.spare
         lost = end - start - max(characters, 0)
         others = self._others[: max(len(self._others) - lost, 0)]

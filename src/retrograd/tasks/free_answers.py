@@ -1,4 +1,4 @@
-"""What tasks with answers in free words have in common: how they show passages, and what they lack."""
+"""Functions shared by tasks with answers in free words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def show_passage(passage: Passage, titles: bool) -> str:
 
 
 def unsaid_marks(query_prefix: str, passage_prefix: str, separator: str) -> Unsaid:
-    """Return what the retrievers read that is no word: prefixes, separator, and what stands for a masked word."""
+    """Return the parts of retriever texts that are not words: prefixes, separator, and the replacement of a masked
+    word.
+    """
     return Unsaid((query_prefix, passage_prefix), (separator, MASK))
 
 

@@ -1,4 +1,4 @@
-"""The prompt of RAG4RE in words of our own: what is asked, an example, the sentence, its entities, the relations.
+"""The prompt of RAG4RE in our own words: the question, an example, the sentence, its entities, the relations.
 
 The parts and their order are those of Efeoglu & Paschke 2024 (arXiv 2404.13397, 2406.14745): definition, question,
 example, sentence, head, tail, relation types, form of the answer. With and without retrieval the prompts differ in the
@@ -23,8 +23,13 @@ _ANSWER = "Write one relation of the list exactly as it stands there, and nothin
 def instruction(
     sentence: str, head: str, tail: str, relations: Sequence[str] | None, examples: Sequence[str]
 ) -> Prompt:
-    """``examples`` are what the task says of each neighbour, best first; none is the prompt without retrieval.
-    ``relations`` None is the prompt without their list."""
+    """Return the prompt of one sentence with its neighbours.
+
+    ``examples`` are the texts of the neighbours, best first; none is the prompt without retrieval. ``relations`` None
+    is the prompt without their list.
+
+    ``relations`` None is the prompt without their list.
+    """
     listed = [] if relations is None else [f"Relations: {'; '.join(relations)}", _ANSWER]
     before = f"{_DEFINITION}\n{_OPEN_QUESTION if relations is None else _QUESTION}"
     asked = [f"Sentence: {sentence}", f"Head: {head}", f"Tail: {tail}", *listed, "Relation:"]

@@ -48,10 +48,10 @@ class QuestionAnswering:
         require_metric(self.primary_metric)
 
     def choices_for(self, example: Example) -> None:
-        """None: answers are free text."""
+        """Return None: answers are free text."""
 
     def negative_for(self, example: Example) -> str | None:
-        """What says that nothing can be answered, or None."""
+        """Return the answer that says that nothing can be answered, or None."""
         return self.no_answer
 
     def label_record(self, answer: str, example: Example) -> JsonObject:
@@ -66,25 +66,25 @@ class QuestionAnswering:
 
     @property
     def unsaid(self) -> Unsaid:
-        """Both prefixes, the separator, and what stands for a masked word."""
+        """Return both prefixes, the separator, and the words that replace a masked word."""
         return unsaid_marks(self.query_prefix, self.passage_prefix, self.separator)
 
     def query_text(self, example: Example) -> str:
-        """The prefix and the question."""
+        """Return the prefix and the question."""
         return self.query_prefix + example.query
 
     def posterior_text(self, example: Example, target: str) -> str:
-        """The query text, the separator and the target."""
+        """Return the query text, the separator and the target."""
         return f"{self.query_text(example)}{self.separator}{target}"
 
     def passage_text(self, passage: Passage) -> str:
-        """The prefix, the title and the text."""
+        """Return the prefix, the title and the text."""
         return self.passage_prefix + self.neighbour_text(passage)
 
     # What the generator reads
 
     def prompt(self, example: Example, passages: Sequence[Passage]) -> Prompt:
-        """The instruction, the passages in the order given, each on a line, and the question at the end.
+        """Return the instruction, the passages in the order given, each on a line, and the question at the end.
 
         Where it is too long the last passage's words go first; the question is never cut.
         """
@@ -95,19 +95,19 @@ class QuestionAnswering:
         return Prompt("", read[1:], question) if read else Prompt(question[1:])
 
     def neighbour_text(self, passage: Passage) -> str:
-        """``title: text``, or the text alone."""
+        """Return ``title: text``, or the text alone."""
         return show_passage(passage, self.titles)
 
     # Equality, support, score
 
     def identity(self, text: str) -> str:
-        """The text, case and spaces levelled: a passage that is the question itself answers nothing."""
+        """Return the text with case and spaces normalised: a passage that is the question itself answers nothing."""
         return fold(text)
 
     def support(self, passages: Iterable[Passage]) -> Support:
-        """Rows of the passages that hold the example's target, by the test ``evidence``."""
+        """Return the test for passages that hold the example's target, by the kind of test ``evidence``."""
         return self.evidence.among(passages)
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
-        """`answer_scores` in percent: exact match, F1, ROUGE, BLEU, rates. Raises `UserError` as that does."""
+        """Return `answer_scores` in percent: exact match, F1, ROUGE, BLEU, rates. Raises `UserError` as that does."""
         return answer_scores(examples, answers, self.no_answer)

@@ -1,4 +1,4 @@
-"""Which passages count as relevant when retrieval is measured: the marked ones, and those that hold an answer.
+"""Relevant passages, by which retrieval is measured: the marked ones, and those that hold an answer.
 
 For evaluation alone. Rows go to `retrograd.metrics.ranking.relevance`: recall@k over `gold_rows`, success@k over
 `answer_rows` (the top-k accuracy of open-domain question answering, DPR, Karpukhin et al. 2020, arXiv 2004.04906).
@@ -45,7 +45,7 @@ def drop_unknown_texts(examples: Iterable[Example], ids: Container[str]) -> list
 
 
 def gold_rows(examples: Sequence[Example], rows: Mapping[str, Sequence[int]]) -> list[tuple[int, ...]]:
-    """For each example the rows of its gold passages, ascending; none where nobody marked any.
+    """Return for each example the rows of its gold passages, ascending; none where no passage is marked.
 
     ``rows`` is what `rows_by_id` says. Raises `UserError` for an id that is not in the base.
     """
@@ -65,7 +65,8 @@ def _gold_rows(example: Example, rows: Mapping[str, Sequence[int]]) -> tuple[int
 
 
 def answer_rows(examples: Sequence[Example], index: TextIndex) -> list[tuple[int, ...]]:
-    """For each example the rows of the texts that hold any of its answers, ascending: `has_answer` for all at once.
+    """Return for each example the rows of the texts that hold any of its answers, ascending: `has_answer` for all at
+    once.
 
     ``index`` is over the passages' texts, in order of rows.
     """

@@ -1,4 +1,4 @@
-"""Which passages support a target, by their words alone: the tests behind the copy likelihood of QA and dialogue.
+"""Tests of which passages support a target, by their words alone, for the copy likelihood of QA and dialogue.
 
 An answer that stands in a passage is weak evidence: "two" or "London" stands in hundreds, nearly all about something
 else, and learning from all of them alike teaches the wrong lesson. So both tests are sharpened: an answer that many
@@ -28,7 +28,7 @@ _REMEMBERED = 1024
 
 @dataclass(frozen=True)
 class AnswerSupport:
-    """A passage supports an answer whose words stand in it one after the other (an article before them aside).
+    """A test that a passage holds the words of the answer one after the other (an article before them aside).
 
     ``most_share`` and ``most_passages``: an answer in more than that share of the passages, or in more than so many,
     supports none (one passage may always support). ``question_overlap``: the passage must also hold that share of the
@@ -45,7 +45,7 @@ class AnswerSupport:
         _require_passages(self.most_passages)
 
     def among(self, passages: Iterable[Passage]) -> Support:
-        """Ascending rows of the passages whose text supports an example's target. Titles are not read."""
+        """Return the rows, ascending, of the passages whose text supports an example's target. Titles are not read."""
         held = _Texts(passages)
 
         @lru_cache(_REMEMBERED)
@@ -65,7 +65,7 @@ class AnswerSupport:
 
 @dataclass(frozen=True)
 class OverlapSupport:
-    """A passage supports a target if it holds enough of its words, rare words counting more (`TextIndex.overlap`).
+    """A test that a passage holds enough words of the target, rare words counting more (`TextIndex.overlap`).
 
     ``least`` is the share of the words that it must hold; ``near_best`` the share, of what the best passage holds, that
     it must reach as well. ``most_share`` and ``most_passages`` as for `AnswerSupport`.
@@ -84,7 +84,7 @@ class OverlapSupport:
             raise UserError("least is 0, so every passage would support every target; expected a share above 0")
 
     def among(self, passages: Iterable[Passage]) -> Support:
-        """Ascending rows of the passages whose text supports an example's target. Titles are not read."""
+        """Return the rows, ascending, of the passages whose text supports an example's target. Titles are not read."""
         held = _Texts(passages)
 
         @lru_cache(_REMEMBERED)
@@ -99,7 +99,7 @@ class OverlapSupport:
 
 
 class _Texts:
-    """The index of the passages' texts, made when first needed; passages that can be read only once are kept."""
+    """The index of the passages' texts, built when first needed; passages that can be read only once are kept."""
 
     def __init__(self, passages: Iterable[Passage]) -> None:
         self._passages = list(passages) if isinstance(passages, Iterator) else passages

@@ -1,4 +1,4 @@
-"""Words of texts, and which texts hold them: an inverted index with positions, for cheap tests of support.
+"""An inverted index of words with positions, for cheap tests of which texts support a target.
 
 A word is a run of letters, numbers and marks; any other visible sign is a word of its own. Texts are decomposed (NFD)
 and in lower case. That is how DPR compares answers with passages (Karpukhin et al. 2020, "Dense Passage Retrieval for
@@ -29,7 +29,7 @@ Places = Integer[np.ndarray, " _"]
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in order, signs among them; lower case, NFD."""
+    """Return the words of a text in order, signs among them; lower case, NFD."""
     text = unicodedata.normalize("NFD", text).lower()
     if text.isascii():
         return _ASCII_WORD.findall(text)
@@ -49,18 +49,20 @@ def _general_words(text: str) -> Iterator[str]:
 
 @functools.cache
 def _kind(character: str) -> str:
-    """``word`` for letters, numbers and marks; ``gap`` for separators and control characters; else ``sign``."""
+    """Return ``word`` for letters, numbers and marks; ``gap`` for separators and control characters; else ``sign``."""
     category = unicodedata.category(character)[0]
     return "word" if category in "LNM" else "gap" if category in "ZC" else "sign"
 
 
 def content_words(text: str) -> set[str]:
-    """The distinct words of a text, signs left out."""
+    """Return the distinct words of a text, without signs."""
     return {word for word in words(text) if word[0].isalnum()}
 
 
 def has_answer(answers: Iterable[str], text: str) -> bool:
-    """Whether the words of any answer stand in the text, one after the other; an answer without words never does."""
+    """Return whether the words of any answer appear in the text, one after the other; an answer without words never
+    does.
+    """
     # Between bars no word can run into the next, and no word holds a gap.
     held = f" {' '.join(words(text))} "
     return any(f" {' '.join(found)} " in held for answer in answers if (found := words(answer)))
@@ -74,7 +76,7 @@ class TextIndex:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Reads the texts once, in order of rows."""
+        """Read the texts once, in order of rows."""
         numbers: dict[str, int] = {}
         stream, lengths = array("i", [_BOUNDARY]), array("i")
         for text in texts:
@@ -97,11 +99,11 @@ class TextIndex:
         return len(self._ends) - 1
 
     def __contains__(self, word: str) -> bool:
-        """Whether any text holds the word."""
+        """Return whether any text holds the word."""
         return word in self._numbers
 
     def rows_with_phrase(self, phrase: Sequence[str]) -> Rows:
-        """Rows, ascending, of the texts in which the words stand one after the other; no words stand nowhere."""
+        """Return the rows, ascending, of the texts that hold the words one after the other; none for no words."""
         numbers = [self._numbers.get(word, -1) for word in phrase]
         if not numbers or min(numbers) < 0:
             return np.zeros(0, dtype=np.int64)
@@ -115,11 +117,12 @@ class TextIndex:
         return self._rows_at(first)
 
     def rows_with_word(self, word: str) -> Rows:
-        """Rows, ascending, of the texts that hold a word."""
+        """Return the rows, ascending, of the texts that hold a word."""
         return self._rows_at(self._places_of(self._numbers.get(word, -1)))
 
     def rarity(self, word: str) -> float:
-        """Inverse document frequency in nats: log((N + 1) / (n + 1)) for a word of n texts, log(N + 1) for an unknown.
+        """Return the inverse document frequency in nats: log((N + 1) / (n + 1)) for a word of n texts, log(N + 1) for
+        an unknown one.
 
         0 for a word of more than half of the texts: it says nothing of any of them.
         """
@@ -127,7 +130,8 @@ class TextIndex:
         return math.log((len(self) + 1) / (texts + 1)) if 2 * texts <= len(self) else 0.0
 
     def overlap(self, wanted: Iterable[str]) -> Float64[np.ndarray, " N"]:
-        """For each row the share of the wanted words that its text holds, each word counted once and by its `rarity`.
+        """Return for each row the share of the given words that its text holds, each word counted once and by its
+        `rarity`.
 
         A word that no text holds is the rarest: where it is wanted, no share reaches 1.
         """
@@ -138,7 +142,7 @@ class TextIndex:
         return found / (sum(weight.values()) or 1.0)
 
     def overlap_at(self, rows: Rows, wanted: Iterable[str]) -> Float64[np.ndarray, " R"]:
-        """`overlap` of a few rows, without looking at any other."""
+        """Return `overlap` of a few rows, without reading any other."""
         weight = self._weights(wanted)
         found = np.zeros(len(rows))
         for word, share in weight.items():
@@ -148,11 +152,11 @@ class TextIndex:
         return found / (sum(weight.values()) or 1.0)
 
     def _weights(self, wanted: Iterable[str]) -> dict[str, float]:
-        """Rarities above 0, in an order that does not depend on the set's."""
+        """Return rarities above 0, in an order that does not depend on the set's."""
         return {word: weight for word in sorted(set(wanted)) if (weight := self.rarity(word)) > 0}
 
     def _texts_by_word(self) -> Integer[np.ndarray, " V"]:
-        """In how many texts each word stands; 0 for the boundary."""
+        """Return in how many texts each word appears; 0 for the boundary."""
         word, row = self._stream[self._places], self._row[self._places]
         first = np.concatenate([[True], (word[1:] != word[:-1]) | (row[1:] != row[:-1])])
         count = np.bincount(word[first], minlength=len(self._numbers) + 1)
@@ -160,7 +164,7 @@ class TextIndex:
         return count
 
     def _places_of(self, number: int) -> Places:
-        """Ascending; none for the number of an unknown word, -1."""
+        """Return the positions of a word, ascending; none for the number of an unknown word, -1."""
         last = self._starts[number + 1] if number >= 0 else 0
         return self._places[self._starts[max(number, 0)] if last else 0 : last].astype(np.int64)
 

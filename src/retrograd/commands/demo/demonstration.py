@@ -32,7 +32,7 @@ _ROWS: tuple[tuple[str, Callable[[], Experiment]], ...] = (
 
 @dataclass(frozen=True)
 class _Row:
-    """One trained system and what it scored."""
+    """One trained system and its scores."""
 
     name: str
     experiment: Experiment
@@ -42,7 +42,7 @@ class _Row:
 
 
 def run_demo(out: Path, seed: int, changes: list[str] | None = None) -> list[_Row]:
-    """Train the three systems, print one table, one query before and after, and what to type next.
+    """Train the three systems; print their scores, one query before and after training, and the next commands.
 
     ``changes`` are ``section.setting=value`` assignments applied to all three. An existing ``out`` is left alone and a
     numbered folder beside it is used.
@@ -113,7 +113,7 @@ def _matches(row: _Row) -> tuple[str, str]:
 
 
 def _difference(baseline: _Row, system: _Row, data: Data) -> str:
-    """Paired bootstrap of the official score over the test sentences."""
+    """Return the paired bootstrap of the official score over the test sentences."""
     answers = [[prediction.answer for prediction in row.evaluation.predictions] for row in (baseline, system)]
     statistic = statistic_of(data.task, data.test, *answers)
     return str(paired_bootstrap_corpus(statistic, len(data.test), np.random.default_rng(0)))
@@ -121,7 +121,7 @@ def _difference(baseline: _Row, system: _Row, data: Data) -> str:
 
 @torch.no_grad()
 def _print_neighbours(console: Console, before: RagModel, after: RagModel, data: Data) -> None:
-    """The first test sentence for which no neighbour was right before and at least three are right after."""
+    """Print the first test sentence without a right neighbour before training and at least three after it."""
     sample = data.test[:200]
     found = [model.retrieve(sample, 5).rows for model in (before, after)]
     right = [model.supports(sample, rows).sum(dim=-1) for model, rows in zip((before, after), found, strict=True)]

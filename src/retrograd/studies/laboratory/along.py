@@ -28,7 +28,7 @@ __all__ = ["Moment", "run_laboratory_along"]
 
 @dataclass(frozen=True)
 class Moment:
-    """What the laboratory found after ``step`` optimiser steps of ``stage``; step 0 is between two stages."""
+    """Results of the laboratory after ``step`` optimiser steps of ``stage``; step 0 is between two stages."""
 
     stage: str
     step: int
@@ -61,7 +61,7 @@ def run_laboratory_along(
 
 
 def _moments(run: RunDirectory, experiment: Experiment, data: Data) -> Iterator[tuple[str, int, OpenRun]]:
-    """Stage, step and model, one after the other; the model is good until the next is asked for."""
+    """Yield stage, step and model, one after the other; a model is valid until the next is requested."""
     folders = [folder for folder in reversed(run.checkpoints()) if _sound(folder)]
     if not folders:
         raise UserError(

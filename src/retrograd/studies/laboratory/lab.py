@@ -55,19 +55,21 @@ class Finding:
 
     @property
     def generator_error(self) -> float | None:
-        """Relative squared error of the generator's gradient; None if it gets none."""
+        """Return the relative squared error of the generator's gradient; None if it gets none."""
         return self.joint_prompt_error if self.measured.generator is None else self.measured.generator.error
 
     @property
     def error(self) -> float:
-        """Mean relative squared error over prior and generator, the parts that every model keeps; 1 for no gradient."""
+        """Return the mean relative squared error over prior and generator, the parts that every model keeps; 1 for no
+        gradient.
+        """
         prior = 1.0 if self.measured.prior is None else self.measured.prior.error
         return (prior + (1.0 if self.generator_error is None else self.generator_error)) / 2
 
 
 @dataclass(frozen=True)
 class LabReport:
-    """What the laboratory found, and under which conditions."""
+    """Results of the laboratory, and the conditions of the measurement."""
 
     name: str
     queries: int
@@ -82,7 +84,7 @@ class LabReport:
         write_json(folder / "lab.json", self.record())
 
     def record(self) -> dict[str, JsonValue]:
-        """The same as plain values."""
+        """Return the report as plain values."""
         return {
             "name": self.name,
             "queries": self.queries,
@@ -121,7 +123,10 @@ def run_laboratory(
 
 
 def chosen_estimators(experiment: Experiment, names: Sequence[str]) -> list[Estimator]:
-    """Those that ``names`` choose, the experiment's own among them. Raises `UserError` as `run_laboratory` does."""
+    """Return the estimators that ``names`` choose, the experiment's own among them.
+
+    Raises `UserError` as `run_laboratory` does.
+    """
     k = experiment.training.passages
     if k == 0:
         raise UserError(f"{experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure")
@@ -133,7 +138,7 @@ def chosen_estimators(experiment: Experiment, names: Sequence[str]) -> list[Esti
 
 
 def drawn(examples: Sequence[Example], queries: int, seed: int) -> list[Example]:
-    """The batch: so many training examples, the same for a seed."""
+    """Return the batch: so many training examples, the same for a seed."""
     return random.Random(seed).sample(examples, min(queries, len(examples)))
 
 
@@ -152,7 +157,7 @@ def _fits(estimator: Estimator, name: str) -> bool:
 
 
 def _untrained(experiment: Experiment) -> OpenRun:
-    """An experiment's model before its first step, with a fresh index."""
+    """Return an experiment's model before its first step, with a fresh index."""
     data = experiment.data.load(experiment.seed)
     require_enough_passages(experiment, data.base)
     compute, rng = compute_for(experiment), torch.Generator().manual_seed(experiment.seed)
@@ -162,7 +167,7 @@ def _untrained(experiment: Experiment) -> OpenRun:
 
 
 def measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
-    """What the laboratory finds on the model as it is now, at its precision; the model is left as it was."""
+    """Measure estimators on the model as it is now, at its precision; the model is left unchanged."""
     model, posterior = _with_posterior(opened.model.eval())
     with model.autocast():
         bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
@@ -180,7 +185,9 @@ def measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], 
 
 
 def _with_posterior(model: RagModel) -> tuple[RagModel, str]:
-    """The model, with the prior's own encoder as posterior retriever where it has none; and which it is, in words."""
+    """Return the model, with the prior's own encoder as posterior retriever where it has none; and a description of the
+    posterior.
+    """
     if model.posterior is not None:
         return model, "the model's own"
     prior = model.retriever

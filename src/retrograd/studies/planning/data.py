@@ -1,4 +1,4 @@
-"""The numbers of a plan that come from data: examples, passages, mean tokens; read, counted, or said by the user."""
+"""The numbers of a plan that come from data: examples, passages, mean tokens; read, counted, or given by the user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _LOADED_BYTES = 500_000_000
 
 @dataclass(frozen=True)
 class DataFacts:
-    """``examples``, ``tests`` and ``passages`` are None where nobody knows; tokens are means, or the limits.
+    """Counts of ``examples``, ``tests`` and ``passages``, None where they are not known; tokens are means, or the
+    limits.
 
     ``prompt`` is a prompt without passages, ``neighbour`` what one passage adds to it. ``supports`` says whether the
     task can tell which passages support a target. ``data`` is what was read, where it was.
@@ -75,7 +76,7 @@ def _read(experiment: Experiment) -> DataFacts:
 
 
 def _unread(experiment: Experiment, why: str, passages: int | None = None) -> DataFacts:
-    """Counts from the settings, tokens at their limits: the most there can be."""
+    """Return counts from the settings, tokens at their limits: the most there can be."""
     drawn = experiment.data.train_count or None
     g, r = experiment.generator, experiment.retriever
     note = f"{why}; tokens are taken at their limits"
@@ -123,7 +124,7 @@ def _measured(experiment: Experiment, data: Data) -> DataFacts:
 
 
 def _mean(ruler: Ruler, texts: Sequence[str], limit: int) -> int:
-    """Mean tokens of texts that are cut at a limit; at least 1."""
+    """Return the mean tokens of texts that are cut at a limit; at least 1."""
     if not texts:
         return limit
     scale = 1.0 if ruler.limit is not None else _TOKENS_PER_WORD

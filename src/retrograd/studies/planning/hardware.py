@@ -28,7 +28,8 @@ _MEASURED_UTILISATION = 0.6
 
 @dataclass(frozen=True)
 class Hardware:
-    """``memory`` in bytes; ``peak`` in floating-point operations a second at the precision of ``bf16`` or of fp32.
+    """A machine to plan for: ``memory`` in bytes; ``peak`` in floating-point operations a second at the precision of
+    ``bf16`` or of fp32.
 
     ``measured`` says whether the peak is this machine's own, timed just now.
     """
@@ -43,7 +44,7 @@ class Hardware:
 
     @property
     def speed(self) -> float:
-        """What training is taken to reach, in floating-point operations a second."""
+        """Return the speed that training is assumed to reach, in floating-point operations a second."""
         return self.peak * self.utilisation
 
 
@@ -63,7 +64,7 @@ HARDWARE: Mapping[str, Hardware] = {
 
 
 def hardware_named(name: str) -> Hardware:
-    """Raises `UserError` with the nearest name."""
+    """Return the hardware of a name. Raises `UserError` with the nearest name for an unknown one."""
     if name not in HARDWARE:
         raise UserError(f"--hardware {name}: {advice(name, HARDWARE)} Leave it out to plan for this machine")
     return HARDWARE[name]
@@ -79,7 +80,7 @@ def this_machine(device: torch.device, choice: PrecisionChoice) -> Hardware:
 
 
 def _products(device: torch.device, bf16: bool) -> float:
-    """Floating-point operations a second of square matrix products."""
+    """Return the floating-point operations a second of square matrix products."""
     one = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
     _ = one @ one
     done, began = 0, time.perf_counter()

@@ -1,4 +1,4 @@
-"""The models of an experiment without weights: their parameters by part, and what a text costs each of them."""
+"""The models of an experiment without weights: their parameters by part, and the cost of a text for each of them."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def model_facts(
 
 
 def _prompt_tokens(experiment: Experiment, facts: DataFacts, passages: int) -> int:
-    """Of a prompt with so many passages; of one beside soft slots with as many slots."""
+    """Return the tokens of a prompt with so many passages; of one beside soft slots with as many slots."""
     held = experiment.selection.slots if experiment.selection is not None and passages == 0 else passages
     return min(experiment.generator.max_input_tokens, facts.prompt + held * facts.neighbour)
 
 
 def _width(towers: tuple[PreTrainedModel, PreTrainedModel]) -> int:
-    """Raises `UserError` where queries and passages have no inner product."""
+    """Raise `UserError` where queries and passages have no inner product."""
     query, passage = (int(tower.config.hidden_size) for tower in towers)
     if query != passage:
         raise UserError(
@@ -148,7 +148,10 @@ def _towers(experiment: Experiment, query: int, passage: int) -> list[Weights]:
 
 
 def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, share: float) -> list[Weights]:
-    """Counts, and puts the adapters in. A process has this ``share`` of what stands in layers."""
+    """Count the parameters of the generator, and put the adapters in.
+
+    A process has this ``share`` of what stands in layers.
+    """
     g = experiment.generator
     whole, inside = _count(generator.parameters()), _count(in_layers(generator))
     found = [_fp32("generator", whole, 0 if g.lora_rank else whole, whole - inside + share * inside)]
@@ -175,14 +178,16 @@ def _spread(generator: PreTrainedModel, share: float, dropout: bool) -> Spread |
 
 
 def _quantised(generator: PreTrainedModel) -> int:
-    """Weights of the layers that transformers quantises: all linear ones but the output layer, and T5's ``wo``."""
+    """Return the weights of the layers that transformers quantises: all linear ones but the output layer, and T5's
+    ``wo``.
+    """
     kept = generator.get_output_embeddings()
     layers = [(name, one) for name, one in generator.named_modules() if isinstance(one, nn.Linear) and one is not kept]
     return sum(one.weight.numel() for name, one in layers if name.rpartition(".")[2] != "wo")
 
 
 def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int) -> int:
-    """The parameters of the soft prompt, which is built to count them."""
+    """Return the parameters of the soft prompt, which is built to count them."""
     settings = soft_prompt_options(experiment, width)
     if settings is None:
         return 0

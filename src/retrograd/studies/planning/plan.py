@@ -1,4 +1,4 @@
-"""What an experiment will need before it starts: parameters, memory, prompts, steps, hours; a refusal if it cannot fit.
+"""The needs of an experiment before it starts: parameters, memory, prompts, steps, hours; a refusal if it cannot fit.
 
 Exact: parameters, index bytes, steps, and the matrix products of a pass over texts of mean length. At most: prompts per
 step, where an objective prunes. Estimates: bytes kept for the backward pass, hours. Nothing is downloaded and no weight
@@ -39,7 +39,7 @@ _CUDA_BYTES, _CPU_BYTES = 1e9, 1.2e9
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a process, by what they are for."""
+    """Bytes of a process, by use."""
 
     weights: float
     gradients: float
@@ -56,7 +56,9 @@ class Memory:
 
 @dataclass(frozen=True)
 class StageCost:
-    """A stage: prompts for one query and step, tokens and operations of a step, seconds of all; None where unknown."""
+    """Cost of a stage: prompts for one query and step, tokens and operations of a step, seconds of all steps; None
+    where unknown.
+    """
 
     stage: StageDescription
     prompts: Prompts
@@ -69,8 +71,11 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it, for so many processes, each with hardware of its own. ``embedding`` and ``answering`` are seconds
-    beside the stages' own; ``probed`` says that steps were timed, not computed."""
+    """The plan for so many processes, each with hardware of its own.
+
+    ``embedding`` and ``answering`` are seconds beside the stages' own; ``probed`` says that steps were timed, not
+    computed.
+    """
 
     name: str
     hardware: Hardware
@@ -89,7 +94,7 @@ class Plan:
 
     @property
     def memory(self) -> Memory:
-        """Of the stage that needs most."""
+        """Return the memory of the stage that needs most."""
         return max((stage.memory for stage in self.stages), key=lambda one: one.total)
 
     @property
@@ -98,12 +103,12 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Stages, embedding and answering the test; None where any is unknown."""
+        """Return the seconds of stages, embedding and answering the test; None where any is unknown."""
         known = [*(stage.seconds for stage in self.stages), self.embedding, self.answering]
         return None if any(one is None for one in known) else sum(one for one in known if one is not None)
 
     def record(self) -> JsonObject:
-        """As JSON; bytes, seconds, operations."""
+        """Return the plan as JSON; bytes, seconds, operations."""
         return {
             "name": self.name,
             "processes": self.processes,
@@ -142,7 +147,7 @@ def plan_experiment(
     timed: bool = True,
     processes: int = 1,
 ) -> Plan:
-    """For named hardware, or "" for this machine, which is timed unless ``timed`` is False.
+    """Plan an experiment for named hardware, or "" for this machine, which is timed unless ``timed`` is False.
 
     Of several ``processes`` each has such hardware, and none is timed: they share the queries of a batch, the index,
     and with ``generator.fsdp`` the layers of the generator; all answer all of the test.
@@ -194,7 +199,7 @@ def _notes(experiment: Experiment, processes: int) -> tuple[str, ...]:
 
 
 def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
-    """What one process has; those on this machine share its cores and its memory, if not its GPUs."""
+    """Return the hardware of one process; those on this machine share its cores and its memory, if not its GPUs."""
     if name:
         return hardware_named(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -237,7 +242,9 @@ def _stage_cost(
 def _memory(
     experiment: Experiment, stage: StageDescription, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
 ) -> Memory:
-    """Of one micro-batch: all its prompts with gradient are held until the backward pass, whatever the token budget."""
+    """Return the memory of one micro-batch: all its prompts with gradient are held until the backward pass, whatever
+    the token budget.
+    """
     at_once = stage.at_once
     prompt, tower, passage = model.prompts[stage.name], model.tower, model.passage
 
@@ -274,8 +281,11 @@ def _memory(
 def _copies(
     experiment: Experiment, model: ModelFacts, gradients: float, graphs: float, stage: str, on: Hardware
 ) -> float:
-    """Weights in the type in which they compute, while they do. Of spread layers autocast makes none: there are one
-    layer gathered and the next on its way, and behind them the gradients of one that are being summed."""
+    """Return the bytes of the weights in the type in which they compute, while they do.
+
+    Of spread layers autocast makes none: there are one layer gathered and the next on its way, and behind them the
+    gradients of one that are being summed.
+    """
     g, spread, width = experiment.generator, model.spread, 2.0 if on.bf16 else 4.0
     copies = 2.0 * gradients * on.bf16
     if spread is not None and graphs:
@@ -291,7 +301,7 @@ def _copies(
 
 
 def _embeddings(experiment: Experiment, stages: list[StageDescription]) -> float:
-    """How often the whole base is embedded, as far as it can be told: at the beginning, while passages move, after."""
+    """Return how often the whole base is embedded, as far as known: at the beginning, while passages move, after."""
     r = experiment.retriever
     if not r.search_kind.needs_index or not any(stage.evidence.retrieves for stage in stages):
         return 0.0
@@ -335,7 +345,7 @@ def _answering(facts: DataFacts, costs: list[StageCost], on: Hardware) -> float 
 
 
 def _probed(experiment: Experiment, plan: Plan, found: Probe) -> Plan:
-    """The same with measured seconds in the place of computed ones."""
+    """Return the plan with measured seconds in the place of computed ones."""
     stages = tuple(
         replace(
             one, seconds=None if one.stage.full_steps is None else one.stage.full_steps * found.step[one.stage.name]

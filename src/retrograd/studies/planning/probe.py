@@ -39,7 +39,7 @@ class Probe:
 
 
 def probe(experiment: Experiment, data: Data) -> Probe:
-    """Each stage gets at most four steps and ten seconds, after one that does not count. Nothing is written."""
+    """Time at most four steps and ten seconds of each stage, after one that does not count. Nothing is written."""
     compute = compute_for(experiment)
     rows = list(range(0, len(data.base), max(1, len(data.base) // _PASSAGES)))[:_PASSAGES]
     small = replace(data, base=KnowledgeBase.from_passages(data.base.passages(rows)))
@@ -65,7 +65,7 @@ def _answer(experiment: Experiment, model: RagModel, asked: list[Example]) -> No
 
 
 def _step_seconds(model: RagModel, stage: Stage, examples: list[Example], rng: torch.Generator) -> float:
-    """The median of the timed steps. Weights move a millionth, so that the model stays what it was."""
+    """Return the median of the timed steps. Weights move a millionth, so that the model stays what it was."""
     moved = [weight for weights in model.parts().values() for weight in weights]
     optimiser = torch.optim.AdamW(moved, lr=_RATE, fused=True)
     size = stage.pace.batch_size
@@ -83,7 +83,7 @@ def _step_seconds(model: RagModel, stage: Stage, examples: list[Example], rng: t
 def _step(
     model: RagModel, stage: Stage, batch: list[Example], optimiser: torch.optim.Optimizer, rng: torch.Generator
 ) -> None:
-    """As the loop makes it (`retrograd.training.loop`), without its log."""
+    """Make one step as the loop does (`retrograd.training.loop`), without its log."""
     size = stage.pace.micro_batch or len(batch)
     for start in range(0, len(batch), size):
         part = batch[start : start + size]

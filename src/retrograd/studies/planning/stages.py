@@ -39,7 +39,7 @@ def planned_stages(experiment: Experiment, examples: int | None, supports: bool)
 
 @dataclass(frozen=True)
 class Prompts:
-    """What the generator reads for one query, at most: prompts without gradient, prompts with, passages in each.
+    """The prompts of one query, at most: prompts without gradient, prompts with, passages in each.
 
     ``candidates`` is K of the objective: passages that are embedded with gradient where both towers learn.
     """
@@ -75,7 +75,7 @@ def prompts_per_query(stage: StageDescription, base: int, posterior: bool, null_
 
 
 class CountingLikelihood:
-    """Every target has the same likelihood under every passage; what is asked for is counted."""
+    """A likelihood that is equal for every passage, and counts the columns that are asked of it."""
 
     def __init__(self, candidates: int) -> None:
         self.without_gradient = self.with_gradient = self.passages_each = 0

@@ -43,14 +43,14 @@ class PartContents:
     gold: dict[str, str] = field(default_factory=dict)
 
     def place(self, id_: str) -> str:
-        """Where an example stands; one without an id has the number of its line."""
+        """Return where an example is; one without an id has the number of its line."""
         return f"{self.source}, id {id_!r}"
 
 
 def check_queries(
     part: PartContents, examples: Iterable[tuple[Example, str | None]], task: Task, findings: Findings
 ) -> Iterator[Example]:
-    """Examples with their labels (None where the task has none) go through; what they show is kept in ``part``."""
+    """Pass examples with their labels (None where the task has none) through, and keep their contents in ``part``."""
     for example, label in examples:
         part.examples += 1
         if label is not None:
@@ -89,8 +89,11 @@ def _check_repeated(part: PartContents, example: Example, findings: Findings) ->
 
 
 def check_leaks(parts: Iterable[PartContents], findings: Findings) -> None:
-    """Texts that two parts share. In what is tested on, an error; a warning between train and dev, and in a data set of
-    the package, whose parts are as they were published."""
+    """Report texts that two parts share.
+
+    In what is tested on, an error; a warning between train and dev, and in a data set of the package, whose parts are
+    as they were published.
+    """
     for first, second in combinations(parts, 2):
         for key in second.identities:
             if key not in first.identities:
@@ -105,7 +108,7 @@ def check_leaks(parts: Iterable[PartContents], findings: Findings) -> None:
 
 
 def check_labels(parts: Mapping[str, PartContents], findings: Findings) -> None:
-    """Labels of dev and test that train lacks, and labels of train with few examples."""
+    """Report labels of dev and test that train lacks, and labels of train with few examples."""
     train = parts.get("train")
     if train is None or not train.labels:
         return
@@ -130,7 +133,7 @@ class BaseContents:
         self._hashes = array("q")
 
     def check(self, passages: Iterable[Passage], findings: Findings) -> Iterator[Passage]:
-        """The passages, which go through."""
+        """Pass the passages through, and record their contents."""
         for passage in passages:
             self.passages += 1
             self._missing.discard(passage.id)
@@ -146,7 +149,7 @@ class BaseContents:
             yield passage
 
     def check_gold(self, parts: Iterable[PartContents], findings: Findings) -> None:
-        """Gold passages that the base lacks: where scores are taken, an error."""
+        """Report gold passages that the base lacks: where scores are taken, an error."""
         for part in parts:
             missing = part.gold.keys() & self._missing
             unjudged = {id_ for id_ in missing if id_.startswith(TEXT_ID)}
@@ -161,7 +164,8 @@ class BaseContents:
                 report("gold passage", part.name, part.place(part.gold[id_]), what, remedy)
 
     def check_repeated(self, read: Callable[[], Iterable[Passage]], findings: Findings) -> None:
-        """Texts that several passages have; ``read`` gives the same passages, and is asked only where there are any.
+        """Report texts that several passages have; ``read`` gives the same passages, and is called only where there are
+        any.
 
         A text is a 64-bit hash, 8 bytes: among 20 million passages the chance of one false alarm is 10⁻⁵.
         """

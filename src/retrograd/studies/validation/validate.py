@@ -1,4 +1,5 @@
-"""Data checked before a run: every malformed record, what leaks, what no label or passage covers, what will be cut.
+"""Validation of data before a run: malformed records, leaks, labels and passages that are missing, texts that will be
+cut.
 
 Files are read whole, whatever the experiment draws of them. Nothing is trained and nothing is downloaded.
 """
@@ -43,7 +44,7 @@ _LOADED_BYTES = 200_000_000
 
 @dataclass(frozen=True)
 class PartSummary:
-    """A part in a line of the table. ``labels`` 0 where the task has none."""
+    """A part in one line of the table. ``labels`` 0 where the task has none."""
 
     name: str
     source: str
@@ -53,7 +54,7 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Validation:
-    """What `retrograd validate` prints; ``notes`` say what could not be looked at, and why."""
+    """The result of a validation; ``notes`` say what could not be checked, and why."""
 
     parts: tuple[PartSummary, ...]
     lengths: tuple[Lengths, ...]
@@ -62,11 +63,11 @@ class Validation:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing would break or leak."""
+        """Return whether nothing would break or leak."""
         return self.findings.total("error") == 0
 
     def record(self) -> JsonObject:
-        """As JSON."""
+        """Return the validation as JSON."""
         return {
             "parts": [asdict(part) for part in self.parts],
             "lengths": [one.record() for one in self.lengths],
@@ -76,7 +77,8 @@ class Validation:
 
 
 def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: str) -> Validation:  # noqa: A002
-    """A recipe or an experiment file by name, with ``changes``; or bare files of a ``kind``, one of `file_kinds`.
+    """Validate a recipe or an experiment file by name, with ``changes``; or bare files of a ``kind``, one of
+    `file_kinds`.
 
     Raises `UserError` for names of both sorts at once, and for bare files without a kind.
     """
@@ -100,7 +102,10 @@ def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: st
 
 
 def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Validation:  # noqa: A002
-    """Bare files, as the splits of one set of data: what two of them share is a leak. Lengths are in words."""
+    """Validate bare files, as the splits of one set of data: texts that two of them share are a leak.
+
+    Lengths are in words.
+    """
     findings = Findings()
     rulers = _Rulers(IN_WORDS, IN_WORDS, IN_WORDS, IN_WORDS, 0, False)
     notes = ("lengths are in words: bare files name no model; an experiment does",)
@@ -114,7 +119,7 @@ def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Va
 
 
 def validate_experiment(experiment: Experiment) -> Validation:
-    """All parts of an experiment, in its models' tokens where their tokenizers are on this disk."""
+    """Validate all parts of an experiment, in its models' tokens where their tokenizers are on this disk."""
     findings = Findings()
     data = open_data(experiment.data, findings)
     rulers = _Rulers(
@@ -148,19 +153,20 @@ def validate_experiment(experiment: Experiment) -> Validation:
 
 
 def _spans(experiment: Experiment) -> str:
-    """The file that says what may be masked, where there is one and anything will be."""
+    """Return the file that says what may be masked, where there is one and anything will be."""
     return experiment.masking.spans if experiment.masking.epochs > 0 else ""
 
 
 def _small(experiment: Experiment) -> bool:
-    """Whether reading it once more, as training will, is a matter of seconds."""
+    """Return whether reading it once more, as training will, is a matter of seconds."""
     base = Path(experiment.data.base_source)
     return not base.is_file() or base.stat().st_size < _LOADED_BYTES
 
 
 def _check_loading(experiment: Experiment, findings: Findings) -> None:
-    """What only drawing, patching and putting together can show: counts that ask for too much, ids out of place,
-    spans outside their passages."""
+    """Report faults that only drawing, patching and putting together can show: counts too high, ids out of place, spans
+    outside their passages.
+    """
     try:
         base = experiment.data.load(experiment.seed).base
         require_enough_passages(experiment, base)
@@ -235,7 +241,7 @@ def _read_base(
 def _lengths(
     part: str, sample: Reservoir[Example], passages: Sequence[Passage], task: Task | None, rulers: _Rulers
 ) -> Iterator[Lengths | None]:
-    """Queries, prompts with passages drawn at random, and targets."""
+    """Measure queries, prompts with passages drawn at random, and targets."""
     examples = sample.kept
     if task is None:
         return
@@ -252,7 +258,7 @@ def _lengths(
 
 
 def _check_cut(lengths: Lengths, findings: Findings) -> None:
-    """A target that is cut is never written whole; of the rest one in a hundred may be."""
+    """Report texts that are cut: a target that is cut is never written whole; of the rest one in a hundred may be."""
     if lengths.limit is None or lengths.cut <= (0.0 if lengths.what == "target" else _MOST_CUT):
         return
     settings = {"prompt": "generator.max_input_tokens", "target": "generator.max_target_tokens"}

@@ -98,7 +98,9 @@ class RelationExtraction:
 
     @classmethod
     def semeval(cls, query_style: str = "marked", neighbour_style: str = "labelled") -> RelationExtraction:
-        """SemEval-2010 Task 8: 19 labels with our own words, scored as the task's official scorer does."""
+        """Return the task of SemEval-2010 Task 8: 19 labels with our own words, scored as the task's official scorer
+        does.
+        """
         return cls(semeval_verbalisation(), "Other", "semeval", query_style, neighbour_style, "semeval2010_task8")
 
     @classmethod
@@ -110,8 +112,10 @@ class RelationExtraction:
         query_style: str = "marked",
         neighbour_style: str = "labelled",
     ) -> RelationExtraction:
-        """Any label set, phrases derived by rule: ``org:founded_by`` is "org founded by", ``Cause-Effect(e2,e1)``
-        "cause effect reversed". Labels with equal words get a number; the order of ``labels`` changes nothing.
+        """Return the task of any label set, phrases derived by rule: ``org:founded_by`` is "org founded by",
+        ``Cause-Effect(e2,e1)`` "cause effect reversed".
+
+        Labels with equal words get a number; the order of ``labels`` changes nothing.
 
         Raises `UserError` for no labels at all and as the constructor does.
         """
@@ -119,35 +123,38 @@ class RelationExtraction:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The phrases of all labels, in their order."""
+        """Return the phrases of all labels, in their order."""
         return tuple(self.phrases.values())
 
     @property
     def primary_metric(self) -> str:
-        """The F1 that sums up the others: the official one of the task's metric."""
+        """Return the F1 that sums up the others: the official one of the task's metric."""
         return "micro_f1" if self.metric == "micro" else "macro_f1"
 
     # Labels and words
 
     @property
     def phrases(self) -> Mapping[str, str]:
-        """The phrase of every label, one to one: what titles and prompts show."""
+        """Return the phrase of every label, one to one: the words of titles and prompts."""
         return self.verbalisation.phrases
 
     @property
     def has_directed_labels(self) -> bool:
-        """Whether labels say which entity is the first argument, so that each pair is asked once."""
+        """Return whether labels name the entity that is the first argument, so that each pair is asked once."""
         return any(label.endswith(DIRECTIONS) for label in self.phrases)
 
     def verbalise(self, relation: str) -> str:
-        """The phrase of a label. Raises `UserError` for an unknown label, with the nearest known one."""
+        """Return the phrase of a label. Raises `UserError` for an unknown label, with the nearest known one."""
         if relation not in self.phrases:
             raise UserError(f"unknown relation {relation!r}; {advice(relation, self.phrases)}")
         return self.phrases[relation]
 
     def relation_of(self, words: str, example: Example | None = None) -> str | None:
-        """The label of a phrase or, where there are templates, of a sentence about the example's two entities; exact
-        but for case and spaces. None where it is neither."""
+        """Return the label of a phrase or, where there are templates, of a sentence about the example's two entities;
+        exact but for case and spaces.
+
+        None where it is neither.
+        """
         known = self.verbalisation.relation_of(words)
         if known is not None or example is None:
             return known
@@ -155,9 +162,11 @@ class RelationExtraction:
         return next((label for label, one in self._own_sentences(example).items() if one.casefold() == said), None)
 
     def read_answer(self, answer: str, example: Example) -> Refined:
-        """The label that a model's answer names, and by which rule (`retrograd.tasks.relations.refinement`). Without
-        a label it
-        is an invalid answer, never mapped to one."""
+        """Return the label that a model's answer names, and the rule that read it
+        (`retrograd.tasks.relations.refinement`).
+
+        Without a label it is an invalid answer, never mapped to one.
+        """
         known = self.relation_of(answer, example)
         if known is not None:
             return Refined(known, "exact")
@@ -171,14 +180,18 @@ class RelationExtraction:
         return {"relation": read.label} | ({} if read.is_exact else {"read_by": read.rule})
 
     def _repeatable(self, example: Example) -> tuple[str, str, str]:
-        """What an answer may repeat of its question: sentence, head and tail; the text alone where none is marked."""
+        """Return the parts of a question that an answer may repeat: sentence, head and tail; the text alone where
+        nothing is marked.
+        """
         try:
             return self._bare(example.query)
         except UserError:
             return example.query, "", ""
 
     def _own_sentences(self, example: Example) -> Mapping[str, str]:
-        """Every label's sentence about the example's entities; none without templates, or where none is marked."""
+        """Return every label's sentence about the example's entities; none without templates, or where nothing is
+        marked.
+        """
         try:
             return self._sentences(example.query) if self.verbalisation.templates else {}
         except UserError:
@@ -191,15 +204,15 @@ class RelationExtraction:
         return tuple(answers[label] for label in self.phrases if permitted is None or label in permitted)
 
     def negative_for(self, example: Example) -> str | None:
-        """The negative label in the style of the target, or None without one."""
+        """Return the negative label in the style of the target, or None without one."""
         return None if self.negative is None else self._answers(example)[self.negative]
 
     def _answers(self, example: Example) -> Mapping[str, str]:
-        """What stands for each label where this example is asked."""
+        """Return the answer that names each label for this example."""
         return self._sentences(example.query) if self.target_style == "sentence" else self.phrases
 
     def _permitted(self, example: Example) -> frozenset[str] | None:
-        """Labels; None is all."""
+        """Return the permitted labels; None permits all."""
         if self.constraints is None or not isinstance(example, RelationExample):
             return None
         permitted = self.constraints.permitted(example.head_type, example.tail_type)
@@ -212,7 +225,7 @@ class RelationExtraction:
     # Instances as examples and passages
 
     def example(self, instance: RelationInstance) -> RelationExample:
-        """The marked sentence, the entity types and, where the relation is known, what the generator is to say.
+        """Return an example: the marked sentence, the entity types and, where the relation is known, the target.
 
         Raises `UserError` for an unknown label.
         """
@@ -224,7 +237,12 @@ class RelationExtraction:
         return RelationExample(instance.id, query, targets, instance.head_type, instance.tail_type)
 
     def passage(self, instance: RelationInstance) -> Passage:
-        """Key: the marked sentence in ``text``. Value: the phrase in ``title``. Raises `UserError` without a label."""
+        """Return a passage with the marked sentence as ``text`` (the key) and the phrase as ``title`` (the value).
+
+        Raises `UserError` without a label.
+
+        Value: the phrase in ``title``. Raises `UserError` without a label.
+        """
         if instance.relation is None:
             raise UserError(f"instance {instance.id!r} has no relation; a knowledge base of instances needs labels")
         title = self.verbalise(instance.relation)
@@ -236,11 +254,11 @@ class RelationExtraction:
     """Nothing: what marks entities stands in queries and passages alike, and the posterior's bar is no word."""
 
     def query_text(self, example: Example) -> str:
-        """The marked sentence in the task's query style. Raises `UserError` where a query is not marked."""
+        """Return the marked sentence in the task's query style. Raises `UserError` where a query is not marked."""
         return styled(example.query, self.query_style)
 
     def posterior_text(self, example: Example, target: str) -> str:
-        """The query text, a bar, and the target."""
+        """Return the query text, a bar, and the target."""
         return with_label(self.query_text(example), target)
 
     def passage_text(self, passage: Passage) -> str:
@@ -260,7 +278,7 @@ class RelationExtraction:
     # What the generator reads
 
     def prompt(self, example: Example, passages: Sequence[Passage]) -> Prompt:
-        """The query in the task's input style and the neighbours, best first, parted by bars.
+        """Return the query in the task's input style and the neighbours, best first, separated by bars.
 
         With ``label only`` the phrases stand before the sentence, where a generator finds them at the same place in
         every prompt: ``phrase | phrase | sentence``. Otherwise neighbours come last, each label before its sentence:
@@ -279,7 +297,7 @@ class RelationExtraction:
         return Prompt(before, f" | {neighbours.removesuffix(' | ')}") if passages else Prompt(before)
 
     def _example(self, passage: Passage) -> str:
-        """A neighbour within an instruction, in the task's style."""
+        """Return a neighbour within an instruction, in the task's style."""
         sentence, head, tail = self._bare(passage.text)
         relation = f"The relation of {head} to {tail} is: {passage.title}"
         if self.neighbour_style == "label only":
@@ -287,13 +305,13 @@ class RelationExtraction:
         return sentence if self.neighbour_style == "unlabelled" else f"{sentence} {relation}"
 
     def _bare(self, marked: str) -> tuple[str, str, str]:
-        """The sentence without marks, head and tail."""
+        """Return the sentence without marks, head and tail."""
         sentence, *spans = unmark(marked)
         head, tail = (" ".join(span.of(sentence).split()) for span in spans)
         return sentence, head, tail
 
     def _described(self, example: Example) -> tuple[list[str], str]:
-        """What is said of the two entities (in at most one text), and the sentence."""
+        """Return the description of the two entities (in at most one text), and the sentence."""
         if self.input_style == "marked":
             return [], example.query
         sentence, head, tail = self._bare(example.query)
@@ -304,7 +322,7 @@ class RelationExtraction:
         return [" ".join([f"What is {head} to {tail}?", *kinds, "Read:"])], sentence
 
     def neighbour_text(self, passage: Passage) -> str:
-        """A neighbour in the task's style: ``phrase : sentence``, the sentence, or the phrase alone."""
+        """Return a neighbour in the task's style: ``phrase : sentence``, the sentence, or the phrase alone."""
         if self.neighbour_style == "unlabelled":
             return passage.text
         if self.neighbour_style == "label only":
@@ -319,7 +337,7 @@ class RelationExtraction:
         return fold(text if self.exclude == "pair" else bare_sentence(text))
 
     def support(self, passages: Iterable[Passage]) -> Support:
-        """Rows of the instances with the relation of the example's target."""
+        """Return the rows of the instances with the relation of the example's target."""
         rows: dict[str | None, list[int]] = {}
         for row, passage in enumerate(passages):
             rows.setdefault(self.verbalisation.relation_of(passage.title), []).append(row)
@@ -367,7 +385,7 @@ class RelationExtraction:
 
 
 def _check_labels(task: RelationExtraction) -> None:
-    """Raises `UserError` where metric, negative, constraints or target style do not fit the labels and their words."""
+    """Raise `UserError` where metric, negative, constraints or target style do not fit the labels and their words."""
     if task.negative is not None and task.negative not in task.phrases:
         raise UserError(f"negative label {task.negative!r} has no phrase; {advice(task.negative, task.phrases)}")
     if task.metric == "semeval":
@@ -387,7 +405,7 @@ def _check_labels(task: RelationExtraction) -> None:
 
 
 def _require_semeval(phrases: Mapping[str, str], negative: str | None) -> None:
-    """Raises `UserError` unless the official scorer knows every label and the negative is ``Other``."""
+    """Raise `UserError` unless the official scorer knows every label and the negative is ``Other``."""
     for label in phrases:
         if label not in SEMEVAL_LABELS:
             raise UserError(

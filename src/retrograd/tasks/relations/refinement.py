@@ -1,4 +1,4 @@
-"""From what a model wrote to a label, by rules that never guess; what no rule reads is an invalid answer.
+"""Rules that read a label from a model's answer and never guess; an answer that no rule reads is invalid.
 
 In this order: the words of one label and nothing else, but for case and spaces (``exact``), but for punctuation too
 (``punctuation``), or behind the last colon (``after colon``: "Relation: …"); then the words of one label of two words
@@ -41,20 +41,20 @@ _Texts = Sequence[tuple[str, _Words]]
 
 @dataclass(frozen=True)
 class Refined:
-    """A label, or None for an invalid answer, and the rule that says so."""
+    """A label, or None for an invalid answer, and the rule that gave it."""
 
     label: str | None
     rule: Rule
 
     @property
     def is_exact(self) -> bool:
-        """Whether the answer was the label's words as they are."""
+        """Return whether the answer was the label's words as they are."""
         return self.rule == "exact"
 
 
 @dataclass(frozen=True)
 class _Mention:
-    """The words ``[start, end)`` of an answer are those of a label."""
+    """A label whose words are the words ``[start, end)`` of an answer."""
 
     label: str
     start: int
@@ -67,7 +67,7 @@ class _Mention:
 def refined(
     answer: str, phrases: Mapping[str, Iterable[str]], sentence: str = "", head: str = "", tail: str = ""
 ) -> Refined:
-    """The label that ``answer`` names, by the module's rules but for "exact"; ``phrases`` are the words of each.
+    """Return the label that ``answer`` names, by the module's rules but for "exact"; ``phrases`` are the words of each.
 
     ``sentence`` is what the answer may quote, ``head`` and ``tail`` are the entities it is about.
     """
@@ -96,19 +96,19 @@ def refined(
 
 
 def _label_of(said: _Words, texts: _Texts) -> str | None:
-    """The one label whose words these are, all of them."""
+    """Return the only label whose words these are, all of them."""
     labels = {label for label, words in texts if words == said}
     return labels.pop() if len(labels) == 1 else None
 
 
 def _mentions(said: _Words, texts: _Texts) -> list[_Mention]:
-    """Every label in the answer, but for those inside a longer one."""
+    """Return every label in the answer, but for those inside a longer one."""
     found = [_Mention(label, start, start + len(words)) for label, words in texts for start in _places(words, said)]
     return [one for one in found if not any(one.inside(other) for other in found)]
 
 
 def _settled(label: str, mentions: Sequence[_Mention], said: _Words, texts: _Texts) -> bool:
-    """Whether no other label is mentioned, and no word beside the mentions denies or belongs to a longer label."""
+    """Return whether no other label is mentioned, and no word beside them denies or belongs to a longer label."""
     if any(one.label != label for one in mentions):
         return False
     covered = {place for one in mentions for place in range(one.start, one.end)}
@@ -119,13 +119,13 @@ def _settled(label: str, mentions: Sequence[_Mention], said: _Words, texts: _Tex
 
 
 def _turned(one: _Mention, said: _Words, head: _Words, tail: _Words) -> bool:
-    """Whether the label is said of the tail: that alone stands before it, and the head behind it."""
+    """Return whether the answer names the tail alone before the label, and the head behind it."""
     before, after = said[: one.start], said[one.end :]
     return bool(_places(tail, before) and _places(head, after)) and not _places(head, before)
 
 
 def _places(words: _Words, text: _Words) -> list[int]:
-    """Where these words stand in a row, by the first of them; nowhere for no words."""
+    """Return where these words appear in a row, by the first of them; nowhere for no words."""
     return [i for i in range(len(text) - len(words) + 1) if text[i : i + len(words)] == words] if words else []
 
 
@@ -138,7 +138,7 @@ def _levelled(text: str) -> str:
 
 
 def _words(text: str) -> _Words:
-    """Runs of letters, their marks and digits, apostrophes inside them included; invisible signs are nothing."""
+    """Return runs of letters, their marks and digits, apostrophes inside them included; invisible signs are dropped."""
     kinds = [(sign, unicodedata.category(sign)) for sign in _levelled(text)]
     spaced = "".join(sign if kind[0] in "LMN" or sign == "'" else " " for sign, kind in kinds if kind != "Cf")
     return tuple(word for word in (run.strip("'") for run in spaced.split()) if word)

@@ -1,4 +1,4 @@
-"""What retrievers read of an instance, and where in it the head, the tail and the third role stand.
+"""The text of an instance for retrievers, and the places of head, tail and third role in it.
 
 A retriever text is the marked sentence in one of four styles; in the published form of ETRAG (arXiv 2406.03790) a
 passage's text ends with a bar and its label's phrase. `role_spans` finds the one place where the marked sentence can
@@ -39,7 +39,10 @@ _COLONS = re.compile(f"(?={_COLON})")
 
 
 def styled(marked: str, style: str) -> str:
-    """A marked sentence in one of `QUERY_STYLES`. Raises `UserError` where it is not marked, but for ``marked``."""
+    """Return a marked sentence in one of `QUERY_STYLES`.
+
+    Raises `UserError` where it is not marked, but for ``marked``.
+    """
     if style == "marked":
         return marked
     text, head, tail = unmark(marked)
@@ -50,7 +53,7 @@ def styled(marked: str, style: str) -> str:
 
 
 def with_label(text: str, label: str) -> str:
-    """A retriever text, a bar and a label (or a target), whose literal ``@`` and ``#`` are no marks."""
+    """Return a retriever text, a bar and a label (or a target), whose literal ``@`` and ``#`` are no marks."""
     return f"{text}{_BAR}{escape(label)}"
 
 
@@ -78,7 +81,7 @@ def _spans(text: str, style: str) -> RoleSpans:
 
 
 def _start_of_marked(text: str, style: str) -> int:
-    """Where the marked sentence begins: at the colon after which the rest, in this style, is the whole text again.
+    """Return the start of the marked sentence: the colon after which the rest, in this style, is the whole text again.
 
     There is one: a second place would leave the same four marks, so the same entities, so the same words before them.
     """
@@ -93,6 +96,6 @@ def _start_of_marked(text: str, style: str) -> int:
 
 
 def _between(text: str, head: Span, tail: Span) -> str:
-    """The marked text from the first entity's start to the last one's end."""
+    """Return the marked text from the first entity's start to the last one's end."""
     start, end = min(head.start, tail.start), max(head.end, tail.end)
     return mark(text[start:end], Span(head.start - start, head.end - start), Span(tail.start - start, tail.end - start))

@@ -1,4 +1,4 @@
-"""Which relations a pair of entity types permits, learned from labelled instances.
+"""The relations that a pair of entity types permits, learned from labelled instances.
 
 SuRE (Lu et al. 2022, "Summarization as Indirect Supervision for Relation Extraction") scores a relation only for pairs
 of types that stand in it in the training data. The rule, for the pair (head type, tail type) of a query:
@@ -27,13 +27,13 @@ _KEYS = {"head_type", "tail_type", "relations"}
 
 @dataclass(frozen=True)
 class TypeConstraints:
-    """``seen``: the relations of each (head type, tail type) of the training data."""
+    """The relations of each (head type, tail type) of the training data, in ``seen``."""
 
     seen: Mapping[tuple[str, str], frozenset[str]]
 
     @classmethod
     def learn(cls, instances: Iterable[RelationInstance]) -> TypeConstraints:
-        """From all instances with a relation and at least one type. Raises `UserError` where there is none."""
+        """Learn from all instances with a relation and at least one type. Raises `UserError` where there is none."""
         seen: dict[tuple[str, str], set[str]] = {}
         for instance in instances:
             pair = (instance.head_type, instance.tail_type)
@@ -47,7 +47,7 @@ class TypeConstraints:
         return cls({pair: frozenset(relations) for pair, relations in seen.items()})
 
     def permitted(self, head_type: str, tail_type: str) -> frozenset[str] | None:
-        """The relations that the rule above permits; None permits all."""
+        """Return the relations that the rule above permits; None permits all."""
         pair = (head_type, tail_type)
         if all(pair) and pair in self.seen:
             return self.seen[pair]
@@ -59,7 +59,7 @@ class TypeConstraints:
         return frozenset[str]().union(*related) if related else None
 
     def to_record(self) -> list[JsonValue]:
-        """The plain list from which `from_record` makes an equal value."""
+        """Return the plain list from which `from_record` makes an equal value."""
         return [
             {"head_type": head, "tail_type": tail, "relations": [*sorted(relations)]}
             for (head, tail), relations in sorted(self.seen.items())
@@ -67,7 +67,9 @@ class TypeConstraints:
 
     @classmethod
     def from_record(cls, record: object, where: str) -> TypeConstraints:
-        """Raises `UserError`, beginning with ``where``, for anything that `to_record` does not write."""
+        """Return the value of a record that `to_record` wrote; raise `UserError`, beginning with ``where``, for any
+        other.
+        """
         seen: dict[tuple[str, str], frozenset[str]] = {}
         for number, entry in enumerate(record if isinstance(record, Sequence) else [record], start=1):
             if not isinstance(entry, Mapping) or set(entry) != _KEYS or not isinstance(entry["relations"], list):

@@ -46,7 +46,7 @@ _KEYS = ("phrase", "template")
 
 
 class Verbalisation:
-    """``phrases`` and ``templates`` by label; templates for all labels or for none.
+    """Phrases and templates by label; templates for all labels or for none.
 
     Phrases are one to one after case and spaces are levelled, and so are templates; runs of spaces in templates become
     one. Each template has ``{subject}`` (the head) and ``{object}`` (the tail) once. Both are copied; two with equal
@@ -83,11 +83,12 @@ class Verbalisation:
         return f"Verbalisation(phrases={self.phrases!r}, templates={self.templates!r})"
 
     def relation_of(self, phrase: str) -> str | None:
-        """The label of a phrase, exact but for case and spaces; None where it is none."""
+        """Return the label of a phrase, exact but for case and spaces; None for other words."""
         return self._relations.get(fold(phrase))
 
     def sentences(self, subject: str, object_: str) -> dict[str, str]:
-        """Every label's template with both names filled in, all different; templates without exception are needed.
+        """Return every label's template with both names filled in, all different; templates without exception are
+        needed.
 
         Where two labels' sentences are equal for these names (``{subject} leads {object}`` and ``{object} leads
         {subject}`` for equal names) both are told by their phrases instead. Names are taken literally, whatever signs
@@ -105,7 +106,7 @@ class Verbalisation:
         }
 
     def require(self, labels: Iterable[str], where: str, *, exactly: bool = False) -> None:
-        """Raises `UserError`, beginning with ``where``, for a label without words or, ``exactly``, one too many."""
+        """Raise `UserError`, beginning with ``where``, for a label without words or, ``exactly``, one too many."""
         wanted = dict.fromkeys(labels)
         for label in wanted:
             if label not in self.phrases:
@@ -118,7 +119,7 @@ class Verbalisation:
                 raise UserError(f"{where}: unknown label {label!r}; {advice(label, wanted)} Remove or rename it")
 
     def to_record(self) -> JsonObject:
-        """The plain mapping from which `from_record` makes an equal value, the order of labels kept."""
+        """Return the plain mapping from which `from_record` makes an equal value, the order of labels kept."""
         return {
             label: {"phrase": phrase, "template": self.templates[label]} if self.templates else {"phrase": phrase}
             for label, phrase in self.phrases.items()
@@ -126,7 +127,10 @@ class Verbalisation:
 
     @classmethod
     def from_record(cls, record: object, where: str) -> Verbalisation:
-        """From ``phrase`` and ``template`` by label. Raises `UserError`, beginning with ``where``, for all else."""
+        """Return the value of a mapping with ``phrase`` and ``template`` by label.
+
+        Raises `UserError`, beginning with ``where``, for all else.
+        """
         if not isinstance(record, Mapping):
             raise UserError(f"{where}: expected one table a label, with phrase and template")
         phrases: dict[str, str] = {}
@@ -143,7 +147,7 @@ class Verbalisation:
 
 
 def open_verbalisation(source: str) -> Verbalisation:
-    """Phrases and templates of one of `BUILTIN_TEMPLATES` or of a TOML file, which has a template for every label.
+    """Open phrases and templates of one of `BUILTIN_TEMPLATES` or of a TOML file, which has a template for every label.
 
     Raises `UserError` with file and line for what is not TOML, with file and label for what is missing or wrong.
     """
@@ -177,7 +181,7 @@ def _read(path: Path) -> Verbalisation:
 
 
 def _words_of_label(words: object, where: str) -> dict[str, str]:
-    """Phrase and, where there is one, template of one label."""
+    """Return phrase and, where there is one, template of one label."""
     if not isinstance(words, Mapping):
         raise UserError(f"{where} is {words!r}; expected a table with phrase and template")
     for key, value in words.items():
@@ -191,7 +195,7 @@ def _words_of_label(words: object, where: str) -> dict[str, str]:
 
 
 def _check_slots(label: str, template: str) -> None:
-    """Raises `UserError` unless each slot stands once, and no other."""
+    """Raise `UserError` unless each slot appears once, and no other."""
     found = _SLOT.findall(template)
     for name in found:
         if name not in _SLOTS:
@@ -204,7 +208,10 @@ def _check_slots(label: str, template: str) -> None:
 
 
 def _way_back(words: Mapping[str, str], kind: str) -> dict[str, str]:
-    """Label by levelled phrase or template. Raises `UserError` unless none is empty and all are different."""
+    """Return the label of each normalised phrase or template.
+
+    Raises `UserError` unless none is empty and all are different.
+    """
     relations: dict[str, str] = {}
     for relation, text in words.items():
         key = fold(text)
@@ -247,5 +254,5 @@ def _directed_words(label: str) -> str:
 
 
 def words_of(name: str) -> str:
-    """The words of a name in lower case: ``STATE_OR_PROVINCE`` is "state or province", ``bornIn`` "born in"."""
+    """Return the words of a name in lower case: ``STATE_OR_PROVINCE`` is "state or province", ``bornIn`` "born in"."""
     return " ".join(_BETWEEN_WORDS.sub(" ", _CAMEL.sub(" ", name)).casefold().split())
