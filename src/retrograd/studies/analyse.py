@@ -99,10 +99,7 @@ class QueryStory:
 
 @dataclass(frozen=True)
 class AnalysisReport:
-    """The analysis of one run. ``notes`` are sentences on the conditions that a reader must know.
-
-    ``notes`` are sentences on what a reader must know of the conditions.
-    """
+    """The analysis of one run. ``notes`` are sentences on the conditions that a reader must know."""
 
     name: str
     split: str
