@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Example", "Passage", "Prediction", "Prompt", "Span", "UserError"]
+__all__ = ["Example", "Hit", "Passage", "Prediction", "Prompt", "Span", "UserError"]
 
 
 class UserError(Exception):
@@ -117,10 +117,16 @@ class Prompt(str):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer with its evidence: knowledge-base rows, their ids and p(z|x, answer), best first.
+    """An answer, its ``text``, with its evidence: knowledge-base rows, their ids and p(z|x, answer), best first.
 
-    ``log_probability`` is log p(answer|x) in nats; where the task has a closed set of answers, among those, after the
-    model's decision (`retrograd.rag.answers.decision`).
+    ``passages`` are the passages of ``rows`` where `RagModel.answer` gave the answer. ``log_probability`` is
+    log p(answer|x) in nats; where the task has a closed set of answers, among those, after the model's decision
+    (`retrograd.rag.answers.decision`).
+
+    Example::
+
+        prediction = model.answer("who wrote the first program?")
+        print(prediction.text, [passage.title for passage in prediction.passages], prediction.weights)
     """
 
     id: str
@@ -129,3 +135,24 @@ class Prediction:
     rows: tuple[int, ...] = ()
     passage_ids: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
+    passages: tuple[Passage, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The answer itself."""
+        return self.answer
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A retrieved passage: its row in the knowledge base, itself, and p(z|x) in [0, 1].
+
+    Example::
+
+        best = model.search("who wrote the first program?", k=1)[0]
+        print(best.row, best.passage.title, best.probability)
+    """
+
+    row: int
+    passage: Passage
+    probability: float

@@ -115,7 +115,7 @@ def test_a_model_whose_generator_knows_nothing_learns_to_trust_the_vote(tiny_enc
     assert found.decision.vote_weight > 0
     assert (found.passages, found.scoring) == (4, "sequence")
     model.use_decision(found.decision)
-    answers = [prediction.answer for prediction in model.answer(examples, 4)]
+    answers = [prediction.answer for prediction in model.predict(examples, 4)]
     assert task.score(examples, answers)[task.primary_metric] == pytest.approx(found.after)
     assert found.record()["decision"] == {"vote_weight": found.decision.vote_weight, "negative_bias": 0.0}
 

@@ -67,12 +67,12 @@ def test_a_missing_index_is_built_anew_and_answers_the_same(finished: Path, monk
     lines: list[str] = []
     monkeypatch.setattr(opening_run, "say", lines.append)
     opened = open_run(finished)
-    answers = opened.model.answer(opened.data.train, 2)
+    answers = opened.model.predict(opened.data.train, 2)
     assert lines == []
     shutil.rmtree(finished / "model" / "index")
     again = open_run(finished)
     assert again.model.index_is_current()
-    assert [a.answer for a in again.model.answer(again.data.train, 2)] == [a.answer for a in answers]
+    assert [a.answer for a in again.model.predict(again.data.train, 2)] == [a.answer for a in answers]
     assert len(lines) == 1
     assert "index does not exist; embedding the 4 passages of the base anew" in lines[0]
 

@@ -342,7 +342,7 @@ def test_a_fresh_generator_learns_the_base_from_masked_sentences(folders: tuple[
     moved = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"retriever", "generator"}
     assert masking.examples is not None
-    answers = [prediction.answer for prediction in model.answer(masking.examples, 3)]
+    answers = [prediction.answer for prediction in model.predict(masking.examples, 3)]
     assert sum(answer == example.target for answer, example in zip(answers, masking.examples, strict=True)) >= 7
 
 

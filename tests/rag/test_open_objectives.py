@@ -223,7 +223,7 @@ def test_together_is_fusion_where_the_generator_fuses(fused: RagModel) -> None:
 
 def test_fused_answers_are_the_generators_own(fused: RagModel) -> None:
     fused = variant(fused, answering=Answering(Manner(reading="fused", beams=2)))
-    found = fused.answer(EXAMPLES, 3)
+    found = fused.predict(EXAMPLES, 3)
     for example, one in zip(EXAMPLES, found, strict=True):
         candidates = fused.retrieve([example], 3)
         passages = [fused.base[row] for row in candidates.rows[0].tolist()]
@@ -237,7 +237,7 @@ def test_fused_answers_are_the_generators_own(fused: RagModel) -> None:
 @pytest.mark.parametrize("marginal", ["thorough", "fast", "best"])
 def test_a_model_answers_in_its_manner(model: RagModel, marginal: str) -> None:
     model = variant(model, answering=Answering(Manner(marginal=marginal, beams=2)))
-    found = model.answer(EXAMPLES, 3)
+    found = model.predict(EXAMPLES, 3)
     for example, one in zip(EXAMPLES, found, strict=True):
         candidates = model.retrieve([example], 3)
         prompts = [model.task.prompt(example, [model.base[row]]) for row in candidates.rows[0].tolist()]

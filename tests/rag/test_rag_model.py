@@ -208,7 +208,7 @@ def test_answers_are_the_argmax_of_the_marginal(tiny_encoder: Path, tiny_seq2seq
     """Against a loop over examples, choices and passages."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
     choices = list(model.task.choices or ())
-    for example, prediction in zip(examples, model.answer(examples, 3), strict=True):
+    for example, prediction in zip(examples, model.predict(examples, 3), strict=True):
         found = model.retrieve([example], 3)
         prior = found.scores.log_prior[0].log_softmax(-1)
         rows = found.rows[0].tolist()
@@ -229,10 +229,10 @@ def test_answers_are_the_argmax_of_the_marginal(tiny_encoder: Path, tiny_seq2seq
 
 def test_passages_read_together_stand_in_one_prompt_best_first(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    singly = [prediction.log_probability for prediction in model.answer(examples, 3)]
+    singly = [prediction.log_probability for prediction in model.predict(examples, 3)]
     model = variant(model, answering=Answering(Manner(reading="together")))
     choices = list(model.task.choices or ())
-    for example, prediction in zip(examples, model.answer(examples, 3), strict=True):
+    for example, prediction in zip(examples, model.predict(examples, 3), strict=True):
         found = model.retrieve([example], 3)
         best_first = found.rows[0][found.scores.log_prior[0].argsort(descending=True)].tolist()
         prompt = model.task.prompt(example, [model.base[row] for row in best_first])
@@ -240,14 +240,14 @@ def test_passages_read_together_stand_in_one_prompt_best_first(tiny_encoder: Pat
         assert prediction.answer == choices[int(log_p.argmax())]
         assert prediction.log_probability == pytest.approx(log_p.max().item(), abs=1e-3)
         assert prediction.rows == tuple(best_first)
-    assert singly != pytest.approx([prediction.log_probability for prediction in model.answer(examples, 3)], abs=1e-3)
+    assert singly != pytest.approx([prediction.log_probability for prediction in model.predict(examples, 3)], abs=1e-3)
 
 
 def test_written_answers_are_the_greedy_ones_and_need_not_be_labels(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     """Together there is one; singly the likeliest, over all passages, of those written from each."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
     model = variant(model, answering=Answering(Manner("written", "together")))
-    written = [prediction.answer for prediction in model.answer(examples, 2)]
+    written = [prediction.answer for prediction in model.predict(examples, 2)]
     found = model.retrieve(examples, 2).rows.tolist()
     read = [[model.base[row] for row in rows] for rows in found]
     prompts = [model.task.prompt(example, own) for example, own in zip(examples, read, strict=True)]
@@ -255,7 +255,7 @@ def test_written_answers_are_the_greedy_ones_and_need_not_be_labels(tiny_encoder
     assert not set(written) & set(model.task.choices or ())
     assert model.choice_scores(examples, 2) is None
     model = variant(model, answering=Answering(Manner("written")))
-    for example, prediction in zip(examples, model.answer(examples, 2), strict=True):
+    for example, prediction in zip(examples, model.predict(examples, 2), strict=True):
         own = [model.task.prompt(example, [model.base[row]]) for row in model.retrieve([example], 2).rows[0].tolist()]
         assert prediction.answer in model.generator.generate(own)
 
@@ -272,7 +272,7 @@ def test_bm25_finds_by_words_and_never_the_query_itself(tiny_encoder: Path, tiny
     everything = model.retrieve_all(examples)
     assert [int(row) for row in everything.scores.log_prior.argmax(-1)] == first
     assert all(everything.rows[b, b] == -1 for b in range(6))
-    assert len(model.answer(examples, 2)) == 6
+    assert len(model.predict(examples, 2)) == 6
     with pytest.raises(UserError, match=r"bm25. scores what it finds"):
         model.candidates_at(examples, torch.zeros(6, 1, dtype=torch.long))
 
@@ -292,7 +292,7 @@ def test_a_saved_model_keeps_its_search_and_answering(tiny_encoder: Path, tiny_s
 
 def test_without_passages_the_generator_answers_alone(tiny_encoder: Path, tiny_causal: Path) -> None:
     model, examples = build(tiny_encoder, tiny_causal)
-    prediction = model.answer(examples[:1], 0)[0]
+    prediction = model.predict(examples[:1], 0)[0]
     choices = list(model.task.choices or ())
     alone = model.generator.log_likelihood([examples[0].query] * 19, choices)
     assert prediction.answer == choices[int(alone.argmax())]
@@ -303,7 +303,7 @@ def test_answers_are_chosen_by_the_scoring_asked_for(tiny_encoder: Path, tiny_se
     model, examples = build(tiny_encoder, tiny_seq2seq)
     prompts = [model.task.prompt(example, ()) for example in examples]
     choices = [list(model.task.choices_for(example) or ()) for example in examples]
-    predictions = model.answer(examples, 0, "tree")
+    predictions = model.predict(examples, 0, "tree")
     # The tiny tokeniser reads some choices alike: those have one share, and the choices together more than 1.
     shares = model.generator.choice_log_likelihood(prompts, choices, "tree").log_softmax(-1)
     assert [p.answer for p in predictions] == [
@@ -311,7 +311,7 @@ def test_answers_are_chosen_by_the_scoring_asked_for(tiny_encoder: Path, tiny_se
     ]
     found = [p.log_probability for p in predictions]
     assert found == pytest.approx(shares.amax(-1).tolist(), abs=1e-4)
-    assert found != pytest.approx([p.log_probability for p in model.answer(examples, 0)], abs=1e-4)
+    assert found != pytest.approx([p.log_probability for p in model.predict(examples, 0)], abs=1e-4)
 
 
 def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, 
     save_model(model, tmp_path / "model")
     rng = torch.Generator().manual_seed(1)
     loaded = load_model(tmp_path / "model", model.task, model.base, "", rng).eval()
-    assert loaded.answer(examples, 4) == model.answer(examples, 4)
+    assert loaded.predict(examples, 4) == model.predict(examples, 4)
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
@@ -336,8 +336,8 @@ def test_a_loaded_model_and_its_index_are_on_the_device_asked_for(
     assert loaded.index.device.type == name
     assert {weight.device.type for weight in loaded.parameters()} == {name}
     assert fault_of(loaded) is None
-    assert [found.answer for found in loaded.answer(examples, 3)] == [
-        found.answer for found in model.answer(examples, 3)
+    assert [found.answer for found in loaded.predict(examples, 3)] == [
+        found.answer for found in model.predict(examples, 3)
     ]
 
 
@@ -404,13 +404,13 @@ def test_the_null_passage_survives_disk_chains_and_answers(
     assert found.scores.previous is not None
     assert found.scores.previous.tolist()[0] == found.rows.shape[1] - 1
     assert found.scores.previous.tolist()[1] == -1
-    answers = model.answer(examples, 2)
+    answers = model.predict(examples, 2)
     assert all(row >= 0 for answer in answers for row in answer.rows)
     assert all(sum(answer.weights) < 1 for answer in answers)
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
     assert again.null_passage
-    assert [a.answer for a in again.eval().answer(examples, 2)] == [a.answer for a in answers]
+    assert [a.answer for a in again.eval().predict(examples, 2)] == [a.answer for a in answers]
 
 
 def test_extra_rows_join_the_candidates_but_never_an_examples_own(tiny_encoder: Path, tiny_seq2seq: Path) -> None:

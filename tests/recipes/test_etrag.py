@@ -127,6 +127,6 @@ def test_tacred_recipes_run_end_to_end_on_tiny_models(
     assert (run / "calibration.json").exists() == (form == "")
     opened = open_run(run)
     examples = opened.data.test
-    again = opened.model.answer(examples, 8, "tree")
+    again = opened.model.predict(examples, 8, "tree")
     told = [line["answer"] for _, line in read_jsonl(run / "predictions.jsonl")]
     assert [prediction.answer for prediction in again] == told

@@ -312,7 +312,7 @@ def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_se
     loaded = load_model(folder, model.task, model.base, "", torch.Generator())
     loaded.refresh_index()
     model.refresh_index()
-    assert loaded.answer(examples[:2], 2) == model.answer(examples[:2], 2)
+    assert loaded.predict(examples[:2], 2) == model.predict(examples[:2], 2)
 
 
 def test_what_was_learnt_is_saved_before_the_last_embedding(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,9 @@ class Evaluation:
 
 def prediction_record(prediction: Prediction) -> JsonObject:
     """A prediction as a line of JSON."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(prediction).items()}
+    values = asdict(replace(prediction, passages=()))
+    del values["passages"]  # the base has their texts
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> Evaluation:
@@ -69,11 +71,11 @@ def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scor
     signatures = {"bleu": bleu_signature(examples)} if "bleu_4" in answers else {}
     if k > 0 and model.task.choices is None:
         found = open_retrieval_scores(model, examples)
-        scores = found.scores | model.search.scores(examples)
+        scores = found.scores | model.retrieval.scores(examples)
         fewer = {what: count for what, count in found.judged.items() if count < len(examples)}
         return Evaluation(predictions, answers, scores, fewer, signatures)
     neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
-    found = neighbours | (model.search.scores(examples) if k > 0 else {})
+    found = neighbours | (model.retrieval.scores(examples) if k > 0 else {})
     return Evaluation(predictions, answers, found, signatures=signatures)
 
 
@@ -85,7 +87,7 @@ def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scori
     try:
         with bar("answering", len(examples), "examples") as advance:
             for batch in answering_batches(examples, k):
-                predictions += model.answer(batch, k, scoring)
+                predictions += model.predict(batch, k, scoring)
                 advance(len(batch))
     finally:
         model.train(was_training)

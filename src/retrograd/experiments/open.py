@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from retrograd.experiments.build import model_settings
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import compute_for
@@ -53,7 +54,8 @@ def open_run(path: Path) -> OpenRun:
     rng = torch.Generator().manual_seed(experiment.seed)
     compute = compute_for(experiment, run=run)
     base, name = KnowledgeBase.open(run.base), experiment.generator.model
-    model = load_model(run.model, task, base, name, rng, compute.device, compute.precision).eval()
+    answering = model_settings(experiment).answering
+    model = load_model(run.model, task, base, name, rng, compute.device, compute.precision, answering).eval()
     _require_index(model, run.model / "index")
     return OpenRun(experiment, model, task)
 

@@ -1,22 +1,25 @@
-"""RagModel: retriever, index and generator as one model: retrieve, likelihood, answer."""
+"""RagModel: retriever, index and generator as one model: open, save, search, answer; retrieve, likelihood, predict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import overload
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Int
+from torch import Tensor
 
-from retrograd.index.index import Index, MovableIndex, has_movable_rows
+from retrograd.index.exact import ExactIndex
+from retrograd.index.index import can_save_with_model
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.compute import Autocast, Compute, ComputePrecision, in_own_precision
+from retrograd.models.compute.compute import Compute, ComputePrecision, in_own_precision
 from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
-from retrograd.models.generator import Generator
-from retrograd.models.retriever import Retriever
+from retrograd.models.loading.lora import Lora
+from retrograd.models.retriever import Retriever, Trained
 from retrograd.rag.answers.answering import (
     DEFAULT_ANSWERING,
     Answering,
@@ -26,97 +29,207 @@ from retrograd.rag.answers.answering import (
     soft_reading,
     text_reading,
 )
-from retrograd.rag.answers.decision import ChoiceScores, Decision
-from retrograd.rag.candidates import Candidates, Exclusions, no_candidates
-from retrograd.rag.embedding import MIXED, build_index, build_shards, embed_rows, own_rows, passage_fingerprint
+from retrograd.rag.answers.decision import ChoiceScores
+from retrograd.rag.candidates import Candidates, no_candidates
+from retrograd.rag.indexed_model import IndexedModel
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
-from retrograd.rag.passage_side import PassageSide
+from retrograd.rag.model_parts import ModelParts, build_parts
+from retrograd.rag.model_settings import ModelSettings
+from retrograd.rag.pretrained import model_place, open_saved_base, open_saved_task, pretrained_settings
+from retrograd.rag.saved_parts import SavedSettings, read_parts, read_settings, write_parts
 from retrograd.rag.search import (
     BEST_PASSAGES,
     DENSE,
     GivenRowsSearch,
     RetrievalOptions,
-    Search,
-    SearchKind,
     SearchRequest,
-    SearchSpace,
 )
-from retrograd.tasks.task import Support, Task
-from retrograd.types import Example, Prediction, UserError
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Hit, Prediction, UserError
 
 __all__ = ["RagModel"]
 
-_ROWS_AT_ONCE = 2_048
+_ANSWERS_AT_ONCE = 64
 
 
-class RagModel(nn.Module):
+class RagModel(IndexedModel):
     """p(y|x) = Σ_z p(z|x) p(y|x,z) with z a passage of ``base``.
 
     ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index (`PassageSide`). With
     ``null_passage`` reading nothing is one more candidate of every query, scored like a passage and prompted without
     one. ``search`` says how passages are found (`retrograd.rag.search.SEARCHES`), ``answering`` how they are read and
     answers taken. With ``sharded`` each rank holds its rows of the index. All methods compute in ``precision``.
+    ``settings`` are those that the model was built from, where it was.
 
-    All this is fixed when the model is made, but for a decision that is fitted later (`use_decision`). Call
-    `refresh_index` before the first retrieval, and whenever passage embeddings have moved.
+    All this is fixed when the model is made, but for how it answers, which training decides (`use_answering`). Call
+    `refresh_index` before the first retrieval, and whenever passage embeddings have moved; `search` and `answer` do so
+    where there is no index at all.
+
+    Example::
+
+        base = rg.KnowledgeBase.from_jsonl("passages.jsonl")
+        model = rg.RagModel.from_pretrained(
+            retriever="builtin:minilm", generator="builtin:minilm-seq2seq", task=rg.QuestionAnswering(), base=base
+        )
+        print(model.answer("who wrote the first program?").text)
     """
 
-    def __init__(
-        self,
-        retriever: Retriever,
-        generator: Generator,
+    # ---- from settings, from disk, to disk ----------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        settings: ModelSettings,
         task: Task,
         base: KnowledgeBase,
-        posterior: Retriever | None = None,
-        null_passage: bool = False,
+        rng: torch.Generator,
         *,
-        search: SearchKind = DENSE,
-        answering: Answering = DEFAULT_ANSWERING,
-        sharded: bool = False,
         precision: ComputePrecision = "fp32",
-    ) -> None:
-        super().__init__()
-        self.retriever = retriever
-        self.generator = generator
-        self.posterior = posterior
-        exclusions = Exclusions(task, base)
-        self._space = SearchSpace(task, base, task.support(base), exclusions, retriever, posterior, null_passage)
-        self.search_kind = search
-        self.search: Search = search.open(self._space)
-        self.answering = answering
-        self.sharded = sharded
-        self.precision: ComputePrecision = precision
-        self._index: Index | None = None
+        sharded: bool = False,
+    ) -> RagModel:
+        """Return an untrained model; ``rng`` draws the adapters, then the soft prompt. Raises `UserError` as they do.
 
-    @property
-    def task(self) -> Task:
-        """What is asked, and in which words."""
-        return self._space.task
+        It computes in ``precision``. With ``sharded`` each rank holds its rows of the index.
+        """
+        parts, retriever = build_parts(settings, task, base, rng), settings.retriever
+        return cls(
+            parts.retriever,
+            parts.generator,
+            task,
+            base,
+            parts.posterior,
+            retriever.null_passage,
+            search=retriever.search_kind,
+            answering=settings.answering,
+            sharded=sharded,
+            precision=precision,
+            settings=settings,
+        )
 
-    @property
-    def base(self) -> KnowledgeBase:
-        """The passages."""
-        return self._space.base
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        retriever: str = "",
+        generator: str = "",
+        task: Task | None = None,
+        base: KnowledgeBase | None = None,
+        posterior: bool = False,
+        lora: Lora | None = None,
+        temperature: float = 0.05,
+        trained: Trained = "both",
+        search: str = "nearest",
+        separate_towers: bool = False,
+        null_passage: bool = False,
+        passages: int = 5,
+        max_tokens: int = 128,
+        max_input_tokens: int = 256,
+        max_target_tokens: int = 16,
+        seed: int = 0,
+        precision: ComputePrecision = "fp32",
+        device: torch.device | str | None = None,
+    ) -> RagModel:
+        """Open a model that `save_pretrained` wrote into ``folder``, or make one of a retriever and a generator.
 
-    @property
-    def support(self) -> Support | None:
-        """The task's test of which passages support a target; None where it has none."""
-        return self._space.support
+        ``retriever`` and ``generator`` are names on the Hugging Face hub, folders, or built in (``builtin:minilm``,
+        ``builtin:minilm-seq2seq``). ``posterior`` adds q(z|x,y), which some objectives need; ``lora`` puts adapters
+        into the generator; ``trained`` are the towers that learn, "both", the "query" side or "none";
+        ``separate_towers`` gives passages an encoder of their own; ``null_passage`` makes reading nothing a candidate.
+        The retriever reads ``max_tokens`` of a text. Answers are read from ``passages`` passages. ``seed`` draws new
+        weights. ``device`` is a GPU where there is one, else the CPU.
 
-    @property
-    def null_passage(self) -> bool:
-        """Whether reading nothing is a candidate of every query."""
-        return self._space.null_passage
+        A folder brings all this, task and base too; a ``task`` or ``base`` given here stands in their place. Raises
+        `UserError` for a folder beside names, and where models do not fit.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        settings = pretrained_settings(
+            folder,
+            retriever=retriever,
+            generator=generator,
+            posterior=posterior,
+            lora=lora,
+            temperature=temperature,
+            trained=trained,
+            search=search,
+            separate_towers=separate_towers,
+            null_passage=null_passage,
+            passages=passages,
+            max_tokens=max_tokens,
+            max_input_tokens=max_input_tokens,
+            max_target_tokens=max_target_tokens,
+        )
+        if settings is None:
+            path = Path(folder or "")
+            task, base = task or open_saved_task(path), base or open_saved_base(path)
+            return cls.load(path, task, base, device=device, precision=precision).eval()
+        if task is None or base is None:
+            raise UserError("a new model needs task=… and base=…, such as rg.QuestionAnswering() and a KnowledgeBase")
+        rng = torch.Generator().manual_seed(seed)
+        return cls.build(settings, task, base, rng, precision=precision).to(device).eval()
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.retriever.query_encoder.device
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        task: Task,
+        base: KnowledgeBase,
+        generator_name: str = "",
+        device: torch.device | str = "cpu",
+        precision: ComputePrecision = "fp32",
+        answering: Answering = DEFAULT_ANSWERING,
+    ) -> RagModel:
+        """Read what `save` wrote; models and index go to ``device``. It computes in ``precision``; ``generator_name``
+        is the model under adapters, "" the one that the folder names. What the folder does not say of answering, as in
+        runs of older versions, is as in ``answering``.
 
-    def autocast(self) -> Autocast:
-        """Compute the block in the model's precision: see `retrograd.models.compute.compute`."""
-        return Compute(self.device, self.precision).autocast()
+        The index stays there when the model is moved. Raises `UserError` for a folder without a model, and for an index
+        of another base or encoder.
+        """
+        saved = read_settings(folder, answering)
+        parts = read_parts(folder, saved, task, generator_name)
+        model = cls(
+            parts.retriever,
+            parts.generator,
+            task,
+            base,
+            parts.posterior,
+            saved.null_passage,
+            search=saved.search,
+            answering=saved.answering,
+            precision=precision,
+            settings=saved.settings,
+        ).to(device)
+        if (folder / "index").exists():
+            fingerprints = {"base_fingerprint": base.fingerprint, "encoder_fingerprint": model.passage_fingerprint()}
+            model.use_index(ExactIndex.load(folder / "index", **fingerprints, device=device))
+        return model
+
+    def save(self, folder: Path) -> None:
+        """Write ``retriever/``, ``generator/``, ``index/``, ``model.json`` and, if there is one, ``posterior/``."""
+        saved = SavedSettings(
+            has_posterior=self.posterior is not None,
+            own_passages=self.passage_side.own is not None,
+            null_passage=self.null_passage,
+            search=self.search_kind,
+            answering=self.answering,
+            settings=self.settings,
+        )
+        write_parts(ModelParts(self.retriever, self.generator, self.posterior), saved, folder)
+        # In the middle of a stage the index is older than the tower, or mixed; a reader then embeds the base anew.
+        if self.has_index and can_save_with_model(self.index) and self.index_is_current():
+            self.index.save(folder / "index")
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder that `from_pretrained` opens by itself: the parts, task and base too. It appears complete or
+        not at all, and replaces an older one.
+
+        Under adapters the generator's own weights stay where they are, by name. Raises `UserError` for a folder that
+        holds something else.
+        """
+        with model_place(Path(folder), self.task, self.base) as place:
+            self.save(place)
 
     def with_posterior(self, posterior: Retriever) -> RagModel:
         """Return a model of the same parts, index included, with another posterior retriever.
@@ -134,101 +247,10 @@ class RagModel(nn.Module):
             answering=self.answering,
             sharded=self.sharded,
             precision=self.precision,
+            settings=self.settings,
         )
         other._index = self._index
         return other.train(self.training)
-
-    def use_decision(self, decision: Decision) -> None:
-        """Choose among permitted answers by ``decision`` from now on: one that was fitted on development data."""
-        self.answering = replace(self.answering, decision=decision)
-
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        """The weights that training moves: ``prior``, ``posterior``, ``generator``; shared ones belong to the prior."""
-        prior = self.retriever.trained_parameters()
-        taken = {id(weight) for weight in prior}
-        posterior = [] if self.posterior is None else self.posterior.trained_parameters()
-        return {
-            "prior": prior,
-            "posterior": [weight for weight in posterior if id(weight) not in taken],
-            "generator": [weight for weight in self.generator.parameters() if weight.requires_grad],
-        }
-
-    # ---- index --------------------------------------------------------------------------------------------------
-
-    @property
-    def index(self) -> Index:
-        """The index. Raises `UserError` before there is one."""
-        if self._index is None:
-            raise UserError("the model has no index yet; call refresh_index() first")
-        return self._index
-
-    @property
-    def needs_index(self) -> bool:
-        """Whether searching takes embeddings of the base."""
-        return self.search_kind.needs_index
-
-    @property
-    def has_index(self) -> bool:
-        """Whether there is an index, of whatever age."""
-        return self._index is not None
-
-    def use_index(self, index: Index) -> None:
-        """Search ``index`` from now on. Raises `UserError` if it was built from another base."""
-        if index.base_fingerprint != self.base.fingerprint:
-            raise UserError(
-                f"the index belongs to another knowledge base ({index.base_fingerprint[:12]}…, this one is "
-                f"{self.base.fingerprint[:12]}…); rebuild it with refresh_index()"
-            )
-        self._index = index
-
-    def require_movable_index(self) -> MovableIndex:
-        """Return the index. Raises `UserError` unless its rows can be replaced, and all of it be built anew, here."""
-        index = self.index
-        if not has_movable_rows(index):
-            raise UserError(
-                f"a {type(index).__name__} cannot be refreshed here; build it anew for use_index(), or train the "
-                f"query side with separate towers, which moves no passage"
-            )
-        return index
-
-    @in_own_precision
-    def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
-        """Embed the whole base anew with the passage tower as it is now, in the dtype of the present index.
-
-        The old index is given up first, or memory would have to hold both. Raises as `require_movable_index` where
-        there is an index.
-        """
-        dtype = self.require_movable_index().dtype if self.has_index else torch.float32
-        self._index, build = None, build_shards if self.sharded else build_index
-        self.use_index(build(self.passage_side, self.task, self.base, dtype, progress))
-
-    @in_own_precision
-    def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
-        """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
-
-        Rows must be distinct. Raises as `require_movable_index`.
-        """
-        index = self.require_movable_index()
-        for part in (own_rows(some) if self.sharded else some for some in rows.split(_ROWS_AT_ONCE)):
-            index.replace(part, self.embedded(part), MIXED)
-
-    @in_own_precision
-    def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
-        """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
-        return embed_rows(self.passage_side, self.task, self.base, rows.tolist())
-
-    @property
-    def passage_side(self) -> PassageSide:
-        """What embeds passages: one tower, or two where the posterior has its own."""
-        return self._space.side
-
-    def index_is_current(self) -> bool:
-        """Whether the index was built by the passage tower as it is now. Hashes the tower, as `passage_fingerprint`."""
-        return self._index is not None and self._index.encoder_fingerprint == self.passage_fingerprint()
-
-    def passage_fingerprint(self) -> str:
-        """What an index built now would be marked with. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
-        return passage_fingerprint(self.passage_side, self.task, self.base)
 
     # ---- retrieval ----------------------------------------------------------------------------------------------
 
@@ -249,7 +271,7 @@ class RagModel(nn.Module):
         """
         if k == 0:
             return no_candidates(len(examples), self.retriever.query_encoder.device)
-        return self.search.candidates(SearchRequest(examples, k, self._index, options, previous_row, rng))
+        return self.retrieval.candidates(SearchRequest(examples, k, self._index, options, previous_row, rng))
 
     @in_own_precision
     def candidates_at(
@@ -260,13 +282,13 @@ class RagModel(nn.Module):
         The rows should be distinct and none of an example's own. Raises `UserError` for a search that scores only what
         it finds.
         """
-        if not isinstance(self.search, GivenRowsSearch):
+        if not isinstance(self.retrieval, GivenRowsSearch):
             raise UserError(
                 f'retriever.search = "{self.search_kind.name}" scores what it finds, not given rows; set it to '
                 f'"{DENSE.name}"'
             )
         options = RetrievalOptions(posterior=with_posterior)
-        return self.search.candidates_at(SearchRequest(examples, rows.shape[1], self._index, options), rows)
+        return self.retrieval.candidates_at(SearchRequest(examples, rows.shape[1], self._index, options), rows)
 
     @in_own_precision
     def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
@@ -276,7 +298,7 @@ class RagModel(nn.Module):
         from this.
         """
         options = RetrievalOptions(posterior=with_posterior)
-        return self.search.whole_base(SearchRequest(examples, len(self.base), self._index, options))
+        return self.retrieval.whole_base(SearchRequest(examples, len(self.base), self._index, options))
 
     def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
         """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
@@ -312,15 +334,58 @@ class RagModel(nn.Module):
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
+    def search(self, query: str | Example, k: int = 5) -> list[Hit]:
+        """Return the k best passages of a query with p(z|x), best first; fewer where the base holds no more.
+
+        A string is parsed as the task's query: a question, the last turn of a dialogue, a sentence with both entities
+        marked. Raises `UserError` for a string that is none.
+        """
+        self._require_some_index()
+        with inference(self):
+            candidates = self.retrieve([self._example(query)], min(k, len(self.base)))
+        rows, shares = candidates.rows[0].tolist(), candidates.scores.log_prior[0].exp().tolist()
+        return [Hit(row, self.base[row], share) for row, share in zip(rows, shares, strict=True) if row >= 0]
+
+    @overload
+    def answer(self, query: str | Example, k: int | None = None) -> Prediction: ...
+
+    @overload
+    def answer(self, query: list[str] | list[Example], k: int | None = None) -> list[Prediction]: ...
+
+    def answer(
+        self, query: str | Example | list[str] | list[Example], k: int | None = None
+    ) -> Prediction | list[Prediction]:
+        """Return the most likely answer of a query, or of each of a list, with the passages it was read from.
+
+        ``k`` passages are read of each (None: as many as ``answering`` says, 0: none). Strings are parsed as `search`
+        does.
+        """
+        k = min(self.answering.passages if k is None else k, len(self.base))
+        if k > 0:
+            self._require_some_index()
+        examples = [self._example(one) for one in (query if isinstance(query, list) else [query])]
+        predictions = [
+            replace(prediction, passages=tuple(self.base.passages(prediction.rows)))
+            for start in range(0, len(examples), _ANSWERS_AT_ONCE)
+            for prediction in self.predict(examples[start : start + _ANSWERS_AT_ONCE], k, self.answering.scoring)
+        ]
+        return predictions if isinstance(query, list) else predictions[0]
+
+    def _example(self, query: str | Example) -> Example:
+        return self.task.parse_query(query) if isinstance(query, str) else query
+
+    def _require_some_index(self) -> None:
+        if self.needs_index and not self.has_index:
+            self.refresh_index()
+
     @in_own_precision
-    def answer(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
-        """The most likely answer of each example from its k best passages, by the decision of ``answering``.
+    def predict(self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
+        """Return the most likely answer of each example from its k best passages, by the decision of ``answering``.
 
         Passages are read one by one, Σ_z p(z|x) p(y|x,z), at once, or in soft slots, as ``answering`` says.
         k = 0 asks the generator alone, as does an example for which no passage is left.
         `retrograd.rag.answers.answering` says how candidate answers are found; ``scoring`` is for a closed set. The
-        model's
-        own mode does not matter.
+        model's own mode does not matter.
         """
         if not examples:
             return []
@@ -343,7 +408,7 @@ class RagModel(nn.Module):
             return choice_scores(self.generator, self.task, self.base, examples, reading, scoring, self.support)
 
     def _reading(self, examples: Sequence[Example], k: int) -> Reading:
-        """As `answer` reads: without a passage the query alone, with certainty."""
+        """Read as `predict` does: without a passage the query alone, with certainty."""
         manner, selection = self.answering.manner, self.answering.selection
         none = torch.full((len(examples), 1), -torch.inf)
         reading = Reading(torch.full((len(examples), 1), -1), none.clone(), none, manner=manner)

@@ -131,7 +131,7 @@ def search_run(run: Path, query: str, k: int = 5) -> SearchResult:
     """Return the k best passages of the run's base for a query, with p(z|x), and the run's answer."""
     opened = open_run(run)
     require_passages(opened.model.base, "-k", k)
-    example = opened.experiment.data.parse_query(query, opened.task)
+    example = opened.task.parse_query(query)
     with torch.no_grad():
         candidates = opened.model.retrieve([example], k)
     answer = _answer(opened, [example])[0]

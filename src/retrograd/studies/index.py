@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from retrograd.experiments.build import build_retriever
 from retrograd.experiments.data.source import DataKind
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import saved_task
@@ -32,6 +31,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.rag.embedding import passage_fingerprint
 from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.model_folder import passage_side_of
+from retrograd.rag.model_parts import build_retriever
 from retrograd.rag.passage_side import PassageSide
 from retrograd.recipes import RECIPES, named_experiment
 from retrograd.studies.answers import SearchHit, SearchResult
@@ -139,7 +139,7 @@ def open_source(name: str) -> Builder:
         experiment = named_experiment(name)
         data = experiment.data.load(experiment.seed)
         task, base = data.task, data.base
-        retriever = build_retriever(experiment, task, base)
+        retriever = build_retriever(experiment.retriever, task, base)
         side = PassageSide(retriever)
     source = name if name in RECIPES else str(folder.resolve())
     compute = compute_for(experiment, "encoding", run)
@@ -309,7 +309,7 @@ def search_index(path: Path, query: str, k: int = 5, source: str | None = None) 
         encoder_fingerprint=passage_fingerprint(side, task, base),
         device=builder.compute.device,
     )
-    example = builder.data.parse_query(query, task)
+    example = task.parse_query(query)
     with builder.compute.autocast(), torch.no_grad():
         query_embedding = side.placed(builder.retriever.queries([task.query_text(example)]), "prior")
     neighbours = index.search(query_embedding, k)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from retrograd.data.grounded_example import DialogueExample, Turn
+from retrograd.data.grounded_example import DialogueExample, Turn, dialogue_example
 from retrograd.metrics.answers import token_f1
 from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
@@ -52,6 +52,10 @@ class GroundedDialogue:
         require_metric(self.primary_metric)
         if self.turns < 0:
             raise UserError(f"turns is {self.turns}; expected how many of the last turns to read, or 0 for all")
+
+    def parse_query(self, text: str) -> DialogueExample:
+        """Return the text as the one turn of a dialogue. Raises `UserError` for a blank one."""
+        return dialogue_example("query", [Turn("user", text)])
 
     def choices_for(self, example: Example) -> None:
         """Return None: answers are free text."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from retrograd.data.grounded_example import GroundedExample
 from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
 from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_marks
 from retrograd.tasks.support import AnswerSupport
 from retrograd.tasks.task import Support
-from retrograd.types import Example, Passage, Prompt
+from retrograd.types import Example, Passage, Prompt, UserError
 from retrograd.util.guards import JsonObject
 
 __all__ = ["QuestionAnswering"]
@@ -46,6 +47,12 @@ class QuestionAnswering:
 
     def __post_init__(self) -> None:
         require_metric(self.primary_metric)
+
+    def parse_query(self, text: str) -> GroundedExample:
+        """Return the text as a question. Raises `UserError` for a blank one."""
+        if not text.strip():
+            raise UserError("the question is blank; write one")
+        return GroundedExample("query", text.strip())
 
     def choices_for(self, example: Example) -> None:
         """Return None: answers are free text."""

@@ -39,6 +39,10 @@ class Task(Protocol):
         """Return the main score, a key of the result of `score`."""
         ...
 
+    def parse_query(self, text: str) -> Example:
+        """Return what somebody types in as an example without a target. Raises `UserError` for what is no query."""
+        ...
+
     def choices_for(self, example: Example) -> tuple[str, ...] | None:
         """Return the answers permitted for this example, as `score` understands them, its target among them where the
         example is one to train on; None where `choices` is None.

@@ -1,7 +1,8 @@
 """Frozen dataclasses from plain mappings (TOML, JSON) and back, strictly: an unknown key or a wrong type is an error.
 
 Nesting is by dataclass-typed fields. Permitted leaves: str, int, float, bool, ``Literal`` of strings, and tuples of
-strings. Everything else about a record's values is checked by its own ``__post_init__``.
+strings; each may be optional, as in ``str | None``. Everything else about a record's values is checked by its own
+``__post_init__``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from retrograd.types import UserError
@@ -59,6 +61,9 @@ def read_value(hint: object, value: object, where: str) -> object:
         if not isinstance(value, Mapping):
             raise UserError(f"{where} is {shown(value)}; expected a table of settings")
         return read_record(hint, value, where)
+    if get_origin(hint) is UnionType and NoneType in get_args(hint):
+        (known,) = (one for one in get_args(hint) if one is not NoneType)
+        return None if value is None else read_value(known, value, where)
     if get_origin(hint) is Literal:
         allowed = get_args(hint)
         if value not in allowed:

@@ -100,7 +100,7 @@ def test_a_run_from_files_to_answers(
     assert ("knowledge_f1" in scores["answers"]) == (kind == "dialogue")
     opened = open_run(run)
     assert opened.task == data.task()
-    answers = [one.answer for one in opened.model.answer(opened.data.test, 2)]
+    answers = [one.answer for one in opened.model.predict(opened.data.test, 2)]
     assert answers == [line["answer"] for _, line in read_jsonl(run / "predictions.jsonl")]
     result = command.invoke(app, ["search", str(run), "what holds tea ?", "-k", "2"])
     assert result.exit_code == 0, result.output

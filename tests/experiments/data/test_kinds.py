@@ -165,7 +165,7 @@ def test_a_plan_counts_what_a_run_reads(data: DataKind) -> None:
 
 def test_a_typed_query_is_an_example_without_a_target(data: DataKind) -> None:
     task = data.load(0).task
-    example = data.parse_query("<e1>cup</e1> holds <e2>tea</e2>", task)
+    example = task.parse_query("<e1>cup</e1> holds <e2>tea</e2>")
     assert example.targets == ()
     assert "holds" in task.query_text(example)
 

@@ -48,7 +48,7 @@ OPERATIONS: dict[str, Callable[[RagModel, list[Example]], object]] = {
     "likelihood": lambda model, examples: model.likelihood(examples, model.retrieve(examples, 3)).at(
         torch.zeros(6, 1, dtype=torch.long)
     ),
-    "answer": lambda model, examples: model.answer(examples, 3),
+    "answer": lambda model, examples: model.predict(examples, 3),
     "choice_scores": lambda model, examples: [one.log_probability for one in model.choice_scores(examples, 3) or []],
     "embedded": lambda model, _: model.embedded(torch.arange(3)),
     "staleness": lambda model, examples: staleness(model, Probe(torch.arange(6), tuple(examples), 2)),

@@ -67,6 +67,6 @@ def test_a_model_of_free_answers(
     likelihood = model.likelihood(examples, candidates)
     assert likelihood.together(torch.arange(2).expand(2, -1)).isfinite().all()
     assert likelihood.at(torch.arange(4).expand(2, -1)).isfinite().all()
-    answers = [one.answer for one in model.answer(examples, k=2)]
+    answers = [one.answer for one in model.predict(examples, k=2)]
     assert task.primary_metric in task.score(examples, answers)
     assert task.primary_metric in evaluate(model, examples, k=2).answers

@@ -121,7 +121,7 @@ def test_answers_come_from_the_soft_slots(tiny_encoder: Path, tiny_seq2seq: Path
         found = model.retrieve(EXAMPLES, 3)
         assert model.answering.selection is not None
         weight = model.answering.selection(found.scores)
-        for b, prediction in enumerate(model.answer(EXAMPLES, 3)):
+        for b, prediction in enumerate(model.predict(EXAMPLES, 3)):
             scores = []
             for choice in TASK.choices:
                 example = Example(EXAMPLES[b].id, EXAMPLES[b].query, (choice,))
@@ -165,4 +165,4 @@ def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, 
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model", TASK, model.base, "", torch.Generator()).eval()
     assert again.answering == model.answering
-    assert again.answer(EXAMPLES, 3) == model.answer(EXAMPLES, 3)
+    assert again.predict(EXAMPLES, 3) == model.predict(EXAMPLES, 3)

@@ -90,7 +90,7 @@ def test_the_target_reaches_retrieval_nowhere_else(model: RagModel, examples: li
         one, other = (way.retrieve(given, 2) for given in (examples, exchanged))
         all_rows = [way.retrieve_all(given).rows for given in (examples, exchanged)]
         same = torch.equal(one.rows, other.rows) and torch.equal(one.scores.log_prior, other.scores.log_prior)
-        answers = [[p.rows for p in way.answer(given, 2)] for given in (examples, exchanged)]
+        answers = [[p.rows for p in way.predict(given, 2)] for given in (examples, exchanged)]
         differs[search.name] = [not same, not torch.equal(*all_rows), answers[0] != answers[1]]
     assert differs == {search.name: [search.reads_target] * 3 for search in SEARCHES}
 

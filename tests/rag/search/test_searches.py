@@ -117,7 +117,7 @@ def test_every_search_is_what_it_declares_to_be(kind: SearchKind, asked: tuple[R
             fresh.retrieve(examples, K)
     else:
         assert torch.equal(fresh.retrieve(examples, K).rows, found.rows)
-    if isinstance(model.search, GivenRowsSearch):
+    if isinstance(model.retrieval, GivenRowsSearch):
         again = model.candidates_at(examples, found.rows).scores.log_prior
         torch.testing.assert_close(again, found.scores.log_prior)
     else:
@@ -130,8 +130,8 @@ def test_every_search_is_what_it_declares_to_be(kind: SearchKind, asked: tuple[R
 
 def test_a_search_answers_and_reports_its_own_scores(asked: tuple[RagModel, list[Example]]) -> None:
     model, examples = asked
-    assert len(model.answer(examples, 2)) == len(examples)
-    assert all(0 <= value <= 100 for value in model.search.scores(examples).values())
+    assert len(model.predict(examples, 2)) == len(examples)
+    assert all(0 <= value <= 100 for value in model.retrieval.scores(examples).values())
 
 
 @pytest.mark.parametrize("kind_", SEARCHES, ids=lambda kind: kind.name)

@@ -10,9 +10,6 @@ from typing import ClassVar, Literal
 
 from retrograd.data.dialogues import read_dialogues, read_doc2dial_documents
 from retrograd.data.grounded_example import (
-    GroundedExample,
-    Turn,
-    dialogue_example,
     gold_passages,
     with_knowledge,
 )
@@ -197,10 +194,6 @@ class CorpusData(ABC):
         """The examples of a file as it has them."""
 
     @abstractmethod
-    def parse_query(self, text: str, task: Task) -> Example:
-        """Return what somebody types in as an example, as `DataKind.parse_query`."""
-
-    @abstractmethod
     def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
         """The documents of a file, before they are cut; malformed ones go to ``refuse``."""
 
@@ -291,12 +284,6 @@ class QuestionData(CorpusData):
         """The questions of a file."""
         return read_questions(path, self.format, self.unanswerable, refuse)
 
-    def parse_query(self, text: str, task: Task) -> Example:
-        """Return the text as a question."""
-        if not text.strip():
-            raise UserError("the question is blank; write one")
-        return GroundedExample("query", text.strip())
-
     def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
         """As `CorpusData.documents`; of a SQuAD file its paragraphs."""
         return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format, refuse)
@@ -341,10 +328,6 @@ class DialogueData(CorpusData):
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """The turns of a file that are to be answered."""
         return read_dialogues(path, self.format, self.unanswerable, refuse)
-
-    def parse_query(self, text: str, task: Task) -> Example:
-        """Return the text as the one turn of a dialogue."""
-        return dialogue_example("query", [Turn("user", text)])
 
     def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
         """As `CorpusData.documents`; of a QuAC or DoQA file its paragraphs, of Doc2Dial's its documents."""

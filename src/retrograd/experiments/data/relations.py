@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from retrograd.data.relations.entity_pairs import has_entities, read_entity_pairs
-from retrograd.data.relations.formats import parse_markers
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.sampling import stratify
 from retrograd.data.relations.tacred import NO_RELATION
@@ -207,10 +206,6 @@ class RelationData:
         """Read another file, as `DataKind.read`; a ``patch`` corrects labels."""
         relations = relation_extraction(task, "data.kind = relations")
         return labelled_examples(relations, read_instances(path, self.format, patch), str(path), self.labels)
-
-    def parse_query(self, text: str, task: Task) -> Example:
-        """Return a sentence with both entities marked as an example."""
-        return relation_extraction(task, "data.kind = relations").example(parse_markers(text, "query", None))
 
     def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
         """Read marked pairs in any format that training reads, or all pairs of text with ``entities``."""

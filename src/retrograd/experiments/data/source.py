@@ -89,10 +89,6 @@ class DataKind(Protocol):
         `load` does."""
         ...
 
-    def parse_query(self, text: str, task: Task) -> Example:
-        """Return what somebody types in as an example without a target. Raises `UserError` for what is no query."""
-        ...
-
     def task_record(self, task: Task) -> JsonObject:
         """Return what of the task these settings do not hold."""
         ...

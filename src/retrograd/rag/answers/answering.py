@@ -72,12 +72,15 @@ class Answering:
     """The settings by which a model turns candidates into an answer.
 
     ``selection`` fills soft slots with them; with None they are read as text, in the ``manner``. ``decision`` takes one
-    of the permitted answers.
+    of the permitted answers. ``passages`` is how many are read where a caller does not say, and ``scoring`` how the
+    answers of a closed set are compared.
     """
 
     manner: Manner = Manner()
     selection: Selection | None = None
     decision: Decision = field(default_factory=Decision)
+    passages: int = 5
+    scoring: Scoring = "sequence"
 
 
 DEFAULT_ANSWERING = Answering()

@@ -11,7 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
-from retrograd.experiments.build import soft_prompt_options
+from retrograd.experiments.build import model_settings
 from retrograd.experiments.experiment import Experiment
 from retrograd.models.compute.checkpointing import checkpoint_layers
 from retrograd.models.compute.costs import Cost, encoder_cost, generator_cost
@@ -188,7 +188,7 @@ def _quantised(generator: PreTrainedModel) -> int:
 
 def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int) -> int:
     """Return the parameters of the soft prompt, which is built to count them."""
-    settings = soft_prompt_options(experiment, width)
+    settings = model_settings(experiment).soft_prompt_options(width)
     if settings is None:
         return 0
     reader = cast(PreTrainedModel, generator.get_encoder()) if generator.config.is_encoder_decoder else generator

@@ -61,7 +61,7 @@ def probe(experiment: Experiment, data: Data) -> Probe:
 
 
 def _answer(experiment: Experiment, model: RagModel, asked: list[Example]) -> None:
-    model.answer(asked, min(experiment.test_passages, len(model.base)), experiment.evaluation.scoring)
+    model.predict(asked, min(experiment.test_passages, len(model.base)), experiment.evaluation.scoring)
 
 
 def _step_seconds(model: RagModel, stage: Stage, examples: list[Example], rng: torch.Generator) -> float:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from retrograd.data.relations.formats import parse_markers
 from retrograd.data.relations.instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
 from retrograd.metrics.relations import DIRECTIONS, SEMEVAL_LABELS, relation_table, semeval_score
 from retrograd.metrics.words import Unsaid, fold
@@ -235,6 +236,13 @@ class RelationExtraction:
             phrase = self.verbalise(instance.relation)
             targets = (self._sentences(query)[instance.relation] if self.target_style == "sentence" else phrase,)
         return RelationExample(instance.id, query, targets, instance.head_type, instance.tail_type)
+
+    def parse_query(self, text: str) -> RelationExample:
+        """Return a sentence with both entities marked, ``<e1>…</e1>`` and ``<e2>…</e2>``, as an example.
+
+        Raises `UserError` where one is not.
+        """
+        return self.example(parse_markers(text, "query", None))
 
     def passage(self, instance: RelationInstance) -> Passage:
         """Return a passage with the marked sentence as ``text`` (the key) and the phrase as ``title`` (the value).

@@ -1,0 +1,187 @@
+"""The parts of a model and the life of its index: embedded, refreshed, replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from retrograd.index.index import Index, MovableIndex, has_movable_rows
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.compute import Autocast, Compute, ComputePrecision, in_own_precision
+from retrograd.models.generator import Generator
+from retrograd.models.retriever import Retriever
+from retrograd.rag.answers.answering import DEFAULT_ANSWERING, Answering
+from retrograd.rag.answers.decision import Decision
+from retrograd.rag.candidates import Exclusions
+from retrograd.rag.embedding import MIXED, build_index, build_shards, embed_rows, own_rows, passage_fingerprint
+from retrograd.rag.model_settings import ModelSettings
+from retrograd.rag.passage_side import PassageSide
+from retrograd.rag.search import DENSE, Search, SearchKind, SearchSpace
+from retrograd.tasks.task import Support, Task
+from retrograd.types import UserError
+
+__all__ = ["IndexedModel"]
+
+_ROWS_AT_ONCE = 2_048
+
+
+class IndexedModel(nn.Module):
+    """Retriever, generator, task and base with an index of the base's passages. `RagModel` adds what they are for."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        generator: Generator,
+        task: Task,
+        base: KnowledgeBase,
+        posterior: Retriever | None = None,
+        null_passage: bool = False,
+        *,
+        search: SearchKind = DENSE,
+        answering: Answering = DEFAULT_ANSWERING,
+        sharded: bool = False,
+        precision: ComputePrecision = "fp32",
+        settings: ModelSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.retriever = retriever
+        self.generator = generator
+        self.posterior = posterior
+        exclusions = Exclusions(task, base)
+        self._space = SearchSpace(task, base, task.support(base), exclusions, retriever, posterior, null_passage)
+        self.search_kind = search
+        self.retrieval: Search = search.open(self._space)
+        self.settings = settings
+        self.answering = answering
+        self.sharded = sharded
+        self.precision: ComputePrecision = precision
+        self._index: Index | None = None
+
+    @property
+    def task(self) -> Task:
+        """What is asked, and in which words."""
+        return self._space.task
+
+    @property
+    def base(self) -> KnowledgeBase:
+        """The passages."""
+        return self._space.base
+
+    @property
+    def support(self) -> Support | None:
+        """The task's test of which passages support a target; None where it has none."""
+        return self._space.support
+
+    @property
+    def null_passage(self) -> bool:
+        """Whether reading nothing is a candidate of every query."""
+        return self._space.null_passage
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.retriever.query_encoder.device
+
+    def autocast(self) -> Autocast:
+        """Compute the block in the model's precision: see `retrograd.models.compute.compute`."""
+        return Compute(self.device, self.precision).autocast()
+
+    def use_answering(self, answering: Answering) -> None:
+        """Answer as ``answering`` says from now on: as the model has been trained to read."""
+        self.answering = answering
+
+    def use_decision(self, decision: Decision) -> None:
+        """Choose among permitted answers by ``decision`` from now on: one that was fitted on development data."""
+        self.use_answering(replace(self.answering, decision=decision))
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The weights that training moves: ``prior``, ``posterior``, ``generator``; shared ones belong to the prior."""
+        prior = self.retriever.trained_parameters()
+        taken = {id(weight) for weight in prior}
+        posterior = [] if self.posterior is None else self.posterior.trained_parameters()
+        return {
+            "prior": prior,
+            "posterior": [weight for weight in posterior if id(weight) not in taken],
+            "generator": [weight for weight in self.generator.parameters() if weight.requires_grad],
+        }
+
+    # ---- index --------------------------------------------------------------------------------------------------
+
+    @property
+    def index(self) -> Index:
+        """The index. Raises `UserError` before there is one."""
+        if self._index is None:
+            raise UserError("the model has no index yet; call refresh_index() first")
+        return self._index
+
+    @property
+    def needs_index(self) -> bool:
+        """Whether searching takes embeddings of the base."""
+        return self.search_kind.needs_index
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index, of whatever age."""
+        return self._index is not None
+
+    def use_index(self, index: Index) -> None:
+        """Search ``index`` from now on. Raises `UserError` if it was built from another base."""
+        if index.base_fingerprint != self.base.fingerprint:
+            raise UserError(
+                f"the index belongs to another knowledge base ({index.base_fingerprint[:12]}…, this one is "
+                f"{self.base.fingerprint[:12]}…); rebuild it with refresh_index()"
+            )
+        self._index = index
+
+    def require_movable_index(self) -> MovableIndex:
+        """Return the index. Raises `UserError` unless its rows can be replaced, and all of it be built anew, here."""
+        index = self.index
+        if not has_movable_rows(index):
+            raise UserError(
+                f"a {type(index).__name__} cannot be refreshed here; build it anew for use_index(), or train the "
+                f"query side with separate towers, which moves no passage"
+            )
+        return index
+
+    @in_own_precision
+    def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
+        """Embed the whole base anew with the passage tower as it is now, in the dtype of the present index.
+
+        The old index is given up first, or memory would have to hold both. Raises as `require_movable_index` where
+        there is an index.
+        """
+        dtype = self.require_movable_index().dtype if self.has_index else torch.float32
+        self._index, build = None, build_shards if self.sharded else build_index
+        self.use_index(build(self.passage_side, self.task, self.base, dtype, progress))
+
+    @in_own_precision
+    def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
+        """Embed some passages anew, in place; the index then counts as mixed: no tower's, and never saved as one's.
+
+        Rows must be distinct. Raises as `require_movable_index`.
+        """
+        index = self.require_movable_index()
+        for part in (own_rows(some) if self.sharded else some for some in rows.split(_ROWS_AT_ONCE)):
+            index.replace(part, self.embedded(part), MIXED)
+
+    @in_own_precision
+    def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
+        """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
+        return embed_rows(self.passage_side, self.task, self.base, rows.tolist())
+
+    @property
+    def passage_side(self) -> PassageSide:
+        """What embeds passages: one tower, or two where the posterior has its own."""
+        return self._space.side
+
+    def index_is_current(self) -> bool:
+        """Whether the index was built by the passage tower as it is now. Hashes the tower, as `passage_fingerprint`."""
+        return self._index is not None and self._index.encoder_fingerprint == self.passage_fingerprint()
+
+    def passage_fingerprint(self) -> str:
+        """What an index built now would be marked with. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
+        return passage_fingerprint(self.passage_side, self.task, self.base)
