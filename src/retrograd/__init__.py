@@ -1,1 +1,121 @@
-"""Gradients through retrieval: the retriever and the generator of a RAG model, trained as one model."""
+"""Gradients through retrieval: the retriever and the generator of a RAG model, trained as one model.
+
+The names below are the public API; what they come from is imported when a name is first used. Names that are not
+listed here may change from one version to the next.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retrograd.data.readers import read_dialogues, read_passages, read_questions, read_relations
+    from retrograd.experiments.experiment import Experiment
+    from retrograd.index.knowledge_base import KnowledgeBase
+    from retrograd.models.encoder import Encoder
+    from retrograd.models.generator import Generator
+    from retrograd.models.loading.lora import Lora
+    from retrograd.models.retriever import Retriever
+    from retrograd.objectives import (
+        Distillation,
+        FrozenRetriever,
+        JointStochasticApproximation,
+        NoRetrieval,
+        RelaxedTopK,
+        ScoreFunction,
+        StochasticTopK,
+        TopKMarginal,
+        Variational,
+        Vimco,
+        WakeSleep,
+    )
+    from retrograd.rag.rag_model import RagModel
+    from retrograd.tasks.dialogue import GroundedDialogue
+    from retrograd.tasks.question_answering import QuestionAnswering
+    from retrograd.tasks.relations.extraction import RelationExtraction
+    from retrograd.types import Example, Hit, Passage, Prediction, UserError
+
+    __version__: str
+
+__all__ = [
+    "Distillation",
+    "Encoder",
+    "Example",
+    "Experiment",
+    "FrozenRetriever",
+    "Generator",
+    "GroundedDialogue",
+    "Hit",
+    "JointStochasticApproximation",
+    "KnowledgeBase",
+    "Lora",
+    "NoRetrieval",
+    "Passage",
+    "Prediction",
+    "QuestionAnswering",
+    "RagModel",
+    "RelationExtraction",
+    "RelaxedTopK",
+    "Retriever",
+    "ScoreFunction",
+    "StochasticTopK",
+    "TopKMarginal",
+    "UserError",
+    "Variational",
+    "Vimco",
+    "WakeSleep",
+    "__version__",
+    "read_dialogues",
+    "read_passages",
+    "read_questions",
+    "read_relations",
+]
+
+_MODULES = {
+    "retrograd.data.readers": ("read_dialogues", "read_passages", "read_questions", "read_relations"),
+    "retrograd.experiments.experiment": ("Experiment",),
+    "retrograd.index.knowledge_base": ("KnowledgeBase",),
+    "retrograd.models.encoder": ("Encoder",),
+    "retrograd.models.generator": ("Generator",),
+    "retrograd.models.loading.lora": ("Lora",),
+    "retrograd.models.retriever": ("Retriever",),
+    "retrograd.objectives": (
+        "Distillation",
+        "FrozenRetriever",
+        "JointStochasticApproximation",
+        "NoRetrieval",
+        "RelaxedTopK",
+        "ScoreFunction",
+        "StochasticTopK",
+        "TopKMarginal",
+        "Variational",
+        "Vimco",
+        "WakeSleep",
+    ),
+    "retrograd.rag.rag_model": ("RagModel",),
+    "retrograd.tasks.dialogue": ("GroundedDialogue",),
+    "retrograd.tasks.question_answering": ("QuestionAnswering",),
+    "retrograd.tasks.relations.extraction": ("RelationExtraction",),
+    "retrograd.types": ("Example", "Hit", "Passage", "Prediction", "UserError"),
+}
+"""Where each public name is defined."""
+
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562)."""
+    if name == "__version__":
+        value: object = import_module("importlib.metadata").version("retrograd")
+    elif name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    else:
+        raise AttributeError(f"module 'retrograd' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, for completion."""
+    return __all__

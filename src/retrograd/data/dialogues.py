@@ -23,7 +23,7 @@ the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from retrograd.data.grounded_example import DialogueExample, Turn, dialogue_example
@@ -35,7 +35,7 @@ from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, advice, peek_json_object
 from retrograd.util.text_files import Refuse, raised
 
-__all__ = ["DIALOGUE_FORMATS", "read_dialogues", "read_doc2dial_documents"]
+__all__ = ["DIALOGUE_FORMATS", "dialogue_examples", "read_dialogues", "read_doc2dial_documents"]
 
 DIALOGUE_FORMATS = ("auto", "jsonl", "quac", "doc2dial")
 
@@ -94,11 +94,26 @@ def detect_dialogue_format(path: Path) -> str:
 
 
 def _read_lines(path: Path, unanswerable: str, refuse: Refuse) -> Iterator[DialogueExample]:
+    return _examples(path, "line", text_files.read_jsonl(path, refuse), unanswerable, refuse)
+
+
+def dialogue_examples(records: Iterable[JsonObject], unanswerable: str = "keep") -> Iterator[DialogueExample]:
+    """Return the turns of records with the fields of the format ``jsonl``.
+
+    Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
+    """
+    return _examples(Path("the records"), "record", enumerate(records, start=1), unanswerable, raised)
+
+
+def _examples(
+    path: Path, unit: str, records: Iterable[tuple[int, JsonObject]], unanswerable: str, refuse: Refuse
+) -> Iterator[DialogueExample]:
+    """Return the turns of numbered records; ``unit`` is what the numbers count."""
     seen: dict[str, int] = {}
-    for number, record in text_files.read_jsonl(path, refuse):
-        with located(path, f"line {number}", refuse):
+    for number, record in records:
+        with located(path, f"{unit} {number}", refuse):
             example = _example(record, number)
-            require_new(example.id, number, seen)
+            require_new(example.id, number, seen, unit)
             if unanswerable == "keep" or example.targets != (NO_ANSWER,):
                 yield example
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from retrograd.types import Passage, UserError
 from retrograd.util.guards import JsonValue, advice
 from retrograd.util.text_files import Refuse, raised, read_jsonl, read_lines, read_tsv
 
-__all__ = ["CORPUS_FORMATS", "read_corpus"]
+__all__ = ["CORPUS_FORMATS", "passages_of", "read_corpus"]
 
 CORPUS_FORMATS = ("auto", "jsonl", "tsv")
 
@@ -71,6 +71,18 @@ def _read_jsonl(path: Path, refuse: Refuse) -> Numbered:
             yield number, _passage(record, row)
         except UserError as error:
             refuse(UserError(f"{path}, line {number}: {error}"))
+
+
+def passages_of(records: Iterable[Mapping[str, JsonValue]]) -> Iterator[Passage]:
+    """Return the passages of records with the fields of the format ``jsonl``.
+
+    Raises `UserError`, with the number of the record (from 1), for a malformed one.
+    """
+    for row, record in enumerate(records):
+        try:
+            yield _passage(record, row)
+        except UserError as error:
+            raise UserError(f"the records, record {row + 1}: {error}") from None
 
 
 def _passage(record: Mapping[str, JsonValue], row: int) -> Passage:

@@ -22,7 +22,7 @@ no field for answers at all can be predicted, not trained on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from retrograd.data.grounded_example import GroundedExample
@@ -34,7 +34,7 @@ from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, advice, parse_text_list, peek_json_object
 from retrograd.util.text_files import Refuse, raised
 
-__all__ = ["NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "read_questions"]
+__all__ = ["NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "question_examples", "read_questions"]
 
 QUESTION_FORMATS = ("auto", "jsonl", "json", "tsv", "triviaqa", "squad")
 
@@ -69,6 +69,15 @@ def read_questions(
         return read_squad(path, unanswerable)
     readers = {"jsonl": _lines, "json": _list, "tsv": _table, "triviaqa": _triviaqa}
     return _examples(path, readers[chosen](path, refuse), unanswerable, refuse)
+
+
+def question_examples(records: Iterable[JsonObject], unanswerable: str = "drop") -> Iterator[GroundedExample]:
+    """Return the questions of records with the fields of the format ``jsonl``.
+
+    Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
+    """
+    numbered = ((f"record {number}", number, record) for number, record in enumerate(records, start=1))
+    return _examples(Path("the records"), numbered, unanswerable, raised)
 
 
 def detect_question_format(path: Path) -> str:

@@ -104,7 +104,7 @@ def kind_of(value: JsonValue) -> str:
     if value == "":
         return "an empty string"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
-    return names[type(value)]
+    return names.get(type(value), f"a value of type {type(value).__name__}")
 
 
 def token_span(tokens: Sequence[str], pair: tuple[int, int], name: str) -> Span:

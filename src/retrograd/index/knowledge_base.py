@@ -42,6 +42,11 @@ class KnowledgeBase:
 
     Made by `from_passages`, `from_jsonl`, `from_tsv` (streaming: one batch of text and 16 bytes a passage in memory) or
     `open`. Without a ``path`` the same Arrow bytes are kept in memory, and the fingerprint is the same.
+
+    Example::
+
+        base = rg.KnowledgeBase.from_passages([rg.Passage("p1", "Cups", "the cup holds tea .")])
+        print(len(base), base[0].title)
     """
 
     def __init__(self, batches: Sequence[pa.RecordBatch], fingerprint: str | None) -> None:
@@ -56,22 +61,24 @@ class KnowledgeBase:
         return cls._written(enumerate(passages), lambda number: f"passage {number} (counted from 0)", path)
 
     @classmethod
-    def from_jsonl(cls, source: Path, path: Path | None = None) -> KnowledgeBase:
+    def from_jsonl(cls, source: str | Path, path: Path | None = None) -> KnowledgeBase:
         """A base from JSON Lines: "text" (required), "title" (default ""), "id" (default: the row number).
 
         Raises `UserError`, with file and line, for a malformed line, a missing field, a wrong type or a repeated id.
         """
+        source = Path(source)
         numbered = (
             (number, _from_json(source, number, row, record)) for row, (number, record) in enumerate(read_jsonl(source))
         )
         return cls._written(numbered, lambda number: f"{source}, line {number}", path)
 
     @classmethod
-    def from_tsv(cls, source: Path, path: Path | None = None) -> KnowledgeBase:
+    def from_tsv(cls, source: str | Path, path: Path | None = None) -> KnowledgeBase:
         """A base from a tab-separated file with the header id, text, title (the Wikipedia passages of DPR).
 
         Raises `UserError`, with file and line, for a missing column, a malformed row or a repeated id.
         """
+        source = Path(source)
         numbered = (
             (number, Passage(row["id"], row["title"], row["text"]))
             for number, row in read_tsv(source, ("id", "text", "title"))
@@ -79,11 +86,12 @@ class KnowledgeBase:
         return cls._written(numbered, lambda number: f"{source}, line {number}", path)
 
     @classmethod
-    def open(cls, path: Path) -> KnowledgeBase:
+    def open(cls, path: str | Path) -> KnowledgeBase:
         """Map a file that `save` or a ``from_…`` method wrote. Reads 12 bytes a passage, not the texts.
 
         Raises `UserError` for a missing, truncated or foreign file.
         """
+        path = Path(path)
         require_file(path)
         try:
             return _read(pa.memory_map(str(path)), str(path))

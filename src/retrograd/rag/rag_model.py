@@ -38,13 +38,7 @@ from retrograd.rag.model_parts import ModelParts, build_parts
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.pretrained import model_place, open_saved_base, open_saved_task, pretrained_settings
 from retrograd.rag.saved_parts import SavedSettings, read_parts, read_settings, write_parts
-from retrograd.rag.search import (
-    BEST_PASSAGES,
-    DENSE,
-    GivenRowsSearch,
-    RetrievalOptions,
-    SearchRequest,
-)
+from retrograd.rag.search import BEST_PASSAGES, DENSE, GivenRowsSearch, RetrievalOptions, SearchRequest
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Hit, Prediction, UserError
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from retrograd.data.record_fields import (
@@ -47,6 +47,7 @@ __all__ = [
     "read_markers",
     "read_relations",
     "read_semeval",
+    "relation_instances",
 ]
 
 FORMATS = ("auto", "semeval", "jsonl", "markers", "tacred")
@@ -211,17 +212,16 @@ def read_markers(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstan
 
     Refuses the others, with file and line.
     """
-    seen: dict[str, int] = {}
-    for number, record in text_files.read_jsonl(path, refuse):
-        with located(path, f"line {number}", refuse):
-            refuse_unknown(record, _MARKER_FIELDS)
-            require_fields(record, ("text",))
-            if "label" in record and "relation" in record:
-                raise UserError("both 'label' and 'relation' are given; keep one")
-            relation = optional_string(record, "label" if "label" in record else "relation")
-            id_ = record_id(record, number)
-            require_new(id_, number, seen)
-            yield parse_markers(string(record, "text"), id_, relation)
+    return _instances(path, "line", text_files.read_jsonl(path, refuse), _marked_instance, refuse)
+
+
+def _marked_instance(record: JsonObject, number: int) -> RelationInstance:
+    refuse_unknown(record, _MARKER_FIELDS)
+    require_fields(record, ("text",))
+    if "label" in record and "relation" in record:
+        raise UserError("both 'label' and 'relation' are given; keep one")
+    relation = optional_string(record, "label" if "label" in record else "relation")
+    return parse_markers(string(record, "text"), record_id(record, number), relation)
 
 
 # JSON Lines -----------------------------------------------------------------------------------------------------------
@@ -232,11 +232,35 @@ def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance
 
     Refuses the others, with file and line.
     """
+    return _instances(path, "line", text_files.read_jsonl(path, refuse), _instance, refuse)
+
+
+def relation_instances(records: Iterable[JsonObject]) -> Iterator[RelationInstance]:
+    """Return the instances of records with the fields of the format ``jsonl`` or ``markers``.
+
+    Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
+    """
+
+    def read(record: JsonObject, number: int) -> RelationInstance:
+        plain = "tokens" in record or "head" in record
+        return _instance(record, number) if plain else _marked_instance(record, number)
+
+    return _instances(Path("the records"), "record", enumerate(records, start=1), read, raised)
+
+
+def _instances(
+    path: Path,
+    unit: str,
+    records: Iterable[tuple[int, JsonObject]],
+    read: Callable[[JsonObject, int], RelationInstance],
+    refuse: Refuse,
+) -> Iterator[RelationInstance]:
+    """Return the instances of numbered records; ``unit`` is what the numbers count."""
     seen: dict[str, int] = {}
-    for number, record in text_files.read_jsonl(path, refuse):
-        with located(path, f"line {number}", refuse):
-            instance = _instance(record, number)
-            require_new(instance.id, number, seen)
+    for number, record in records:
+        with located(path, f"{unit} {number}", refuse):
+            instance = read(record, number)
+            require_new(instance.id, number, seen, unit)
             yield instance
 
 
