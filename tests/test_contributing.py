@@ -84,7 +84,7 @@ def test_an_experiment_names_a_search_and_a_model_answers_with_it(
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none", posterior=False)
     model = variant(model, search=first)
     assert model.retrieve(examples, 2).rows.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1], [0, 1]]
-    assert len(model.answer(examples, 2)) == len(examples)
+    assert len(model.predict(examples, 2)) == len(examples)
 
 
 def test_a_command_joins_the_others(load: Load, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_answer_gives_text_and_passages(model: rg.RagModel) -> None:
     assert [passage.id for passage in one.passages] == list(one.passage_ids)
     assert len(one.passages) == len(one.weights) == 2
     several = model.answer([str(record["question"]) for record in QUESTIONS], k=2)
-    assert [prediction.text for prediction in several][0] == one.text
+    assert several[0].text == one.text
     assert len(model.answer("what holds tea ?").passages) == len(model.base)
     assert model.answer("what holds tea ?", k=0).passages == ()
     with pytest.raises(rg.UserError, match="the question is blank"):
