@@ -460,7 +460,7 @@ def test_one_signal_lets_the_step_finish_and_saves(
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "call"), [(loop, "embed_base", 2), (run_module, "evaluate", 4), (run_module, "calibrate", 1)]
+    ("place", "name", "call"), [(loop, "embed_base", 1), (run_module, "evaluate", 4), (run_module, "calibrate", 1)]
 )
 def test_who_stops_between_stages_or_after_them_loses_none(
     place: ModuleType,
