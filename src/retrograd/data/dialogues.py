@@ -33,7 +33,7 @@ from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, agreed, read_quac
 from retrograd.types import Passage, UserError
 from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, advice, peek_json_object
-from retrograd.util.text_files import Refuse, raised
+from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["DIALOGUE_FORMATS", "dialogue_examples", "read_dialogues", "read_doc2dial_documents"]
 
@@ -53,7 +53,7 @@ def read_dialogues(
     path: Path,
     format: str = "auto",  # noqa: A002 (the field's word)
     unanswerable: str = "keep",
-    refuse: Refuse = raised,
+    refuse: Refuse = raise_error,
 ) -> Iterator[DialogueExample]:
     """Dialogues of a file in one of `DIALOGUE_FORMATS`; ``auto`` looks at its beginning.
 
@@ -102,7 +102,7 @@ def dialogue_examples(records: Iterable[JsonObject], unanswerable: str = "keep")
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
-    return _examples(Path("the records"), "record", enumerate(records, start=1), unanswerable, raised)
+    return _examples(Path("the records"), "record", enumerate(records, start=1), unanswerable, raise_error)
 
 
 def _examples(

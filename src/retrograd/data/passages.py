@@ -20,7 +20,7 @@ import numpy as np
 
 from retrograd.types import Passage, UserError
 from retrograd.util.guards import JsonValue, advice
-from retrograd.util.text_files import Refuse, raised, read_jsonl, read_lines, read_tsv
+from retrograd.util.text_files import Refuse, raise_error, read_jsonl, read_lines, read_tsv
 
 __all__ = ["CORPUS_FORMATS", "passages_of", "read_corpus"]
 
@@ -36,7 +36,7 @@ Numbered = Iterator[tuple[int, Passage]]
 def read_corpus(
     path: Path,
     format: str = "auto",  # noqa: A002 (the field's word)
-    refuse: Refuse = raised,
+    refuse: Refuse = raise_error,
 ) -> Iterator[Passage]:
     """The passages of a file in one of `CORPUS_FORMATS`, in order; ``auto`` looks at its first line that is not blank.
 

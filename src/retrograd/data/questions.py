@@ -32,7 +32,7 @@ from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_squad
 from retrograd.types import UserError
 from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, advice, parse_text_list, peek_json_object
-from retrograd.util.text_files import Refuse, raised
+from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "question_examples", "read_questions"]
 
@@ -51,7 +51,7 @@ def read_questions(
     path: Path,
     format: str = "auto",  # noqa: A002 (the field's word)
     unanswerable: str = "drop",
-    refuse: Refuse = raised,
+    refuse: Refuse = raise_error,
 ) -> Iterator[GroundedExample]:
     """Questions of a file in one of `QUESTION_FORMATS`; ``auto`` looks at its beginning.
 
@@ -77,7 +77,7 @@ def question_examples(records: Iterable[JsonObject], unanswerable: str = "drop")
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
     numbered = ((f"record {number}", number, record) for number, record in enumerate(records, start=1))
-    return _examples(Path("the records"), numbered, unanswerable, raised)
+    return _examples(Path("the records"), numbered, unanswerable, raise_error)
 
 
 def detect_question_format(path: Path) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 from retrograd.data.record_fields import kind_of
 from retrograd.types import UserError
 from retrograd.util.guards import JsonObject, JsonValue
-from retrograd.util.text_files import Refuse, raised
+from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["every_string", "located", "named", "objects", "strings"]
 
 
 @contextmanager
-def located(path: Path, place: str, refuse: Refuse = raised) -> Iterator[None]:
+def located(path: Path, place: str, refuse: Refuse = raise_error) -> Iterator[None]:
     """Puts file and place before the message of a `UserError`, and refuses the record."""
     try:
         yield

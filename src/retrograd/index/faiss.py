@@ -22,7 +22,7 @@ from retrograd.index.disk.storage import MANIFEST, Manifest, index_directory, re
 from retrograd.index.exact import ExactIndex
 from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
-from retrograd.util.files import atomic_file, standing
+from retrograd.util.files import atomic_file, current_or_backup
 from retrograd.util.guards import advice
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class FaissIndex:
         cls, path: Path, *, base_fingerprint: str | None = None, encoder_fingerprint: str | None = None
     ) -> FaissIndex:
         """The index of a folder. Raises `UserError` if a fingerprint given is not its own, and for a damaged folder."""
-        faiss, path = _faiss(), standing(path)
+        faiss, path = _faiss(), current_or_backup(path)
         manifest = read_manifest(path, "faiss", base_fingerprint, encoder_fingerprint)
         try:
             stored = faiss.read_index(str(path / _FILE))

@@ -38,7 +38,7 @@ from retrograd.studies.answers import SearchHit, SearchResult
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.files import standing
+from retrograd.util.files import current_or_backup
 from retrograd.util.guards import advice
 from retrograd.util.progress import bar, say
 
@@ -183,7 +183,7 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
 
 def is_index(path: Path) -> bool:
     """Return whether a folder is an index or holds versions of one, the first of which may be unfinished."""
-    return has_versions(path) or (standing(path) / MANIFEST).is_file() or bool(_unfinished(path))
+    return has_versions(path) or (current_or_backup(path) / MANIFEST).is_file() or bool(_unfinished(path))
 
 
 def _unfinished(path: Path) -> list[Path]:
@@ -263,7 +263,7 @@ def _index_folder(path: Path) -> Path:
         raise _not_an_index(path)
     if _unfinished(path) and not has_versions(path):
         raise UserError(f"the index in {path} is not finished; go on with the same `retrograd index build` as before")
-    folder = current_version(path) if has_versions(path) else standing(path)
+    folder = current_version(path) if has_versions(path) else current_or_backup(path)
     kind = read_sealed(folder / MANIFEST).get("kind")
     if kind in _CLASSES:
         raise UserError(f"{folder} holds a {kind!r} index, which this command cannot read; use {_CLASSES[kind]}.load")
@@ -275,7 +275,7 @@ def _not_an_index(path: Path) -> UserError:
     folder = shlex.quote(str(Path("indexes") / path.stem))
     build = f"retrograd index build {shlex.quote(str(path))} --out {folder}"
     if (path / "experiment.toml").is_file():
-        own = standing(path / "model") / "index"
+        own = current_or_backup(path / "model") / "index"
         there = f"the one that it was saved with is {own}; " if own.is_dir() else ""
         return UserError(f"{path} is a run, not an index; {there}build one with: {build}")
     if path.is_file():

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from retrograd.types import UserError
 
-__all__ = ["LOCK_FILE", "atomic_directory", "atomic_file", "lock_folder", "open_to_umask", "standing"]
+__all__ = ["LOCK_FILE", "atomic_directory", "atomic_file", "current_or_backup", "lock_folder", "open_to_umask"]
 
 LOCK_FILE = ".lock"
 
@@ -40,7 +40,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """The same for a whole folder: it appears under its name complete, or not at all. An older one is replaced.
 
     No system call that is everywhere puts one folder in the place of another, so the older one steps aside first. If
-    the process is killed just then, `standing` finds the older one there, and the next writer puts it back.
+    the process is killed just then, `current_or_backup` finds the older one there, and the next writer puts it back.
 
     Raises `UserError` if ``path`` is a file.
     """
@@ -72,10 +72,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def standing(path: Path) -> Path:
-    """Where to read a folder that `atomic_directory` writes: ``path``, or where the older one stands aside meanwhile.
+def current_or_backup(path: Path) -> Path:
+    """Return where to read a folder that `atomic_directory` writes: ``path``, or its backup while it is replaced.
 
-    ``path`` itself where there is neither.
+    It is ``path`` itself where there is neither.
     """
     aside = _aside(path)
     return aside if not path.exists() and aside.exists() else path

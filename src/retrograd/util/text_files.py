@@ -25,7 +25,7 @@ from retrograd.util.guards import (
 __all__ = [
     "Refuse",
     "line_count",
-    "raised",
+    "raise_error",
     "read_json",
     "read_json_list",
     "read_jsonl",
@@ -39,12 +39,12 @@ Refuse = Callable[[UserError], None]
 """What a reader does with a record that it must leave out. Where it returns, the reader goes on with the next one."""
 
 
-def raised(error: UserError) -> None:
-    """The first fault ends the reading: what training wants."""
+def raise_error(error: UserError) -> None:
+    """Raise the error: the first fault ends the reading, as training wants it."""
     raise error from None
 
 
-def read_lines(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, refuse: Refuse = raise_error) -> Iterator[tuple[int, str]]:
     """Numbered lines (from 1) of a UTF-8 file without line ends; a name ending in ``.gz`` is decompressed on the way.
 
     A line that is not UTF-8 is refused. Raises `UserError` for a missing or empty file, and for a damaged compressed
@@ -80,7 +80,7 @@ def line_count(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[tuple[int, JsonObject]]:
+def read_jsonl(path: Path, refuse: Refuse = raise_error) -> Iterator[tuple[int, JsonObject]]:
     """Numbered JSON objects, one a line; blank lines are skipped, others refused, with file and line.
 
     Raises `UserError` as `read_lines` does, and where there is nothing but blank lines.
@@ -152,7 +152,9 @@ def _after_blanks(text: str, position: int) -> int:
 _NO_BLANK = re.compile(r"[^ \t\n\r]")
 
 
-def read_tsv(path: Path, columns: tuple[str, ...], refuse: Refuse = raised) -> Iterator[tuple[int, dict[str, str]]]:
+def read_tsv(
+    path: Path, columns: tuple[str, ...], refuse: Refuse = raise_error
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Numbered rows of a tab-separated file whose header has ``columns``; malformed rows are refused, with the line.
 
     Raises `UserError` for a missing column.

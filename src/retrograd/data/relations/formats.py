@@ -38,7 +38,7 @@ from retrograd.data.relations.tacred import read_tacred
 from retrograd.types import Span, UserError
 from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, advice, peek_json_object
-from retrograd.util.text_files import Refuse, raised
+from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
     "FORMATS",
@@ -63,7 +63,7 @@ _MARKER_FIELDS = ("text", "label", *_COMMON_FIELDS)
 def read_relations(
     path: Path,
     format: str = "auto",  # noqa: A002 (the field's word)
-    refuse: Refuse = raised,
+    refuse: Refuse = raise_error,
 ) -> Iterator[RelationInstance]:
     """Instances of a file in one of `FORMATS`; ``auto`` looks at the first line that is not blank.
 
@@ -99,7 +99,7 @@ def detect_format(path: Path) -> str:
 # SemEval-2010 Task 8 --------------------------------------------------------------------------------------------------
 
 
-def read_semeval(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
+def read_semeval(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
     """Instances of a file in the official SemEval-2010 Task 8 layout, `.gz` included; labels as written, None without.
 
     Refuses a line that fits nowhere, a second label, a repeated number and wrong entity marks.
@@ -207,7 +207,7 @@ def _excerpt(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "…")
 
 
-def read_markers(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
+def read_markers(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
     """Instances of JSON Lines with marked text and the relation in ``label`` (or ``relation``).
 
     Refuses the others, with file and line.
@@ -227,7 +227,7 @@ def _marked_instance(record: JsonObject, number: int) -> RelationInstance:
 # JSON Lines -----------------------------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
+def read_jsonl(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
     """Instances of plain JSON Lines in either layout of the module's docstring.
 
     Refuses the others, with file and line.
@@ -245,7 +245,7 @@ def relation_instances(records: Iterable[JsonObject]) -> Iterator[RelationInstan
         plain = "tokens" in record or "head" in record
         return _instance(record, number) if plain else _marked_instance(record, number)
 
-    return _instances(Path("the records"), "record", enumerate(records, start=1), read, raised)
+    return _instances(Path("the records"), "record", enumerate(records, start=1), read, raise_error)
 
 
 def _instances(

@@ -41,7 +41,7 @@ from retrograd.data.relations.instance import RelationInstance
 from retrograd.types import Span, UserError
 from retrograd.util import text_files
 from retrograd.util.guards import JsonObject
-from retrograd.util.text_files import Refuse, raised
+from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["NO_RELATION", "RETACRED_LABELS", "TACRED_LABELS", "LabelPatch", "read_patch", "read_tacred"]
 
@@ -120,7 +120,7 @@ _SIGNS = {
 }
 
 
-def read_tacred(path: Path, refuse: Refuse = raised) -> Iterator[RelationInstance]:
+def read_tacred(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
     """Instances of a file in TACRED's format, types and ids with them; ``relation`` may be missing.
 
     Refuses, with file, line and record, what is out of range or there twice. Raises `UserError` for what is no JSON.

@@ -34,7 +34,7 @@ from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
 from retrograd.util.records import read_record
-from retrograd.util.text_files import Refuse, raised
+from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["CorpusData", "DialogueData", "QuestionData"]
 
@@ -113,7 +113,7 @@ class CorpusData(ABC):
         if not self.base:
             raise UserError("data.base names no knowledge base; give a file of passages")
         draws: Draws[Example] = Draws(draw_seed(self.seed, seed), "examples", shuffle, self.dev_from_train)
-        base = KnowledgeBase.from_passages(self.passages(Path(self.base), raised))
+        base = KnowledgeBase.from_passages(self.passages(Path(self.base), raise_error))
         sources = {"train": self.train, "dev": self.dev, "test": self.test}
         whole = self._mark_gold({name: self._read_part(name, source) for name, source in sources.items()})
         rest, held = draws.hold_out(whole["train"], self.train)
@@ -184,7 +184,7 @@ class CorpusData(ABC):
     def task(self) -> Task:
         """The task that these settings make."""
 
-    def examples(self, path: Path, refuse: Refuse = raised) -> Iterable[Example]:
+    def examples(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Example]:
         """The examples of a file, with their gold passages; malformed ones go to ``refuse``."""
         examples = self.read_examples(path, refuse)
         return mark_gold(examples, read_qrels(Path(self.qrels))) if self.qrels else examples
@@ -194,7 +194,7 @@ class CorpusData(ABC):
         """The examples of a file as it has them."""
 
     @abstractmethod
-    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+    def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """The documents of a file, before they are cut; malformed ones go to ``refuse``."""
 
     def passages(self, path: Path, refuse: Refuse) -> Iterable[Passage]:
@@ -228,7 +228,7 @@ class CorpusData(ABC):
         return examples
 
     def _read_part(self, name: str, source: str) -> list[Example]:
-        examples = list(self.read_examples(Path(source), raised)) if source else []
+        examples = list(self.read_examples(Path(source), raise_error)) if source else []
         unanswered = next((example.id for example in examples if not example.targets), None)
         if unanswered is not None:
             raise UserError(
@@ -284,7 +284,7 @@ class QuestionData(CorpusData):
         """The questions of a file."""
         return read_questions(path, self.format, self.unanswerable, refuse)
 
-    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+    def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """As `CorpusData.documents`; of a SQuAD file its paragraphs."""
         return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format, refuse)
 
@@ -329,7 +329,7 @@ class DialogueData(CorpusData):
         """The turns of a file that are to be answered."""
         return read_dialogues(path, self.format, self.unanswerable, refuse)
 
-    def documents(self, path: Path, refuse: Refuse = raised) -> Iterable[Passage]:
+    def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """As `CorpusData.documents`; of a QuAC or DoQA file its paragraphs, of Doc2Dial's its documents."""
         if self.base_format == "quac":
             return read_contexts(path)

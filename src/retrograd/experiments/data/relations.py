@@ -33,7 +33,7 @@ from retrograd.tasks.task import Task
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.records import read_record
-from retrograd.util.text_files import raised
+from retrograd.util.text_files import raise_error
 
 __all__ = ["RelationData", "relation_task"]
 
@@ -200,7 +200,7 @@ class RelationData:
 
     def _read_part(self, part: str) -> RelationPart:
         """A whole part, with corrected labels; empty where there is no source."""
-        return read_part(part, *self._files[part], self.format, raised)
+        return read_part(part, *self._files[part], self.format, raise_error)
 
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
         """Read another file, as `DataKind.read`; a ``patch`` corrects labels."""

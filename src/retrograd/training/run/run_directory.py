@@ -36,7 +36,7 @@ from retrograd.training.run.seal import seal
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
 from retrograd.types import Example, UserError
-from retrograd.util.files import atomic_directory, atomic_file, open_to_umask, standing
+from retrograd.util.files import atomic_directory, atomic_file, current_or_backup, open_to_umask
 from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.records import read_value
 from retrograd.util.text_files import read_json, write_json, write_jsonl
@@ -119,7 +119,7 @@ class RunDirectory:
     @property
     def model(self) -> Path:
         """The finished model. Raises `UserError` while there is none."""
-        folder = standing(self.path / "model")
+        folder = current_or_backup(self.path / "model")
         if not folder.exists():
             raise UserError(
                 f"{self.path} holds no finished model; its training did not end, go on with it: "
@@ -130,7 +130,7 @@ class RunDirectory:
     @property
     def trained(self) -> bool:
         """Whether there is a finished model."""
-        return standing(self.path / "model").exists()
+        return current_or_backup(self.path / "model").exists()
 
     @property
     def ended(self) -> bool:
