@@ -52,8 +52,8 @@ def annotate(experiment: Experiment, published: Mapping[str, object], deviations
     values, section = experiment.to_mapping(), ""
     lines = [_INTRODUCTION, *(f"#   {deviation}" for deviation in deviations)]
     for line in experiment.to_toml().splitlines():
-        if found := _SECTION.fullmatch(line):
-            section = found[1]
+        if heading := _SECTION.fullmatch(line):
+            section = heading[1]
         setting = _SETTING.match(line)
         lines.append(line + _remark(values.get(section), f"{section}.{setting[1]}", published) if setting else line)
     return "\n".join(lines) + "\n"
@@ -61,11 +61,11 @@ def annotate(experiment: Experiment, published: Mapping[str, object], deviations
 
 def _remark(values: object, name: str, published: Mapping[str, object]) -> str:
     """Return a comment with the published value; empty where it is the same, or the paper does not give it."""
-    own = values.get(name.rpartition(".")[2]) if isinstance(values, Mapping) else None
-    theirs = published.get(name, own)
-    if own == theirs:
+    value = values.get(name.rpartition(".")[2]) if isinstance(values, Mapping) else None
+    in_paper = published.get(name, value)
+    if value == in_paper:
         return ""
-    return f"  # published: {', '.join(theirs) if isinstance(theirs, list) else _toml(theirs)}"
+    return f"  # published: {', '.join(in_paper) if isinstance(in_paper, list) else _toml(in_paper)}"
 
 
 def _toml(value: object) -> str:

@@ -38,10 +38,10 @@ def _etrag(make: Callable[[int], Experiment], percent: int) -> Recipe:
 
 
 def _rag4re(make: Callable[[str, str], Experiment], data: str, model: str) -> Recipe:
-    how = "as published" if make is rag4re.published else "retriever and generator trained as one"
-    found = rag4re.MODELS[model]
-    summary = f"RAG4RE on {rag4re.TITLES[data]} with {found.title}, {how}."
-    deviations = (*rag4re.DEVIATIONS, *found.deviations)
+    training = "as published" if make is rag4re.published else "retriever and generator trained as one"
+    language_model = rag4re.MODELS[model]
+    summary = f"RAG4RE on {rag4re.TITLES[data]} with {language_model.title}, {training}."
+    deviations = (*rag4re.DEVIATIONS, *language_model.deviations)
     return Recipe(partial(make, data, model), summary, rag4re.known_settings(model), deviations)
 
 

@@ -106,10 +106,10 @@ DATA: Mapping[str, DataSet] = {
 
 def published(name: str) -> Experiment:
     """BGE-large and Mistral-7B under LoRA, a Metropolis chain over the union of both retrievers' best ten."""
-    found = DATA[name]
+    data_set = DATA[name]
     return Experiment(
         name=f"jsa-rag-{name}",
-        data=replace(found.data, query_prefix=_BGE),
+        data=replace(data_set.data, query_prefix=_BGE),
         retriever=RetrieverSettings(
             "BAAI/bge-large-en-v1.5", "cls", max_tokens=256, temperature=0.1, separate_towers=True, posterior=True
         ),
@@ -124,7 +124,7 @@ def published(name: str) -> Experiment:
         objective=JointStochasticApproximation(sampler="metropolis", draws=50, chain="cold", normaliser="candidates"),
         warm_start=WarmStartSettings(epochs=0),
         training=TrainingSettings(
-            epochs=found.epochs,
+            epochs=data_set.epochs,
             batch_size=4,
             micro_batch=1,
             passages=10,

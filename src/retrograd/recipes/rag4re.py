@@ -152,15 +152,15 @@ def published(data: str, model: str) -> Experiment:
     """RAG4RE as published, as far as its settings are known: one neighbour without its label, frozen retriever, a
     written answer.
     """
-    found = MODELS[model]
+    language_model = MODELS[model]
     return Experiment(
         name=f"rag4re-{data}-{model}-published",
         data=replace(DATA[data], query_style="marked", input_style="instructed", neighbour_style="unlabelled"),
         retriever=RetrieverSettings(trained="none"),
-        generator=found.generator,
+        generator=language_model.generator,
         objective=FrozenRetriever(form="together"),
         warm_start=WarmStartSettings(epochs=0),
-        training=found.training,
+        training=language_model.training,
         evaluation=EvaluationSettings(answers="written"),
     )
 
@@ -182,15 +182,18 @@ def improved(data: str, model: str) -> Experiment:
 
 def known_settings(model: str) -> dict[str, object]:
     """Return the published settings by section and name, those of the model included."""
-    found = MODELS[model]
-    sections = {"generator": record_mapping(found.generator), "training": record_mapping(found.training)}
-    own = {
+    chosen = MODELS[model]
+    sections = {
+        "generator": record_mapping(chosen.generator),
+        "training": record_mapping(chosen.training),
+    }
+    model_settings = {
         f"{section}.{name}": values[name]
         for section, values in sections.items()
-        for name in found.known
+        for name in chosen.known
         if name in values
     }
-    return {**_SETTING, **own}
+    return {**_SETTING, **model_settings}
 
 
 def semeval() -> Experiment:

@@ -121,7 +121,7 @@ class AnalysisReport:
             "instances": self.base,
             "notes": list(self.notes),
             "prior_entropy": asdict(Distribution.of(self.entropy)),
-            "at": [_at_record(one) for one in self.at],
+            "at": [_at_record(at) for at in self.at],
             "slots": None if self.slots is None else asdict(self.slots),
             "best": [asdict(story) for story in self.best],
             "worst": [asdict(story) for story in self.worst],
@@ -129,22 +129,22 @@ class AnalysisReport:
         write_json(folder / "analysis.json", values)
 
 
-def _at_record(one: AtK) -> JsonValue:
-    numbers = {"effective": one.effective, "perplexity": one.perplexity, "top": one.top, "mass": one.mass}
+def _at_record(at: AtK) -> JsonValue:
+    numbers = {"effective": at.effective, "perplexity": at.perplexity, "top": at.top, "mass": at.mass}
     used = {
-        "effective": one.usage.effective,
-        "gini": one.usage.gini,
-        "top10_share": one.usage.top10_share,
-        "never_share": one.usage.never_share,
-        "random_never_share": one.usage.random_never_share,
+        "effective": at.usage.effective,
+        "gini": at.usage.gini,
+        "top10_share": at.usage.top10_share,
+        "never_share": at.usage.never_share,
+        "random_never_share": at.usage.random_never_share,
     }
     return {
-        "k": one.k,
-        "against_base": {group: [_agreement_record(line) for line in lines] for group, lines in one.base.items()},
-        "against_types": {group: [_agreement_record(line) for line in lines] for group, lines in one.types.items()},
+        "k": at.k,
+        "against_base": {group: [_agreement_record(line) for line in lines] for group, lines in at.base.items()},
+        "against_types": {group: [_agreement_record(line) for line in lines] for group, lines in at.types.items()},
         "weights": {name: asdict(Distribution.of(values)) for name, values in numbers.items()},
         "usage": used,
-        "hubs": [asdict(hub) for hub in one.hubs],
+        "hubs": [asdict(hub) for hub in at.hubs],
     }
 
 
@@ -161,8 +161,8 @@ def analyse_run(run: Path, split: Split, limit: int, ks: Sequence[int], out: Pat
     nothing, and for data that are not there or carry no labels.
     """
     opened = open_run(run)
-    wanted = list(ks) or [opened.experiment.test_passages]
-    if wanted == [0]:
+    requested_ks = list(ks) or [opened.experiment.test_passages]
+    if requested_ks == [0]:
         raise UserError(
             f"{opened.experiment.name} retrieves nothing (0 passages at test time); give -k 5, say, to see what its "
             f"retriever would find"
@@ -171,7 +171,7 @@ def analyse_run(run: Path, split: Split, limit: int, ks: Sequence[int], out: Pat
     labels = [example.target for example in examples]
     if 0 < limit < len(examples):
         examples = [examples[i] for i in stratified(labels, limit, random.Random(seed))]
-    report = _analysed(opened, split, examples, wanted)
+    report = _analyse_neighbours(opened, split, examples, requested_ks)
     report.save(out)
     return report
 
@@ -201,28 +201,28 @@ def stratified(labels: Sequence[str], count: int, rng: random.Random) -> list[in
     return sorted(order[math.floor((i + start) * len(labels) / count)] for i in range(count))
 
 
-def _analysed(opened: OpenRun, split: Split, examples: list[Example], ks: list[int]) -> AnalysisReport:
+def _analyse_neighbours(opened: OpenRun, split: Split, examples: list[Example], ks: list[int]) -> AnalysisReport:
     model, size = opened.model, len(opened.model.base)
     task = relation_extraction(opened.task, "analyse")
-    kept = list(dict.fromkeys(min(k, size) for k in ks))
-    retrieved = retrieve(model, examples, max(kept))
-    read, selection = min(opened.experiment.test_passages, size), model.answering.selection
-    slots = None if selection is None else soft_slots(model, selection, examples, read)
+    usable_ks = list(dict.fromkeys(min(k, size) for k in ks))
+    retrieved = retrieve(model, examples, max(usable_ks))
+    read_count, selection = min(opened.experiment.test_passages, size), model.answering.selection
+    slots = None if selection is None else soft_slots(model, selection, examples, read_count)
     passages = list(model.base)
     types = {(example.id, example.query): _types(example) for example in opened.data.train}
     base = [_of_passage(task, passage, types.get((passage.id, passage.text))) for passage in passages]
     queries = [_of_example(task, example) for example in examples]
     matches = match(queries, base, retrieved)
-    there = matches.present[:, 0]
-    if not there.any():
+    is_present = matches.present[:, 0]
+    if not is_present.any():
         raise UserError(
             f"none of the {len(examples)} queries may retrieve anything: every instance of the base has their own text"
         )
     groups = _groups(task, queries)
-    at = [_at(matches, retrieved, groups, k, base, passages) for k in kept]
-    best, worst = _stories(examples, queries, base, passages, retrieved, matches, kept[0], groups)
+    at = [_at(matches, retrieved, groups, k, base, passages) for k in usable_ks]
+    best, worst = _stories(examples, queries, base, passages, retrieved, matches, usable_ks[0], groups)
     notes = _notes(task, ks, size, queries, base, matches, retrieved, split)
-    entropy = retrieved.entropy[there]
+    entropy = retrieved.entropy[is_present]
     return AnalysisReport(opened.experiment.name, split, len(examples), size, notes, at, entropy, slots, best, worst)
 
 
@@ -249,11 +249,11 @@ def _types(example: Example) -> tuple[str, str] | None:
 
 def _groups(task: RelationExtraction, queries: Sequence[Instance]) -> dict[str, Bool[np.ndarray, " Q"]]:
     """Return all queries and, where the task has a negative label, those with and without a relation."""
-    every = np.ones(len(queries), dtype=bool)
+    all_queries = np.ones(len(queries), dtype=bool)
     if task.negative is None:
-        return {"all": every}
+        return {"all": all_queries}
     positive = np.array([query.label != task.negative for query in queries])
-    return {"all": every, "positive": positive, "negative": ~positive}
+    return {"all": all_queries, "positive": positive, "negative": ~positive}
 
 
 # ---- figures ------------------------------------------------------------------------------------------------------
@@ -268,16 +268,16 @@ def _at(
     passages: Sequence[Passage],
 ) -> AtK:
     weight = retrieved.weight(k)
-    there = matches.present[:, 0]
+    is_present = matches.present[:, 0]
     used = usage(retrieved.rows[:, :k], retrieved.own, len(base))
     return AtK(
         k=k,
         base={name: agreement(matches, weight, k, among) for name, among in groups.items()},
         types={name: agreement(matches, weight, k, among, "types") for name, among in groups.items()},
-        effective=effective_number(weight[there]),
-        perplexity=perplexity(weight[there]),
-        top=weight[there, 0],
-        mass=retrieved.probability[there, :k].sum(axis=1),
+        effective=effective_number(weight[is_present]),
+        perplexity=perplexity(weight[is_present]),
+        top=weight[is_present, 0],
+        mass=retrieved.probability[is_present, :k].sum(axis=1),
         usage=used,
         hubs=[Hub(passages[row].id, base[row].label, passages[row].text, times) for row, times in used.hubs(_HUBS)],
     )
@@ -342,7 +342,7 @@ def _notes(
         count = sum(len(rows) > 0 for rows in retrieved.own)
         notes.append(f"{count} of the queries have a text of the base; they do not retrieve it.")
     typed = int((matches.typed_available > 0).sum())
-    if not any(one.types for one in base) or not any(one.types for one in queries):
+    if not any(item.types for item in base) or not any(item.types for item in queries):
         notes.append("The data name no entity types, so there is no comparison within a pair of types.")
     elif typed < len(queries):
         notes.append(f"{len(queries) - typed} of the queries have a pair of entity types that the base has not.")

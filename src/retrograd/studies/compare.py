@@ -111,20 +111,20 @@ def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0)
     runs = told_by(baseline), told_by(system)
     if runs[0].data.task.choices is None:
         return _compare_open(*runs, resamples, seed)
-    first, second = map(_in_labels, runs)
+    first, second = map(_with_labels, runs)
     require_same_items(first, second)
-    task, wanted = first.task, list(first.gold.values())
+    task, gold = first.task, list(first.gold.values())
     answers = list(first.answers.values()), [second.answers[item] for item in first.gold]
-    interval, test = paired(task, wanted, *answers, np.random.default_rng(seed), resamples)
-    score = official_resampler(task.metric, [*wanted, *wanted], [*answers[0], *answers[1]], task.negative)
-    items = np.arange(len(wanted))
+    interval, test = paired(task, gold, *answers, np.random.default_rng(seed), resamples)
+    score = official_resampler(task.metric, [*gold, *gold], [*answers[0], *answers[1]], task.negative)
+    items = np.arange(len(gold))
     return Comparison(
         metric=task.primary_metric,
         scores=(score(items), score(items + len(items))),
         interval=interval,
         test=test,
-        agreement=_agreement(wanted, *answers),
-        relations=_gains(task, wanted, *answers),
+        agreement=_agreement(gold, *answers),
+        relations=_relation_gains(task, gold, *answers),
     )
 
 
@@ -167,11 +167,11 @@ def statistic_of(task: Task, examples: Sequence[Example], baseline: Sequence[str
     if task.choices is None:
         golds = [(example.target, *example.targets[1:]) for example in examples]
         return answer_resampler(task.primary_metric, [*golds, *golds], [*baseline, *system])
-    own = relation_extraction(task, "report")
-    gold = [own.relation_of(one.target, one) or one.target for one in examples]
+    extraction = relation_extraction(task, "report")
+    gold = [extraction.relation_of(example.target, example) or example.target for example in examples]
     laid_out = zip([*baseline, *system], [*examples, *examples], strict=True)
-    labels = [own.read_answer(answer, one).label for answer, one in laid_out]
-    return official_resampler(own.metric, [*gold, *gold], labels, own.negative)
+    labels = [extraction.read_answer(answer, example).label for answer, example in laid_out]
+    return official_resampler(extraction.metric, [*gold, *gold], labels, extraction.negative)
 
 
 def told_by(path: Path, data: Data | None = None) -> Told:
@@ -192,49 +192,49 @@ def told_by(path: Path, data: Data | None = None) -> Told:
     examples = {example.id: example for example in data.test}
     if len(examples) != len(data.test):
         raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")
-    told = read_answers(file)
-    if examples.keys() != told.keys():
-        odd = _odd(examples, told)
+    answers = read_answers(file)
+    if examples.keys() != answers.keys():
+        odd = _unshared_item(examples, answers)
         raise UserError(
             f"{file} and {experiment.data.test} hold other items ({odd!r} is in one of them alone); have the data "
             f"changed since? Train again"
         )
-    return Told(path, experiment, data, examples, {item: told[item] for item in examples})
+    return Told(path, experiment, data, examples, {item: answers[item] for item in examples})
 
 
 def answered(path: Path) -> Answered:
     """The same of a relation extraction run, in labels. Raises `UserError` as that does, and for another task."""
-    return _in_labels(told_by(path))
+    return _with_labels(told_by(path))
 
 
-def _in_labels(run: Told) -> Answered:
+def _with_labels(run: Told) -> Answered:
     task = relation_extraction(run.data.task, "report")
-    gold = {item: task.relation_of(one.target, one) or one.target for item, one in run.examples.items()}
-    read = {item: task.read_answer(run.answers[item], one) for item, one in run.examples.items()}
-    answers = {item: one.label for item, one in read.items()}
-    refined = sum(one.label is not None and not one.is_exact for one in read.values())
-    texts = {item: one.query for item, one in run.examples.items()}
-    return Answered(run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / max(len(read), 1))
+    gold = {item: task.relation_of(example.target, example) or example.target for item, example in run.examples.items()}
+    readings = {item: task.read_answer(run.answers[item], example) for item, example in run.examples.items()}
+    answers = {item: example.label for item, example in readings.items()}
+    refined = sum(example.label is not None and not example.is_exact for example in readings.values())
+    texts = {item: example.query for item, example in run.examples.items()}
+    return Answered(run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / max(len(readings), 1))
 
 
 def read_answers(file: Path) -> dict[str, str]:
     """Read answers by item. Raises `UserError` with file and line for a record without them."""
-    told: dict[str, str] = {}
+    answers: dict[str, str] = {}
     for number, record in read_jsonl(file):
         if not {"id", "answer"} <= record.keys():
             raise UserError(f'{file}, line {number}: expected "id" and "answer", as `retrograd evaluate` writes them')
-        told[str(record["id"])] = str(record["answer"])
-    return told
+        answers[str(record["id"])] = str(record["answer"])
+    return answers
 
 
-def _odd(first: Collection[str], second: Collection[str]) -> str:
+def _unshared_item(first: Collection[str], second: Collection[str]) -> str:
     """Return an item that only one of two collections has."""
     return min(set(first) ^ set(second))
 
 
 def _require_same_ids(first: Told | Answered, second: Told | Answered) -> None:
     if first.answers.keys() != second.answers.keys():
-        odd = _odd(first.answers, second.answers)
+        odd = _unshared_item(first.answers, second.answers)
         raise UserError(f"{first.path} and {second.path} answered other test items ({odd!r} is in one of them alone)")
 
 
@@ -244,16 +244,16 @@ def require_same_items(first: Answered, second: Answered) -> None:
         "metric": (first.task.metric, second.task.metric),
         "negative": (first.task.negative, second.task.negative),
     }
-    for what, (ours, theirs) in compared.items():
-        if ours != theirs:
+    for name, (left, right) in compared.items():
+        if left != right:
             raise UserError(
-                f"{what} is {ours!r} in {first.path}, {theirs!r} in {second.path}; compare runs scored alike"
+                f"{name} is {left!r} in {first.path}, {right!r} in {second.path}; compare runs scored alike"
             )
     _require_same_ids(first, second)
     for item, relation in first.gold.items():
-        for ours, theirs in ((first.texts[item], second.texts[item]), (relation, second.gold[item])):
-            if ours != theirs:
-                raise UserError(f"item {item!r} is {ours!r} in {first.path}, {theirs!r} in {second.path}")
+        for left, right in ((first.texts[item], second.texts[item]), (relation, second.gold[item])):
+            if left != right:
+                raise UserError(f"item {item!r} is {left!r} in {first.path}, {right!r} in {second.path}")
 
 
 def _agreement(gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]) -> dict[str, int]:
@@ -267,7 +267,7 @@ def _agreement(gold: Sequence[str], first: Sequence[str | None], second: Sequenc
     return {name: right.count(pair) for pair, name in names.items()}
 
 
-def _gains(
+def _relation_gains(
     task: RelationExtraction, gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]
 ) -> list[RelationGain]:
     """Return the gain of each relation, largest first."""

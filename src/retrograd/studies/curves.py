@@ -60,34 +60,34 @@ def compare_runs(runs: Sequence[Path], out: Path, over: str = "") -> CurveReport
     any, else ``training.passages``. Raises `UserError` for a folder that is no run, a run without scores, runs scored
     by different metrics, one run given twice, and a setting that some run has not or that is no number.
     """
-    found: dict[tuple[str, float], list[tuple[int, float]]] = {}
+    scores_by_point: dict[tuple[str, float], list[tuple[int, float]]] = {}
     metrics: dict[str, Path] = {}
-    for path in _distinct(runs):
+    for path in _require_distinct(runs):
         run = RunDirectory.open(path)
         experiment = Experiment.load(run.experiment)
         metric = saved_task(experiment, run).primary_metric
         metrics.setdefault(metric, path)
         where = (experiment.name, _value(experiment, over, path))
-        found.setdefault(where, []).append((experiment.seed, score_of(path, metric)))
+        scores_by_point.setdefault(where, []).append((experiment.seed, score_of(path, metric)))
     if len(metrics) > 1:
         both = " and ".join(f"{path} by {metric}" for metric, path in metrics.items())
         raise UserError(f"the runs are scored differently: {both}; compare runs of one metric at a time")
     points = [
         Point(name, value, [seed for seed, _ in sorted(pairs)], [score for _, score in sorted(pairs)])
-        for (name, value), pairs in sorted(found.items())
+        for (name, value), pairs in sorted(scores_by_point.items())
     ]
     report = CurveReport(over or "k (soft slots, else training.passages)", next(iter(metrics)), points)
     report.save(out)
     return report
 
 
-def _distinct(runs: Sequence[Path]) -> list[Path]:
+def _require_distinct(runs: Sequence[Path]) -> list[Path]:
     """Raise `UserError` for a run given twice, which would make the spread look smaller than it is."""
-    seen: set[Path] = set()
+    earlier: set[Path] = set()
     for path in runs:
-        if path.resolve() in seen:
+        if path.resolve() in earlier:
             raise UserError(f"{path} is given twice; name each run once")
-        seen.add(path.resolve())
+        earlier.add(path.resolve())
     return list(runs)
 
 
@@ -96,8 +96,8 @@ def score_of(path: Path, metric: str) -> float:
     place = path / "scores.json"
     if not place.exists():
         raise UserError(f"{path} has no scores.json; evaluate it first: retrograd evaluate {path} --out {path}")
-    found = read_json(place)
-    answers = found.get("answers") if isinstance(found, dict) else None
+    record = read_json(place)
+    answers = record.get("answers") if isinstance(record, dict) else None
     value = finite_number(answers.get(metric)) if isinstance(answers, dict) else None
     if value is None:
         raise UserError(f"{place}: no number under answers, {metric}; evaluate the run again")

@@ -54,7 +54,7 @@ class Triple:
 
     def record(self) -> JsonObject:
         """Return the triple as a line of JSON."""
-        return asdict(self) | {"neighbours": [asdict(one) for one in self.neighbours]}
+        return asdict(self) | {"neighbours": [asdict(neighbour) for neighbour in self.neighbours]}
 
 
 def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple], int]:

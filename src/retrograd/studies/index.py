@@ -175,8 +175,8 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
         try:
             version = build_index_folder(builder.retriever, task, base, root, spec)
         except KeyboardInterrupt:
-            kept = spec.rows - remaining_rows(root, spec)
-            say(f"stopped; {kept:,} of {spec.rows:,} rows are kept, and the same command goes on from there")
+            kept_rows = spec.rows - remaining_rows(root, spec)
+            say(f"stopped; {kept_rows:,} of {spec.rows:,} rows are kept, and the same command goes on from there")
             raise
     return BuiltIndex(version, len(base))
 
@@ -275,9 +275,9 @@ def _not_an_index(path: Path) -> UserError:
     folder = shlex.quote(str(Path("indexes") / path.stem))
     build = f"retrograd index build {shlex.quote(str(path))} --out {folder}"
     if (path / "experiment.toml").is_file():
-        own = current_or_backup(path / "model") / "index"
-        there = f"the one that it was saved with is {own}; " if own.is_dir() else ""
-        return UserError(f"{path} is a run, not an index; {there}build one with: {build}")
+        own_index = current_or_backup(path / "model") / "index"
+        hint = f"the one that it was saved with is {own_index}; " if own_index.is_dir() else ""
+        return UserError(f"{path} is a run, not an index; {hint}build one with: {build}")
     if path.is_file():
         remedy = f"build one with: {build}" if path.suffix in (".toml", ".json") else "give the folder of an index"
         return UserError(f"{path} is a file, not an index; {remedy}")

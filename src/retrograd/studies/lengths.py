@@ -18,7 +18,7 @@ __all__ = [
     "Reservoir",
     "Ruler",
     "generator_ruler",
-    "lengths_of",
+    "measure_lengths",
     "retriever_ruler",
     "target_ruler",
 ]
@@ -39,14 +39,14 @@ class Reservoir(Generic[T]):
         self.kept: list[T] = []
         self._rng = random.Random(0)
 
-    def add(self, one: T) -> None:
+    def add(self, text: T) -> None:
         self.seen += 1
         if len(self.kept) < _MOST_KEPT:
-            self.kept.append(one)
+            self.kept.append(text)
             return
         place = self._rng.randrange(self.seen)
         if place < _MOST_KEPT:
-            self.kept[place] = one
+            self.kept[place] = text
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,21 @@ class Lengths:
 
     def record(self) -> JsonObject:
         """Return the lengths as JSON."""
-        return {**asdict(self), "bins": [list(one) for one in self.bins]}
+        return {**asdict(self), "bins": [list(bin_) for bin_ in self.bins]}
 
 
-def lengths_of(part: str, what: str, texts: Sequence[str], seen: int, ruler: Ruler) -> Lengths | None:
+def measure_lengths(part: str, what: str, texts: Sequence[str], seen: int, ruler: Ruler) -> Lengths | None:
     """Return the lengths of a sample of the ``seen`` texts; None where there are none."""
     if not texts:
         return None
-    found = sorted(ruler.count(texts))
+    lengths = sorted(ruler.count(texts))
     limit = ruler.limit
-    cut = 0.0 if limit is None else sum(one > limit for one in found) / len(found)
-    width = -(-(found[-1] - found[0] + 1) // _BINS)
-    bins = [(start, start + width - 1) for start in range(found[0], found[-1] + 1, width)]
-    counted = tuple((low, high, sum(low <= one <= high for one in found)) for low, high in bins)
-    mean, median = sum(found) / len(found), found[len(found) // 2]
-    return Lengths(part, what, ruler.unit, seen, len(found), mean, median, found[-1], limit, cut, counted)
+    cut = 0.0 if limit is None else sum(length > limit for length in lengths) / len(lengths)
+    width = -(-(lengths[-1] - lengths[0] + 1) // _BINS)
+    bins = [(start, start + width - 1) for start in range(lengths[0], lengths[-1] + 1, width)]
+    counted = tuple((low, high, sum(low <= length <= high for length in lengths)) for low, high in bins)
+    mean, median = sum(lengths) / len(lengths), lengths[len(lengths) // 2]
+    return Lengths(part, what, ruler.unit, seen, len(lengths), mean, median, lengths[-1], limit, cut, counted)
 
 
 def _words(texts: Sequence[str]) -> list[int]:
@@ -130,7 +130,7 @@ def generator_ruler(settings: GeneratorSettings) -> Ruler:
     if tokenizer is None or config is None:
         return IN_WORDS
     seq2seq = bool(config.is_encoder_decoder) or settings.model.startswith("builtin:")
-    end = next((one for one in (tokenizer.eos_token_id, tokenizer.sep_token_id) if isinstance(one, int)), 0)
+    end = next((token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if isinstance(token, int)), 0)
     tokens = PromptTokens(tokenizer, seq2seq, "\n", end, settings.chat)
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     limit = settings.max_input_tokens

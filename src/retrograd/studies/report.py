@@ -1,4 +1,4 @@
-"""One finished run on one page: official score, what it confuses, trivial baseline, controls, slices.
+"""One finished run on one page: official score, confusions, trivial baseline, controls, slices.
 
 Test labels are used for scoring alone. What slices know of relations (frequency, trigger words) is learned from the
 run's training data.
@@ -125,11 +125,13 @@ def report_run(
     folder without predictions, and for a control with other test items, gold labels, label set or metric.
     """
     run, names = answered(path), _names([path, *controls])
-    others = {name: _control(run, control) for name, control in zip(names[1:], controls, strict=True)}
+    runs_by_control = {name: _control(run, control) for name, control in zip(names[1:], controls, strict=True)}
     notes = _notes(run)
-    rivals: dict[str, Answers] = {name: [one.answers[item] for item in run.gold] for name, one in others.items()}
+    rivals: dict[str, Answers] = {
+        name: [other.answers[item] for item in run.gold] for name, other in runs_by_control.items()
+    }
     if with_vote and run.experiment.test_passages > 0:
-        rivals[_free(VOTE, names)] = _vote(run)
+        rivals[_unused_name(VOTE, names)] = _vote(run)
     elif with_vote:
         notes.append("The run retrieves nothing (0 passages at test time), so there is no vote of its neighbours.")
     else:
@@ -149,7 +151,7 @@ def report_run(
         negative=run.task.negative,
         negative_share=_share(list(run.gold.values()), run.task.negative),
         resamples=resamples,
-        systems=_systems(run, names[0], others, rivals, learned, rng, resamples),
+        systems=_systems(run, names[0], runs_by_control, rivals, learned, rng, resamples),
         relations=relations,
         negative_row=negative_row,
         confusions=confusions(list(run.gold.values()), list(run.answers.values())),
@@ -165,29 +167,32 @@ def settings_changed(run: Experiment, control: Experiment) -> list[SettingChange
     """Return the settings that differ, but for the recipe's name; of another objective's settings, those that the
     control has.
     """
-    own, theirs = (flat_settings(experiment.to_mapping()) for experiment in (run, control))
-    wanted = [*theirs, *(name for name in own if name not in theirs and not name.startswith("objective."))]
+    run_values, control_values = (flat_settings(experiment.to_mapping()) for experiment in (run, control))
+    names = [
+        *control_values,
+        *(name for name in run_values if name not in control_values and not name.startswith("objective.")),
+    ]
     return [
-        SettingChange(name, own.get(name), theirs.get(name))
-        for name in wanted
-        if name != "name" and own.get(name) != theirs.get(name)
+        SettingChange(name, run_values.get(name), control_values.get(name))
+        for name in names
+        if name != "name" and run_values.get(name) != control_values.get(name)
     ]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Return the names of folders, or whole paths where two are equal. Raises `UserError` for a run given twice."""
-    seen: set[Path] = set()
+    earlier: set[Path] = set()
     for path in paths:
-        if path.resolve() in seen:
+        if path.resolve() in earlier:
             raise UserError(f"{path} is given twice; name each run once")
-        seen.add(path.resolve())
+        earlier.add(path.resolve())
     names = [path.resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def _free(name: str, taken: Sequence[str]) -> str:
+def _unused_name(name: str, taken: Sequence[str]) -> str:
     """Return a name that no run has."""
-    return name if name not in taken else _free(f"{name} of the run", taken)
+    return name if name not in taken else _unused_name(f"{name} of the run", taken)
 
 
 def _control(run: Answered, path: Path) -> Answered:
@@ -207,12 +212,12 @@ def _notes(run: Answered) -> list[str]:
     task, notes = run.task, []
     file = run.path / "scores.json"
     saved = read_json(file) if file.exists() else {}
-    told = saved.get("answers") if isinstance(saved, dict) else None
-    written = finite_number(told.get(task.primary_metric)) if isinstance(told, dict) else None
-    found = _scored(task, list(run.gold.values()), list(run.answers.values()))
-    if written is not None and abs(written - found) > 0.005:
+    saved_scores = saved.get("answers") if isinstance(saved, dict) else None
+    written = finite_number(saved_scores.get(task.primary_metric)) if isinstance(saved_scores, dict) else None
+    score = _scored(task, list(run.gold.values()), list(run.answers.values()))
+    if written is not None and abs(written - score) > 0.005:
         notes.append(
-            f"scores.json says {task.primary_metric} {written:.2f}, the predictions say {found:.2f}: predictions, data "
+            f"scores.json says {task.primary_metric} {written:.2f}, the predictions say {score:.2f}: predictions, data "
             f"or labels have changed since."
         )
     if run.refined_rate > 0:
@@ -227,8 +232,8 @@ def _notes(run: Answered) -> list[str]:
 
 def _vote(run: Answered) -> list[str | None]:
     opened = open_run(run.path)
-    told = vote(opened.model, run.data.test)
-    return [run.task.relation_of(answer) for answer in told]
+    answers = vote(opened.model, run.data.test)
+    return [run.task.relation_of(answer) for answer in answers]
 
 
 # ---- systems ------------------------------------------------------------------------------------------------------
@@ -244,12 +249,12 @@ def _systems(
     resamples: int,
 ) -> list[System]:
     """Return the run, its rivals and the trivial answer."""
-    task, gold, own = run.task, list(run.gold.values()), list(run.answers.values())
-    first = _system(task, name, "run", gold, own, _interval(task, gold, own, rng, resamples))
+    task, gold, run_answers = run.task, list(run.gold.values()), list(run.answers.values())
+    first = _system(task, name, "run", gold, run_answers, _interval(task, gold, run_answers, rng, resamples))
     lines = [first]
     for rival, answers in rivals.items():
         interval = _interval(task, gold, answers, rng, resamples)
-        gain, test = paired(task, gold, answers, own, rng, resamples) if len(gold) > 1 else (None, None)
+        gain, test = paired(task, gold, answers, run_answers, rng, resamples) if len(gold) > 1 else (None, None)
         control = controls.get(rival)
         changes = [] if control is None else settings_changed(run.experiment, control.experiment)
         kind: Kind = "vote" if control is None else "control"

@@ -110,9 +110,9 @@ def slice_groups(
     ]
     scorer = _Scorer(run, controls, rng, resamples)
     return [
-        SliceGroup(name, about, [scorer.slice(part, rows) for part, rows in found.items()])
-        for name, about, found in parts
-        if found
+        SliceGroup(name, about, [scorer.slice(part, rows) for part, rows in rows.items()])
+        for name, about, rows in parts
+        if rows
     ]
 
 
@@ -121,17 +121,17 @@ def _by_sign(task: RelationExtraction, gold: Sequence[str]) -> dict[str, Rows]:
     if task.negative is None:
         return {}
     negative = np.array([relation == task.negative for relation in gold])
-    found = {"a relation": np.flatnonzero(~negative), task.negative: np.flatnonzero(negative)}
-    return {name: rows for name, rows in found.items() if len(rows)}
+    rows = {"a relation": np.flatnonzero(~negative), task.negative: np.flatnonzero(negative)}
+    return {name: rows for name, rows in rows.items() if len(rows)}
 
 
 def _distances(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
     """Return the words strictly between the two entities."""
-    found: list[int] = []
+    distances: list[int] = []
     for text, head, tail in sentences:
         first, second = sorted((head, tail), key=lambda span: (span.start, span.end))
-        found.append(len(words(text[first.end : second.start])))
-    return found
+        distances.append(len(words(text[first.end : second.start])))
+    return distances
 
 
 def _lengths(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
@@ -145,14 +145,14 @@ def _by_trigger(run: Answered, learned: Learned) -> dict[str, Rows]:
     """
     names = ("explicit", "implicit", "no trigger known")
     rows: dict[str, list[int]] = {name: [] for name in names}
-    known = {relation: {trigger.word for trigger in found} for relation, found in learned.triggers.items()}
+    known = {relation: {trigger.word for trigger in triggers} for relation, triggers in learned.triggers.items()}
     for row, (example, relation) in enumerate(zip(run.data.test, run.gold.values(), strict=True)):
         if relation == run.task.negative:
             continue
         triggers = known.get(relation, set())
         explicit = not triggers.isdisjoint(_context(example))
         rows[names[2] if not triggers else names[0] if explicit else names[1]].append(row)
-    return {name: np.array(found, dtype=np.int64) for name, found in rows.items() if found}
+    return {name: np.array(triggers, dtype=np.int64) for name, triggers in rows.items() if triggers}
 
 
 def _context(example: Example) -> frozenset[str]:
@@ -170,15 +170,15 @@ class _Scorer:
         rng: np.random.Generator,
         resamples: int,
     ) -> None:
-        task, self.gold, own = run.task, list(run.gold.values()), list(run.answers.values())
+        task, self.gold, run_answers = run.task, list(run.gold.values()), list(run.answers.values())
         self.negative, self.rng, self.resamples = task.negative, rng, resamples
         # The control's answers come first, then the run's: a difference is the run less the control.
         self.pairs = {
-            name: official_resampler(task.metric, [*self.gold, *self.gold], [*answers, *own], task.negative)
+            name: official_resampler(task.metric, [*self.gold, *self.gold], [*answers, *run_answers], task.negative)
             for name, answers in controls.items()
         }
-        self.own = official_resampler(task.metric, self.gold, own, task.negative)
-        self.right = np.array([a == g for a, g in zip(own, self.gold, strict=True)])
+        self.own = official_resampler(task.metric, self.gold, run_answers, task.negative)
+        self.right = np.array([a == g for a, g in zip(run_answers, self.gold, strict=True)])
         self.rights = {
             name: np.array([a == g for a, g in zip(answers, self.gold, strict=True)])
             for name, answers in controls.items()
@@ -201,8 +201,8 @@ class _Scorer:
         )
 
     def _interval(self, rows: Rows) -> ScoreInterval:
-        return bootstrap_corpus(lambda drawn: self.own(rows[drawn]), len(rows), self.rng, self.resamples)
+        return bootstrap_corpus(lambda selection: self.own(rows[selection]), len(rows), self.rng, self.resamples)
 
     def _gain(self, pair: Statistic, rows: Rows) -> BootstrapInterval:
         both = np.concatenate([rows, rows + len(self.gold)])
-        return paired_bootstrap_corpus(lambda drawn: pair(both[drawn]), len(rows), self.rng, self.resamples)
+        return paired_bootstrap_corpus(lambda selection: pair(both[selection]), len(rows), self.rng, self.resamples)

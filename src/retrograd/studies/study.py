@@ -74,16 +74,16 @@ class Study:
         controls cannot run or cannot be compared.
         """
         RunDirectory.require_free(path)
-        asked = experiment.from_root()
-        controls, left_out = controls_of(asked)
-        study = cls(path, {EXPERIMENT: asked} | controls, tuple(seeds), left_out)
+        resolved = experiment.from_root()
+        controls, left_out = controls_of(resolved)
+        study = cls(path, {EXPERIMENT: resolved} | controls, tuple(seeds), left_out)
         study._require_comparable()
         path.mkdir(parents=True, exist_ok=True)
         plan = {
             "format": 1,
             "seeds": study.seeds,
-            "systems": {name: one.to_mapping() for name, one in study.systems.items()},
-            "changes": {name: [asdict(one) for one in study.changes(name)] for name in controls},
+            "systems": {name: item.to_mapping() for name, item in study.systems.items()},
+            "changes": {name: [asdict(item) for item in study.changes(name)] for name in controls},
             "left_out": left_out,
         }
         write_json(path / _PLAN, plan)
@@ -102,10 +102,13 @@ class Study:
                 "seeds": [_, *_] as seeds,
                 "systems": {"experiment": _, **_others} as systems,
                 "left_out": {**left_out},
-            } if all(type(one) is int and one >= 0 for one in seeds) and systems.keys() <= {EXPERIMENT, *CONTROLS}:
-                read = {name: _experiment(one, f"{path / _PLAN}: {name}") for name, one in systems.items()}
-                numbers = tuple(one for one in seeds if isinstance(one, int))
-                return cls(path, read, numbers, {name: str(why) for name, why in left_out.items()})
+            } if all(type(item) is int and item >= 0 for item in seeds) and systems.keys() <= {
+                EXPERIMENT,
+                *CONTROLS,
+            }:
+                systems_read = {name: _experiment(value, f"{path / _PLAN}: {name}") for name, value in systems.items()}
+                numbers = tuple(value for value in seeds if isinstance(value, int))
+                return cls(path, systems_read, numbers, {name: str(why) for name, why in left_out.items()})
             case _:
                 raise UserError(f"{path / _PLAN} is damaged; begin another study, in another folder")
 
@@ -113,9 +116,9 @@ class Study:
     def runs(self) -> list[PlannedRun]:
         """Return the runs in the order in which they are trained: seed by seed."""
         return [
-            PlannedRun(name, replace(made, seed=seed), self.path / f"{name.replace(' ', '-')}-seed{seed}")
+            PlannedRun(name, replace(system, seed=seed), self.path / f"{name.replace(' ', '-')}-seed{seed}")
             for seed in self.seeds
-            for name, made in self.systems.items()
+            for name, system in self.systems.items()
         ]
 
     def changes(self, system: str) -> list[SettingChange]:
@@ -154,23 +157,25 @@ class Study:
             + (f"; {ended} have ended already" if ended else "")
         )
         for name in self.systems:
-            told = ", ".join(f"{one.name} = {_word(one.control)} (not {_word(one.run)})" for one in self.changes(name))
-            say(f"  {name}: {told}" if told else f"  {name}: {self.systems[name].name}")
+            changes = ", ".join(
+                f"{change.name} = {_word(change.control)} (not {_word(change.run)})" for change in self.changes(name)
+            )
+            say(f"  {name}: {changes}" if changes else f"  {name}: {self.systems[name].name}")
         for name, why in self.left_out.items():
             say(f"  {name}: left out, {why}")
 
     def _require_comparable(self) -> None:
         """Raise `UserError` for faults that would only show after hours of training."""
-        asked = self.systems[EXPERIMENT].data
-        first = asked.load(self.seeds[0])
+        data = self.systems[EXPERIMENT].data
+        first = data.load(self.seeds[0])
         if len(first.test) < 2:
             raise UserError(
                 f"a study compares answers to the same test examples, and data.test has {len(first.test)}; give it a "
                 f"file of at least 2, better hundreds"
             )
-        for one in self.systems.values():
-            require_enough_passages(one, first.base)
-        if len(self.seeds) > 1 and first.test != asked.load(self.seeds[1]).test:
+        for system in self.systems.values():
+            require_enough_passages(system, first.base)
+        if len(self.seeds) > 1 and first.test != data.load(self.seeds[1]).test:
             raise UserError(
                 "data.test_count draws other test examples for every seed, and seeds are compared on the same ones; "
                 "set data.seed = 0, or data.test_count = 0"

@@ -75,15 +75,17 @@ def _weigh_evidence(study: Study) -> tuple[Evidence, Scores]:
     metric = ""
     for seed in study.seeds:
         runs = _read_runs(study, seed)
-        own = runs[EXPERIMENT]
-        metric = own.data.task.primary_metric
-        seed_items = [(example.id, example.query, example.targets) for example in own.examples.values()]
+        reference = runs[EXPERIMENT]
+        metric = reference.data.task.primary_metric
+        seed_items = [(example.id, example.query, example.targets) for example in reference.examples.values()]
         if items and items != seed_items:
-            raise UserError(f"{own.path} and runs of other seeds answered other test examples; begin another study")
+            raise UserError(
+                f"{reference.path} and runs of other seeds answered other test examples; begin another study"
+            )
         items = seed_items
         for name in controls:
-            answers = [list(run.answers.values()) for run in (runs[name], own)]
-            statistics[name].append(statistic_of(own.data.task, list(own.examples.values()), *answers))
+            answers = [list(run.answers.values()) for run in (runs[name], reference)]
+            statistics[name].append(statistic_of(reference.data.task, list(reference.examples.values()), *answers))
     scores = {name: _scores(study, name, metric) for name in study.systems}
     subject = "joint training" if trains_retriever(study.systems[EXPERIMENT]) else "retrieval"
     differences = [difference(name, statistics[name], len(items)) for name in controls]
@@ -104,9 +106,9 @@ def _scores(study: Study, system: str, metric: str) -> dict[str, list[float]]:
     scores: dict[str, list[float]] = {}
     for run in study.runs:
         if run.system == system:
-            own = saved_scores(run.path)
-            own[metric] = score_of(run.path, metric)
+            run_scores = saved_scores(run.path)
+            run_scores[metric] = score_of(run.path, metric)
             for name in dict.fromkeys((metric, *SECONDARY_METRICS, ORACLE_SHARE)):
-                if name in own:
-                    scores.setdefault(name, []).append(own[name])
+                if name in run_scores:
+                    scores.setdefault(name, []).append(run_scores[name])
     return scores

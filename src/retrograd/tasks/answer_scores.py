@@ -51,8 +51,8 @@ def answer_scores(
         "empty_rate": 100.0 * sum(not answer.strip() for answer in answers) / len(answers),
     }
     if no_answer is not None:
-        said = normalise_answer(no_answer)
-        scores["no_answer_rate"] = 100.0 * sum(normalise_answer(one) == said for one in answers) / len(answers)
+        refusal = normalise_answer(no_answer)
+        scores["no_answer_rate"] = 100.0 * sum(normalise_answer(answer) == refusal for answer in answers) / len(answers)
     return scores
 
 

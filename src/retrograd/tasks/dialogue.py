@@ -115,12 +115,12 @@ class GroundedDialogue:
         """Return the instruction, the passages in the order given, and the turns from the oldest to the last, each on a
         line.
         """
-        best, *others = [f"\nPassage: {self.neighbour_text(passage)}" for passage in passages] or [""]
+        best, *other_passages = [f"\nPassage: {self.neighbour_text(passage)}" for passage in passages] or [""]
         *older, last = self._turns(example)
         return GroundedPrompt.of(
             self.instruction,
             best,
-            "".join(others),
+            "".join(other_passages),
             "".join(f"\n{turn}" for turn in older),
             f"\n{last}\n{self.agent_name}:",
         )
@@ -180,7 +180,7 @@ class GroundedPrompt(Prompt):
     _turns: str
 
     @classmethod
-    def of(cls, before: str, best: str, others: str, turns: str, after: str) -> GroundedPrompt:
+    def of(cls, before: str, best: str, other_passages: str, turns: str, after: str) -> GroundedPrompt:
         """Return the prompt of these parts; every part but the first begins with a line end, which the first text of
         the prompt does without.
         """
@@ -191,7 +191,7 @@ class GroundedPrompt(Prompt):
                 turns = turns[1:]
             else:
                 after = after[1:]
-        return cls(before, (best, others, turns), after)
+        return cls(before, (best, other_passages, turns), after)
 
     def __new__(cls, before: str, spare: tuple[str, str, str] = ("", "", ""), after: str = "") -> GroundedPrompt:
         """Join the parts; ``spare`` is the best passage, the others, and the turns."""
@@ -205,12 +205,12 @@ class GroundedPrompt(Prompt):
         """
         start, end = self.spare
         lost = end - start - max(characters, 0)
-        others = self._others[: max(len(self._others) - lost, 0)]
-        lost -= len(self._others) - len(others)
+        other_passages = self._others[: max(len(self._others) - lost, 0)]
+        lost -= len(self._others) - len(other_passages)
         turns = self._turns
         if lost > 0:
-            kept = turns[lost:]
-            turns = kept[kept.find("\n") :] if "\n" in kept else ""
+            kept_turns = turns[lost:]
+            turns = kept_turns[kept_turns.find("\n") :] if "\n" in kept_turns else ""
             lost -= len(self._turns) - len(turns)
         best = self._best[: len(self._best) - max(lost, 0)]
-        return GroundedPrompt(self[:start], (best, others, turns), self[end:])
+        return GroundedPrompt(self[:start], (best, other_passages, turns), self[end:])

@@ -32,6 +32,6 @@ def instruction(
     """
     listed = [] if relations is None else [f"Relations: {'; '.join(relations)}", _ANSWER]
     before = f"{_DEFINITION}\n{_OPEN_QUESTION if relations is None else _QUESTION}"
-    asked = [f"Sentence: {sentence}", f"Head: {head}", f"Tail: {tail}", *listed, "Relation:"]
-    after = "".join(f"\n{line}" for line in asked)
+    question = [f"Sentence: {sentence}", f"Head: {head}", f"Tail: {tail}", *listed, "Relation:"]
+    after = "".join(f"\n{line}" for line in question)
     return Prompt(before, "".join(f"\nExample: {example}" for example in examples), after)

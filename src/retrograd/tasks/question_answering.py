@@ -95,11 +95,11 @@ class QuestionAnswering:
 
         Where it is too long the last passage's words go first; the question is never cut.
         """
-        read = "".join(f"\nPassage: {self.neighbour_text(passage)}" for passage in passages)
+        passage_lines = "".join(f"\nPassage: {self.neighbour_text(passage)}" for passage in passages)
         question = f"\nQuestion: {example.query}\nAnswer:"
         if self.instruction:
-            return Prompt(self.instruction, read, question)
-        return Prompt("", read[1:], question) if read else Prompt(question[1:])
+            return Prompt(self.instruction, passage_lines, question)
+        return Prompt("", passage_lines[1:], question) if passage_lines else Prompt(question[1:])
 
     def neighbour_text(self, passage: Passage) -> str:
         """Return ``title: text``, or the text alone."""

@@ -30,17 +30,20 @@ def rows_by_id(passages: Iterable[Passage]) -> dict[str, tuple[int, ...]]:
         document, sign, number = passage.id.rpartition("#")
         if sign and number.isdecimal():
             documents.setdefault(document, []).append(row)
-    return {id_: tuple(found) for id_, found in (documents | rows).items()}
+    return {id_: tuple(passage_rows) for id_, passage_rows in (documents | rows).items()}
 
 
 def drop_unknown_texts(examples: Iterable[Example], ids: Container[str]) -> list[Example]:
     """The examples without those gold passages that are known by their words alone (`TEXT_ID`) and are not among the
     ``ids`` of a base: questions of SQuAD over another corpus have no gold there."""
     return [
-        replace(one, gold_passages=tuple(id_ for id_ in one.gold_passages if id_ in ids or not id_.startswith(TEXT_ID)))
-        if isinstance(one, GroundedExample) and one.gold_passages
-        else one
-        for one in examples
+        replace(
+            example,
+            gold_passages=tuple(id_ for id_ in example.gold_passages if id_ in ids or not id_.startswith(TEXT_ID)),
+        )
+        if isinstance(example, GroundedExample) and example.gold_passages
+        else example
+        for example in examples
     ]
 
 
@@ -53,15 +56,15 @@ def gold_rows(examples: Sequence[Example], rows: Mapping[str, Sequence[int]]) ->
 
 
 def _gold_rows(example: Example, rows: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
-    found: set[int] = set()
+    rows_found: set[int] = set()
     for id_ in gold_passages(example):
         if id_ not in rows:
             raise UserError(
                 f"gold passage {id_!r} of example {example.id!r} is not in the knowledge base; {advice(id_, rows)} "
                 "Take the base that belongs to these questions, or leave gold_passages out of them"
             )
-        found.update(rows[id_])
-    return tuple(sorted(found))
+        rows_found.update(rows[id_])
+    return tuple(sorted(rows_found))
 
 
 def answer_rows(examples: Sequence[Example], index: TextIndex) -> list[tuple[int, ...]]:
@@ -70,5 +73,5 @@ def answer_rows(examples: Sequence[Example], index: TextIndex) -> list[tuple[int
 
     ``index`` is over the passages' texts, in order of rows.
     """
-    found = [[index.rows_with_phrase(words(target)) for target in example.targets] for example in examples]
-    return [tuple(np.unique(np.concatenate(rows)).tolist()) if rows else () for rows in found]
+    rows_by_answer = [[index.rows_with_phrase(words(target)) for target in example.targets] for example in examples]
+    return [tuple(np.unique(np.concatenate(rows)).tolist()) if rows else () for rows in rows_by_answer]

@@ -55,8 +55,8 @@ class AnswerSupport:
             if len(rows) > _limit(self.most_share, self.most_passages, len(index)):
                 return ()
             if self.question_overlap > 0:
-                asked = [word for word in content_words(query) if word in index]
-                shares = index.overlap_at(rows, asked)
+                query_words = [word for word in content_words(query) if word in index]
+                shares = index.overlap_at(rows, query_words)
                 rows = rows[shares >= self.question_overlap]
             return tuple(rows.tolist())
 
@@ -91,8 +91,8 @@ class OverlapSupport:
         def rows_for(target: str) -> Sequence[int]:
             index = held.index
             shares = index.overlap(content_words(target))
-            floor = max(self.least, self.near_best * shares.max(initial=0.0))
-            rows: Rows = np.flatnonzero(shares >= floor - 1e-9)  # sums of weights differ in the last bits
+            threshold = max(self.least, self.near_best * shares.max(initial=0.0))
+            rows: Rows = np.flatnonzero(shares >= threshold - 1e-9)  # sums of weights differ in the last bits
             return tuple(rows.tolist()) if len(rows) <= _limit(self.most_share, self.most_passages, len(index)) else ()
 
         return lambda example: rows_for(example.target)

@@ -33,10 +33,10 @@ def words(text: str) -> list[str]:
     text = unicodedata.normalize("NFD", text).lower()
     if text.isascii():
         return _ASCII_WORD.findall(text)
-    found: list[str] = []
+    tokens: list[str] = []
     for part in text.split():
-        found += _ASCII_WORD.findall(part) if part.isascii() else _general_words(part)
-    return found
+        tokens += _ASCII_WORD.findall(part) if part.isascii() else _general_words(part)
+    return tokens
 
 
 def _general_words(text: str) -> Iterator[str]:
@@ -65,7 +65,7 @@ def has_answer(answers: Iterable[str], text: str) -> bool:
     """
     # Between bars no word can run into the next, and no word holds a gap.
     held = f" {' '.join(words(text))} "
-    return any(f" {' '.join(found)} " in held for answer in answers if (found := words(answer)))
+    return any(f" {' '.join(answer_words)} " in held for answer in answers if (answer_words := words(answer)))
 
 
 class TextIndex:
@@ -80,10 +80,10 @@ class TextIndex:
         numbers: dict[str, int] = {}
         stream, lengths = array("i", [_BOUNDARY]), array("i")
         for text in texts:
-            found = words(text)
-            stream.extend(numbers.setdefault(word, len(numbers) + 1) for word in found)
+            tokens = words(text)
+            stream.extend(numbers.setdefault(word, len(numbers) + 1) for word in tokens)
             stream.append(_BOUNDARY)  # no phrase holds it, so none runs from one text into the next
-            lengths.append(len(found) + 1)
+            lengths.append(len(tokens) + 1)
         self._numbers = numbers
         self._stream = np.frombuffer(stream, dtype=np.int32)
         # Text r takes the places ends[r] + 1 … ends[r + 1], the last being its boundary.
@@ -129,31 +129,31 @@ class TextIndex:
         texts = int(self._texts[self._numbers.get(word, _BOUNDARY)])
         return math.log((len(self) + 1) / (texts + 1)) if 2 * texts <= len(self) else 0.0
 
-    def overlap(self, wanted: Iterable[str]) -> Float64[np.ndarray, " N"]:
+    def overlap(self, target_words: Iterable[str]) -> Float64[np.ndarray, " N"]:
         """Return for each row the share of the given words that its text holds, each word counted once and by its
         `rarity`.
 
         A word that no text holds is the rarest: where it is wanted, no share reaches 1.
         """
-        weight = self._weights(wanted)
+        weight = self._weights(target_words)
         rows = [self.rows_with_word(word) for word in weight]
-        spread = np.repeat(list(weight.values()), [len(found) for found in rows])
-        found = np.bincount(np.concatenate([np.zeros(0, np.int64), *rows]), spread, minlength=len(self))
-        return found / (sum(weight.values()) or 1.0)
+        spread = np.repeat(list(weight.values()), [len(rows_of_word) for rows_of_word in rows])
+        rows_of_word = np.bincount(np.concatenate([np.zeros(0, np.int64), *rows]), spread, minlength=len(self))
+        return rows_of_word / (sum(weight.values()) or 1.0)
 
-    def overlap_at(self, rows: Rows, wanted: Iterable[str]) -> Float64[np.ndarray, " R"]:
+    def overlap_at(self, rows: Rows, target_words: Iterable[str]) -> Float64[np.ndarray, " R"]:
         """Return `overlap` of a few rows, without reading any other."""
-        weight = self._weights(wanted)
-        found = np.zeros(len(rows))
+        weight = self._weights(target_words)
+        shares = np.zeros(len(rows))
         for word, share in weight.items():
             places = self._places_of(self._numbers.get(word, -1))
             first, last = (np.searchsorted(places, self._ends[rows + step], side="right") for step in (0, 1))
-            found += share * (first < last)
-        return found / (sum(weight.values()) or 1.0)
+            shares += share * (first < last)
+        return shares / (sum(weight.values()) or 1.0)
 
-    def _weights(self, wanted: Iterable[str]) -> dict[str, float]:
+    def _weights(self, target_words: Iterable[str]) -> dict[str, float]:
         """Return rarities above 0, in an order that does not depend on the set's."""
-        return {word: weight for word in sorted(set(wanted)) if (weight := self.rarity(word)) > 0}
+        return {word: weight for word in sorted(set(target_words)) if (weight := self.rarity(word)) > 0}
 
     def _texts_by_word(self) -> Integer[np.ndarray, " V"]:
         """Return in how many texts each word appears; 0 for the boundary."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.tasks.relations.extraction import RelationExtraction
-from retrograd.tasks.relations.refinement import refined
+from retrograd.tasks.relations.refinement import refine_answer
 from retrograd.tasks.relations.verbalisation import open_verbalisation
 from retrograd.types import Example
 
@@ -70,36 +70,39 @@ PHRASES = {
 )
 def test_rules(answer: str, label: str | None, rule: str) -> None:
     """Two labels with equal words ("C++" and "c") are told apart by neither."""
-    found = refined(answer, PHRASES)
+    found = refine_answer(answer, PHRASES)
     assert (found.label, found.rule) == (label, rule)
 
 
 def test_vowel_signs_are_part_of_a_word() -> None:
-    assert refined("के।", {"a": ["का"]}).label is None
-    assert refined("का।", {"a": ["का"], "b": ["के"]}).label == "a"
+    assert refine_answer("के।", {"a": ["का"]}).label is None
+    assert refine_answer("का।", {"a": ["का"], "b": ["के"]}).label == "a"
 
 
 def test_words_that_the_sentence_has_may_be_a_quotation() -> None:
     """An entity's name is in the sentence, too."""
     quoted = "Ann, also called Annie, left"
-    assert refined(quoted, PHRASES).label == "name"
-    assert refined(quoted, PHRASES, sentence="Ann , also called Annie , left the house .").rule == "nothing"
-    assert refined("Answer: also called", PHRASES, sentence="Ann , also called Annie , left .").label == "name"
-    assert refined("I say also called, part of whole", PHRASES, sentence="Ann, also called Annie").rule == "ambiguous"
-    assert refined("The band Part of Whole", PHRASES, sentence="Part of Whole played in Rome .").rule == "nothing"
+    assert refine_answer(quoted, PHRASES).label == "name"
+    assert refine_answer(quoted, PHRASES, sentence="Ann , also called Annie , left the house .").rule == "nothing"
+    assert refine_answer("Answer: also called", PHRASES, sentence="Ann , also called Annie , left .").label == "name"
+    assert (
+        refine_answer("I say also called, part of whole", PHRASES, sentence="Ann, also called Annie").rule
+        == "ambiguous"
+    )
+    assert refine_answer("The band Part of Whole", PHRASES, sentence="Part of Whole played in Rome .").rule == "nothing"
 
 
 def test_what_is_said_of_the_tail_is_not_said_of_the_head() -> None:
     names = {"head": "the car", "tail": "wheel"}
-    assert refined("The wheel is part of whole, the car.", PHRASES, **names).rule == "ambiguous"
-    assert refined("The car is part of whole, the wheel.", PHRASES, **names).label == "part"
-    assert refined("Of the wheel and the car: part of whole", PHRASES, **names).label == "part"
+    assert refine_answer("The wheel is part of whole, the car.", PHRASES, **names).rule == "ambiguous"
+    assert refine_answer("The car is part of whole, the wheel.", PHRASES, **names).label == "part"
+    assert refine_answer("Of the wheel and the car: part of whole", PHRASES, **names).label == "part"
 
 
 def test_order_of_the_labels_changes_nothing() -> None:
     answers = ["The relation is part of whole reversed.", "part of whole", "leads to result part of whole"]
     backwards = dict(reversed(PHRASES.items()))
-    assert [refined(one, PHRASES) for one in answers] == [refined(one, backwards) for one in answers]
+    assert [refine_answer(one, PHRASES) for one in answers] == [refine_answer(one, backwards) for one in answers]
 
 
 @pytest.mark.parametrize("source", ["builtin:tacred", "builtin:retacred", "builtin:semeval2010_task8"])
@@ -108,15 +111,15 @@ def test_every_phrase_reads_as_its_own_label_however_it_is_dressed(source: str) 
     verbalisation = open_verbalisation(source)
     phrases = {label: [phrase] for label, phrase in verbalisation.phrases.items()}
     for label, phrase in verbalisation.phrases.items():
-        assert refined(f"'{phrase.upper()}'.", phrases).label == label
-        assert refined(f"Relation: {phrase}", phrases).label == label
+        assert refine_answer(f"'{phrase.upper()}'.", phrases).label == label
+        assert refine_answer(f"Relation: {phrase}", phrases).label == label
         if len(phrase.split()) > 1:
-            assert refined(f"I think it says {phrase} here", phrases).label == label
+            assert refine_answer(f"I think it says {phrase} here", phrases).label == label
 
 
 @given(st.text())
 def test_any_text_is_read(answer: str) -> None:
-    found = refined(answer, PHRASES)
+    found = refine_answer(answer, PHRASES)
     assert (found.label is None) == (found.rule in ("ambiguous", "nothing"))
 
 

@@ -108,8 +108,8 @@ def _print_table(console: Console, rows: list[_Row], data: Data) -> None:
 
 
 def _matches(row: _Row) -> tuple[str, str]:
-    found = row.evaluation.neighbours
-    return (f"{found['precision@1']:.1f} %", f"{found['precision@5']:.1f} %") if found else ("", "")
+    scores = row.evaluation.neighbours
+    return (f"{scores['precision@1']:.1f} %", f"{scores['precision@5']:.1f} %") if scores else ("", "")
 
 
 def _difference(baseline: _Row, system: _Row, data: Data) -> str:
@@ -123,8 +123,8 @@ def _difference(baseline: _Row, system: _Row, data: Data) -> str:
 def _print_neighbours(console: Console, before: RagModel, after: RagModel, data: Data) -> None:
     """Print the first test sentence without a right neighbour before training and at least three after it."""
     sample = data.test[:200]
-    found = [model.retrieve(sample, 5).rows for model in (before, after)]
-    right = [model.supports(sample, rows).sum(dim=-1) for model, rows in zip((before, after), found, strict=True)]
+    neighbours = [model.retrieve(sample, 5).rows for model in (before, after)]
+    right = [model.supports(sample, rows).sum(dim=-1) for model, rows in zip((before, after), neighbours, strict=True)]
     changed = ((right[0] == 0) & (right[1] >= 3)).nonzero().flatten().tolist()
     chosen = changed[0] if changed else int((right[1] - right[0]).argmax())
     example = sample[chosen]
@@ -134,7 +134,7 @@ def _print_neighbours(console: Console, before: RagModel, after: RagModel, data:
     console.print(f"  right relation: {example.target}", highlight=False)
     relation_of = relation_extraction(data.task, "demo").relation_of
     relation = relation_of(example.target, example)
-    for name, rows in zip(("frozen", "trained"), found, strict=True):
+    for name, rows in zip(("frozen", "trained"), neighbours, strict=True):
         console.print(f"\n  nearest, {name} retriever:", highlight=False)
         for passage in data.base.passages([row for row in rows[chosen][:3].tolist() if row >= 0]):
             mark = "+" if relation_of(passage.title) == relation else "-"

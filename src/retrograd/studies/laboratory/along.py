@@ -13,7 +13,7 @@ from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import OpenRun, saved_task
 from retrograd.experiments.run import compute_for
-from retrograd.studies.laboratory.lab import LabReport, chosen_estimators, drawn, measured
+from retrograd.studies.laboratory.lab import LabReport, choose_estimators, draw_examples, measure_estimators
 from retrograd.training.refresh.fresh_index import embed_base_if_stale
 from retrograd.training.run.checkpoints import read_progress
 from retrograd.training.run.run_directory import RunDirectory
@@ -49,15 +49,15 @@ def run_laboratory_along(
     """
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
-    chosen = chosen_estimators(experiment, names)
+    chosen = choose_estimators(experiment, names)
     data = experiment.data.load(experiment.seed, saved_task(experiment, run))
-    examples, found = drawn(data.train, queries, seed), []
+    examples, moments = draw_examples(data.train, queries, seed), []
     for stage, step, opened in _moments(run, experiment, data):
         say(f"{stage} {step}".removesuffix(" 0"))
-        found.append(Moment(stage, step, measured(opened, examples, chosen, redraws, seed)))
-        records = [{"stage": one.stage, "step": one.step, **one.report.record()} for one in found]
+        moments.append(Moment(stage, step, measure_estimators(opened, examples, chosen, redraws, seed)))
+        records = [{"stage": moment.stage, "step": moment.step, **moment.report.record()} for moment in moments]
         write_json(out / "lab-along.json", {"moments": list(records)})
-    return found
+    return moments
 
 
 def _moments(run: RunDirectory, experiment: Experiment, data: Data) -> Iterator[tuple[str, int, OpenRun]]:

@@ -29,9 +29,9 @@ from retrograd.util.text_files import write_json
 __all__ = [
     "Finding",
     "LabReport",
-    "chosen_estimators",
-    "drawn",
-    "measured",
+    "choose_estimators",
+    "draw_examples",
+    "measure_estimators",
     "run_laboratory",
 ]
 
@@ -116,13 +116,13 @@ def run_laboratory(
     `UserError` for a name that fits none, and for an experiment without retrieval.
     """
     opened = open_run(source) if isinstance(source, Path) else _untrained(source)
-    chosen = chosen_estimators(opened.experiment, names)
-    report = measured(opened, drawn(opened.data.train, queries, seed), chosen, redraws, seed)
+    chosen = choose_estimators(opened.experiment, names)
+    report = measure_estimators(opened, draw_examples(opened.data.train, queries, seed), chosen, redraws, seed)
     report.save(out)
     return report
 
 
-def chosen_estimators(experiment: Experiment, names: Sequence[str]) -> list[Estimator]:
+def choose_estimators(experiment: Experiment, names: Sequence[str]) -> list[Estimator]:
     """Return the estimators that ``names`` choose, the experiment's own among them.
 
     Raises `UserError` as `run_laboratory` does.
@@ -130,26 +130,29 @@ def chosen_estimators(experiment: Experiment, names: Sequence[str]) -> list[Esti
     k = experiment.training.passages
     if k == 0:
         raise UserError(f"{experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure")
-    own = experiment.objective
+    own_objective = experiment.objective
     known = estimators(k)
-    if all(one.objective != own for one in known):
-        known.append(Estimator("the experiment's own", own, k, tail=experiment.training.tail))
-    return _chosen(known, names)
+    if all(estimator.objective != own_objective for estimator in known):
+        known.append(Estimator("the experiment's own", own_objective, k, tail=experiment.training.tail))
+    return _choose_by_name(known, names)
 
 
-def drawn(examples: Sequence[Example], queries: int, seed: int) -> list[Example]:
+def draw_examples(examples: Sequence[Example], queries: int, seed: int) -> list[Example]:
     """Return the batch: so many training examples, the same for a seed."""
     return random.Random(seed).sample(examples, min(queries, len(examples)))
 
 
-def _chosen(known: list[Estimator], names: Sequence[str]) -> list[Estimator]:
+def _choose_by_name(known: list[Estimator], names: Sequence[str]) -> list[Estimator]:
     if not names:
         return known
     for name in names:
-        if not any(_fits(one, name) for one in known):
-            every = sorted({one.name.split(",")[0] for one in known} | {type(one.objective).__name__ for one in known})
-            raise UserError(f"--objectives {name}: no such estimator; {advice(name, every)}")
-    return [one for one in known if any(_fits(one, name) for name in names)]
+        if not any(_fits(estimator, name) for estimator in known):
+            all_names = sorted(
+                {estimator.name.split(",")[0] for estimator in known}
+                | {type(estimator.objective).__name__ for estimator in known}
+            )
+            raise UserError(f"--objectives {name}: no such estimator; {advice(name, all_names)}")
+    return [estimator for estimator in known if any(_fits(estimator, name) for name in names)]
 
 
 def _fits(estimator: Estimator, name: str) -> bool:
@@ -166,13 +169,15 @@ def _untrained(experiment: Experiment) -> OpenRun:
     return OpenRun(experiment, model, data.task)
 
 
-def measured(opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int) -> LabReport:
+def measure_estimators(
+    opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int
+) -> LabReport:
     """Measure estimators on the model as it is now, at its precision; the model is left unchanged."""
     model, posterior = _with_posterior(opened.model.eval())
     with model.autocast():
         bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
         if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
-            chosen = [one for one in chosen if one.candidates == "best"]
+            chosen = [estimator for estimator in chosen if estimator.candidates == "best"]
         reference = reference_step(model, bench, _MICRO_BATCH)
         with bar("estimators", len(chosen), "estimators") as advance:
             findings = []

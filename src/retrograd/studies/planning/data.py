@@ -44,45 +44,48 @@ class DataFacts:
 
 
 def data_facts(experiment: Experiment, examples: int, passages: int) -> DataFacts:
-    """From the data, where they are on this disk and quickly read; ``examples`` and ``passages`` (0: not said) come
-    before what was found. Raises `UserError` for an experiment that asks for more passages than were found."""
-    found = _read(experiment)
-    if found.data is not None and passages == 0:
-        require_enough_passages(experiment, found.data.base)
+    """Return counts from the data, where they are on this disk and quickly read; ``examples`` and ``passages`` (0: not
+    given) replace them.
+
+    Raises `UserError` for an experiment that asks for more passages than were found.
+    """
+    facts = _read_facts(experiment)
+    if facts.data is not None and passages == 0:
+        require_enough_passages(experiment, facts.data.base)
     if examples:
-        found = replace(found, examples=examples)
+        facts = replace(facts, examples=examples)
     if passages:
-        found = replace(found, passages=passages)
-    elif found.passages is None and experiment.data.train_is_base:
-        found = replace(found, passages=found.examples)  # the training sentences are the passages
-    if found.examples is None:
+        facts = replace(facts, passages=passages)
+    elif facts.passages is None and experiment.data.train_is_base:
+        facts = replace(facts, passages=facts.examples)  # the training sentences are the passages
+    if facts.examples is None:
         note = "the number of training examples is not known; say it with --examples"
-        found = replace(found, notes=(*found.notes, note))
-    return found
+        facts = replace(facts, notes=(*facts.notes, note))
+    return facts
 
 
-def _read(experiment: Experiment) -> DataFacts:
+def _read_facts(experiment: Experiment) -> DataFacts:
     base = Path(experiment.data.base_source)
     if base.is_file() and base.stat().st_size > _LOADED_BYTES:
         size = f"{base} has {base.stat().st_size / 1e9:.0f} GB and is not read"
-        return _unread(
+        return _facts_from_settings(
             experiment, f"{size}; passages: about a line each, or say them with --passages", line_count(base)
         )
     try:
         data = experiment.data.load(experiment.seed)
     except UserError as error:
-        return _unread(experiment, f"the data cannot be read: {str(error).partition(';')[0]}")
-    return _measured(experiment, data)
+        return _facts_from_settings(experiment, f"the data cannot be read: {str(error).partition(';')[0]}")
+    return _measure_facts(experiment, data)
 
 
-def _unread(experiment: Experiment, why: str, passages: int | None = None) -> DataFacts:
+def _facts_from_settings(experiment: Experiment, why: str, passages: int | None = None) -> DataFacts:
     """Return counts from the settings, tokens at their limits: the most there can be."""
-    drawn = experiment.data.train_count or None
+    train_count = experiment.data.train_count or None
     g, r = experiment.generator, experiment.retriever
     note = f"{why}; tokens are taken at their limits"
     neighbour = (g.max_input_tokens - 1) // 2
     return DataFacts(
-        drawn,
+        train_count,
         None,
         passages,
         r.max_tokens,
@@ -94,16 +97,16 @@ def _unread(experiment: Experiment, why: str, passages: int | None = None) -> Da
     )
 
 
-def _measured(experiment: Experiment, data: Data) -> DataFacts:
+def _measure_facts(experiment: Experiment, data: Data) -> DataFacts:
     task, examples = data.task, data.train[:_SAMPLE]
     rows = range(0, len(data.base), max(1, len(data.base) // _SAMPLE))
     passages = data.base.passages(list(rows)[:_SAMPLE])
     asker, reader = (retriever_ruler(experiment.retriever, queries) for queries in (True, False))
     writer = generator_ruler(experiment.generator)
     targets = target_ruler(experiment.generator)
-    drawn = cycle(passages)
-    alone = _mean(writer, [task.prompt(one, ()) for one in examples], experiment.generator.max_input_tokens)
-    beside = [task.prompt(one, list(islice(drawn, 1))) for one in examples]
+    passage_cycle = cycle(passages)
+    alone = _mean(writer, [task.prompt(item, ()) for item in examples], experiment.generator.max_input_tokens)
+    beside = [task.prompt(item, list(islice(passage_cycle, 1))) for item in examples]
     one_passage = _mean(writer, beside, experiment.generator.max_input_tokens)
     notes = (
         ("a tokenizer is not on this disk: tokens are words times 1.4",) if None in (asker.limit, reader.limit) else ()
@@ -112,11 +115,11 @@ def _measured(experiment: Experiment, data: Data) -> DataFacts:
         len(data.train),
         len(data.test),
         len(data.base),
-        _mean(asker, [task.query_text(one) for one in examples], experiment.retriever.max_tokens),
+        _mean(asker, [task.query_text(item) for item in examples], experiment.retriever.max_tokens),
         alone,
         max(1, one_passage - alone),
-        _mean(targets, [one.target for one in examples if one.targets], experiment.generator.max_target_tokens),
-        _mean(reader, [task.passage_text(one) for one in passages], experiment.retriever.max_tokens),
+        _mean(targets, [item.target for item in examples if item.targets], experiment.generator.max_target_tokens),
+        _mean(reader, [task.passage_text(item) for item in passages], experiment.retriever.max_tokens),
         task.support(data.base) is not None,
         data,
         notes,

@@ -81,11 +81,11 @@ def this_machine(device: torch.device, choice: PrecisionChoice) -> Hardware:
 
 def _products(device: torch.device, bf16: bool) -> float:
     """Return the floating-point operations a second of square matrix products."""
-    one = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
-    _ = one @ one
+    matrix = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    _ = matrix @ matrix
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < _PROBE_SECONDS:
-        _ = one @ one
+        _ = matrix @ matrix
         done += 1
         if device.type == "cuda" and done % 64 == 0:
             torch.cuda.synchronize(device)

@@ -55,8 +55,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """``tower`` is the cost of a query, ``passage`` of a passage; ``prompt_tokens`` and ``prompts`` are the mean length
-    and the cost of a prompt, by stage. ``dimension`` is D. Of so many ``processes`` each has this."""
+    """Sizes of the models, and the cost of a text for each.
+
+    ``tower`` is the cost of a query, ``passage`` of a passage; ``prompt_tokens`` and ``prompts`` are the mean length
+    and the cost of a prompt, by stage. ``dimension`` is D.
+    """
 
     weights: tuple[Weights, ...]
     dimension: int
@@ -69,18 +72,20 @@ class ModelFacts:
 
     @property
     def parameters(self) -> int:
-        return sum(one.parameters for one in self.weights)
+        return sum(part.parameters for part in self.weights)
 
     @property
     def trained(self) -> int:
-        return sum(one.trained for one in self.weights)
+        return sum(part.trained for part in self.weights)
 
 
 def model_facts(
     experiment: Experiment, facts: DataFacts, passages: dict[str, int], bf16: bool, processes: int = 1
 ) -> ModelFacts:
-    """``passages`` is how many passages a prompt holds, by stage. Raises `UserError` for shapes that are not known, and
-    for settings that the models would refuse."""
+    """Return the sizes and costs of the models; ``passages`` is the number of passages in a prompt, by stage.
+
+    Raises `UserError` for shapes that are not known, and for settings that the models would refuse.
+    """
     r, g = experiment.retriever, experiment.generator
     Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules)  # refuses what training would
     require_adapters(g.quantisation, g.lora_rank)
@@ -130,21 +135,21 @@ def _width(towers: tuple[PreTrainedModel, PreTrainedModel]) -> int:
 
 
 def _towers(experiment: Experiment, query: int, passage: int) -> list[Weights]:
-    """Of so many parameters each. As `Retriever.trained_parameters` has it."""
+    """Return the weights of the towers, of so many parameters each. As `Retriever.trained_parameters` has it."""
     r = experiment.retriever
     learns = r.trained != "none"
     lexical = 1 if r.lexical_dimensions else 0
     scales = 1 + lexical  # the temperature, a number for each retriever, learned or not
     learned = (r.learn_temperature + lexical) * learns
     name = "query tower" if r.separate_towers else "shared tower"
-    found = [_fp32(name, query + scales, query * learns + learned)]
+    weights = [_fp32(name, query + scales, query * learns + learned)]
     if r.separate_towers:
-        found.append(_fp32("passage tower", passage, passage * (r.trained == "both")))
+        weights.append(_fp32("passage tower", passage, passage * (r.trained == "both")))
     if r.posterior:
-        found.append(_fp32("posterior tower", query + scales, query * learns + learned))
+        weights.append(_fp32("posterior tower", query + scales, query * learns + learned))
     if r.posterior and r.posterior_passages == "own" and r.separate_towers:
-        found.append(_fp32("posterior's passage tower", passage, passage * (r.trained == "both")))
-    return found
+        weights.append(_fp32("posterior's passage tower", passage, passage * (r.trained == "both")))
+    return weights
 
 
 def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, share: float) -> list[Weights]:
@@ -154,24 +159,24 @@ def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, s
     """
     g = experiment.generator
     whole, inside = _count(generator.parameters()), _count(in_layers(generator))
-    found = [_fp32("generator", whole, 0 if g.lora_rank else whole, whole - inside + share * inside)]
+    weights = [_fp32("generator", whole, 0 if g.lora_rank else whole, whole - inside + share * inside)]
     if g.quantisation == "nf4":
         quantised = _quantised(generator)
-        found = [Weights("generator", whole, 0, (whole - quantised) * 4 + quantised * _NF4_BYTES, 0.0)]
+        weights = [Weights("generator", whole, 0, (whole - quantised) * 4 + quantised * _NF4_BYTES, 0.0)]
     if g.lora_rank:
         adapt(generator, g.lora_rank, g.lora_modules)
         adapters = _count(weight for weight in generator.parameters() if weight.requires_grad)
         inside = _count(weight for weight in in_layers(generator) if weight.requires_grad)
-        found.append(_fp32("adapters (LoRA)", adapters, adapters, adapters - inside + share * inside))
+        weights.append(_fp32("adapters (LoRA)", adapters, adapters, adapters - inside + share * inside))
     soft = _soft_prompt(experiment, generator, width)
-    return [*found, *([_fp32("soft prompt", soft, soft)] if soft else [])]
+    return [*weights, *([_fp32("soft prompt", soft, soft)] if soft else [])]
 
 
 def _spread(generator: PreTrainedModel, share: float, dropout: bool) -> Spread | None:
     require_spreadable(generator, dropout)
     if share == 1:
         return None
-    layer = max(_count(one.parameters()) for _, layers in stacks_of(generator) for one in layers)
+    layer = max(_count(layer_module.parameters()) for _, layers in stacks_of(generator) for layer_module in layers)
     inside = list(in_layers(generator))
     moved = share * _count(weight for weight in inside if weight.requires_grad)
     return Spread(layer, moved, 1 - _count(inside) / _count(generator.parameters()))
@@ -181,9 +186,11 @@ def _quantised(generator: PreTrainedModel) -> int:
     """Return the weights of the layers that transformers quantises: all linear ones but the output layer, and T5's
     ``wo``.
     """
-    kept = generator.get_output_embeddings()
-    layers = [(name, one) for name, one in generator.named_modules() if isinstance(one, nn.Linear) and one is not kept]
-    return sum(one.weight.numel() for name, one in layers if name.rpartition(".")[2] != "wo")
+    head = generator.get_output_embeddings()
+    layers = [
+        (name, layer) for name, layer in generator.named_modules() if isinstance(layer, nn.Linear) and layer is not head
+    ]
+    return sum(layer.weight.numel() for name, layer in layers if name.rpartition(".")[2] != "wo")
 
 
 def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int) -> int:
@@ -197,7 +204,7 @@ def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int)
 
 
 def _fp32(part: str, parameters: int, trained: int, here: float | None = None) -> Weights:
-    """``here`` is how many of the parameters a process has; None is all of them."""
+    """Return a part in fp32; ``here`` is how many of the parameters a process has, None for all of them."""
     held = parameters if here is None else here
     return Weights(part, parameters, trained, 4.0 * held, float(trained if trained < parameters else held))
 

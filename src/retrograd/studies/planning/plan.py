@@ -95,7 +95,7 @@ class Plan:
     @property
     def memory(self) -> Memory:
         """Return the memory of the stage that needs most."""
-        return max((stage.memory for stage in self.stages), key=lambda one: one.total)
+        return max((stage.memory for stage in self.stages), key=lambda memory: memory.total)
 
     @property
     def index_bytes(self) -> int | None:
@@ -105,7 +105,7 @@ class Plan:
     def seconds(self) -> float | None:
         """Return the seconds of stages, embedding and answering the test; None where any is unknown."""
         known = [*(stage.seconds for stage in self.stages), self.embedding, self.answering]
-        return None if any(one is None for one in known) else sum(one for one in known if one is not None)
+        return None if any(part is None for part in known) else sum(part for part in known if part is not None)
 
     def record(self) -> JsonObject:
         """Return the plan as JSON; bytes, seconds, operations."""
@@ -113,10 +113,10 @@ class Plan:
             "name": self.name,
             "processes": self.processes,
             "hardware": {"name": self.hardware.name, "memory": self.hardware.memory, "speed": self.hardware.speed},
-            "parameters": [asdict(one) for one in self.model.weights],
+            "parameters": [asdict(part) for part in self.model.weights],
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "index_bytes": self.index_bytes,
-            "stages": [_stage_record(one) for one in self.stages],
+            "stages": [_stage_record(part) for part in self.stages],
             "embedding_seconds": self.embedding,
             "answering_seconds": self.answering,
             "seconds": self.seconds,
@@ -126,16 +126,16 @@ class Plan:
         }
 
 
-def _stage_record(one: StageCost) -> JsonObject:
+def _stage_record(cost: StageCost) -> JsonObject:
     return {
-        "name": one.stage.name,
-        "steps": one.stage.steps,
-        "prompts_without_gradient": one.prompts.without_gradient * one.stage.queries,
-        "prompts_with_gradient": one.prompts.with_gradient * one.stage.queries,
-        "prompt_tokens": one.prompt_tokens,
-        "tokens_per_step": one.tokens,
-        "operations_per_step": one.operations,
-        "seconds": one.seconds,
+        "name": cost.stage.name,
+        "steps": cost.stage.steps,
+        "prompts_without_gradient": cost.prompts.without_gradient * cost.stage.queries,
+        "prompts_with_gradient": cost.prompts.with_gradient * cost.stage.queries,
+        "prompt_tokens": cost.prompt_tokens,
+        "tokens_per_step": cost.tokens,
+        "operations_per_step": cost.operations,
+        "seconds": cost.seconds,
     }
 
 
@@ -161,14 +161,14 @@ def plan_experiment(
     r = experiment.retriever
     stages = planned_stages(experiment, facts.examples, facts.supports)
     if processes > 1:
-        if _passages_move(experiment) and any(one.trains_retriever and not one.is_copying for one in stages):
+        if _passages_move(experiment) and any(stage.trains_retriever and not stage.is_copying for stage in stages):
             require_one_process(experiment.training.refresh_policy)
-        stages = [_share(one, processes) for one in stages]
+        stages = [_share(stage, processes) for stage in stages]
     base = facts.passages or 10**9
-    prompts = {one.name: prompts_per_query(one, base, r.posterior, r.null_passage) for one in stages}
-    each = {name: one.passages_each for name, one in prompts.items()}
-    model = model_facts(experiment, facts, each, chosen.bf16, processes)
-    costs = [_stage_cost(experiment, one, prompts[one.name], facts, model, chosen) for one in stages]
+    prompts = {stage.name: prompts_per_query(stage, base, r.posterior, r.null_passage) for stage in stages}
+    passages_each = {name: stage.passages_each for name, stage in prompts.items()}
+    model = model_facts(experiment, facts, passages_each, chosen.bf16, processes)
+    costs = [_stage_cost(experiment, stage, prompts[stage.name], facts, model, chosen) for stage in stages]
     embedding, answering = _embedding(experiment, stages, facts, model, chosen), _answering(facts, costs, chosen)
     embedding = None if embedding is None else embedding / processes
     notes = facts.notes + _notes(experiment, processes)
@@ -182,7 +182,7 @@ def plan_experiment(
         and facts.data is not None
         and _is_small(experiment, model)
     ):
-        plan = _probed(experiment, plan, probe(experiment, facts.data))
+        plan = _with_probe_times(experiment, plan, probe(experiment, facts.data))
     return plan
 
 
@@ -203,10 +203,10 @@ def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
     if name:
         return hardware_named(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = this_machine(device, choose_precision(experiment, device, "training"))
-    if found.cuda or found.memory is None:
-        return found
-    return replace(found, memory=found.memory // processes, peak=found.peak / processes)
+    machine = this_machine(device, choose_precision(experiment, device, "training"))
+    if machine.cuda or machine.memory is None:
+        return machine
+    return replace(machine, memory=machine.memory // processes, peak=machine.peak / processes)
 
 
 def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
@@ -231,8 +231,8 @@ def _stage_cost(
         + embedded * (model.passage.forward + model.passage.backward)
         + searched * towers * 2 * model.dimension * (facts.passages or 0)
     )
-    read = (prompts.without_gradient + prompts.with_gradient) * (tokens + facts.target)
-    total = queries * (read + searched * towers * facts.query + embedded * facts.passage)
+    tokens_read = (prompts.without_gradient + prompts.with_gradient) * (tokens + facts.target)
+    total = queries * (tokens_read + searched * towers * facts.query + embedded * facts.passage)
     memory = _memory(experiment, stage, prompts, facts, model, on)
     share = stage.queries / math.ceil(stage.queries / model.processes)  # as fast as the process with the most queries
     seconds = None if stage.full_steps is None else stage.full_steps * operations / on.speed / share
@@ -260,17 +260,17 @@ def _memory(
         activations += at_once * embedded * kept(passage.squares, passage.kept)
     if stage.compares_all:
         activations += at_once * (facts.passages or 0) * _WHOLE_BASE_BYTES
-    learned = {one.part: one.moved for one in model.weights}
-    theirs = sum(n for part, n in learned.items() if part.endswith("tower")) * stage.trains_retriever
-    its = sum(n for part, n in learned.items() if not part.endswith("tower"))
+    learned = {part.part: part.moved for part in model.weights}
+    tower_parameters = sum(n for part, n in learned.items() if part.endswith("tower")) * stage.trains_retriever
+    generator_parameters = sum(n for part, n in learned.items() if not part.endswith("tower"))
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
-    gradients = theirs + its * (prompts.with_gradient > 0)
+    gradients = tower_parameters + generator_parameters * (prompts.with_gradient > 0)
     index = 4.0 * (facts.passages or 0) * model.dimension * experiment.retriever.search_kind.needs_index
     whole = stage.compares_all and model.processes > 1  # each compares with all, and fetches them
     return Memory(
-        weights=sum(one.held for one in model.weights),
+        weights=sum(part.held for part in model.weights),
         gradients=4.0 * gradients,
-        optimiser=8.0 * (theirs + its * stage.trains_generator),
+        optimiser=8.0 * (tower_parameters + generator_parameters * stage.trains_generator),
         copies=_copies(experiment, model, gradients, graphs, stage.name, on),
         activations=activations,
         index=index / model.processes + whole * index,
@@ -335,29 +335,30 @@ def _embedding(
 
 
 def _answering(facts: DataFacts, costs: list[StageCost], on: Hardware) -> float | None:
-    """Reading the passages of each test example once; writing or choosing the answer comes on top, not counted."""
+    """Return the seconds of reading the passages of each test example once."""
     if facts.tests is None or not costs:
         return None if facts.tests is None else 0.0
     last = costs[-1]
-    read = max(1.0, last.prompts.without_gradient + last.prompts.with_gradient)
-    prompt = last.operations / max(1.0, last.stage.queries * read) / 3
-    return facts.tests * read * prompt / on.speed
+    prompts_read = max(1.0, last.prompts.without_gradient + last.prompts.with_gradient)
+    prompt = last.operations / max(1.0, last.stage.queries * prompts_read) / 3
+    return facts.tests * prompts_read * prompt / on.speed
 
 
-def _probed(experiment: Experiment, plan: Plan, found: Probe) -> Plan:
+def _with_probe_times(experiment: Experiment, plan: Plan, probed: Probe) -> Plan:
     """Return the plan with measured seconds in the place of computed ones."""
     stages = tuple(
         replace(
-            one, seconds=None if one.stage.full_steps is None else one.stage.full_steps * found.step[one.stage.name]
+            cost,
+            seconds=None if cost.stage.full_steps is None else cost.stage.full_steps * probed.step[cost.stage.name],
         )
-        if one.stage.name in found.step
-        else one
-        for one in plan.stages
+        if cost.stage.name in probed.step
+        else cost
+        for cost in plan.stages
     )
     data = plan.data
-    times = _embeddings(experiment, [one.stage for one in plan.stages])
-    embedding = None if data.passages is None else times * data.passages * found.passage
-    answering = None if data.tests is None else data.tests * found.answer
+    times = _embeddings(experiment, [cost.stage for cost in plan.stages])
+    embedding = None if data.passages is None else times * data.passages * probed.passage
+    answering = None if data.tests is None else data.tests * probed.answer
     return replace(plan, stages=stages, embedding=embedding, answering=answering, probed=True)
 
 
@@ -373,7 +374,7 @@ def _refusal(experiment: Experiment, plan: Plan) -> str | None:
         return None
     parts = {name: size for name, size in asdict(need).items() if name != "libraries"}
     largest = max(parts, key=lambda name: parts[name])
-    worst = max(plan.stages, key=lambda one: one.memory.total).stage
+    worst = max(plan.stages, key=lambda cost: cost.memory.total).stage
     whole = largest == "activations" and worst.compares_all
     remedy = "set warm_start.passages to 100, say" if whole else _remedy(experiment, largest, plan.processes)
     size = readable_bytes(round(parts[largest]))
@@ -403,11 +404,11 @@ def _remedy(experiment: Experiment, part: str, processes: int) -> str:
             "spread it over more processes (--processes)"
         )
     if part == "activations":
-        found = [
+        remedies = [
             f"lower training.micro_batch (now {t.micro_batch or t.batch_size}) or training.passages ({t.passages})"
         ]
-        found += [] if g.gradient_checkpointing else ["set generator.gradient_checkpointing = true"]
-        return ", or ".join([*found, "shorten generator.max_input_tokens"])
+        remedies += [] if g.gradient_checkpointing else ["set generator.gradient_checkpointing = true"]
+        return ", or ".join([*remedies, "shorten generator.max_input_tokens"])
     if g.fsdp and processes > 1:
         adapters = "" if g.lora_rank else "train adapters alone: generator.lora_rank = 8 (LoRA), or "
         return f"{adapters}plan for more processes (--processes)"

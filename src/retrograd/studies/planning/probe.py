@@ -54,14 +54,14 @@ def probe(experiment: Experiment, data: Data) -> Probe:
         stage.name: _step_seconds(model, stage, list(stage.examples or data.train), rng)
         for stage in stages(experiment, model, rng)
     }
-    asked = (data.test or data.train)[:_ANSWERS]
-    answer = _timed(lambda: _answer(experiment, model, asked), compute.device) / max(1, len(asked))
+    questions = (data.test or data.train)[:_ANSWERS]
+    answer = _timed(lambda: _answer(experiment, model, questions), compute.device) / max(1, len(questions))
     torch.random.set_rng_state(state)
     return Probe(steps, passage, answer)
 
 
-def _answer(experiment: Experiment, model: RagModel, asked: list[Example]) -> None:
-    model.predict(asked, min(experiment.test_passages, len(model.base)), experiment.evaluation.scoring)
+def _answer(experiment: Experiment, model: RagModel, questions: list[Example]) -> None:
+    model.predict(questions, min(experiment.test_passages, len(model.base)), experiment.evaluation.scoring)
 
 
 def _step_seconds(model: RagModel, stage: Stage, examples: list[Example], rng: torch.Generator) -> float:
@@ -88,8 +88,8 @@ def _step(
     for start in range(0, len(batch), size):
         part = batch[start : start + size]
         with model.autocast(), training_attention(model.device):
-            found = stage.evidence.candidates(model, part, stage.objective.needs_posterior, None, rng)
-            estimate = stage.objective(found.scores, stage.evidence.likelihood(model, part, found), rng)
+            candidates = stage.evidence.candidates(model, part, stage.objective.needs_posterior, None, rng)
+            estimate = stage.objective(candidates.scores, stage.evidence.likelihood(model, part, candidates), rng)
         (estimate.loss * (len(part) / len(batch))).backward()
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     nn.utils.clip_grad_norm_(weights, 1.0)

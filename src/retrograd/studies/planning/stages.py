@@ -1,4 +1,4 @@
-"""How many prompts each stage of an experiment makes the generator read, counted before there is a model.
+"""The number of prompts that the generator reads in each stage, counted before there is a model.
 
 What an objective costs is counted by asking it: it scores flat candidates under a likelihood that only counts. Flat is
 the most it can cost: nothing is pruned, and all draws differ where they can. Where the model is sure, JSA, wake-sleep
@@ -51,7 +51,10 @@ class Prompts:
 
 
 def prompts_per_query(stage: StageDescription, base: int, posterior: bool, null_passage: bool) -> Prompts:
-    """At most, for flat candidates: the mean over 64 queries. Raises `UserError` for more candidates than 100,000."""
+    """Return the prompts of a query at most, for flat candidates: the mean over 64 queries.
+
+    Raises `UserError` for more candidates than 100,000.
+    """
     evidence = stage.evidence
     if isinstance(evidence, CopyEvidence):
         return Prompts(0.0, 0.0, 0, min(evidence.passages, base) or base)

@@ -80,12 +80,12 @@ def _check_repeated(part: PartContents, example: Example, findings: Findings) ->
         return
     place = part.place(example.id)
     if fold(other) == fold(target):
-        what = f"the same as id {first!r}, target included"
-        findings.warning("duplicate", part.name, place, what, "keep one: it counts twice in training and in scores")
+        message = f"the same as id {first!r}, target included"
+        findings.warning("duplicate", part.name, place, message, "keep one: it counts twice in training and in scores")
     else:
-        what = f"the same as id {first!r}, but the target is {target[:60]!r}, there {other[:60]!r}"
+        message = f"the same as id {first!r}, but the target is {target[:60]!r}, there {other[:60]!r}"
         remedy = "keep the right one, or put all answers into one record where several are right"
-        findings.warning("contradiction", part.name, place, what, remedy)
+        findings.warning("contradiction", part.name, place, message, remedy)
 
 
 def check_leaks(parts: Iterable[PartContents], findings: Findings) -> None:
@@ -98,13 +98,13 @@ def check_leaks(parts: Iterable[PartContents], findings: Findings) -> None:
         for key in second.identities:
             if key not in first.identities:
                 continue
-            here, there = second.place(second.identities[key]), first.place(first.identities[key])
-            what = f"the same text as {there}"
+            own_place, other_place = second.place(second.identities[key]), first.place(first.identities[key])
+            message = f"the same text as {other_place}"
             remedy = f"take it out of {first.name}: what a model was trained on, it is not tested on"
             published = first.source == second.source and first.source.startswith("builtin:")
             mild = published or {first.name, second.name} == {"train", "dev"}
             report = findings.warning if mild else findings.error
-            report("leak", second.name, here, what, remedy)
+            report("leak", second.name, own_place, message, remedy)
 
 
 def check_labels(parts: Mapping[str, PartContents], findings: Findings) -> None:
@@ -114,22 +114,24 @@ def check_labels(parts: Mapping[str, PartContents], findings: Findings) -> None:
         return
     for part in parts.values():
         for label in sorted(part.labels.keys() - train.labels.keys()):
-            what = f"{part.labels[label]} examples have the label {label!r}, which train lacks"
+            message = f"{part.labels[label]} examples have the label {label!r}, which train lacks"
             remedy = "add examples of it to train: no neighbour can bear it, and no target teaches it"
-            findings.warning("label coverage", part.name, part.source, what, remedy)
+            findings.warning("label coverage", part.name, part.source, message, remedy)
     for label, count in sorted(train.labels.items()):
         if count < _FEW:
-            what = f"only {count} with the label {label!r}"
-            findings.warning("few examples", "train", train.source, what, f"add some: below {_FEW} little is learned")
+            message = f"only {count} with the label {label!r}"
+            findings.warning(
+                "few examples", "train", train.source, message, f"add some: below {_FEW} little is learned"
+            )
 
 
 class BaseContents:
     """Contents of a knowledge base, as they are read: which wanted gold ids it lacks, and which texts are repeated."""
 
-    def __init__(self, source: str, wanted: Iterable[str]) -> None:
+    def __init__(self, source: str, gold_ids: Iterable[str]) -> None:
         self.source = source
         self.passages = 0
-        self._missing = set(wanted)
+        self._missing = set(gold_ids)
         self._hashes = array("q")
 
     def check(self, passages: Iterable[Passage], findings: Findings) -> Iterator[Passage]:
@@ -154,14 +156,16 @@ class BaseContents:
             missing = part.gold.keys() & self._missing
             unjudged = {id_ for id_ in missing if id_.startswith(TEXT_ID)}
             if unjudged:
-                what = f"{len(unjudged):,} of its {len(part.gold):,} paragraphs are not in the base: questions on them "
-                what += "have no gold passage there, and are not judged by it"
-                findings.warning("gold passage", part.name, part.source, what, "give the base that has them")
+                message = (
+                    f"{len(unjudged):,} of its {len(part.gold):,} paragraphs are not in the base: questions on them "
+                )
+                message += "have no gold passage there, and are not judged by it"
+                findings.warning("gold passage", part.name, part.source, message, "give the base that has them")
             for id_ in sorted(missing - unjudged):
-                what = f"the gold passage {id_!r} is not in the base"
+                message = f"the gold passage {id_!r} is not in the base"
                 remedy = "give the base that belongs to these examples, or leave gold_passages out"
                 report = findings.warning if part.name == "train" else findings.error
-                report("gold passage", part.name, part.place(part.gold[id_]), what, remedy)
+                report("gold passage", part.name, part.place(part.gold[id_]), message, remedy)
 
     def check_repeated(self, read: Callable[[], Iterable[Passage]], findings: Findings) -> None:
         """Report texts that several passages have; ``read`` gives the same passages, and is called only where there are
@@ -169,20 +173,20 @@ class BaseContents:
 
         A text is a 64-bit hash, 8 bytes: among 20 million passages the chance of one false alarm is 10⁻⁵.
         """
-        found = np.frombuffer(self._hashes, dtype=np.int64)
-        order = np.argsort(found, kind="stable")
-        repeated = np.flatnonzero(found[order][1:] == found[order][:-1])
+        hashes = np.frombuffer(self._hashes, dtype=np.int64)
+        order = np.argsort(hashes, kind="stable")
+        repeated = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
         if not len(repeated):
             return
         rows = set(np.concatenate([order[repeated], order[repeated + 1]]).tolist())
         first: dict[int, str] = {}
         for row, passage in enumerate(read()):
             if row in rows:
-                earlier = first.setdefault(int(found[row]), passage.id)
+                earlier = first.setdefault(int(hashes[row]), passage.id)
                 if earlier != passage.id:
-                    place, what = f"{self.source}, id {passage.id!r}", f"the same text as id {earlier!r}"
+                    place, message = f"{self.source}, id {passage.id!r}", f"the same text as id {earlier!r}"
                     remedy = "keep one: copies take places among the best K, and share p(z|x)"
-                    findings.warning("duplicate passage", "base", place, what, remedy)
+                    findings.warning("duplicate passage", "base", place, message, remedy)
 
 
 def _key(text: str) -> bytes:

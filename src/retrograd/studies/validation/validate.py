@@ -1,5 +1,4 @@
-"""Validation of data before a run: malformed records, leaks, labels and passages that are missing, texts that will be
-cut.
+"""Validation of data before a run: malformed records, leaks, missing labels and passages, texts that will be cut.
 
 Files are read whole, whatever the experiment draws of them. Nothing is trained and nothing is downloaded.
 """
@@ -27,7 +26,7 @@ from retrograd.studies.lengths import (
     Reservoir,
     Ruler,
     generator_ruler,
-    lengths_of,
+    measure_lengths,
     retriever_ruler,
     target_ruler,
 )
@@ -70,7 +69,7 @@ class Validation:
         """Return the validation as JSON."""
         return {
             "parts": [asdict(part) for part in self.parts],
-            "lengths": [one.record() for one in self.lengths],
+            "lengths": [lengths.record() for lengths in self.lengths],
             "notes": list(self.notes),
             **self.findings.record(),
         }
@@ -178,7 +177,7 @@ def _check_loading(experiment: Experiment, findings: Findings) -> None:
 
 @dataclass(frozen=True)
 class _Rulers:
-    """How each kind of text is measured; ``passages`` go into one prompt; a ``posterior`` reads query and target."""
+    """The rulers of each kind of text; ``passages`` go into one prompt; a ``posterior`` reads query and target."""
 
     query: Ruler
     passage: Ruler
@@ -190,39 +189,39 @@ class _Rulers:
 
 def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[list[PartSummary], list[Lengths]]:
     task = data.task
-    seen = [PartContents(part.name, part.source) for part in data.parts]
-    samples = [_read_part(part, one, task, findings) for part, one in zip(data.parts, seen, strict=True)]
-    for part in seen:
+    contents = [PartContents(part.name, part.source) for part in data.parts]
+    samples = [_read_part(part, of_part, task, findings) for part, of_part in zip(data.parts, contents, strict=True)]
+    for part in contents:
         is_reported = any(severity == "error" and name == part.name for severity, _, name in findings.counts)
         if task is not None and part.examples == 0 and not is_reported:
             findings.error("no record", part.name, part.source, "it holds no example", "give a file that has some")
-    check_leaks(seen, findings)
-    check_labels({part.name: part for part in seen}, findings)
-    summaries = [PartSummary(part.name, part.source, part.examples, len(part.labels)) for part in seen]
+    check_leaks(contents, findings)
+    check_labels({part.name: part for part in contents}, findings)
+    summaries = [PartSummary(part.name, part.source, part.examples, len(part.labels)) for part in contents]
     passages: Reservoir[Passage] = Reservoir()
     for passage in data.neighbours:
         passages.add(passage)
     if data.base is not None:
-        summaries.append(_read_base(data.base, seen, passages, findings))
+        summaries.append(_read_base(data.base, contents, passages, findings))
     lengths = [
         length
-        for part, sample in zip(seen, samples, strict=True)
+        for part, sample in zip(contents, samples, strict=True)
         for length in _lengths(part.name, sample, passages.kept, task, rulers)
     ]
-    texts = [one.text if task is None else task.passage_text(one) for one in passages.kept]
+    texts = [passage.text if task is None else task.passage_text(passage) for passage in passages.kept]
     named = "train" if data.base is None else "base"
-    lengths.append(lengths_of(named, "passage", texts, passages.seen, rulers.passage))
-    measured = [one for one in lengths if one is not None]
-    for one in measured:
-        _check_cut(one, findings)
+    lengths.append(measure_lengths(named, "passage", texts, passages.seen, rulers.passage))
+    measured = [length for length in lengths if length is not None]
+    for length in measured:
+        _check_cut(length, findings)
     return summaries, measured
 
 
-def _read_part(part: DataPart, seen: PartContents, task: Task | None, findings: Findings) -> Reservoir[Example]:
+def _read_part(part: DataPart, contents: PartContents, task: Task | None, findings: Findings) -> Reservoir[Example]:
     sample: Reservoir[Example] = Reservoir()
     if task is None:
         return sample
-    for example in check_queries(seen, part.examples(), task, findings):
+    for example in check_queries(contents, part.examples(), task, findings):
         sample.add(example)
     return sample
 
@@ -245,16 +244,16 @@ def _lengths(
     examples = sample.kept
     if task is None:
         return
-    drawn = cycle(passages)
-    prompts = [task.prompt(one, list(islice(drawn, rulers.passages))) for one in examples]
-    answered = [one for one in examples if one.targets]
-    share = sample.seen * len(answered) // max(1, len(examples))
-    yield lengths_of(part, "query", [task.query_text(one) for one in examples], sample.seen, rulers.query)
+    passage_cycle = cycle(passages)
+    prompts = [task.prompt(example, list(islice(passage_cycle, rulers.passages))) for example in examples]
+    answered_examples = [example for example in examples if example.targets]
+    share = sample.seen * len(answered_examples) // max(1, len(examples))
+    yield measure_lengths(part, "query", [task.query_text(example) for example in examples], sample.seen, rulers.query)
     if rulers.posterior:
-        texts = [task.posterior_text(one, one.target) for one in answered]
-        yield lengths_of(part, "query and target", texts, share, rulers.query)
-    yield lengths_of(part, "prompt", prompts, sample.seen, rulers.prompt)
-    yield lengths_of(part, "target", [one.target for one in answered], share, rulers.target)
+        texts = [task.posterior_text(example, example.target) for example in answered_examples]
+        yield measure_lengths(part, "query and target", texts, share, rulers.query)
+    yield measure_lengths(part, "prompt", prompts, sample.seen, rulers.prompt)
+    yield measure_lengths(part, "target", [example.target for example in answered_examples], share, rulers.target)
 
 
 def _check_cut(lengths: Lengths, findings: Findings) -> None:
@@ -263,6 +262,6 @@ def _check_cut(lengths: Lengths, findings: Findings) -> None:
         return
     settings = {"prompt": "generator.max_input_tokens", "target": "generator.max_target_tokens"}
     setting = settings.get(lengths.what, "retriever.max_tokens")
-    what = f"{lengths.cut:.1%} of {lengths.what} texts are longer than {lengths.limit} tokens and are cut"
+    message = f"{lengths.cut:.1%} of {lengths.what} texts are longer than {lengths.limit} tokens and are cut"
     remedy = f"raise {setting} (the longest has {lengths.longest}), where the model can read so many"
-    findings.warning("cut", lengths.part, setting, what, remedy)
+    findings.warning("cut", lengths.part, setting, message, remedy)

@@ -22,8 +22,8 @@ from retrograd.data.relations.instance import RelationExample, RelationInstance,
 from retrograd.metrics.relations import DIRECTIONS, SEMEVAL_LABELS, relation_table, semeval_score
 from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.instruction import instruction
-from retrograd.tasks.relations.refinement import Refined, refined
-from retrograd.tasks.relations.retriever_text import QUERY_STYLES, RoleSpans, role_spans, styled, with_label
+from retrograd.tasks.relations.refinement import Refined, refine_answer
+from retrograd.tasks.relations.retriever_text import QUERY_STYLES, RoleSpans, restyle_text, role_spans, with_label
 from retrograd.tasks.relations.type_constraints import TypeConstraints
 from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, semeval_verbalisation, words_of
 from retrograd.tasks.task import Support
@@ -159,8 +159,11 @@ class RelationExtraction:
         known = self.verbalisation.relation_of(words)
         if known is not None or example is None:
             return known
-        said = fold(words)
-        return next((label for label, one in self._own_sentences(example).items() if one.casefold() == said), None)
+        folded_words = fold(words)
+        return next(
+            (label for label, own in self._own_sentences(example).items() if own.casefold() == folded_words),
+            None,
+        )
 
     def read_answer(self, answer: str, example: Example) -> Refined:
         """Return the label that a model's answer names, and the rule that read it
@@ -173,12 +176,12 @@ class RelationExtraction:
             return Refined(known, "exact")
         sentences = self._own_sentences(example)
         words = {label: [phrase, *filter(None, [sentences.get(label)])] for label, phrase in self.phrases.items()}
-        return refined(answer, words, *self._repeatable(example))
+        return refine_answer(answer, words, *self._repeatable(example))
 
     def label_record(self, answer: str, example: Example) -> JsonObject:
         """Return the label that an answer names and, where it is not the label's own words, the rule that reads it."""
-        read = self.read_answer(answer, example)
-        return {"relation": read.label} | ({} if read.is_exact else {"read_by": read.rule})
+        reading = self.read_answer(answer, example)
+        return {"relation": reading.label} | ({} if reading.is_exact else {"read_by": reading.rule})
 
     def _repeatable(self, example: Example) -> tuple[str, str, str]:
         """Return the parts of a question that an answer may repeat: sentence, head and tail; the text alone where
@@ -263,7 +266,7 @@ class RelationExtraction:
 
     def query_text(self, example: Example) -> str:
         """Return the marked sentence in the task's query style. Raises `UserError` where a query is not marked."""
-        return styled(example.query, self.query_style)
+        return restyle_text(example.query, self.query_style)
 
     def posterior_text(self, example: Example, target: str) -> str:
         """Return the query text, a bar, and the target."""
@@ -272,12 +275,14 @@ class RelationExtraction:
     def passage_text(self, passage: Passage) -> str:
         """The passage's sentence in the same style as a query; the label stays out of it, but for ``key_style``
         "published", which adds a bar and the phrase. Raises `UserError` as there."""
-        text = styled(passage.text, self.query_style)
+        text = restyle_text(passage.text, self.query_style)
         return with_label(text, passage.title) if self.key_style == "published" else text
 
     def role_spans(self, text: str) -> RoleSpans:
-        """Characters ``[start, end)`` of head, tail and context in a text of `query_text`, `passage_text` or
-        `posterior_text`. Where that ends with a label ("published"), the label's characters are the third role.
+        """Return the characters ``[start, end)`` of head, tail and context in a text of `query_text`, `passage_text` or
+        `posterior_text`.
+
+        Where that ends with a label ("published"), the label's characters are the third role.
 
         Raises `UserError` for a text that is none of these.
         """
@@ -300,7 +305,7 @@ class RelationExtraction:
         described, sentence = self._described(example)
         neighbours = "".join(f"{self.neighbour_text(passage)} | " for passage in passages)
         if self.neighbour_style == "label only":
-            return Prompt("".join(f"{one} | " for one in described), neighbours, sentence)
+            return Prompt("".join(f"{description} | " for description in described), neighbours, sentence)
         before = " ".join([*described, sentence])
         return Prompt(before, f" | {neighbours.removesuffix(' | ')}") if passages else Prompt(before)
 
@@ -340,8 +345,9 @@ class RelationExtraction:
     # Equality, support, score
 
     def identity(self, text: str) -> str:
-        """What of a marked sentence is never retrieved for itself, case and spaces levelled: the sentence without marks
-        or, with ``exclude`` "pair", with them."""
+        """Return the part of a marked sentence that is never retrieved for itself, with case and spaces normalised: the
+        sentence without marks or, with ``exclude`` "pair", with them.
+        """
         return fold(text if self.exclude == "pair" else bare_sentence(text))
 
     def support(self, passages: Iterable[Passage]) -> Support:
@@ -350,12 +356,12 @@ class RelationExtraction:
         for row, passage in enumerate(passages):
             rows.setdefault(self.verbalisation.relation_of(passage.title), []).append(row)
         rows.pop(None, None)
-        by_relation = {relation: tuple(found) for relation, found in rows.items()}
+        by_relation = {relation: tuple(rows_of_relation) for relation, rows_of_relation in rows.items()}
         return lambda example: by_relation.get(self.relation_of(example.target, example), ())
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
-        """Official scores in percent, with the rates of answers that are no label, that are one only by the rules of
-        refinement, and that are the negative label.
+        """Return official scores in percent, with the rates of answers that are no label, that are one only by the
+        rules of refinement, and that are the negative label.
 
         An answer that is no label is skipped: a miss, and a false alarm for nobody. ``accuracy`` is over all items.
         Raises `UserError` for unequal lengths, for nothing to score and for a target that is no phrase.
@@ -363,8 +369,8 @@ class RelationExtraction:
         if len(examples) != len(answers):
             raise UserError(f"{len(answers)} answers to {len(examples)} examples; give one answer per example")
         gold = [self._gold(example) for example in examples]
-        read = [self.read_answer(answer, example) for example, answer in zip(examples, answers, strict=True)]
-        predicted = [one.label for one in read]
+        readings = [self.read_answer(answer, example) for example, answer in zip(examples, answers, strict=True)]
+        predicted = [reading.label for reading in readings]
         if self.metric == "semeval":
             table = semeval_score(gold, predicted).official.table
         else:
@@ -378,7 +384,9 @@ class RelationExtraction:
             "micro_recall": table.micro.recall,
             "accuracy": 100.0 * right / len(gold),
             "invalid_rate": 100.0 * predicted.count(None) / len(gold),
-            "refined_rate": 100.0 * sum(one.label is not None and not one.is_exact for one in read) / len(gold),
+            "refined_rate": 100.0
+            * sum(reading.label is not None and not reading.is_exact for reading in readings)
+            / len(gold),
             "negative_rate": 100.0 * negative / len(gold),
         }
 

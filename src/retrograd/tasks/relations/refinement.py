@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Refined", "Rule", "refined"]
+__all__ = ["Refined", "Rule", "refine_answer"]
 
 Rule = Literal["exact", "punctuation", "after colon", "contained", "ambiguous", "nothing"]
 
@@ -64,63 +64,71 @@ class _Mention:
         return other.start <= self.start and self.end <= other.end and other.end - other.start > self.end - self.start
 
 
-def refined(
+def refine_answer(
     answer: str, phrases: Mapping[str, Iterable[str]], sentence: str = "", head: str = "", tail: str = ""
 ) -> Refined:
     """Return the label that ``answer`` names, by the module's rules but for "exact"; ``phrases`` are the words of each.
 
     ``sentence`` is what the answer may quote, ``head`` and ``tail`` are the entities it is about.
     """
-    texts = [(label, words) for label, own in phrases.items() for words in map(_words, own) if words]
-    said = _words(answer)
-    alone = _label_of(said, texts)
+    texts = [(label, words) for label, phrase in phrases.items() for words in map(_words, phrase) if words]
+    tokens = _words(answer)
+    alone = _label_of(tokens, texts)
     if alone is not None:
         return Refined(alone, "punctuation")
-    mentions = _mentions(said, texts)
+    mentions = _mentions(tokens, texts)
     behind = _label_of(_words(_levelled(answer).rpartition(":")[2]), texts)
-    if behind is not None and _settled(behind, mentions, said, texts):
+    if behind is not None and _is_unambiguous(behind, mentions, tokens, texts):
         return Refined(behind, "after colon")
     quoted = _words(sentence)
     spoken = [
-        one
-        for one in mentions
-        if one.end - one.start >= _LEAST_WORDS and not _places(said[one.start : one.end], quoted)
+        mention
+        for mention in mentions
+        if mention.end - mention.start >= _LEAST_WORDS and not _places(tokens[mention.start : mention.end], quoted)
     ]
     if not spoken:
         return Refined(None, "nothing")
     label = spoken[0].label
-    turned = any(_turned(one, said, _words(head), _words(tail)) for one in spoken)
-    if turned or not _settled(label, mentions, said, texts):
+    turned = any(_is_reversed(mention, tokens, _words(head), _words(tail)) for mention in spoken)
+    if turned or not _is_unambiguous(label, mentions, tokens, texts):
         return Refined(None, "ambiguous")
     return Refined(label, "contained")
 
 
-def _label_of(said: _Words, texts: _Texts) -> str | None:
+def _label_of(tokens: _Words, texts: _Texts) -> str | None:
     """Return the only label whose words these are, all of them."""
-    labels = {label for label, words in texts if words == said}
+    labels = {label for label, words in texts if words == tokens}
     return labels.pop() if len(labels) == 1 else None
 
 
-def _mentions(said: _Words, texts: _Texts) -> list[_Mention]:
+def _mentions(tokens: _Words, texts: _Texts) -> list[_Mention]:
     """Return every label in the answer, but for those inside a longer one."""
-    found = [_Mention(label, start, start + len(words)) for label, words in texts for start in _places(words, said)]
-    return [one for one in found if not any(one.inside(other) for other in found)]
+    mentions = [
+        _Mention(label, start, start + len(words)) for label, words in texts for start in _places(words, tokens)
+    ]
+    return [mention for mention in mentions if not any(mention.inside(other) for other in mentions)]
 
 
-def _settled(label: str, mentions: Sequence[_Mention], said: _Words, texts: _Texts) -> bool:
+def _is_unambiguous(label: str, mentions: Sequence[_Mention], tokens: _Words, texts: _Texts) -> bool:
     """Return whether no other label is mentioned, and no word beside them denies or belongs to a longer label."""
-    if any(one.label != label for one in mentions):
+    if any(mention.label != label for mention in mentions):
         return False
-    covered = {place for one in mentions for place in range(one.start, one.end)}
-    mine = {said[one.start : one.end] for one in mentions}
-    others = [words for other, words in texts if other != label]
-    longer = {word for words in others for own in mine if _places(own, words) for word in set(words) - set(own)}
-    return not any(_denies(word) or word in longer for place, word in enumerate(said) if place not in covered)
+    covered = {place for mention in mentions for place in range(mention.start, mention.end)}
+    mentioned_texts = {tokens[mention.start : mention.end] for mention in mentions}
+    other_texts = [words for other, words in texts if other != label]
+    longer = {
+        word
+        for words in other_texts
+        for mentioned in mentioned_texts
+        if _places(mentioned, words)
+        for word in set(words) - set(mentioned)
+    }
+    return not any(_denies(word) or word in longer for place, word in enumerate(tokens) if place not in covered)
 
 
-def _turned(one: _Mention, said: _Words, head: _Words, tail: _Words) -> bool:
+def _is_reversed(mention: _Mention, tokens: _Words, head: _Words, tail: _Words) -> bool:
     """Return whether the answer names the tail alone before the label, and the head behind it."""
-    before, after = said[: one.start], said[one.end :]
+    before, after = tokens[: mention.start], tokens[mention.end :]
     return bool(_places(tail, before) and _places(head, after)) and not _places(head, before)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from retrograd.data.relations.instance import escape, mark, marked_spans, unmark
 from retrograd.types import Span, UserError
 
-__all__ = ["QUERY_STYLES", "RoleSpans", "role_spans", "styled", "with_label"]
+__all__ = ["QUERY_STYLES", "RoleSpans", "restyle_text", "role_spans", "with_label"]
 
 QUERY_STYLES = ("marked", "entities+marked", "between", "between+marked")
 """What both retriever towers read: the marked sentence; the two entities before it; from the first entity to the last,
@@ -38,7 +38,7 @@ _BAR = " | "
 _COLONS = re.compile(f"(?={_COLON})")
 
 
-def styled(marked: str, style: str) -> str:
+def restyle_text(marked: str, style: str) -> str:
     """Return a marked sentence in one of `QUERY_STYLES`.
 
     Raises `UserError` where it is not marked, but for ``marked``.
@@ -58,8 +58,8 @@ def with_label(text: str, label: str) -> str:
 
 
 def role_spans(text: str, style: str, labels: Iterable[str] = ()) -> RoleSpans:
-    """Head, tail and context of a retriever text in ``style``; for one that ends with a bar and one of ``labels``, that
-    label instead of the context.
+    """Return head, tail and context of a retriever text in ``style``; for one that ends with a bar and one of
+    ``labels``, that label instead of the context.
 
     A text made by `styled` or `with_label` always has them. A query that itself ends with a bar and a label's words
     is read as labelled. Raises `UserError` for a text that is not in this style.
@@ -88,7 +88,7 @@ def _start_of_marked(text: str, style: str) -> int:
     for colon in _COLONS.finditer(text):
         start = colon.start() + len(_COLON)
         try:
-            if styled(text[start:], style) == text:
+            if restyle_text(text[start:], style) == text:
                 return start
         except UserError:  # the rest has not two marks of each kind
             continue

@@ -58,7 +58,7 @@ class Verbalisation:
         self.templates: Mapping[str, str] = {label: _spaced(text) for label, text in (templates or {}).items()}
         if not self.phrases:
             raise UserError("relation extraction without labels; give at least one label with its phrase")
-        self._relations = _way_back(self.phrases, "phrase")
+        self._relations = _labels_by_text(self.phrases, "phrase")
         # Words and slots in turn: filling is concatenation, done for every label of every example.
         self._pieces = {label: _SLOT.split(text) for label, text in self.templates.items()}
         if self.templates:
@@ -72,7 +72,7 @@ class Verbalisation:
             if label not in self.templates:
                 raise UserError(f"{label!r} has a phrase and no template; give every label one, or none")
             _check_slots(label, self.templates[label])
-        _way_back(self.templates, "template")
+        _labels_by_text(self.templates, "template")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Verbalisation):
@@ -107,16 +107,16 @@ class Verbalisation:
 
     def require(self, labels: Iterable[str], where: str, *, exactly: bool = False) -> None:
         """Raise `UserError`, beginning with ``where``, for a label without words or, ``exactly``, one too many."""
-        wanted = dict.fromkeys(labels)
-        for label in wanted:
+        required = dict.fromkeys(labels)
+        for label in required:
             if label not in self.phrases:
                 raise UserError(
                     f"{where}: the label {label!r} is missing; {advice(label, self.phrases)} "
                     f'Add a table ["{label}"] with phrase and template'
                 )
         for label in self.phrases if exactly else ():
-            if label not in wanted:
-                raise UserError(f"{where}: unknown label {label!r}; {advice(label, wanted)} Remove or rename it")
+            if label not in required:
+                raise UserError(f"{where}: unknown label {label!r}; {advice(label, required)} Remove or rename it")
 
     def to_record(self) -> JsonObject:
         """Return the plain mapping from which `from_record` makes an equal value, the order of labels kept."""
@@ -136,10 +136,10 @@ class Verbalisation:
         phrases: dict[str, str] = {}
         templates: dict[str, str] = {}
         for label, words in record.items():
-            found = _words_of_label(words, f"{where}: {label!r}")
-            phrases[label] = found["phrase"]
-            if "template" in found:
-                templates[label] = found["template"]
+            label_words = _words_of_label(words, f"{where}: {label!r}")
+            phrases[label] = label_words["phrase"]
+            if "template" in label_words:
+                templates[label] = label_words["template"]
         try:
             return cls(phrases, templates)
         except UserError as error:
@@ -152,7 +152,7 @@ def open_verbalisation(source: str) -> Verbalisation:
     Raises `UserError` with file and line for what is not TOML, with file and label for what is missing or wrong.
     """
     if not source.startswith("builtin:"):
-        return _read(Path(source))
+        return _read_file(Path(source))
     if source not in BUILTIN_TEMPLATES:
         raise UserError(f"no built-in templates {source!r}; {advice(source, BUILTIN_TEMPLATES)}")
     return _packaged(source.removeprefix("builtin:"))
@@ -170,14 +170,14 @@ def semeval_verbalisation() -> Verbalisation:
 @cache
 def _packaged(name: str) -> Verbalisation:
     with as_file(files("retrograd").joinpath("resources", "templates", f"{name}.toml")) as path:
-        return _read(path)
+        return _read_file(path)
 
 
-def _read(path: Path) -> Verbalisation:
-    found = Verbalisation.from_record(read_toml(path), str(path))
-    if not found.templates:
+def _read_file(path: Path) -> Verbalisation:
+    verbalisation = Verbalisation.from_record(read_toml(path), str(path))
+    if not verbalisation.templates:
         raise UserError(f'{path}: no label has a template; write one as template = "{{subject}} … {{object}}"')
-    return found
+    return verbalisation
 
 
 def _words_of_label(words: object, where: str) -> dict[str, str]:
@@ -196,18 +196,18 @@ def _words_of_label(words: object, where: str) -> dict[str, str]:
 
 def _check_slots(label: str, template: str) -> None:
     """Raise `UserError` unless each slot appears once, and no other."""
-    found = _SLOT.findall(template)
-    for name in found:
+    slots = _SLOT.findall(template)
+    for name in slots:
         if name not in _SLOTS:
             raise UserError(f"the template of {label!r} has an unknown slot {{{name}}}; {advice(name, _SLOTS)}")
     for name in _SLOTS:
-        if found.count(name) != 1:
+        if slots.count(name) != 1:
             raise UserError(
-                f"the template of {label!r} has {{{name}}} {found.count(name)} times in {template!r}; write it once"
+                f"the template of {label!r} has {{{name}}} {slots.count(name)} times in {template!r}; write it once"
             )
 
 
-def _way_back(words: Mapping[str, str], kind: str) -> dict[str, str]:
+def _labels_by_text(words: Mapping[str, str], kind: str) -> dict[str, str]:
     """Return the label of each normalised phrase or template.
 
     Raises `UserError` unless none is empty and all are different.
