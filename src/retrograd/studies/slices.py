@@ -110,9 +110,9 @@ def slice_groups(
     ]
     scorer = _Scorer(run, controls, rng, resamples)
     return [
-        SliceGroup(name, about, [scorer.slice(part, rows) for part, rows in rows.items()])
-        for name, about, rows in parts
-        if rows
+        SliceGroup(name, about, [scorer.slice(part, rows) for part, rows in rows_by_part.items()])
+        for name, about, rows_by_part in parts
+        if rows_by_part
     ]
 
 
@@ -121,8 +121,8 @@ def _by_sign(task: RelationExtraction, gold: Sequence[str]) -> dict[str, Rows]:
     if task.negative is None:
         return {}
     negative = np.array([relation == task.negative for relation in gold])
-    rows = {"a relation": np.flatnonzero(~negative), task.negative: np.flatnonzero(negative)}
-    return {name: rows for name, rows in rows.items() if len(rows)}
+    rows_by_part = {"a relation": np.flatnonzero(~negative), task.negative: np.flatnonzero(negative)}
+    return {name: rows for name, rows in rows_by_part.items() if len(rows)}
 
 
 def _distances(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
@@ -152,7 +152,7 @@ def _by_trigger(run: Answered, learned: Learned) -> dict[str, Rows]:
         triggers = known.get(relation, set())
         explicit = not triggers.isdisjoint(_context(example))
         rows[names[2] if not triggers else names[0] if explicit else names[1]].append(row)
-    return {name: np.array(triggers, dtype=np.int64) for name, triggers in rows.items() if triggers}
+    return {name: np.array(items, dtype=np.int64) for name, items in rows.items() if items}
 
 
 def _context(example: Example) -> frozenset[str]:

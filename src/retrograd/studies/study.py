@@ -82,8 +82,8 @@ class Study:
         plan = {
             "format": 1,
             "seeds": study.seeds,
-            "systems": {name: item.to_mapping() for name, item in study.systems.items()},
-            "changes": {name: [asdict(item) for item in study.changes(name)] for name in controls},
+            "systems": {name: system.to_mapping() for name, system in study.systems.items()},
+            "changes": {name: [asdict(change) for change in study.changes(name)] for name in controls},
             "left_out": left_out,
         }
         write_json(path / _PLAN, plan)
@@ -102,10 +102,7 @@ class Study:
                 "seeds": [_, *_] as seeds,
                 "systems": {"experiment": _, **_others} as systems,
                 "left_out": {**left_out},
-            } if all(type(item) is int and item >= 0 for item in seeds) and systems.keys() <= {
-                EXPERIMENT,
-                *CONTROLS,
-            }:
+            } if all(type(seed) is int and seed >= 0 for seed in seeds) and systems.keys() <= {EXPERIMENT, *CONTROLS}:
                 systems_read = {name: _experiment(value, f"{path / _PLAN}: {name}") for name, value in systems.items()}
                 numbers = tuple(value for value in seeds if isinstance(value, int))
                 return cls(path, systems_read, numbers, {name: str(why) for name, why in left_out.items()})
