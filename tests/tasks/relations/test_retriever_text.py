@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from retrograd.data.relations.instance import RelationInstance, escape
 from retrograd.tasks.relations.extraction import KEY_STYLES, RelationExtraction
 from retrograd.tasks.relations.retriever_text import QUERY_STYLES, with_label
+from retrograd.tasks.relations.verbalisation import Verbalisation
 from retrograd.types import Span, UserError
 
 LABELS = {"leads": "leads", "b": "a : b", "c": "@ # | leads"}
@@ -20,7 +21,7 @@ BAKER = RelationInstance("1", "The old baker sold warm bread.", Span(8, 13), Spa
 
 def task(query_style: str, key_style: str) -> RelationExtraction:
     plain = RelationExtraction.from_labels(LABELS, query_style=query_style)
-    words = dataclasses.replace(plain.verbalisation, phrases=LABELS)
+    words = Verbalisation(LABELS, plain.verbalisation.templates)
     return dataclasses.replace(plain, verbalisation=words, key_style=key_style)
 
 
