@@ -36,7 +36,7 @@ from retrograd.evaluation.evidence import difference, spread
 from retrograd.evaluation.open_retrieval import best_rows
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import train_experiment
-from retrograd.metrics.answer_resampling import item_scores
+from retrograd.metrics.resampling import item_scores
 from retrograd.metrics.significance import Statistic
 from retrograd.models.compute.inference import inference
 from retrograd.objectives import TopKMarginal

@@ -22,7 +22,7 @@ from retrograd.evaluation.evidence import difference, spread
 from retrograd.experiments.data.source import Data, relation_extraction
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import train_experiment
-from retrograd.metrics.relation_resampling import semeval_resampler
+from retrograd.metrics.resampling import semeval_resampler
 from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.types import UserError
 from retrograd.util.fingerprints import fingerprint

@@ -72,7 +72,7 @@ def test_records_of_any_source_are_read_as_those_of_a_file(tmp_path: Path) -> No
 def test_a_malformed_record_is_named_by_its_number() -> None:
     with pytest.raises(rg.UserError, match=r"the records, record 2: no field 'question'"):
         rg.read_questions([QUESTIONS[0], {"answer": "tea"}])
-    with pytest.raises(rg.UserError, match=r"record 2: id 'q1' stands already at record 1"):
+    with pytest.raises(rg.UserError, match=r"record 2: id 'q1' is already used at record 1"):
         rg.read_questions([QUESTIONS[0], QUESTIONS[0]])
     with pytest.raises(rg.UserError, match=r"record 1 is a value of type str; expected a mapping"):
         rg.read_questions(["what holds tea ?"])  # pyright: ignore[reportArgumentType]

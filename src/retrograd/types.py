@@ -1,4 +1,4 @@
-"""The nouns everybody shares, and the legend of the shape letters.
+"""The records that every package shares, and the legend of the shape letters.
 
 Shapes stand in signatures as ``Float[Tensor, "B K"]``. The letters always mean the same:
 
@@ -36,7 +36,7 @@ __all__ = ["Example", "Hit", "Passage", "Prediction", "Prompt", "Span", "UserErr
 
 
 class UserError(Exception):
-    """Something the user can mend: the message names the value, the place and the remedy.
+    """An error that the user can fix: the message names the value, the place and what to do.
 
     The command line prints the message alone, without a traceback.
     """
@@ -63,7 +63,7 @@ class Span:
     end: int
 
     def of(self, text: str) -> str:
-        """Return the characters themselves."""
+        """Return the characters of the span."""
         return text[self.start : self.end]
 
     def __str__(self) -> str:
@@ -84,14 +84,14 @@ class Example:
 
     @property
     def target(self) -> str:
-        """The answer that training uses. Raises `UserError` when the example has none."""
+        """Return the answer that training uses. Raises `UserError` when the example has none."""
         if not self.targets:
             raise UserError(f"example {self.id!r} has no target; training and scoring need one")
         return self.targets[0]
 
 
 class Prompt(str):
-    """What a generator reads, as text that knows which part of it may be shortened: ``spare``, from its end.
+    """The text that a generator reads, with the part of it (``spare``) that may be shortened from its end.
 
     Where it has more tokens than a model reads, the spare part goes first, so that neither the query nor what asks for
     the answer is lost. It is a string like any other, and equal to one.
@@ -101,18 +101,20 @@ class Prompt(str):
     """Characters [start, end)."""
 
     def __new__(cls, before: str, spare: str = "", after: str = "") -> Prompt:
-        """The text ``before + spare + after``."""
-        made = super().__new__(cls, before + spare + after)
-        made.spare = (len(before), len(before) + len(spare))
-        return made
+        """Create the text ``before + spare + after``."""
+        prompt = super().__new__(cls, before + spare + after)
+        prompt.spare = (len(before), len(before) + len(spare))
+        return prompt
 
     def shortened(self, characters: int) -> Prompt:
-        """With the first ``characters`` of the spare part alone; fewer where half a word would join what follows."""
+        """Return the prompt with only the first ``characters`` of its spare part; fewer where half a word would
+        join the rest.
+        """
         start, end = self.spare
-        kept = self[start : min(end, start + max(characters, 0))]
-        if start + len(kept) < end and self[end : end + 1].strip():
-            kept = kept[: kept.rfind(" ") + 1]
-        return Prompt(self[:start], kept, self[end:])
+        spare = self[start : min(end, start + max(characters, 0))]
+        if start + len(spare) < end and self[end : end + 1].strip():
+            spare = spare[: spare.rfind(" ") + 1]
+        return Prompt(self[:start], spare, self[end:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ def test_documents_of_doc2dial(write: Write) -> None:
         ('{"answer": "x"}', r"line 1: no field 'history'; the record has answer"),
         ('{"history": [], "answer": "x"}', r"line 1: dialogue '1' has no turn"),
         ('{"history": "hello"}', r"line 1: 'history' is a string; expected a list of turns"),
-        ('{"history": ["user: a", "b"]}', r"line 1: entry 1 of 'history' names no role, others do"),
+        ('{"history": ["user: a", "b"]}', r"line 1: entry 1 of 'history' has no role, while others have one"),
         ('{"history": [{"role": "user"}]}', r"line 1: no field 'text'"),
         ('{"history": [{"role": "", "text": "a"}]}', r"line 1: the role of a turn is blank"),
         ('{"history": ["a", 3]}', r"line 1: entry 0 of 'history' is a string; expected an object"),
@@ -185,7 +185,7 @@ def test_documents_of_doc2dial(write: Write) -> None:
             '{"question": "a", "evidence": [], "retrieval_labels": [1]}',
             r"line 1: 'evidence' and 'retrieval_labels' differ",
         ),
-        ('{"id": 1, "question": "a"}\n{"id": "1", "question": "b"}', r"line 2: id '1' stands already at line 1"),
+        ('{"id": 1, "question": "a"}\n{"id": "1", "question": "b"}', r"line 2: id '1' is already used at line 1"),
         ('{"dial_data": {"d": {"doc": [{"turns": []}]}}}', r"document 'doc', dialogue 1: no field 'dial_id'"),
         ('{"dial_data": {"d": {"doc": 1}}}', r"document 'doc': 'doc' is a number"),
         ('{"dial_data": {"d": 1}}', r"domain 'd': a number; expected an object of documents"),
@@ -208,7 +208,7 @@ def test_unknown_choices_are_refused(write: Write) -> None:
 
 
 def outcome(read: Callable[[], Iterable[object]]) -> list[object] | str:
-    """All that was read, or the message of the refusal."""
+    """Return all that was read, or the message of the refusal."""
     try:
         return list(read())
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Examples from a corpus alone: what is worth asking, what would give itself away, and where it came from."""
+"""Examples from a corpus alone: which spans are asked for, which are left out, and where they come from."""
 
 from __future__ import annotations
 

@@ -65,9 +65,9 @@ def test_passages_come_one_at_a_time(write: Write) -> None:
     [
         (
             '{"id": "a", "text": "x"}\n\n{"id": "b", "text": "x"}\n{"id": "a", "text": "y"}',
-            r"line 4: the id 'a' stands already at line 1",
+            r"line 4: the id 'a' is already used at line 1",
         ),
-        ("id\ttext\n1\tx\n1\ty", r"line 3: the id '1' stands already at line 2"),
+        ("id\ttext\n1\tx\n1\ty", r"line 3: the id '1' is already used at line 2"),
         ('{"title": "x"}', r"line 1: no text; the record has title, expected one of text, contents"),
         ('{"text": 3}', r"line 1: 'text' is 3; expected a string"),
         ('{"text": "x", "id": [1]}', r"line 1: 'id' is \[1\]; expected a string or a whole number"),
@@ -88,7 +88,7 @@ def test_an_unknown_format_is_refused(write: Write) -> None:
 
 
 def outcome(read: Callable[[], Iterable[object]]) -> list[object] | str:
-    """All that was read, or the message of the refusal."""
+    """Return all that was read, or the message of the refusal."""
     try:
         return list(read())
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Judgements in files of their own."""
+"""Relevance judgements are read from separate files and replace the gold passages."""
 
 from __future__ import annotations
 

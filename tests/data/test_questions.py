@@ -140,10 +140,10 @@ def test_compressed_files(tmp_path: Path) -> None:
         ),
         ('{"question": "a", "gold_passages": [1]}', r"line 1: entry 0 of 'gold_passages' is a number"),
         ('{"question": "a", "id": []}', r"line 1: 'id' is a list"),
-        ('{"id": "x", "question": "a"}\n{"id": "x", "question": "b"}', r"line 2: id 'x' stands already at line 1"),
+        ('{"id": "x", "question": "a"}\n{"id": "x", "question": "b"}', r"line 2: id 'x' is already used at line 1"),
         (
             '[{"id": "x", "question": "a"},\n{"id": "x", "question": "b"}]',
-            r"record 2: id 'x' stands already at record 1",
+            r"record 2: id 'x' is already used at record 1",
         ),
         ("who\t['a'\n", r"line 1: the second cell is .* expected a list of answers"),
         ("who\t__import__('os')\n", r"line 1: the second cell is"),
@@ -173,7 +173,7 @@ def test_unknown_choices_are_refused(write: Write) -> None:
 
 
 def outcome(read: Callable[[], Iterable[object]]) -> list[object] | str:
-    """All that was read, or the message of the refusal."""
+    """Return all that was read, or the message of the refusal."""
     try:
         return list(read())
     except UserError as error:

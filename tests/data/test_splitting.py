@@ -1,4 +1,4 @@
-"""Passages of documents: every word once or, with an overlap, again; never an empty passage."""
+"""Passages of documents have every word once or, with an overlap, again, and are never empty."""
 
 from __future__ import annotations
 

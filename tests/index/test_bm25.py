@@ -30,7 +30,9 @@ TEXTS = [
 
 
 def scores_by_hand(texts, query, k1=1.5, b=0.75):
-    """Σ over the words of the query of log(1 + (N - n + ½) / (n + ½)) · tf / (tf + k₁ (1 - b + b length / mean))."""
+    """Compute Σ over the words of the query of log(1 + (N - n + ½) / (n + ½)) · tf / (tf + k₁ (1 - b + b length /
+    mean)).
+    """
     bags = [Counter(words(text)) for text in texts]
     lengths = [sum(bag.values()) for bag in bags]
     mean = sum(lengths) / len(lengths)
@@ -109,7 +111,7 @@ def test_save_replaces_nothing_but_an_index(tmp_path: Path):
 
 
 def test_an_index_that_stands_aside_is_read(tmp_path: Path):
-    """Its writer was killed while it put a newer one in its place (`retrograd.util.files.atomic_directory`)."""
+    """The writer was killed while it put a newer one in its place (`retrograd.util.files.atomic_directory`)."""
     LexicalIndex.build(TEXTS, "base").save(tmp_path / ".bm25.old" / "bm25")
     assert len(LexicalIndex.load(tmp_path / "bm25")) == len(TEXTS)
 
@@ -150,7 +152,7 @@ def test_load_refuses_what_does_not_belong_or_is_damaged(tmp_path: Path):
     with pytest.raises(UserError, match=r"do not belong together; rebuild"):
         LexicalIndex.load(path)
     ExactIndex(torch.eye(2), base_fingerprint="base", encoder_fingerprint="e").save(tmp_path / "exact")
-    with pytest.raises(UserError, match=r"holds no 'bm25' index"):
+    with pytest.raises(UserError, match=r"is not a 'bm25' index"):
         LexicalIndex.load(tmp_path / "exact")
 
 

@@ -1,4 +1,4 @@
-"""The approximate index: with "Flat" it must agree with `ExactIndex`; the others must say what they miss."""
+"""The approximate index agrees with `ExactIndex` for "Flat", and reports its recall otherwise."""
 
 import builtins
 from pathlib import Path
@@ -82,10 +82,10 @@ def test_save_and_load(factory, probe, tmp_path: Path):
 
 
 def test_an_index_that_stands_aside_is_read_and_one_of_no_rows_refused(tmp_path: Path):
-    """Its writer was killed while it put a newer one in its place (`retrograd.util.files.atomic_directory`)."""
+    """The writer was killed while it put a newer one in its place (`retrograd.util.files.atomic_directory`)."""
     FaissIndex(random_vectors(), **NAMES).save(tmp_path / ".index.old" / "index")
     assert len(FaissIndex.load(tmp_path / "index")) == 400
-    with pytest.raises(UserError, match="an index of 0 rows; embed at least one passage"):
+    with pytest.raises(UserError, match="an index of 0 rows cannot be stored; embed at least one passage"):
         FaissIndex(torch.empty(0, 8), **NAMES)
 
 
@@ -158,7 +158,9 @@ def test_without_faiss_the_remedy_is_named(monkeypatch):
 
 
 def clustered(rows=8_000, width=32):
-    """Unit vectors in 200 clusters, as embeddings of passages are, and queries of the same kind that are no rows."""
+    """Draw unit vectors in 200 clusters, as embeddings of passages are, and queries of the same kind that are no
+    rows.
+    """
     rng = torch.Generator().manual_seed(3)
     centres = torch.randn(200, width, generator=rng)
     points = centres[torch.randint(200, (rows + 100,), generator=rng)] + 0.6 * torch.randn(

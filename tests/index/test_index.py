@@ -1,4 +1,4 @@
-"""What an index declares is what it does, for every index there is; training asks for that and never for the class."""
+"""Every index does what its attributes declare, because training asks for these and never for the class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The knowledge base: what goes in comes out by row, on disk as in memory, and every bad source says where."""
+"""The knowledge base returns its passages by row, on disk as in memory, and reports where a source is wrong."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A subset as an index of its own, against an index that never had the other rows."""
+"""A restricted index equals an index that never had the other rows."""
 
 from statistics import NormalDist
 
@@ -19,7 +19,7 @@ NAMES = {"base_fingerprint": "base" * 16, "encoder_fingerprint": "encoder" * 9}
 @settings(max_examples=150)
 @given(st.integers(0, 2**31), st.integers(1, 15), st.integers(1, 20), st.integers(1, 8), st.booleans())
 def test_rows_normaliser_and_gradient_are_those_of_the_subset(seed, count, k, block_rows, gather):
-    """Small whole numbers: sums are exact, ties are many."""
+    """Small whole numbers make sums exact and ties frequent."""
     rng = torch.Generator().manual_seed(seed)
     vectors = torch.randint(-2, 3, (15, 3), generator=rng).double()
     vectors[:, 0] = vectors[:, 0].masked_fill(vectors[:, 0] == 0, 1)  # no subset is all zero

@@ -1,4 +1,4 @@
-"""Three gloo ranks, one process each, against one index that holds all rows.
+"""Three gloo ranks, one process each, agree with one index that holds all rows.
 
 Each rank runs the functions below that are named ``check_…`` and raises where something differs. What the ranks should
 find is computed by each of them from the whole base, which only the test holds whole.
@@ -29,7 +29,7 @@ WIDTH = 5
 
 
 def world(dtype=torch.float64):
-    """Small whole numbers: sums are exact, so that equal logits are equal on every rank, and there are many."""
+    """Draw small whole numbers, so that sums are exact, and equal logits frequent and equal on every rank."""
     rng = torch.Generator().manual_seed(0)
     return torch.randint(-2, 3, (31, WIDTH), generator=rng).to(dtype)
 
@@ -50,7 +50,7 @@ def queries(rank, count, dtype=torch.float64):
 
 
 def check_search_equals_the_whole(rank, ranks):
-    """Other queries, other numbers of them, other k and other exclusions on each rank."""
+    """Search with other queries, numbers of queries, k and exclusions on each rank."""
     index, whole = build(rank, ranks)
     assert len(index) == 31
     assert isinstance(index, Index)
@@ -65,7 +65,7 @@ def check_search_equals_the_whole(rank, ranks):
 
 
 def check_gradient_equals_the_whole(rank, ranks):
-    """Only ranks with an even number ask for it; a query without rows left has gradient zero."""
+    """Request gradients on even ranks only; a query without rows left has gradient zero."""
     index, whole = build(rank, ranks)
     query, _ = queries(rank, 3)
     exclude = torch.full((3, 31), -1)
@@ -100,7 +100,7 @@ def check_half_precision_equals_the_whole(rank, ranks):
 
 
 def check_samples_follow_the_softmax(rank, ranks):
-    """With equal sources on all ranks, which must not make the ranks' perturbations equal, and with others."""
+    """Sample with equal and with different sources on the ranks; equal ones must not make perturbations equal."""
     index, _ = build(rank, ranks)
     query, _ = queries(rank, 1)
     query = query / 2
@@ -160,7 +160,7 @@ def check_shards_of_different_indexes_are_refused(rank, ranks):
 
 
 def check_rows_are_replaced_wherever_they_lie(rank, ranks):
-    """Each rank brings rows that others hold; the whole can then be had on rank 0."""
+    """Replace rows from ranks that do not hold them, and gather the whole on rank 0."""
     index, whole = build(rank, ranks, torch.float32)
     rng = torch.Generator().manual_seed(5)
     rows, fresh = torch.randperm(31, generator=rng)[:11], torch.randn(11, WIDTH, generator=rng)
@@ -181,7 +181,7 @@ def check_rows_are_replaced_wherever_they_lie(rank, ranks):
 
 
 def check_all_leave_where_one_has_no_memory(rank, ranks):
-    """In the pass over its rows, and before it comes to search at all."""
+    """Let one rank run out of memory in the pass over its rows, and before the search."""
     index, _ = build(rank, ranks)
     query, _ = queries(rank, 2)
     with pytest.MonkeyPatch.context() as patched:

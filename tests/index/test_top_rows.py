@@ -1,4 +1,4 @@
-"""Top-K alone: the rows of `search`, also where a bf16 product proposes them and whatever the data."""
+"""Top-K alone gives the rows of `search` for any data, also where a bf16 product proposes them."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from retrograd.index import top_rows
-from retrograd.index.best_rows import BestRows, entries_of, with_block
+from retrograd.index.best_rows import BestRows, add_block, list_entries
 from retrograd.index.exact import ExactIndex
 from retrograd.types import UserError
 
@@ -21,12 +21,12 @@ def index_of(vectors, **options):
 @settings(max_examples=200)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 4), st.integers(1, 9), st.integers(1, 20))
 def test_a_carried_top_k_equals_a_sort(seed, rows, batch, k, block_rows):
-    """Logits of few values, so that ties straddle every place, in any order of rows."""
+    """Logits take few values, so that ties occur at every position, in any order of rows."""
     logits = torch.randint(-2, 3, (batch, rows), generator=torch.Generator().manual_seed(seed)).float()
     logits[logits == -2] = -torch.inf
-    best = BestRows.none_yet(logits, k)
+    best = BestRows.empty(logits, k)
     for first_row in range(0, rows, block_rows):
-        best = with_block(best, logits[:, first_row : first_row + block_rows], first_row)
+        best = add_block(best, logits[:, first_row : first_row + block_rows], first_row)
     value, row = logits.sort(dim=1, descending=True, stable=True)
     kept = value[:, :k] > -torch.inf
     assert torch.equal(best.logit[:, : kept.shape[1]], value[:, :k])
@@ -35,18 +35,18 @@ def test_a_carried_top_k_equals_a_sort(seed, rows, batch, k, block_rows):
 
 def test_entries_are_listed_by_query_up_to_a_limit():
     enters = torch.tensor([[True, False, True], [False, False, False], [False, True, False]])
-    listed = entries_of(enters, 2)
+    listed = list_entries(enters, 2)
     assert listed is not None
     query, column, place, width = listed
     assert (query.tolist(), column.tolist(), place.tolist(), width) == ([0, 0, 2], [0, 2, 1], [0, 1, 0], 2)
-    assert entries_of(enters, 1) is None
-    assert entries_of(torch.zeros(0, 3, dtype=torch.bool), 1) is not None
+    assert list_entries(enters, 1) is None
+    assert list_entries(torch.zeros(0, 3, dtype=torch.bool), 1) is not None
 
 
 @pytest.mark.parametrize("ascending", [False, True])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
 def test_a_bf16_product_finds_the_rows_of_the_fp32_one(ascending, scale, monkeypatch):
-    """Clusters of near-equal vectors: their logits differ by less than a bf16 product can tell."""
+    """Vectors come in clusters of near-equal ones: their logits differ by less than a bf16 product can tell."""
     monkeypatch.setattr(top_rows, "_HEAD_ROWS", 64)
     rng = torch.Generator().manual_seed(0)
     centres = torch.randn(12, 32, generator=rng)
@@ -69,7 +69,7 @@ def test_a_bf16_product_finds_the_rows_of_the_fp32_one(ascending, scale, monkeyp
 
 
 def test_the_bf16_logits_alone_would_choose_other_rows():
-    """So that the test above tests something."""
+    """The bf16 logits alone choose other rows, so that the test above can fail."""
     rng = torch.Generator().manual_seed(0)
     vectors = (torch.randn(1, 32, generator=rng) + 0.02 * torch.randn(4000, 32, generator=rng)).bfloat16()
     query = torch.randn(4, 32, generator=rng)
@@ -80,14 +80,14 @@ def test_the_bf16_logits_alone_would_choose_other_rows():
 def test_blocks_are_indeed_left_out(monkeypatch):
     """A bf16 product whose rows were all taken in fp32 would be right and useless."""
     taken = []
-    real = top_rows.entries_of
+    real = top_rows.list_entries
 
     def counted(enters, most):
         listed = real(enters, most)
         taken.append(None if listed is None else len(listed[0]))
         return listed
 
-    monkeypatch.setattr(top_rows, "entries_of", counted)
+    monkeypatch.setattr(top_rows, "list_entries", counted)
     rng = torch.Generator().manual_seed(1)
     vectors = torch.nn.functional.normalize(torch.randn(20_000, 64, generator=rng), dim=1)
     query = 20 * vectors[:4]
@@ -98,7 +98,7 @@ def test_blocks_are_indeed_left_out(monkeypatch):
 
 
 class _Gathered(TorchDispatchMode):
-    """How many stored rows each product of row with row takes."""
+    """Recorder of how many stored rows each product of row with row takes."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ class _Gathered(TorchDispatchMode):
 
 
 def test_rows_are_rescored_a_few_at_a_time(monkeypatch):
-    """Up to 16 K rows a query and block may be listed: gathered at once they would outgrow the block itself."""
+    """Up to 16 K rows of a query and block are listed, and gathered at once they would outgrow the block itself."""
     rng = torch.Generator().manual_seed(4)
     index = index_of(torch.randn(3000, 64, generator=rng), dtype=torch.bfloat16, block_rows=1_000)
     query = torch.randn(40, 64, generator=rng)
@@ -157,7 +157,7 @@ def test_replaced_vectors_are_found_even_if_they_are_longer():
 
 def test_the_faster_product_is_measured_once_for_each_size_of_batch(monkeypatch):
     asked = []
-    monkeypatch.setattr(top_rows, "_seconds", lambda action: (action(), asked.append(1), float(len(asked)))[2])
+    monkeypatch.setattr(top_rows, "_time_action", lambda action: (action(), asked.append(1), float(len(asked)))[2])
     monkeypatch.setattr(top_rows, "_multiplies_bf16", lambda vectors: True)
     index = index_of(torch.randn(4000, 8, generator=torch.Generator().manual_seed(3)).bfloat16(), block_rows=100)
     for batch, k in ((4, 3), (5, 2), (9, 3), (4, 9)):
@@ -165,14 +165,14 @@ def test_the_faster_product_is_measured_once_for_each_size_of_batch(monkeypatch)
     assert len(asked) == 6
 
 
-@pytest.mark.parametrize("faster", ["_selected", "_shortlisted"])
+@pytest.mark.parametrize("faster", ["_select_rows", "_shortlist_rows"])
 def test_a_bf16_product_is_taken_only_where_it_was_faster(faster, monkeypatch):
     monkeypatch.setattr(top_rows, "_multiplies_bf16", lambda vectors: True)
-    monkeypatch.setattr(top_rows, "_seconds", lambda action: 1.0 if faster in action.__code__.co_names else 2.0)
+    monkeypatch.setattr(top_rows, "_time_action", lambda action: 1.0 if faster in action.__code__.co_names else 2.0)
     index = index_of(torch.eye(64).bfloat16(), block_rows=8)
-    assert index.prefers_bf16_product(torch.ones(2, 64), 3) == (faster == "_shortlisted")
+    assert index.prefers_bf16_product(torch.ones(2, 64), 3) == (faster == "_shortlist_rows")
     called = []
-    for name in ("_selected", "_shortlisted"):
+    for name in ("_select_rows", "_shortlist_rows"):
         real = getattr(top_rows, name)
         monkeypatch.setattr(top_rows, name, lambda *words, n=name, real=real: (called.append(n), real(*words))[1])
     index.top_k(torch.ones(2, 64), 3)
@@ -181,7 +181,7 @@ def test_a_bf16_product_is_taken_only_where_it_was_faster(faster, monkeypatch):
 
 def test_without_instructions_for_bf16_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(top_rows, "_multiplies_bf16", lambda vectors: False)
-    monkeypatch.setattr(top_rows, "_seconds", lambda action: pytest.fail("measured"))
+    monkeypatch.setattr(top_rows, "_time_action", lambda action: pytest.fail("measured"))
     assert not index_of(torch.eye(64).bfloat16(), block_rows=8).prefers_bf16_product(torch.ones(2, 64), 3)
 
 

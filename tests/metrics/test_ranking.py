@@ -55,7 +55,7 @@ def test_by_hand(metric, expected: float):
 
 
 def twin(name: str, bits: list[bool], total: int, k: int) -> float:
-    """The definitions, a rank at a time."""
+    """Compute the metrics by their definitions, one rank at a time."""
     hits = [rank for rank, bit in enumerate(bits[:k], start=1) if bit]
     if not hits:
         return 0.0

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrograd.metrics.relation_resampling import semeval_resampler
 from retrograd.metrics.relations import semeval_score
+from retrograd.metrics.resampling import semeval_resampler
 from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,
@@ -205,7 +205,7 @@ def test_bad_scores_are_errors(test):
         test([0.0, 1.0], [0.0, 1.0, 1.0], rng())
     with pytest.raises(UserError, match=r"item 1 \(from 0\) has scores 1.0 and nan; expected finite"):
         test([0.0, 1.0], [0.0, float("nan")], rng())
-    with pytest.raises(UserError, match="comparison of 1 items says nothing; expected at least 2"):
+    with pytest.raises(UserError, match="comparison of 1 items is not informative; expected at least 2"):
         test([0.0], [1.0], rng())
     with pytest.raises(UserError, match="resamples is 0; expected 1 or more"):
         test([0.0, 1.0], [1.0, 1.0], rng(), 0)

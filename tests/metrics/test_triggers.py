@@ -1,4 +1,4 @@
-"""Triggers by hand: PMI, the least counts, the order, and what is no word."""
+"""Triggers computed by hand: PMI, minimum counts, order, and what is not a word."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def test_entities_numbers_and_case_leave_no_word() -> None:
 
 
 def test_pmi_by_hand() -> None:
-    """12 sentences, 4 of them "made": "built" in 3 of those and nowhere else, "by" in all 4 and in 1 other."""
+    """The counts are by hand: 12 sentences, 4 of them "made": "built" in 3 of those and nowhere else, "by" in all 4
+    and in 1 other.
+    """
     made = [{"built", "by"}, {"built", "by"}, {"built", "by", "oak"}, {"by", "oak"}]
     none = [{"by"}, {"the"}, {"the"}, {"the"}, {"the"}, {"the"}, {"the"}, {"the"}]
     found = learn_triggers([*made, *none], ["made"] * 4 + ["none"] * 8, "none")
@@ -39,7 +41,7 @@ def test_a_word_that_is_as_common_elsewhere_is_no_trigger() -> None:
 
 
 def test_the_least_share_grows_with_the_relation() -> None:
-    """200 sentences of a relation ask for 4 with the word (2 %), not for 3."""
+    """A relation of 200 sentences requires 4 with the word (2 %), not 3."""
     sentences = [{"rare"}] * 3 + [{"often"}] * 4 + [set()] * 193 + [set()] * 800
     found = learn_triggers(sentences, ["a"] * 200 + ["none"] * 800, "none")
     assert [trigger.word for trigger in found["a"]] == ["often"]

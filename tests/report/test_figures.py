@@ -1,4 +1,4 @@
-"""Pictures need matplotlib, which is an extra: nothing else does, and a command says so before its work."""
+"""Only pictures need matplotlib, which is an extra, and a command reports it missing before its work."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def test_only_one_file_imports_each_optional_library() -> None:
 
 
 def _imports(library: str, path: Path) -> bool:
-    """Whether a module imports the library, but for type checkers alone."""
+    """Return whether a module imports the library, but for type checkers alone."""
     text = re.sub(r"if TYPE_CHECKING:\n(?: +.*\n)+", "", path.read_text(encoding="utf-8"))
     return re.search(rf"^\s*(?:import|from) {library}\b", text, re.MULTILINE) is not None

@@ -1,4 +1,4 @@
-"""What the laboratory prints, draws and advises, from figures made up for the purpose."""
+"""The laboratory prints, draws and advises from invented figures."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class TestAtomicDirectory:
         assert current_or_backup(tmp_path / "nothing") == tmp_path / "nothing"
 
     def test_killed_at_any_line_the_old_or_the_new_stands_whole(self, tmp_path):
-        """In a process of its own, which forks one child for each line that a replacement runs."""
+        """Run in a separate process, which forks one child for each line that a replacement executes."""
         done = subprocess.run(
             [sys.executable, "-c", KILLED_AT_EVERY_LINE, str(tmp_path)], capture_output=True, text=True, check=False
         )

@@ -1,4 +1,4 @@
-"""The least that a number may be."""
+"""A number below its minimum is refused with its name and value."""
 
 import re
 

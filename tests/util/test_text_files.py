@@ -178,7 +178,7 @@ class TestReadJsonList:
             (b'[{"a": 1}', "record 1: expected ',' or ']' after it, found the end of the file"),
             (b'[{"a": 1}] []', "something follows the end of the list"),
             (b'[{"a": 1}, 2]', "line 1, record 2: expected a JSON object, found int"),
-            (b'[{"a": 1, "a": 2}]', "line 1, record 1: the key 'a' stands twice in one object; keep one"),
+            (b'[{"a": 1, "a": 2}]', "line 1, record 1: the key 'a' occurs twice in one object; keep one"),
             (b"[" + b'{"a":' * 100_000, "record 1: JSON nested too deeply"),
         ],
     )
@@ -188,7 +188,7 @@ class TestReadJsonList:
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.txt: the key 'b' stands twice in one object; keep one"):
+    with pytest.raises(UserError, match=r"data\.txt: the key 'b' occurs twice in one object; keep one"):
         read_json(write_file(tmp_path, b'{"a": {"b": 1, "b": 1}}'))
 
 

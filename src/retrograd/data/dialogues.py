@@ -1,4 +1,4 @@
-"""Reading document-grounded dialogues: JSON Lines, OR-QuAC, QuAC and DoQA files, Doc2Dial.
+"""Readers of document-grounded dialogues: JSON Lines, OR-QuAC, QuAC and DoQA files, Doc2Dial.
 
 Every reader yields `DialogueExample` lazily, and every error names the file, the place and the remedy.
 
@@ -15,7 +15,7 @@ Every reader yields `DialogueExample` lazily, and every error names the file, th
 
 Turns that cannot be answered (CANNOTANSWER in QuAC, DoQA and OR-QuAC; an empty list of answers; a turn of Doc2Dial
 without references) are kept with the target `NO_ANSWER` (Doc2Dial: what was said) or dropped, as ``unanswerable`` says.
-Where several people answered and differ on that, most decide (`retrograd.data.squad.agreed`).
+Where several people answered and disagree, the majority decides (`retrograd.data.squad.resolve_answers`).
 ``user``, ``usr``, ``human`` and ``seeker`` are one role, ``agent``, ``assistant``, ``system``, ``bot`` and ``wizard``
 the other.
 """
@@ -27,9 +27,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from retrograd.data.grounded_example import DialogueExample, Turn, dialogue_example
-from retrograd.data.record_fields import kind_of, optional_string, record_id, require_fields, require_new, string
-from retrograd.data.record_lists import every_string, located, named, objects, strings
-from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, agreed, read_quac
+from retrograd.data.record_fields import (
+    find_field,
+    locate_errors,
+    name_type,
+    read_every_string,
+    read_id,
+    read_objects,
+    read_optional_string,
+    read_string,
+    read_strings,
+    require_fields,
+    require_new,
+)
+from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_quac, resolve_answers
 from retrograd.types import Passage, UserError
 from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, advice, peek_json_object
@@ -55,25 +66,25 @@ def read_dialogues(
     unanswerable: str = "keep",
     refuse: Refuse = raise_error,
 ) -> Iterator[DialogueExample]:
-    """Dialogues of a file in one of `DIALOGUE_FORMATS`; ``auto`` looks at its beginning.
+    """Return the dialogues of a file in one of `DIALOGUE_FORMATS`; ``auto`` looks at its beginning.
 
     Malformed lines and repeated ids of JSON Lines go to ``refuse``, with file and place. Raises `UserError` for an
     unknown format or treatment of what is unanswerable, and for the first fault of the other formats.
     """
-    for value, known, what in (
+    for value, choices, setting in (
         (format, DIALOGUE_FORMATS, "dialogue format"),
         (unanswerable, UNANSWERABLE, "treatment of turns without an answer"),
     ):
-        if value not in known:
-            raise UserError(f"unknown {what} {value!r}; {advice(value, known)}")
-    chosen = detect_dialogue_format(path) if format == "auto" else format
-    if chosen == "jsonl":
+        if value not in choices:
+            raise UserError(f"unknown {setting} {value!r}; {advice(value, choices)}")
+    detected = detect_dialogue_format(path) if format == "auto" else format
+    if detected == "jsonl":
         return _read_lines(path, unanswerable, refuse)
-    return {"quac": read_quac, "doc2dial": _read_doc2dial}[chosen](path, unanswerable)
+    return {"quac": read_quac, "doc2dial": _read_doc2dial}[detected](path, unanswerable)
 
 
 def detect_dialogue_format(path: Path) -> str:
-    """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
+    """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
     for number, line in text_files.read_lines(path):
         if not line.strip():
             continue
@@ -94,128 +105,130 @@ def detect_dialogue_format(path: Path) -> str:
 
 
 def _read_lines(path: Path, unanswerable: str, refuse: Refuse) -> Iterator[DialogueExample]:
-    return _examples(path, "line", text_files.read_jsonl(path, refuse), unanswerable, refuse)
+    return _read_examples(path, "line", text_files.read_jsonl(path, refuse), unanswerable, refuse)
 
 
 def dialogue_examples(records: Iterable[JsonObject], unanswerable: str = "keep") -> Iterator[DialogueExample]:
-    """Return the turns of records with the fields of the format ``jsonl``.
+    """Yield the turns of records with the fields of the format ``jsonl``.
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
-    return _examples(Path("the records"), "record", enumerate(records, start=1), unanswerable, raise_error)
+    return _read_examples(Path("the records"), "record", enumerate(records, start=1), unanswerable, raise_error)
 
 
-def _examples(
+def _read_examples(
     path: Path, unit: str, records: Iterable[tuple[int, JsonObject]], unanswerable: str, refuse: Refuse
 ) -> Iterator[DialogueExample]:
-    """Return the turns of numbered records; ``unit`` is what the numbers count."""
-    seen: dict[str, int] = {}
+    """Yield the turns of numbered records; ``unit`` is what the numbers count."""
+    first_numbers: dict[str, int] = {}
     for number, record in records:
-        with located(path, f"{unit} {number}", refuse):
-            example = _example(record, number)
-            require_new(example.id, number, seen, unit)
+        with locate_errors(path, f"{unit} {number}", refuse):
+            example = _read_example(record, number)
+            require_new(example.id, number, first_numbers, unit)
             if unanswerable == "keep" or example.targets != (NO_ANSWER,):
                 yield example
 
 
-def _example(record: JsonObject, number: int) -> DialogueExample:
-    history_field, question_field = named(record, _HISTORIES), named(record, _QUESTIONS)
+def _read_example(record: JsonObject, number: int) -> DialogueExample:
+    history_field, question_field = find_field(record, _HISTORIES), find_field(record, _QUESTIONS)
     if history_field is None and question_field is None:
         raise UserError(f"no field 'history'; the record has {', '.join(record) or 'no fields'}")
-    history = _history(record[history_field], history_field, question_field is not None) if history_field else []
+    history = _read_history(record[history_field], history_field, question_field is not None) if history_field else []
     if question_field is not None:
-        history.append(Turn("user", string(record, question_field).strip()))
-    id_field = named(record, _IDS)
-    id_ = record_id({} if id_field is None else {"id": record[id_field]}, number)
-    answer_field = named(record, _ANSWERS)
-    targets = () if answer_field is None else _answers(record[answer_field], answer_field) or (NO_ANSWER,)
-    gold = strings(record.get("gold_passages"), "gold_passages")
-    return dialogue_example(id_, history, targets, gold, _knowledge(record))
+        history.append(Turn("user", read_string(record, question_field).strip()))
+    id_field = find_field(record, _IDS)
+    id_ = read_id({} if id_field is None else {"id": record[id_field]}, number)
+    answer_field = find_field(record, _ANSWERS)
+    targets = () if answer_field is None else _read_answers(record[answer_field], answer_field) or (NO_ANSWER,)
+    gold = read_strings(record.get("gold_passages"), "gold_passages")
+    return dialogue_example(id_, history, targets, gold, _read_knowledge(record))
 
 
-def _history(value: JsonValue, name: str, question_follows: bool) -> list[Turn]:
+def _read_history(value: JsonValue, name: str, question_follows: bool) -> list[Turn]:
     if not isinstance(value, list):
-        raise UserError(f"{name!r} is {kind_of(value)}; expected a list of turns, oldest first")
-    if all(isinstance(one, str) for one in value):
-        return _spoken([str(one) for one in value], name, question_follows)
+        raise UserError(f"{name!r} is {name_type(value)}; expected a list of turns, oldest first")
+    if all(isinstance(turn, str) for turn in value):
+        return _parse_turns([str(turn) for turn in value], name, question_follows)
     turns: list[Turn] = []
-    for one in objects({name: value}, name):
-        if "question" in one:
-            turns.append(Turn("user", string(one, "question").strip()))
-            said = _answers(one["answer"], "answer") if one.get("answer") is not None else ()
-            turns += [Turn("agent", said[0])] if said else []
+    for turn in read_objects({name: value}, name):
+        if "question" in turn:
+            turns.append(Turn("user", read_string(turn, "question").strip()))
+            answers = _read_answers(turn["answer"], "answer") if turn.get("answer") is not None else ()
+            turns += [Turn("agent", answers[0])] if answers else []
         else:
-            require_fields(one, ("role", "text"))
-            turns.append(Turn(_role(string(one, "role")), string(one, "text").strip()))
+            require_fields(turn, ("role", "text"))
+            turns.append(Turn(_normalise_role(read_string(turn, "role")), read_string(turn, "text").strip()))
     return turns
 
 
-def _spoken(texts: Sequence[str], name: str, question_follows: bool) -> list[Turn]:
-    """Turns of texts, which all name their roles or none: then user and agent take turns, the user asking last."""
+def _parse_turns(texts: Sequence[str], name: str, question_follows: bool) -> list[Turn]:
+    """Return the turns of texts that all name their roles, or none of which does: then user and agent alternate, user
+    last.
+    """
     matches = [_SPOKEN.fullmatch(text) for text in texts]
     if texts and all(matches):
-        return [Turn(_role(match[1]), match[2].strip()) for match in matches if match]
+        return [Turn(_normalise_role(match[1]), match[2].strip()) for match in matches if match]
     if any(matches):
         position = matches.index(None)
         raise UserError(
-            f"entry {position} of {name!r} names no role, others do; write 'user: …' or 'agent: …' before each, or "
-            "before none"
+            f"entry {position} of {name!r} has no role, while others have one; write 'user: …' or 'agent: …' "
+            "before each, or before none"
         )
     asks = (len(texts) - 1 + question_follows) % 2
     return [Turn("user" if i % 2 == asks else "agent", text.strip()) for i, text in enumerate(texts)]
 
 
-def _role(name: str) -> str:
+def _normalise_role(name: str) -> str:
     key = name.strip().casefold()
     if not key:
         raise UserError("the role of a turn is blank; expected user or agent")
     return "user" if key in _USERS else "agent" if key in _AGENTS else name.strip()
 
 
-def _answers(value: JsonValue, name: str) -> tuple[str, ...]:
+def _read_answers(value: JsonValue, name: str) -> tuple[str, ...]:
     if isinstance(value, dict):
         require_fields(value, ("text",))
         value = value["text"]
-    return agreed(every_string(value, name))
+    return resolve_answers(read_every_string(value, name))
 
 
-def _knowledge(record: JsonObject) -> tuple[str, ...]:
-    labels, name = record.get("retrieval_labels"), named(record, _EVIDENCE)
+def _read_knowledge(record: JsonObject) -> tuple[str, ...]:
+    labels, name = record.get("retrieval_labels"), find_field(record, _EVIDENCE)
     if "knowledge" in record or labels is None or name is None:
-        return strings(record.get("knowledge"), "knowledge")
+        return read_strings(record.get("knowledge"), "knowledge")
     evidence = record[name]
     if not isinstance(labels, list) or not isinstance(evidence, list) or len(labels) != len(evidence):
         raise UserError(f"{name!r} and 'retrieval_labels' differ; expected two lists of one length")
-    return strings([one for one, label in zip(evidence, labels, strict=True) if label == 1], name)
+    return read_strings([one for one, label in zip(evidence, labels, strict=True) if label == 1], name)
 
 
 # Doc2Dial -------------------------------------------------------------------------------------------------------------
 
 
 def _read_doc2dial(path: Path, unanswerable: str) -> Iterator[DialogueExample]:
-    """One example for each turn of the agent that follows another turn; ids are ``dial_id_turn_id``."""
-    seen: dict[str, int] = {}
+    """Yield one example for each turn of the agent that follows another turn; ids are ``dial_id_turn_id``."""
+    first_lines: dict[str, int] = {}
     number = 0
-    for place, document, value in _by_document(path, "dial_data"):
-        with located(path, place):
-            dialogues = objects({document: value}, document)
+    for place, document, value in _read_documents(path, "dial_data"):
+        with locate_errors(path, place):
+            dialogues = read_objects({document: value}, document)
         for dialogue in dialogues:
             number += 1
-            with located(path, f"{place}, dialogue {number}"):
-                for example, grounded in _doc2dial_turns(dialogue, document):
-                    require_new(example.id, number, seen, "dialogue")
+            with locate_errors(path, f"{place}, dialogue {number}"):
+                for example, grounded in _read_doc2dial_turns(dialogue, document):
+                    require_new(example.id, number, first_lines, "dialogue")
                     if grounded or unanswerable == "keep":
                         yield example
 
 
-def _doc2dial_turns(dialogue: JsonObject, document: str) -> Iterator[tuple[DialogueExample, bool]]:
-    """Every turn of the agent that follows another, and whether it refers to the document."""
+def _read_doc2dial_turns(dialogue: JsonObject, document: str) -> Iterator[tuple[DialogueExample, bool]]:
+    """Yield every turn of the agent that follows another, and whether it refers to the document."""
     require_fields(dialogue, ("dial_id",))
-    id_ = string(dialogue, "dial_id")
+    id_ = read_string(dialogue, "dial_id")
     history: list[Turn] = []
-    for position, turn in enumerate(objects(dialogue, "turns"), start=1):
+    for position, turn in enumerate(read_objects(dialogue, "turns"), start=1):
         require_fields(turn, ("role", "utterance"))
-        role, text = _role(string(turn, "role")), string(turn, "utterance").strip()
+        role, text = _normalise_role(read_string(turn, "role")), read_string(turn, "utterance").strip()
         if not text:
             continue
         if role == "agent" and history:
@@ -225,26 +238,26 @@ def _doc2dial_turns(dialogue: JsonObject, document: str) -> Iterator[tuple[Dialo
 
 
 def read_doc2dial_documents(path: Path) -> Iterator[Passage]:
-    """The documents of Doc2Dial's ``doc_data`` file, each as one passage, to be split.
+    """Yield the documents of Doc2Dial's ``doc_data`` file, each as one passage, to be split.
 
     Raises `UserError`, with file and place, for a malformed one.
     """
-    for place, document, value in _by_document(path, "doc_data"):
-        with located(path, place):
+    for place, document, value in _read_documents(path, "doc_data"):
+        with locate_errors(path, place):
             if not isinstance(value, dict):
-                raise UserError(f"{kind_of(value)}; expected an object with doc_text")
+                raise UserError(f"{name_type(value)}; expected an object with doc_text")
             require_fields(value, ("doc_text",))
-            yield Passage(document, optional_string(value, "title") or "", string(value, "doc_text"))
+            yield Passage(document, read_optional_string(value, "title") or "", read_string(value, "doc_text"))
 
 
-def _by_document(path: Path, name: str) -> Iterator[tuple[str, str, JsonValue]]:
-    """Place, id and value of every document of a file ``{name: {domain: {document: value}}}``."""
+def _read_documents(path: Path, name: str) -> Iterator[tuple[str, str, JsonValue]]:
+    """Yield place, id and value of every document of a file ``{name: {domain: {document: value}}}``."""
     whole = text_files.read_json(path)
     domains = whole.get(name) if isinstance(whole, dict) else None
     if not isinstance(domains, dict):
         raise UserError(f"{path}: expected a JSON object whose {name!r} is an object of domains, as Doc2Dial has it")
     for domain, documents in domains.items():
         if not isinstance(documents, dict):
-            raise UserError(f"{path}, domain {domain!r}: {kind_of(documents)}; expected an object of documents")
+            raise UserError(f"{path}, domain {domain!r}: {name_type(documents)}; expected an object of documents")
         for document, value in documents.items():
             yield f"domain {domain!r}, document {document!r}", document, value

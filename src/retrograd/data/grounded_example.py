@@ -1,4 +1,4 @@
-"""Examples with what evaluation alone may know: which passages are gold, and the turns of a dialogue.
+"""Examples with gold passages or dialogue turns, which evaluation reads and training does not.
 
 Training reads query and targets. Gold passages are never a signal to it; they say, afterwards, what retrieval found.
 One control reads them on purpose (`retrograd.rag.search.oracle`).
@@ -27,20 +27,20 @@ E = TypeVar("E", bound=Example)
 
 @dataclass(frozen=True, slots=True)
 class GroundedExample(Example):
-    """A question and its answers; ``gold_passages`` are ids in the knowledge base, none where nobody marked any."""
+    """A question with its answers; ``gold_passages`` are ids in the knowledge base, empty where none are marked."""
 
     gold_passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side of a dialogue said."""
+    """One utterance of a dialogue, with the role of its speaker."""
 
     role: str
     text: str
 
     def __str__(self) -> str:
-        """On one line: ``role: text``."""
+        """Return the turn on one line: ``role: text``."""
         return " ".join(f"{self.role}: {self.text}".split())
 
 
@@ -56,7 +56,7 @@ class DialogueExample(GroundedExample):
 
 
 def gold_passages(example: Example) -> tuple[str, ...]:
-    """Return the ids of an example's gold passages; none where nobody marked any."""
+    """Return the ids of an example's gold passages; empty where none are marked."""
     return example.gold_passages if isinstance(example, GroundedExample) else ()
 
 
@@ -67,7 +67,10 @@ def dialogue_example(
     gold_passages: Sequence[str] = (),
     knowledge: Sequence[str] = (),
 ) -> DialogueExample:
-    """The example of a dialogue, oldest turn first. Raises `UserError` without a turn, and for a blank last one."""
+    """Return the example of a dialogue, given its turns from oldest to newest.
+
+    Raises `UserError` without a turn, and for a blank last one.
+    """
     if not history:
         raise UserError(f"dialogue {id!r} has no turn; its history must end with the turn to be answered")
     if not history[-1].text.strip():
@@ -77,8 +80,10 @@ def dialogue_example(
 
 
 def with_knowledge(examples: Iterable[E], passages: Callable[[str], Iterable[Passage]]) -> Iterator[E]:
-    """The examples, dialogues among them with the texts of their gold passages as knowledge where they bring none of
-    their own. ``passages`` finds those of an id: one, or all that a document was cut into."""
+    """Yield the examples, giving dialogues without knowledge the texts of their gold passages.
+
+    ``passages`` looks up an id: one, or all that a document was cut into.
+    """
     for example in examples:
         if isinstance(example, DialogueExample) and not example.knowledge:
             texts = tuple(passage.text for id_ in example.gold_passages for passage in passages(id_))
@@ -88,11 +93,11 @@ def with_knowledge(examples: Iterable[E], passages: Callable[[str], Iterable[Pas
 
 
 def with_target(example: E, position: int) -> E:
-    """The example with that target first, the others behind it in their order. Raises `UserError` outside them."""
+    """Return the example with one of its targets moved to the front. Raises `UserError` where the example lacks it."""
     if not 0 <= position < len(example.targets):
         raise UserError(
             f"example {example.id!r} has {len(example.targets)} targets and none at position {position}; "
             "positions count from 0"
         )
-    chosen, others = example.targets[position], example.targets[:position] + example.targets[position + 1 :]
-    return replace(example, targets=(chosen, *others))
+    first, others = example.targets[position], example.targets[:position] + example.targets[position + 1 :]
+    return replace(example, targets=(first, *others))

@@ -1,4 +1,4 @@
-"""Training examples from a corpus alone: a sentence whose name, date or number is masked asks for it.
+"""Training examples made from a corpus alone: a sentence with a masked name, date or number asks for it.
 
 Salient span masking of REALM (Guu et al. 2020, "REALM: Retrieval-Augmented Language Model Pre-Training", arXiv
 2002.08909): what names the world has to be looked up, where a masked function word is guessed from its neighbours.
@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrograd.data.record_fields import kind_of, require_fields, string
-from retrograd.data.record_lists import located
+from retrograd.data.record_fields import locate_errors, name_type, read_string, require_fields
 from retrograd.data.sentences import ABBREVIATIONS, sentence_spans
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonValue
@@ -66,7 +65,7 @@ _TITLE_CASE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class SpanExample(Example):
-    """A sentence with a mask, what the mask hides, and the passage it was taken from.
+    """A sentence with a mask as query, the masked text as target, and the passage it was taken from.
 
     ``excluded`` are the ids of passages that must not be retrieved for it: the source, unless it may be.
     """
@@ -77,10 +76,10 @@ class SpanExample(Example):
 
 @dataclass(frozen=True)
 class SpanMasking:
-    """How examples are made of passages.
+    """Frozen settings of how examples are made from passages.
 
     ``mask`` stands for what is hidden. Of each passage at most ``most_per_passage`` examples are drawn, from sentences
-    of at least ``least_words`` words: a shorter one says too little to be found by. ``may_see_source`` lets the source
+    of at least ``least_words`` words: a shorter one says too little to retrieve by. ``may_see_source`` lets the source
     be retrieved. Raises `UserError` for a blank mask, and for counts below 1.
     """
 
@@ -91,7 +90,7 @@ class SpanMasking:
 
     def __post_init__(self) -> None:
         if not self.mask.strip():
-            raise UserError(f"mask is {self.mask!r}; expected text that shows where something is missing")
+            raise UserError(f"mask is {self.mask!r}; expected visible text that shows where something is missing")
         for name, value in (("most_per_passage", self.most_per_passage), ("least_words", self.least_words)):
             if value < 1:
                 raise UserError(f"{name} is {value}; expected 1 or more")
@@ -100,49 +99,51 @@ class SpanMasking:
 def span_examples(
     passages: Iterable[Passage], masking: SpanMasking, rng: random.Random, spans: Spans | None = None
 ) -> Iterator[SpanExample]:
-    """Examples of passages as they come, in their order; ``spans`` stands in the place of `salient_spans`.
+    """Yield examples of passages in the order of the passages; ``spans`` replaces `salient_spans`.
 
     Their ids are ``passage:start-end`` in characters of the passage's text. A span that its own sentence has a second
     time, or that does not lie in one sentence, is left out. Raises `UserError` for a span outside the text.
     """
     for passage in passages:
-        wanted = salient_spans(passage.text) if spans is None else spans(passage)
-        found = list(_maskable(passage, masking, sorted(set(wanted))))
-        drawn = sorted(rng.sample(range(len(found)), min(masking.most_per_passage, len(found))))
-        for position in drawn:
-            yield found[position]
+        candidates = salient_spans(passage.text) if spans is None else spans(passage)
+        examples = list(_mask_spans(passage, masking, sorted(set(candidates))))
+        positions = sorted(rng.sample(range(len(examples)), min(masking.most_per_passage, len(examples))))
+        for position in positions:
+            yield examples[position]
 
 
 def read_spans(path: Path) -> Spans:
-    """Spans from a file, such as a tagger may have written: JSON Lines of ``id``, that of a passage of the base, and
-    ``spans``, a list of ``[start, end]`` in characters of its text. Passages that the file does not name have none.
+    """Read spans, such as a tagger may have written, from a file.
+
+    It has JSON Lines of ``id``, that of a passage of the base, and ``spans``, a list of ``[start, end]`` in characters
+    of its text. Passages that the file does not name have no spans.
 
     Raises `UserError` with file and line.
     """
-    known: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    spans: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for number, record in read_jsonl(path):
-        with located(path, f"line {number}"):
+        with locate_errors(path, f"line {number}"):
             require_fields(record, ("id", "spans"))
-            known[string(record, "id")] += _pairs(record["spans"])
-    return lambda passage: known.get(passage.id, ())
+            spans[read_string(record, "id")] += _read_pairs(record["spans"])
+    return lambda passage: spans.get(passage.id, ())
 
 
-def _pairs(value: JsonValue) -> list[tuple[int, int]]:
+def _read_pairs(value: JsonValue) -> list[tuple[int, int]]:
     if not isinstance(value, list):
-        raise UserError(f"'spans' is {kind_of(value)}; expected a list of [start, end]")
-    found: list[tuple[int, int]] = []
-    for one in value:
-        match one:
+        raise UserError(f"'spans' is {name_type(value)}; expected a list of [start, end]")
+    pairs: list[tuple[int, int]] = []
+    for pair in value:
+        match pair:
             case [int(start), int(end)] if not isinstance(start, bool) and not isinstance(end, bool):
-                found.append((start, end))
+                pairs.append((start, end))
             case _:
-                raise UserError(f"'spans' holds {json.dumps(one)[:40]}; expected [start, end], two whole numbers")
-    return found
+                raise UserError(f"'spans' holds {json.dumps(pair)[:40]}; expected [start, end], two whole numbers")
+    return pairs
 
 
-def _maskable(passage: Passage, masking: SpanMasking, wanted: Sequence[tuple[int, int]]) -> Iterator[SpanExample]:
+def _mask_spans(passage: Passage, masking: SpanMasking, spans: Sequence[tuple[int, int]]) -> Iterator[SpanExample]:
     text = passage.text
-    for start, end in wanted:
+    for start, end in spans:
         if not 0 <= start < end <= len(text):
             raise UserError(
                 f"span [{start}, {end}) of passage {passage.id!r} lies outside its text of {len(text)} characters; "
@@ -152,68 +153,67 @@ def _maskable(passage: Passage, masking: SpanMasking, wanted: Sequence[tuple[int
     for first, last in sentence_spans(text):
         if len(text[first:last].split()) < masking.least_words:
             continue
-        for start, end in wanted:
-            if first <= start and end <= last and not _stands_again(text[first:last], text[start:end]):
+        for start, end in spans:
+            if first <= start and end <= last and not _occurs_again(text[first:last], text[start:end]):
                 query = " ".join(f"{text[first:start]}{masking.mask}{text[end:last]}".split())
                 target = " ".join(text[start:end].split())
                 yield SpanExample(f"{passage.id}:{start}-{end}", query, (target,), passage.id, excluded)
 
 
-def _stands_again(sentence: str, span: str) -> bool:
+def _occurs_again(sentence: str, span: str) -> bool:
     return sentence.casefold().count(span.casefold()) > 1
 
 
 def salient_spans(text: str) -> list[tuple[int, int]]:
-    """Dates, numbers of two digits or with a unit, and names, as characters [start, end), ascending, none in another.
+    """Return disjoint spans of dates, numbers (two digits, or with a unit) and names, as characters [start, end).
 
     A name is a run of capitalised words ("University of Oxford", "NATO"). The word that begins a sentence is part of
     one only if another capitalised word follows; headings (mostly capitals, no mark at the end) have no names.
     """
-    found: list[tuple[int, int]] = [match.span() for match in _DATE.finditer(text)]
-    found += [match.span() for match in _NUMBER.finditer(text) if len(match[0]) > 1]
+    candidates: list[tuple[int, int]] = [match.span() for match in _DATE.finditer(text)]
+    candidates += [match.span() for match in _NUMBER.finditer(text) if len(match[0]) > 1]
     for start, end in sentence_spans(text):
-        found += _names(text, start, end)
-    kept: list[tuple[int, int]] = []
-    for start, end in sorted(found, key=lambda span: (span[0], -span[1])):
-        if not kept or start >= kept[-1][1]:
-            kept.append((start, end))
-    return kept
+        candidates += _find_names(text, start, end)
+    disjoint: list[tuple[int, int]] = []
+    for start, end in sorted(candidates, key=lambda span: (span[0], -span[1])):
+        if not disjoint or start >= disjoint[-1][1]:
+            disjoint.append((start, end))
+    return disjoint
 
 
-def _names(text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The names of one sentence."""
+def _find_names(text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield the spans of the names in one sentence."""
     tokens = [token for token in _WORD.finditer(text, first, last) if token[0][0].isalpha()]
-    capitals = sum(_capitalised(token[0]) for token in tokens)
+    capitals = sum(_is_capitalised(token[0]) for token in tokens)
     if text[last - 1].isalnum() and capitals > _TITLE_CASE * len(tokens):
         return
     run: list[re.Match[str]] = []
     for token in tokens:
         if run and not _continues(text, run[-1], token):
-            yield from _name(run, tokens[0])
+            yield from _trim_name(run, tokens[0])
             run = []
-        if run or (_capitalised(token[0]) and token[0].casefold() not in _OPENERS):
+        if run or (_is_capitalised(token[0]) and token[0].casefold() not in _OPENERS):
             run.append(token)
-    yield from _name(run, tokens[0] if tokens else None)
+    yield from _trim_name(run, tokens[0] if tokens else None)
 
 
-def _name(run: list[re.Match[str]], opening: re.Match[str] | None) -> Iterator[tuple[int, int]]:
-    """The run without what is no capital at its end, unless it is a single letter or the one word that opens the
-    sentence."""
-    while run and not _capitalised(run[-1][0]):
+def _trim_name(run: list[re.Match[str]], opening: re.Match[str] | None) -> Iterator[tuple[int, int]]:
+    """Yield a run of words cut after its last capital, unless it is one letter or just the first word of a sentence."""
+    while run and not _is_capitalised(run[-1][0]):
         run = run[:-1]
     if len(run) > 1 or (run and run[0] is not opening and len(run[0][0]) > 1):
         yield run[0].start(), run[-1].end()
 
 
 def _continues(text: str, before: re.Match[str], word: re.Match[str]) -> bool:
-    """Whether a name goes on: "Charles V", "Robert J. Shiller", "St. John", "Tiffany & Co", "Bay of the Whales"."""
+    """Return whether a name continues: "Charles V", "Robert J. Shiller", "St. John", "Tiffany & Co"."""
     gap = text[before.end() : word.start()]
     shortened = len(before[0]) == 1 or before[0].casefold() in ABBREVIATIONS
     if gap == " & " or (gap == ". " and shortened):
-        return _capitalised(word[0])
+        return _is_capitalised(word[0])
     joins = word[0] in _JOINING or (word[0] == "the" and before[0] == "of")
-    return gap == " " and (joins or _capitalised(word[0]))
+    return gap == " " and (joins or _is_capitalised(word[0]))
 
 
-def _capitalised(word: str) -> bool:
+def _is_capitalised(word: str) -> bool:
     return word[0].isupper()

@@ -1,4 +1,4 @@
-"""Reading passages of any corpus, one at a time: JSON Lines of several makers, and DPR's tables.
+"""Readers of the passages of a corpus, one at a time: JSON Lines in several layouts, and DPR's tables.
 
 ``jsonl``  one object a line: text in ``text``, ``contents``, ``content``, ``passage`` or ``body`` (required); title in
            ``title`` or ``name``; id in ``id``, ``_id``, ``pid``, ``docid`` or ``doc_id``, else the row, from 0. BEIR's
@@ -38,19 +38,20 @@ def read_corpus(
     format: str = "auto",  # noqa: A002 (the field's word)
     refuse: Refuse = raise_error,
 ) -> Iterator[Passage]:
-    """The passages of a file in one of `CORPUS_FORMATS`, in order; ``auto`` looks at its first line that is not blank.
+    """Return the passages of a file in one of `CORPUS_FORMATS`, in order; ``auto`` looks at its first line that is not
+    blank.
 
     Malformed records go to ``refuse`` (file and line) and, when all have been read, ids that two lines have (file and
     both lines). Raises `UserError` for an unknown format.
     """
     if format not in CORPUS_FORMATS:
         raise UserError(f"unknown corpus format {format!r}; {advice(format, CORPUS_FORMATS)}")
-    chosen = detect_corpus_format(path) if format == "auto" else format
-    return _distinct(path, {"jsonl": _read_jsonl, "tsv": _read_tsv}[chosen], refuse)
+    detected = detect_corpus_format(path) if format == "auto" else format
+    return _refuse_repeated(path, {"jsonl": _read_jsonl, "tsv": _read_tsv}[detected], refuse)
 
 
 def detect_corpus_format(path: Path) -> str:
-    """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
+    """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -59,8 +60,8 @@ def detect_corpus_format(path: Path) -> str:
         if {"id", "text"} <= set(line.split("\t")):
             return "tsv"
         raise UserError(
-            f"{path}, line {number}: neither a JSON object nor a header with the columns id and text, parted by tabs; "
-            f"name the format: {', '.join(CORPUS_FORMATS[1:])}"
+            f"{path}, line {number}: neither a JSON object nor a header with the columns id and text, "
+            f"separated by tabs; name the format: {', '.join(CORPUS_FORMATS[1:])}"
         )
     raise UserError(f"{path} holds only blank lines; expected passages")
 
@@ -68,24 +69,24 @@ def detect_corpus_format(path: Path) -> str:
 def _read_jsonl(path: Path, refuse: Refuse) -> Numbered:
     for row, (number, record) in enumerate(read_jsonl(path, refuse)):
         try:
-            yield number, _passage(record, row)
+            yield number, _read_passage(record, row)
         except UserError as error:
             refuse(UserError(f"{path}, line {number}: {error}"))
 
 
 def passages_of(records: Iterable[Mapping[str, JsonValue]]) -> Iterator[Passage]:
-    """Return the passages of records with the fields of the format ``jsonl``.
+    """Yield the passages of records with the fields of the format ``jsonl``.
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one.
     """
     for row, record in enumerate(records):
         try:
-            yield _passage(record, row)
+            yield _read_passage(record, row)
         except UserError as error:
             raise UserError(f"the records, record {row + 1}: {error}") from None
 
 
-def _passage(record: Mapping[str, JsonValue], row: int) -> Passage:
+def _read_passage(record: Mapping[str, JsonValue], row: int) -> Passage:
     text, title, id_ = (
         next((name for name in names if record.get(name) is not None), None) for names in (_TEXTS, _TITLES, _IDS)
     )
@@ -98,10 +99,10 @@ def _passage(record: Mapping[str, JsonValue], row: int) -> Passage:
         key = str(key)
     if not isinstance(key, str):
         raise UserError(f"{id_!r} is {json.dumps(key)[:60]}; expected a string or a whole number")
-    return Passage(key, "" if title is None else _string(record, title), _string(record, text))
+    return Passage(key, "" if title is None else _read_string(record, title), _read_string(record, text))
 
 
-def _string(record: Mapping[str, JsonValue], name: str) -> str:
+def _read_string(record: Mapping[str, JsonValue], name: str) -> str:
     value = record[name]
     if not isinstance(value, str):
         raise UserError(f"{name!r} is {json.dumps(value)[:60]}; expected a string")
@@ -113,24 +114,24 @@ def _read_tsv(path: Path, refuse: Refuse) -> Numbered:
         yield number, Passage(row["id"], row.get("title", ""), row["text"])
 
 
-def _distinct(path: Path, read: Callable[[Path, Refuse], Numbered], refuse: Refuse) -> Iterator[Passage]:
-    """The passages; at the end those lines are read once more whose ids have equal hashes, and compared."""
+def _refuse_repeated(path: Path, read: Callable[[Path, Refuse], Numbered], refuse: Refuse) -> Iterator[Passage]:
+    """Yield the passages; lines whose ids have equal hashes are read again at the end and compared."""
     hashes, numbers = array("q"), array("q")
     for number, passage in read(path, refuse):
         hashes.append(hash(passage.id))
         numbers.append(number)
         yield passage
-    found = np.frombuffer(hashes, dtype=np.int64)
-    order = np.argsort(found, kind="stable")
-    repeated = np.flatnonzero(found[order][1:] == found[order][:-1])
+    values = np.frombuffer(hashes, dtype=np.int64)
+    order = np.argsort(values, kind="stable")
+    repeated = np.flatnonzero(values[order][1:] == values[order][:-1])
     if not len(repeated):
         return
-    suspects = {numbers[int(place)] for place in np.concatenate([order[repeated], order[repeated + 1]])}
+    suspects = {numbers[int(position)] for position in np.concatenate([order[repeated], order[repeated + 1]])}
     first: dict[str, int] = {}
     for number, passage in read(path, lambda _: None):  # what is malformed has been refused
         if number in suspects:
             if passage.id in first:
-                again = f"the id {passage.id!r} stands already at line {first[passage.id]}"
+                again = f"the id {passage.id!r} is already used at line {first[passage.id]}"
                 remedy = "ids must be distinct (leave them out to number the passages)"
                 refuse(UserError(f"{path}, line {number}: {again}; {remedy}"))
             first.setdefault(passage.id, number)

@@ -1,4 +1,4 @@
-"""Relevance judgements in files of their own, beside the questions: which passages are gold.
+"""Relevance judgements in separate files, which say which passages are gold for each query.
 
 One file in any of three layouts, told apart by its first line that is not blank:
 
@@ -17,8 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from retrograd.data.grounded_example import GroundedExample
-from retrograd.data.record_fields import kind_of
-from retrograd.data.record_lists import located
+from retrograd.data.record_fields import locate_errors, name_type
 from retrograd.types import Example, UserError
 from retrograd.util import text_files
 
@@ -30,61 +29,64 @@ Judgement = tuple[str, str, float]
 
 
 def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
-    """The relevant passages of each query by id, in the order of the file. Raises `UserError` with file and place."""
+    """Return the relevant passages of each query by its id, in the order of the file.
+
+    Raises `UserError` with file and place.
+    """
     lines = ((number, line) for number, line in text_files.read_lines(path) if line.strip())
     first = next(lines, None)
-    found: dict[str, dict[str, None]] = {}
-    for query, passage, relevance in () if first is None else _judgements(path, first, lines):
+    relevant: dict[str, dict[str, None]] = {}
+    for query, passage, relevance in () if first is None else _read_judgements(path, first, lines):
         if relevance > 0:
-            found.setdefault(query, {})[passage] = None
-    if not found:
+            relevant.setdefault(query, {})[passage] = None
+    if not relevant:
         raise UserError(f"{path} judges no passage relevant; expected {_LAYOUTS}")
-    return {query: tuple(passages) for query, passages in found.items()}
+    return {query: tuple(passages) for query, passages in relevant.items()}
 
 
 def mark_gold(examples: Iterable[Example], relevant: Mapping[str, tuple[str, ...]]) -> Iterator[Example]:
-    """Yield the examples, with the gold passages of those whose id has judgements in the place of their own."""
+    """Yield the examples; where an id has judgements, they replace its gold passages."""
     for example in examples:
         gold = relevant.get(example.id)
         yield replace(example, gold_passages=gold) if gold and isinstance(example, GroundedExample) else example
 
 
-def _judgements(path: Path, first: tuple[int, str], rest: Iterable[tuple[int, str]]) -> Iterator[Judgement]:
+def _read_judgements(path: Path, first: tuple[int, str], rest: Iterable[tuple[int, str]]) -> Iterator[Judgement]:
     if first[1].lstrip().startswith("{"):
-        yield from _of_object(path)
+        yield from _read_object(path)
         return
     if first[1].split() != _HEADING:
-        yield _of_line(path, *first)
+        yield _parse_line(path, *first)
     for number, line in rest:
-        yield _of_line(path, number, line)
+        yield _parse_line(path, number, line)
 
 
-def _of_object(path: Path) -> Iterator[Judgement]:
+def _read_object(path: Path) -> Iterator[Judgement]:
     whole = text_files.read_json(path)
     if not isinstance(whole, dict):
-        raise UserError(f"{path}: {kind_of(whole)}; expected {_LAYOUTS}")
+        raise UserError(f"{path}: {name_type(whole)}; expected {_LAYOUTS}")
     for query, passages in whole.items():
-        with located(path, f"query {query!r}"):
+        with locate_errors(path, f"query {query!r}"):
             if not isinstance(passages, dict):
-                raise UserError(f"{kind_of(passages)}; expected an object {{passage: relevance}}")
+                raise UserError(f"{name_type(passages)}; expected an object {{passage: relevance}}")
             for passage, relevance in passages.items():
                 if isinstance(relevance, bool) or not isinstance(relevance, int | float):
-                    raise UserError(f"passage {passage!r} has {kind_of(relevance)}; expected a number, its relevance")
+                    raise UserError(f"passage {passage!r} has {name_type(relevance)}; expected a number, its relevance")
                 yield query, passage, relevance
 
 
-def _of_line(path: Path, number: int, line: str) -> Judgement:
+def _parse_line(path: Path, number: int, line: str) -> Judgement:
     tabs = "\t" in line
-    columns = [one.strip() for one in line.split("\t")] if tabs else line.split()
-    relevance = _number(columns[-1]) if len(columns) == 4 or (tabs and len(columns) == 3) else None
+    columns = [cell.strip() for cell in line.split("\t")] if tabs else line.split()
+    relevance = _parse_number(columns[-1]) if len(columns) == 4 or (tabs and len(columns) == 3) else None
     if relevance is None or not all(columns):
         raise UserError(f"{path}, line {number}: {line.strip()[:80]!r}; expected {_LAYOUTS}")
     return columns[0], columns[-2], relevance
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Reading questions with answers: JSON Lines, a JSON list, DPR's tables, TriviaQA and SQuAD files.
+"""Readers of questions with answers: JSON Lines, a JSON list, DPR's tables, TriviaQA and SQuAD files.
 
 Every reader yields `GroundedExample` lazily, and every error names the file, the place and the remedy.
 
@@ -26,8 +26,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from retrograd.data.grounded_example import GroundedExample
-from retrograd.data.record_fields import kind_of, record_id, require_new, string
-from retrograd.data.record_lists import located, named, strings
+from retrograd.data.record_fields import (
+    find_field,
+    locate_errors,
+    name_type,
+    read_id,
+    read_string,
+    read_strings,
+    require_new,
+)
 from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_squad
 from retrograd.types import UserError
 from retrograd.util import text_files
@@ -53,22 +60,22 @@ def read_questions(
     unanswerable: str = "drop",
     refuse: Refuse = raise_error,
 ) -> Iterator[GroundedExample]:
-    """Questions of a file in one of `QUESTION_FORMATS`; ``auto`` looks at its beginning.
+    """Return the questions of a file in one of `QUESTION_FORMATS`; ``auto`` looks at its beginning.
 
     Malformed records and repeated ids go to ``refuse``, with file and place. Raises `UserError` for an unknown format
     or treatment of what is unanswerable, and for the first fault of a SQuAD file.
     """
-    for value, known, what in (
+    for value, choices, setting in (
         (format, QUESTION_FORMATS, "question format"),
         (unanswerable, UNANSWERABLE, "treatment of questions without an answer"),
     ):
-        if value not in known:
-            raise UserError(f"unknown {what} {value!r}; {advice(value, known)}")
-    chosen = detect_question_format(path) if format == "auto" else format
-    if chosen == "squad":
+        if value not in choices:
+            raise UserError(f"unknown {setting} {value!r}; {advice(value, choices)}")
+    detected = detect_question_format(path) if format == "auto" else format
+    if detected == "squad":
         return read_squad(path, unanswerable)
-    readers = {"jsonl": _lines, "json": _list, "tsv": _table, "triviaqa": _triviaqa}
-    return _examples(path, readers[chosen](path, refuse), unanswerable, refuse)
+    readers = {"jsonl": _read_lines, "json": _read_list, "tsv": _read_table, "triviaqa": _read_triviaqa}
+    return _read_examples(path, readers[detected](path, refuse), unanswerable, refuse)
 
 
 def question_examples(records: Iterable[JsonObject], unanswerable: str = "drop") -> Iterator[GroundedExample]:
@@ -77,11 +84,11 @@ def question_examples(records: Iterable[JsonObject], unanswerable: str = "drop")
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
     numbered = ((f"record {number}", number, record) for number, record in enumerate(records, start=1))
-    return _examples(Path("the records"), numbered, unanswerable, raise_error)
+    return _read_examples(Path("the records"), numbered, unanswerable, raise_error)
 
 
 def detect_question_format(path: Path) -> str:
-    """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
+    """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
     for number, line in text_files.read_lines(path):
         if not line.strip():
             continue
@@ -106,20 +113,20 @@ def detect_question_format(path: Path) -> str:
 
 
 Records = Iterator[tuple[str, int, JsonObject]]
-"""Where a record stands, its number, and itself."""
+"""Place, number and value of every record."""
 
 
-def _lines(path: Path, refuse: Refuse) -> Records:
+def _read_lines(path: Path, refuse: Refuse) -> Records:
     return ((f"line {number}", number, record) for number, record in text_files.read_jsonl(path, refuse))
 
 
-def _list(path: Path, refuse: Refuse) -> Records:
+def _read_list(path: Path, refuse: Refuse) -> Records:
     return (
         (f"line {line}, record {number}", number, record) for number, line, record in text_files.read_json_list(path)
     )
 
 
-def _triviaqa(path: Path, refuse: Refuse) -> Records:
+def _read_triviaqa(path: Path, refuse: Refuse) -> Records:
     whole = text_files.read_json(path)
     records = whole.get("Data") if isinstance(whole, dict) else None
     if not isinstance(records, list):
@@ -127,66 +134,66 @@ def _triviaqa(path: Path, refuse: Refuse) -> Records:
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict):
             expected = "expected an object with Question and Answer"
-            refuse(UserError(f"{path}, Data {number}: {kind_of(record)}; {expected}"))
+            refuse(UserError(f"{path}, Data {number}: {name_type(record)}; {expected}"))
             continue
         yield f"Data {number}", number, record
 
 
-def _table(path: Path, refuse: Refuse) -> Records:
+def _read_table(path: Path, refuse: Refuse) -> Records:
     for number, line in text_files.read_lines(path, refuse):
         if not line.strip():
             continue
-        cells = [_unquoted(cell) for cell in line.split("\t")]
+        cells = [_unquote(cell) for cell in line.split("\t")]
         if number == 1 and [cell.strip().casefold() for cell in cells] in (
             ["question", "answer"],
             ["question", "answers"],
         ):
             continue
-        with located(path, f"line {number}", refuse):
+        with locate_errors(path, f"line {number}", refuse):
             if len(cells) != 2:
                 raise UserError(f"{len(cells)} cells; expected a question, a tab and a list of answers")
-            yield f"line {number}", number, {"question": cells[0], "answers": _literal(cells[1])}
+            yield f"line {number}", number, {"question": cells[0], "answers": _parse_list(cells[1])}
 
 
-def _unquoted(cell: str) -> str:
-    """A cell without the quotation marks that a table puts around one that holds some."""
+def _unquote(cell: str) -> str:
+    """Return a cell without the quotation marks that a table puts around cells containing some."""
     return cell[1:-1].replace('""', '"') if _QUOTED.fullmatch(cell) else cell
 
 
-def _literal(cell: str) -> list[JsonValue]:
-    """A list written as Python or JSON writes it; nothing in it is ever run."""
+def _parse_list(cell: str) -> list[JsonValue]:
+    """Return a list written as Python or JSON writes it; no part of it is executed."""
     values = parse_text_list(cell)
     if values is not None:
         return [*values]
     raise UserError(f"the second cell is {cell[:60]!r}; expected a list of answers such as ['one', 'two']")
 
 
-def _examples(path: Path, records: Records, unanswerable: str, refuse: Refuse) -> Iterator[GroundedExample]:
-    seen: dict[str, int] = {}
+def _read_examples(path: Path, records: Records, unanswerable: str, refuse: Refuse) -> Iterator[GroundedExample]:
+    first_numbers: dict[str, int] = {}
     for place, number, record in records:
-        with located(path, place, refuse):
-            example = _example(record, number, unanswerable)
+        with locate_errors(path, place, refuse):
+            example = _read_example(record, number, unanswerable)
             if example is None:
                 continue
-            require_new(example.id, number, seen, place.rstrip("0123456789 ").split(", ")[-1])
+            require_new(example.id, number, first_numbers, place.rstrip("0123456789 ").split(", ")[-1])
             yield example
 
 
-def _example(record: JsonObject, number: int, unanswerable: str) -> GroundedExample | None:
-    """None for a question without an answer that is left out."""
-    question_field = named(record, _QUESTIONS)
+def _read_example(record: JsonObject, number: int, unanswerable: str) -> GroundedExample | None:
+    """Return the example of a record; None for a question without an answer that is to be dropped."""
+    question_field = find_field(record, _QUESTIONS)
     if question_field is None:
         raise UserError(f"no field 'question'; the record has {', '.join(record) or 'no fields'}")
-    question = string(record, question_field).strip()
+    question = read_string(record, question_field).strip()
     if not question:
         raise UserError(f"{question_field!r} is blank; expected a question")
-    id_field = named(record, _IDS)
-    id_ = record_id({} if id_field is None else {"id": record[id_field]}, number)
-    gold = strings(record.get("gold_passages"), "gold_passages")
-    answer_field = named(record, _ANSWERS)
+    id_field = find_field(record, _IDS)
+    id_ = read_id({} if id_field is None else {"id": record[id_field]}, number)
+    gold = read_strings(record.get("gold_passages"), "gold_passages")
+    answer_field = find_field(record, _ANSWERS)
     targets: tuple[str, ...] = ()
     if answer_field is not None:
-        targets = _answers(record[answer_field], answer_field)
+        targets = _read_answers(record[answer_field], answer_field)
         if record.get("is_impossible") is True or targets in ((), (_NONE_PRESENT,)):
             if unanswerable == "drop":
                 return None
@@ -194,14 +201,14 @@ def _example(record: JsonObject, number: int, unanswerable: str) -> GroundedExam
     return GroundedExample(id_, question, targets, gold)
 
 
-def _answers(value: JsonValue, name: str) -> tuple[str, ...]:
-    """Distinct answers in their order, the most official first."""
+def _read_answers(value: JsonValue, name: str) -> tuple[str, ...]:
+    """Return the distinct answers in order, the canonical one first."""
     if not isinstance(value, dict):
-        return strings(value, name)
+        return read_strings(value, name)
     if "text" in value:
-        return strings(value["text"], f"{name}.text")
-    main, aliases = named(value, _VALUES), named(value, _ALIASES)
+        return read_strings(value["text"], f"{name}.text")
+    main, aliases = find_field(value, _VALUES), find_field(value, _ALIASES)
     if main is None and aliases is None:
         raise UserError(f"{name!r} has {', '.join(value) or 'no fields'}; expected text, or value and aliases")
-    first = strings(value[main], f"{name}.{main}") if main else ()
-    return tuple(dict.fromkeys([*first, *(strings(value[aliases], f"{name}.{aliases}") if aliases else ())]))
+    first = read_strings(value[main], f"{name}.{main}") if main else ()
+    return tuple(dict.fromkeys([*first, *(read_strings(value[aliases], f"{name}.{aliases}") if aliases else ())]))

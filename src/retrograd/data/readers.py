@@ -64,8 +64,8 @@ def read_relations(source: Source, format: str = "auto") -> list[RelationInstanc
 
     Example::
 
-        found = rg.read_relations([{"text": "the <e1>cup</e1> holds <e2>tea</e2>", "label": "holds"}])
-        print(found[0].head.of(found[0].text), found[0].relation)
+        instances = rg.read_relations([{"text": "the <e1>cup</e1> holds <e2>tea</e2>", "label": "holds"}])
+        print(instances[0].head.of(instances[0].text), instances[0].relation)
     """
     if isinstance(source, str | Path):
         return list(formats.read_relations(Path(source), format))

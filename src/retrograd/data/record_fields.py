@@ -1,104 +1,124 @@
-"""Fields of a JSON record, each of the type it should have; errors name field, finding and remedy."""
+"""Fields of a JSON record, checked for their type; errors name the field, its value and what to do.
+
+Data sets name some fields in several ways, and write some lists as one string: `find_field` and `read_strings`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from retrograd.types import Span, UserError
-from retrograd.util.guards import JsonValue, advice
+from retrograd.util.guards import JsonObject, JsonValue, advice
+from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
-    "kind_of",
-    "number_pair",
-    "optional_string",
-    "record_id",
+    "find_field",
+    "locate_errors",
+    "locate_tokens",
+    "name_type",
+    "read_every_string",
+    "read_id",
+    "read_number_pair",
+    "read_objects",
+    "read_optional_string",
+    "read_string",
+    "read_strings",
+    "read_tokens",
+    "read_whole_number",
     "refuse_unknown",
     "require_fields",
     "require_new",
-    "string",
-    "token_list",
-    "token_span",
-    "whole_number",
 ]
 
 
+@contextmanager
+def locate_errors(path: Path, place: str, refuse: Refuse = raise_error) -> Iterator[None]:
+    """Pass a `UserError` of the block to ``refuse``, with file and place before its message."""
+    try:
+        yield
+    except UserError as error:
+        refuse(UserError(f"{path}, {place}: {error}"))
+
+
 def refuse_unknown(record: Mapping[str, JsonValue], known: Sequence[str]) -> None:
-    """Raises `UserError` for a field that is not known, with the nearest name."""
+    """Raise `UserError` for an unknown field, with the nearest known name."""
     for name in record:
         if name not in known:
-            raise UserError(f"unknown field {name!r}; {advice(name, known)} Put what else you keep under 'metadata'")
+            raise UserError(f"unknown field {name!r}; {advice(name, known)} Put further fields under 'metadata'")
 
 
 def require_fields(record: Mapping[str, JsonValue], required: Sequence[str]) -> None:
-    """Raises `UserError` for a missing field."""
+    """Raise `UserError` for a missing field."""
     for name in required:
         if name not in record:
             raise UserError(f"no field {name!r}; the record has {', '.join(record) or 'no fields'}")
 
 
-def string(record: Mapping[str, JsonValue], name: str) -> str:
-    """Text. Raises `UserError` for anything else."""
+def read_string(record: Mapping[str, JsonValue], name: str) -> str:
+    """Return the text of a field. Raises `UserError` for anything else."""
     value = record[name]
     if not isinstance(value, str):
-        raise UserError(f"{name!r} is {kind_of(value)}; expected a string")
+        raise UserError(f"{name!r} is {name_type(value)}; expected a string")
     return value
 
 
-def optional_string(record: Mapping[str, JsonValue], name: str) -> str | None:
-    """Text, or None where the field is missing or null. Raises `UserError` for anything else."""
-    return None if record.get(name) is None else string(record, name)
+def read_optional_string(record: Mapping[str, JsonValue], name: str) -> str | None:
+    """Return the text of a field, or None where the field is missing or null. Raises `UserError` for anything else."""
+    return None if record.get(name) is None else read_string(record, name)
 
 
-def record_id(record: Mapping[str, JsonValue], number: int) -> str:
-    """The record's id as a string; without one, the number of its line. Raises `UserError` for another type."""
+def read_id(record: Mapping[str, JsonValue], number: int) -> str:
+    """Return the record's id as a string; without one, the number of its line. Raises `UserError` for another type."""
     value = record.get("id", number)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(f"'id' is {kind_of(value)}; expected a string or a whole number")
+        raise UserError(f"'id' is {name_type(value)}; expected a string or a whole number")
     return str(value)
 
 
-def require_new(id_: str, number: int, seen: dict[str, int], unit: str = "line") -> None:
-    """Remembers the id's line, or record. Raises `UserError` for an id that was there before."""
-    if id_ in seen:
-        raise UserError(f"id {id_!r} stands already at {unit} {seen[id_]}; ids must differ, predictions are kept by id")
-    seen[id_] = number
+def require_new(id_: str, number: int, first: dict[str, int], unit: str = "line") -> None:
+    """Record in ``first`` the line of an id. Raises `UserError` for an id that has occurred before."""
+    if id_ in first:
+        raise UserError(f"id {id_!r} is already used at {unit} {first[id_]}; give every record an id of its own")
+    first[id_] = number
 
 
-def token_list(record: Mapping[str, JsonValue], name: str) -> list[str]:
-    """A list of strings, none empty. Raises `UserError` with the position of what is none."""
+def read_tokens(record: Mapping[str, JsonValue], name: str) -> list[str]:
+    """Return a list of non-empty strings. Raises `UserError` with the position of any other element."""
     value = record[name]
     if not isinstance(value, list):
-        raise UserError(f"{name!r} is {kind_of(value)}; expected a list of strings")
+        raise UserError(f"{name!r} is {name_type(value)}; expected a list of strings")
     tokens: list[str] = []
     for position, token in enumerate(value):
         if not isinstance(token, str) or not token:
-            raise UserError(f"token {position} is {kind_of(token)}; expected a non-empty string")
+            raise UserError(f"token {position} is {name_type(token)}; expected a non-empty string")
         tokens.append(token)
     return tokens
 
 
-def whole_number(record: Mapping[str, JsonValue], name: str) -> int:
-    """A whole number. ``True`` is an `int` to Python and a mistake here. Raises `UserError`."""
+def read_whole_number(record: Mapping[str, JsonValue], name: str) -> int:
+    """Return a whole number. Raises `UserError` for anything else, ``True`` and ``False`` included."""
     value = record[name]
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{name!r} is {kind_of(value)}; expected a whole number")
+        raise UserError(f"{name!r} is {name_type(value)}; expected a whole number")
     return value
 
 
-def number_pair(record: Mapping[str, JsonValue], name: str) -> tuple[int, int]:
-    """Two whole numbers. Raises `UserError` for anything else."""
+def read_number_pair(record: Mapping[str, JsonValue], name: str) -> tuple[int, int]:
+    """Return two whole numbers. Raises `UserError` for anything else."""
     value = record[name]
     if isinstance(value, list) and len(value) == 2:
         start, end = value
         if type(start) is int and type(end) is int:
             return start, end
-    written = json.dumps(value, ensure_ascii=False)[:60]
-    raise UserError(f"{name!r} is {written}; expected two whole numbers [start, end], the end exclusive")
+    text = json.dumps(value, ensure_ascii=False)[:60]
+    raise UserError(f"{name!r} is {text}; expected two whole numbers [start, end], the end exclusive")
 
 
-def kind_of(value: JsonValue) -> str:
-    """What a person calls a JSON value of this type."""
+def name_type(value: JsonValue) -> str:
+    """Return the plain name of the type of a JSON value."""
     if value is None:
         return "null"
     if value == "":
@@ -107,8 +127,8 @@ def kind_of(value: JsonValue) -> str:
     return names.get(type(value), f"a value of type {type(value).__name__}")
 
 
-def token_span(tokens: Sequence[str], pair: tuple[int, int], name: str) -> Span:
-    """Character offsets of tokens ``first`` (inclusive) to ``last`` (exclusive) in the tokens joined by one space.
+def locate_tokens(tokens: Sequence[str], pair: tuple[int, int], name: str) -> Span:
+    """Return the characters of tokens ``first`` (inclusive) to ``last`` (exclusive) of the tokens joined by spaces.
 
     Raises `UserError` for positions outside the tokens and for an empty range.
     """
@@ -122,3 +142,45 @@ def token_span(tokens: Sequence[str], pair: tuple[int, int], name: str) -> Span:
         raise UserError(f"{name} [{first}, {last}) covers no token; the end is exclusive, one past the last token")
     start = sum(len(token) + 1 for token in tokens[:first])
     return Span(start, start + len(" ".join(tokens[first:last])))
+
+
+def find_field(record: Mapping[str, JsonValue], synonyms: Sequence[str]) -> str | None:
+    """Return the first name for which the record has a value other than null, or None."""
+    return next((name for name in synonyms if record.get(name) is not None), None)
+
+
+def read_strings(value: JsonValue, name: str) -> tuple[str, ...]:
+    """Return the distinct strings of a field in order, stripped; a string is a list of one, null an empty list.
+
+    Raises `UserError` for anything else and for a blank string.
+    """
+    return tuple(dict.fromkeys(read_every_string(value, name)))
+
+
+def read_every_string(value: JsonValue, name: str) -> list[str]:
+    """Return the strings of a field in order, stripped, repetitions included."""
+    if value is None:
+        return []
+    entries = value if isinstance(value, list) else [value]
+    texts: list[str] = []
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, str) or not entry.strip():
+            kind = "blank" if isinstance(entry, str) else name_type(entry)
+            where = f"entry {position} of {name!r}" if isinstance(value, list) else repr(name)
+            raise UserError(f"{where} is {kind}; expected a string that is not blank, or a list of such strings")
+        texts.append(entry.strip())
+    return texts
+
+
+def read_objects(record: Mapping[str, JsonValue], name: str) -> list[JsonObject]:
+    """Return a list of objects. Raises `UserError` for anything else and for a missing one."""
+    value = record.get(name)
+    if not isinstance(value, list):
+        kind = name_type(value) if name in record else "missing"
+        raise UserError(f"{name!r} is {kind}; expected a list of objects")
+    records: list[JsonObject] = []
+    for position, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            raise UserError(f"entry {position} of {name!r} is {name_type(entry)}; expected an object")
+        records.append(entry)
+    return records

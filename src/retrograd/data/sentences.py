@@ -1,4 +1,4 @@
-"""Where the sentences of a text begin and end, by rule: no model, any amount of text.
+"""Sentence boundaries by rule, without a model, for any amount of text.
 
 A sentence ends at a full stop, a question or an exclamation mark (with what closes quotation marks and brackets behind
 it) before space and a capital, a number or an opening sign; and at a blank line. A full stop ends none after an initial
@@ -29,23 +29,23 @@ _LAST_WORD = re.compile(rf"[^\s{_OPENING}]*$")
 
 
 def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Characters [start, end) of every sentence, in order, without the space around them; together all that is visible.
+    """Yield the characters [start, end) of every sentence, in order, without space around them.
 
-    A text without an end is one sentence; a blank text has none.
+    Together they cover all visible characters. A text without an end is one sentence; a blank text has none.
     """
     start = 0
     for end in _END.finditer(text):
-        if end[1] == "." and _ends_nothing(text[start : end.start()], text[end.end()]):
+        if end[1] == "." and _belongs_to_word(text[start : end.start()], text[end.end()]):
             continue
-        yield from _trimmed(text, start, end.start() if end[1] is None else end.end(2))
+        yield from _trim(text, start, end.start() if end[1] is None else end.end(2))
         start = end.end()
-    yield from _trimmed(text, start, len(text))
+    yield from _trim(text, start, len(text))
 
 
-def _ends_nothing(before: str, following: str) -> bool:
-    """Whether the full stop between these parts of a text belongs to the word before it."""
-    found = _LAST_WORD.search(before)
-    word = found[0] if found else ""
+def _belongs_to_word(before: str, following: str) -> bool:
+    """Return whether the full stop between these parts of a text belongs to the word before it."""
+    match = _LAST_WORD.search(before)
+    word = match[0] if match else ""
     initial = word[-1:].isupper() and (len(word) == 1 or word[-2:-1] in ".-")
     counts = following.isdecimal() and word.casefold() in _BEFORE_NUMBERS
     return (
@@ -53,9 +53,9 @@ def _ends_nothing(before: str, following: str) -> bool:
     )
 
 
-def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The span without the space around it, unless it is blank."""
+def _trim(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the span without the space around it, unless it is blank."""
     part = text[start:end]
     if part.strip():
-        left = len(part) - len(part.lstrip())
-        yield start + left, start + len(part.rstrip())
+        indent = len(part) - len(part.lstrip())
+        yield start + indent, start + len(part.rstrip())

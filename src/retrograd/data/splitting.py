@@ -1,4 +1,4 @@
-"""Documents cut into passages: so many words each, anywhere or at the ends of sentences, with or without an overlap.
+"""Split documents into passages of a number of words, anywhere or at sentence ends, with or without an overlap.
 
 Nothing is rewritten: a passage is a piece of the document's own text, from its first word to its last.
 """
@@ -24,7 +24,7 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class Splitting:
-    """How documents are cut: ``length`` words at most, of which up to ``overlap`` stand in the passage before as well.
+    """Frozen settings of splitting into passages of ``length`` words at most, ``overlap`` of them from the one before.
 
     With ``at`` "words" all passages but a document's last have exactly ``length`` words and the overlap is exact; 100
     words without overlap is how DPR cut Wikipedia (Karpukhin et al. 2020, arXiv 2004.04906). With ``at`` "sentences"
@@ -49,7 +49,7 @@ class Splitting:
 
 
 def split_passages(documents: Iterable[Passage], splitting: Splitting = Splitting()) -> Iterator[Passage]:
-    """The passages of documents, in order. Each has its document's title and the id ``document#number`` from 0.
+    """Yield the passages of documents, in order. Each has its document's title and the id ``document#number`` from 0.
 
     Every word of a document is in a passage, and no passage is empty; a document without words has none.
     """
@@ -60,7 +60,7 @@ def split_passages(documents: Iterable[Passage], splitting: Splitting = Splittin
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What is never cut: characters [start, end), and how many words."""
+    """A piece of text that is never split: characters [start, end), and its number of words."""
 
     start: int
     end: int
@@ -68,29 +68,29 @@ class _Unit:
 
 
 def _passage_spans(text: str, splitting: Splitting) -> Iterator[tuple[int, int]]:
-    units = _units(text, splitting)
+    units = _split_units(text, splitting)
     first = 0
     while first < len(units):
-        stop = first + _fitting((units[i].words for i in range(first, len(units))), splitting.length)
+        stop = first + _count_fitting((units[i].words for i in range(first, len(units))), splitting.length)
         yield units[first].start, units[stop - 1].end
         if stop == len(units):
             return
-        # What is repeated must leave room for something new.
-        room = min(splitting.overlap, splitting.length - units[stop].words)
-        first = stop - _fitting((units[i].words for i in range(stop - 1, first, -1)), room)
+        # What is repeated must leave space for at least one new unit.
+        budget = min(splitting.overlap, splitting.length - units[stop].words)
+        first = stop - _count_fitting((units[i].words for i in range(stop - 1, first, -1)), budget)
 
 
-def _fitting(words: Iterable[int], most: int) -> int:
-    """How many of the first units have at most so many words together."""
+def _count_fitting(words: Iterable[int], most: int) -> int:
+    """Return how many of the first units have at most ``most`` words together."""
     return sum(1 for _ in itertools.takewhile(lambda total: total <= most, itertools.accumulate(words)))
 
 
-def _units(text: str, splitting: Splitting) -> list[_Unit]:
+def _split_units(text: str, splitting: Splitting) -> list[_Unit]:
     if splitting.at == "words":
         return [_Unit(word.start(), word.end(), 1) for word in _WORD.finditer(text)]
     units: list[_Unit] = []
     for start, end in sentence_spans(text):
-        found = [(start + word.start(), start + word.end()) for word in _WORD.finditer(text[start:end])]
-        pieces = [found[i : i + splitting.length] for i in range(0, len(found), splitting.length)]
+        words = [(start + word.start(), start + word.end()) for word in _WORD.finditer(text[start:end])]
+        pieces = [words[i : i + splitting.length] for i in range(0, len(words), splitting.length)]
         units += [_Unit(piece[0][0], piece[-1][1], len(piece)) for piece in pieces]
     return units

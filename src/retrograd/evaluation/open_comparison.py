@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrograd.metrics.answer_resampling import answer_resampler, item_scores
+from retrograd.metrics.resampling import answer_resampler, item_scores
 from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,

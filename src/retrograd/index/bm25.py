@@ -46,7 +46,7 @@ _ARRAYS = {"data": np.float32, "indices": np.int32, "indptr": np.int32}
 
 @dataclass(frozen=True)
 class LexicalSettings:
-    """BM25's k₁ (how soon repetition stops to count), b (how much length counts, in [0, 1]) and words left out."""
+    """Settings of BM25: k₁ (how soon repetition saturates), b (how much length counts, in [0, 1]) and stop words."""
 
     k1: float = 1.5
     b: float = 0.75
@@ -66,7 +66,7 @@ class _Manifest:
 
 
 class LexicalIndex:
-    """N texts, addressed by row number, searched by words. Made by `build` or `load`.
+    """An index of N texts, addressed by row number and searched by words. Create it with `build` or `load`.
 
     Not an `Index`: its queries are texts, and it has no vectors. Memory: 8 bytes for each distinct word of each text;
     a search takes O(N) per query.
@@ -75,7 +75,7 @@ class LexicalIndex:
     def __init__(
         self, scores: bm25s.BM25, terms: dict[str, int], settings: LexicalSettings, base_fingerprint: str
     ) -> None:
-        """Use `build` or `load`."""
+        """Keep the parts of an index; use `build` or `load` to create one."""
         self.base_fingerprint = base_fingerprint
         self.settings = settings
         self._scores = scores
@@ -86,7 +86,7 @@ class LexicalIndex:
     def build(
         cls, texts: Iterable[str], base_fingerprint: str, settings: LexicalSettings = LexicalSettings()
     ) -> LexicalIndex:
-        """Index texts in the order of rows. The same texts give the same index, bit for bit.
+        """Index texts in the order of rows. Equal texts give the same index, bit for bit.
 
         Raises `UserError` without bm25s, for no texts, and if no text holds a word.
         """
@@ -104,11 +104,11 @@ class LexicalIndex:
         return self._scores.scores["num_docs"]
 
     def search(self, texts: Sequence[str], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
-        """The k best rows of each query text, never one of ``exclude`` (row numbers, -1 is padding).
+        """Return the k best rows of each query text, never one of ``exclude`` (row numbers, -1 is padding).
 
         ``logit`` is the BM25 score (fp32), equal ones by row; ``log_normaliser`` is None. A row that shares no word
-        with the query is never found: fewer than k are padded with -1 and ``-inf``. Words count as often as the query
-        holds them. Raises `ValueError` if k < 1, for a single string, and if ``exclude`` does not fit.
+        with the query is never returned: fewer than k are padded with -1 and ``-inf``. Words count as often as the
+        query holds them. Raises `ValueError` if k < 1, for a single string, and if ``exclude`` does not fit.
         """
         if isinstance(texts, str):  # a sequence too, of letters
             raise ValueError(f"texts is the string {texts!r}; expected a list of texts: [{texts!r}]")
@@ -121,12 +121,12 @@ class LexicalIndex:
         row = torch.full((len(texts), k), -1, dtype=torch.long)
         logit = torch.full((len(texts), k), -torch.inf)
         for line, text in enumerate(texts):
-            score = self._scored(text)
+            score = self._score_rows(text)
             if exclude is not None:
                 score[exclude[line][exclude[line] >= 0].cpu()] = 0
-            found = score.nonzero()[:, 0]
-            best, order = score[found].sort(descending=True, stable=True)
-            row[line, : len(order)] = found[order[:k]]
+            matches = score.nonzero()[:, 0]
+            best, order = score[matches].sort(descending=True, stable=True)
+            row[line, : len(order)] = matches[order[:k]]
             logit[line, : len(order)] = best[:k]
         return Neighbours(row, logit, None)
 
@@ -145,7 +145,7 @@ class LexicalIndex:
 
     @classmethod
     def load(cls, path: Path, *, base_fingerprint: str | None = None) -> LexicalIndex:
-        """The index of a folder. Raises `UserError` if it belongs to another base, and for a damaged folder."""
+        """Load the index of a folder. Raises `UserError` if it belongs to another base, and for a damaged folder."""
         path = current_or_backup(path)
         manifest = _read_manifest(path)
         require_same(path, "knowledge base", manifest.base_fingerprint, base_fingerprint)
@@ -154,7 +154,7 @@ class LexicalIndex:
             arrays = load_file(path / _SCORES)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path / _SCORES} cannot be read ({error}); copy it again or rebuild the index") from None
-        if not isinstance(terms, list) or not _fits(arrays, len(terms), manifest.rows):
+        if not isinstance(terms, list) or not _is_sparse_matrix(arrays, len(terms), manifest.rows):
             raise UserError(f"{path}: scores, terms and manifest do not belong together; rebuild the index")
         settings = manifest.settings
         scores = _bm25s().BM25(k1=settings.k1, b=settings.b, method="lucene", dtype="float32", backend="numpy")
@@ -162,8 +162,8 @@ class LexicalIndex:
         scores.nonoccurrence_array = None  # only other variants of BM25 score words that a text does not hold
         return cls(scores, {str(term): i for i, term in enumerate(terms)}, settings, manifest.base_fingerprint)
 
-    def _scored(self, text: str) -> Float[Tensor, " N"]:
-        """Every row's score: 0 where it shares no word, above 0 elsewhere, since Lucene's idf is positive."""
+    def _score_rows(self, text: str) -> Float[Tensor, " N"]:
+        """Return every row's score: 0 where it shares no word, above 0 elsewhere, because Lucene's idf is positive."""
         ids = [self._terms[word] for word in words(text, self._stop_words) if word in self._terms]
         if not ids:
             return torch.zeros(len(self))
@@ -181,12 +181,12 @@ def _bm25s() -> ModuleType:
 def _read_manifest(path: Path) -> _Manifest:
     value = read_sealed(path / MANIFEST)
     if value.get("kind") != "bm25":
-        raise UserError(f"{path} holds no 'bm25' index; load it with the class that saved it")
+        raise UserError(f"{path} is not a 'bm25' index; load it with the class that saved it")
     return read_record(_Manifest, value, str(path / MANIFEST))
 
 
-def _fits(arrays: dict[str, np.ndarray], terms: int, rows: int) -> bool:
-    """Whether the arrays are a sparse matrix [rows, terms], column by column."""
+def _is_sparse_matrix(arrays: dict[str, np.ndarray], terms: int, rows: int) -> bool:
+    """Return whether the arrays are a sparse matrix [rows, terms], column by column."""
     if set(arrays) != set(_ARRAYS) or any(arrays[name].dtype != dtype for name, dtype in _ARRAYS.items()):
         return False
     if any(array.ndim != 1 for array in arrays.values()):

@@ -14,11 +14,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from retrograd.index.disk.storage import DTYPE_NAMES, Manifest, read_manifest, read_shards, require_any, write_index
+from retrograd.index.disk.storage import (
+    DTYPE_NAMES,
+    Manifest,
+    read_manifest,
+    read_shards,
+    require_rows_to_store,
+    write_index,
+)
 from retrograd.index.disk.versions import opened
 from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
-from retrograd.index.shards import checked_blocks, row_blocks, take_rows
-from retrograd.index.streaming import StreamResult, differentiable, gumbel_maxima, stream
+from retrograd.index.shards import checked_blocks, split_blocks, take_rows
+from retrograd.index.streaming import StreamResult, attach_gradient, gumbel_maxima, stream
 from retrograd.index.top_rows import TopRows
 from retrograd.types import UserError
 
@@ -32,7 +39,7 @@ _CPU_BLOCK_ROWS, _CPU_WIDENED_BLOCK_ROWS, _GPU_BLOCK_ROWS = 8_192, 16_384, 131_0
 
 @dataclass(frozen=True)
 class CheckedShards:
-    """Rows of an index that were checked when they came: one tensor in memory, or one mapped from each file."""
+    """Vectors that have been checked already: one tensor in memory, or one mapped from each file."""
 
     shards: tuple[Float[Tensor, "_ D"], ...]
 
@@ -72,11 +79,11 @@ class ExactIndex:
     ) -> None:
         checked = vectors if isinstance(vectors, CheckedShards) else None
         if isinstance(vectors, CheckedShards):
-            self._shards, self._borrowed = vectors.shards, False
+            self._shards, self._shares_memory = vectors.shards, False
         else:
-            stored = vectors.detach().to(_supported(dtype or vectors.dtype)).contiguous()
-            # A borrowed tensor is the caller's too.
-            self._shards, self._borrowed = (stored,), stored.data_ptr() == vectors.data_ptr()
+            stored = vectors.detach().to(_require_supported(dtype or vectors.dtype)).contiguous()
+            # A tensor that was not copied is the caller's too.
+            self._shards, self._shares_memory = (stored,), stored.data_ptr() == vectors.data_ptr()
         self._rows = sum(len(shard) for shard in self._shards)
         self._block_rows = block_rows or _default_block_rows(self._shards[0])
         self._top_rows = TopRows(self._shards, self._block_rows)
@@ -98,28 +105,28 @@ class ExactIndex:
         device: torch.device | str = "cpu",
         path: Path | None = None,
     ) -> ExactIndex:
-        """The same from consecutive blocks of rows, held in memory once; the first block says D.
+        """Build an index from consecutive blocks of rows, held in memory once; the first block determines D.
 
         With ``path``, blocks go straight to that folder, in memory O(block), and the index is mapped from it.
         Raises `UserError` for a row that is not finite (as soon as it comes), unless the blocks sum to ``rows``, for no
         rows at all, and if there is anything but such an index in ``path``.
         """
-        _supported(dtype)
+        _require_supported(dtype)
         checked = checked_blocks(blocks, rows, dtype)
         first = next(checked, None)
         if first is None:
             raise UserError("there are no blocks of vectors; embed at least one passage")
-        require_any(rows)
+        require_rows_to_store(rows)
         checked, width = chain([first], checked), first.shape[1]
         if path is not None:
             manifest = Manifest("exact", base_fingerprint, encoder_fingerprint, DTYPE_NAMES[dtype], rows, width)
             write_index(path, checked, manifest)
             return cls.load(path, device=device)
         vectors = torch.empty(rows, width, dtype=dtype, device=device)
-        filled = 0
+        row = 0
         for block in checked:
-            vectors[filled : filled + len(block)] = block
-            filled += len(block)
+            vectors[row : row + len(block)] = block
+            row += len(block)
         checked = CheckedShards((vectors,))
         return cls(checked, base_fingerprint=base_fingerprint, encoder_fingerprint=encoder_fingerprint)
 
@@ -128,22 +135,22 @@ class ExactIndex:
 
     @property
     def held_rows(self) -> range:
-        """All rows of the base."""
+        """Return all rows of the base."""
         return range(len(self))
 
     @property
     def dimension(self) -> int:
-        """D, the width of an embedding."""
+        """Return D, the width of an embedding."""
         return self._shards[0].shape[1]
 
     @property
     def dtype(self) -> torch.dtype:
-        """The storage type."""
+        """Return the storage type."""
         return self._shards[0].dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the vectors are."""
+        """Return the device of the vectors."""
         return self._shards[0].device
 
     def search(
@@ -152,22 +159,23 @@ class ExactIndex:
         k: int,
         exclude: Int[Tensor, "B E"] | None = None,
         *,
-        hidden: Bool[Tensor, " N"] | None = None,
+        excluded_rows: Bool[Tensor, " N"] | None = None,
     ) -> Neighbours:
-        """The k best rows of each query, never one of ``exclude`` (-1 is padding), and log Z over all other rows.
+        """Return the k best rows of each query, never one of ``exclude`` (-1 is padding), and log Z over all other
+        rows.
 
         Rows and logits are detached, fp32 (float64 for float64 vectors), padded with -1 and ``-inf``. log Z in nats is
         differentiable once with respect to the query; without rows its value is ``-inf`` and its gradient zero. Asking
-        for the gradient (a query that requires it) costs a second product with the vectors. ``hidden`` rows are absent
-        for every query (`RestrictedIndex`).
+        for the gradient (a query that requires it) costs a second product with the vectors. ``excluded_rows`` are
+        excluded for every query (`RestrictedIndex`).
 
         Raises `UserError` if the query's width is not D or a query is not finite, `ValueError` if ``k < 1`` or a row to
         exclude does not exist.
         """
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
-        found, log_normaliser = self._stream(query, k, exclude, hidden)
-        return Neighbours(found.row.to(query.device), found.logit.to(query.device), log_normaliser)
+        result, log_normaliser = self._stream(query, k, exclude, excluded_rows)
+        return Neighbours(result.row.to(query.device), result.logit.to(query.device), log_normaliser)
 
     def top_k(
         self,
@@ -177,7 +185,7 @@ class ExactIndex:
         *,
         bf16_product: bool | None = None,
     ) -> Neighbours:
-        """The rows of `search` without log Z (None): cheaper, for who ranks and does not learn.
+        """Return the rows of `search` without log Z (None), which is cheaper for ranking without learning.
 
         From bf16 storage the rows may be found by a bf16 product: the same rows (`retrograd.index.top_rows` says why),
         and logits that are equal up to fp32 rounding. None does so where it measured, once, that this is faster here.
@@ -190,7 +198,7 @@ class ExactIndex:
         return Neighbours(best.row.to(query.device), best.logit.to(query.device), None)
 
     def prefers_bf16_product(self, query: Float[Tensor, "B D"], k: int) -> bool:
-        """What `top_k` does by itself for such a batch: a bf16 product only if it was the faster one when measured."""
+        """Return whether `top_k` chooses a bf16 product for such a batch: only if it was faster when measured."""
         return self._top_rows.bf16_pays(query.detach().to(self.device), k)
 
     def log_normaliser(
@@ -198,10 +206,10 @@ class ExactIndex:
         query: Float[Tensor, "B D"],
         exclude: Int[Tensor, "B E"] | None = None,
         *,
-        hidden: Bool[Tensor, " N"] | None = None,
+        excluded_rows: Bool[Tensor, " N"] | None = None,
     ) -> Float[Tensor, " B"]:
-        """log Z alone, as in `search`: value, gradient, errors."""
-        return self._stream(query, 0, exclude, hidden)[1]
+        """Return log Z alone, with value, gradient and errors as in `search`."""
+        return self._stream(query, 0, exclude, excluded_rows)[1]
 
     def sample(
         self,
@@ -210,13 +218,14 @@ class ExactIndex:
         rng: torch.Generator,
         exclude: Int[Tensor, "B E"] | None = None,
         *,
-        hidden: Bool[Tensor, " N"] | None = None,
+        excluded_rows: Bool[Tensor, " N"] | None = None,
     ) -> Int[Tensor, "B M"]:
-        """``draws`` independent rows of each query, with replacement, exactly from softmax(logits) over the whole base.
+        """Draw ``draws`` independent rows of each query, with replacement, exactly from softmax(logits) over the whole
+        base.
 
         One pass. A query whose rows are all excluded gets -1. Raises as `search` does.
         """
-        return self.gumbel_maxima(query, draws, rng, exclude, hidden=hidden)[0]
+        return self.gumbel_maxima(query, draws, rng, exclude, excluded_rows=excluded_rows)[0]
 
     def gumbel_maxima(
         self,
@@ -225,30 +234,37 @@ class ExactIndex:
         rng: torch.Generator,
         exclude: Int[Tensor, "B E"] | None = None,
         *,
-        hidden: Bool[Tensor, " N"] | None = None,
+        excluded_rows: Bool[Tensor, " N"] | None = None,
     ) -> tuple[Int[Tensor, "B M"], Float[Tensor, "B M"]]:
-        """What `sample` draws, and the perturbed logits (float64) with which each row won: see `ShardedIndex`."""
+        """Draw as `sample` does, and return the winning perturbed logits (float64) too: see `ShardedIndex`."""
         if draws < 1:
             raise ValueError(f"draws is {draws}; expected at least 1")
         require_query(query, exclude, len(self), self.dimension)
-        brought = query.detach().to(self.device)
+        query_on_device = query.detach().to(self.device)
         row, value = gumbel_maxima(
-            self._shards, brought, draws, rng, exclude, block_rows=self._block_rows, hidden=self._brought(hidden)
+            self._shards,
+            query_on_device,
+            draws,
+            rng,
+            exclude,
+            block_rows=self._block_rows,
+            excluded_rows=self._move_mask(excluded_rows),
         )
         return row.to(query.device), value.to(query.device)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
-        """Stored embeddings of the rows, as fp32 (float64 if stored so) on the device of ``row``; -1 gives zeros.
+        """Return the stored embeddings of the rows, as fp32 (float64 if stored so) on the device of ``row``; -1 gives
+        zeros.
 
         Raises `ValueError` for a row that does not exist.
         """
         require_rows(row, len(self))
-        place = row.reshape(-1).to(self.device)
+        position = row.reshape(-1).to(self.device)
         dtype = torch.promote_types(self.dtype, torch.float32)
         if len(self) == 0:
             return torch.zeros(*row.shape, self.dimension, dtype=dtype, device=row.device)
-        found = take_rows(self._shards, place.clamp(min=0)).to(dtype)
-        return found.masked_fill_((place < 0)[:, None], 0).view(*row.shape, self.dimension).to(row.device)
+        embeddings = take_rows(self._shards, position.clamp(min=0)).to(dtype)
+        return embeddings.masked_fill_((position < 0)[:, None], 0).view(*row.shape, self.dimension).to(row.device)
 
     def replace(self, row: Int[Tensor, " Z"], vectors: Float[Tensor, "Z D"], encoder_fingerprint: str) -> None:
         """Store other embeddings for some distinct rows, in place; the index is then marked ``encoder_fingerprint``.
@@ -262,25 +278,25 @@ class ExactIndex:
         stored = vectors.detach().to(self._shards[0])
         if not bool(stored.isfinite().all()):
             raise UserError(f"an embedding to store in {self.dtype} is not finite; check the encoder")
-        if self._borrowed:
-            self._shards, self._borrowed = tuple(shard.clone() for shard in self._shards), False
+        if self._shares_memory:
+            self._shards, self._shares_memory = tuple(shard.clone() for shard in self._shards), False
             self._top_rows = TopRows(self._shards, self._block_rows)
-        place, first_row = row.to(stored.device), 0
+        row_here, first_row = row.to(stored.device), 0
         for shard in self._shards:
-            here = (place >= first_row) & (place < first_row + len(shard))
-            shard[place[here] - first_row] = stored[here]
+            in_shard = (row_here >= first_row) & (row_here < first_row + len(shard))
+            shard[row_here[in_shard] - first_row] = stored[in_shard]
             first_row += len(shard)
         self._top_rows.vectors_changed()
         self.encoder_fingerprint = encoder_fingerprint
 
     def save(self, path: Path) -> None:
-        """Atomically write the folder ``path``: one file of vectors, and manifest.json. An index saved so is replaced.
+        """Atomically write the folder ``path``: one file of vectors, and manifest.json. Replaces an index saved there.
 
         Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
         """
         fingerprints = self.base_fingerprint, self.encoder_fingerprint
         manifest = Manifest("exact", *fingerprints, DTYPE_NAMES[self.dtype], len(self), self.dimension)
-        write_index(path, (block for _, block in row_blocks(self._shards, self._block_rows)), manifest)
+        write_index(path, (block for _, block in split_blocks(self._shards, self._block_rows)), manifest)
 
     @classmethod
     def load(
@@ -292,7 +308,7 @@ class ExactIndex:
         device: torch.device | str = "cpu",
         block_rows: int | None = None,
     ) -> ExactIndex:
-        """The index of a folder, or the current version of a folder of versions.
+        """Load the index of a folder, or the current version of a folder of versions.
 
         On the CPU it is memory-mapped, in as many shards as there are files; to any other device it is copied, as one.
         Checksums are not compared (`retrograd.index.disk.storage.verify_shard` does that): it would read everything.
@@ -306,7 +322,7 @@ class ExactIndex:
 
         manifest, shards = opened(path, read)
         return cls(
-            CheckedShards(tuple(_on(device, shards))),  # a check would read all the mapped files
+            CheckedShards(tuple(_copy_to_device(device, shards))),  # a check would read all the mapped files
             base_fingerprint=manifest.base_fingerprint,
             encoder_fingerprint=manifest.encoder_fingerprint,
             block_rows=block_rows,
@@ -317,37 +333,39 @@ class ExactIndex:
         query: Float[Tensor, "B D"],
         k: int,
         exclude: Int[Tensor, "B E"] | None,
-        hidden: Bool[Tensor, " N"] | None,
+        excluded_rows: Bool[Tensor, " N"] | None,
     ) -> tuple[StreamResult, Float[Tensor, " B"]]:
         require_query(query, exclude, len(self), self.dimension)
         with_gradient = query.requires_grad and torch.is_grad_enabled()
-        brought = query.detach().to(self.device)
-        found = stream(
+        query_on_device = query.detach().to(self.device)
+        result = stream(
             self._shards,
-            brought,
+            query_on_device,
             k,
             exclude,
             block_rows=self._block_rows,
             need_mean=with_gradient,
-            hidden=self._brought(hidden),
+            excluded_rows=self._move_mask(excluded_rows),
         )
-        value = found.log_normaliser.to(query.device)
-        if found.mean is None:
-            return found, value
-        return found, differentiable(query, value, found.mean.to(query.device))
+        value = result.log_normaliser.to(query.device)
+        if result.mean is None:
+            return result, value
+        return result, attach_gradient(query, value, result.mean.to(query.device))
 
-    def _brought(self, hidden: Bool[Tensor, " N"] | None) -> Bool[Tensor, " N"] | None:
-        if hidden is not None and len(hidden) != len(self):
-            raise ValueError(f"hidden says {len(hidden)} rows, the index has {len(self)}")
-        return None if hidden is None else hidden.to(self.device)
+    def _move_mask(self, excluded_rows: Bool[Tensor, " N"] | None) -> Bool[Tensor, " N"] | None:
+        if excluded_rows is not None and len(excluded_rows) != len(self):
+            raise ValueError(f"excluded_rows has {len(excluded_rows)} rows, the index has {len(self)}")
+        return None if excluded_rows is None else excluded_rows.to(self.device)
 
 
-def _on(device: torch.device | str, shards: list[Float[Tensor, "_ D"]]) -> list[Float[Tensor, "_ D"]]:
-    """The shards themselves on the CPU, else one copy of all, filled shard by shard: never twice the memory."""
+def _copy_to_device(device: torch.device | str, shards: list[Float[Tensor, "_ D"]]) -> list[Float[Tensor, "_ D"]]:
+    """Return the shards themselves on the CPU, else one copy of all, filled shard by shard so that memory is not
+    doubled.
+    """
     if torch.device(device).type == "cpu":
         return shards
     whole = shards[0].new_empty(sum(len(shard) for shard in shards), shards[0].shape[1], device=device)
-    for first_row, shard in row_blocks(shards, max(1, *(len(shard) for shard in shards))):
+    for first_row, shard in split_blocks(shards, max(1, *(len(shard) for shard in shards))):
         whole[first_row : first_row + len(shard)] = shard
     return [whole]
 
@@ -358,7 +376,7 @@ def _default_block_rows(vectors: Float[Tensor, "N D"]) -> int:
     return _CPU_WIDENED_BLOCK_ROWS if vectors.dtype.itemsize == 2 else _CPU_BLOCK_ROWS
 
 
-def _supported(dtype: torch.dtype) -> torch.dtype:
+def _require_supported(dtype: torch.dtype) -> torch.dtype:
     if dtype not in DTYPE_NAMES:
         raise UserError(f"dtype is {dtype}; expected torch.float32, torch.bfloat16 or torch.float16")
     return dtype

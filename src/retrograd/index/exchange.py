@@ -1,7 +1,7 @@
-"""What the ranks of a process group say to each other: tables of numbers, and lines of tensors of unequal number.
+"""Collectives of a process group: tables of numbers, and lines of tensors whose number differs between ranks.
 
-A rank that runs out of memory must not leave the others waiting for it. So whoever begins something together meets
-first (`Exchange.meet`), and who cannot come says that instead (`Exchange.give_up`): all then leave it together.
+A rank that runs out of memory must not leave the others waiting for it. So every rank calls `Exchange.meet` before a
+common piece of work, or `Exchange.give_up` in its place; in that case all ranks abandon the work together.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "CUBLAS_STATUS_ALL
 
 
 class GivenUpError(UserError):
-    """A rank ran out of memory, and all have left what they were doing together."""
+    """Error of every rank that abandons a collective because one rank ran out of memory."""
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is torch's way of saying so."""
+    """Return whether an error of torch means that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 class Exchange:
-    """Collectives of a group of W ranks: every rank calls the same ones in the same order.
+    """The collectives of a group of W ranks: every rank calls the same ones in the same order.
 
-    NCCL talks between GPUs, so tensors travel on the current CUDA device there, and on the CPU with any other backend.
+    With NCCL tensors are exchanged on the current CUDA device, with any other backend on the CPU.
 
     Raises `UserError` where torch.distributed was not started.
     """
@@ -49,14 +49,15 @@ class Exchange:
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
     def table(self, numbers: list[int]) -> list[list[int]]:
-        """Every rank's numbers (equally many), by rank."""
+        """Return every rank's numbers (equally many), by rank."""
         own = torch.tensor(numbers, dtype=torch.long, device=self._device)
         lines = [torch.empty_like(own) for _ in range(self.ranks)]
         dist.all_gather(lines, own, group=self._group)
         return [line.tolist() for line in lines]
 
     def meet(self, what: int, numbers: list[int]) -> list[list[int]]:
-        """Every rank's numbers (up to five, padded with 0) behind ``what`` it has come to do, at least 0, by rank.
+        """Return by rank the ``what`` (0 or more) that it is about to do, followed by its numbers (up to five, padded
+        with 0).
 
         Raises `GivenUpError` where another rank has come to say that it cannot.
         """
@@ -67,39 +68,45 @@ class Exchange:
         return table
 
     def give_up(self) -> None:
-        """In the place of the next `meet`: whoever comes there leaves."""
+        """Take the place of the next `meet`, so that all other ranks raise `GivenUpError` there."""
         self.meet(_GAVE_UP, [])
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """The sum over the ranks, in place where the tensor lies on the device that they talk on."""
-        return self._reduced(tensor, dist.ReduceOp.SUM)
+        """Return the sum over the ranks; in place where the tensor is on the device of the collectives."""
+        return self._reduce(tensor, dist.ReduceOp.SUM)
 
     def largest(self, tensor: Tensor) -> Tensor:
-        """The maximum over the ranks, element by element, likewise."""
-        return self._reduced(tensor, dist.ReduceOp.MAX)
+        """Return the element-wise maximum over the ranks; in place where `add_up` is."""
+        return self._reduce(tensor, dist.ReduceOp.MAX)
 
-    def _reduced(self, tensor: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
-        travelling = tensor.to(self._device)
-        dist.all_reduce(travelling, op=how, group=self._group)
-        return travelling.to(tensor.device)
+    def _reduce(self, tensor: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        moved = tensor.to(self._device)
+        dist.all_reduce(moved, op=how, group=self._group)
+        return moved.to(tensor.device)
 
     def from_all(self, lines: Tensor, counts: list[int]) -> Tensor:
-        """The lines of all ranks one below the other; ``counts`` says how many each rank has. Padded on the way."""
+        """Return the lines of all ranks, concatenated in the order of ranks; ``counts`` is the number of each rank's
+        lines.
+        """
         padded = lines.new_zeros(max(counts), *lines.shape[1:], device=self._device)
         padded[: len(lines)] = lines
-        found = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(found, padded, group=self._group)
-        return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded, group=self._group)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def home(self, lines: Tensor, counts: list[int]) -> Tensor:
-        """From lines for all ranks (as `from_all` lays them) to [W B …]: each rank's answer to this rank's B lines."""
+        """Return [W B …], each rank's answers to this rank's B lines, from answers laid out as `from_all` returns
+        lines.
+        """
         own = counts[self.rank]
         received = lines.new_empty(self.ranks * own, *lines.shape[1:], device=self._device)
         self._all_to_all(received, lines, [own] * self.ranks, counts)
         return received.view(self.ranks, own, *lines.shape[1:])
 
     def to_each(self, lines: Tensor, counts: list[int]) -> tuple[Tensor, list[int]]:
-        """Send ``counts[r]`` consecutive lines to each rank r: the lines received, and how many came from each."""
+        """Send ``counts[r]`` consecutive lines to each rank r; return the lines received, and how many each rank
+        sent.
+        """
         incoming = torch.empty(self.ranks, dtype=torch.long, device=self._device)
         one_each = [1] * self.ranks
         self._all_to_all(incoming, torch.tensor(counts), one_each, one_each)

@@ -1,4 +1,4 @@
-"""An approximate index by faiss: faster than exact search and without a log-normaliser. The only file that knows faiss.
+"""An approximate index by faiss, faster than exact search and without a log-normaliser. Only this file imports faiss.
 
 An approximate index finds most of the top K and nothing of the rest, so log p(z|x) can only be taken over the
 candidates. What it misses of the top K it says itself: `FaissIndex.recall`, measured when it is built.
@@ -18,7 +18,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from retrograd.index.disk.storage import MANIFEST, Manifest, index_directory, read_manifest, require_any, write_manifest
+from retrograd.index.disk.storage import (
+    MANIFEST,
+    Manifest,
+    index_directory,
+    read_manifest,
+    require_rows_to_store,
+    write_manifest,
+)
 from retrograd.index.exact import ExactIndex
 from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
@@ -41,7 +48,7 @@ _TRAINING_ROWS, _TRAINING_ROWS_A_LIST = 100_000, 64
 
 @dataclass(frozen=True)
 class FaissPreset:
-    """Arguments of `FaissIndex` that go together; made by `FaissIndex.preset`."""
+    """Arguments of `FaissIndex` that go together, returned by `FaissIndex.preset`."""
 
     factory: str
     probe: int | None = None
@@ -50,7 +57,7 @@ class FaissPreset:
 
 @dataclass(frozen=True)
 class _Stored:
-    """An index that faiss has built before, and its recall."""
+    """An index that faiss has already built, with its recall."""
 
     index: faiss.Index
     recall: float
@@ -97,21 +104,21 @@ class FaissIndex:
             self._index, self.recall = vectors.index, vectors.recall
             _set_probe(self._index, factory, probe)
             return
-        require_any(len(vectors))
+        require_rows_to_store(len(vectors))
         exact = ExactIndex(
             vectors.cpu(),
             base_fingerprint=base_fingerprint,
             encoder_fingerprint=encoder_fingerprint,
             dtype=torch.float32,
         )
-        self._index = _built(vectors, factory)
+        self._index = _build_index(vectors, factory)
         _set_probe(self._index, factory, probe)
         _set_rerank(self._index, factory, rerank)
         self.recall = self._recall(exact, queries)
 
     @staticmethod
     def preset(name: str, rows: int, width: int) -> FaissPreset:
-        """What to begin with, for a base of ``rows`` x ``width``; then read `recall` and turn ``probe``.
+        """Return settings to begin with, for a base of ``rows`` x ``width``; then read `recall` and turn ``probe``.
 
         ==========  ====================  ==================================================================
         name        bytes a row           reason to take it
@@ -149,16 +156,17 @@ class FaissIndex:
 
     @property
     def held_rows(self) -> range:
-        """All rows of the base."""
+        """Return all rows of the base."""
         return range(len(self))
 
     @property
     def dimension(self) -> int:
-        """D, the width of an embedding."""
+        """Return D, the width of an embedding."""
         return self._index.d
 
     def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
-        """About the k best rows per query, never one of ``exclude``; padded (-1, ``-inf``) where faiss found fewer.
+        """Return approximately the k best rows per query, never one of ``exclude``; padded (-1, ``-inf``) where faiss
+        found fewer.
 
         Takes k + E from faiss and drops the excluded ones, so k remain even if all E were hits. Logits are fp32, of the
         vectors as stored; ``log_normaliser`` is None. Raises as `ExactIndex.search` does.
@@ -167,9 +175,9 @@ class FaissIndex:
             raise ValueError(f"k is {k}; expected at least 1")
         require_query(query, exclude, len(self), self.dimension)
         excluded = 0 if exclude is None else exclude.shape[1]
-        wanted = max(1, min(k + excluded, len(self)))
-        found_logit, found_row = self._index.search(_array(query), wanted)  # pyright: ignore[reportCallIssue]
-        logit, row = torch.from_numpy(found_logit), torch.from_numpy(found_row)
+        requested = max(1, min(k + excluded, len(self)))
+        logits, rows = self._index.search(_array(query), requested)  # pyright: ignore[reportCallIssue]
+        logit, row = torch.from_numpy(logits), torch.from_numpy(rows)
         dropped = row < 0
         if exclude is not None:
             dropped |= (row[:, :, None] == exclude.cpu()[:, None, :]).any(dim=2)
@@ -179,23 +187,23 @@ class FaissIndex:
         return Neighbours(row.gather(1, order[:, :k]).to(query.device), logit[:, :k].to(query.device), None)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
-        """Embeddings as faiss stores them (decoded, so approximate for SQ and PQ), fp32; row -1 gives zeros.
+        """Return the embeddings as faiss stores them (decoded, so approximate for SQ and PQ), fp32; row -1 gives zeros.
 
         Raises `ValueError` for a row that does not exist, and `UserError` where faiss cannot give vectors back.
         """
         require_rows(row, len(self))
         if _FAST_SCAN.search(self.factory) and not _is_refined(self._index):
             raise UserError(f"faiss cannot give vectors back from {self.factory!r}; append ',RFlat' to train with it")
-        place = row.reshape(-1).cpu()
-        found = torch.zeros(len(place), self.dimension)
-        kept = place >= 0
-        if bool(kept.any()):
-            decoded = self._index.reconstruct_batch(place[kept].numpy())  # pyright: ignore[reportCallIssue]
-            found[kept] = torch.from_numpy(decoded)
-        return found.view(*row.shape, self.dimension).to(row.device)
+        row_here = row.reshape(-1).cpu()
+        embeddings = torch.zeros(len(row_here), self.dimension)
+        is_row = row_here >= 0
+        if bool(is_row.any()):
+            decoded = self._index.reconstruct_batch(row_here[is_row].numpy())  # pyright: ignore[reportCallIssue]
+            embeddings[is_row] = torch.from_numpy(decoded)
+        return embeddings.view(*row.shape, self.dimension).to(row.device)
 
     def save(self, path: Path) -> None:
-        """Atomically write the folder ``path``: faiss's file and manifest.json. An index saved so is replaced.
+        """Atomically write the folder ``path``: faiss's file and manifest.json. Replaces an index saved there.
 
         Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
         """
@@ -214,7 +222,10 @@ class FaissIndex:
     def load(
         cls, path: Path, *, base_fingerprint: str | None = None, encoder_fingerprint: str | None = None
     ) -> FaissIndex:
-        """The index of a folder. Raises `UserError` if a fingerprint given is not its own, and for a damaged folder."""
+        """Load the index of a folder.
+
+        Raises `UserError` if a fingerprint given is not its own, and for a damaged folder.
+        """
         faiss, path = _faiss(), current_or_backup(path)
         manifest = read_manifest(path, "faiss", base_fingerprint, encoder_fingerprint)
         try:
@@ -247,8 +258,8 @@ class FaissIndex:
         if len(queries) == 0:
             return 1.0
         truth = exact.search(queries.detach().cpu(), k).row
-        found = self.search(queries.detach().cpu(), k).row
-        return float((truth[:, :, None] == found[:, None, :]).any(dim=2).double().mean())
+        approximate = self.search(queries.detach().cpu(), k).row
+        return float((truth[:, :, None] == approximate[:, None, :]).any(dim=2).double().mean())
 
 
 def _faiss() -> ModuleType:
@@ -263,7 +274,7 @@ def _array(vectors: Float[Tensor, "_ D"]) -> np.ndarray[tuple[int, ...], np.dtyp
     return vectors.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
 
 
-def _built(vectors: Float[Tensor, "N D"], factory: str) -> faiss.Index:
+def _build_index(vectors: Float[Tensor, "N D"], factory: str) -> faiss.Index:
     faiss = _faiss()
     try:
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
@@ -296,7 +307,9 @@ def _set_probe(index: faiss.Index, factory: str, probe: int | None) -> None:
 
 
 def _training_rows(vectors: Float[Tensor, "N D"], lists: faiss.IndexIVF | None) -> Float[Tensor, "_ D"]:
-    """Rows at equal distances, as many as faiss learns from anyway: training then needs no second copy of the base."""
+    """Return rows at equal distances, no more than faiss learns from, so that training needs no second copy of the
+    base.
+    """
     count = max(_TRAINING_ROWS, _TRAINING_ROWS_A_LIST * (0 if lists is None else lists.nlist))
     if len(vectors) <= count:
         return vectors

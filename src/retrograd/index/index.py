@@ -1,4 +1,4 @@
-"""What every index offers: top-K by inner product, and attributes that declare what else it can do.
+"""The protocol of every index: top-K by inner product, and attributes that declare what else it can do.
 
 Queries arrive already divided by the temperature, so an inner product *is* a logit and the index knows no temperature.
 Training and answering ask for a capability, never for a class; where it comes with methods, a function here narrows the
@@ -66,57 +66,57 @@ class Index(Protocol):
 
     @property
     def base_fingerprint(self) -> str:
-        """Of the knowledge base whose rows these are."""
+        """Return the fingerprint of the knowledge base whose rows these are."""
         ...
 
     @property
     def encoder_fingerprint(self) -> str:
-        """Of what embedded them."""
+        """Return the fingerprint of the encoder that embedded the rows."""
         ...
 
     @property
     def log_z(self) -> LogNormaliser:
-        """What `Neighbours.log_normaliser` is."""
+        """Return which kind `Neighbours.log_normaliser` is."""
         ...
 
     @property
     def samples_exactly(self) -> bool:
-        """Whether it is a `SampleableIndex`."""
+        """Return whether the index is a `SampleableIndex`."""
         ...
 
     @property
     def moves_rows(self) -> bool:
-        """Whether it is a `MovableIndex`."""
+        """Return whether the index is a `MovableIndex`."""
         ...
 
     @property
     def keeps_embeddings(self) -> bool:
-        """Whether ``vectors`` gives back the embeddings that were stored, not approximations of them."""
+        """Return whether ``vectors`` returns the embeddings that were stored, not approximations of them."""
         ...
 
     @property
     def is_spread(self) -> bool:
-        """Whether it is a `SpreadIndex`."""
+        """Return whether the index is a `SpreadIndex`."""
         ...
 
     @property
     def saves_with_model(self) -> bool:
-        """Whether it is a `SaveableIndex`."""
+        """Return whether the index is a `SaveableIndex`."""
         ...
 
     @property
     def held_rows(self) -> Sequence[int]:
-        """The rows that can be found, ascending, by their numbers in the base."""
+        """Return the rows that can be retrieved, ascending, by their numbers in the base."""
         ...
 
     def __len__(self) -> int: ...
 
     def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
-        """The k best rows per query, never one of ``exclude`` (row numbers, -1 is padding)."""
+        """Return the k best rows per query, never one of ``exclude`` (row numbers, -1 is padding)."""
         ...
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
-        """Stored embeddings of the given rows, fp32; row -1 gives zeros."""
+        """Return the stored embeddings of the given rows, fp32; row -1 gives zeros."""
         ...
 
 
@@ -127,17 +127,19 @@ class SampleableIndex(Index, Protocol):
     def sample(
         self, query: Float[Tensor, "B D"], draws: int, rng: torch.Generator, exclude: Int[Tensor, "B E"] | None = None
     ) -> Int[Tensor, "B M"]:
-        """``draws`` rows of each query, with replacement, exactly from softmax(logits) over what is not excluded."""
+        """Draw ``draws`` rows of each query, with replacement, exactly from softmax(logits) over what is not
+        excluded.
+        """
         ...
 
 
 @runtime_checkable
 class MovableIndex(Index, Protocol):
-    """An index with ``moves_rows``: it can follow a passage tower that learns."""
+    """An index with ``moves_rows``: it can follow a passage encoder that learns."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The storage type."""
+        """Return the storage type."""
         ...
 
     def replace(self, row: Int[Tensor, " Z"], vectors: Float[Tensor, "Z D"], encoder_fingerprint: str) -> None:
@@ -150,7 +152,7 @@ class SpreadIndex(Index, Protocol):
     """An index that ``is_spread`` over the ranks of a process group."""
 
     def whole(self) -> Index | None:
-        """All rows in the main memory of the first rank, None on the others; all ranks call it."""
+        """Return all rows in the main memory of the first rank, None on the others; every rank must call it."""
         ...
 
 
@@ -174,7 +176,7 @@ def has_movable_rows(index: Index) -> TypeGuard[MovableIndex]:
 
 
 def is_spread_over_ranks(index: Index) -> TypeGuard[SpreadIndex]:
-    """Return whether each of several ranks holds its part of the rows."""
+    """Return whether the rows are divided between several ranks."""
     return index.is_spread
 
 
@@ -184,7 +186,7 @@ def can_save_with_model(index: Index) -> TypeGuard[SaveableIndex]:
 
 
 def require_query(query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None, rows: int, dimension: int) -> None:
-    """Raises `UserError` for a query of another width than the index or one that is not finite.
+    """Raise `UserError` for a query of another width than the index or one that is not finite.
 
     Raises `ValueError` if ``exclude`` does not fit.
     """
@@ -207,6 +209,6 @@ def require_query(query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | Non
 
 
 def require_rows(row: Int[Tensor, "*shape"], rows: int) -> None:
-    """Raises `ValueError` unless every row is -1 (padding) or one of 0 … rows - 1."""
+    """Raise `ValueError` unless every row is -1 (padding) or one of 0 … rows - 1."""
     if row.numel() and (int(row.min()) < -1 or int(row.max()) >= rows):
         raise ValueError(f"rows span {int(row.min())} … {int(row.max())}; expected -1 (padding) … {rows - 1}")

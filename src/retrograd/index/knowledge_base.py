@@ -50,19 +50,22 @@ class KnowledgeBase:
     """
 
     def __init__(self, batches: Sequence[pa.RecordBatch], fingerprint: str | None) -> None:
-        """Use the class methods. ``fingerprint`` None means that it is to be computed when first asked for."""
+        """Keep batches of passages; use the class methods. A ``fingerprint`` of None is computed at its first use."""
         self._batches = tuple(batches)
         self._starts = tuple(accumulate((batch.num_rows for batch in self._batches), initial=0))
         self._known_fingerprint = fingerprint
 
     @classmethod
     def from_passages(cls, passages: Iterable[Passage], path: Path | None = None) -> KnowledgeBase:
-        """A base of passages as they come. Raises `UserError` for none, a non-string field or a repeated id."""
+        """Build a base from passages in their order.
+
+        Raises `UserError` for none, a non-string field or a repeated id.
+        """
         return cls._written(enumerate(passages), lambda number: f"passage {number} (counted from 0)", path)
 
     @classmethod
     def from_jsonl(cls, source: str | Path, path: Path | None = None) -> KnowledgeBase:
-        """A base from JSON Lines: "text" (required), "title" (default ""), "id" (default: the row number).
+        """Build a base from JSON Lines: "text" (required), "title" (default ""), "id" (default: the row number).
 
         Raises `UserError`, with file and line, for a malformed line, a missing field, a wrong type or a repeated id.
         """
@@ -74,7 +77,7 @@ class KnowledgeBase:
 
     @classmethod
     def from_tsv(cls, source: str | Path, path: Path | None = None) -> KnowledgeBase:
-        """A base from a tab-separated file with the header id, text, title (the Wikipedia passages of DPR).
+        """Build a base from a tab-separated file with the header id, text, title (the Wikipedia passages of DPR).
 
         Raises `UserError`, with file and line, for a missing column, a malformed row or a repeated id.
         """
@@ -113,11 +116,13 @@ class KnowledgeBase:
             yield from block
 
     def passages(self, rows: Sequence[int]) -> list[Passage]:
-        """The passages of the rows, in that order."""
+        """Return the passages of the rows, in that order."""
         return [self[row] for row in rows]
 
     def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[list[Passage]]:
-        """Consecutive passages ``start`` … ``stop`` - 1 (None: to the end), ``rows`` at a time (fewer in the last)."""
+        """Yield consecutive passages ``start`` … ``stop`` - 1 (None: to the end), ``rows`` at a time (fewer in the
+        last).
+        """
         if rows < 1:
             raise ValueError(f"rows is {rows}; expected at least 1")
         end = len(self) if stop is None else min(stop, len(self))
@@ -126,7 +131,7 @@ class KnowledgeBase:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the content: equal for equal passages in equal order, in memory or on disk."""
+        """Return the SHA-256 (hex) of the content: equal for equal passages in equal order, in memory or on disk."""
         return self._known_fingerprint or fingerprint(part for one in self for part in (one.id, one.title, one.text))
 
     def save(self, path: Path) -> None:
@@ -186,7 +191,7 @@ def _writer(sink: pa.NativeFile) -> pa.RecordBatchFileWriter:
 
 
 def _write(numbered: _Numbered, where: _Where, sink: pa.NativeFile) -> tuple[array[int], array[int]]:
-    """Write all passages; hash(id) and number of each row, to find repeated ids without holding the ids."""
+    """Write all passages, and return hash(id) and number of each row, to find repeated ids without holding the ids."""
     digest, hashes, numbers = hashlib.sha256(), array("q"), array("q")
     with _writer(sink) as writer:
         for group in _groups(numbered):
@@ -229,12 +234,15 @@ def _absorb(digest: hashlib._Hash, passage: Passage, number: int, where: _Where)
 
 
 def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
-    """The base of an Arrow file. Raises `UserError` for foreign columns, nulls or no passages; Arrow's errors pass."""
+    """Open the base of an Arrow file.
+
+    Raises `UserError` for foreign columns, nulls or no passages; Arrow's errors pass.
+    """
     reader = pa.ipc.open_file(source)
     if not reader.schema.equals(_SCHEMA):
-        found = ", ".join(f"{field.name} ({field.type})" for field in reader.schema)
+        columns = ", ".join(f"{field.name} ({field.type})" for field in reader.schema)
         raise UserError(
-            f"{name} has the columns {found}; expected id, title, text (string): build it with KnowledgeBase"
+            f"{name} has the columns {columns}; expected id, title, text (string): build it with KnowledgeBase"
         )
     records = [reader.get_batch_with_custom_metadata(number) for number in range(reader.num_record_batches)]
     batches = [record.batch for record in records]
@@ -246,13 +254,15 @@ def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
             raise UserError(f"{name} holds missing values; build it with KnowledgeBase, which names the line")
         if not all(_in_order(column) for column in batch.columns):
             raise UserError(f"{name} is damaged: its texts do not follow each other; build it again from its source")
-    known = (records[-1].custom_metadata or {}).get(_FINGERPRINT)
-    return KnowledgeBase(batches, known.decode("ascii") if known else None)
+    fingerprint = (records[-1].custom_metadata or {}).get(_FINGERPRINT)
+    return KnowledgeBase(batches, fingerprint.decode("ascii") if fingerprint else None)
 
 
 def _in_order(column: pa.StringArray) -> bool:
-    """Whether each text begins where the one before it ends. `validate` looks at the first and the last offset alone,
-    and Arrow reads whatever memory the others lead to."""
+    """Return whether each text begins where the one before it ends.
+
+    `validate` looks at the first and the last offset alone, and Arrow reads whatever memory the others lead to.
+    """
     raw = column.buffers()[1]
     if len(column) == 0 or raw is None:
         return len(column) == 0
@@ -261,7 +271,7 @@ def _in_order(column: pa.StringArray) -> bool:
 
 
 def _require_distinct(base: KnowledgeBase, hashes: array[int], numbers: array[int], where: _Where) -> None:
-    """Equal ids have equal hashes: only rows whose hash occurs twice are compared by id."""
+    """Raise `UserError` for a repeated id. Only rows whose hash occurs twice are compared by id."""
     order = np.argsort(np.frombuffer(hashes, dtype=np.int64), kind="stable")
     ordered = np.frombuffer(hashes, dtype=np.int64)[order]
     repeated = np.flatnonzero(ordered[1:] == ordered[:-1])

@@ -29,7 +29,7 @@ from torch import distributed as dist
 from retrograd.index.exact import ExactIndex
 from retrograd.index.exchange import Exchange, GivenUpError, ran_out_of_memory
 from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
-from retrograd.index.streaming import differentiable
+from retrograd.index.streaming import attach_gradient
 from retrograd.types import UserError
 
 __all__ = ["ShardedIndex", "shard_range"]
@@ -38,17 +38,17 @@ _NAMES = ("search", "log_normaliser", "sample", "vectors", "replace", "whole", "
 _SEARCH, _NORMALISER, _SAMPLE, _VECTORS, _REPLACE, _WHOLE, _PASSED = range(len(_NAMES))
 _BLOCK_ROWS = 65_536
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 def shard_range(rows: int, rank: int, ranks: int) -> range:
-    """The rows of one rank: contiguous, in the order of ranks, of lengths that differ by at most 1."""
+    """Return the rows of one rank: contiguous, in the order of ranks, of lengths that differ by at most 1."""
     return range(rows * rank // ranks, rows * (rank + 1) // ranks)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """All ranks' queries, one below the other, and what each rank asked for."""
+class _Requests:
+    """The requests of all ranks, with their queries concatenated in the order of ranks."""
 
     query: Float[Tensor, "all D"]
     exclude: Int[Tensor, "all E"]
@@ -58,7 +58,7 @@ class _Asked:
 
 
 class ShardedIndex:
-    """What `ExactIndex` is on one machine, over the ranks of ``group`` (None: all of them).
+    """An exact index over the ranks of ``group`` (None: all of them), as `ExactIndex` is on one machine.
 
     ``shard`` holds this rank's rows, those after the rows of all lower ranks; it may be empty. Row numbers are global.
     A gradient of log Z reaches the queries of the rank that asked; stored vectors have none.
@@ -78,11 +78,13 @@ class ShardedIndex:
         self.encoder_fingerprint = shard.encoder_fingerprint
         self._shard = shard
         self._exchange = Exchange(group)
-        table = self._exchange.table([len(shard), shard.dimension, _hash(str(shard.dtype)), *map(_hash, _marks(shard))])
+        table = self._exchange.table(
+            [len(shard), shard.dimension, _hash(str(shard.dtype)), *map(_hash, _fingerprints(shard))]
+        )
         for column, name in enumerate(("width", "storage type", "knowledge base", "encoder"), start=1):
-            odd = [rank for rank, line in enumerate(table) if line[column] != table[0][column]]
-            if odd:
-                raise UserError(f"the shard of rank {odd[0]} has another {name} than that of rank 0; rebuild it")
+            different = [rank for rank, line in enumerate(table) if line[column] != table[0][column]]
+            if different:
+                raise UserError(f"the shard of rank {different[0]} has another {name} than that of rank 0; rebuild it")
         lengths = [line[0] for line in table]
         self._stops = torch.tensor(lengths).cumsum(0)
         self._first_row = sum(lengths[: self._exchange.rank])
@@ -92,80 +94,87 @@ class ShardedIndex:
 
     @property
     def held_rows(self) -> range:
-        """All rows of the base."""
+        """Return all rows of the base."""
         return range(len(self))
 
     @property
     def dimension(self) -> int:
-        """D, the width of an embedding."""
+        """Return D, the width of an embedding."""
         return self._shard.dimension
 
     @property
     def dtype(self) -> torch.dtype:
-        """The storage type."""
+        """Return the storage type."""
         return self._shard.dtype
 
     def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
-        """As `ExactIndex.search`, over the rows of all ranks; k, too, may differ between ranks.
+        """Return what `ExactIndex.search` returns, over the rows of all ranks; k may differ between ranks.
 
         Raises what that raises, on the rank whose arguments are wrong, and `UserError` on the others.
         """
-        asked = self._gathered(_SEARCH, query, exclude, k)
-        with torch.set_grad_enabled(asked.with_gradient):
-            found = self._passed(lambda: self._shard.search(asked.query, asked.most, self._local(asked.exclude)))
-        row = torch.where(found.row >= 0, found.row + self._first_row, -1)
-        log_normaliser = self._combined(query, asked, found.log_normaliser)
-        rows, logits = (self._exchange.home(one, asked.counts) for one in (row, found.logit))
+        requests = self._gather_requests(_SEARCH, query, exclude, k)
+        with torch.set_grad_enabled(requests.with_gradient):
+            neighbours = self._run_pass(
+                lambda: self._shard.search(requests.query, requests.most, self._to_local(requests.exclude))
+            )
+        row = torch.where(neighbours.row >= 0, neighbours.row + self._first_row, -1)
+        log_normaliser = self._combine(query, requests, neighbours.log_normaliser)
+        rows, logits = (self._exchange.home(part, requests.counts) for part in (row, neighbours.logit))
         # ranks lie side by side in the order of rows, and each keeps equal logits by row: a stable sort keeps them too
-        logit, order = _side_by_side(logits).sort(dim=1, descending=True, stable=True)
-        row = _side_by_side(rows).gather(1, order[:, :k])
+        logit, order = _flatten_ranks(logits).sort(dim=1, descending=True, stable=True)
+        row = _flatten_ranks(rows).gather(1, order[:, :k])
         return Neighbours(row.to(query.device), logit[:, :k].to(query.device), log_normaliser)
 
     def log_normaliser(
         self, query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None = None
     ) -> Float[Tensor, " B"]:
-        """log Z alone, as in `search`: value, gradient, errors."""
-        asked = self._gathered(_NORMALISER, query, exclude, 1)
-        with torch.set_grad_enabled(asked.with_gradient):
-            local = self._passed(lambda: self._shard.log_normaliser(asked.query, self._local(asked.exclude)))
-        return self._combined(query, asked, local)
+        """Return log Z alone, with value, gradient and errors as in `search`."""
+        requests = self._gather_requests(_NORMALISER, query, exclude, 1)
+        with torch.set_grad_enabled(requests.with_gradient):
+            local = self._run_pass(lambda: self._shard.log_normaliser(requests.query, self._to_local(requests.exclude)))
+        return self._combine(query, requests, local)
 
     def sample(
         self, query: Float[Tensor, "B D"], draws: int, rng: torch.Generator, exclude: Int[Tensor, "B E"] | None = None
     ) -> Int[Tensor, "B M"]:
-        """As `ExactIndex.sample`: the same law, other draws.
+        """Draw as `ExactIndex.sample` does: from the same distribution, but with other draws.
 
         Each rank takes one number from its ``rng``; all these numbers together seed the perturbations, those of each
         rank apart. So ranks may bring equal or different sources, and equal seeds give equal draws.
         """
         own = int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
-        asked = self._gathered(_SAMPLE, query, exclude, draws)
+        requests = self._gather_requests(_SAMPLE, query, exclude, draws)
         seeds = [line[0] for line in self._exchange.table([own])]
         source = torch.Generator().manual_seed(_hash(f"{seeds} {self._exchange.rank}"))
-        hidden = self._local(asked.exclude)
-        found, value = self._passed(lambda: self._shard.gumbel_maxima(asked.query, asked.most, source, hidden))
-        row = torch.where(found >= 0, found + self._first_row, -1)
-        rows, values = (self._exchange.home(one, asked.counts) for one in (row, value))
+        excluded_rows = self._to_local(requests.exclude)
+        rows_here, value = self._run_pass(
+            lambda: self._shard.gumbel_maxima(requests.query, requests.most, source, excluded_rows)
+        )
+        row = torch.where(rows_here >= 0, rows_here + self._first_row, -1)
+        rows, values = (self._exchange.home(part, requests.counts) for part in (row, value))
         winner = values.argmax(dim=0, keepdim=True)
         return rows.gather(0, winner)[0, :, :draws].to(query.device)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
-        """As `ExactIndex.vectors`, of any rows: each is asked of the rank that holds it. Memory O(rows asked · D)."""
+        """Return what `ExactIndex.vectors` returns, of any rows, each from the rank that holds it.
+
+        Memory O(rows · D).
+        """
         self._agree(_VECTORS, lambda: require_rows(row, len(self)), [])
         flat = row.reshape(-1).cpu()
-        kept = flat >= 0
-        wanted = flat[kept]
-        owner = torch.bucketize(wanted, self._stops, right=True)
+        is_row = flat >= 0
+        requested = flat[is_row]
+        owner = torch.bucketize(requested, self._stops, right=True)
         order = owner.argsort(stable=True)
         counts = torch.bincount(owner, minlength=self._exchange.ranks).tolist()
-        asked, incoming = self._exchange.to_each(wanted[order], counts)
-        answer, _ = self._exchange.to_each(self._shard.vectors(asked - self._first_row), incoming)
-        found = torch.zeros(len(flat), self.dimension, dtype=answer.dtype)
-        found[kept.nonzero()[:, 0][order]] = answer.cpu()
-        return found.view(*row.shape, self.dimension).to(row.device)
+        incoming_rows, incoming = self._exchange.to_each(requested[order], counts)
+        answer, _ = self._exchange.to_each(self._shard.vectors(incoming_rows - self._first_row), incoming)
+        embeddings = torch.zeros(len(flat), self.dimension, dtype=answer.dtype)
+        embeddings[is_row.nonzero()[:, 0][order]] = answer.cpu()
+        return embeddings.view(*row.shape, self.dimension).to(row.device)
 
     def replace(self, row: Int[Tensor, " Z"], vectors: Float[Tensor, "Z D"], encoder_fingerprint: str) -> None:
-        """As `ExactIndex.replace`: each rank brings some rows (distinct, over all ranks), whoever holds them.
+        """Replace rows as `ExactIndex.replace` does; each rank may pass rows of any rank, distinct over all ranks.
 
         Raises what that raises on the rank that brings it, and `UserError` on the others.
         """
@@ -177,13 +186,13 @@ class ShardedIndex:
 
         counts = [line[0] for line in self._agree(_REPLACE, check, [len(row)])]
         rows = self._exchange.from_all(row, counts)
-        mine = (rows >= self._first_row) & (rows < self._first_row + len(self._shard))
+        is_own = (rows >= self._first_row) & (rows < self._first_row + len(self._shard))
         stored = self._exchange.from_all(vectors.detach().to(self.dtype), counts)
-        self._shard.replace(rows[mine] - self._first_row, stored[mine], encoder_fingerprint)
+        self._shard.replace(rows[is_own] - self._first_row, stored[is_own], encoder_fingerprint)
         self.encoder_fingerprint = encoder_fingerprint
 
     def whole(self) -> ExactIndex | None:
-        """All rows as one index in the main memory of rank 0, N·D numbers there; None on all others."""
+        """Return all rows as one index in the main memory of rank 0 (N·D numbers there), None on all other ranks."""
         self._agree(_WHOLE, lambda: None, [])
         starts = [0, *self._stops.tolist()][:-1]
         lengths = (self._stops - torch.tensor(starts)).tolist()
@@ -200,22 +209,24 @@ class ShardedIndex:
             return None
         return ExactIndex(vectors, base_fingerprint=self.base_fingerprint, encoder_fingerprint=self.encoder_fingerprint)
 
-    def _passed(self, passes: Callable[[], _Found]) -> _Found:
-        """What this rank finds in its own rows; the others wait for it, or leave with it where memory runs out."""
+    def _run_pass(self, search_own_rows: Callable[[], _Result]) -> _Result:
+        """Return the result of this rank's own rows; the others wait for it, or raise with it where memory runs out."""
         try:
-            found = passes()
+            result = search_own_rows()
         except RuntimeError as error:
             if not ran_out_of_memory(error):
                 raise
             self._exchange.give_up()
             raise GivenUpError(f"no memory to search {len(self._shard)} rows: {error}") from None
         self._exchange.meet(_PASSED, [])
-        return found
+        return result
 
-    def _gathered(
+    def _gather_requests(
         self, method: int, query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None, most: int
-    ) -> _Asked:
-        """All ranks' queries in the type that the pass computes in; the exclusions padded to the widest."""
+    ) -> _Requests:
+        """Gather all ranks' queries in the type that the pass computes in, and their exclusions, padded to the
+        widest.
+        """
 
         def check() -> None:
             if most < 1:
@@ -225,20 +236,20 @@ class ShardedIndex:
         with_gradient = query.requires_grad and torch.is_grad_enabled()
         width = 0 if exclude is None else exclude.shape[1]
         table = self._agree(method, check, [len(query), width, most, int(with_gradient)])
-        counts, widths, mosts, gradients = (list(column) for column in zip(*table, strict=True))
+        counts, widths, limits, gradients = (list(column) for column in zip(*table, strict=True))
         block = torch.full((len(query), max(widths)), -1, dtype=torch.long)
         if exclude is not None:
             block[:, :width] = exclude
         dtype = torch.promote_types(self._shard.dtype, torch.float32)
-        everyone = self._exchange.from_all(query.detach().to(dtype), counts)
-        # whoever asks for a gradient makes all compute the softmax means of all
-        needed = any(gradients)
-        return _Asked(
-            everyone.requires_grad_(needed), self._exchange.from_all(block, counts), counts, max(mosts), needed
+        queries = self._exchange.from_all(query.detach().to(dtype), counts)
+        # one rank that needs a gradient makes all ranks compute the softmax means of all queries
+        with_means = any(gradients)
+        return _Requests(
+            queries.requires_grad_(with_means), self._exchange.from_all(block, counts), counts, max(limits), with_means
         )
 
     def _agree(self, method: int, check: Callable[[], None], values: list[int]) -> list[list[int]]:
-        """Every rank's ``values``. A rank whose arguments are wrong says so to the others instead of leaving them."""
+        """Return every rank's ``values``; where the arguments of one rank are wrong, raise on all."""
         problem: Exception | None = None
         try:
             check()
@@ -250,50 +261,53 @@ class ShardedIndex:
         for rank, line in enumerate(table):
             if line[0] != method:
                 raise UserError(
-                    f"rank {rank} calls {_name(line[0])} while rank {self._exchange.rank} calls {_name(method)}; "
+                    f"rank {rank} calls {_method_name(line[0])} while rank {self._exchange.rank} calls "
+                    f"{_method_name(method)}; "
                     "every rank must make the same calls in the same order"
                 )
             if line[1]:
                 raise UserError(f"rank {rank} was given wrong arguments for {_NAMES[method]}; its own error says which")
         return [line[2:] for line in table]
 
-    def _local(self, exclude: Int[Tensor, "all E"]) -> Int[Tensor, "all E"]:
-        """Rows of this shard, counted from its first; -1 for those of others."""
+    def _to_local(self, exclude: Int[Tensor, "all E"]) -> Int[Tensor, "all E"]:
+        """Return rows as counted from the first of this shard; -1 for rows of other shards."""
         local = exclude - self._first_row
         return torch.where((local >= 0) & (local < len(self._shard)), local, -1)
 
-    def _combined(
-        self, query: Float[Tensor, "B D"], asked: _Asked, local: Float[Tensor, " all"] | None
+    def _combine(
+        self, query: Float[Tensor, "B D"], requests: _Requests, local: Float[Tensor, " all"] | None
     ) -> Float[Tensor, " B"]:
-        """log Z of this rank's own queries, from every rank's part, with its gradient if the query wants one."""
+        """Return log Z of this rank's own queries from every rank's part, with its gradient if the query requires
+        one.
+        """
         if local is None:
             raise TypeError("a shard must be an exact index")
-        parts = self._exchange.home(local.detach(), asked.counts)
+        parts = self._exchange.home(local.detach(), requests.counts)
         value = parts.logsumexp(dim=0)
-        if not asked.with_gradient:
+        if not requests.with_gradient:
             return value.to(query.device)
-        (mean,) = torch.autograd.grad(local.sum(), asked.query)
-        means = self._exchange.home(mean, asked.counts)
+        (mean,) = torch.autograd.grad(local.sum(), requests.query)
+        means = self._exchange.home(mean, requests.counts)
         share = (parts - value.masked_fill(value == -torch.inf, 0)).exp()
-        whole = (share.unsqueeze(-1) * means).sum(dim=0)
+        gradient = (share.unsqueeze(-1) * means).sum(dim=0)
         if not (query.requires_grad and torch.is_grad_enabled()):
             return value.to(query.device)
-        return differentiable(query, value.to(query.device), whole.to(query.device))
+        return attach_gradient(query, value.to(query.device), gradient.to(query.device))
 
 
-def _side_by_side(parts: Tensor) -> Tensor:
-    """[W B K] → [B W·K]."""
+def _flatten_ranks(parts: Tensor) -> Tensor:
+    """Return [B W·K] from [W B K]."""
     return parts.transpose(0, 1).flatten(1)
 
 
-def _marks(shard: ExactIndex) -> tuple[str, str]:
+def _fingerprints(shard: ExactIndex) -> tuple[str, str]:
     return shard.base_fingerprint, shard.encoder_fingerprint
 
 
-def _name(method: int) -> str:
-    return _NAMES[method] if method < len(_NAMES) else "something that is no index's"
+def _method_name(method: int) -> str:
+    return _NAMES[method] if method < len(_NAMES) else "something that is not a method of an index"
 
 
 def _hash(text: str) -> int:
-    """63 bits of it: what ranks compare is short, and a seed must fit an int64."""
+    """Return 63 bits of a text's hash, because ranks compare short numbers, and a seed must fit an int64."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1

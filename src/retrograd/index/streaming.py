@@ -1,4 +1,4 @@
-r"""One pass over the embeddings: top-K, log-normaliser, softmax mean and exact samples, in memory that knows no N.
+r"""One pass over the embeddings: top-K, log-normaliser, softmax mean and exact samples, in memory independent of N.
 
 With logits :math:`s_n = q \cdot v_n`, the pass carries from block to block, for each query,
 
@@ -31,15 +31,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from retrograd.index.best_rows import BestRows, with_block
-from retrograd.index.shards import row_blocks
+from retrograd.index.best_rows import BestRows, add_block
+from retrograd.index.shards import split_blocks
 
-__all__ = ["AbsentRows", "StreamResult", "differentiable", "gumbel_maxima", "scored_blocks", "stream"]
+__all__ = ["ExcludedRows", "StreamResult", "attach_gradient", "gumbel_maxima", "score_blocks", "stream"]
 
 
 @dataclass(frozen=True)
 class StreamResult:
-    """What one pass found, detached. ``mean`` is the softmax-mean embedding (zero where all is excluded)."""
+    """Detached result of one pass; ``mean`` is the softmax-mean embedding (zero where all is excluded)."""
 
     row: Int[Tensor, "B K"]
     logit: Float[Tensor, "B K"]
@@ -49,7 +49,7 @@ class StreamResult:
 
 @dataclass(frozen=True)
 class _Softmax:
-    """m, Z' and μ' of the module's equations; m is ``-inf`` until a row is seen that is not excluded."""
+    """The running m, Z' and μ' of the module's equations; m is ``-inf`` before the first row that is not excluded."""
 
     peak: Float[Tensor, "B 1"]
     mass: Float[Tensor, "B 1"]
@@ -65,29 +65,30 @@ def stream(
     *,
     block_rows: int,
     need_mean: bool,
-    hidden: Bool[Tensor, " N"] | None = None,
+    excluded_rows: Bool[Tensor, " N"] | None = None,
 ) -> StreamResult:
-    """Top-K, log-normaliser and, if asked for, the softmax mean: two products a block with the mean, else one.
+    """Compute top-K, log-normaliser and, with ``need_mean``, the softmax mean: two products a block with the mean, else
+    one.
 
-    ``hidden`` rows are absent for every query, those of ``exclude`` for one.
+    ``excluded_rows`` marks rows excluded for every query, ``exclude`` lists rows excluded for one.
     Memory beyond ``vectors``: O(B·K + (B + D)·block_rows). All arithmetic is fp32, or float64 for float64 vectors.
     """
     dtype = _accumulator(vectors[0].dtype)
     query = query.to(dtype)
-    best = BestRows.none_yet(query, k)
+    best = BestRows.empty(query, k)
     softmax = _Softmax(
         query.new_full((len(query), 1), -torch.inf),
         query.new_zeros(len(query), 1),
         torch.zeros_like(query) if need_mean else None,
     )
     with torch.autocast(query.device.type, enabled=False):  # autocast would turn the products into bf16
-        for first_row, block, logits in scored_blocks(vectors, query, exclude, block_rows, hidden):
+        for first_row, block, logits in score_blocks(vectors, query, exclude, block_rows, excluded_rows):
             if k:
-                best = with_block(best, logits, first_row)
+                best = add_block(best, logits, first_row)
                 peak = best.logit[:, :1]
             else:
                 peak = torch.maximum(softmax.peak, logits.amax(1, keepdim=True))
-            softmax = _absorbed(softmax, logits, block, peak)
+            softmax = _absorb_block(softmax, logits, block, peak)
     mean = None if softmax.moment is None else softmax.moment / softmax.mass.masked_fill(softmax.mass == 0, 1)
     return StreamResult(
         row=best.row.masked_fill(best.logit == -torch.inf, -1),
@@ -106,9 +107,9 @@ def gumbel_maxima(
     exclude: Int[Tensor, "B E"] | None,
     *,
     block_rows: int,
-    hidden: Bool[Tensor, " N"] | None = None,
+    excluded_rows: Bool[Tensor, " N"] | None = None,
 ) -> tuple[Int[Tensor, "B M"], Float[Tensor, "B M"]]:
-    """Independent exact draws (with replacement) from softmax(logits) over all N rows; -1 where all is excluded.
+    """Draw independent exact samples (with replacement) from softmax(logits) over all N rows; -1 where all is excluded.
 
     With each comes the perturbed logit that won, max_n (s_n + g_n): where the base lies in parts, the part with the
     largest one has the draw of the whole. It is ``-inf`` where all is excluded.
@@ -121,7 +122,7 @@ def gumbel_maxima(
     row = torch.full(shape, -1, dtype=torch.long, device=query.device)
     highest = torch.full(shape, -torch.inf, dtype=torch.float64, device=query.device)
     with torch.autocast(query.device.type, enabled=False):
-        for first_row, _, logits in scored_blocks(vectors, query, exclude, block_rows, hidden):
+        for first_row, _, logits in score_blocks(vectors, query, exclude, block_rows, excluded_rows):
             peak = _finite(logits.amax(1, keepdim=True))
             cumulative = logits.sub_(peak).exp_().cumsum(1, dtype=torch.float64)
             total = cumulative[:, -1:]
@@ -140,18 +141,18 @@ def _accumulator(storage: torch.dtype) -> torch.dtype:
 
 
 def _finite(peak: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
-    """0 in place of -inf: exp(-inf - 0) is 0, where exp(-inf + inf) would be NaN."""
+    """Replace -inf by 0: exp(-inf - 0) is 0, where exp(-inf + inf) would be NaN."""
     return peak.masked_fill(peak == -torch.inf, 0)
 
 
-def scored_blocks(
+def score_blocks(
     vectors: Sequence[Float[Tensor, "_ D"]],
     query: Float[Tensor, "B D"],
     exclude: Int[Tensor, "B E"] | None,
     block_rows: int,
-    hidden: Bool[Tensor, " N"] | None,
+    excluded_rows: Bool[Tensor, " N"] | None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(first row, block [block_rows D], logits [B block_rows]) with ``-inf`` at excluded and hidden rows.
+    """Yield (first row, block [block_rows D], logits [B block_rows]) with ``-inf`` at excluded rows.
 
     Block and logits live in buffers that the next step overwrites; the caller may overwrite the logits too.
     """
@@ -161,50 +162,52 @@ def scored_blocks(
     # A CPU's matrix product packs its second factor: with the block as the first, the few queries are packed instead,
     # and turning the logits round costs less than it saves (400,000 x 384, 32 queries, two threads: blocks of
     # 8,192 rows took 100 ms instead of 143).
-    turned = query.new_empty(block_rows, len(query)) if query.device.type == "cpu" else None
-    absent = AbsentRows.of(exclude, hidden, query)
-    for first_row, block in row_blocks(vectors, block_rows):
+    transposed = query.new_empty(block_rows, len(query)) if query.device.type == "cpu" else None
+    excluded = ExcludedRows.of(exclude, excluded_rows, query)
+    for first_row, block in split_blocks(vectors, block_rows):
         if widened_buffer is not None:
             block = widened_buffer[: len(block)].copy_(block)
         logits = logits_buffer[: len(query) * len(block)].view(len(query), len(block))
-        if turned is None:
+        if transposed is None:
             torch.mm(query, block.T, out=logits)
         else:
-            logits.copy_(torch.mm(block, query.T, out=turned[: len(block)]).T)
-        absent.strike(logits, first_row)
+            logits.copy_(torch.mm(block, query.T, out=transposed[: len(block)]).T)
+        excluded.mask(logits, first_row)
         yield first_row, block, logits
 
 
 @dataclass(frozen=True)
-class AbsentRows:
-    """Excluded (query, row) pairs sorted by row, so that a block without one costs two bisections; hidden rows."""
+class ExcludedRows:
+    """Excluded (query, row) pairs, sorted by row so that a block without one costs two bisections, and rows excluded
+    for all queries.
+    """
 
     query: Int[Tensor, " P"]
     row: Int[Tensor, " P"]
     sorted_rows: list[int]
-    hidden: Bool[Tensor, " N"] | None
+    excluded_rows: Bool[Tensor, " N"] | None
 
     @classmethod
     def of(
-        cls, exclude: Int[Tensor, "B E"] | None, hidden: Bool[Tensor, " N"] | None, query: Float[Tensor, "B D"]
-    ) -> AbsentRows:
+        cls, exclude: Int[Tensor, "B E"] | None, excluded_rows: Bool[Tensor, " N"] | None, query: Float[Tensor, "B D"]
+    ) -> ExcludedRows:
         if exclude is None:
             exclude = torch.empty(len(query), 0, dtype=torch.long)
         exclude = exclude.to(query.device)
         line, column = (exclude >= 0).nonzero(as_tuple=True)
         row, order = exclude[line, column].long().sort()
-        return cls(line[order], row, row.tolist(), hidden)
+        return cls(line[order], row, row.tolist(), excluded_rows)
 
-    def strike(self, logits: Float[Tensor, "B rows"], first_row: int) -> None:
+    def mask(self, logits: Float[Tensor, "B rows"], first_row: int) -> None:
         start = bisect_left(self.sorted_rows, first_row)
         stop = bisect_left(self.sorted_rows, first_row + logits.shape[1])
         if start < stop:
             logits[self.query[start:stop], self.row[start:stop] - first_row] = -torch.inf
-        if self.hidden is not None:
-            logits.masked_fill_(self.hidden[first_row : first_row + logits.shape[1]], -torch.inf)
+        if self.excluded_rows is not None:
+            logits.masked_fill_(self.excluded_rows[first_row : first_row + logits.shape[1]], -torch.inf)
 
 
-def _absorbed(
+def _absorb_block(
     softmax: _Softmax, logits: Float[Tensor, "B rows"], block: Float[Tensor, "rows D"], peak: Float[Tensor, "B 1"]
 ) -> _Softmax:
     """Add a block to Z' and μ', with m the new ``peak``. Overwrites ``logits`` with exp(logits - m), Z' and μ' too."""
@@ -216,10 +219,10 @@ def _absorbed(
     return _Softmax(peak, mass, moment)
 
 
-def differentiable(
+def attach_gradient(
     query: Float[Tensor, "B D"], value: Float[Tensor, " B"], mean: Float[Tensor, "B D"]
 ) -> Float[Tensor, " B"]:
-    """log Z, already computed, with its gradient: d log Z / d query = the softmax-mean embedding. Once only."""
+    """Attach its gradient to a log Z already computed: d log Z / d query is the softmax-mean embedding. Once only."""
     return _LogNormaliser.apply(query, value, mean)  # pyright: ignore[reportReturnType]
 
 

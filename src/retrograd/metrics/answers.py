@@ -41,19 +41,26 @@ _ROUGE_TYPES = ["rouge1", "rouge2", "rougeL"]
 
 
 def normalise_answer(text: str) -> str:
-    """Lower case, without ASCII punctuation and English articles, single spaces: SQuAD's notion of equal answers."""
+    """Return an answer in lower case, without ASCII punctuation, English articles and repeated spaces, as SQuAD
+    does.
+    """
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split())
 
 
 def exact_match(golds: Sequence[str], answer: str) -> float:
-    """1.0 if the normalised answer equals any normalised gold answer, else 0.0. Raises `UserError` without a gold."""
+    """Return 1.0 if the normalised answer equals any normalised gold answer, else 0.0.
+
+    Raises `UserError` without a gold.
+    """
     _require_golds(golds)
     normalised = normalise_answer(answer)
     return float(any(normalised == normalise_answer(gold) for gold in golds))
 
 
 def token_f1(golds: Sequence[str], answer: str) -> float:
-    """F1 of the two bags of normalised tokens, best over the golds, in [0, 1]. Raises `UserError` without a gold.
+    """Return the F1 of the two bags of normalised tokens, best over the golds, in [0, 1].
+
+    Raises `UserError` without a gold.
 
     Where either side has no token left, both must be empty to score 1 (the SQuAD 2.0 rule).
     """
@@ -70,12 +77,18 @@ def _bag_f1(gold: list[str], answer: list[str]) -> float:
 
 
 def corpus_exact_match(golds: Sequence[Sequence[str]], answers: Sequence[str]) -> float:
-    """Mean exact match in percent; one list of golds per answer. Raises `UserError` for unequal or no lengths."""
+    """Return the mean exact match in percent; one list of golds per answer.
+
+    Raises `UserError` for unequal or no lengths.
+    """
     return _mean_percent(exact_match, golds, answers)
 
 
 def corpus_token_f1(golds: Sequence[Sequence[str]], answers: Sequence[str]) -> float:
-    """Mean token F1 in percent; one list of golds per answer. Raises `UserError` for unequal or no lengths."""
+    """Return the mean token F1 in percent; one list of golds per answer.
+
+    Raises `UserError` for unequal or no lengths.
+    """
     return _mean_percent(token_f1, golds, answers)
 
 
@@ -96,7 +109,7 @@ class Rouge:
 
 
 def rouge(golds: Sequence[str], answer: str, stemmer: bool = False) -> Rouge:
-    """ROUGE-1, ROUGE-2 and sentence-level ROUGE-L in [0, 1], each the best over the golds.
+    """Return ROUGE-1, ROUGE-2 and sentence-level ROUGE-L in [0, 1], each the best over the golds.
 
     ``stemmer`` compares Porter stems. The package's tokeniser keeps ASCII letters and digits only, so text in another
     script scores 0. Raises `UserError` without a gold.
@@ -111,7 +124,7 @@ def _rouge(scorer: RougeScorer, golds: Sequence[str], answer: str) -> Rouge:
 
 
 def corpus_rouge(golds: Sequence[Sequence[str]], answers: Sequence[str], stemmer: bool = False) -> Rouge:
-    """Mean ROUGE in percent; one list of golds per answer. Raises `UserError` for unequal or no lengths."""
+    """Return the mean ROUGE in percent; one list of golds per answer. Raises `UserError` for unequal or no lengths."""
     _require_aligned(golds, answers)
     scorer = RougeScorer(_ROUGE_TYPES, use_stemmer=stemmer)
     scores = [_rouge(scorer, gold, answer) for gold, answer in zip(golds, answers, strict=True)]
@@ -137,7 +150,8 @@ class CorpusBleu:
 def corpus_bleu(
     golds: Sequence[Sequence[str]], answers: Sequence[str], order: int = 4, lowercase: bool = False
 ) -> CorpusBleu:
-    """BLEU over n-grams of 1 … ``order`` tokens, n-gram counts summed over the corpus (not a mean of sentences).
+    """Return the BLEU over n-grams of 1 … ``order`` tokens, n-gram counts summed over the corpus (not a mean of
+    sentences).
 
     ``order=1`` is BLEU-1 and ``order=4`` BLEU-4, both with the brevity penalty. Examples may differ in their number of
     golds. A corpus in which no answer has ``order`` tokens scores 0: prefer BLEU-1 for short answers. Raises
@@ -156,7 +170,7 @@ def corpus_bleu(
 
 
 def sentence_bleu(golds: Sequence[str], answer: str, order: int = 4, lowercase: bool = False) -> float:
-    """BLEU of one answer in [0, 1]; n-grams longer than the answer are left out of the geometric mean.
+    """Return the BLEU of one answer in [0, 1]; n-grams longer than the answer are left out of the geometric mean.
 
     For looking at single answers: its mean is not the corpus BLEU. Raises `UserError` without a gold, or for an order
     below 1.

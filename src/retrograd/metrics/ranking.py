@@ -39,14 +39,14 @@ Shares = Float64[np.ndarray, " B"]
 
 @runtime_checkable
 class RankingMetric(Protocol):
-    """One share in [0, 1] per query; ``str`` of it is its name with the cut-off."""
+    """A metric that returns one share in [0, 1] per query; its ``str`` is its name with the cut-off."""
 
     def __call__(self, relevant: Relevant, total: Total) -> Shares: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Share of a query's relevant items that stand among the first ``k``. With one gold it equals `Success`."""
+    """Share of a query's relevant items that are among the first ``k``. With one gold it equals `Success`."""
 
     k: int
 
@@ -57,13 +57,13 @@ class Recall:
         return f"recall@{self.k}"
 
     def __call__(self, relevant: Relevant, total: Total) -> Shares:
-        found = _top(relevant, total, self.k).sum(axis=1).astype(np.float64)
-        return found / np.maximum(total, 1)
+        retrieved = _top(relevant, total, self.k).sum(axis=1).astype(np.float64)
+        return retrieved / np.maximum(total, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """1 if any relevant item stands among the first ``k``, else 0: what open-domain QA calls top-k accuracy."""
+    """Success: 1 if any relevant item is among the first ``k``, else 0: what open-domain QA calls top-k accuracy."""
 
     k: int
 
@@ -139,14 +139,14 @@ def _ranks(top: Relevant) -> Float64[np.ndarray, " K"]:
 
 
 def _top(relevant: Relevant, total: Total, k: int) -> Bool[np.ndarray, "B k"]:
-    """The first k ranks. Raises `UserError` where the two arguments contradict each other."""
+    """Return the first k ranks. Raises `UserError` where the two arguments contradict each other."""
     if len(relevant) != len(total):
         raise UserError(f"relevance of {len(relevant)} queries, totals of {len(total)}; expected one total per query")
-    found = relevant.sum(axis=1)
-    if np.any(found > total):
-        query = int(np.argmax(found > total))
+    counts = relevant.sum(axis=1)
+    if np.any(counts > total):
+        query = int(np.argmax(counts > total))
         raise UserError(
-            f"query {query} (from 0) has {found[query]} relevant items in its list but a total of {total[query]}; "
+            f"query {query} (from 0) has {counts[query]} relevant items in its list but a total of {total[query]}; "
             "the total counts the relevant items of the whole base, and a list names each item once"
         )
     return relevant[:, :k]
@@ -159,7 +159,9 @@ def _require_cutoff(k: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Relevance:
-    """Which ranks hold a relevant item [queries, ranks], and how many relevant items each query has [queries]."""
+    """Relevance of ranked lists: which ranks hold a relevant item [queries, ranks], and how many relevant items
+    each query has [queries].
+    """
 
     relevant: Relevant
     total: Total
@@ -175,10 +177,12 @@ def relevance(ranked: Sequence[Sequence[Hashable]], gold: Sequence[Collection[Ha
         raise UserError(f"{len(ranked)} ranked lists but {len(gold)} sets of relevant ids; expected one set per list")
     relevant = np.zeros((len(ranked), max((len(ids) for ids in ranked), default=0)), dtype=np.bool_)
     total = np.zeros(len(ranked), dtype=np.int64)
-    for query, (ids, wanted) in enumerate(zip(ranked, gold, strict=True)):
-        if isinstance(wanted, str):
-            raise UserError(f"relevant ids of query {query} (from 0) are the string {wanted!r}; expected [{wanted!r}]")
-        missing = set(wanted)
+    for query, (ids, gold_ids) in enumerate(zip(ranked, gold, strict=True)):
+        if isinstance(gold_ids, str):
+            raise UserError(
+                f"relevant ids of query {query} (from 0) are the string {gold_ids!r}; expected [{gold_ids!r}]"
+            )
+        missing = set(gold_ids)
         total[query] = len(missing)
         for rank, item in enumerate(ids):
             if item in missing:
@@ -188,7 +192,10 @@ def relevance(ranked: Sequence[Sequence[Hashable]], gold: Sequence[Collection[Ha
 
 
 def ranking_scores(metrics: Sequence[RankingMetric], relevant: Relevant, total: Total) -> dict[str, float]:
-    """Mean of each metric over the queries, in percent, by the metric's name. Raises `UserError` without a query."""
+    """Return the mean of each metric over the queries, in percent, by the metric's name.
+
+    Raises `UserError` without a query.
+    """
     if len(relevant) == 0:
         raise UserError("no ranked lists to score; expected at least one query")
     return {str(metric): 100.0 * float(metric(relevant, total).mean()) for metric in metrics}

@@ -98,17 +98,17 @@ class PrecisionRecallF1:
 
     @property
     def precision(self) -> float:
-        """Percent of the guesses that are correct."""
+        """Return the percentage of the guesses that are correct."""
         return _percent(self.correct, self.guessed)
 
     @property
     def recall(self) -> float:
-        """Percent of the gold items that were found."""
+        """Return the percentage of the gold items that were found."""
         return _percent(self.correct, self.gold)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall, in percent."""
+        """Return the harmonic mean of precision and recall, in percent."""
         return _percent(2 * self.correct, self.guessed + self.gold)
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ class MacroAverage:
 
 @dataclass(frozen=True, slots=True)
 class RelationTable:
-    """Scores by relation. The ``negative`` label (no_relation, Other) stands apart and is in neither average."""
+    """Scores by relation; the ``negative`` label (no_relation, Other) is listed separately and in neither average."""
 
     relations: dict[str, PrecisionRecallF1]
     negative: str | None
@@ -140,7 +140,7 @@ class RelationTable:
 
     @property
     def micro(self) -> PrecisionRecallF1:
-        """Counts summed over the relations."""
+        """Return the counts summed over the relations."""
         rows = self.relations.values()
         return PrecisionRecallF1(
             correct=sum(row.correct for row in rows),
@@ -150,7 +150,7 @@ class RelationTable:
 
     @property
     def macro(self) -> MacroAverage:
-        """Means over the relations that occur in the gold labels; all 0 where none does."""
+        """Return the means over the relations that occur in the gold labels; all 0 where none does."""
         rows = [row for row in self.relations.values() if row.gold > 0]
         count = max(len(rows), 1)
         return MacroAverage(
@@ -175,14 +175,14 @@ def relation_table(
     negative: str | None = "no_relation",
     labels: Collection[str] | None = None,
 ) -> RelationTable:
-    """Scores of every relation that occurs among the gold labels or the predictions, by name.
+    """Return the scores of every relation that occurs among the gold labels or the predictions, by name.
 
     With ``labels``, any other label is a `UserError` naming the nearest known one; without, labels are taken as they
     are. Raises `UserError` too for lengths or ids that do not match.
     """
     pairs = label_pairs(gold, predicted, labels)
     if labels is not None and negative is not None and negative not in labels:
-        raise UserError(f"negative label {negative!r} is not among the labels; {_nearest(negative, labels)}")
+        raise UserError(f"negative label {negative!r} is not among the labels; {_suggest_label(negative, labels)}")
     answers = Counter(answer for answer, _ in pairs)
     guesses = Counter(guess for _, guess in pairs if guess is not None)
     correct = Counter(answer for answer, guess in pairs if answer == guess)
@@ -195,7 +195,7 @@ def relation_table(
 def tacred_score(
     gold: GoldLabels, predicted: Answers, negative: str = "no_relation", labels: Collection[str] | None = None
 ) -> PrecisionRecallF1:
-    """TACRED's official micro P/R/F1: items whose gold, or whose guess, is ``negative`` are no answers, or no guesses.
+    """Return TACRED's official micro P/R/F1; ``negative`` counts neither as an answer nor as a guess.
 
     A skipped item is no guess. Raises `UserError` for lengths or ids that do not match, and, with ``labels``, for a
     label outside them.
@@ -221,47 +221,49 @@ class SemEvalEvaluation:
 
     @property
     def items(self) -> int:
-        """Items in the key."""
+        """Return the number of items in the key."""
         return self.answered + sum(self.skipped)
 
     @property
     def answered(self) -> int:
-        """Items with a prediction."""
+        """Return the number of items with a prediction."""
         return sum(map(sum, self.confusion)) + sum(self.wrong_direction)
 
     @property
     def correct(self) -> int:
-        """Items with the right label, Other included."""
+        """Return the number of items with the right label, Other included."""
         return sum(row[i] for i, row in enumerate(self.confusion))
 
     @property
     def correct_skipped_as_other(self) -> int:
-        """Items with the right label if each skipped item had been called Other."""
+        """Return the number of items with the right label if each skipped item had been called Other."""
         return self.correct + (self.skipped[self.rows.index(OTHER)] if OTHER in self.rows else 0)
 
     @property
     def coverage(self) -> float:
-        """Percent of the items that have a prediction."""
+        """Return the percentage of the items that have a prediction."""
         return _percent(self.answered, self.items)
 
     @property
     def accuracy(self) -> float:
-        """Percent right of the answered items."""
+        """Return the percentage of the answered items that are right."""
         return _percent(self.correct, self.answered)
 
     @property
     def accuracy_skipped_as_wrong(self) -> float:
-        """Percent right of all items."""
+        """Return the percentage of all items that are right."""
         return _percent(self.correct, self.items)
 
     @property
     def accuracy_skipped_as_other(self) -> float:
-        """Percent right of all items if each skipped one had been called Other."""
+        """Return the percentage of all items that are right if each skipped one had been called Other."""
         return _percent(self.correct_skipped_as_other, self.items)
 
     @property
     def table(self) -> RelationTable:
-        """P/R/F1 of each label of the key; a wrong direction counts as a guess of, and a miss of, its relation."""
+        """Return P/R/F1 of each label of the key; a wrong direction counts as a guess of, and a miss of, its
+        relation.
+        """
         scores = {
             label: PrecisionRecallF1(
                 correct=self.confusion[i][i],
@@ -291,7 +293,7 @@ class SemEvalReport:
 
     @property
     def macro_f1(self) -> float:
-        """The official score: macro-F1 in percent, (9+1)-way with direction, over the relations of the key."""
+        """Return the official score: macro-F1 in percent, (9+1)-way with direction, over the relations of the key."""
         return self.official.table.macro.f1
 
     def __str__(self) -> str:
@@ -299,29 +301,31 @@ class SemEvalReport:
 
 
 def semeval_score(gold: GoldLabels, predicted: Answers) -> SemEvalReport:
-    """The official SemEval-2010 Task 8 report. A missing prediction is skipped, as the scorer says.
+    """Return the official SemEval-2010 Task 8 report; a missing prediction counts as skipped.
 
     Raises `UserError` for a label outside `SEMEVAL_LABELS`, and for lengths or ids that do not match.
     """
     pairs = label_pairs(gold, predicted, SEMEVAL_LABELS)
     return SemEvalReport(
-        directed=_evaluation("(2*9+1)-way, with direction", Counter(pairs)),
-        undirected=_evaluation("(9+1)-way, ignoring direction", Counter((_name(a), _name(b)) for a, b in pairs)),
-        official=_evaluation("(9+1)-way, with direction (official)", Counter(map(official_cell, pairs))),
+        directed=_evaluate("(2*9+1)-way, with direction", Counter(pairs)),
+        undirected=_evaluate(
+            "(9+1)-way, ignoring direction", Counter((_relation_name(a), _relation_name(b)) for a, b in pairs)
+        ),
+        official=_evaluate("(9+1)-way, with direction (official)", Counter(map(official_cell, pairs))),
     )
 
 
-def _name(label: str | None) -> str | None:
+def _relation_name(label: str | None) -> str | None:
     return None if label is None else parse_relation(label).name
 
 
 def official_cell(pair: tuple[str, str | None]) -> tuple[str | None, str | None]:
-    """Row and column of the official confusion matrix; xDIRx is a column of its own."""
-    gold, guess = _name(pair[0]), _name(pair[1])
+    """Return row and column of the official confusion matrix; xDIRx is a column of its own."""
+    gold, guess = _relation_name(pair[0]), _relation_name(pair[1])
     return (gold, WRONG_DIRECTION if gold == guess and pair[0] != pair[1] else guess)
 
 
-def _evaluation(name: str, cells: Mapping[tuple[str | None, str | None], int]) -> SemEvalEvaluation:
+def _evaluate(name: str, cells: Mapping[tuple[str | None, str | None], int]) -> SemEvalEvaluation:
     rows = sorted({gold for gold, _ in cells if gold is not None}, key=_other_last)
     guessed = {guess for _, guess in cells if guess is not None and guess != WRONG_DIRECTION}
     columns = [*rows, *sorted(guessed - set(rows), key=_other_last)]
@@ -339,14 +343,14 @@ def _other_last(label: str) -> tuple[bool, str]:
     return (label == OTHER, label)
 
 
-def label_pairs(gold: GoldLabels, predicted: Answers, known: Collection[str] | None) -> list[tuple[str, str | None]]:
-    """Gold and predicted label of every item. Raises `UserError` where they do not match, or are not known."""
+def label_pairs(gold: GoldLabels, predicted: Answers, labels: Collection[str] | None) -> list[tuple[str, str | None]]:
+    """Return gold and predicted label of every item. Raises `UserError` where they do not match, or are unknown."""
     pairs = _by_id(gold, predicted) if isinstance(gold, Mapping) else _in_order(gold, predicted)
     if not pairs:
         raise UserError("no gold labels; expected at least one item to score")
-    if known is not None:
-        for label in sorted({label for pair in pairs for label in pair if label is not None} - set(known)):
-            raise UserError(f"unknown relation label {label!r}; {_nearest(label, known)}")
+    if labels is not None:
+        for label in sorted({label for pair in pairs for label in pair if label is not None} - set(labels)):
+            raise UserError(f"unknown relation label {label!r}; {_suggest_label(label, labels)}")
     return pairs
 
 
@@ -354,7 +358,7 @@ def _by_id(gold: Mapping[str, str], predicted: Answers) -> list[tuple[str, str |
     if not isinstance(predicted, Mapping):
         raise UserError("gold labels are given by id, predictions as a list; give both by id or both as lists")
     for stray in predicted.keys() - gold.keys():
-        raise UserError(f"prediction for id {stray!r}, which has no gold label; {_nearest(stray, gold.keys())}")
+        raise UserError(f"prediction for id {stray!r}, which has no gold label; {_suggest_label(stray, gold.keys())}")
     return [(label, predicted.get(id_)) for id_, label in gold.items()]
 
 
@@ -370,9 +374,9 @@ def _in_order(gold: Sequence[str], predicted: Answers) -> list[tuple[str, str | 
     return list(zip(gold, predicted, strict=True))
 
 
-def _nearest(value: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(value, list(known), n=1, cutoff=0.0)
-    return f"the nearest known one is {near[0]!r}" if near else "there are no known ones"
+def _suggest_label(value: str, labels: Collection[str]) -> str:
+    nearest = difflib.get_close_matches(value, list(labels), n=1, cutoff=0.0)
+    return f"the nearest known one is {nearest[0]!r}" if nearest else "there are no known ones"
 
 
 def _percent(part: int, whole: int) -> float:

@@ -1,4 +1,4 @@
-"""Is system B really better than system A on these items? Paired bootstrap and paired permutation tests.
+"""Tests of whether system B is better than system A on these items: paired bootstrap and paired permutation.
 
 *Paired bootstrap* (Efron & Tibshirani 1993; Koehn 2004 for corpus scores): draw the n test items with replacement,
 recompute the difference, and read the percentiles: an interval for the difference on other items of the same kind.
@@ -66,7 +66,7 @@ class BootstrapInterval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
+        """Return whether the whole interval lies on one side of zero."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -106,23 +106,24 @@ class ScoreInterval:
 
 
 def mean_statistic(parts: Sequence[Statistic]) -> Statistic:
-    """The mean score of several runs of a system, such as its seeds, at the same rows: to be resampled together."""
+    """Return the mean of several statistics at the same rows, to resample several runs of a system together."""
     return lambda rows: float(np.mean([part(rows) for part in parts]))
 
 
 def bootstrap_corpus(
     statistic: Statistic, items: int, rng: np.random.Generator, resamples: int = 1_000, confidence: float = 0.95
 ) -> ScoreInterval:
-    """Interval for one corpus score of one system; ``statistic`` covers ``items`` rows. Two systems need a paired one.
+    """Return the interval of one corpus score of one system; ``statistic`` covers ``items`` rows. Two systems need
+    a paired one.
 
     Calls it ``resamples + 1`` times. Raises `UserError` for arguments out of range.
     """
     _require_range(items, resamples, "a bootstrap")
     _require_confidence(confidence)
-    found = [statistic(rows) for block in _draws(items, resamples, rng) for rows in block]
+    resampled = [statistic(rows) for block in _draws(items, resamples, rng) for rows in block]
     observed = statistic(np.arange(items))
-    whole = _interval(observed, np.array(found, dtype=np.float64), items, confidence)
-    return ScoreInterval(observed, whole.low, whole.high, confidence, items, resamples)
+    interval = _make_interval(observed, np.array(resampled, dtype=np.float64), items, confidence)
+    return ScoreInterval(observed, interval.low, interval.high, confidence, items, resamples)
 
 
 def paired_bootstrap(
@@ -132,7 +133,7 @@ def paired_bootstrap(
     resamples: int = 10_000,
     confidence: float = 0.95,
 ) -> BootstrapInterval:
-    """Interval for the difference of two means, from one score per item, the same items in the same order.
+    """Return the interval of the difference of two means, from one score per item, the same items in the same order.
 
     Raises `UserError` for unequal lengths, fewer than two items, scores that are not finite, or arguments out of range.
     """
@@ -140,13 +141,15 @@ def paired_bootstrap(
     _require_range(len(gain), resamples)
     _require_confidence(confidence)
     means = [gain[rows].mean(axis=1) for rows in _draws(len(gain), resamples, rng)]
-    return _interval(float(gain.mean()), np.concatenate(means), len(gain), confidence)
+    return _make_interval(float(gain.mean()), np.concatenate(means), len(gain), confidence)
 
 
 def paired_bootstrap_corpus(
     statistic: Statistic, items: int, rng: np.random.Generator, resamples: int = 1_000, confidence: float = 0.95
 ) -> BootstrapInterval:
-    """Interval for the difference of two corpus scores. ``statistic`` covers ``2 * items`` rows (see the module).
+    """Return the interval of the difference of two corpus scores.
+
+    ``statistic`` covers ``2 * items`` rows (see the module).
 
     Calls it ``2 * resamples + 2`` times. Raises `UserError` for arguments out of range.
     """
@@ -154,13 +157,13 @@ def paired_bootstrap_corpus(
     _require_confidence(confidence)
     draws = (rows for block in _draws(items, resamples, rng) for rows in block)
     differences = [statistic(rows + items) - statistic(rows) for rows in draws]
-    return _interval(_observed(statistic, items), np.array(differences, dtype=np.float64), items, confidence)
+    return _make_interval(_observed(statistic, items), np.array(differences, dtype=np.float64), items, confidence)
 
 
 def paired_permutation(
     baseline: Scores, system: Scores, rng: np.random.Generator, resamples: int = 10_000
 ) -> PermutationTest:
-    """Two-sided p of the difference of two means, from one score per item, the same items in the same order.
+    """Return the two-sided p of the difference of two means, from one score per item, the same items in the same order.
 
     Raises `UserError` for unequal lengths, fewer than two items, scores that are not finite, or arguments out of range.
     """
@@ -169,13 +172,15 @@ def paired_permutation(
     # Swapping an item flips the sign of its gain, so the sum falls by twice the gains that were swapped.
     sums = [gain.sum() - 2.0 * (swapped @ gain) for swapped in _swaps(len(gain), resamples, rng)]
     means = np.concatenate(sums) / len(gain)
-    return _test(float(gain.mean()), means, len(gain), scale=float(np.abs(gain).mean()))
+    return _make_test(float(gain.mean()), means, len(gain), scale=float(np.abs(gain).mean()))
 
 
 def paired_permutation_corpus(
     statistic: Statistic, items: int, rng: np.random.Generator, resamples: int = 1_000
 ) -> PermutationTest:
-    """Two-sided p of the difference of two corpus scores. ``statistic`` covers ``2 * items`` rows (see the module).
+    """Return the two-sided p of the difference of two corpus scores.
+
+    ``statistic`` covers ``2 * items`` rows (see the module).
 
     Calls it ``2 * resamples + 2`` times. Raises `UserError` for arguments out of range.
     """
@@ -187,17 +192,17 @@ def paired_permutation_corpus(
         for swapped in swaps
     ]
     observed = _observed(statistic, items)
-    return _test(observed, np.array(differences, dtype=np.float64), items, scale=abs(observed))
+    return _make_test(observed, np.array(differences, dtype=np.float64), items, scale=abs(observed))
 
 
 def _draws(items: int, resamples: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, "resamples items"]]:
-    """Rows drawn with replacement, a bounded block at a time."""
+    """Yield rows drawn with replacement, a bounded block at a time."""
     for size in _blocks(items, resamples):
         yield rng.integers(0, items, size=(size, items))
 
 
 def _swaps(items: int, resamples: int, rng: np.random.Generator) -> Iterator[Bool[np.ndarray, "resamples items"]]:
-    """Fair coins, a bounded block at a time."""
+    """Yield fair coins, a bounded block at a time."""
     for size in _blocks(items, resamples):
         yield rng.integers(0, 2, size=(size, items), dtype=np.bool_)
 
@@ -227,7 +232,7 @@ def _observed(statistic: Statistic, items: int) -> float:
     return statistic(rows + items) - statistic(rows)
 
 
-def _interval(
+def _make_interval(
     difference: float, resampled: Float64[np.ndarray, " resamples"], items: int, confidence: float
 ) -> BootstrapInterval:
     tail = (1.0 - confidence) / 2.0
@@ -235,14 +240,16 @@ def _interval(
     return BootstrapInterval(difference, float(low), float(high), confidence, items, len(resampled))
 
 
-def _test(difference: float, resampled: Float64[np.ndarray, " resamples"], items: int, scale: float) -> PermutationTest:
+def _make_test(
+    difference: float, resampled: Float64[np.ndarray, " resamples"], items: int, scale: float
+) -> PermutationTest:
     hits = int((np.abs(resampled) >= abs(difference) - _ROUNDING * scale).sum())
     return PermutationTest(difference, (1 + hits) / (1 + len(resampled)), items, len(resampled))
 
 
 def _require_range(items: int, resamples: int, what: str = "a paired comparison") -> None:
     if items < 2:
-        raise UserError(f"{what} of {items} items says nothing; expected at least 2, better hundreds")
+        raise UserError(f"{what} of {items} items is not informative; expected at least 2, better hundreds")
     if resamples < 1:
         raise UserError(f"resamples is {resamples}; expected 1 or more (1,000 to 10,000 are usual)")
 

@@ -1,4 +1,4 @@
-"""Words that give a relation away, learned from labelled sentences: is a relation said or only implied?
+"""Trigger words of relations, learned from labelled sentences, to tell whether a relation is said or only implied.
 
 A *trigger* of a relation is a word that stands in its sentences more often than chance, by pointwise mutual information
 (Church & Hanks 1990) between "the sentence has the word" and "the sentence has the relation", both counted once a
@@ -47,7 +47,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A word, its PMI with the relation in bits, and the sentences of the relation that have it."""
+    """A trigger word, its PMI with the relation in bits, and the sentences of the relation that have it."""
 
     word: str
     pmi: float
@@ -55,12 +55,12 @@ class Trigger:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits in order, with hyphens and apostrophes inside; punctuation is no word."""
+    """Return runs of letters and digits in order, with inner hyphens and apostrophes and without punctuation."""
     return _WORD.findall(text)
 
 
 def context_words(text: str, *entities: tuple[int, int]) -> frozenset[str]:
-    """The distinct words of a sentence outside its entities, given as characters [start, end), without case."""
+    """Return the distinct words of a sentence outside its entities, given as characters [start, end), without case."""
     for start, end in entities:
         text = text[:start] + " " * (end - start) + text[end:]
     return frozenset(word.casefold() for word in words(text) if _LETTER.search(word))
@@ -69,30 +69,34 @@ def context_words(text: str, *entities: tuple[int, int]) -> frozenset[str]:
 def learn_triggers(
     sentences: Sequence[AbstractSet[str]], relations: Sequence[str], negative: str | None
 ) -> Mapping[str, tuple[Trigger, ...]]:
-    """Triggers of every relation but the negative one, best first; a relation may have none.
+    """Return the triggers of every relation but the negative one, best first; a relation may have none.
 
     ``sentences`` are the `context_words` of each, ``relations`` their labels in the same order.
     """
-    bearing = Counter(relations)
-    having: Counter[str] = Counter()
-    together: dict[str, Counter[str]] = {relation: Counter() for relation in bearing if relation != negative}
+    relation_counts = Counter(relations)
+    word_counts: Counter[str] = Counter()
+    joint_counts: dict[str, Counter[str]] = {
+        relation: Counter() for relation in relation_counts if relation != negative
+    }
     for sentence, relation in zip(sentences, relations, strict=True):
-        having.update(sentence)
+        word_counts.update(sentence)
         if relation != negative:
-            together[relation].update(sentence)
+            joint_counts[relation].update(sentence)
     return {
-        relation: _best(found, having, bearing[relation], len(sentences))
-        for relation, found in sorted(together.items())
+        relation: _select_triggers(counts, word_counts, relation_counts[relation], len(sentences))
+        for relation, counts in sorted(joint_counts.items())
     }
 
 
-def _best(found: Counter[str], having: Counter[str], bearing: int, sentences: int) -> tuple[Trigger, ...]:
-    """The triggers of one relation, which ``bearing`` sentences bear."""
-    enough = max(MINIMUM_SENTENCES, math.ceil(MINIMUM_SHARE * bearing))
-    known = [
-        Trigger(word, math.log2(count * sentences / (having[word] * bearing)), count)
-        for word, count in found.items()
+def _select_triggers(
+    joint_counts: Counter[str], word_counts: Counter[str], with_relation: int, sentences: int
+) -> tuple[Trigger, ...]:
+    """Return the triggers of a relation that ``with_relation`` sentences have."""
+    enough = max(MINIMUM_SENTENCES, math.ceil(MINIMUM_SHARE * with_relation))
+    candidates = [
+        Trigger(word, math.log2(count * sentences / (word_counts[word] * with_relation)), count)
+        for word, count in joint_counts.items()
         if count >= enough
     ]
-    good = [trigger for trigger in known if trigger.pmi >= MINIMUM_PMI]
-    return tuple(sorted(good, key=lambda one: (-one.pmi, -one.sentences, one.word))[:MOST])
+    triggers = [trigger for trigger in candidates if trigger.pmi >= MINIMUM_PMI]
+    return tuple(sorted(triggers, key=lambda trigger: (-trigger.pmi, -trigger.sentences, trigger.word))[:MOST])

@@ -1,4 +1,4 @@
-"""The words of a text as lexical search counts them."""
+"""Words of a text, as lexical search counts them, and a folded form to compare texts by."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _WORD = re.compile(r"\w+")
 
 
 def words(text: str, stop_words: frozenset[str] = frozenset()) -> list[str]:
-    """Runs of letters, digits and underscores, in NFKC and case-folded, without ``stop_words``. No stemming."""
+    """Return runs of letters, digits and underscores, in NFKC and case-folded, without ``stop_words``. No stemming."""
     return [word for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()) if word not in stop_words]
 
 
 def fold(text: str) -> str:
-    """Return a text with its case folded and runs of spaces made one: what texts and answers are compared by."""
+    """Return a text with its case folded and runs of spaces collapsed, to compare texts and answers."""
     return " ".join(text.casefold().split())
 
 
 @dataclass(frozen=True, slots=True)
 class Unsaid:
-    """What stands in the texts that retrievers read and is no word of them, so that search by words leaves it out.
+    """Parts of the texts that retrievers read which are not words, so that search by words leaves them out.
 
     ``prefixes`` begin a text: an instruction to an encoder. ``marks`` stand anywhere: what parts two texts, or shows
     where something is missing.
@@ -33,8 +33,8 @@ class Unsaid:
     marks: tuple[str, ...] = ()
 
     def left_out(self, text: str) -> str:
-        """The text without the first of the prefixes that it begins with, and with a space for every mark."""
-        text = text.removeprefix(next((one for one in self.prefixes if one and text.startswith(one)), ""))
+        """Return the text without the first prefix that it begins with, and with a space for every mark."""
+        text = text.removeprefix(next((prefix for prefix in self.prefixes if prefix and text.startswith(prefix)), ""))
         for mark in self.marks:
             if mark:
                 text = text.replace(mark, " ")

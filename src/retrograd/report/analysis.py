@@ -1,4 +1,4 @@
-"""What a run retrieves, for people: tables with a sentence under each, stories of single queries, and pictures."""
+"""Presentation of what a run retrieves: tables, each with an explanation, examples of single queries, and pictures."""
 
 from __future__ import annotations
 
@@ -20,66 +20,68 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_analysis", "print_analysis", "save_text"]
 
-_SHOWN = 5
+_MOST_NEIGHBOURS = 5
 _WIDTH = 110
 
 
 def print_analysis(report: AnalysisReport, console: Console) -> None:
-    """All tables and stories."""
-    _say(
+    """Print all tables and examples."""
+    _print_line(
         console,
         f"{report.name}: {report.queries} queries of the {report.split} data, each with the k best of {report.base} "
         f"training instances.",
     )
     for note in report.notes:
-        _say(console, f"Note: {note}")
-    for one in report.at:
-        explained = one is report.at[0]
-        _print_agreement(one, console, explained)
-        _print_weights(one, report, console, explained)
-        _print_usage(one, console, explained)
+        _print_line(console, f"Note: {note}")
+    for at_k in report.at:
+        is_explained = at_k is report.at[0]
+        _print_agreement(at_k, console, is_explained)
+        _print_weights(at_k, report, console, is_explained)
+        _print_usage(at_k, console, is_explained)
     _print_slots(report, console)
     _print_stories(f"Surest of their own label (k = {report.at[0].k})", report.best, console)
     _print_stories(f"Least weight on their own label (k = {report.at[0].k})", report.worst, console)
 
 
 def save_text(report: AnalysisReport, path: Path) -> None:
-    """What `print_analysis` prints, as a file."""
+    """Write what `print_analysis` prints to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         print_analysis(report, Console(file=file, width=_WIDTH))
 
 
-def _say(console: Console, text: str) -> None:
+def _print_line(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False)
 
 
-def _title(console: Console, text: str, explained: bool = True) -> None:
-    """A table's title; under the first k a sentence follows the table, later ones are read like it."""
-    _say(console, f"\n{text}{'' if explained else ' (read as above)'}")
+def _print_title(console: Console, text: str, is_explained: bool = True) -> None:
+    """Print a table's title. Under the first k an explanation follows the table; later tables refer to it."""
+    _print_line(console, f"\n{text}{'' if is_explained else ' (read as above)'}")
 
 
 # ---- what is shared -----------------------------------------------------------------------------------------------
 
 
-def _print_agreement(one: AtK, console: Console, explained: bool) -> None:
-    title = f"k = {one.k}: what retrieved instances share with the query, against blind draws from the base"
-    _title(console, title, explained)
-    console.print(_agreement_table(one.base, one.k))
-    if explained:
-        _say(
+def _print_agreement(at_k: AtK, console: Console, is_explained: bool) -> None:
+    title = f"k = {at_k.k}: what retrieved instances share with the query, against blind draws from the base"
+    _print_title(console, title, is_explained)
+    console.print(_agreement_table(at_k.base, at_k.k))
+    if is_explained:
+        _print_line(
             console,
             "weight: mean weight, p(z|x) renormalised over the k, on instances that share it; share: their share of "
             "the k; any: share of queries with at least one among the k. random: the exact expectation for k instances "
             "drawn blindly from all that the query may retrieve. lift: found / random; 1 is no better than chance. "
             "none: queries for which no instance shares it. positive: queries whose label is not the negative one.",
         )
-    if not any(one.types.values()):
+    if not any(at_k.types.values()):
         return
-    _title(console, f"k = {one.k}: the same, against blind draws from the query's pair of entity types", explained)
-    console.print(_agreement_table(one.types, one.k))
-    if explained:
-        _say(
+    _print_title(
+        console, f"k = {at_k.k}: the same, against blind draws from the query's pair of entity types", is_explained
+    )
+    console.print(_agreement_table(at_k.types, at_k.k))
+    if is_explained:
+        _print_line(
             console,
             "Here random draws k instances (all, where there are fewer) of the same head and tail types as the query, "
             "so a lift above 1 is more than knowing the types; only queries whose pair occurs in the base are counted.",
@@ -102,92 +104,99 @@ def _agreement_table(groups: dict[str, list[Agreement]], k: int) -> Table:
 def _cells(line: Agreement) -> list[str]:
     return [
         f"{line.weight:.1%}",
-        _lift(line.weight_lift),
+        _format_lift(line.weight_lift),
         f"{line.share:.1%}",
-        _lift(line.share_lift),
+        _format_lift(line.share_lift),
         f"{line.random_share:.1%}",
         f"{line.any_of_k:.1%}",
         f"{line.random_any_of_k:.1%}",
-        _lift(line.any_lift),
+        _format_lift(line.any_lift),
         str(line.without),
     ]
 
 
-def _lift(value: float | None) -> str:
+def _format_lift(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
 # ---- concentration ------------------------------------------------------------------------------------------------
 
 
-def _print_weights(one: AtK, report: AnalysisReport, console: Console, explained: bool) -> None:
-    _title(console, f"k = {one.k}: how weight is spread over the instances of a query", explained)
+def _print_weights(at_k: AtK, report: AnalysisReport, console: Console, is_explained: bool) -> None:
+    _print_title(console, f"k = {at_k.k}: how weight is spread over the instances of a query", is_explained)
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for heading in ("mean", "5 %", "25 %", "median", "75 %", "95 %"):
         table.add_column(heading, justify="right")
     rows = {
-        f"effective neighbours of the {one.k}, 1 / sum of w²": one.effective,
-        f"effective neighbours of the {one.k}, exp(entropy)": one.perplexity,
-        f"weight of the best of the {one.k}": one.top,
-        f"p(z|x) that the {one.k} hold together": one.mass,
+        f"effective neighbours of the {at_k.k}, 1 / sum of w²": at_k.effective,
+        f"effective neighbours of the {at_k.k}, exp(entropy)": at_k.perplexity,
+        f"weight of the best of the {at_k.k}": at_k.top,
+        f"p(z|x) that the {at_k.k} hold together": at_k.mass,
         "entropy of p(z|x) over the base, nats": report.entropy,
     }
     for name, values in rows.items():
-        found = Distribution.of(values)
-        cuts = (found.mean, found.p5, found.p25, found.median, found.p75, found.p95)
+        distribution = Distribution.of(values)
+        cuts = (
+            distribution.mean,
+            distribution.p5,
+            distribution.p25,
+            distribution.median,
+            distribution.p75,
+            distribution.p95,
+        )
         table.add_row(name, *(f"{value:.3g}" for value in cuts))
     console.print(table)
-    if explained:
-        _say(
+    if is_explained:
+        _print_line(
             console,
-            f"One number per query, as mean and percentiles: {one.k} effective neighbours mean equal weights, 1 means "
+            f"One number per query, as mean and percentiles: {at_k.k} effective neighbours mean equal weights, 1 means "
             f"that one instance has it all. Were p(z|x) equal for all, its entropy would be log {report.base} = "
             f"{np.log(report.base):.3g} nats.",
         )
 
 
-def _print_usage(one: AtK, console: Console, explained: bool) -> None:
-    used = one.usage
-    _title(console, f"k = {one.k}: how often each training instance is retrieved", explained)
+def _print_usage(at_k: AtK, console: Console, is_explained: bool) -> None:
+    usage = at_k.usage
+    _print_title(console, f"k = {at_k.k}: how often each training instance is retrieved", is_explained)
     table = Table(box=None, pad_edge=False)
     for heading in ("never", "never, random", "effective instances", "Gini", "top-10 share"):
         table.add_column(heading, justify="right")
     table.add_row(
-        f"{used.never_share:.1%}",
-        f"{used.random_never_share:.1%}",
-        f"{used.effective:.1f} of {len(used.counts)}",
-        f"{used.gini:.2f}",
-        f"{used.top10_share:.1%}",
+        f"{usage.never_share:.1%}",
+        f"{usage.random_never_share:.1%}",
+        f"{usage.effective:.1f} of {len(usage.counts)}",
+        f"{usage.gini:.2f}",
+        f"{usage.top10_share:.1%}",
     )
     console.print(table)
-    if explained:
-        _say(
+    if is_explained:
+        _print_line(
             console,
             "never: share of the base that no query retrieves, and what blind draws would leave; effective instances: "
             "exp of the entropy of retrievals over instances; Gini: 0 if all are retrieved equally often, near 1 if "
             "few always are; top-10 share: of all retrievals, by the ten most retrieved.",
         )
-    _say(console, f"The most retrieved (hubs): times among the {one.k} best, label, instance")
-    for hub in one.hubs:
+    _print_line(console, f"The most retrieved (hubs): times among the {at_k.k} best, label, instance")
+    for hub in at_k.hubs:
         line = Text(f"{hub.times:6d}  [{hub.label}] {hub.text}")
         console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
 
 
 def _print_slots(report: AnalysisReport, console: Console) -> None:
-    found = report.slots
-    if found is None:
+    slots = report.slots
+    if slots is None:
         return
-    _title(console, f"Soft slots: {found.count} weight rows over {found.candidates} candidates")
-    _say(
+    _print_title(console, f"Soft slots: {slots.count} weight rows over {slots.candidates} candidates")
+    _print_line(
         console,
-        f"mean cosine between two slots {found.similarity:.3f}   L1 distance to the hard set "
-        f"{found.hard_distance:.2f} of at most {2 * found.count}   largest summed weight {found.largest_sum:.2f}",
+        f"mean cosine between two slots {slots.similarity:.3f}   L1 distance to the hard set "
+        f"{slots.hard_distance:.2f} of at most {2 * slots.count}   largest summed weight {slots.largest_sum:.2f}",
     )
-    _say(
+    _print_line(
         console,
         f"Cosine 1: all slots hold the same mixture, 0: different instances. L1: how far the summed weights are from "
-        f"choosing the {found.count} best once each. A summed weight above 1: an instance was chosen more than once.",
+        f"choosing the {slots.count} best once each. A summed weight above 1: an instance was chosen more than once.",
     )
 
 
@@ -195,22 +204,22 @@ def _print_slots(report: AnalysisReport, console: Console) -> None:
 
 
 def _print_stories(title: str, stories: list[QueryStory], console: Console) -> None:
-    _title(console, title)
+    _print_title(console, title)
     if not stories:
-        _say(console, "No such query: too few have a label that occurs in the base.")
+        _print_line(console, "No such query: too few have a label that occurs in the base.")
         return
-    _say(
+    _print_line(
         console,
-        f"A query with its label, then its neighbours, at most {_SHOWN}: weight, = for the query's label, e for a "
-        f"shared entity.",
+        f"A query with its label, then its neighbours, at most {_MOST_NEIGHBOURS}: weight, = for the query's label, "
+        f"e for a shared entity.",
     )
     for story in stories:
-        _say(console, f"\n[{story.label}] {story.text}   ({story.id}; {story.weight:.1%} on its own label)")
+        _print_line(console, f"\n[{story.label}] {story.text}   ({story.id}; {story.weight:.1%} on its own label)")
         table = Table.grid(padding=(0, 1))
         table.add_column(justify="right", min_width=8)
         table.add_column(min_width=2)
         table.add_column()
-        for neighbour in story.neighbours[:_SHOWN]:
+        for neighbour in story.neighbours[:_MOST_NEIGHBOURS]:
             marks = ("=" if neighbour.same_label else " ") + ("e" if neighbour.shared_entity else " ")
             table.add_row(f"{neighbour.weight:.1%}", marks, Text(f"[{neighbour.label}] {neighbour.text}"))
         console.print(table, highlight=False)
@@ -220,52 +229,52 @@ def _print_stories(title: str, stories: list[QueryStory], console: Console) -> N
 
 
 def draw_analysis(report: AnalysisReport, folder: Path) -> list[Path]:
-    """Three pictures of the first k, with the names returned: what is shared, how spread, how often."""
+    """Draw three pictures of the first k and return their paths: what is shared, how spread, how often."""
     folder.mkdir(parents=True, exist_ok=True)
-    one = report.at[0]
-    title = f"{report.name}, {report.split} data, k = {one.k}"
+    at_k = report.at[0]
+    title = f"{report.name}, {report.split} data, k = {at_k.k}"
     return [
-        _draw_agreement(one, title, folder / "shared.png"),
-        _draw_weights(one, report, title, folder / "concentration.png"),
-        _draw_usage(one, title, folder / "usage.png"),
+        _draw_agreement(at_k, title, folder / "shared.png"),
+        _draw_weights(at_k, report, title, folder / "concentration.png"),
+        _draw_usage(at_k, title, folder / "usage.png"),
     ]
 
 
-def _draw_agreement(one: AtK, title: str, path: Path) -> Path:
-    groups = {name: lines for name, lines in one.base.items() if lines}
+def _draw_agreement(at_k: AtK, title: str, path: Path) -> Path:
+    groups = {name: lines for name, lines in at_k.base.items() if lines}
     figure = new_figure(5.5 * len(groups), 4.8)
     for axes, (name, lines) in zip(np.ravel(figure.subplots(1, len(groups), sharey=True)), groups.items(), strict=True):
-        _bars(axes, lines, one.k)
+        _draw_bars(axes, lines, at_k.k)
         axes.set_title(f"{name} ({lines[0].queries} queries)", fontsize=9)
     figure.suptitle(f"{title}: what retrieved instances share with the query", fontsize=10)
     figure.savefig(path, dpi=150)
     return path
 
 
-def _bars(axes: Axes, lines: list[Agreement], k: int) -> None:
-    """Three bars a trait, each with its random expectation as a black line."""
+def _draw_bars(axes: Axes, lines: list[Agreement], k: int) -> None:
+    """Draw three bars a trait, each with its random expectation as a black line."""
     measures = {
         "weight": [(line.weight, line.random_share) for line in lines],
         f"share of {k}": [(line.share, line.random_share) for line in lines],
         f"any of {k}": [(line.any_of_k, line.random_any_of_k) for line in lines],
     }
-    places = np.arange(len(lines))
+    positions = np.arange(len(lines))
     for number, (name, pairs) in enumerate(measures.items()):
-        centre = places + (number - 1) * 0.27
-        axes.bar(centre, [found for found, _ in pairs], width=0.24, label=name)
+        centre = positions + (number - 1) * 0.27
+        axes.bar(centre, [value for value, _ in pairs], width=0.24, label=name)
         expected = [chance for _, chance in pairs]
         label = "blind draws (exact)" if number == 0 else "_nolegend_"
         axes.hlines(expected, centre - 0.12, centre + 0.12, color="black", linewidth=2, label=label)
-    axes.set_xticks(places, [line.trait.replace(", ", ",\n") for line in lines], fontsize=7)
+    axes.set_xticks(positions, [line.trait.replace(", ", ",\n") for line in lines], fontsize=7)
     axes.set_ylim(0, 1)
     axes.legend(fontsize=7)
 
 
-def _draw_weights(one: AtK, report: AnalysisReport, title: str, path: Path) -> Path:
+def _draw_weights(at_k: AtK, report: AnalysisReport, title: str, path: Path) -> Path:
     figure = new_figure(10.0, 3.8)
     left, right = figure.subplots(1, 2)
-    left.hist(one.effective, bins=np.linspace(1, max(one.k, 2), 31), color="tab:blue")
-    left.set(xlabel=f"effective neighbours of the {one.k}, 1 / sum of w²", ylabel="queries")
+    left.hist(at_k.effective, bins=np.linspace(1, max(at_k.k, 2), 31), color="tab:blue")
+    left.set(xlabel=f"effective neighbours of the {at_k.k}, 1 / sum of w²", ylabel="queries")
     right.hist(report.entropy, bins=30, range=(0, max(float(np.log(report.base)), 0.1)), color="tab:orange")
     right.set(xlabel="entropy of p(z|x) over the base, nats (right edge: blind)", ylabel="queries")
     figure.suptitle(f"{title}: how weight is spread", fontsize=10)
@@ -273,13 +282,13 @@ def _draw_weights(one: AtK, report: AnalysisReport, title: str, path: Path) -> P
     return path
 
 
-def _draw_usage(one: AtK, title: str, path: Path) -> Path:
-    ordered = np.sort(one.usage.counts)[::-1]
+def _draw_usage(at_k: AtK, title: str, path: Path) -> Path:
+    ordered = np.sort(at_k.usage.counts)[::-1]
     share = np.concatenate([[0.0], ordered.cumsum() / ordered.sum()])
     figure = new_figure(5.5, 4.5)
     axes = figure.add_subplot()
     place = np.linspace(0, 1, len(share))
-    axes.plot(place, share, label=f"Gini {one.usage.gini:.2f}")
+    axes.plot(place, share, label=f"Gini {at_k.usage.gini:.2f}")
     axes.plot([0, 1], [0, 1], color="lightgrey", label="all equally often")
     axes.set(
         xlabel="share of the training instances, most retrieved first",

@@ -1,4 +1,4 @@
-"""A comparison of two runs, for people."""
+"""Presentation of a comparison of two runs on the terminal."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from retrograd.studies.compare import Comparison
 __all__ = ["print_comparison"]
 
 
-def print_comparison(found: Comparison | OpenComparison, names: tuple[str, str], console: Console) -> None:
-    """The sentence, who is right where, and, where there are any, the relations."""
-    baseline, system = found.scores
-    interval = found.interval
+def print_comparison(comparison: Comparison | OpenComparison, names: tuple[str, str], console: Console) -> None:
+    """Print the verdict, which system is right where, and the relations, if there are any."""
+    baseline, system = comparison.scores
+    interval = comparison.interval
     # Neither proves the other: an interval may exclude zero where the permutation test finds p above 0.05.
-    beyond = interval.excludes_zero and found.test.p_value < 0.05
+    beyond = interval.excludes_zero and comparison.test.p_value < 0.05
     verdict = "more than the choice of test items explains" if beyond else "may be chance"
     console.print(
-        f"{found.metric}: {names[0]} {baseline:.1f}, {names[1]} {system:.1f}\n"
+        f"{comparison.metric}: {names[0]} {baseline:.1f}, {names[1]} {system:.1f}\n"
         f"difference {interval.difference:+.1f}, {100 * interval.confidence:g} % interval [{interval.low:+.1f}, "
-        f"{interval.high:+.1f}] (paired bootstrap), p = {found.test.p_value:.2g} (paired permutation), "
+        f"{interval.high:+.1f}] (paired bootstrap), p = {comparison.test.p_value:.2g} (paired permutation), "
         f"{interval.items:,} items: {verdict}\n"
-        "Other seeds of training are another source of chance, which no test of items sees.\n"
-        f"{_agreement(found, names)}",
+        "Other seeds of training are another source of chance, which a test of items cannot measure.\n"
+        f"{_agreement(comparison, names)}",
         highlight=False,
         markup=False,
     )
-    if isinstance(found, OpenComparison):
+    if isinstance(comparison, OpenComparison):
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("relation", no_wrap=True)
     for heading in ("items", f"F1 {names[0]}", f"F1 {names[1]}", "gain"):
         table.add_column(heading.replace("[", r"\["), justify="right")
-    for row in found.relations:
+    for row in comparison.relations:
         gain = row.system - row.baseline
         table.add_row(
             row.relation.replace("[", r"\["), str(row.items), f"{row.baseline:.1f}", f"{row.system:.1f}", f"{gain:+.1f}"
@@ -42,9 +42,9 @@ def print_comparison(found: Comparison | OpenComparison, names: tuple[str, str],
     console.print(table)
 
 
-def _agreement(found: Comparison | OpenComparison, names: tuple[str, str]) -> str:
-    counts = found.agreement
-    if isinstance(found, Comparison):
+def _agreement(comparison: Comparison | OpenComparison, names: tuple[str, str]) -> str:
+    counts = comparison.agreement
+    if isinstance(comparison, Comparison):
         return (
             f"right: both {counts['both']}, {names[0]} alone {counts['baseline alone']}, "
             f"{names[1]} alone {counts['system alone']}, none {counts['none']}"

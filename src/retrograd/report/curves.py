@@ -1,4 +1,4 @@
-"""Scores of several runs over a setting, for people: a table and a picture with the spread over seeds."""
+"""Presentation of scores of several runs over a setting: a table and a picture with the spread over seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["draw_curves", "print_curves", "save_curve_text"]
 
 
 def print_curves(report: CurveReport, console: Console) -> None:
-    """The table and its sentence."""
+    """Print the table and its explanation."""
     table = Table(box=None, pad_edge=False)
     table.add_column("recipe", no_wrap=True)
     for heading in (report.over, "runs", f"mean {report.metric}", "sd", "lowest", "highest"):
@@ -42,14 +42,14 @@ def print_curves(report: CurveReport, console: Console) -> None:
 
 
 def save_curve_text(report: CurveReport, path: Path) -> None:
-    """What `print_curves` prints, as a file."""
+    """Write what `print_curves` prints to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         print_curves(report, Console(file=file, width=110))
 
 
 def draw_curves(report: CurveReport, path: Path) -> None:
-    """One line per recipe name: the mean, a band from lowest to highest, and every run as a dot."""
+    """Draw one line per recipe name: the mean, a band from lowest to highest, and every run as a dot."""
     figure = new_figure(7.0, 4.8)
     axes = figure.add_subplot()
     for number, (name, group) in enumerate(groupby(report.points, key=lambda point: point.name)):

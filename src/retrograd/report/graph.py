@@ -1,4 +1,4 @@
-"""Triples as files: JSON Lines, N-Triples, GraphML. Entities with equal names are one node."""
+"""Writers of triples as JSON Lines, N-Triples or GraphML. Entities with equal names are one node."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def write_triples(triples: Sequence[Triple], out: Path, base: str = _BASE) -> No
 
 
 def require_writable(out: Path, base: str = _BASE) -> None:
-    """Before a model works for nothing: raises `UserError` for another suffix, an existing file a missing networkx or
-    rdflib and, of N-Triples, a ``base`` that cannot begin an IRI."""
+    """Raise `UserError` where `write_triples` could not write; call it before a model works for nothing."""
     if out.suffix not in _WRITERS:
         raise UserError(f"{out}: triples are written as {', '.join(_WRITERS)}; name a file with one of these endings")
     if out.exists():
@@ -71,23 +70,23 @@ def _write_graphml(triples: Sequence[Triple], out: Path, _: str) -> None:
     graph = nx.MultiDiGraph()
     for number, triple in enumerate(triples):
         for name, kind in ((triple.head, triple.head_type), (triple.tail, triple.tail_type)):
-            graph.add_node(_xml(name), **({"type": _xml(kind)} if kind else {}))
+            graph.add_node(_clean_xml(name), **({"type": _clean_xml(kind)} if kind else {}))
         graph.add_edge(
-            _xml(triple.head),
-            _xml(triple.tail),
+            _clean_xml(triple.head),
+            _clean_xml(triple.tail),
             key=number,  # becomes the edge's id, which some readers want to be the only one in the whole file
-            relation=_xml(triple.relation),
+            relation=_clean_xml(triple.relation),
             score=triple.score,
-            sentence=_xml(triple.sentence),
-            source=_xml(triple.id),
-            neighbours=_xml(" ".join(one.id for one in triple.neighbours)),
+            sentence=_clean_xml(triple.sentence),
+            source=_clean_xml(triple.id),
+            neighbours=_clean_xml(" ".join(one.id for one in triple.neighbours)),
         )
     with atomic_file(out) as temporary:
         nx.write_graphml(graph, temporary)
 
 
-def _xml(text: str) -> str:
-    """With U+FFFD for what XML cannot hold, such as control characters."""
+def _clean_xml(text: str) -> str:
+    """Return a text with U+FFFD for characters that XML cannot hold, such as control characters."""
     return _NO_XML.sub("\ufffd", text)
 
 

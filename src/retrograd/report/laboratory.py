@@ -1,4 +1,4 @@
-"""What the laboratory found, for people: a table, a picture with the Pareto front, and one sentence of advice."""
+"""Presentation of the laboratory: a table, a picture with the Pareto front, and one sentence of advice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ passages; the error is then that of the one step, in the parameters. The posteri
 
 
 def print_report(report: LabReport, console: Console) -> None:
-    """The table, its legend and the advice."""
+    """Print the table, its legend and the advice."""
     console.print(
         f"{report.name}: {report.queries} training queries, {report.base} passages, {report.redraws} redraws.\n"
         f"Reference: {report.reference}.\nPosterior retriever: {report.posterior}.",
@@ -52,7 +52,7 @@ def _cells(finding: Finding) -> list[str]:
     cells = [
         cell
         for part, component in measured.parts.items()
-        for cell in (*_numbers(component), _number(finding.cosine[part]))
+        for cell in (*_format_component(component), _format_number(finding.cosine[part]))
     ]
     mark = "" if finding.joint_prompt_error is None else "*"
     counts = [
@@ -61,27 +61,27 @@ def _cells(finding: Finding) -> list[str]:
     ]
     return [
         *cells,
-        _number(finding.error) + mark,
+        _format_number(finding.error) + mark,
         *("-" if value is None else f"{value:.1f}" for value in counts),
         f"{finding.seconds:.1f}",
-        _number(finding.error * finding.seconds),
+        _format_number(finding.error * finding.seconds),
     ]
 
 
-def _numbers(component: Component | None) -> tuple[str, str]:
+def _format_component(component: Component | None) -> tuple[str, str]:
     if component is None:
         return "-", "-"
-    return _number(component.relative_bias), _number(component.relative_variance)
+    return _format_number(component.relative_bias), _format_number(component.relative_variance)
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.0e}"
 
 
 def front(findings: list[Finding]) -> list[Finding]:
-    """The Pareto front, cheapest first: nothing else is both cheaper and closer to the exact gradient."""
+    """Return the Pareto front, cheapest first: nothing else is both cheaper and closer to the exact gradient."""
     best: list[Finding] = []
     for finding in sorted(findings, key=lambda one: (one.seconds, one.error)):
         if not best or finding.error < best[-1].error:
@@ -90,38 +90,39 @@ def front(findings: list[Finding]) -> list[Finding]:
 
 
 def advice_sentence(report: LabReport) -> str:
-    """Which estimator to use here, from the figures alone: the closest, and a cheaper one that is nearly as close."""
-    learning = [one for one in report.findings if one.measured.prior is not None and one.generator_error is not None]
-    if not learning:
+    """Return advice on which estimator to use: the closest, and a cheaper one that is nearly as close."""
+    trainable = [one for one in report.findings if one.measured.prior is not None and one.generator_error is not None]
+    if not trainable:
         return "Advice: none of these trains retriever and generator both; measure some that do."
-    best = min(learning, key=lambda one: one.error)
+    best = min(trainable, key=lambda one: one.error)
     if best.error >= 1.0:
         return (
             f"Advice: none of these is closer to the exact gradient than no update (best: {best.measured.name}, error "
             f"{best.error:.2f}); the generator tells too little about the passages yet: train it, or warm up, first."
         )
-    near = [one for one in learning if one.error <= 1.25 * best.error + 0.01]
-    cheap = min(near, key=lambda one: one.seconds)
-    if cheap is best:
+    close = [one for one in trainable if one.error <= 1.25 * best.error + 0.01]
+    cheapest = min(close, key=lambda one: one.seconds)
+    if cheapest is best:
         sentence = (
             f"Advice: use {best.measured.name}; its gradient is the closest to the exact one (error {best.error:.3f}), "
             f"and nothing nearly as close is cheaper ({best.seconds:.1f} s a batch)"
         )
     else:
         sentence = (
-            f"Advice: use {cheap.measured.name} (error {cheap.error:.3f}, {cheap.seconds:.1f} s a batch); "
-            f"{best.measured.name} is closest ({best.error:.3f}) but takes {best.seconds / cheap.seconds:.1f} times as "
-            f"long"
+            f"Advice: use {cheapest.measured.name} (error {cheapest.error:.3f}, {cheapest.seconds:.1f} s a batch); "
+            f"{best.measured.name} is closest ({best.error:.3f}) but takes {best.seconds / cheapest.seconds:.1f} times "
+            f"as long"
         )
-    return f"{sentence}{_aligned(learning, cheap)}."
+    return f"{sentence}{_alignment_remark(trainable, cheapest)}."
 
 
-def _aligned(learning: list[Finding], advised: Finding) -> str:
-    """Whose single step points best along the exact gradient in the parameters, if that is another one.
+def _alignment_remark(trainable: list[Finding], advised: Finding) -> str:
+    """Return a remark on the estimator whose step is best aligned with the exact gradient, if it is not the advised
+    one.
 
     Noise on single passages averages out in the parameters, a bias does not: the two rankings may differ.
     """
-    best = max(learning, key=_alignment)
+    best = max(trainable, key=_alignment)
     if best is advised or _alignment(best) <= _alignment(advised) + 0.05:
         return ""
     return (
@@ -131,12 +132,15 @@ def _aligned(learning: list[Finding], advised: Finding) -> str:
 
 
 def _alignment(finding: Finding) -> float:
-    """Mean cosine of the prior's and the generator's step with the exact gradient; 0 for none."""
+    """Return the mean cosine of the prior's and the generator's step with the exact gradient; 0 for none."""
     return sum(finding.cosine[part] or 0.0 for part in ("prior", "generator")) / 2
 
 
 def draw(report: LabReport, path: Path) -> None:
-    """Error against seconds, one point per estimator, the Pareto front as a line. The suffix decides the format."""
+    """Draw error against seconds, one point per estimator, the Pareto front as a line.
+
+    The suffix decides the format.
+    """
     figure = new_figure(9.0, 6.0)
     axes = figure.add_subplot()
     best = front(report.findings)

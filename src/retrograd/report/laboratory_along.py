@@ -1,4 +1,4 @@
-"""Bias and variance of estimators along a run, for people: a table for each part of the gradient, and a picture."""
+"""Presentation of bias and variance along a run: a table for each part of the gradient, and a picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _PARTS = ("prior", "posterior", "generator")
 
 
 def print_along(moments: Sequence[Moment], console: Console) -> None:
-    """A table for each part: estimators down, moments across; in a cell relative bias, relative variance and trace."""
+    """Print a table for each part: estimators down, moments across; in a cell relative bias, relative variance and
+    trace.
+    """
     report = moments[0].report
     console.print(
         f"{report.name}: {report.queries} training queries, {report.base} passages, {report.redraws} redraws, "
@@ -32,7 +34,7 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
         highlight=False,
     )
     for part in _PARTS:
-        rows = {name: _along(moments, name, part) for name in _names(moments)}
+        rows = {name: _components(moments, name, part) for name in _estimator_names(moments)}
         if not any(any(row) for row in rows.values()):
             continue
         table = Table(title=part, title_justify="left", box=None, pad_edge=False)
@@ -40,44 +42,46 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
         for moment in moments:
             table.add_column(moment.name, justify="right")
         for name, row in rows.items():
-            table.add_row(name, *(_cell(component) for component in row))
+            table.add_row(name, *(_format_cell(component) for component in row))
         console.print(table)
 
 
 def draw_along(moments: Sequence[Moment], path: Path) -> None:
-    """tr Cov over the moments, one line an estimator, one panel a part; what has no variance has no line."""
+    """Draw tr Cov over the moments, one line an estimator and one panel a part; no line without variance."""
     figure = new_figure(12.0, 4.5)
-    places = range(len(moments))
-    labelled: dict[str, Line2D] = {}
-    moved = [part for part in _PARTS if any(any(_along(moments, name, part)) for name in _names(moments))]
-    for axes, part in zip(figure.subplots(1, len(moved), squeeze=False)[0], moved, strict=True):
-        for number, name in enumerate(_names(moments)):
-            traces = [0.0 if one is None else one.trace for one in _along(moments, name, part)]
+    positions = range(len(moments))
+    lines: dict[str, Line2D] = {}
+    parts = [
+        part for part in _PARTS if any(any(_components(moments, name, part)) for name in _estimator_names(moments))
+    ]
+    for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+        for number, name in enumerate(_estimator_names(moments)):
+            traces = [0.0 if one is None else one.trace for one in _components(moments, name, part)]
             if max(traces) > 0:
-                line = axes.plot(places, traces, marker="o", color=f"C{number % 10}")[0]
+                line = axes.plot(positions, traces, marker="o", color=f"C{number % 10}")[0]
                 line.set_linestyle(("-", "--", ":")[number // 10 % 3])
-                labelled[name] = line
+                lines[name] = line
         axes.set(title=part, yscale="log" if axes.lines else "linear")
-        axes.set_xticks(list(places), [moment.name for moment in moments], rotation=60, ha="right")
+        axes.set_xticks(list(positions), [moment.name for moment in moments], rotation=60, ha="right")
     figure.axes[0].set_ylabel("tr Cov of the estimate")
-    figure.legend(list(labelled.values()), list(labelled), loc="outside right upper", fontsize="small")
+    figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
-def _names(moments: Sequence[Moment]) -> list[str]:
-    """Of all estimators that were measured at any moment, in their order."""
+def _estimator_names(moments: Sequence[Moment]) -> list[str]:
+    """Return the names of all estimators that were measured at any moment, in order."""
     return list(dict.fromkeys(finding.measured.name for one in moments for finding in one.report.findings))
 
 
-def _along(moments: Sequence[Moment], name: str, part: str) -> list[Component | None]:
+def _components(moments: Sequence[Moment], name: str, part: str) -> list[Component | None]:
     return [
         next((one.measured.parts[part] for one in moment.report.findings if one.measured.name == name), None)
         for moment in moments
     ]
 
 
-def _cell(component: Component | None) -> str:
+def _format_cell(component: Component | None) -> str:
     if component is None:
         return "-"
     return f"{component.relative_bias:.2g} / {component.relative_variance:.2g} / {component.trace:.2g}"

@@ -1,4 +1,4 @@
-"""Triples as N-Triples. The only file that knows rdflib."""
+"""Triples as N-Triples. Only this file imports rdflib."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ __all__ = ["n_triples", "require_rdflib"]
 
 
 def require_rdflib() -> None:
-    """Raises `UserError` where it is not installed."""
+    """Raise `UserError` where rdflib is not installed."""
     if find_spec("rdflib") is None:
         raise UserError("N-Triples need rdflib; install it with: pip install 'retrograd[graph]'")
 
 
 def n_triples(triples: Sequence[Triple], name: Callable[[str, str], str]) -> str:
-    """The statements, and each reified as an ``rdf:Statement`` with score, sentence, source and neighbours; the lines
-    in order, so that equal triples make equal files.
+    """Return the statements, each also reified as an ``rdf:Statement`` with score, sentence, source and neighbours.
+
+    Lines are sorted, so that equal triples make equal files.
 
     ``name`` makes an IRI of a kind ("entity", "relation", "term", "statement") and a name. Raises `UserError` without
     rdflib.

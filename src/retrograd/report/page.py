@@ -1,8 +1,9 @@
-"""The report of a run for people: a page of Markdown, a picture of its slices, and a few lines on the terminal."""
+"""The report of a run: a page of Markdown, a picture of its slices, and a few lines on the terminal."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from rich.text import Text
 
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
 from retrograd.report.figures import new_figure
-from retrograd.report.markdown import escaped, table
 from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
 from retrograd.studies.slices import Slice
 from retrograd.util.files import atomic_file
@@ -31,6 +31,9 @@ _SCORERS = {
 }
 
 
+_SPECIAL = re.compile(r"[\\`*|<\[\]~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+
+
 def save_page(report: RelationReport, folder: Path) -> None:
     """Write ``report.md`` and its picture."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,14 +43,14 @@ def save_page(report: RelationReport, folder: Path) -> None:
 
 
 def page(report: RelationReport) -> str:
-    """The whole page as Markdown."""
+    """Return the whole page as Markdown."""
     parts = [
         _headline(report),
         _systems(report),
         _relations(report),
         _confusions(report),
         _slices(report),
-        [f"* {escaped(note)}" for note in [*report.notes, *_always_said(report)]],
+        [f"* {_escape(note)}" for note in [*report.notes, *_caveats(report)]],
     ]
     return "\n".join("\n".join([*part, ""]) for part in parts if part)
 
@@ -55,10 +58,10 @@ def page(report: RelationReport) -> str:
 def _headline(report: RelationReport) -> list[str]:
     run, what = report.run, _SCORERS[report.scorer]
     if report.scorer != "semeval" and report.negative is not None:
-        what += f" without {escaped(report.negative)}"
-    recipe = escaped(report.recipe)
+        what += f" without {_escape(report.negative)}"
+    recipe = _escape(report.recipe)
     return [
-        f"# {escaped(report.name)}",
+        f"# {_escape(report.name)}",
         "",
         f"Recipe {recipe}, seed {report.seed}; {report.items:,} test items, {report.training:,} training instances, "
         f"{report.passages} passages at test time.",
@@ -72,7 +75,7 @@ def _negatives(report: RelationReport) -> str:
     if report.negative is None or report.run.negative_rate is None:
         return ""
     return (
-        f" {escaped(report.negative)}: {report.negative_share:.1f} % of the gold labels, "
+        f" {_escape(report.negative)}: {report.negative_share:.1f} % of the gold labels, "
         f"{report.run.negative_rate:.1f} % of the answers."
     )
 
@@ -83,14 +86,14 @@ def _negatives(report: RelationReport) -> str:
 def _systems(report: RelationReport) -> list[str]:
     headings = ["system", f"{_metric(report)} [95 %]", "run less this [95 %]", "p", "accuracy"]
     if report.negative is not None:
-        name = escaped(report.negative)
+        name = _escape(report.negative)
         headings += [f"F1 of {name}", f"{name} answered"]
-    rows = [[escaped(system.name), *_cells(system)] for system in report.systems]
-    lines = ["## Controls and the trivial answer", "", *table([*headings, "invalid"], rows)]
+    rows = [[_escape(system.name), *_cells(system)] for system in report.systems]
+    lines = ["## Controls and the trivial answer", "", *_table([*headings, "invalid"], rows)]
     controls = [system for system in report.systems if system.kind == "control"]
     if controls:
         lines += ["", "Settings in which a control differs from the run:", ""]
-        lines += [f"* {escaped(system.name)}: {_changes(system.changes)}" for system in controls]
+        lines += [f"* {_escape(system.name)}: {_changes(system.changes)}" for system in controls]
     return lines
 
 
@@ -128,11 +131,11 @@ def _range(interval: ScoreInterval | BootstrapInterval | None, sign: str = "") -
 
 def _relations(report: RelationReport) -> list[str]:
     shown = report.relations[:_RELATIONS]
-    rows = [_relation(row, escaped(row.relation)) for row in shown]
+    rows = [_relation(row, _escape(row.relation)) for row in shown]
     if report.negative_row is not None:
-        rows.append(_relation(report.negative_row, f"({escaped(report.negative_row.relation)})"))
+        rows.append(_relation(report.negative_row, f"({_escape(report.negative_row.relation)})"))
     left = len(report.relations) - len(shown)
-    lines = ["## Relations", "", *table(["relation", "items", "precision", "recall", "F1"], rows)]
+    lines = ["## Relations", "", *_table(["relation", "items", "precision", "recall", "F1"], rows)]
     if report.negative_row is not None:
         lines += ["", "In brackets: the negative label, which the score does not count."]
     return [*lines, *(["", f"{left} rarer relations are in report.json."] if left else [])]
@@ -147,16 +150,16 @@ def _confusions(report: RelationReport) -> list[str]:
         return ["## Worst confusions", "", "None: every answer is right."]
     rows = [
         [
-            escaped(one.gold),
-            "(no valid answer)" if one.answered is None else escaped(one.answered),
-            f"{one.items:,}",
-            f"{100 * one.share:.1f} %",
+            _escape(confusion.gold),
+            "(no valid answer)" if confusion.answered is None else _escape(confusion.answered),
+            f"{confusion.items:,}",
+            f"{100 * confusion.share:.1f} %",
         ]
-        for one in report.confusions[:_CONFUSIONS]
+        for confusion in report.confusions[:_CONFUSIONS]
     ]
-    wrong = sum(one.items for one in report.confusions)
-    lines = ["## Worst confusions", "", *table(["gold", "answered", "items", "share of gold"], rows, left=2)]
-    shown = sum(one.items for one in report.confusions[:_CONFUSIONS])
+    wrong = sum(confusion.items for confusion in report.confusions)
+    lines = ["## Worst confusions", "", *_table(["gold", "answered", "items", "share of gold"], rows, left=2)]
+    shown = sum(confusion.items for confusion in report.confusions[:_CONFUSIONS])
     return [*lines, "", f"{shown:,} of the {wrong:,} wrong answers; all pairs are in report.json."]
 
 
@@ -165,18 +168,18 @@ def _confusions(report: RelationReport) -> list[str]:
 
 def _slices(report: RelationReport) -> list[str]:
     controls = [system.name for system in report.systems[1:-1]]
-    run = f"{escaped(report.name)} [95 %]"
-    headings = ["test items by", "", "items", run, "accuracy", *map(escaped, controls)]
+    run = f"{_escape(report.name)} [95 %]"
+    headings = ["test items by", "", "items", run, "accuracy", *map(_escape, controls)]
     rows: list[list[str]] = []
     for group in report.slices:
         for number, part in enumerate(group.slices):
-            name = escaped(group.name) if number == 0 else ""
-            rows.append([name, escaped(part.name), f"{part.items:,}", *_slice_cells(part)])
-    lines = ["## Slices", "", *table(headings, rows, left=2), "", f"![score by slice]({_PICTURE})", ""]
+            name = _escape(group.name) if number == 0 else ""
+            rows.append([name, _escape(part.name), f"{part.items:,}", *_slice_cells(part)])
+    lines = ["## Slices", "", *_table(headings, rows, left=2), "", f"![score by slice]({_PICTURE})", ""]
     if report.negative is not None:
         lines.append(
             f"The slices by frequency and by trigger, and that of all relations, hold no item of "
-            f"{escaped(report.negative)}, so no false alarm on one lowers them: compare them with each other."
+            f"{_escape(report.negative)}, so no false alarm on one lowers them: compare them with each other."
         )
     if controls:
         lines.append(
@@ -187,7 +190,7 @@ def _slices(report: RelationReport) -> list[str]:
 
 
 def _slice_cells(part: Slice) -> list[str]:
-    """The run with its interval, then each control, marked where the run differs; accuracy where no score is due."""
+    """Return the cells of a slice: the run with its interval, then each control, marked where the run differs."""
     accuracy = f"{part.run.accuracy:.1f}"
     if part.run.score is None:
         return ["-", accuracy, *(f"(accuracy) {one.accuracy:.1f}  " for one in part.controls.values())]
@@ -198,60 +201,62 @@ def _slice_cells(part: Slice) -> list[str]:
     return cells
 
 
-def _always_said(report: RelationReport) -> list[str]:
-    """What the page itself cannot show."""
+def _caveats(report: RelationReport) -> list[str]:
+    """Return the caveats that every page states."""
     learned = report.learned.triggers
-    found = [
+    caveats = [
         f"Triggers: {sum(map(len, learned.values())):,} words, for {sum(map(bool, learned.values()))} of the "
         f"{len(learned)} relations in {report.training:,} training sentences; the fewer sentences, the more by chance.",
         f"Intervals: percentile bootstrap over test items, {report.resamples:,} draws; differences are paired by item, "
         f"p by permutation. Neither sees the chance of another training seed.",
     ]
     if not any(system.kind == "control" for system in report.systems):
-        found.append("No control run was given, so nothing here says what retrieval or training is worth.")
+        caveats.append("No control run was given, so nothing here says what retrieval or training is worth.")
     if report.metric == "macro_f1":
-        found.append(
+        caveats.append(
             "In a slice the macro average runs over the relations that the slice's gold labels have, as the scorer "
             "does: slices with other relations are not on one scale."
         )
     if any(part.items < 30 for group in report.slices for part in group.slices):
-        found.append("Slices below 30 items are anecdotes, and their intervals too narrow.")
-    return found
+        caveats.append("Slices below 30 items are anecdotes, and their intervals too narrow.")
+    return caveats
 
 
 def draw_slices(report: RelationReport, path: Path) -> None:
-    """Every slice with a score as a point with its interval, the controls beside it."""
+    """Draw every slice that has a score as a point with its interval, the controls beside it."""
     parts = [(group, part) for group in report.slices for part in group.slices if part.run.score is not None]
     figure = new_figure(8.5, 1.4 + 0.34 * (len(parts) + 1))
     axes = figure.add_subplot()
     labels = ["all test items", *(f"{group.name}: {part.name}" for group, part in parts)]
     items = [report.items, *(part.items for _, part in parts)]
-    places = np.arange(len(labels))
+    positions = np.arange(len(labels))
     run = report.run
     scores = np.array([run.score, *(part.run.score for _, part in parts)], dtype=np.float64)
     intervals = [run.interval, *(part.interval for _, part in parts)]
-    reach = np.array([_reach(one, score) for one, score in zip(intervals, scores, strict=True)]).T
-    name = _plain(report.name)
-    bars = [axes.errorbar(scores, places, xerr=reach, fmt="o", color="black", capsize=3, label=name, zorder=3)]
+    reach = np.array([_error_bar(one, score) for one, score in zip(intervals, scores, strict=True)]).T
+    name = _escape_formulas(report.name)
+    bars = [axes.errorbar(scores, positions, xerr=reach, fmt="o", color="black", capsize=3, label=name, zorder=3)]
     for number, system in enumerate(report.systems[1:-1]):
         points = [system.score, *(part.controls[system.name].score for _, part in parts)]
-        bars += axes.plot(points, places, "sD^vP*X"[number % 7], markersize=5, alpha=0.8, label=_plain(system.name))
+        bars += axes.plot(
+            points, positions, "sD^vP*X"[number % 7], markersize=5, alpha=0.8, label=_escape_formulas(system.name)
+        )
     first = [i + 1 for i, (group, _) in enumerate(parts) if i == 0 or group is not parts[i - 1][0]]
     axes.hlines([place - 0.5 for place in first], -2, 102, color="lightgrey", linewidth=0.8)
-    names = [f"{_plain(label)} ({count:,})" for label, count in zip(labels, items, strict=True)]
-    axes.set_yticks(places, names, fontsize=8)
+    names = [f"{_escape_formulas(label)} ({count:,})" for label, count in zip(labels, items, strict=True)]
+    axes.set_yticks(positions, names, fontsize=8)
     axes.set(xlim=(-2, 102), ylim=(len(labels) - 0.5, -0.5), xlabel=f"{_metric(report)}, 95 % interval of the run")
     figure.legend(handles=bars, loc="outside upper center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=130)
 
 
-def _reach(interval: ScoreInterval | None, score: float) -> tuple[float, float]:
-    """How far the interval goes below and above; a percentile interval need not hold the score itself."""
+def _error_bar(interval: ScoreInterval | None, score: float) -> tuple[float, float]:
+    """Return how far an interval extends below and above; a percentile interval need not contain the score."""
     return (0.0, 0.0) if interval is None else (max(0.0, score - interval.low), max(0.0, interval.high - score))
 
 
-def _plain(text: str) -> str:
-    """Text in which matplotlib finds no formula."""
+def _escape_formulas(text: str) -> str:
+    """Return text in which matplotlib finds no formula."""
     return text.replace("$", r"\$")
 
 
@@ -259,7 +264,7 @@ def _plain(text: str) -> str:
 
 
 def print_report(report: RelationReport, console: Console) -> None:
-    """The systems, and the three worst confusions."""
+    """Print the systems, and the three worst confusions."""
     lines = Table(box=None, pad_edge=False)
     lines.add_column("system", no_wrap=True)
     for heading in (_metric(report), "95 %", "run less this", "p", "accuracy", "invalid"):
@@ -277,8 +282,31 @@ def print_report(report: RelationReport, console: Console) -> None:
         )
     console.print(lines, highlight=False)
     for one in report.confusions[:3]:
-        told = "no valid answer" if one.answered is None else one.answered
-        text = f"{one.items} of {one.gold} taken for {told} ({one.share:.0%})"
+        answer = "no valid answer" if one.answered is None else one.answered
+        text = f"{one.items} of {one.gold} taken for {answer} ({one.share:.0%})"
         console.print(text, highlight=False, markup=False)
     for note in report.notes:
         console.print(f"Note: {note}", highlight=False, markup=False)
+
+
+# ---- Markdown that is readable as plain text ---------------------------------------------------------------------
+
+
+def _escape(text: str) -> str:
+    """Return a name on one line with its special characters escaped; an underscore inside a word needs no escape."""
+    return _SPECIAL.sub(lambda match: "\\" + match[0], " ".join(text.split()))
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Return the lines of a table of escaped cells; all but the first ``left`` columns are aligned right."""
+    widths = [max(3, *(len(row[column]) for row in [headings, *rows])) for column in range(len(headings))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * width if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    return [line(headings), line(rule), *(line(row) for row in rows)]

@@ -1,4 +1,4 @@
-"""A plan, for people: parameters, memory, stages, hours."""
+"""Presentation of a plan: parameters, memory, stages, hours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEMORY = {
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Four tables, what they rest on, and whether it fits."""
+    """Print the tables, their assumptions, and whether the run fits."""
     console.print(_parameters(plan))
     console.print()
     console.print(_memory(plan))
@@ -50,8 +50,8 @@ def _parameters(plan: Plan) -> Table:
         table.add_column(heading, justify="right")
     for one in plan.model.weights:
         table.add_row(one.part, f"{one.parameters:,}", f"{one.trained:,}", readable_bytes(round(one.held)))
-    held = readable_bytes(round(sum(one.held for one in plan.model.weights)))
-    table.add_row("all", f"{plan.model.parameters:,}", f"{plan.model.trained:,}", held)
+    held_bytes = readable_bytes(round(sum(one.held for one in plan.model.weights)))
+    table.add_row("all", f"{plan.model.parameters:,}", f"{plan.model.trained:,}", held_bytes)
     return table
 
 
@@ -95,7 +95,7 @@ def _machines(plan: Plan) -> str:
 
 
 def _times(plan: Plan) -> list[str]:
-    def said(seconds: float | None) -> str:
+    def time_or_unknown(seconds: float | None) -> str:
         return "unknown" if seconds is None else readable_seconds(seconds)
 
     on, data = plan.hardware, plan.data
@@ -108,6 +108,6 @@ def _times(plan: Plan) -> list[str]:
     read = [str(one.prompt_tokens) for one in plan.stages if one.prompts.with_gradient + one.prompts.without_gradient]
     return [
         f"{passages} passages{size}; prompts of {', '.join(read) or 'no'} tokens",
-        f"embedding the base {said(plan.embedding)}, answering the test {said(plan.answering)}",
-        f"about {said(plan.seconds)} on {_machines(plan)} (estimate: {how})",
+        f"embedding the base {time_or_unknown(plan.embedding)}, answering the test {time_or_unknown(plan.answering)}",
+        f"about {time_or_unknown(plan.seconds)} on {_machines(plan)} (estimate: {how})",
     ]

@@ -1,4 +1,4 @@
-"""What `retrograd validate` found, for people: the parts, how long their texts are, and the findings."""
+"""Presentation of `retrograd validate`: the parts, the lengths of their texts, and the findings."""
 
 from __future__ import annotations
 
@@ -15,42 +15,46 @@ _BAR = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def print_validation(found: Validation, console: Console) -> None:
-    """Three tables, one bar chart for each kind of text in each part, the findings, and a verdict."""
-    console.print(_parts(found))
-    for lengths in found.lengths:
+def print_validation(validation: Validation, console: Console) -> None:
+    """Print the parts, a bar chart for each kind of text in each part, the findings, and a verdict."""
+    console.print(_parts(validation))
+    for lengths in validation.lengths:
         console.print()
-        _say(console, _heading(lengths))
+        _print_line(console, _heading(lengths))
         for low, high, count in lengths.bins:
             label = f"{low}-{high}"
-            _say(console, f"  {label:>11} {bar(count / lengths.sampled)} {count:,}".rstrip())
-    for note in found.notes:
-        _say(console, f"\nnote: {note}")
+            _print_line(console, f"  {label:>11} {bar(count / lengths.sampled)} {count:,}".rstrip())
+    for note in validation.notes:
+        _print_line(console, f"\nnote: {note}")
     console.print()
-    for finding in found.findings.ordered():
-        _say(console, _line(finding))
-    for severity, check, part, count in found.findings.hidden():
-        _say(console, f"{severity:<8} {check}, {part}: {count:,} more")
-    _say(console, _verdict(found.findings))
+    for finding in validation.findings.ordered():
+        _print_line(console, _line(finding))
+    for severity, check, part, count in validation.findings.hidden():
+        _print_line(console, f"{severity:<8} {check}, {part}: {count:,} more")
+    _print_line(console, _verdict(validation.findings))
 
 
 def bar(share: float, width: int = _BAR) -> str:
-    """A bar of block elements, ``width`` signs for 1; anything above 0 shows."""
+    """Return a bar of block elements, ``width`` characters for 1; anything above 0 is visible."""
     eighths = max(round(share * width * 8), 1 if share > 0 else 0)
     whole, rest = divmod(eighths, 8)
     return (_EIGHTHS[8] * whole + _EIGHTHS[rest] * (rest > 0)).ljust(width)
 
 
-def _parts(found: Validation) -> Table:
+def _parts(validation: Validation) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("part", no_wrap=True)
-    labelled = any(part.labels for part in found.parts)
+    labelled = any(part.labels for part in validation.parts)
     for heading in ("records", *["labels"] * labelled, "errors", "warnings"):
         table.add_column(heading, justify="right")
     table.add_column("from", overflow="fold")
-    for part in found.parts:
+    for part in validation.parts:
         counts = [
-            sum(n for (severity, _, name), n in found.findings.counts.items() if (severity, name) == (one, part.name))
+            sum(
+                n
+                for (severity, _, name), n in validation.findings.counts.items()
+                if (severity, name) == (one, part.name)
+            )
             for one in ("error", "warning")
         ]
         labels = [f"{part.labels:,}" if part.labels else ""] * labelled
@@ -59,12 +63,12 @@ def _parts(found: Validation) -> Table:
     return table
 
 
-def _heading(one: Lengths) -> str:
-    sample = "" if one.sampled == one.texts else f" ({one.sampled:,} of {one.texts:,} sampled)"
-    limit = "no limit known" if one.limit is None else f"{one.cut:.1%} above the limit of {one.limit}"
+def _heading(lengths: Lengths) -> str:
+    sample = "" if lengths.sampled == lengths.texts else f" ({lengths.sampled:,} of {lengths.texts:,} sampled)"
+    limit = "no limit known" if lengths.limit is None else f"{lengths.cut:.1%} above the limit of {lengths.limit}"
     return (
-        f"{one.part}: {one.what}, {one.unit}{sample}: mean {one.mean:.1f}, median {one.median}, longest {one.longest}; "
-        f"{limit}"
+        f"{lengths.part}: {lengths.what}, {lengths.unit}{sample}: mean {lengths.mean:.1f}, median {lengths.median}, "
+        f"longest {lengths.longest}; {limit}"
     )
 
 
@@ -80,5 +84,5 @@ def _verdict(findings: Findings) -> str:
     return f"no errors, {also}" if warnings else "nothing found"
 
 
-def _say(console: Console, line: str) -> None:
+def _print_line(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -12,14 +12,13 @@ from retrograd.evaluation.open_comparison import OpenComparison, compare_open
 from retrograd.experiments.data.source import Data, relation_extraction
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import saved_task
-from retrograd.metrics.answer_resampling import answer_resampler
-from retrograd.metrics.relation_resampling import official_resampler
 from retrograd.metrics.relations import (
     PrecisionRecallF1,
     RelationTable,
     relation_table,
     semeval_score,
 )
+from retrograd.metrics.resampling import answer_resampler, official_resampler
 from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,

@@ -17,9 +17,9 @@ import numpy as np
 from retrograd.evaluation.evaluate import vote
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
-from retrograd.metrics.confusions import Confusion, confusions
-from retrograd.metrics.relation_resampling import official_resampler
+from retrograd.metrics.breakdowns import Confusion, confusions
 from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
+from retrograd.metrics.resampling import official_resampler
 from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, bootstrap_corpus
 from retrograd.studies.compare import Answered, answered, official_table, paired, require_same_items
 from retrograd.studies.curves import flat_settings

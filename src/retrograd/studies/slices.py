@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from retrograd.data.relations.instance import unmark
-from retrograd.metrics.buckets import bucketed
-from retrograd.metrics.relation_resampling import official_resampler
+from retrograd.metrics.breakdowns import bucketed
+from retrograd.metrics.resampling import official_resampler
 from retrograd.metrics.significance import (
     BootstrapInterval,
     ScoreInterval,

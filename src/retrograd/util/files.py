@@ -20,7 +20,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it replaces ``path`` when the block ends well, else it vanishes."""
+    """Provide a temporary path beside ``path`` that replaces it if the block succeeds, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -37,21 +37,21 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """The same for a whole folder: it appears under its name complete, or not at all. An older one is replaced.
+    """Provide a temporary folder that becomes ``path``, complete, if the block succeeds; an older ``path`` is replaced.
 
-    No system call that is everywhere puts one folder in the place of another, so the older one steps aside first. If
-    the process is killed just then, `current_or_backup` finds the older one there, and the next writer puts it back.
+    No portable system call replaces one folder by another, so the older one is first renamed to a backup. If the
+    process is killed just then, `current_or_backup` finds the backup, and the next writer restores it.
 
     Raises `UserError` if ``path`` is a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         raise UserError(f"{path} is a file; expected a folder, or nothing there yet")
-    aside = _aside(path)
-    if aside.parent.exists():
-        if aside.exists() and not path.exists():
-            aside.replace(path)
-        shutil.rmtree(aside.parent)
+    backup = _backup_path(path)
+    if backup.parent.exists():
+        if backup.exists() and not path.exists():
+            backup.replace(path)
+        shutil.rmtree(backup.parent)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield temporary
@@ -59,29 +59,29 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         if not path.exists():
             temporary.replace(path)
             return
-        aside.parent.mkdir()
-        path.replace(aside)
+        backup.parent.mkdir()
+        path.replace(backup)
         try:
             temporary.replace(path)
         except BaseException:
-            aside.replace(path)
-            aside.parent.rmdir()
+            backup.replace(path)
+            backup.parent.rmdir()
             raise
-        aside.parent.replace(temporary)  # in one step: a half-removed folder must not be taken for the older one
+        backup.parent.replace(temporary)  # in one step: a half-removed folder must not be taken for the older one
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def current_or_backup(path: Path) -> Path:
-    """Return where to read a folder that `atomic_directory` writes: ``path``, or its backup while it is replaced.
+    """Return where to read a folder that `atomic_directory` writes: ``path``, or its backup while it is being replaced.
 
-    It is ``path`` itself where there is neither.
+    Returns ``path`` itself where neither exists.
     """
-    aside = _aside(path)
-    return aside if not path.exists() and aside.exists() else path
+    backup = _backup_path(path)
+    return backup if not path.exists() and backup.exists() else path
 
 
-def _aside(path: Path) -> Path:
+def _backup_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.old") / path.name
 
 

@@ -10,7 +10,7 @@ __all__ = ["fingerprint", "fingerprint_files", "sha256_of"]
 
 
 def fingerprint(parts: Iterable[str | bytes]) -> str:
-    """SHA-256 (hex) of a sequence of strings or bytes; the boundaries between parts count."""
+    """Return the SHA-256 (hex) of a sequence of strings or bytes; the boundaries between parts count."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -20,13 +20,13 @@ def fingerprint(parts: Iterable[str | bytes]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Return the SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint_files(paths: Iterable[Path]) -> str:
-    """SHA-256 (hex) over names and contents of files, in the order given."""
+    """Return the SHA-256 (hex) over names and contents of files, in the order given."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode())

@@ -1,9 +1,9 @@
-"""Guards for values and files that come from anywhere: each answers with a value or with a `UserError`.
+"""Checks of values and files from any source: each returns a value or raises `UserError`.
 
 Files: `require_file`, `open_packed`, `is_file_name` and `is_within`, before anything is opened. Text: `parse_json`,
 `parse_json_at`, `parse_json_line`, `peek_json_object`, `parse_toml`, `parse_toml_value` and `parse_text_list` survive
 any nesting, any number of digits and half surrogate pairs. Values: `finite_number`, `is_storable`, `require_at_least`,
-and `shown`
+and `describe_value`
 and `advice` for messages.
 """
 
@@ -37,6 +37,7 @@ __all__ = [
     "JsonObject",
     "JsonValue",
     "advice",
+    "describe_value",
     "finite_number",
     "is_file_name",
     "is_storable",
@@ -51,7 +52,6 @@ __all__ = [
     "peek_json_object",
     "require_at_least",
     "require_file",
-    "shown",
 ]
 
 JsonObject = dict[str, JsonValue]
@@ -69,7 +69,7 @@ def require_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no such file: {path}; {_beside(path)}") from None
+        raise UserError(f"no such file: {path}; {_describe_folder(path)}") from None
     except (OSError, ValueError) as error:  # a name too long, links in a circle, a name with a NUL
         raise UserError(f"{str(path)[:200]!r} cannot be read ({error}); check the path") from None
     if stat.S_ISDIR(mode):
@@ -80,21 +80,23 @@ def require_file(path: Path) -> None:
         raise UserError(f"{path} may not be read (permission denied); check its permissions with ls -l")
 
 
-def _beside(path: Path) -> str:
-    """Say what stands where a missing file was looked for: the nearest name, else some of them."""
+def _describe_folder(path: Path) -> str:
+    """Return what is in the folder of a missing file: the nearest name, else some of the names."""
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist"
-    names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+    names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
     return advice(path.name, names) if names else f"the folder {path.parent} is empty"
 
 
 def is_file_name(name: str) -> bool:
-    """Whether ``name`` is that of a file in whatever folder, and leads nowhere else by itself."""
+    """Return whether ``name`` is a plain file name that cannot lead out of a folder."""
     return Path(name).name == name and name not in ("", "..") and "\0" not in name and len(name) < 256
 
 
 def is_within(folder: Path, name: str) -> bool:
-    """Whether ``name``, read from a file of ``folder``, leads to something in that folder, symbolic links followed."""
+    """Return whether ``name``, read from a file of ``folder``, leads to something in that folder, symbolic links
+    followed.
+    """
     try:
         return (folder / name).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # a name with a NUL, links in a circle
@@ -127,8 +129,8 @@ class _Unpacked(RawIOBase):
         self._count += count
         if self._count > max(_SURE_BYTES, _MOST_GROWTH * self._file.tell()):
             raise UserError(
-                f"{self._path}: what it unpacks to is more than {_MOST_GROWTH} times as large, and no text is; fetch "
-                f"it again, or unpack it (gunzip) and look at it"
+                f"{self._path}: its unpacked content is more than {_MOST_GROWTH} times as large, which text never is; "
+                f"download it again, or unpack it (gunzip) and look at it"
             )
         return count
 
@@ -146,8 +148,8 @@ def parse_json(text: str, where: str) -> JsonValue:
     except json.JSONDecodeError as error:
         raise UserError(f"{where}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
     except (ValueError, RecursionError, UserError) as error:
-        raise UserError(f"{where}: {_reason(error)}") from None
-    _require_whole_signs(value, text, where)
+        raise UserError(f"{where}: {_explain(error)}") from None
+    _require_whole_characters(value, text, where)
     return value
 
 
@@ -158,7 +160,7 @@ def parse_json_at(text: str, position: int, where: str) -> tuple[JsonObject, int
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not valid JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
     except (ValueError, RecursionError, UserError) as error:
-        raise UserError(f"{where}: {_reason(error)}") from None
+        raise UserError(f"{where}: {_explain(error)}") from None
     return _require_object(record, text[position:end], where), end
 
 
@@ -172,7 +174,7 @@ def parse_json_line(line: str, where: str) -> JsonObject:
 
 
 def peek_json_object(line: str) -> JsonObject | None:
-    """Return the JSON object that a line is; None where it is none, and whoever reads the file says why."""
+    """Return the JSON object that a line is; None for anything else, which the reader of the file then reports."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -191,7 +193,7 @@ def parse_toml(text: str, where: str) -> dict[str, object]:
 
 
 def parse_toml_value(text: str) -> object:
-    """Return the one TOML value that ``text`` is, or ``text`` itself where it is none."""
+    """Return the TOML value that ``text`` is, or ``text`` itself where it is not a single value."""
     try:
         tables = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -200,18 +202,18 @@ def parse_toml_value(text: str) -> object:
 
 
 def parse_text_list(text: str) -> list[str] | None:
-    """Return a list of strings as Python or JSON writes it, or None for anything else; nothing in it is ever run."""
+    """Return a list of strings as Python or JSON writes it, or None for anything else; no part of it is executed."""
     try:
         value = ast.literal_eval(text.strip())
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            "".join(value).encode()  # "\\ud800" is half a sign, which no file could hold: a ValueError
+            "".join(value).encode()  # "\\ud800" is half a character, which no file can store: a ValueError
             return list(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         pass
     return None
 
 
-def _reason(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "JSON nested too deeply to be read"
     if isinstance(error, UserError):
@@ -222,19 +224,20 @@ def _reason(error: Exception) -> str:
 def _require_object(record: JsonValue, text: str, where: str) -> JsonObject:
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}")
-    _require_whole_signs(record, text, where)
+    _require_whole_characters(record, text, where)
     return record
 
 
-def _require_whole_signs(value: JsonValue, text: str, where: str) -> None:
-    """Raise `UserError` where a ``value`` read from ``text`` has text that no file could hold."""
-    if "\\u" not in text or _HALF_SIGN.search(text) is None:
+def _require_whole_characters(value: JsonValue, text: str, where: str) -> None:
+    """Raise `UserError` where a ``value`` read from ``text`` contains text that no file can store."""
+    if "\\u" not in text or _HALF_PAIR.search(text) is None:
         return
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise UserError(
-            f"{where}: half of a surrogate pair (\\ud800 to \\udfff), no sign at all; was the text cut within an emoji?"
+            f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is not a character; was the text "
+            f"cut within an emoji?"
         ) from None
 
 
@@ -242,13 +245,13 @@ def _require_distinct_keys(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
     """Return an object's keys and values. `json` keeps the last of two equal keys without a word."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise UserError(f"the key {twice!r} stands twice in one object; keep one")
+        earlier: set[str] = set()
+        twice = next(key for key, _ in pairs if key in earlier or earlier.add(key))
+        raise UserError(f"the key {twice!r} occurs twice in one object; keep one")
     return values
 
 
-_HALF_SIGN = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+_HALF_PAIR = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 _DECODER = json.JSONDecoder(object_pairs_hook=_require_distinct_keys)
 
 
@@ -263,19 +266,19 @@ def require_at_least(least: int, values: Mapping[str, int | float]) -> None:
 
 
 def is_storable(value: int) -> bool:
-    """Whether a whole number fits into 64 bits."""
+    """Return whether a whole number fits into 64 bits."""
     return -_LARGEST <= value <= _LARGEST
 
 
 def finite_number(value: object) -> float | None:
-    """Return a number of JSON as a float; None for what is none, and for one that is not finite."""
+    """Return a JSON number as a float; None for anything else and for a number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return float(value) if type(value) is int and is_storable(value) else None
 
 
-def shown(value: object) -> str:
-    """Return a value as it is written, shortened; of what is too long or too deep to be written, its type."""
+def describe_value(value: object) -> str:
+    """Return a shortened representation of a value; its type where it is too long or too deep to be written."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a whole number of more than 4,300 digits is a ValueError
@@ -284,7 +287,7 @@ def shown(value: object) -> str:
 
 
 def advice(name: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?`` where a known name is close or begins so, else the known names (at most twelve)."""
+    """Return ``did you mean 'x'?`` where a known name is close or begins so, else the known names (at most twelve)."""
     names = list(known)
     by_key = {candidate.casefold(): candidate for candidate in names}
     longer = [candidate for candidate in names if name and candidate.casefold().startswith(name.casefold())]
@@ -293,8 +296,8 @@ def advice(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name.casefold(), by_key, n=1, cutoff=0.6)
     if close:
         return f"did you mean {by_key[close[0]]!r}?"
-    shown = ", ".join(repr(candidate) for candidate in names[:12])
-    return f"known: {shown}{', …' if len(names) > 12 else ''}."
+    listed_names = ", ".join(repr(candidate) for candidate in names[:12])
+    return f"known: {listed_names}{', …' if len(names) > 12 else ''}."
 
 
 _LARGEST = 2**63 - 1

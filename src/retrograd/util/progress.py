@@ -1,4 +1,4 @@
-"""Progress on long work: bars with rate and time left on a terminal, silence elsewhere. Everything goes to stderr."""
+"""Progress bars of long work, with rate and time left, on a terminal only. All output goes to stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Advance = Callable[[int], None]
 
 
 class _Rate(ProgressColumn):
-    """Items per second, as measured lately."""
+    """Column with the recent rate in items per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
-    """A bar of ``total`` units; call what it yields with the number of units newly done."""
+    """Show a bar of ``total`` units; call what it yields with the number of units newly done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     console = _console()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -36,12 +36,12 @@ def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
 
 
 def say(line: str) -> None:
-    """One plain line for people to read; it stands above a running bar."""
+    """Print one plain line to stderr, above a running bar."""
     _console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def hush() -> None:
-    """No bar and no line from this process any more: another one speaks for it."""
+    """Silence bars and lines of this process, because another process reports for it."""
     _CONSOLE[:] = [Console(stderr=True, quiet=True)]
 
 
@@ -49,7 +49,7 @@ _CONSOLE: list[Console] = []
 
 
 def _console() -> Console:
-    # One console, so that lines and bars do not overwrite each other; made at first use, when stderr is settled.
+    # One console, so that lines and bars do not overwrite each other; created at first use, when stderr is set up.
     if not _CONSOLE:
         _CONSOLE.append(Console(stderr=True))
     return _CONSOLE[0]

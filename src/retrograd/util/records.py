@@ -1,4 +1,5 @@
-"""Frozen dataclasses from plain mappings (TOML, JSON) and back, strictly: an unknown key or a wrong type is an error.
+"""Conversion of frozen dataclasses from plain mappings (TOML, JSON) and back, strictly: an unknown key or a wrong
+type is an error.
 
 Nesting is by dataclass-typed fields. Permitted leaves: str, int, float, bool, ``Literal`` of strings, and tuples of
 strings; each may be optional, as in ``str | None``. Everything else about a record's values is checked by its own
@@ -15,7 +16,7 @@ from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from retrograd.types import UserError
-from retrograd.util.guards import JsonObject, JsonValue, advice, is_storable, parse_toml, shown
+from retrograd.util.guards import JsonObject, JsonValue, advice, describe_value, is_storable, parse_toml
 from retrograd.util.text_files import read_lines
 
 __all__ = ["read_record", "read_toml", "read_value", "record_mapping"]
@@ -24,13 +25,13 @@ Record = TypeVar("Record")
 
 
 def read_toml(path: Path) -> dict[str, object]:
-    """The tables of a TOML file. Raises `UserError` with the file, and with the line where that is known."""
+    """Return the tables of a TOML file. Raises `UserError` with the file, and with the line where that is known."""
     text = "\n".join(line for _, line in read_lines(path))
     return parse_toml(text, str(path))
 
 
 def read_record(kind: type[Record], values: Mapping[str, object], where: str) -> Record:
-    """A ``kind`` from a mapping; fields left out keep their defaults.
+    """Return a ``kind`` from a mapping; fields left out keep their defaults.
 
     Raises `UserError`, beginning with ``where``, for an unknown key (naming the nearest), a missing one that has no
     default, or a value of another type.
@@ -41,12 +42,12 @@ def read_record(kind: type[Record], values: Mapping[str, object], where: str) ->
     for key in values:
         if key not in names:
             raise UserError(f"{where}: unknown key {key!r}; {advice(key, names)}")
-    given = {key: read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
-    missing = [field.name for field in settable if _required(field) and field.name not in given]
+    values_by_name = {key: read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    missing = [field.name for field in settable if _required(field) and field.name not in values_by_name]
     if missing:
         raise UserError(f"{where}: needs {', '.join(repr(name) for name in missing)}")
     try:
-        return kind(**given)
+        return kind(**values_by_name)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -56,10 +57,10 @@ def _required(field: Field[object]) -> bool:
 
 
 def read_value(hint: object, value: object, where: str) -> object:
-    """``value`` as the type ``hint`` says. Raises `UserError` with ``where``, what was found and what was expected."""
+    """Return ``value`` as the type ``hint``. Raises `UserError` with ``where``, the value and what was expected."""
     if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise UserError(f"{where} is {shown(value)}; expected a table of settings")
+            raise UserError(f"{where} is {describe_value(value)}; expected a table of settings")
         return read_record(hint, value, where)
     if get_origin(hint) is UnionType and NoneType in get_args(hint):
         (known,) = (one for one in get_args(hint) if one is not NoneType)
@@ -68,19 +69,19 @@ def read_value(hint: object, value: object, where: str) -> object:
         allowed = get_args(hint)
         if value not in allowed:
             raise UserError(
-                f"{where} is {shown(value)}; expected one of {', '.join(repr(choice) for choice in allowed)}"
+                f"{where} is {describe_value(value)}; expected one of {', '.join(repr(choice) for choice in allowed)}"
             )
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise UserError(f"{where} is {shown(value)}; expected a list of strings")
+            raise UserError(f"{where} is {describe_value(value)}; expected a list of strings")
         return tuple(value)
     if hint is float and type(value) is int and is_storable(value):
         return float(value)
     if not isinstance(hint, type) or type(value) is not hint:
-        raise UserError(f"{where} is {shown(value)}; expected {_NAMES.get(hint, hint)}")
+        raise UserError(f"{where} is {describe_value(value)}; expected {_NAMES.get(hint, hint)}")
     if isinstance(value, int) and not is_storable(value):
-        raise UserError(f"{where} is {shown(value)}; expected a number of at most 64 bits")
+        raise UserError(f"{where} is {describe_value(value)}; expected a number of at most 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} is {value}; expected a number")
     return value
@@ -90,7 +91,7 @@ _NAMES: dict[object, str] = {str: "text in quotes", int: "a whole number", float
 
 
 def record_mapping(record: object) -> JsonObject:
-    """The plain mapping from which `read_record` makes an equal record."""
+    """Return the plain mapping from which `read_record` makes an equal record."""
     if not is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"{record!r} is not a record")
     # The one place that reads fields of our records by name: it is what makes a record generic.

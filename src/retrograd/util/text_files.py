@@ -36,16 +36,17 @@ __all__ = [
 ]
 
 Refuse = Callable[[UserError], None]
-"""What a reader does with a record that it must leave out. Where it returns, the reader goes on with the next one."""
+"""A function that receives the error of a bad record. If it returns, the reader continues with the next record."""
 
 
 def raise_error(error: UserError) -> None:
-    """Raise the error: the first fault ends the reading, as training wants it."""
+    """Raise the first error, which ends the reading, as training requires."""
     raise error from None
 
 
 def read_lines(path: Path, refuse: Refuse = raise_error) -> Iterator[tuple[int, str]]:
-    """Numbered lines (from 1) of a UTF-8 file without line ends; a name ending in ``.gz`` is decompressed on the way.
+    """Yield the numbered lines (from 1) of a UTF-8 file without line ends; a name ending in ``.gz`` is decompressed
+    on the way.
 
     A line that is not UTF-8 is refused. Raises `UserError` for a missing or empty file, and for a damaged compressed
     one.
@@ -69,7 +70,7 @@ def read_lines(path: Path, refuse: Refuse = raise_error) -> Iterator[tuple[int, 
 
 
 def line_count(path: Path) -> int:
-    """Line ends in a file; 0 of a compressed one, and of none."""
+    """Return the number of line ends in a file; 0 for a compressed or missing file."""
     try:
         require_file(path)
     except UserError:
@@ -81,72 +82,72 @@ def line_count(path: Path) -> int:
 
 
 def read_jsonl(path: Path, refuse: Refuse = raise_error) -> Iterator[tuple[int, JsonObject]]:
-    """Numbered JSON objects, one a line; blank lines are skipped, others refused, with file and line.
+    """Yield numbered JSON objects, one a line; blank lines are skipped, others refused, with file and line.
 
     Raises `UserError` as `read_lines` does, and where there is nothing but blank lines.
     """
-    found = False
+    has_records = False
     for number, line in read_lines(path, refuse):
         if not line.strip():
             continue
-        found = True
+        has_records = True
         try:
             record = parse_json_line(line, f"{path}, line {number}")
         except UserError as error:
             refuse(error)
             continue
         yield number, record
-    if not found:
+    if not has_records:
         raise UserError(f"{path} holds only blank lines; expected one JSON object a line")
 
 
 def read_json(path: Path) -> JsonValue:
     """Return the JSON value of a file. Raises as `retrograd.util.guards.parse_json` does."""
-    return parse_json(_text(path), str(path))
+    return parse_json(_read_text(path), str(path))
 
 
 def read_json_list(path: Path) -> Iterator[tuple[int, int, JsonObject]]:
-    """(record, line, object) of a file that is one JSON list of objects; both numbers count from 1.
+    """Yield (record, line, object) of a file that is one JSON list of objects; both numbers count from 1.
 
     Records are parsed one at a time, so that an error names the record even where the whole list is one line.
     Raises `UserError` with file, line and record.
     """
-    text = _text(path)
-    position = _after_blanks(text, 0)
+    text = _read_text(path)
+    position = _skip_blanks(text, 0)
     if not text.startswith("[", position):
-        raise UserError(f"{path}: expected one JSON list of objects, found {_excerpt(text, position)}")
-    if text.startswith("]", _after_blanks(text, position + 1)):
+        raise UserError(f"{path}: expected one JSON list of objects, found {_shorten(text, position)}")
+    if text.startswith("]", _skip_blanks(text, position + 1)):
         raise UserError(f"{path} is an empty list; expected at least one object")
-    line, counted = 1, 0
+    line, line_end = 1, 0
     for number in itertools.count(1):
-        position = _after_blanks(text, position + 1)  # past the '[' or ','
-        line += text.count("\n", counted, position)
-        counted = position
+        position = _skip_blanks(text, position + 1)  # past the '[' or ','
+        line += text.count("\n", line_end, position)
+        line_end = position
         record, end = parse_json_at(text, position, f"{path}, line {line}, record {number}")
-        position = _after_blanks(text, end)
+        position = _skip_blanks(text, end)
         yield number, line, record
         if text.startswith("]", position):
             break
         if not text.startswith(",", position):
             raise UserError(
-                f"{path}, line {line}, record {number}: expected ',' or ']' after it, found {_excerpt(text, position)}"
+                f"{path}, line {line}, record {number}: expected ',' or ']' after it, found {_shorten(text, position)}"
             )
-    if _after_blanks(text, position + 1) != len(text):
+    if _skip_blanks(text, position + 1) != len(text):
         raise UserError(f"{path}: something follows the end of the list; keep one list in a file")
 
 
-def _excerpt(text: str, position: int) -> str:
+def _shorten(text: str, position: int) -> str:
     return repr(text[position : position + 20]) if position < len(text) else "the end of the file"
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     return "\n".join(line for _, line in read_lines(path))
 
 
-def _after_blanks(text: str, position: int) -> int:
-    """The first position from ``position`` on that is no blank of JSON, or the length of the text."""
-    found = _NO_BLANK.search(text, position)
-    return found.start() if found else len(text)
+def _skip_blanks(text: str, position: int) -> int:
+    """Return the first position from ``position`` on that is not JSON whitespace, or the length of the text."""
+    match = _NO_BLANK.search(text, position)
+    return match.start() if match else len(text)
 
 
 _NO_BLANK = re.compile(r"[^ \t\n\r]")
@@ -155,7 +156,8 @@ _NO_BLANK = re.compile(r"[^ \t\n\r]")
 def read_tsv(
     path: Path, columns: tuple[str, ...], refuse: Refuse = raise_error
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Numbered rows of a tab-separated file whose header has ``columns``; malformed rows are refused, with the line.
+    """Yield the numbered rows of a tab-separated file whose header has ``columns``; malformed rows are refused,
+    with the line.
 
     Raises `UserError` for a missing column.
     """

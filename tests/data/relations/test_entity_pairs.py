@@ -1,4 +1,4 @@
-"""Recognised entities become pairs."""
+"""Every pair of recognised entities becomes an instance."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_no_entity_or_one_makes_no_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"text": "Ada.", "entities": {}}, 'line 1: "entities" is no list'),
+        ({"text": "Ada.", "entities": {}}, 'line 1: "entities" is not a list'),
         ({"text": "Ada.", "entities": [[0, 3]]}, "line 1: entity 0 is"),
         ({"text": "Ada.", "entities": [{"start": 0}]}, "line 1: .*end"),
         ({"text": "Ada.", "entities": [entity(0, 9)]}, "line 1: entity 0 .*outside the text"),

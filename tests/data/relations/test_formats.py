@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.data.record_fields import token_span
+from retrograd.data.record_fields import locate_tokens
 from retrograd.data.relations.formats import (
     parse_markers,
     read_jsonl,
@@ -150,7 +150,7 @@ SENTENCE = '1\t"An <e1>owl</e1> saw a <e2>fox</e2>."'
         (SENTENCE + "\nnot a label", "line 2: expected a number, a tab and a sentence.*found 'not a label'"),
         (SENTENCE.replace("\t", " "), "line 1: expected a number, a tab"),
         (SENTENCE + "\nOther\nCause", "line 3: a second label 'Cause' for the sentence of line 1, already 'Other'"),
-        (SENTENCE + "\nOther\n\n" + SENTENCE, "line 4: id '1' stands already at line 1; ids must differ"),
+        (SENTENCE + "\nOther\n\n" + SENTENCE, "line 4: id '1' is already used at line 1"),
         (SENTENCE.replace("<e1>", ""), "line 1: no mark '<e1>'"),
         ("\n\n", "holds no sentence"),
     ],
@@ -188,7 +188,7 @@ def test_jsonl_characters_and_tokens(write: Write) -> None:
 def test_token_spans_are_the_tokens_joined(data: st.DataObject, tokens: list[str]) -> None:
     first = data.draw(st.integers(0, len(tokens) - 1))
     last = data.draw(st.integers(first + 1, len(tokens)))
-    assert token_span(tokens, (first, last), "head").of(" ".join(tokens)) == " ".join(tokens[first:last])
+    assert locate_tokens(tokens, (first, last), "head").of(" ".join(tokens)) == " ".join(tokens[first:last])
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_jsonl_record_errors(write: Write, record: dict[str, object], advice: st
 
 
 def test_a_repeated_id_names_both_lines(write: Write) -> None:
-    with pytest.raises(UserError, match="line 2: id 'a' stands already at line 1; ids must differ"):
+    with pytest.raises(UserError, match="line 2: id 'a' is already used at line 1"):
         list(read_jsonl(write([LAMP | {"id": "a"}, LAMP | {"id": "a"}])))
 
 
@@ -317,6 +317,6 @@ def test_a_number_of_too_many_digits_is_no_format(write: Write) -> None:
 
 
 def test_a_line_of_spaces_takes_no_longer_than_others(write: Write) -> None:
-    """A quadratic search would take minutes."""
+    """The test would take minutes if the search were quadratic."""
     with pytest.raises(UserError, match="name the format"):
         list(read_relations(write("1\t" + " " * 300_000)))

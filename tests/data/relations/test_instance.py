@@ -15,7 +15,7 @@ SENTENCES = st.text(alphabet="ab @#\\\n\té", min_size=1, max_size=24)
 
 @st.composite
 def instances(draw: st.DrawFn) -> RelationInstance:
-    """A sentence with two entities, apart, touching or one inside the other, in either order."""
+    """Draw a sentence with two entities, separate, touching or nested, in either order."""
     text = draw(SENTENCES)
     places = st.integers(0, len(text))
     spans = [Span(*sorted((draw(places), draw(places)))) for _ in range(2)]

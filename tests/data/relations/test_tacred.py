@@ -67,7 +67,7 @@ def test_every_written_out_sign_is_turned_back_and_spans_move_with_it(tmp_path: 
         ({"relation": 3}, "'relation' is a number; expected a string"),
         ({"subj_type": None}, "'subj_type' is null; expected a string"),
         ({"id": None}, "'id' is null; expected a string or a whole number"),
-        ({"id": "a1"}, "id 'a1' stands already at record 1; ids must differ"),
+        ({"id": "a1"}, "id 'a1' is already used at record 1"),
     ],
 )
 @pytest.mark.parametrize("indent", [None, 1])
@@ -151,7 +151,7 @@ def test_retacred_replaces_labels_and_drops_what_it_does_not_name(part: str) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"id": "a", "relation": "x"}, {"id": "a", "relation": "y"}], "record 2: id 'a' stands already at record 1"),
+        ([{"id": "a", "relation": "x"}, {"id": "a", "relation": "y"}], "record 2: id 'a' is already used at record 1"),
         ([{"id": "a", "relation": 3}], "line 1, record 1: 'relation' is a number; expected a string"),
         ([{"id": "a"}], "record 1: no field 'relation'; the record has id"),
         ([["a", "x"]], "record 1: expected a JSON object, found list"),
@@ -159,7 +159,7 @@ def test_retacred_replaces_labels_and_drops_what_it_does_not_name(part: str) -> 
         ({"a": None}, "the relation of id 'a' is null; expected a string"),
         ({"train": {"a": "x"}}, "the relation of id 'train' is an object; expected a string"),
         ({}, "is an empty object, and would drop every instance"),
-        ('{"a": "x", "a": "y"}', "the key 'a' stands twice in one object; keep one"),
+        ('{"a": "x", "a": "y"}', "the key 'a' occurs twice in one object; keep one"),
         ('"a"', "is a string; expected a patch: a list of id and relation, or an object"),
         ('[{"id": "a", "relation": "x"}', "record 1: expected ',' or ']' after it, found the end of the file"),
         ('{"a": "x"', "line 1, column .*: not valid JSON"),

@@ -42,7 +42,7 @@ def build(root: Path, spec: IndexSpec) -> None:
 
 
 def append_by_halves(file, digest, raw) -> None:
-    """In place of the writer's own, so that a kill also falls inside a write."""
+    """Replace the writer's own function, so that a kill also falls inside a write."""
     half = len(raw) // 2
     file.write(raw[:half])
     file.flush()
@@ -72,7 +72,7 @@ def traced_build(root: Path, last_line: int) -> int:
 
 
 def killed(root: Path, last_line: int) -> bool:
-    """Build in a child that dies at ``last_line``; whether it did, rather than end before. Its errors are raised."""
+    """Build in a child that dies at ``last_line``; return whether it died there. Its errors are raised."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -90,7 +90,7 @@ def killed(root: Path, last_line: int) -> bool:
 
 
 def require_readable(root: Path) -> None:
-    """After a kill a reader finds the old version or the new one, whole."""
+    """Check that a reader finds the old version or the new one, whole, after a kill."""
     index = ExactIndex.load(root)
     spec = {"old encoder": OLD, "new encoder": NEW}[index.encoder_fingerprint]
     assert torch.equal(index.vectors(torch.arange(ROWS)), vectors(spec, 0, ROWS).to(spec.dtype).float())

@@ -1,4 +1,4 @@
-"""Builds that are killed, damaged, stale or out of disk: what comes out is whole and always the same bytes."""
+"""Builds that are killed, damaged, stale or out of disk end in an index that is whole and always the same bytes."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ import torch
 from retrograd.index.disk import build, storage, versions
 from retrograd.index.disk.build import IndexSpec, build_vectors, build_version, discarded_bytes, finished_rows
 from retrograd.index.exact import ExactIndex
-from retrograd.index.shards import row_blocks, take_rows
+from retrograd.index.shards import split_blocks, take_rows
 from retrograd.types import UserError
 from retrograd.util.files import lock_folder
 
@@ -22,7 +22,7 @@ VECTORS = torch.randn(11, 4, generator=torch.Generator().manual_seed(0))
 
 
 class Encoder:
-    """Gives the vectors in blocks of two rows, remembers which shards were asked of it, and stops before ``fail``."""
+    """An encoder that yields blocks of two rows, records which shards it encodes, and stops before ``fail``."""
 
     def __init__(self, vectors=VECTORS, fail=None):
         self.vectors, self.fail, self.asked = vectors, fail, []
@@ -40,7 +40,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def interrupted(target: Path, spec: IndexSpec = SPEC, fail: int = 7) -> Path:
-    """A build of ``target`` that stopped in its third shard; returns its folder."""
+    """Interrupt a build of ``target`` in its third shard, and return its folder."""
     with pytest.raises(InterruptedError):
         build_vectors(target, spec, Encoder(fail=fail))
     return target.with_name(f".{target.name}.build")
@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(code, tmp_path: Path, 
         build_version(root, SPEC, Encoder())
     monkeypatch.setattr(build, "free_disk", lambda _: 1000)
     left[0] = 0
-    with pytest.raises(UserError, match=r"1000 are .*: there is space enough, so inodes .* have run out"):
+    with pytest.raises(UserError, match=r"1000 are .*: there is enough space, so inodes .* are used up"):
         build_version(root, SPEC, Encoder())
     assert {name: raw for name, raw in tree(root).items() if "build" not in name} == before
     assert torch.equal(ExactIndex.load(root).vectors(torch.arange(11)), -VECTORS)
@@ -232,7 +232,9 @@ def test_a_disk_that_fills_up_at_the_switch_is_the_same_error(tmp_path: Path, mo
         raise OSError(errno.ENOSPC, "no room")
 
     monkeypatch.setattr(versions, "atomic_file", full)
-    with pytest.raises(UserError, match=r"is full.*: all 11 rows are finished and kept, .* quota .* and give the same"):
+    with pytest.raises(
+        UserError, match=r"is full.*: all 11 rows are finished and kept, .* quota .* and repeat the command"
+    ):
         build_version(root, SPEC, Encoder())
     monkeypatch.undo()
     encoder = Encoder()
@@ -363,5 +365,5 @@ def test_rows_are_taken_across_shards_in_any_order():
     row = torch.tensor([10, 0, 3, 3, 2, 4, 9, 0])
     assert torch.equal(take_rows(shards, row), VECTORS[row])
     assert take_rows(shards, row[:0]).shape == (0, 4)
-    blocks = list(row_blocks(shards, 2))
+    blocks = list(split_blocks(shards, 2))
     assert [(first, len(block)) for first, block in blocks] == [(0, 2), (2, 1), (3, 1), (4, 2), (6, 2), (8, 2), (10, 1)]

@@ -1,4 +1,4 @@
-"""What a build says it needs, and what it refuses to begin."""
+"""A build plan states what it needs, and refuses what cannot fit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ GB = 10**9
 
 
 def plan(remaining=21_000_000, free_disk=100 * GB, free_memory=20 * GB):
-    """The 21 M passages of Wikipedia at 768 numbers in bf16: 32.3 GB."""
+    """Return the plan of the 21 M passages of Wikipedia at 768 numbers in bf16: 32.3 GB."""
     return BuildPlan(
         place=Path("indexes"),
         passages=21_000_000,
@@ -88,7 +88,7 @@ def test_this_machine_tells(tmp_path: Path):
 
 
 class TestContainer:
-    """What a container still grants: its limit less what is used, where file pages that can go count as free."""
+    """A container allows its limit less its usage, where reclaimable file pages count as free."""
 
     def test_version_2_nested(self, tmp_path: Path):
         (tmp_path / "membership").write_text("0::/jobs/one\n")

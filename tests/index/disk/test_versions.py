@@ -1,4 +1,4 @@
-"""Versions: readers see the old or the new, whole; what nobody reads goes."""
+"""Readers see the old or the new version, whole; versions that nobody reads are removed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Text with recognised entities, one JSON object a line, as every pair of them: what a recogniser's output becomes.
+"""Readers of text with recognised entities (JSON Lines), which becomes one instance for each pair of entities.
 
     {"id": "a", "text": "Ada wrote to Bab.", "entities": [{"start": 0, "end": 3, "type": "PERSON"}, …]}
 
@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrograd.data.record_fields import (
-    optional_string,
-    record_id,
+    read_id,
+    read_optional_string,
+    read_string,
+    read_whole_number,
     refuse_unknown,
     require_fields,
     require_new,
-    string,
-    whole_number,
 )
 from retrograd.data.relations.instance import RelationInstance, check_span
 from retrograd.types import Span, UserError
@@ -30,37 +30,37 @@ __all__ = ["has_entities", "read_entity_pairs"]
 
 
 def has_entities(path: Path) -> bool:
-    """Whether the first line that is not blank is a record with "entities"."""
+    """Return whether the first line that is not blank is a record with "entities"."""
     first = next((line for _, line in read_lines(path) if line.strip()), "")
     return "entities" in (peek_json_object(first) or ())
 
 
 def read_entity_pairs(path: Path, both_orders: bool, most: int = 20) -> Iterator[RelationInstance]:
-    """Every pair of a line's entities as an instance without a relation.
+    """Yield every pair of a line's entities as an instance without a relation.
 
     Its id is that of the line with the places of head and tail in the list, from 0: ``a:0-2``. ``both_orders`` makes
     each of a pair the head once; otherwise it is the one that stands first in the text. Raises `UserError`
     with file and line for what is wrong, and for more than ``most`` entities in a line, whose pairs would explode.
     """
-    seen: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     for number, record in read_jsonl(path):
         try:
-            id_ = record_id(record, number)
-            require_new(id_, number, seen)
-            yield from _pairs(record, id_, both_orders, most)
+            id_ = read_id(record, number)
+            require_new(id_, number, first_lines)
+            yield from _read_pairs(record, id_, both_orders, most)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from None
 
 
-def _pairs(record: JsonObject, id_: str, both_orders: bool, most: int) -> Iterator[RelationInstance]:
+def _read_pairs(record: JsonObject, id_: str, both_orders: bool, most: int) -> Iterator[RelationInstance]:
     refuse_unknown(record, ("id", "text", "entities", "metadata"))
     require_fields(record, ("text", "entities"))
-    text, listed = string(record, "text"), record["entities"]
-    if not isinstance(listed, list):
-        raise UserError('"entities" is no list; expected [{"start": 0, "end": 3, "type": "PERSON"}, …]')
+    text, values = read_string(record, "text"), record["entities"]
+    if not isinstance(values, list):
+        raise UserError('"entities" is not a list; expected [{"start": 0, "end": 3, "type": "PERSON"}, …]')
     entities: dict[Span, tuple[int, str]] = {}
-    for place, one in enumerate(listed):
-        span, kind = _entity(one, place, text)
+    for place, value in enumerate(values):
+        span, kind = _read_entity(value, place, text)
         entities.setdefault(span, (place, kind))
     if len(entities) > most:
         raise UserError(
@@ -75,11 +75,11 @@ def _pairs(record: JsonObject, id_: str, both_orders: bool, most: int) -> Iterat
             yield RelationInstance(f"{id_}:{i}-{j}", text, head, tail, None, head_type, tail_type)
 
 
-def _entity(value: JsonValue, place: int, text: str) -> tuple[Span, str]:
+def _read_entity(value: JsonValue, place: int, text: str) -> tuple[Span, str]:
     if not isinstance(value, dict):
         raise UserError(f'entity {place} is {value!r}; expected {{"start": 0, "end": 3, "type": "PERSON"}}')
     refuse_unknown(value, ("start", "end", "type"))
     require_fields(value, ("start", "end"))
-    span = Span(whole_number(value, "start"), whole_number(value, "end"))
+    span = Span(read_whole_number(value, "start"), read_whole_number(value, "end"))
     check_span(span, f"entity {place}", text)
-    return span, optional_string(value, "type") or ""
+    return span, read_optional_string(value, "type") or ""

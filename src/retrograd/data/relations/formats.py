@@ -1,4 +1,4 @@
-"""Reading relation instances: SemEval-2010 Task 8 files, plain JSON Lines, marker text, and TACRED.
+"""Readers of relation instances: SemEval-2010 Task 8 files, plain JSON Lines, marker text, and TACRED.
 
 Every reader yields `RelationInstance` lazily, and every error names the file, the line and the remedy.
 
@@ -22,17 +22,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from retrograd.data.record_fields import (
-    number_pair,
-    optional_string,
-    record_id,
+    locate_errors,
+    locate_tokens,
+    read_id,
+    read_number_pair,
+    read_optional_string,
+    read_string,
+    read_tokens,
     refuse_unknown,
     require_fields,
     require_new,
-    string,
-    token_list,
-    token_span,
 )
-from retrograd.data.record_lists import located
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.tacred import read_tacred
 from retrograd.types import Span, UserError
@@ -65,20 +65,20 @@ def read_relations(
     format: str = "auto",  # noqa: A002 (the field's word)
     refuse: Refuse = raise_error,
 ) -> Iterator[RelationInstance]:
-    """Instances of a file in one of `FORMATS`; ``auto`` looks at the first line that is not blank.
+    """Return the instances of a file in one of `FORMATS`; ``auto`` looks at the first line that is not blank.
 
     Records that are malformed go to ``refuse``. Raises `UserError` for an unknown format and for a file of which
     nothing can be read.
     """
     if format not in FORMATS:
         raise UserError(f"unknown relation format {format!r}; {advice(format, FORMATS)}")
-    chosen = detect_format(path) if format == "auto" else format
+    detected = detect_format(path) if format == "auto" else format
     readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers, "tacred": read_tacred}
-    return readers[chosen](path, refuse)
+    return readers[detected](path, refuse)
 
 
 def detect_format(path: Path) -> str:
-    """The format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
+    """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
     for number, line in text_files.read_lines(path):
         if not line.strip():
             continue
@@ -100,47 +100,48 @@ def detect_format(path: Path) -> str:
 
 
 def read_semeval(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
-    """Instances of a file in the official SemEval-2010 Task 8 layout, `.gz` included; labels as written, None without.
+    """Yield the instances of a file in the official SemEval-2010 Task 8 layout, `.gz` included.
 
-    Refuses a line that fits nowhere, a second label, a repeated number and wrong entity marks.
+    Labels are as written, None where missing. Refuses a line that fits nowhere, a second label, a repeated number and
+    wrong entity marks.
     """
-    seen: dict[str, int] = {}
-    for number, id_, sentence, relation in _semeval_blocks(path, refuse):
-        with located(path, f"line {number}", refuse):
-            require_new(id_, number, seen)
+    first_lines: dict[str, int] = {}
+    for number, id_, sentence, relation in _read_semeval_blocks(path, refuse):
+        with locate_errors(path, f"line {number}", refuse):
+            require_new(id_, number, first_lines)
             yield parse_markers(sentence, id_, relation)
 
 
-def _semeval_blocks(path: Path, refuse: Refuse) -> Iterator[tuple[int, str, str, str | None]]:
-    """(line, id, sentence, label) of every block; a numbered line opens the next one, blank lines are optional."""
-    opened: tuple[int, str, str] | None = None
+def _read_semeval_blocks(path: Path, refuse: Refuse) -> Iterator[tuple[int, str, str, str | None]]:
+    """Yield (line, id, sentence, label) of every block; a numbered line opens one, blank lines are optional."""
+    current: tuple[int, str, str] | None = None
     label: str | None = None
     for number, line in text_files.read_lines(path, refuse):
         stripped = line.strip()
         sentence = _SENTENCE.fullmatch(line)
         if sentence:
-            if opened:
-                yield (*opened, label)
-            opened, label = (number, sentence[1], _unquote(sentence[2].rstrip())), None
-        elif not stripped or (opened and stripped.startswith("Comment:")):
+            if current:
+                yield (*current, label)
+            current, label = (number, sentence[1], _unquote(sentence[2].rstrip())), None
+        elif not stripped or (current and stripped.startswith("Comment:")):
             continue
-        elif opened is None or len(stripped.split()) > 1:
+        elif current is None or len(stripped.split()) > 1:
             where = f"{path}, line {number}"
             expected = "expected a number, a tab and a sentence, or the label or comment of one"
             refuse(UserError(f"{where}: {expected}; found {stripped[:60]!r}"))
         elif label is not None:
             where = f"{path}, line {number}"
-            again = f"a second label {stripped!r} for the sentence of line {opened[0]}, already {label!r}"
+            again = f"a second label {stripped!r} for the sentence of line {current[0]}, already {label!r}"
             refuse(UserError(f"{where}: {again}; keep one"))
         else:
             label = stripped
-    if opened is None:
+    if current is None:
         raise UserError(f"{path} holds no sentence; expected lines of a number, a tab and a sentence")
-    yield (*opened, label)
+    yield (*current, label)
 
 
 def _unquote(sentence: str) -> str:
-    """The sentence without the quotation marks that the format puts around it."""
+    """Return the sentence without the quotation marks that the format puts around it."""
     if len(sentence) > 1 and sentence[0] == sentence[-1] == '"':
         return sentence[1:-1].strip()
     return sentence
@@ -150,14 +151,14 @@ def _unquote(sentence: str) -> str:
 
 
 def parse_markers(text: str, id: str, relation: str | None) -> RelationInstance:  # noqa: A002 (the record's field)
-    """The instance of a marked text: ``<e1>head</e1> … <e2>tail</e2>`` or ``<< head >> … [[ tail ]]``, in any order.
+    """Return the instance of a marked text: ``<e1>head</e1> … <e2>tail</e2>`` or ``<< head >> … [[ tail ]]``.
 
-    The marks go, with one space inside each; offsets count in what remains. Raises `UserError` for a mark that is
-    missing, unbalanced or repeated, and for what `RelationInstance` refuses.
+    Either entity may come first. The marks are removed, with one space inside each; offsets count in what remains.
+    Raises `UserError` for a mark that is missing, unbalanced or repeated, and for what `RelationInstance` refuses.
     """
     if not any(mark in text for mark in ("<e1>", "<e2>", "<<", "[[")):
         raise UserError(
-            f"no entity is marked in {_excerpt(text)}; mark both, as in <e1>head</e1> … <e2>tail</e2> or << head >> … "
+            f"no entity is marked in {_shorten(text)}; mark both, as in <e1>head</e1> … <e2>tail</e2> or << head >> … "
             f"[[ tail ]]"
         )
     strict = "<e1>" in text or "<e2>" in text
@@ -167,22 +168,22 @@ def parse_markers(text: str, id: str, relation: str | None) -> RelationInstance:
     cuts = sorted(head + tail)
     for (position, length), (following, _) in itertools.pairwise(cuts):
         if position + length > following:
-            raise UserError(f"entity marks touch inside {_excerpt(text)}; put words between them")
-    kept: list[str] = []
-    done = removed = 0
-    moved: dict[int, int] = {}
+            raise UserError(f"entity marks touch inside {_shorten(text)}; put words between them")
+    pieces: list[str] = []
+    end = removed = 0
+    new_positions: dict[int, int] = {}
     for position, length in cuts:
-        kept.append(text[done:position])
-        moved[position] = position - removed
+        pieces.append(text[end:position])
+        new_positions[position] = position - removed
         removed += length
-        done = position + length
-    bare = "".join([*kept, text[done:]])
-    spans = [Span(moved[opening[0]], moved[closing[0]]) for opening, closing in (head, tail)]
+        end = position + length
+    bare = "".join([*pieces, text[end:]])
+    spans = [Span(new_positions[opening[0]], new_positions[closing[0]]) for opening, closing in (head, tail)]
     return RelationInstance(id, bare, spans[0], spans[1], relation)
 
 
 def _find_marks(text: str, opening: str, closing: str, *, strict: bool) -> list[tuple[int, int]]:
-    """(position, length) of the opening and of the closing mark."""
+    """Return (position, length) of the opening and of the closing mark."""
     # Chemical names hold a literal "[[" and orders of potency a literal ">>" (39 of the 10,065 ChemProt sentences);
     # the marks there have a space inside, the literals have none, so the spaced form goes first.
     spaced = f"{opening} " in text
@@ -190,98 +191,98 @@ def _find_marks(text: str, opening: str, closing: str, *, strict: bool) -> list[
     closer = f" {closing}" if spaced else closing
     count = text.count(opener)
     if count != 1:
-        found = "no mark" if count == 0 else f"{count} marks"
+        marks = "no mark" if count == 0 else f"{count} marks"
         raise UserError(
-            f"{found} {opening!r} in {_excerpt(text)}; expected exactly one entity written {opening}entity{closing}"
+            f"{marks} {opening!r} in {_shorten(text)}; expected exactly one entity written {opening}entity{closing}"
         )
     start = text.index(opener)
     end = text.find(closer, start + len(opener))
     if end < 0:
-        raise UserError(f"mark {opening!r} is never closed in {_excerpt(text)}; write {closer!r} after the entity")
+        raise UserError(f"mark {opening!r} is never closed in {_shorten(text)}; write {closer!r} after the entity")
     if strict and text.count(closing) != 1:
-        raise UserError(f"{text.count(closing)} marks {closing!r} in {_excerpt(text)}; keep the one after the entity")
+        raise UserError(f"{text.count(closing)} marks {closing!r} in {_shorten(text)}; keep the one after the entity")
     return [(start, len(opener)), (end, len(closer))]
 
 
-def _excerpt(text: str) -> str:
+def _shorten(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "…")
 
 
 def read_markers(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
-    """Instances of JSON Lines with marked text and the relation in ``label`` (or ``relation``).
+    """Yield the instances of JSON Lines with marked text and the relation in ``label`` (or ``relation``).
 
     Refuses the others, with file and line.
     """
-    return _instances(path, "line", text_files.read_jsonl(path, refuse), _marked_instance, refuse)
+    return _read_instances(path, "line", text_files.read_jsonl(path, refuse), _read_marked_instance, refuse)
 
 
-def _marked_instance(record: JsonObject, number: int) -> RelationInstance:
+def _read_marked_instance(record: JsonObject, number: int) -> RelationInstance:
     refuse_unknown(record, _MARKER_FIELDS)
     require_fields(record, ("text",))
     if "label" in record and "relation" in record:
         raise UserError("both 'label' and 'relation' are given; keep one")
-    relation = optional_string(record, "label" if "label" in record else "relation")
-    return parse_markers(string(record, "text"), record_id(record, number), relation)
+    relation = read_optional_string(record, "label" if "label" in record else "relation")
+    return parse_markers(read_string(record, "text"), read_id(record, number), relation)
 
 
 # JSON Lines -----------------------------------------------------------------------------------------------------------
 
 
 def read_jsonl(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
-    """Instances of plain JSON Lines in either layout of the module's docstring.
+    """Yield the instances of plain JSON Lines in either layout of the module's docstring.
 
     Refuses the others, with file and line.
     """
-    return _instances(path, "line", text_files.read_jsonl(path, refuse), _instance, refuse)
+    return _read_instances(path, "line", text_files.read_jsonl(path, refuse), _read_instance, refuse)
 
 
 def relation_instances(records: Iterable[JsonObject]) -> Iterator[RelationInstance]:
-    """Return the instances of records with the fields of the format ``jsonl`` or ``markers``.
+    """Yield the instances of records with the fields of the format ``jsonl`` or ``markers``.
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
 
     def read(record: JsonObject, number: int) -> RelationInstance:
         plain = "tokens" in record or "head" in record
-        return _instance(record, number) if plain else _marked_instance(record, number)
+        return _read_instance(record, number) if plain else _read_marked_instance(record, number)
 
-    return _instances(Path("the records"), "record", enumerate(records, start=1), read, raise_error)
+    return _read_instances(Path("the records"), "record", enumerate(records, start=1), read, raise_error)
 
 
-def _instances(
+def _read_instances(
     path: Path,
     unit: str,
     records: Iterable[tuple[int, JsonObject]],
     read: Callable[[JsonObject, int], RelationInstance],
     refuse: Refuse,
 ) -> Iterator[RelationInstance]:
-    """Return the instances of numbered records; ``unit`` is what the numbers count."""
-    seen: dict[str, int] = {}
+    """Yield the instances of numbered records; ``unit`` is what the numbers count."""
+    first_numbers: dict[str, int] = {}
     for number, record in records:
-        with located(path, f"{unit} {number}", refuse):
+        with locate_errors(path, f"{unit} {number}", refuse):
             instance = read(record, number)
-            require_new(instance.id, number, seen, unit)
+            require_new(instance.id, number, first_numbers, unit)
             yield instance
 
 
-def _instance(record: JsonObject, number: int) -> RelationInstance:
+def _read_instance(record: JsonObject, number: int) -> RelationInstance:
     if "tokens" in record:
         refuse_unknown(record, _TOKEN_FIELDS)
         require_fields(record, _TOKEN_FIELDS[:3])
-        tokens = token_list(record, "tokens")
+        tokens = read_tokens(record, "tokens")
         text = " ".join(tokens)
-        head, tail = (token_span(tokens, number_pair(record, name), name) for name in ("head", "tail"))
+        head, tail = (locate_tokens(tokens, read_number_pair(record, name), name) for name in ("head", "tail"))
     else:
         refuse_unknown(record, _TEXT_FIELDS)
         require_fields(record, _TEXT_FIELDS[:3])
-        text = string(record, "text")
-        head, tail = (Span(*number_pair(record, name)) for name in ("head", "tail"))
+        text = read_string(record, "text")
+        head, tail = (Span(*read_number_pair(record, name)) for name in ("head", "tail"))
     return RelationInstance(
-        id=record_id(record, number),
+        id=read_id(record, number),
         text=text,
         head=head,
         tail=tail,
-        relation=optional_string(record, "relation"),
-        head_type=optional_string(record, "head_type") or "",
-        tail_type=optional_string(record, "tail_type") or "",
+        relation=read_optional_string(record, "relation"),
+        head_type=read_optional_string(record, "head_type") or "",
+        tail_type=read_optional_string(record, "tail_type") or "",
     )

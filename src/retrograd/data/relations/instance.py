@@ -1,4 +1,4 @@
-"""One relation instance, and its sentence with both entities marked: ``the @ ridge @ uprises from the # surge #``.
+"""Relation instances, and their sentences with both entities marked: ``the @ ridge @ uprises from the # surge #``.
 
 The marks are single punctuation tokens in every common vocabulary, so that a small model spends two tokens per entity
 (Zhou & Chen 2022, "An Improved Baseline for Sentence-level Relation Extraction", found punctuation at least as good as
@@ -60,7 +60,7 @@ class RelationInstance:
 
 @dataclass(frozen=True, slots=True)
 class RelationExample(Example):
-    """An example that knows the types of its two entities, where the data tell them; ``query`` is the marked sentence.
+    """A relation example with the types of its two entities, where known; ``query`` is the marked sentence.
 
     Names and offsets stand in the query; the relation is what the target says.
     """
@@ -70,7 +70,7 @@ class RelationExample(Example):
 
 
 def check_span(span: Span, name: str, text: str) -> None:
-    """Raises `UserError` unless ``span`` covers something visible inside ``text``."""
+    """Raise `UserError` unless ``span`` covers something visible inside ``text``."""
     if not 0 <= span.start <= span.end <= len(text):
         raise UserError(
             f"{name} {span} lies outside the text of {len(text)} characters; "
@@ -81,33 +81,33 @@ def check_span(span: Span, name: str, text: str) -> None:
 
 
 def mark(text: str, head: Span, tail: Span) -> str:
-    """``text`` with ``@ head @`` and ``# tail #``; `unmark` is the inverse."""
+    """Return ``text`` with ``@ head @`` and ``# tail #``; `unmark` is the inverse."""
     # At one place closing marks stand before opening ones; an inner entity closes before the outer, opens after it.
     marks: list[tuple[tuple[int, int, int], str]] = []
     for span, symbol in ((head, HEAD_MARK), (tail, TAIL_MARK)):
         marks.append(((span.end, 0, -span.start), f" {symbol}"))
         marks.append(((span.start, 1, -span.end), f"{symbol} "))
     parts: list[str] = []
-    done = 0
-    for (position, _, _), written in sorted(marks):
-        parts += [escape(text[done:position]), written]
-        done = position
-    return "".join([*parts, escape(text[done:])])
+    end = 0
+    for (position, _, _), symbol_text in sorted(marks):
+        parts += [escape(text[end:position]), symbol_text]
+        end = position
+    return "".join([*parts, escape(text[end:])])
 
 
 def escape(text: str) -> str:
-    """``text`` with a backslash before each sign that could be a mark."""
+    """Return ``text`` with a backslash before each character that could be a mark."""
     return _ESCAPED.sub(lambda match: "\\" + match[0], text)
 
 
 def unmark(marked: str) -> tuple[str, Span, Span]:
-    """Sentence, head and tail of a marked text. Raises `UserError` where a mark is missing or stands too often."""
+    """Return sentence, head and tail of a marked text. Raises `UserError` for a missing or repeated mark."""
     scan = _require_marks(marked)
     return scan.text, Span(*scan.bare[HEAD_MARK]), Span(*scan.bare[TAIL_MARK])
 
 
 def marked_spans(marked: str) -> tuple[Span, Span]:
-    """Head and tail in the marked text itself, their own marks excluded; an entity inside another keeps its marks.
+    """Return the spans of head and tail in the marked text, without their own marks; a nested entity keeps its marks.
 
     Raises `UserError` as `unmark` does.
     """
@@ -116,14 +116,15 @@ def marked_spans(marked: str) -> tuple[Span, Span]:
 
 
 def bare_sentence(marked: str) -> str:
-    """The sentence without marks; a text that was never marked correctly is taken as it comes, without error."""
+    """Return the sentence without marks; a text that is not marked correctly is accepted without error."""
     return _scan(marked).text
 
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """The text without marks; by mark, in order, where in it each stood (``bare``) and where in the marked text the
-    words inside the marks begin and end (``inside``)."""
+    """Result of scanning a marked text: the text without marks, and by mark, in order, its position there (``bare``)
+    and where in the marked text the words inside the marks begin and end (``inside``).
+    """
 
     text: str
     bare: dict[str, list[int]]

@@ -1,4 +1,4 @@
-"""Smaller training sets that keep the mix of labels, and where a smaller one lies inside a larger one."""
+"""Nested, stratified samples of training sets, which keep the shares of the labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["sample_instances", "split_instances", "stratify"]
 
 
 def sample_instances(instances: Sequence[RelationInstance], count: int, rng: random.Random) -> list[RelationInstance]:
-    """``count`` instances, stratified by label and nested.
+    """Return ``count`` instances, stratified by label and nested.
 
     Within each label the order is shuffled; then the labels are interleaved in proportion to their size (systematic
     sampling with a random start per label, so that a rare label has its fair chance in a small sample). The sample is
@@ -26,7 +26,7 @@ def sample_instances(instances: Sequence[RelationInstance], count: int, rng: ran
 def split_instances(
     instances: Sequence[RelationInstance], count: int, rng: random.Random
 ) -> tuple[list[RelationInstance], list[RelationInstance]]:
-    """(the rest, ``count`` held out), both stratified by label; together every instance once.
+    """Return (the rest, ``count`` held out), both stratified by label; together they have every instance once.
 
     By instance, not by sentence: a sentence that occurs with two pairs of entities may fall on both sides.
 
@@ -39,19 +39,19 @@ def split_instances(
 
 
 def stratify(instances: Sequence[RelationInstance], rng: random.Random) -> list[RelationInstance]:
-    """Return all instances, in an order of which every beginning has about the labels' shares."""
-    return [instances[position] for position in _stratified_order(instances, rng)]
+    """Return all instances in an order in which every prefix has about the overall shares of the labels."""
+    return [instances[position] for position in _order_by_label(instances, rng)]
 
 
-def _stratified_order(instances: Sequence[RelationInstance], rng: random.Random) -> list[int]:
-    """All positions, in an order of which every beginning has about the labels' shares."""
+def _order_by_label(instances: Sequence[RelationInstance], rng: random.Random) -> list[int]:
+    """Return all positions in an order in which every prefix has about the overall shares of the labels."""
     by_label: dict[str, list[int]] = {}
     for position, instance in enumerate(instances):
         by_label.setdefault(instance.relation or "", []).append(position)
-    placed: list[tuple[float, int]] = []
+    ranked: list[tuple[float, int]] = []
     for label in sorted(by_label):
         positions = by_label[label]
         rng.shuffle(positions)
         start = rng.random()
-        placed += [((rank + start) / len(positions), position) for rank, position in enumerate(positions)]
-    return [position for _, position in sorted(placed)]
+        ranked += [((rank + start) / len(positions), position) for rank, position in enumerate(positions)]
+    return [position for _, position in sorted(ranked)]

@@ -1,4 +1,4 @@
-"""SemEval-2010 Task 8 as shipped: 8,000 training and 2,717 test sentences.
+"""SemEval-2010 Task 8 as the package ships it: 8,000 training and 2,717 test sentences.
 
 Hendrickx et al. 2010, "SemEval-2010 Task 8: Multi-Way Classification of Semantic Relations Between Pairs of Nominals".
 The data are under CC BY 3.0; see ``data/semeval2010_task8/LICENSE.md`` in the package.
@@ -19,7 +19,7 @@ SEMEVAL_SPLITS = ("train", "test")
 
 
 def load_semeval(split: str = "train") -> list[RelationInstance]:
-    """The official split, in the official order, from the files in the package.
+    """Return the official split, in the official order, from the files in the package.
 
     The last 891 training sentences come from an earlier task and are skewed: shuffle before cutting, as
     `sample_instances` and `split_instances` do. Raises `UserError` for an unknown split.

@@ -1,4 +1,4 @@
-"""TACRED's file format, its labels, and the patches that correct its labels: TACREV and Re-TACRED.
+"""Readers of TACRED's file format and of the patches that correct its labels: TACREV and Re-TACRED.
 
 Zhang et al. 2017, "Position-aware Attention and Supervised Data Improve Slot Filling". The corpus is licensed by the
 Linguistic Data Consortium and is not shipped; ``examples/tacred_like`` holds sentences of our own in its format.
@@ -26,17 +26,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrograd.data.record_fields import (
-    kind_of,
-    optional_string,
-    record_id,
+    locate_errors,
+    locate_tokens,
+    name_type,
+    read_id,
+    read_optional_string,
+    read_string,
+    read_tokens,
+    read_whole_number,
     require_fields,
     require_new,
-    string,
-    token_list,
-    token_span,
-    whole_number,
 )
-from retrograd.data.record_lists import located
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.types import Span, UserError
 from retrograd.util import text_files
@@ -121,53 +121,53 @@ _SIGNS = {
 
 
 def read_tacred(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
-    """Instances of a file in TACRED's format, types and ids with them; ``relation`` may be missing.
+    """Yield the instances of a file in TACRED's format, types and ids with them; ``relation`` may be missing.
 
     Refuses, with file, line and record, what is out of range or there twice. Raises `UserError` for what is no JSON.
     """
-    seen: dict[str, int] = {}
+    first_numbers: dict[str, int] = {}
     for number, line, record in text_files.read_json_list(path):
-        with located(path, f"line {line}, record {number}", refuse):
-            instance = _instance(record, number)
-            require_new(instance.id, number, seen, "record")
+        with locate_errors(path, f"line {line}, record {number}", refuse):
+            instance = _read_instance(record, number)
+            require_new(instance.id, number, first_numbers, "record")
             yield instance
 
 
-def _instance(record: JsonObject, number: int) -> RelationInstance:
+def _read_instance(record: JsonObject, number: int) -> RelationInstance:
     require_fields(record, _REQUIRED)
-    tokens = [_SIGNS.get(token.upper(), token) for token in token_list(record, "token")]
+    tokens = [_SIGNS.get(token.upper(), token) for token in read_tokens(record, "token")]
     return RelationInstance(
-        id=record_id(record, number),
+        id=read_id(record, number),
         text=" ".join(tokens),
-        head=_span(record, "subj", tokens),
-        tail=_span(record, "obj", tokens),
-        relation=optional_string(record, "relation"),
-        head_type=string(record, "subj_type"),
-        tail_type=string(record, "obj_type"),
+        head=_read_span(record, "subj", tokens),
+        tail=_read_span(record, "obj", tokens),
+        relation=read_optional_string(record, "relation"),
+        head_type=read_string(record, "subj_type"),
+        tail_type=read_string(record, "obj_type"),
     )
 
 
-def _span(record: JsonObject, role: str, tokens: Sequence[str]) -> Span:
-    """Character offsets of ``role``_start to ``role``_end, both inclusive."""
-    start, end = (whole_number(record, f"{role}_{side}") for side in ("start", "end"))
+def _read_span(record: JsonObject, role: str, tokens: Sequence[str]) -> Span:
+    """Return the character offsets of ``role``_start to ``role``_end, both inclusive."""
+    start, end = (read_whole_number(record, f"{role}_{side}") for side in ("start", "end"))
     if not 0 <= start <= end < len(tokens):
         raise UserError(
             f"{role}_start {start} and {role}_end {end} are no span of {len(tokens)} tokens; "
             f"positions count tokens from 0, and the end is the last token itself"
         )
-    return token_span(tokens, (start, end + 1), role)
+    return locate_tokens(tokens, (start, end + 1), role)
 
 
 @dataclass(frozen=True)
 class LabelPatch:
-    """Corrected labels by instance id, from the file ``source``; ``complete`` ones drop what they do not name."""
+    """Corrected labels by instance id, from the file ``source``; a ``complete`` one drops instances it lacks."""
 
     source: Path
     relations: Mapping[str, str]
     complete: bool
 
     def apply(self, instances: Sequence[RelationInstance], source: str) -> list[RelationInstance]:
-        """The instances of the file ``source`` with these labels, in their order.
+        """Return the instances of the file ``source`` with these labels, in order.
 
         Raises `UserError` for an id of the patch that is not among them.
         """
@@ -176,7 +176,7 @@ class LabelPatch:
             first = next(id_ for id_ in self.relations if id_ in strays)
             more = f" and {len(strays) - 1} more ids" if len(strays) > 1 else ""
             raise UserError(
-                f"{self.source}: id {first!r}{more} not found in {source}; give the patch of this very part of the data"
+                f"{self.source}: id {first!r}{more} not found in {source}; give the patch of this part of the data"
             )
         return [
             replace(instance, relation=self.relations.get(instance.id, instance.relation))
@@ -186,40 +186,40 @@ class LabelPatch:
 
 
 def read_patch(path: Path) -> LabelPatch:
-    """A patch in TACREV's format (a list) or in Re-TACRED's (an object).
+    """Read a patch in TACREV's format (a list) or in Re-TACRED's (an object).
 
-    Raises `UserError` with the file, and where it can be known line and record, for an id that stands twice, a relation
-    that is no string, and anything else that is malformed.
+    Raises `UserError` with the file, and where it can be known line and record, for a repeated id, a relation
+    that is not a string, and anything else that is malformed.
     """
     first = next((line for _, line in text_files.read_lines(path) if line.strip()), "")
     if first.lstrip().startswith("["):
-        return LabelPatch(path, _listed(path), complete=False)
+        return LabelPatch(path, _read_list(path), complete=False)
     value = text_files.read_json(path)
     if not isinstance(value, dict):
         raise UserError(
-            f"{path} is {kind_of(value)}; expected a patch: a list of id and relation, or an object from id to relation"
+            f"{path} is {name_type(value)}; expected a patch: a list of id and relation, or an object by id"
         )
     if not value:
         raise UserError(f"{path} is an empty object, and would drop every instance; expected ids with their relations")
-    return LabelPatch(path, {id_: _relation(path, id_, value) for id_ in value}, complete=True)
+    return LabelPatch(path, {id_: _require_relation(path, id_, value) for id_ in value}, complete=True)
 
 
-def _listed(path: Path) -> dict[str, str]:
+def _read_list(path: Path) -> dict[str, str]:
     relations: dict[str, str] = {}
-    seen: dict[str, int] = {}
+    first_numbers: dict[str, int] = {}
     for number, line, record in text_files.read_json_list(path):
         try:
             require_fields(record, ("id", "relation"))
-            id_ = record_id(record, number)
-            require_new(id_, number, seen, "record")
-            relations[id_] = string(record, "relation")
+            id_ = read_id(record, number)
+            require_new(id_, number, first_numbers, "record")
+            relations[id_] = read_string(record, "relation")
         except UserError as error:
             raise UserError(f"{path}, line {line}, record {number}: {error}") from None
     return relations
 
 
-def _relation(path: Path, id_: str, value: JsonObject) -> str:
+def _require_relation(path: Path, id_: str, value: JsonObject) -> str:
     relation = value[id_]
     if not isinstance(relation, str):
-        raise UserError(f"{path}: the relation of id {id_!r} is {kind_of(relation)}; expected a string")
+        raise UserError(f"{path}: the relation of id {id_!r} is {name_type(relation)}; expected a string")
     return relation

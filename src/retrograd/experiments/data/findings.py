@@ -112,7 +112,7 @@ def _parted(message: str, source: str) -> tuple[str, str, str]:
 def _check_of(what: str) -> str:
     if "not UTF-8" in what or "surrogate" in what:
         return "encoding"
-    if "stands already at" in what:
+    if "is already used at" in what:
         return "duplicate id"
     if re.match(r"head|tail|subj_|obj_", what) and re.search(r"\[-?\d|no span|overlap|both", what):
         return "offsets"

@@ -1,4 +1,4 @@
-"""Building an index on disk so that it survives being killed: shard by shard, each finished or absent.
+"""Build an index on disk so that it survives being killed: shard by shard, each finished or absent.
 
 The folder under construction lies hidden beside its target. A shard is written aside, renamed, and only then listed in
 the manifest with its checksum; whatever is in the folder and not listed is a leftover. A shard is also the unit of
@@ -61,7 +61,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """What an index is to be. ``encoding`` says in words all that decides a vector besides base and encoder.
+    """Specification of an index; ``encoding`` states in words all that determines a vector besides base and encoder.
 
     Two builds are one build if all of this is equal, but for ``source``, which is for people.
     """
@@ -84,7 +84,7 @@ class IndexSpec:
             raise UserError(f"dtype is {self.dtype}; expected torch.float32, torch.bfloat16 or torch.float16")
 
     def manifest(self, shards: Iterable[Shard] = ()) -> Manifest:
-        """The manifest with these shards."""
+        """Return the manifest with these shards."""
         return Manifest(
             kind="exact",
             base_fingerprint=self.base_fingerprint,
@@ -98,7 +98,7 @@ class IndexSpec:
         )
 
     def ranges(self) -> list[tuple[str, int, int]]:
-        """(file, first row, rows) of each shard."""
+        """Return (file, first row, rows) of each shard."""
         first = range(0, self.rows, self.shard_rows)
         return [
             (f"shard-{number:05d}.safetensors", row, min(self.shard_rows, self.rows - row))
@@ -106,13 +106,13 @@ class IndexSpec:
         ]
 
     def difference(self, other: Manifest) -> str | None:
-        """The name of the first thing in which a stored index is another one, or None."""
-        wanted, stored = _identity(self.manifest()), _identity(other)
-        return next((name for name in wanted if wanted[name] != stored[name]), None)
+        """Return the name of the first property in which a stored index differs, or None."""
+        expected, stored = _identity(self.manifest()), _identity(other)
+        return next((name for name in expected if expected[name] != stored[name]), None)
 
 
 def _identity(manifest: Manifest) -> dict[str, object]:
-    """Return what two indexes must have in common for one to go on with the other's shards."""
+    """Return what two indexes must have in common for one to reuse the other's shards."""
     return {
         "kind": manifest.kind,
         "base_fingerprint": manifest.base_fingerprint,
@@ -143,7 +143,7 @@ def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progres
                 shutil.rmtree(target)  # finished and never made current, so nobody reads it
             if not target.exists():
                 build_vectors(target, spec, encode, progress)
-        with _explained_when_full(target, spec):
+        with _explain_full_disk(target, spec):
             switch_to(target)
         prune(root, keep)
         return current_version(root)
@@ -165,8 +165,8 @@ def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: Progr
         return
     folder = _build_folder(target)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder, _lock_file(folder)), _explained_when_full(target, spec):
-        shards = {shard.first_row: shard for shard in _finished(folder, spec)}
+    with lock_folder(folder, _lock_file(folder)), _explain_full_disk(target, spec):
+        shards = {shard.first_row: shard for shard in _verify_shards(folder, spec)}
         _remove_leftovers(folder, {shard.file for shard in shards.values()})
         if progress is not None:
             progress(sum(shard.rows for shard in shards.values()))
@@ -174,27 +174,29 @@ def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: Progr
             if first_row in shards:
                 continue
             blocks = checked_blocks(
-                _reported(encode(first_row, first_row + rows), progress), rows, spec.dtype, first_row
+                _report_blocks(encode(first_row, first_row + rows), progress), rows, spec.dtype, first_row
             )
-            checksum = write_vectors(folder / file, _of_width(blocks, spec.dimension), rows, spec.dimension, spec.dtype)
+            checksum = write_vectors(
+                folder / file, _require_width(blocks, spec.dimension), rows, spec.dimension, spec.dtype
+            )
             shards[first_row] = Shard(file, first_row, rows, checksum)
             write_manifest(folder, spec.manifest(shards.values()))
         folder.replace(target)
 
 
 def finished_rows(target: Path, spec: IndexSpec) -> int:
-    """How many rows an unfinished build of ``target`` has to show, by its manifest: nothing is verified yet."""
-    return sum(shard.rows for shard in _listed(target if target.exists() else _build_folder(target), spec))
+    """Return how many rows an unfinished build of ``target`` has finished, by its manifest, unverified."""
+    return sum(shard.rows for shard in _usable_shards(target if target.exists() else _build_folder(target), spec))
 
 
 def remaining_rows(root: Path, spec: IndexSpec) -> int:
-    """How many rows `build_version` will still encode under ``root``, by the manifests: nothing is verified yet."""
+    """Return how many rows `build_version` will still encode under ``root``, by the manifests, unverified."""
     places = (latest_version(root), next_version(root))
     return spec.rows - max(finished_rows(place, spec) for place in places if place is not None)
 
 
 def discarded_bytes(root: Path, spec: IndexSpec) -> int:
-    """How many bytes `build_version` removes under ``root`` before it encodes: what is unfinished and of no use to it.
+    """Return how many bytes of useless unfinished builds `build_version` removes under ``root`` before it encodes.
 
     By the manifests: nothing is verified yet. The current version is not among them, for it is read until the next one
     is whole.
@@ -202,19 +204,19 @@ def discarded_bytes(root: Path, spec: IndexSpec) -> int:
     target = next_version(root)
     count = 0
     for folder in (target, _build_folder(target)):
-        kept = {shard.file for shard in _listed(folder, spec)}
-        kept |= {MANIFEST} if kept else set()
+        useful = {shard.file for shard in _usable_shards(folder, spec)}
+        useful |= {MANIFEST} if useful else set()
         for path in folder.glob("*"):
-            if path.name not in kept:
+            if path.name not in useful:
                 with suppress(FileNotFoundError):  # another process builds here, and will be met at the lock
                     count += path.stat().st_size
     return count
 
 
-def _listed(folder: Path, spec: IndexSpec) -> list[Shard]:
-    """The shards of a folder that can be kept, by its manifest alone."""
-    manifest = _manifest_of(folder)
-    return [] if manifest is None or spec.difference(manifest) is not None else _planned(manifest, spec)
+def _usable_shards(folder: Path, spec: IndexSpec) -> list[Shard]:
+    """Return the shards of a folder that can be kept, by its manifest alone."""
+    manifest = _read_manifest(folder)
+    return [] if manifest is None or spec.difference(manifest) is not None else _matching_shards(manifest, spec)
 
 
 def _build_folder(target: Path) -> Path:
@@ -222,12 +224,14 @@ def _build_folder(target: Path) -> Path:
 
 
 def _lock_file(folder: Path) -> Path:
-    """Return the lock's file of a folder under construction: beside it, because the folder becomes the index."""
+    """Return the lock file of a folder under construction, which lies beside it because the folder becomes the
+    index.
+    """
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _manifest_of(folder: Path) -> Manifest | None:
-    """The manifest, or None where there is none that can be read: then nothing can be kept."""
+def _read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a folder, or None where it cannot be read and nothing can be kept."""
     try:
         return parse_manifest(folder)
     except UserError:
@@ -235,8 +239,8 @@ def _manifest_of(folder: Path) -> Manifest | None:
 
 
 def _is_whole(folder: Path, spec: IndexSpec) -> bool:
-    """Whether a finished folder holds what ``spec`` asks for, each file as it was written."""
-    manifest = _manifest_of(folder)
+    """Return whether a finished folder holds what ``spec`` asks for, each file as it was written."""
+    manifest = _read_manifest(folder)
     if manifest is None or spec.difference(manifest) is not None or not manifest.shards:
         return False
     try:
@@ -249,59 +253,59 @@ def _is_whole(folder: Path, spec: IndexSpec) -> bool:
     return True
 
 
-def _finished(folder: Path, spec: IndexSpec) -> list[Shard]:
-    """The shards of an interrupted build that can be kept, verified; says what is kept and what is not."""
-    manifest = _manifest_of(folder)
+def _verify_shards(folder: Path, spec: IndexSpec) -> list[Shard]:
+    """Verify and return the shards of an interrupted build that can be kept; print what is kept and what is not."""
+    manifest = _read_manifest(folder)
     if manifest is None:
         return []
     difference = spec.difference(manifest)
     if difference is not None:
         say(
             f"{folder}: an unfinished build had another {difference.replace('_', ' ')} "
-            f"({_short(_identity(manifest)[difference])}, now {_short(_identity(spec.manifest())[difference])}); "
+            f"({_shorten(_identity(manifest)[difference])}, now {_shorten(_identity(spec.manifest())[difference])}); "
             f"it is discarded"
         )
         (folder / MANIFEST).unlink()
         return []
-    kept = []
-    for shard in _planned(manifest, spec):
+    verified = []
+    for shard in _matching_shards(manifest, spec):
         try:
             verify_shard(folder, shard)
             read_shards(folder, replace(manifest, rows=shard.rows, shards=(replace(shard, first_row=0),)))
-            kept.append(shard)
+            verified.append(shard)
         except UserError as error:
             say(f"{error}; its rows are embedded again")
-    write_manifest(folder, spec.manifest(kept))  # before the leftovers go: a listed shard is a shard that is there
-    if kept:
-        say(f"{folder}: continuing with {sum(shard.rows for shard in kept):,} of {spec.rows:,} rows done")
-    return kept
+    write_manifest(folder, spec.manifest(verified))  # before the leftovers go: a listed shard is a shard that is there
+    if verified:
+        say(f"{folder}: continuing with {sum(shard.rows for shard in verified):,} of {spec.rows:,} rows done")
+    return verified
 
 
-def _planned(manifest: Manifest, spec: IndexSpec) -> list[Shard]:
-    """Those shards that ``spec`` would write too; another ``shard_rows`` gives others."""
-    wanted = set(spec.ranges())
-    return [shard for shard in manifest.shards if (shard.file, shard.first_row, shard.rows) in wanted]
+def _matching_shards(manifest: Manifest, spec: IndexSpec) -> list[Shard]:
+    """Return the shards that ``spec`` would write too; another ``shard_rows`` gives different ones."""
+    ranges = set(spec.ranges())
+    return [shard for shard in manifest.shards if (shard.file, shard.first_row, shard.rows) in ranges]
 
 
-def _short(value: str | float | None) -> str:
+def _shorten(value: object) -> str:
     text = str(value)
     return f"{text[:12]}…" if len(text) == 64 else text  # a SHA-256
 
 
-def _remove_leftovers(folder: Path, kept: set[str]) -> None:
+def _remove_leftovers(folder: Path, used: set[str]) -> None:
     for path in folder.iterdir():
-        if path.name not in kept | {MANIFEST}:
+        if path.name not in used | {MANIFEST}:
             path.unlink()
 
 
-def _reported(blocks: Iterable[Float[Tensor, "_ _"]], progress: Progress | None) -> Iterator[Float[Tensor, "_ _"]]:
+def _report_blocks(blocks: Iterable[Float[Tensor, "_ _"]], progress: Progress | None) -> Iterator[Float[Tensor, "_ _"]]:
     for block in blocks:
         yield block
         if progress is not None:
             progress(len(block))
 
 
-def _of_width(blocks: Iterable[Float[Tensor, "_ _"]], width: int) -> Iterator[Float[Tensor, "_ _"]]:
+def _require_width(blocks: Iterable[Float[Tensor, "_ _"]], width: int) -> Iterator[Float[Tensor, "_ _"]]:
     for block in blocks:
         if block.shape[1] != width:
             raise UserError(
@@ -315,25 +319,25 @@ def _missing_bytes(target: Path, spec: IndexSpec) -> int:
 
 
 def _remedy(target: Path, spec: IndexSpec) -> str:
-    """A disk also refuses to write when it has space left, but no more files to give, or none to this user."""
+    """Return advice for a full disk: it may lack space, or, with space left, inodes or quota."""
     if free_disk(target) <= _missing_bytes(target, spec):
         return "free some space"
-    return "there is space enough, so inodes (df -i) or your quota have run out: free some"
+    return "there is enough space, so inodes (df -i) or your quota are used up: free some"
 
 
 @contextmanager
-def _explained_when_full(target: Path, spec: IndexSpec) -> Iterator[None]:
+def _explain_full_disk(target: Path, spec: IndexSpec) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         full = f"the disk of {target.parent} is full ({os.strerror(error.errno)})"
-        remedy = f"{_remedy(target, spec)} and give the same command again"
+        remedy = f"{_remedy(target, spec)} and repeat the command"
         done = finished_rows(target, spec)
         if done == spec.rows:
             raise UserError(
-                f"{full}: all {done:,} rows are finished and kept, a last small file is not; {remedy}"
+                f"{full}: all {done:,} rows are finished and kept, only a last small file is missing; {remedy}"
             ) from None
         needed = _missing_bytes(target, spec)
         raise UserError(

@@ -1,4 +1,4 @@
-"""What building an index will need, before it starts: passages, disk, memory, time; and a refusal if it cannot fit."""
+"""Plan of building an index: passages, disk, memory and time, and an error beforehand if it cannot fit."""
 
 from __future__ import annotations
 
@@ -60,45 +60,48 @@ class BuildPlan:
 
     @property
     def vector_bytes(self) -> int:
-        """What all vectors take on disk."""
+        """Return the bytes that all vectors take on disk."""
         return self.passages * self.dimension * self.dtype.itemsize
 
     @property
     def remaining_bytes(self) -> int:
-        """What is still to be written."""
+        """Return the bytes still to be written."""
         return self.remaining * self.dimension * self.dtype.itemsize
 
     @property
     def block_bytes(self) -> int:
-        """What the vectors of a block take: as computed and in the order of rows, both in fp32, and as stored."""
+        """Return the bytes that the vectors of a block take: as computed and in the order of rows, both in fp32, and as
+        stored.
+        """
         return min(self.block_rows, self.passages) * self.dimension * (4 + 4 + self.dtype.itemsize)
 
     @property
     def peak_bytes(self) -> int:
-        """About the most memory the process will hold."""
+        """Return about the peak memory of the process, in bytes."""
         return self.resident_bytes + self.block_bytes
 
     @property
     def seconds(self) -> float:
-        """The time that encoding will take."""
+        """Return the seconds that encoding will take."""
         return self.remaining * self.seconds_per_passage
 
     def __str__(self) -> str:
-        """Three lines for people."""
+        """Return the plan as three readable lines."""
         rate = f"{1 / self.seconds_per_passage:,.0f} passages/s" if self.seconds_per_passage > 0 else "rate unknown"
         done = self.passages - self.remaining
         return "\n".join(
             [
-                f"{self.passages:,} passages x {self.dimension} numbers in {_name(self.dtype)}"
+                f"{self.passages:,} passages x {self.dimension} numbers in {_dtype_name(self.dtype)}"
                 + (f"; {done:,} are done if undamaged (checked next), {self.remaining:,} remain" if done else ""),
-                f"{readable_bytes(self.vector_bytes)} on disk, {_free(self.free_disk)}; "
-                f"about {readable_bytes(self.peak_bytes)} of memory (from the probe), {_free(self.free_memory)}",
+                f"{readable_bytes(self.vector_bytes)} on disk, {_describe_free(self.free_disk)}; "
+                f"about {readable_bytes(self.peak_bytes)} of memory (from the probe), "
+                f"{_describe_free(self.free_memory)}",
                 f"about {readable_seconds(self.seconds)} ({rate}, measured)",
             ]
         )
 
     def require_fit(self) -> None:
-        """Raises `UserError` if what is still to come does not fit on the disk, or a block of it in memory.
+        """Raise `UserError` if what is still to come does not fit on the disk, or a block of it in memory.
 
         Encoder and probe are held or were held when memory was measured, so a block is what is added to them.
         """
@@ -120,7 +123,7 @@ class BuildPlan:
 
 
 def require_memory(count: int) -> None:
-    """Raises `UserError` if vectors of ``count`` bytes do not fit in the memory that is free now."""
+    """Raise `UserError` if vectors of ``count`` bytes do not fit in the memory that is free now."""
     free = free_memory()
     if free is not None and count > free:
         raise UserError(
@@ -130,37 +133,37 @@ def require_memory(count: int) -> None:
 
 
 def free_disk(place: Path) -> int:
-    """Bytes free to us on the disk where ``place`` lies or will lie."""
+    """Return the bytes that we may use on the disk where ``place`` lies or will lie."""
     return shutil.disk_usage(next(folder for folder in (place, *place.resolve().parents) if folder.is_dir())).free
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that can be had without swapping, in the container we run in; None where unknown."""
-    known = [one for one in (_available(), container_memory()) if one is not None]
-    return min(known, default=None)
+    """Return the bytes of memory available without swapping, in the container we run in; None where unknown."""
+    limits = [limit for limit in (_available_memory(), container_memory()) if limit is not None]
+    return min(limits, default=None)
 
 
 def container_memory(membership: Path = _MEMBERSHIP, root: Path = _CGROUPS) -> int | None:
-    """Bytes of memory that our control groups (cgroups of Linux, versions 1 and 2) still grant; None without a limit.
+    """Return the bytes of memory that our control groups (Linux cgroups 1 and 2) still allow; None without a limit.
 
     ``membership`` names the groups we are in, which lie under ``root``; each limit on the way up to the root holds. In
     a container the names may be those of the host and not be found: then the root is the container's own group.
     """
     if not membership.is_file():
         return None
-    granted: list[int | None] = []
+    limits: list[int | None] = []
     for line in membership.read_text(encoding="utf-8").splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
         top, files = (root / "memory", _VERSION_1) if controllers else (root, _VERSION_2)
         own = top / name.lstrip("/")
-        granted += [_granted(folder, *files) for folder in (own, *own.parents) if folder.is_relative_to(top)]
-    return min((one for one in granted if one is not None), default=None)
+        limits += [_cgroup_memory(folder, *files) for folder in (own, *own.parents) if folder.is_relative_to(top)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def peak_memory() -> int:
-    """The most memory (bytes) this process has held so far; 0 where the system does not tell."""
+    """Return the peak memory (bytes) of this process so far; 0 where the system does not report it."""
     if resource is None:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
@@ -168,7 +171,7 @@ def peak_memory() -> int:
 
 
 def readable_bytes(count: int) -> str:
-    """``1.5 GB``: decimal units, as disks are sold and df -H counts."""
+    """Return a size such as ``1.5 GB`` in decimal units, as disks are sold and df -H counts."""
     size, unit = float(count), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 1000:
@@ -178,7 +181,7 @@ def readable_bytes(count: int) -> str:
 
 
 def readable_seconds(seconds: float) -> str:
-    """``2 h 5 min``, ``3 min 20 s`` or ``12 s``: the two largest units."""
+    """Return a duration in its two largest units: ``2 h 5 min``, ``3 min 20 s`` or ``12 s``."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:
@@ -186,15 +189,15 @@ def readable_seconds(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def _free(count: int | None) -> str:
+def _describe_free(count: int | None) -> str:
     return "free space unknown" if count is None else f"{readable_bytes(count)} free"
 
 
-def _name(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _available() -> int | None:
+def _available_memory() -> int | None:
     if _MEMORY_INFO.is_file():
         for line in _MEMORY_INFO.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -205,8 +208,8 @@ def _available() -> int | None:
         return None
 
 
-def _granted(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
-    """The limit of one control group less its usage; pages of files that nobody uses are given up when asked for."""
+def _cgroup_memory(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    """Return the limit of one control group less its usage; reclaimable file pages count as free."""
     try:
         most, used = ((group / name).read_text(encoding="ascii").strip() for name in (limit, usage))
         statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())

@@ -1,4 +1,4 @@
-"""An index on disk: a folder of vectors (or a library's own file) and a manifest that says what they belong to.
+"""Storage of an index on disk: a folder of vectors (or a library's own file) and a manifest of what they belong to.
 
 Vectors lie in one file or in many (shards), each a safetensors file of consecutive rows. The manifest lists them with
 their checksums; while an index is being built, it lists those that are finished.
@@ -37,7 +37,7 @@ __all__ = [
     "read_sealed",
     "read_shards",
     "read_vectors",
-    "require_any",
+    "require_rows_to_store",
     "require_same",
     "verify_shard",
     "write_index",
@@ -58,8 +58,8 @@ _GLANCE_ROWS = 64
 
 
 def dtype_named(name: str) -> torch.dtype:
-    """The storage type of a manifest."""
-    return next(dtype for dtype, known in DTYPE_NAMES.items() if known == name)
+    """Return the storage type that a manifest names."""
+    return next(dtype for dtype, name_of_dtype in DTYPE_NAMES.items() if name_of_dtype == name)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an index folder holds. ``kind`` is "exact" or "faiss".
+    """The contents of an index folder; ``kind`` is "exact" or "faiss".
 
     ``factory``, ``probe`` and ``recall`` belong to faiss alone, the others after them to exact indexes: ``encoding``
     says in words how texts became vectors (pooling, normalisation, precision), ``source`` names the run or experiment
@@ -101,12 +101,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def write_sealed(path: Path, value: Mapping[str, object]) -> None:
-    """Atomically write a JSON object with a checksum of its own: in a fingerprint, damage would not show."""
+    """Atomically write a JSON object with a checksum of itself, because damage to a fingerprint would not show."""
     write_json(path, {**value, _CHECKSUM: _seal(value)})
 
 
 def read_sealed(path: Path) -> JsonObject:
-    """What `write_sealed` wrote, without the checksum. Raises `UserError` if it is missing or damaged.
+    """Read what `write_sealed` wrote, without the checksum. Raises `UserError` if it is missing or damaged.
 
     Versions before this checksum wrote none: then none is compared.
     """
@@ -132,7 +132,7 @@ def _seal(value: Mapping[str, object]) -> str:
 def read_manifest(
     folder: Path, kind: str, base_fingerprint: str | None = None, encoder_fingerprint: str | None = None
 ) -> Manifest:
-    """The manifest of an index folder.
+    """Read the manifest of an index folder.
 
     Raises `UserError` if there is none, if it is malformed, of another kind or of no rows, or if a fingerprint that is
     given differs from the index's own.
@@ -151,7 +151,7 @@ def read_manifest(
 
 
 def parse_manifest(folder: Path) -> Manifest:
-    """The manifest of an index folder of any kind. Raises `UserError` if there is none or if it is malformed."""
+    """Read the manifest of an index folder of any kind. Raises `UserError` if there is none or if it is malformed."""
     return _manifest(folder / MANIFEST, read_sealed(folder / MANIFEST))
 
 
@@ -174,7 +174,7 @@ _Record = TypeVar("_Record", Manifest, Shard)
 
 
 def _record(kind: type[_Record], path: Path, value: JsonValue) -> _Record:
-    """A record of plain fields; those that have a default may be missing, for an older version left them out."""
+    """Read a record of plain fields; those with a default may be missing, because older versions left them out."""
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; rebuild the index")
     names = {field.name for field in fields(kind)}
@@ -189,29 +189,28 @@ def _record(kind: type[_Record], path: Path, value: JsonValue) -> _Record:
     return kind(**value)  # pyright: ignore[reportArgumentType]  (checked field by field above)
 
 
-def require_same(folder: Path, what: str, stored: str, wanted: str | None) -> None:
-    """Raises `UserError` if the fingerprint of ``what`` that an index was built from is not the one ``wanted``."""
-    if wanted is not None and stored != wanted:
-        shown = 12 if stored[:12] != wanted[:12] else None
+def require_same(folder: Path, what: str, stored: str, expected: str | None) -> None:
+    """Raise `UserError` if the fingerprint of ``what`` that an index was built from is not the expected one."""
+    if expected is not None and stored != expected:
+        length = 12 if stored[:12] != expected[:12] else None
         raise UserError(
-            f"{folder} was built from {what} {stored[:shown]}, but this run uses {what} {wanted[:shown]}; "
+            f"{folder} was built from {what} {stored[:length]}, but this run uses {what} {expected[:length]}; "
             f"rebuild the index, or use the {what} it was built from"
         )
 
 
 @contextmanager
 def index_directory(path: Path, files: Iterable[str]) -> Iterator[Path]:
-    """`retrograd.util.files.atomic_directory` for an index of the given ``files``: it replaces such an index, and
-    nothing else.
+    """Write the folder of an index of the given ``files`` atomically, replacing such an index and nothing else.
 
     Raises `UserError`, before anything is written, if ``path`` is a file or a folder that holds anything else.
     """
-    found = {one.name for one in path.iterdir()} if path.is_dir() else set()
-    if found and found != set(files):
-        other = min(found - set(files), default=None)
-        holds = f"holds {other!r}" if other else f"lacks {min(set(files) - found)!r}"
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if names and names != set(files):
+        foreign = min(names - set(files), default=None)
+        difference = f"holds {foreign!r}" if foreign else f"lacks {min(set(files) - names)!r}"
         raise UserError(
-            f"{path} is not empty and no index that this may replace: it {holds}; "
+            f"{path} is not empty, and not an index that may be replaced: it {difference}; "
             "choose another folder, or remove this one first"
         )
     with atomic_directory(path) as folder:
@@ -223,7 +222,7 @@ def write_index(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], manifest: Ma
 
     Raises `UserError` for no rows, if the blocks do not sum to those of the manifest, and as `index_directory` does.
     """
-    require_any(manifest.rows)
+    require_rows_to_store(manifest.rows)
     with index_directory(path, (MANIFEST, _WHOLE)) as folder:
         dtype = dtype_named(manifest.dtype)
         checksum = write_vectors(folder / _WHOLE, blocks, manifest.rows, manifest.dimension, dtype)
@@ -231,10 +230,10 @@ def write_index(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], manifest: Ma
         write_manifest(folder, replace(manifest, shards=(whole,)))
 
 
-def require_any(rows: int) -> None:
-    """Raises `UserError` for an index without rows."""
+def require_rows_to_store(rows: int) -> None:
+    """Raise `UserError` for an index without rows."""
     if rows < 1:
-        raise UserError(f"an index of {rows} rows; embed at least one passage")
+        raise UserError(f"an index of {rows} rows cannot be stored; embed at least one passage")
 
 
 def write_vectors(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], rows: int, width: int, dtype: torch.dtype) -> str:
@@ -247,15 +246,15 @@ def write_vectors(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], rows: int,
     header = json.dumps({_TENSOR: entry}).encode()
     header += b" " * (-len(header) % 8)  # the format asks for 8-byte alignment of the data
     digest = hashlib.sha256()
-    written = 0
+    rows_written = 0
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         _append(file, digest, len(header).to_bytes(8, "little") + header)
         for block in blocks:
             raw = block.detach().to(device="cpu", dtype=dtype).contiguous()
             _append(file, digest, raw.view(-1).view(torch.uint8).numpy().data)
-            written += len(block)
-        if written != rows:
-            raise UserError(f"the blocks hold {written} rows, expected {rows}; embed each passage exactly once")
+            rows_written += len(block)
+        if rows_written != rows:
+            raise UserError(f"the blocks hold {rows_written} rows, expected {rows}; embed each passage exactly once")
     return digest.hexdigest()
 
 
@@ -265,26 +264,26 @@ def _append(file: BinaryIO, digest: hashlib._Hash, raw: bytes | memoryview) -> N
 
 
 def read_shards(folder: Path, manifest: Manifest) -> list[Float[Tensor, "_ D"]]:
-    """The vectors of an exact index, memory-mapped, file by file.
+    """Return the vectors of an exact index, memory-mapped, file by file.
 
     Raises `UserError` if the files do not cover the rows, for one that is damaged or of another shape or type, and for
     one that holds nothing but zeros.
     """
     shards = []
-    for shard in _covering(folder, manifest):
+    for shard in _require_all_rows(folder, manifest):
         path = folder / shard.file
         stored = read_vectors(path, shard.rows, manifest.dimension)
         if DTYPE_NAMES.get(stored.dtype) != manifest.dtype:
             raise UserError(
                 f"{path}: vectors are {stored.dtype}, the manifest says {manifest.dtype}; rebuild the index"
             )
-        if len(stored) and not any(bool(glance.any()) for glance in stored.split(_GLANCE_ROWS)):
+        if len(stored) and not any(bool(part.any()) for part in stored.split(_GLANCE_ROWS)):
             raise UserError(f"{path}: all {len(stored)} vectors are zero; rebuild the index")
         shards.append(stored)
     return shards
 
 
-def _covering(folder: Path, manifest: Manifest) -> Sequence[Shard]:
+def _require_all_rows(folder: Path, manifest: Manifest) -> Sequence[Shard]:
     if not manifest.shards:  # as versions before checksums wrote it
         return (Shard(_WHOLE, 0, manifest.rows, ""),)
     row = 0
@@ -301,7 +300,7 @@ def _covering(folder: Path, manifest: Manifest) -> Sequence[Shard]:
 
 
 def read_vectors(path: Path, rows: int, width: int) -> Float[Tensor, "N D"]:
-    """The matrix of a file, memory-mapped. Raises `UserError` if it cannot be read or has another shape."""
+    """Return the matrix of a file, memory-mapped. Raises `UserError` if it cannot be read or has another shape."""
     if path.exists():
         require_file(path)  # safetensors calls a file that may not be read one that does not exist
     try:
@@ -317,13 +316,13 @@ def read_vectors(path: Path, rows: int, width: int) -> Float[Tensor, "N D"]:
 
 
 def verify_shard(folder: Path, shard: Shard) -> None:
-    """Raises `UserError` if a file is missing or its bytes are not those that were written. Reads all of it."""
+    """Raise `UserError` if a file is missing or its bytes are not those that were written. Reads all of it."""
     path = folder / shard.file
     if not path.is_file():
         raise UserError(f"{path} is missing; copy it again or rebuild the index")
-    found = sha256_of(path)
-    if found != shard.sha256:
+    checksum = sha256_of(path)
+    if checksum != shard.sha256:
         raise UserError(
-            f"{path} has changed since it was written (SHA-256 {found[:12]}…, the manifest says "
+            f"{path} has changed since it was written (SHA-256 {checksum[:12]}…, the manifest says "
             f"{shard.sha256[:12]}…); copy it again or rebuild the index"
         )

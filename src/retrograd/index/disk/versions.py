@@ -34,18 +34,18 @@ Opened = TypeVar("Opened")
 
 
 def has_versions(root: Path) -> bool:
-    """Whether ``root`` is a folder of versions one of which can be read."""
+    """Return whether ``root`` is a folder of versions with one that can be read."""
     return (root / _CURRENT).is_file()
 
 
 def versions(root: Path) -> list[Path]:
-    """The folders of all versions, oldest first, whether or not they are current."""
-    found = [path for path in root.glob("v*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=_number)
+    """Return the folders of all versions, oldest first, whether or not they are current."""
+    folders = [path for path in root.glob("v*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(folders, key=_number)
 
 
 def current_version(root: Path) -> Path:
-    """The folder of the version to read. Raises `UserError` if there is none."""
+    """Return the folder of the version to read. Raises `UserError` if there is none."""
     if not has_versions(root):
         raise UserError(f"{root} holds no finished index; build one with: retrograd index build RUN --out {root}")
     version = _named(root)
@@ -58,20 +58,20 @@ def current_version(root: Path) -> Path:
 
 
 def latest_version(root: Path) -> Path | None:
-    """The version to read, or the newest one there is if the file ``current`` is damaged; None if there is none."""
+    """Return the version to read, or the newest one if the file ``current`` is damaged; None if there is none."""
     if not has_versions(root):
         return None
     return _named(root) or max(versions(root), key=_number, default=None)
 
 
 def next_version(root: Path) -> Path:
-    """Where the version after the latest belongs. It may be there already: finished, and never made current."""
+    """Return the folder of the version after the latest. It may exist already: finished, but never made current."""
     latest = latest_version(root)
     return root / f"v{1 if latest is None else _number(latest) + 1:06d}"
 
 
 def switch_to(version: Path) -> None:
-    """Make a finished version the one to read; a reader sees either the old or the new name, never neither."""
+    """Make a finished version the current one; a reader sees either the old or the new name, never neither."""
     if has_versions(version.parent) and _named(version.parent) == version:
         return
     with atomic_file(version.parent / _CURRENT) as temporary:
@@ -93,7 +93,7 @@ def prune(root: Path, keep: int = 2) -> list[Path]:
 
 
 def opened(path: Path, read: Callable[[Path], Opened]) -> Opened:
-    """``read`` of a plain index folder, or of the current version of a root.
+    """Return ``read`` of a plain index folder, or of the current version of a root.
 
     Should two new versions come and the old one go between reading its name and opening it, the newest is read.
     """
@@ -108,7 +108,7 @@ def opened(path: Path, read: Callable[[Path], Opened]) -> Opened:
 
 
 def _named(root: Path) -> Path | None:
-    """What the file ``current`` names, if that is the folder of a version."""
+    """Return the folder that the file ``current`` names, if it is that of a version."""
     name = (root / _CURRENT).read_bytes().decode(errors="replace").strip()
     return root / name if _NAME.fullmatch(name) and (root / name).is_dir() else None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrograd.metrics.answer_resampling import answer_resampler, item_scores
 from retrograd.metrics.answers import corpus_bleu, corpus_exact_match, corpus_rouge, corpus_token_f1
+from retrograd.metrics.resampling import answer_resampler, item_scores
 from retrograd.types import UserError
 
 GOLDS = [["the cup"], ["rain and flood", "heavy rain"], ["a wheel of the car"], ["tea"], ["box in a box"]]
