@@ -159,7 +159,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("limits", [{"max_input_tokens": 2}, {"max_target_tokens": 127}])
     def test_a_prompt_needs_room(self, tiny_causal, limits):
-        with pytest.raises(UserError, match="leave a prompt no room; this model needs at least 3: raise max_input"):
+        with pytest.raises(UserError, match="this model needs at least 3 for a prompt: raise max_input"):
             opened(tiny_causal, **limits)
 
     @pytest.mark.parametrize("name", ["max_input_tokens", "max_target_tokens", "token_budget"])

@@ -186,9 +186,13 @@ def test_a_folder_that_cannot_be_one_says_so(tiny_pointer: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("read", "written", "message"),
     [
-        ({"vocab_size": 2**16}, None, "65536 tokens, and a pointer generator knows 65535 at most"),
-        ({}, {"hidden_size": 8}, "tokens and width 16, a decoder of .* and 8: a pointer generator copies from equal"),
-        ({}, {"vocab_size": 20}, "a decoder of 20 and 16: a pointer generator copies from equal ones"),
+        (
+            {"vocab_size": 2**16},
+            None,
+            "supports at most 65535 tokens, and the vocabulary has 65536; name another model",
+        ),
+        ({}, {"hidden_size": 8}, "tokens and width 16, the decoder .* and 8; a pointer generator needs equal ones"),
+        ({}, {"vocab_size": 20}, "the decoder 20 and 16; a pointer generator needs equal ones"),
     ],
 )
 def test_berts_that_cannot_copy_are_refused(read: dict[str, int], written: dict[str, int], message: str) -> None:

@@ -129,7 +129,7 @@ def test_gradient_reaches_the_encoder_from_every_role(tiny_encoder):
 def test_means_are_taken_in_fp32_under_autocast(tiny_encoder, monkeypatch):
     encoder = opened(tiny_encoder)
     hidden = torch.randn(1, 12, WIDTH, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(encoder, "_hidden", lambda *_: (hidden, torch.ones(1, 12, dtype=torch.long)))
+    monkeypatch.setattr(encoder, "_run_model", lambda *_: (hidden, torch.ones(1, 12, dtype=torch.long)))
     expected = encoder(TEXTS[:1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(encoder(TEXTS[:1]), expected)
@@ -159,7 +159,7 @@ def test_without_role_spans_the_error_says_what_to_set(tiny_encoder):
 
 def test_a_tokenizer_without_characters_is_refused_with_the_remedy(tiny_encoder):
     model = Encoder.open(str(tiny_encoder)).model
-    with pytest.raises(UserError, match=r"ByT5Tokenizer does not tell; name a model with a fast tokenizer"):
+    with pytest.raises(UserError, match=r"ByT5Tokenizer does not give; name a model with a fast tokenizer"):
         Encoder(model, ByT5Tokenizer(), "roles")
     assert Encoder(model, ByT5Tokenizer(), "mean").pooling == "mean"
 

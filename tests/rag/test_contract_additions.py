@@ -98,7 +98,7 @@ def test_the_generators_likelihood_knows_what_supports_a_target(build: Build) ->
 def test_without_a_cheap_test_the_way_out_is_named(build: Build) -> None:
     model, examples = build()
     bound = GeneratorLikelihood(model.generator, model.task, model.base, examples, torch.tensor([[1], [2], [3], [0]]))
-    with pytest.raises(UserError, match=r"no cheap test of support.*set objective\.vote_weight = 0"):
+    with pytest.raises(UserError, match=r"no test of support.*set objective\.vote_weight = 0"):
         bound.supports_at(torch.zeros(4, 1, dtype=torch.long))
 
 

@@ -1,6 +1,6 @@
-"""One text tower: a Hugging Face encoder and a pooling give each text one embedding.
+"""Embed texts with one tower: a Hugging Face encoder and a pooling give each text one embedding.
 
-Pooling "roles" is for texts whose parts play roles: the head entity, the tail entity and the context of a relation
+Pooling "roles" is for texts whose parts have roles: the head entity, the tail entity and the context of a relation
 instance. A role's vector is the mean of the hidden states h_t over the tokens that overlap its character span, scaled
 to length 1, and the embedding is all three side by side, divided by √3:
 
@@ -52,18 +52,18 @@ class Encoder(nn.Module):
     """Texts in, embeddings [B D] out: hidden states pooled over tokens, then scaled to length 1 if ``normalise``.
 
     ``max_tokens`` is the longest input read; longer texts are cut at the end. ``token_budget`` bounds the padded tokens
-    of one forward pass and with it the memory; 0 is what suits the device. Without ``dropout`` training mode is
+    of one forward pass and with it the memory; 0 chooses what suits the device. Without ``dropout`` training mode is
     evaluation mode.
 
-    Pooling "roles" (see above) needs ``role_spans``, which say where a text's roles stand and are never written to
+    Pooling "roles" (see above) needs ``role_spans``, which return the spans of a text's roles and are never written to
     disk. A role without a token, because its span is empty or was cut off, gets the mean over the whole text;
     ``roles_missed`` counts how often since the encoder was opened. Then ``normalise`` scales each role's vector;
     without it an inner product is the mean of three inner products.
 
-    With ``lexical`` the numbers of that projection stand behind those of the model, as they are: neither scaled nor
-    trained. `Retriever` weighs them.
+    With ``lexical`` the numbers of that projection follow those of the model, neither scaled nor trained. `Retriever`
+    weighs them.
 
-    Raises `UserError` for settings that make no sense and for "roles" with a tokenizer that knows no characters.
+    Raises `UserError` for settings out of range, and for "roles" with a tokenizer without character offsets.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Encoder(nn.Module):
         require_at_least(0, {"token_budget": token_budget})
         if tokenizer.pad_token_id is None:
             raise UserError(
-                "texts of unequal length are padded, and this tokenizer has no padding token; name one in the model's "
-                "tokenizer_config.json, as pad_token"
+                "the tokenizer has no padding token, which texts of unequal length need; set pad_token in the model's "
+                "tokenizer_config.json"
             )
         if pooling == "roles" and not tokenizer.is_fast:
             raise UserError(
-                f"pooling 'roles' needs the characters of each token, which {type(tokenizer).__name__} does not tell; "
+                f"pooling 'roles' needs character offsets of tokens, which {type(tokenizer).__name__} does not give; "
                 "name a model with a fast tokenizer (its folder has a tokenizer.json), or choose pooling 'mean'"
             )
         self.model = model
@@ -144,7 +144,7 @@ class Encoder(nn.Module):
 
     @property
     def semantic_dimension(self) -> int:
-        """How many numbers of an embedding, the first ones, are the model's."""
+        """The number of an embedding's first entries that are the model's."""
         return self.width * (len(ROLES) if self.pooling == "roles" else 1)
 
     @property
@@ -154,33 +154,35 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Embeddings in fp32, differentiable with respect to the weights, in the order given.
+        """Return embeddings in fp32, differentiable with respect to the weights, in the order given.
 
         Raises `UserError` for pooling "roles" without ``role_spans``.
         """
-        semantic = self._vectors(texts, self.pooling, self.normalise)
+        semantic = self._embed_semantic(texts, self.pooling, self.normalise)
         if self.lexical is None:
             return semantic
         return torch.cat([semantic, self.lexical(texts).to(semantic.device)], dim=-1)
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """The same without gradient and without dropout, for an index."""
+        """Return embeddings without gradient and without dropout, for an index."""
         with inference(self):
             return self(texts)
 
     def mean_vectors(self, texts: Sequence[str]) -> Float[Tensor, "B width"]:
-        """Mean-pooled vectors of length 1 whatever the pooling, with gradient: of phrases, which have no roles."""
-        return self._vectors(texts, "mean", normalise=True)
+        """Return mean-pooled vectors of length 1, with gradient, whatever the pooling: phrases have no roles."""
+        return self._embed_semantic(texts, "mean", normalise=True)
 
-    def _vectors(self, texts: Sequence[str], pooling: Pooling, normalise: bool) -> Float[Tensor, "B _"]:
+    def _embed_semantic(self, texts: Sequence[str], pooling: Pooling, normalise: bool) -> Float[Tensor, "B _"]:
+        """Embed texts with the model alone, in micro-batches of like length."""
         if not texts:
             width = self.semantic_dimension if pooling == self.pooling else self.width
             return torch.zeros(0, width, device=self.device)
         by_role = pooling == "roles"
-        spans = self._spans(texts) if by_role else []
+        spans = self._role_spans(texts) if by_role else []
         limit = {"truncation": True, "max_length": self.max_tokens}
         encoded = self.tokenizer(list(texts), return_offsets_mapping=by_role, **limit)
         offsets = encoded.pop("offset_mapping") if by_role else []
@@ -188,7 +190,7 @@ class Encoder(nn.Module):
         groups = length_buckets(lengths, token_budget_on(self.device, self.token_budget))
         rows = []
         for group in groups:
-            hidden, mask = self._hidden(encoded, group)
+            hidden, mask = self._run_model(encoded, group)
             if by_role:
                 roles = _role_masks([offsets[i] for i in group], [spans[i] for i in group], hidden.shape[1])
                 self.roles_missed += int((~roles.any(dim=-1)).sum())
@@ -199,43 +201,46 @@ class Encoder(nn.Module):
         order = torch.tensor([position for group in groups for position in group], device=self.device)
         return torch.cat(rows)[torch.argsort(order)]
 
-    def _spans(self, texts: Sequence[str]) -> list[Sequence[tuple[int, int]]]:
+    def _role_spans(self, texts: Sequence[str]) -> list[Sequence[tuple[int, int]]]:
+        """Return the spans of each text's roles."""
         if self.role_spans is None:
             raise UserError(
-                "pooling 'roles' needs role_spans, which say where a text's roles stand; make the Encoder with the "
+                "pooling 'roles' needs role_spans, which return the spans of a text's roles; make the Encoder with the "
                 "role_spans of a task that has them, or choose pooling 'mean'"
             )
         spans = [self.role_spans(text) for text in texts]
-        for text, found in zip(texts, spans, strict=True):
-            if len(found) != len(ROLES):
-                raise ValueError(f"role_spans gave {len(found)} spans for {text!r}; expected {', '.join(ROLES)}")
+        for text, own in zip(texts, spans, strict=True):
+            if len(own) != len(ROLES):
+                raise ValueError(f"role_spans gave {len(own)} spans for {text!r}; expected {', '.join(ROLES)}")
         return spans
 
-    def _hidden(
+    def _run_model(
         self, encoded: BatchEncoding, group: Sequence[int]
     ) -> tuple[Float[Tensor, "b L width"], Int[Tensor, "b L"]]:
+        """Return the last hidden states of a group of texts in fp32, and their mask."""
         columns = {name: [values[i] for i in group] for name, values in encoded.items()}
         # On the right whatever the tokenizer prefers: the first token is the one that "cls" pooling takes.
         batch = self.tokenizer.pad(columns, padding_side="right", return_tensors="pt").to(self.device)
         return self.model(**batch).last_hidden_state.float(), batch["attention_mask"]
 
     def fingerprint(self) -> str:
-        """SHA-256 over what decides an embedding: weights, the model's configuration, tokenizer, and how it is used.
+        """Return the SHA-256 of all that decides an embedding: weights, configuration, tokenizer, and pooling options.
 
-        Paths and versions do not count; a model saved and opened again keeps it.
+        Paths and versions are left out; a model saved and opened again keeps its fingerprint.
         """
         used = f"{self.pooling} {self.normalise} {self.max_tokens}"
         state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         weights = (part for name in sorted(state) for part in (name, save({"": state[name]})))
         lexical = [] if self.lexical is None else [self.lexical.fingerprint]
-        return fingerprint([used, _configuration(self.model), _tokenization(self.tokenizer), *lexical, *weights])
+        settings = [used, _describe_configuration(self.model), _describe_tokenizer(self.tokenizer)]
+        return fingerprint([*settings, *lexical, *weights])
 
     def save(self, folder: Path) -> None:
         """Write a sentence-transformers directory, which `open` also reads.
 
-        Such a directory cannot express roles: with pooling "roles" it says "mean", and sentence-transformers makes of
-        it what `mean_vectors` does. Whoever opens it again names the pooling; `Retriever` writes it beside the towers,
-        with ``lexical``, ``dropout`` and ``token_budget``, of which the directory says nothing either.
+        Such a directory cannot express roles: for pooling "roles" it states "mean", and sentence-transformers returns
+        what `mean_vectors` does. The caller of `open` passes the pooling; `Retriever` writes it beside the towers, with
+        ``lexical``, ``dropout`` and ``token_budget``, which the directory does not hold either.
         """
         with quiet_transformers():
             self.model.save_pretrained(folder)
@@ -256,26 +261,27 @@ class Encoder(nn.Module):
             (folder / "2_Normalize").mkdir(exist_ok=True)
 
 
-def _configuration(model: PreTrainedModel) -> str:
-    return json.dumps(_decisive(json.loads(model.config.to_json_string())), sort_keys=True)
+def _describe_configuration(model: PreTrainedModel) -> str:
+    """Return the settings of a model that decide what it computes, as JSON."""
+    return json.dumps(_select_decisive(json.loads(model.config.to_json_string())), sort_keys=True)
 
 
-def _decisive(settings: dict[str, object]) -> dict[str, object]:
-    """Settings of a model without those that vary while it computes the same.
+def _select_decisive(settings: dict[str, object]) -> dict[str, object]:
+    """Leave out settings of a model that may vary while it computes the same.
 
-    None and False are left out: a later version of transformers adds settings, mostly one of these, to every model.
+    None and False are left out as well: later versions of transformers add settings with these values to every model.
     """
     return {
-        name: _decisive(value) if isinstance(value, dict) else value
+        name: _select_decisive(value) if isinstance(value, dict) else value
         for name, value in settings.items()
         if not (name.startswith("_") or name in _VOLATILE or value is None or value is False)
     }
 
 
-def _tokenization(tokenizer: PreTrainedTokenizerBase) -> str:
-    """How texts become ids, without truncation and padding, which a tokenizer keeps from its last call.
+def _describe_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return how texts become ids, without truncation and padding, which a tokenizer keeps from its last call.
 
-    A tokenizer written in Python has no such form: its class, its vocabulary and its special tokens stand for it.
+    A tokenizer written in Python is described by its class, its vocabulary and its special tokens.
     """
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         state = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
@@ -286,7 +292,7 @@ def _tokenization(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _pool(hidden: Float[Tensor, "b L D"], mask: Int[Tensor, "b L"], pooling: Pooling) -> Float[Tensor, "b D"]:
-    """One vector per text; padding tokens never count."""
+    """Pool hidden states to one vector per text; padding tokens never count."""
     if pooling == "cls":
         return hidden[:, 0]
     weight = mask.unsqueeze(-1).to(hidden.dtype)
@@ -296,10 +302,10 @@ def _pool(hidden: Float[Tensor, "b L D"], mask: Int[Tensor, "b L"], pooling: Poo
 def _role_masks(
     offsets: Sequence[Sequence[tuple[int, int]]], spans: Sequence[Sequence[tuple[int, int]]], width: int
 ) -> Bool[Tensor, "b roles L"]:
-    """Which tokens overlap each role's span, both in characters [start, end); special tokens and padding never do."""
-    nowhere = [(0, 0)]  # what a tokenizer says of a token that it has added
-    token = torch.tensor([[*row, *nowhere * (width - len(row))] for row in offsets]).view(len(offsets), 1, width, 2)
-    span = torch.tensor([[*found] for found in spans]).view(len(spans), len(ROLES), 1, 2)
+    """Return whether each token overlaps each role's span, in characters [start, end); special tokens never do."""
+    special = [(0, 0)]  # the offsets that a tokenizer gives to a token that it has added
+    token = torch.tensor([[*row, *special * (width - len(row))] for row in offsets]).view(len(offsets), 1, width, 2)
+    span = torch.tensor([[*own] for own in spans]).view(len(spans), len(ROLES), 1, 2)
     overlaps = (token[..., 0] < span[..., 1]) & (span[..., 0] < token[..., 1])
     return overlaps & (span[..., 0] < span[..., 1])
 
@@ -307,7 +313,7 @@ def _role_masks(
 def _pool_roles(
     hidden: Float[Tensor, "b L width"], mask: Int[Tensor, "b L"], roles: Bool[Tensor, "b roles L"], normalise: bool
 ) -> Float[Tensor, "b D"]:
-    """Masked means side by side, divided by √3; a role without a token has the mean over the whole text."""
+    """Return masked means side by side, divided by √3; a role without a token gets the mean over the whole text."""
     weight = torch.where(roles.any(dim=-1, keepdim=True), roles, mask.bool().unsqueeze(1)).float()
     with full_precision(hidden.device):
         mean = (weight / weight.sum(dim=-1, keepdim=True)) @ hidden

@@ -1,4 +1,4 @@
-"""The generator p(y|x,z): prompts and targets in, log-likelihoods out; and generation, free or among given choices.
+"""The generator p(y|x,z): score targets after prompts, and generate answers, freely or among given choices.
 
 Sequence-to-sequence and decoder-only models differ only in how a (prompt, target) pair becomes model input
 (`retrograd.models.generator_input`). Everything after that is one path: the output layer is applied at target positions
@@ -46,7 +46,7 @@ _WORD_SAMPLE = 4_096
 
 @dataclass(frozen=True)
 class TargetScores:
-    """log p(y_t | x, z, y_<t) in nats, zero where ``present`` is False."""
+    """The scores log p(y_t | x, z, y_<t) in nats, zero where ``present`` is False."""
 
     value: Float[Tensor, "P T"]
     present: Bool[Tensor, "P T"]
@@ -55,8 +55,8 @@ class TargetScores:
 class Generator(nn.Module):
     """A Hugging Face sequence-to-sequence or decoder-only model as a conditional distribution over target texts.
 
-    ``options`` says how it reads and writes. As an attribute it is what holds for this model: ``max_input_tokens`` is
-    never more than the model's positions leave room for. The end-of-sequence token counts as a target token.
+    ``options`` says how it reads and writes. The attribute has the limits of this model: ``max_input_tokens`` is
+    at most what the model's positions leave room for. The end-of-sequence token counts as a target token.
 
     ``soft_prompt`` makes soft input; it is a part of the generator, trained and saved with it (`draw_soft_prompt`).
     A prompt may also be a `FusedPrompt`, whose parts an encoder-decoder reads one by one, each of them with
@@ -117,7 +117,7 @@ class Generator(nn.Module):
 
     @property
     def prompt_tokens(self) -> PromptTokens:
-        """Prompts as tokens, with the counts of those that were cut."""
+        """The tokenisation of prompts, with the counts of those that were cut."""
         return self._input.prompt_tokens
 
     # ---- likelihood ---------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Generator(nn.Module):
     def token_log_likelihood(
         self, prompts: Sequence[str | FusedPrompt], targets: Sequence[str], soft: SoftInput | None = None
     ) -> TargetScores:
-        """Return the same per token, given ``soft`` beside the prompts.
+        """Return log p per target token in nats, given ``soft`` beside the prompts.
 
         Differentiable, in ``soft`` as well. Pairs are run in micro-batches of like length. Raises `UserError` where
         soft input leaves a prompt no room.
@@ -156,6 +156,7 @@ class Generator(nn.Module):
     def _token_scores(
         self, prompt_ids: list[PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> TargetScores:
+        """Score pairs in micro-batches of like length, as many on each rank as on the one with the most."""
         present = _present(target_ids, self.device)  # [P T]
         sizes = [p + len(t) for p, t in zip(input_sizes(prompt_ids, soft), target_ids, strict=True)]
         groups = length_buckets(sizes, self._input.budget)
@@ -204,8 +205,9 @@ class Generator(nn.Module):
         max_new_tokens: int | None = None,
         soft: SoftInput | None = None,
     ) -> list[list[str]]:
-        """Return all that beam search ends with, ``beams`` texts a prompt, best first by the mean log-likelihood of
-        their tokens; some may be equal as text. Otherwise as `generate`.
+        """Return the results of beam search, ``beams`` texts a prompt, best first by mean log-likelihood per token.
+
+        Some may be equal as text. Otherwise as `generate`.
         """
         prompt_ids = self._input.prompt_ids(prompts, soft)
         texts: list[list[str]] = [[] for _ in prompts]
@@ -252,7 +254,7 @@ class Generator(nn.Module):
         that (`tree_decoding`). Raises `UserError` where soft input leaves a prompt no room.
         """
         if len(prompts) != len(choices) or not all(choices):
-            raise ValueError(f"{len(prompts)} prompts, choices for {sum(map(bool, choices))} of them")
+            raise ValueError(f"{len(prompts)} prompts but choices for {sum(map(bool, choices))} of them")
         prompt_ids = self._input.prompt_ids(prompts, soft)
         distinct = list(dict.fromkeys(text for texts in choices for text in texts))
         ids = dict(zip(distinct, self.target_ids(distinct), strict=True))
@@ -269,8 +271,9 @@ class Generator(nn.Module):
     # ---- disk ---------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write a transformers directory, or a PEFT directory of adapters alone; beside it our options and, if there
-        is one, the soft prompt (``soft_prompt.safetensors``).
+        """Write a transformers directory, or a PEFT directory of adapters alone.
+
+        Beside it are the options and, if there is one, the soft prompt (``soft_prompt.safetensors``).
         """
         with quiet_transformers():
             self.model.save_pretrained(folder)

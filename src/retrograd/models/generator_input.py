@@ -1,4 +1,4 @@
-"""Prompts and targets as the input of a generator: token ids, padded micro-batches, soft input beside them.
+"""Turn prompts and targets into the input of a generator: token ids, padded micro-batches, soft input beside them.
 
 Letters beyond the legend of `retrograd.types`: P prompts, L input tokens, S positions of the decoder.
 """
@@ -60,19 +60,19 @@ class GeneratorInput:
         self.prompt_tokens = PromptTokens(tokenizer, self._encoder_decoder, options.separator, self.end, options.chat)
         if options.max_input_tokens < self.prompt_tokens.least:
             raise UserError(
-                f"{options.max_input_tokens} input tokens leave a prompt no room; this model needs at least "
-                f"{self.prompt_tokens.least}: raise max_input_tokens, or lower max_target_tokens if the model's "
-                f"positions are the limit"
+                f"max_input_tokens is {options.max_input_tokens}, and this model needs at least "
+                f"{self.prompt_tokens.least} for a prompt: raise max_input_tokens, or lower max_target_tokens if the "
+                f"model's positions are the limit"
             )
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self._model.parameters()).device
 
     @property
     def budget(self) -> int:
-        """Padded tokens of one forward pass, at most."""
+        """The largest number of padded tokens of one forward pass."""
         return token_budget_on(self.device, self._options.token_budget)
 
     # ---- token ids ----------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class GeneratorInput:
         if len(plain) < len(prompts):
             require_encoder(self._model)
             if soft is not None:
-                raise ValueError("soft input stands beside one prompt, not beside the parts of a fused one")
+                raise ValueError("soft input is not supported beside a fused prompt; pass plain prompts")
             return [*fused_ids(prompts, self.prompt_tokens, self._options.max_input_tokens)]
         room = room_beside(soft, len(prompts), self._options.max_input_tokens, self.prompt_tokens.least)
         return [*self.prompt_tokens.ids(plain, room)]
@@ -146,7 +146,7 @@ class GeneratorInput:
         written: list[TokenIds] | None = None,
         left: bool = False,
     ) -> dict[str, Tensor]:
-        """Return prompts, and what is ``written`` behind them, as the model reads them.
+        """Return prompts, followed by ``written`` tokens, as the model reads them.
 
         They are padded on the ``left``, or on the right. Beside soft input they are embeddings; fused
         prompts are hidden states.
@@ -169,7 +169,7 @@ class GeneratorInput:
 
 
 def embed_tokens(model: PreTrainedModel, tokens: Int[Tensor, "P L"]) -> Float[Tensor, "P L D"]:
-    """Return what the model itself puts in the place of input tokens."""
+    """Return the model's own embeddings of input tokens."""
     reader = cast(PreTrainedModel, model.get_encoder()) if model.config.is_encoder_decoder else model
     return reader.get_input_embeddings()(tokens)
 

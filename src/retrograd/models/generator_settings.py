@@ -1,4 +1,4 @@
-"""The options that a `Generator` is made with, and ``generator.json``, the file that keeps them beside its weights."""
+"""The options of a `Generator`, and ``generator.json``, the file that keeps them beside its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FILE = "generator.json"
 _SOFT_PROMPT, _LORA = "soft_prompt", "lora"
 _ALWAYS_WRITTEN = ("max_input_tokens", "max_target_tokens", "token_budget", "separator", _LORA)
 _BEFORE_CHAT = {"chat": False}
-"""What a file says by leaving it out: it was written before there were chat templates."""
+"""Options that a file without them has: it was written before chat templates were supported."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class GeneratorOptions:
     """Frozen options of a `Generator`, beside its model, its tokenizer and its soft prompt.
 
     Prompts longer than ``max_input_tokens`` lose what they can spare, then their end; targets longer than
-    ``max_target_tokens`` their end. ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the
-    device. Decoder-only models read the prompt as a user's turn where the tokenizer has a chat template and ``chat`` is
-    true, else ``prompt + separator``. Soft input stands at ``soft_position``: "before" the prompt, or "after" it, which
-    is between prompt and separator for a decoder-only model.
+    ``max_target_tokens`` their end. ``token_budget`` bounds the padded tokens of one forward pass; 0 chooses what suits
+    the device. Decoder-only models read the prompt as a user's turn where the tokenizer has a chat template and
+    ``chat`` is true, else ``prompt + separator``. Soft input is put at ``soft_position``: "before" the prompt, or
+    "after" it, which is between prompt and separator for a decoder-only model.
 
     ``quantisation`` is how the model under the adapters is held. ``fusion`` reads several passages by
     fusion-in-decoder. Without ``dropout`` training mode is evaluation mode. ``gradient_checkpointing`` computes layers

@@ -1,4 +1,4 @@
-r"""An encoder-decoder that can copy: each token is written from the vocabulary, or copied from the prompt.
+r"""Write each token of an answer from the vocabulary, or copy it from the prompt: an encoder-decoder that can copy.
 
 Pointer-generator (See et al. 2017, arXiv 1704.04368, equations 8 and 9). With h_t the decoder's last hidden state, H_i
 the encoder's, x_i the prompt's tokens and E the word embeddings,
@@ -11,13 +11,13 @@ the encoder's, x_i the prompt's tokens and E the word embeddings,
 
 The copy's own attention is the one thing added (there, the decoder's is used); Q and K begin as the identity, w and b
 at zero, so that nothing is drawn. The prompt's special tokens are tokens like others; its last one can be the end of an
-answer. A small model that was never taught to write learns to read by it: 100 steps of 16 questions, each beside the
+answer. It lets a small model that was not trained to write learn to read: 100 steps of 16 questions, each beside the
 sentence that answers it, leave 12.0 nats an answer, and 33.0 without it.
 
-What may be copied has to be known wherever hidden states go: to beams, to rows that share a prompt, to a decoder that
-reads several prompts. So the encoder's hidden states have two numbers more than D, which say which token stands there:
-its id and one, as high and low byte, which every float type holds exactly; two zeros are no token. Of soft input
-nothing is copied.
+The tokens to copy must go wherever hidden states go: to beams, to rows that share a prompt, to a decoder that reads
+several prompts. So the encoder's hidden states have two numbers more than D, which give the token at each position:
+its id plus one, as high and low byte, which every float type holds exactly; two zeros mean no token. Soft input is
+never copied.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ from retrograd.types import UserError
 __all__ = ["COPY_LAYERS", "PointerGenerator", "generator_class", "with_copying"]
 
 COPY_LAYERS = ("copy_query", "copy_key", "copy_gate")
-"""Names of the layers that copy. Where they cannot learn, half of each token is copied for ever."""
+"""Names of the layers that copy. If they cannot learn, half of each token is copied for ever."""
 
 _BYTE = 256
 _TOKEN_NUMBERS = 2
-_LEAST = 1e-30
+_SMALLEST_SHARE = 1e-30
 
 
 @dataclass(frozen=True)
 class _CopyStates:
-    """What the output layer reads at each position: a hidden state, and how copying would write there.
+    """The input of the output layer at each position: a hidden state, and the distribution of copies.
 
-    ``first`` is whether i is the first place of its token; there ``share`` is Σ_j a_j [x_j = x_i], all copies of it.
-    ``copies`` is the logit of g, -inf where there is nothing to copy.
+    ``first`` is true if i is the first place of its token; there ``share`` is Σ_j a_j [x_j = x_i], all copies of it.
+    ``copies`` is the logit of g, -inf if there is nothing to copy.
     """
 
     hidden: Float[Tensor, "*at D"]
@@ -82,17 +82,18 @@ class _CopyingLinear(nn.Linear):
     """The output layer: logits of the vocabulary mixed with copies, as log p over the vocabulary."""
 
     def forward(self, states: _CopyStates) -> Float[Tensor, "*at V"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return log p over the vocabulary at each position, in nats."""
         written = super().forward(states.hidden).float().log_softmax(-1)
         logit = states.copies.unsqueeze(-1)
         written = written + nn.functional.logsigmoid(-logit)
-        copied = nn.functional.logsigmoid(logit) + states.share.clamp_min(_LEAST).log()
+        copied = nn.functional.logsigmoid(logit) + states.share.clamp_min(_SMALLEST_SHARE).log()
         # log(e^b + e^c) = b + softplus(c - b), at the tokens of the prompt alone, and once for each of them.
         more = nn.functional.softplus(copied - written.gather(-1, states.token))
         return written.scatter_add(-1, states.token, torch.where(states.first, more, 0.0))
 
 
 class _Reader(BertModel):
-    """An encoder whose hidden states say which tokens they are of."""
+    """An encoder whose hidden states carry the ids of their tokens."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -101,7 +102,7 @@ class _Reader(BertModel):
         inputs_embeds: Tensor | None = None,
         **arguments: Any,
     ) -> Any:
-        """As of `BertModel`, hidden states [P L D+2]. (What `generate` is to pass on has to be named here.)"""
+        """Run `BertModel`; hidden states are [P L D+2]. (`generate` passes on only what is named here.)"""
         named: dict[str, Any] = arguments | {"return_dict": True}
         output = cast(Any, super().forward(input_ids, attention_mask, inputs_embeds=inputs_embeds, **named))
         hidden: Tensor = output.last_hidden_state
@@ -114,7 +115,7 @@ class _Reader(BertModel):
 
 
 class _Writer(BertLMHeadModel):
-    """A decoder that writes and copies. It attends to hidden states, and copies what their last two numbers say."""
+    """A decoder that attends to hidden states, and copies the tokens that their last two numbers give."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -125,7 +126,7 @@ class _Writer(BertLMHeadModel):
         self.post_init()
 
     def begin_copying(self) -> None:
-        """Q and K the identity, half of each token copied."""
+        """Set Q and K to the identity and the gate to a half, so that half of each token is copied."""
         for layer in (self.copy_query, self.copy_key, self.copy_gate):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -139,11 +140,9 @@ class _Writer(BertLMHeadModel):
         encoder_attention_mask: Tensor | None = None,
         **arguments: Any,
     ) -> CausalLMOutputWithCrossAttentions:
-        """As of `BertLMHeadModel`; ``encoder_hidden_states`` [P L D+2] are those of the encoder of this file, and
-        ``logits`` are log p, in fp32.
-        """
+        """Run `BertLMHeadModel` on hidden states [P L D+2] of this file's encoder; ``logits`` are log p, in fp32."""
         if encoder_hidden_states is None:
-            raise ValueError("this decoder copies from what an encoder read, and was given no hidden states of one")
+            raise ValueError("this decoder copies from an encoder's hidden states; pass encoder_hidden_states")
         read, numbers = encoder_hidden_states.split([self.config.hidden_size, _TOKEN_NUMBERS], dim=-1)
         output = self.bert(
             input_ids,
@@ -190,41 +189,41 @@ class _Writer(BertLMHeadModel):
 
 
 class PointerGenerator(EncoderDecoderModel):
-    """The encoder-decoder of this file, saved as any other of transformers and opened by its class, `generator_class`.
+    """An encoder-decoder that copies, saved as any model of transformers and opened by its class (`generator_class`).
 
-    Raises `UserError` for anything but two BERTs of one width and one vocabulary, of 65,535 tokens at most.
+    Raises `UserError` unless it consists of two BERTs of one width and one vocabulary, of 65,535 tokens at most.
     """
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         read, written = config.encoder, config.decoder
         if not isinstance(read, BertConfig) or not isinstance(written, BertConfig):
-            kinds = " and ".join(type(one).__name__ for one in (read, written))
+            kinds = " and ".join(type(part).__name__ for part in (read, written))
             raise UserError(f"a pointer generator is made of two BERTs, not of {kinds}; name another generator")
         if read.vocab_size >= _BYTE**2:
             raise UserError(
-                f"{read.vocab_size} tokens, and a pointer generator knows {_BYTE**2 - 1} at most; name another model"
+                f"a pointer generator supports at most {_BYTE**2 - 1} tokens, and the vocabulary has {read.vocab_size}; "
+                f"name another model"
             )
         if (read.hidden_size, read.vocab_size) != (written.hidden_size, written.vocab_size):
             raise UserError(
-                f"an encoder of {read.vocab_size} tokens and width {read.hidden_size}, a decoder of "
-                f"{written.vocab_size} and {written.hidden_size}: a pointer generator copies from equal ones; name "
-                f"another model"
+                f"the encoder has {read.vocab_size} tokens and width {read.hidden_size}, the decoder "
+                f"{written.vocab_size} and {written.hidden_size}; a pointer generator needs equal ones; name another model"
             )
         super().__init__(config, _Reader(read, add_pooling_layer=False), _Writer(written))
 
     @classmethod
     def copied_from(cls, model: EncoderDecoderModel) -> PointerGenerator:
-        """With the weights of ``model``, two BERTs, and copying where it begins. Nothing is drawn."""
+        """Make a pointer generator with the weights of ``model``, two BERTs. Nothing is drawn."""
         with torch.random.fork_rng(devices=[]):
-            made = cls(model.config)
-        made.load_state_dict(model.state_dict(), strict=False)
-        cast(_Writer, made.decoder).begin_copying()
-        made.tie_weights()
-        return made
+            pointer = cls(model.config)
+        pointer.load_state_dict(model.state_dict(), strict=False)
+        cast(_Writer, pointer.decoder).begin_copying()
+        pointer.tie_weights()
+        return pointer
 
 
 def with_copying(model: nn.Module, modules: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of layers to adapt, and those that copy, which must learn wherever any of the named does."""
+    """Return the names of layers to adapt, with those that copy, which must learn wherever a named layer does."""
     own = {part for name, _ in model.named_modules() for part in (name, name.rpartition(".")[2])}
     return (*modules, *(name for name in COPY_LAYERS if name in own and not own.isdisjoint(modules)))
 
@@ -232,7 +231,7 @@ def with_copying(model: nn.Module, modules: tuple[str, ...]) -> tuple[str, ...]:
 def generator_class(
     config: PretrainedConfig,
 ) -> type[PointerGenerator] | type[AutoModelForSeq2SeqLM] | type[AutoModelForCausalLM]:
-    """What opens a generator of this configuration, which may be anybody's."""
+    """Return the class that opens a generator of this configuration."""
     if isinstance(config, EncoderDecoderConfig) and config.architectures == [PointerGenerator.__name__]:
         return PointerGenerator
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

@@ -1,8 +1,7 @@
-"""The retriever p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T): query tower, passage tower, and the temperature T, which lives here.
+"""The retriever p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T): a query tower, a passage tower, and the temperature T.
 
 With a lexical projection h, p(z|x) ∝ exp(⟨e(x), e(z)⟩ / T + v ⟨h(x), h(z)⟩): hybrid search, where ⟨h(x), h(z)⟩ is
-nearly BM25 (`retrograd.models.inputs.lexical_projection`). The weight v is learned like everything else, from the
-one loss.
+nearly BM25 (`retrograd.models.inputs.lexical_projection`). The weight v is learned from the one loss.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Trained = Literal["both", "query", "none"]
 
 
 class Retriever(nn.Module):
-    """Two towers, which may be one and the same module, and a temperature.
+    """A retriever: two towers, which may be one module, and a temperature.
 
     ``trained`` says which towers receive gradient: ``both``, ``query`` (passage embeddings count as constants at each
     step; with a shared tower they still change, at the next refresh), or ``none``. The posterior retriever q(z|x,y) is
@@ -51,7 +50,7 @@ class Retriever(nn.Module):
             raise UserError(f"temperature is {temperature}; expected a positive number, usually 0.01 to 0.1")
         if trained not in get_args(Trained):
             raise UserError(f"trained is {trained!r}; expected one of {', '.join(get_args(Trained))}")
-        _refuse_unlike(query_encoder, passage_encoder)
+        _require_equal_options(query_encoder, passage_encoder)
         self.query_encoder = query_encoder
         self.passage_encoder = passage_encoder
         self.trained: Trained = trained
@@ -66,27 +65,27 @@ class Retriever(nn.Module):
 
     @property
     def shared(self) -> bool:
-        """Whether both towers are one module."""
+        """True if both towers are one module."""
         return self.query_encoder is self.passage_encoder
 
     @property
     def passages_move(self) -> bool:
-        """Whether training changes passage embeddings, so that an index grows stale."""
+        """True if training changes passage embeddings, so that an index grows stale."""
         return self.trained == "both" or (self.trained == "query" and self.shared)
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """The weights that training moves; all others get no gradient from `queries` and `passages`."""
+        """Return the weights that training changes; all others get no gradient from `queries` and `passages`."""
         return [*self.trained_weights(), *self.trained_scales()]
 
     def trained_weights(self) -> list[nn.Parameter]:
-        """Those of the towers."""
+        """Return the trained weights of the towers."""
         if self.trained == "none":
             return []
         towers = [self.query_encoder] + [self.passage_encoder] * (self.trained == "both" and not self.shared)
         return [weight for tower in towers for weight in tower.parameters()]
 
     def trained_scales(self) -> list[nn.Parameter]:
-        """Single numbers that scale all logits: T and v, as far as they are learned. They take rates of their own."""
+        """Return the learned numbers that scale all logits, of T and v; they have learning rates of their own."""
         if self.trained == "none":
             return []
         weight = [] if self.lexical_weight is None else [self.lexical_weight]
@@ -94,34 +93,35 @@ class Retriever(nn.Module):
 
     @property
     def temperature(self) -> Float[Tensor, ""]:
+        """T, a positive number."""
         return self.log_temperature.exp()
 
     @property
     def trained_temperature(self) -> Float[Tensor, ""]:
-        """The same, with gradient only where the retriever is trained."""
+        """T, with gradient only if the retriever is trained."""
         return self.temperature.detach() if self.trained == "none" else self.temperature
 
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return e(x)/T; its inner product with a passage embedding is an unnormalised log-probability in nats."""
-        if self.trained == "none":  # without dropout as well: a frozen retriever finds in training what it finds later
+        if self.trained == "none":  # without dropout: a frozen retriever ranks in training as it does later
             return self.as_queries(self.query_encoder.embed(texts)).detach()
         return self.as_queries(self.query_encoder(texts))
 
     def as_queries(self, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """Embeddings of anything, in nats: e / T, and v · h behind it."""
+        """Scale embeddings so that inner products with passages are in nats: e / T, followed by v · h."""
         if self.lexical_weight is None:
             return vectors / self.temperature
         semantic = self.query_encoder.semantic_dimension
         return torch.cat([vectors[:, :semantic] / self.temperature, vectors[:, semantic:] * self.lexical_weight], dim=1)
 
     def passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Passage embeddings, with gradient where ``trained`` is ``both``."""
+        """Return passage embeddings, with gradient if ``trained`` is ``both``."""
         return self.passage_encoder(texts) if self.trained == "both" else self.passage_encoder.embed(texts)
 
     def no_passage(self, text: str) -> Float[Tensor, " D"]:
-        """The embedding of the null passage: of ``text``, or of it in the place of every role where there are roles.
+        """Embed the null passage: ``text``, taken for every role where there are roles.
 
-        Its numbers for words are 0, so that what v is worth favours every passage that shares a word with the query.
+        Its numbers for words are 0, so that v favours every passage that shares a word with the query.
         """
         tower = self.passage_encoder
         if tower.pooling != "roles":
@@ -158,14 +158,14 @@ class Retriever(nn.Module):
     def load(
         cls, folder: Path, role_spans: RoleSpans | None = None, passage_encoder: Encoder | None = None
     ) -> Retriever:
-        """Read what `save` wrote. ``role_spans``, which no folder holds, is what towers with pooling "roles" read by.
+        """Read what `save` wrote. Towers with pooling "roles" need ``role_spans``, which no folder holds.
 
-        A ``passage_encoder`` stands in the place of the folder's own: that of another retriever, which shares it.
+        A ``passage_encoder`` replaces the folder's own: that of another retriever, which shares it.
         Raises `UserError` for a missing folder or wrongly edited settings.
         """
         path = folder / "retriever.json"
-        found = read_json(path)
-        settings = read_record(SavedRetriever, found if isinstance(found, dict) else {}, str(path))
+        content = read_json(path)
+        settings = read_record(SavedRetriever, content if isinstance(content, dict) else {}, str(path))
         lexical = LexicalProjection.load(folder / _LEXICAL) if settings.lexical else None
         query = settings.encoder(folder / "query", role_spans, lexical)
         passage = passage_encoder
@@ -180,18 +180,22 @@ class Retriever(nn.Module):
 
 _LEXICAL = "lexical.json"
 _MOST_LOG_TEMPERATURE = 80.0
-"""Beyond it the temperature is no number of single precision."""
+"""Beyond it the temperature is out of range in single precision."""
 
 
-def _refuse_unlike(query: Encoder, passage: Encoder) -> None:
-    """``retriever.json`` states the settings of both towers once, and an inner product needs one width."""
-    ours, theirs = _reading(query), _reading(passage)
-    for name, value in ours.items():
-        if value != theirs[name]:
-            raise UserError(f"the towers differ in {name}: {value!r} for queries, {theirs[name]!r} for passages")
+def _require_equal_options(query: Encoder, passage: Encoder) -> None:
+    """Raise `UserError` unless both towers embed alike: ``retriever.json`` states their settings once."""
+    query_options, passage_options = _embedding_options(query), _embedding_options(passage)
+    for name, value in query_options.items():
+        if value != passage_options[name]:
+            raise UserError(
+                f"the towers differ in {name}: {value!r} for queries, {passage_options[name]!r} for passages; "
+                f"open both with one value"
+            )
 
 
-def _reading(encoder: Encoder) -> dict[str, object]:
+def _embedding_options(encoder: Encoder) -> dict[str, object]:
+    """Return the options of an encoder that both towers must share."""
     return {
         "dimension": encoder.dimension,
         "pooling": encoder.pooling,
@@ -205,7 +209,7 @@ def _reading(encoder: Encoder) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class SavedRetriever:
-    """``retriever.json``: what the towers' own folders do not say."""
+    """The content of ``retriever.json``: the settings that the towers' own folders do not hold."""
 
     log_temperature: float
     trained: Trained

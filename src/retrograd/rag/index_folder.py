@@ -96,10 +96,10 @@ def _block_encoder(retriever: Retriever, task: Task, base: KnowledgeBase) -> Enc
 
 
 def _describe_encoding(encoder: Encoder) -> str:
-    """Return how passages are encoded, in words, for people who look at an index."""
+    """Return how passages are encoded, in words. A stopped build continues only where these words are equal."""
     device = encoder.device.type
     half = torch.is_autocast_enabled(device)
     precision = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if half else "float32"
-    length = "length 1" if encoder.normalise else "length not normalised"
-    lexical = "" if encoder.lexical is None else f", followed by {encoder.lexical.dimension} numbers for words"
+    length = "length 1" if encoder.normalise else "length as it comes"
+    lexical = "" if encoder.lexical is None else f", behind them {encoder.lexical.dimension} numbers for words"
     return f"{encoder.pooling} pooling, {length}, at most {encoder.max_tokens} tokens, encoded in {precision}{lexical}"
