@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_one_says_so(tiny_pointer: Path, tmp_path: Path)
         (
             {"vocab_size": 2**16},
             None,
-            "supports at most 65535 tokens, and the vocabulary has 65536; name another model",
+            "supports up to 65535 tokens, and the vocabulary has 65536; name another model",
         ),
         ({}, {"hidden_size": 8}, "tokens and width 16, the decoder .* and 8; a pointer generator needs equal ones"),
         ({}, {"vocab_size": 20}, "the decoder 20 and 16; a pointer generator needs equal ones"),
@@ -200,9 +200,9 @@ def test_berts_that_cannot_copy_are_refused(read: dict[str, int], written: dict[
         PointerGenerator(two_berts(read, written))
 
 
-def test_a_folder_that_lost_its_name_says_how_to_mend_it(tiny_pointer: Path, tmp_path: Path) -> None:
+def test_a_folder_that_lost_its_name_says_how_to_correct_it(tiny_pointer: Path, tmp_path: Path) -> None:
     lost = rewritten(tiny_pointer, tmp_path / "lost", architectures=None)
-    with pytest.raises(UserError, match=r'mend it: "architectures": \["PointerGenerator"\]'):
+    with pytest.raises(UserError, match=r'correct it: "architectures": \["PointerGenerator"\]'):
         opened(lost)
 
 

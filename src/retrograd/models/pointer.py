@@ -201,13 +201,14 @@ class PointerGenerator(EncoderDecoderModel):
             raise UserError(f"a pointer generator is made of two BERTs, not of {kinds}; name another generator")
         if read.vocab_size >= _BYTE**2:
             raise UserError(
-                f"a pointer generator supports at most {_BYTE**2 - 1} tokens, and the vocabulary has {read.vocab_size}; "
+                f"a pointer generator supports up to {_BYTE**2 - 1} tokens, and the vocabulary has {read.vocab_size}; "
                 f"name another model"
             )
         if (read.hidden_size, read.vocab_size) != (written.hidden_size, written.vocab_size):
             raise UserError(
                 f"the encoder has {read.vocab_size} tokens and width {read.hidden_size}, the decoder "
-                f"{written.vocab_size} and {written.hidden_size}; a pointer generator needs equal ones; name another model"
+                f"{written.vocab_size} and {written.hidden_size}; a pointer generator needs equal ones; name "
+                f"another model"
             )
         super().__init__(config, _Reader(read, add_pooling_layer=False), _Writer(written))
 

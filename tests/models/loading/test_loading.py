@@ -47,7 +47,7 @@ def test_weights_that_may_not_be_read(open_model, tiny_encoder, monkeypatch):
 @pytest.mark.parametrize("open_model", OPENERS)
 def test_unknown_builtin(open_model):
     message = refused(open_model, "builtin:minilmm")
-    assert "no built-in model 'builtin:minilmm'" in message
+    assert "there is no built-in model 'builtin:minilmm'" in message
     assert "builtin:minilm to retrieve, builtin:minilm-seq2seq and builtin:minilm-pointer to generate" in message
 
 

@@ -445,7 +445,7 @@ def test_large_models_are_refused_before_any_download(data: Path, tiny_encoder: 
 
 
 def test_unknown_names_say_what_cannot_be_told(data: Path, tiny_encoder: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot be told.*--like generator"):
+    with pytest.raises(UserError, match=r"cannot be estimated.*--like generator"):
         plan_experiment(tiny(data, tiny_encoder, Path("somebody/unheard-of")), BIG)
     with pytest.raises(UserError, match="did you mean 'h100'"):
         hardware_named("h10")

@@ -1,4 +1,4 @@
-"""Which attention kernel trains fastest where."""
+"""Choose the attention kernel that trains fastest on a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["training_attention"]
 
 @contextmanager
 def training_attention(device: torch.device) -> Iterator[None]:
-    """On a CPU, attention written out; elsewhere torch chooses.
+    """Write attention out on a CPU; elsewhere let torch choose the kernel.
 
     For texts of some 50 tokens the fused CPU kernel's backward pass takes several times as long: a whole training step
     of the demonstration took 1.42 s with it and 1.18 s without. Micro-batches bound the memory of the written-out form.

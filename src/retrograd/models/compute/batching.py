@@ -1,4 +1,4 @@
-"""Micro-batches of texts of like length, so that little time goes into padding and memory stays bounded."""
+"""Group texts of like length into micro-batches, so that there is little padding and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOKEN_BUDGET_ELSEWHERE = 32_768
 
 
 def token_budget_on(device: torch.device, wanted: int) -> int:
-    """Padded tokens of one forward pass: what was asked for, or, for 0, what suits the device.
+    """Return the padded tokens of one forward pass: ``wanted``, or, if it is 0, what suits the device.
 
     On a CPU small batches stay in its cache: MiniLM embeds 725 sentences a second at 2,048 tokens and 398 at 16,384
     (two cores, bf16), and trains 108 against 67. A GPU wants large ones.
@@ -43,7 +43,7 @@ def length_buckets(lengths: Sequence[int], budget: int, most: int | None = None)
 def padded(
     ids: list[list[int]], padding: int, device: torch.device, left: bool = False
 ) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
-    """Token ids as one tensor, filled up with ``padding`` on the right or on the ``left``, and the attention mask."""
+    """Return token ids as one tensor, filled up with ``padding`` on the right or ``left``, and the attention mask."""
     width = max((len(row) for row in ids), default=0)
     gaps = [[padding] * (width - len(row)) for row in ids]
     tokens = [gap + row if left else row + gap for row, gap in zip(ids, gaps, strict=True)]

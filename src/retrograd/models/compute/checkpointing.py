@@ -1,4 +1,4 @@
-"""Layers that keep their inputs alone and are computed again in the backward pass: less memory, one more forward pass.
+"""Compute layers again in the backward pass instead of keeping their activations: less memory, one more forward pass.
 
 Chen et al. 2016 (arXiv 1604.06174), for a transformer layer by layer.
 """

@@ -1,4 +1,4 @@
-"""Where a model computes and in which precision. The only file that enters autocast.
+"""Compute on a device in a precision. Only this file enters autocast.
 
 Weights are fp32. In bf16, autocast casts them for matrix products as they are needed; what must stay in fp32 suspends
 it with `retrograd.models.compute.precision.full_precision`.

@@ -1,10 +1,10 @@
-"""What a pass through a model costs, without making it: matrix products, and what is kept for the backward pass.
+"""Count what a pass through a model costs without making it: matrix products, and bytes kept for the backward pass.
 
 The model is one of `retrograd.models.loading.architectures`, within torch's ``FakeTensorMode``: every operation runs
 on shapes
 alone, under the autocast of training and in the mode that the caller has set, so that what is counted is what the
 module does and not what a formula says of its family. Kept bytes are counted once for each storage; weights and their
-copies in half precision stand apart.
+copies in half precision are counted separately.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["Cost", "encoder_cost", "generator_cost"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one text: floating-point operations of its forward and backward pass, and the bytes kept between them.
+    """The cost of one text: floating-point operations of forward and backward pass, and bytes kept between them.
 
-    ``squares`` of these bytes are attention weights, which fused kernels do not keep. ``copies`` is what is kept once
-    for each batch, whatever its size: weights that do not learn, in the precision of the products.
+    ``squares`` of these bytes are attention weights, which fused kernels do not keep. ``copies`` are the bytes
+    kept once for each batch, whatever its size: frozen weights, in the precision of the products.
     """
 
     forward: float
@@ -41,7 +41,7 @@ class Cost:
     copies: float
 
     def times(self, number: int) -> Cost:
-        """Of so many models of the kind, each of which reads the text."""
+        """Return the cost of ``number`` models of this kind, each of which reads the text."""
         return Cost(
             forward=number * self.forward,
             backward=number * self.backward,
@@ -52,7 +52,7 @@ class Cost:
 
 
 def encoder_cost(model: PreTrainedModel, tokens: int, bf16: bool) -> Cost:
-    """Of embedding a text of so many tokens."""
+    """Return the cost of embedding a text of ``tokens`` tokens."""
 
     def run(texts: int) -> Tensor:
         ids = torch.zeros(texts, tokens, dtype=torch.long)
@@ -62,7 +62,7 @@ def encoder_cost(model: PreTrainedModel, tokens: int, bf16: bool) -> Cost:
 
 
 def generator_cost(model: PreTrainedModel, tokens: int, target_tokens: int, bf16: bool) -> Cost:
-    """Of the likelihood of a target after a prompt; the output layer is applied at the target's tokens alone."""
+    """Return the cost of a target's likelihood after a prompt; the output layer reads the target's positions alone."""
     seq2seq = bool(model.config.is_encoder_decoder)
 
     def run(prompts: int) -> Tensor:
@@ -82,15 +82,16 @@ def generator_cost(model: PreTrainedModel, tokens: int, target_tokens: int, bf16
 
 
 def _cost(model: PreTrainedModel, run: Callable[[int], Tensor], width: int, bf16: bool) -> Cost:
-    """From one text and from two: what grows is the text's, what does not is the batch's."""
-    (f1, b1, k1, s1), (f2, b2, k2, s2) = (_measured(model, lambda n=n: run(n), width, bf16) for n in (1, 2))
+    """Return a text's cost from runs of one and of two texts; what does not grow belongs to the batch."""
+    (f1, b1, k1, s1), (f2, b2, k2, s2) = (_count_run(model, lambda n=n: run(n), width, bf16) for n in (1, 2))
     kept = k2 - k1
     return Cost(f2 - f1, b2 - b1, kept, s2 - s1, max(0.0, k1 - kept))
 
 
-def _measured(
+def _count_run(
     model: PreTrainedModel, run: Callable[[], Tensor], width: int, bf16: bool
 ) -> tuple[float, float, float, float]:
+    """Return forward and backward operations, bytes kept, and bytes of attention weights of one run."""
     own = {_storage(weight) for weight in (*model.parameters(), *model.buffers())}
     kept: dict[int, Tensor] = {}
 
@@ -116,4 +117,5 @@ def _measured(
 
 
 def _storage(tensor: Tensor) -> int:
+    """Return a number that identifies a tensor's storage."""
     return tensor.untyped_storage()._cdata

@@ -1,11 +1,11 @@
-"""Layers spread over the ranks of a process group: fully sharded data parallelism. The only file that knows it.
+"""Spread layers over the ranks of a process group: fully sharded data parallelism. Only this file uses torch's FSDP.
 
-Zhao et al. 2023 (arXiv 2304.11277), as torch's ``fully_shard``. Of the matrices of each transformer layer a rank keeps
-its share, and so of their gradients and of the optimiser's moments; a layer is gathered when it is read, forward and
-backward, and given up behind it. The rest (vectors, embeddings, output layer, soft prompt) every rank has whole.
+Zhao et al. 2023 (arXiv 2304.11277), as torch's ``fully_shard``. Each rank keeps its share of the matrices of
+each transformer layer, of their gradients and of the optimiser's moments; a layer is gathered when it is read, forward
+and backward, and freed afterwards. Every rank has the rest (vectors, embeddings, output layer, soft prompt) whole.
 
-Each forward pass is then a collective, so that ranks must make as many, one as the other: in training `in_step` sees to
-it, in evaluation, where all do the same, it takes devices that compute alike.
+Each forward pass is then a collective, so all ranks must make equally many: in training `in_step` ensures it; in
+evaluation, where all ranks do the same, their devices must compute alike.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def spread_layers(
     Layers are the modules of the outermost `nn.ModuleList` of each stack; of them matrices are spread, and vectors
     (biases, norms) stay whole. All ranks call this with equal weights. Gradients become sums over the ranks. Weights
     are gathered in the type in which they are ``computed``, masters and gradients stay as they are: autocast would keep
-    its casts of all layers until a step is made. One layer after the other goes to ``device``, and its share stays.
+    its casts of all layers until a step is made. Layers are moved to ``device`` one after the other, and shared there.
 
     Raises `UserError` as `require_spreadable`.
     """
@@ -61,17 +61,17 @@ def spread_layers(
         for layer in layers:
             vectors = {weight for weight in layer.parameters() if not _is_matrix(weight)}
             fully_shard(layer, mesh=mesh, mp_policy=types, ignored_params=vectors)
-        # The root of its layers, with nothing of its own: it has the next one gathered while one computes.
+        # The root of the layers has no weights of its own: it gathers the next layer while one computes.
         fully_shard(stack, mesh=mesh, mp_policy=types, ignored_params=set(stack.parameters()))
     for part in model.modules():
         if isinstance(part, FSDPModule):
-            part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+            part.set_force_sum_reduction_for_comms(True)  # gloo supports no other
             part.set_gradient_divide_factor(1.0)
-            part.set_reduce_scatter_unused_params(True)  # an expert that was asked nothing on one rank alone
+            part.set_reduce_scatter_unused_params(True)  # an expert that got no token on one rank alone
 
 
 def require_spreadable(model: nn.Module, dropout: bool) -> None:
-    """Raises `UserError` for a model without layers, or with layers that each rank would drop on its own."""
+    """Raise `UserError` for a model without layers, or with layers that each rank would drop on its own."""
     if not list(stacks_of(model)):
         raise UserError(f"generator.fsdp is true, but {type(model).__name__} has no list of layers; set it to false")
     if dropout and any(getattr(part, "layerdrop", 0.0) for part in model.modules()):
@@ -83,7 +83,7 @@ def require_spreadable(model: nn.Module, dropout: bool) -> None:
 
 
 def in_layers(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The weights that `spread_layers` spreads."""
+    """Return the weights that `spread_layers` spreads."""
     return (w for _, layers in stacks_of(model) for layer in layers for w in layer.parameters() if _is_matrix(w))
 
 
@@ -92,22 +92,22 @@ def _is_matrix(weight: Tensor) -> bool:
 
 
 def stacks_of(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
-    """Modules with lists of layers, outermost ones, and these layers: what is spread."""
+    """Yield the outermost modules with lists of layers, and these layers, which are spread."""
     lists = [child for child in module.children() if isinstance(child, nn.ModuleList)]
     if lists:
-        yield module, [layer for found in lists for layer in found]
+        yield module, [layer for layers in lists for layer in layers]
         return
     for child in module.children():
         yield from stacks_of(child)
 
 
 def is_spread(module: nn.Module) -> bool:
-    """Whether any layer of it is."""
+    """Return whether any layer of a module is spread."""
     return any(isinstance(part, FSDPModule) for part in module.modules())
 
 
 def in_step(module: nn.Module, forwards: int) -> int:
-    """How many forward passes all ranks make of a spread ``module``: as many as the one with the most."""
+    """Return how many forward passes each rank makes of a spread ``module``: as many as the rank with the most."""
     if not is_spread(module):
         return forwards
     most = torch.tensor(forwards, device=next(module.parameters()).device)
@@ -119,19 +119,19 @@ def in_step(module: nn.Module, forwards: int) -> int:
 
 
 def own_share(weight: Tensor) -> bool:
-    """Whether this rank holds no more than its share of it."""
+    """Return whether this rank holds only its share of a weight."""
     return isinstance(weight, DTensor)
 
 
 def by_placement(weights: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Weights that each rank has whole, and those that are spread, in their order; no kernel takes both at once."""
+    """Group weights into whole ones and spread ones, in their order; no kernel takes both at once."""
     whole = [weight for weight in weights if not own_share(weight)]
     spread = [weight for weight in weights if own_share(weight)]
     return [group for group in (whole, spread) if group]
 
 
 def gradient_norm(weights: Sequence[nn.Parameter]) -> Tensor:
-    """The norm of all gradients, which is the same on all ranks; 0 where there is none."""
+    """Return the norm of all gradients, which is the same on all ranks; 0 if there is none."""
     norms = []
     for group in by_placement([weight for weight in weights if weight.grad is not None]):
         norm = nn.utils.get_total_norm([weight.grad for weight in group if weight.grad is not None])
@@ -140,7 +140,7 @@ def gradient_norm(weights: Sequence[nn.Parameter]) -> Tensor:
 
 
 def clip_gradients(weights: Sequence[nn.Parameter], bound: float) -> float:
-    """Scale the gradients down to norm ``bound``; returns the norm before."""
+    """Scale the gradients down to norm ``bound``; return the norm before."""
     norm = gradient_norm(weights)
     for group in by_placement(weights):
         nn.utils.clip_grads_with_norm_(group, bound, norm)
@@ -152,8 +152,7 @@ def clip_gradients(weights: Sequence[nn.Parameter], bound: float) -> float:
 
 @contextmanager
 def whole_weights(module: nn.Module, trained_alone: bool = False) -> Iterator[None]:
-    """Inside, rank 0 has the spread weights whole, in main memory, to be written: all, or those that are trained. All
-    ranks enter together."""
+    """Gather spread weights, or the trained ones, in rank 0's main memory for the block; all ranks enter together."""
     places = [
         (part, name, weight)
         for part in module.modules()
@@ -161,7 +160,7 @@ def whole_weights(module: nn.Module, trained_alone: bool = False) -> Iterator[No
         if own_share(weight) and (weight.requires_grad or not trained_alone)
     ]
     for part, name, weight in places:
-        whole = _gathered(weight)
+        whole = _gather_on_first_rank(weight)
         if whole is not None:
             part._parameters[name] = nn.Parameter(whole, weight.requires_grad)
     try:
@@ -173,12 +172,12 @@ def whole_weights(module: nn.Module, trained_alone: bool = False) -> Iterator[No
 
 @contextmanager
 def whole_moments(optimiser: torch.optim.Optimizer) -> Iterator[None]:
-    """The same for an optimiser's state."""
+    """Gather an optimiser's state in rank 0's main memory for the block; all ranks enter together."""
     places = [
         (state, name, value) for state in optimiser.state.values() for name, value in state.items() if own_share(value)
     ]
     for state, name, value in places:
-        whole = _gathered(value)
+        whole = _gather_on_first_rank(value)
         if whole is not None:
             state[name] = whole
     try:
@@ -188,14 +187,14 @@ def whole_moments(optimiser: torch.optim.Optimizer) -> Iterator[None]:
             state[name] = value
 
 
-def _gathered(value: Tensor) -> Tensor | None:
-    """A spread tensor, whole; None but on rank 0."""
+def _gather_on_first_rank(value: Tensor) -> Tensor | None:
+    """Return a spread tensor whole on rank 0, and None on all others; all ranks call it."""
     whole = cast(DTensor, value.detach()).full_tensor()
     return whole.cpu() if dist.get_rank() == 0 else None
 
 
 def put(value: Tensor, place: Tensor) -> None:
-    """Write a whole tensor to where it belongs, of which this rank may hold its share."""
+    """Copy a whole tensor into ``place``, of which this rank may hold only its share."""
     if isinstance(place, DTensor):
         place.to_local().copy_(spread_like(value, place).to_local())
     else:
@@ -203,6 +202,6 @@ def put(value: Tensor, place: Tensor) -> None:
 
 
 def spread_like(value: Tensor, model: Tensor) -> DTensor:
-    """This rank's share of a whole tensor that all have, laid out as that of ``model``; nothing is sent."""
+    """Return this rank's share of a tensor that all ranks have, laid out as ``model`` is; nothing is sent."""
     like = cast(DTensor, model)
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -1,4 +1,4 @@
-"""Reading a model without changing it: no gradient, no dropout, no habits of writing."""
+"""Run a model without changing it: without gradient, dropout, or a published model's own generation settings."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def inference(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_search(model: nn.Module) -> Iterator[None]:
-    """Have transformers' ``generate`` search for what is likely, and nothing else.
+    """Make transformers' ``generate`` search by likelihood alone.
 
-    A published model may bring habits of its own in ``generation_config.json``: penalties for repetition, which are
-    penalties for copying from the prompt; forced first tokens; least lengths. Our likelihoods know none of them.
+    A published model may have settings of its own in ``generation_config.json``: penalties for repetition, which are
+    penalties for copying from the prompt; forced first tokens; least lengths. Our likelihoods use none of them.
     """
     held = [(one, vars(one)["generation_config"]) for one in model.modules() if vars(one).get("generation_config")]
     plain = GenerationConfig()

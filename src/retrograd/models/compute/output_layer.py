@@ -1,4 +1,4 @@
-"""A model's output layer, applied no wider than a question needs: at few positions, or to few words."""
+"""Apply a model's output layer only where it is needed: at few positions, or to few words."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def only_at(model: PreTrainedModel, place: Place) -> Iterator[None]:
 
 
 class OutputLayer:
-    """What a model thinks at chosen positions, and what it says of chosen tokens there.
+    """The output layer of a model: hidden states at chosen positions, and scores of chosen tokens there.
 
-    ``linear`` is whether the model's logits are exactly what one linear layer makes of its last hidden states. Then
-    those states are kept and only what is asked is projected. Other models (Gemma 2 caps its logits, BART can add a
-    bias to them) give the logits of the whole vocabulary. One position of ``sample``, a small input, tells which.
+    ``linear`` is true if the model's logits are exactly what one linear layer makes of its last hidden states. Then
+    those states are kept and only the tokens asked for are projected. Other models (Gemma 2 caps its logits, BART can
+    add a bias to them) give the logits of the whole vocabulary. One position of ``sample``, a small input, decides.
     """
 
     def __init__(self, model: PreTrainedModel, sample: Mapping[str, Tensor]) -> None:
@@ -48,33 +48,33 @@ class OutputLayer:
         if self.linear:
             origin = torch.zeros(1, dtype=torch.long, device=model.device)
             with only_at(model, (origin, origin)):
-                said = model(**sample, use_cache=False).logits
+                logits = model(**sample, use_cache=False).logits
             # Compared bit for bit: a cap hardly moves small logits.
-            self.linear = torch.equal(said.float(), self._layer(self.states(sample, (origin, origin))).float())
+            self.linear = torch.equal(logits.float(), self._layer(self.states(sample, (origin, origin))).float())
 
     def states(self, arguments: Mapping[str, object], place: Place) -> Float[Tensor, "S W"]:
-        """One forward pass. Hidden states at ``place`` (W = D), or, unless ``linear``, logits there (W = V)."""
+        """Run one forward pass; return hidden states at ``place`` (W = D), or logits unless ``linear`` (W = V)."""
         arguments = {"use_cache": False, **arguments}
         if not self.linear:
             with only_at(self._model, place):
                 return self._model(**arguments).logits
-        kept: list[Tensor] = []
+        states: list[Tensor] = []
 
         def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            kept.append(inputs[0][place])
-            return (kept[0][:0], *inputs[1:])
+            states.append(inputs[0][place])
+            return (states[0][:0], *inputs[1:])
 
         handle = self._layer.register_forward_pre_hook(keep)
         try:
             self._model(**arguments)
         finally:
             handle.remove()
-        return kept[0]
+        return states[0]
 
     def log_probability(
         self, states: Float[Tensor, "S W"], row: Int[Tensor, " A"], token: Int[Tensor, " A"]
     ) -> Float[Tensor, " A"]:
-        """log p(token) after the state ``row``, in nats, over the whole vocabulary."""
+        """Return log p(token) after the state ``row``, in nats, over the whole vocabulary."""
         if self.linear:
             return projected_log_probability(states, cast(nn.Linear, self._layer), row, token)
         return states[row, token].float() - log_partition(states)[row]
@@ -82,13 +82,14 @@ class OutputLayer:
     def logit(
         self, states: Float[Tensor, "S W"], row: Int[Tensor, " A"], token: Int[Tensor, " A"]
     ) -> Float[Tensor, " A"]:
-        """The same up to a constant per state."""
+        """Return the logit of ``token`` after the state ``row``: log p up to a constant per state."""
         if self.linear:
             return projected_logit(states, cast(nn.Linear, self._layer), row, token)
         return states[row, token].float()
 
 
 def _layer_of(model: PreTrainedModel) -> nn.Module:
+    """Return the output layer of a model."""
     layer = model.get_output_embeddings()
     if layer is None:
         raise UserError(f"{type(model).__name__} has no output layer over the vocabulary; name a generator")

@@ -1,4 +1,4 @@
-"""In which precision a model computes: weights are fp32, matrix products fp32 or bf16, selection fp32.
+"""Choose the precision of a model: weights are fp32, matrix products fp32 or bf16, selection fp32.
 
 A CPU's flags do not tell whether bf16 pays: a joint step under bf16 autocast takes about half the time of fp32 on one
 processor with AVX-512 BF16, and 1.5 times as long on another with the same flag. So ``auto`` is decided by timing both,
@@ -17,7 +17,7 @@ from retrograd.models.compute.precision_cache import MeasureSeconds, PrecisionSe
 __all__ = ["Precision", "PrecisionChoice", "full_precision", "resolve_precision"]
 
 Precision = Literal["auto", "bf16", "fp32"]
-"""What can be asked for; ``auto`` is the faster of the other two."""
+"""The setting of a precision; ``auto`` is the faster of the other two."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Seconds in fp32 and in bf16 as measured on this machine, kept in the user's cache folder.
+"""Keep the seconds of fp32 and bf16 on this machine in the user's cache folder.
 
 The folder is ``$RETROGRAD_CACHE``, else ``$XDG_CACHE_HOME/retrograd``, else ``~/.cache/retrograd``. Each file belongs
 to one processor with its instructions, one version of torch, one number of threads, one kind of work and one width.
@@ -61,7 +61,7 @@ MeasureSeconds = Callable[[Work, int], PrecisionSeconds]
 def seconds_on_this_machine(work: Work, width: int, measure: MeasureSeconds) -> PrecisionSeconds:
     """Return the seconds that the cache has of this machine; where it has none, measure and keep them.
 
-    A file that cannot be read is measured again, and one that cannot be written is done without, each with a message.
+    A file that cannot be read is measured again, and one that cannot be written is skipped, each with a message.
     """
     width = min(width, WIDEST)
     machine = _machine(work, width)
@@ -90,8 +90,10 @@ def processor_name() -> str:
 
 
 def _machine(work: Work, width: int) -> JsonObject:
-    """Return all that decides how long the work takes. In virtual machines processors of one name differ in what they
-    can do, so instructions count as well."""
+    """Return all that decides how long the work takes.
+
+    In virtual machines processors of one name differ in their instructions, so these count as well.
+    """
     instructions = sorted(name for name, present in torch.cpu.get_capabilities().items() if present is True)
     return {
         "processor": processor_name(),

@@ -17,9 +17,9 @@ _TIMED = 2
 _SECONDS = 0.3
 _SMALLEST = 64
 _TOKENS = {"training": 128, "encoding": 64}
-"""Of a text: a prompt with its passage, and a passage alone."""
+"""Tokens of a text: a prompt with its passage, and a passage alone."""
 _BATCH_TOKENS = 2_048
-"""Of a batch for a model of 384 numbers, as on a CPU (`retrograd.models.compute.batching`); wider ones get fewer."""
+"""Tokens of a batch at width 384, as on a CPU (`retrograd.models.compute.batching`); wider models get fewer."""
 
 
 def measure_seconds(work: Work, width: int) -> PrecisionSeconds:
@@ -34,21 +34,24 @@ def measure_seconds(work: Work, width: int) -> PrecisionSeconds:
         part, most = _SMALLEST, _batch_tokens(width)
         while True:
             began = time.perf_counter()
-            found = _both(layer, _text_tokens(most // part, _TOKENS[work]), work)
+            seconds = _time_both(layer, _text_tokens(most // part, _TOKENS[work]), work)
             if part == 1 or time.perf_counter() - began > _SECONDS:
-                return found
+                return seconds
             part //= 4
 
 
-def _both(layer: BertModel, tokens: torch.Tensor, work: Work) -> PrecisionSeconds:
-    """Return the shortest of two runs in each precision, after one that prepares what they find ready. The precisions
-    take turns, so that whatever else the machine does slows down both."""
-    runs = [[_seconds(layer, tokens, work, half) for half in (False, True)] for _ in range(1 + _TIMED)]
+def _time_both(layer: BertModel, tokens: torch.Tensor, work: Work) -> PrecisionSeconds:
+    """Return the shortest of two runs in each precision, after one to warm up.
+
+    The precisions take turns, so that other load on the machine slows down both.
+    """
+    runs = [[_time_run(layer, tokens, work, half) for half in (False, True)] for _ in range(1 + _TIMED)]
     fp32, bf16 = (min(seconds) for seconds in zip(*runs[1:], strict=True))
     return PrecisionSeconds(fp32, bf16)
 
 
 def _layer(width: int) -> BertModel:
+    """Return one transformer layer of about ``width``, drawn at random."""
     heads = max(1, width // 64)
     width = max(1, width // heads) * heads
     config = BertConfig(
@@ -74,7 +77,8 @@ def _text_tokens(count: int, longest: int) -> torch.Tensor:
     return torch.randint(1_000, (count // length, length))
 
 
-def _seconds(model: BertModel, tokens: torch.Tensor, work: Work, half: bool) -> float:
+def _time_run(model: BertModel, tokens: torch.Tensor, work: Work, half: bool) -> float:
+    """Return the seconds of one run; training includes the backward pass."""
     trains = work == "training"
     model.train(trains)
     model.zero_grad()

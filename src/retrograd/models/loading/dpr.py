@@ -1,6 +1,6 @@
-"""DPR's two encoders (Karpukhin et al. 2020, arXiv 2004.04906) as what they are inside: BERTs.
+"""Open DPR's two encoders (Karpukhin et al. 2020, arXiv 2004.04906) as the BERTs that they contain.
 
-An embedding is the first token's hidden state, as it comes: pooling "cls", without normalisation, temperature 1.
+An embedding is the first token's hidden state, unchanged: pooling "cls", without normalisation, temperature 1.
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ __all__ = ["bert_config", "bert_inside", "dpr_class"]
 
 
 def dpr_class(config: PretrainedConfig) -> type[DPRContextEncoder] | type[DPRQuestionEncoder] | None:
-    """What opens an encoder of DPR; None for any other configuration.
+    """Return the class that opens an encoder of DPR; None for any other configuration.
 
-    Raises `UserError` for a third kind of DPR's, and for a projection behind the BERT, which no published one has.
+    Raises `UserError` for DPR's reader, and for a projection after the BERT, which no published encoder has.
     """
     if not isinstance(config, DPRConfig):
         return None
     if config.projection_dim:
         raise UserError(
-            f"an encoder of DPR that projects to {config.projection_dim} numbers, which is not known here; name one "
-            f"without (projection_dim 0)"
+            f"an encoder of DPR with projection_dim {config.projection_dim} is not supported; name one with "
+            f"projection_dim 0"
         )
     for kind in (DPRContextEncoder, DPRQuestionEncoder):
         if config.architectures == [kind.__name__]:
             return kind
     raise UserError(
-        f"a model of DPR with architectures {config.architectures}; name a DPRContextEncoder or a DPRQuestionEncoder"
+        f"a model of DPR with architectures {config.architectures} is not supported; name a DPRContextEncoder "
+        f"or a DPRQuestionEncoder"
     )
 
 
 def bert_config(config: DPRConfig) -> BertConfig:
-    """That of the BERT inside."""
+    """Return the configuration of the BERT in an encoder of DPR."""
     known = BertConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
     return BertConfig(**{name: value for name, value in config.to_dict().items() if name in known})
 
 
 def bert_inside(model: PreTrainedModel) -> BertModel:
-    """The BERT of an encoder of DPR, with a configuration by which it is saved and opened again."""
+    """Return the BERT of an encoder of DPR, with a configuration by which it is saved and opened again."""
     assert isinstance(model, DPRContextEncoder | DPRQuestionEncoder)
     encoder = model.ctx_encoder if isinstance(model, DPRContextEncoder) else model.question_encoder
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""What a model's folder may name and hold, looked at before any library opens it: files of its own, and no program."""
+"""Check a model's folder before any library opens it: it may name files of its own, and no program."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ __all__ = ["ADAPTER_WEIGHTS", "require_adapters_alone", "require_model_files"]
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
 _IMPORTING = ("auto_mapping", "megatron_config", "layer_replication", "runtime_config")
-"""Settings of adapters that have peft import modules by name, or build more than the file holds; `save` sets none."""
+"""Settings of adapters that make peft import modules by name, or build more than the file holds; `save` sets none."""
 
 
 def require_model_files(name: str) -> None:
-    """Raises `UserError` for a folder in which a file may not be read, whose lists of shards name files elsewhere, or
-    that has adapters beside a model: transformers would open whatever model they name instead.
+    """Raise `UserError` for a folder with an unreadable file, with shards listed elsewhere, or with adapters.
+
+    With adapters beside a model transformers would open whatever model they name instead.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -31,8 +32,8 @@ def require_model_files(name: str) -> None:
     if (folder / _ADAPTER_CONFIG).exists():
         raise UserError(f"{folder} holds adapters ({_ADAPTER_CONFIG}), not a model; give the model that they belong to")
     for path in folder.glob("*.index.json"):
-        found = read_json(path)
-        files = found.get("weight_map") if isinstance(found, dict) else None
+        content = read_json(path)
+        files = content.get("weight_map") if isinstance(content, dict) else None
         for file in files.values() if isinstance(files, dict) else [None]:
             if not isinstance(file, str) or not is_file_name(file):
                 raise UserError(
@@ -41,7 +42,7 @@ def require_model_files(name: str) -> None:
 
 
 def require_adapters_alone(folder: Path) -> None:
-    """Raises `UserError` unless the adapters of ``folder`` are LoRA in safetensors, of the rank that they say."""
+    """Raise `UserError` unless the adapters of ``folder`` are LoRA in safetensors, of the rank that they state."""
     path = folder / _ADAPTER_CONFIG
     config = read_json(path)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":

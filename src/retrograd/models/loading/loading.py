@@ -1,4 +1,4 @@
-"""Opening Hugging Face models by hub name, local folder or built-in name: safetensors only, no remote code."""
+"""Open Hugging Face models by hub name, local folder or built-in name: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A text encoder with fp32 weights, and its tokenizer. Raises `UserError` with the remedy when it cannot be had."""
+    """Open a text encoder with fp32 weights, and its tokenizer. Raises `UserError` with the remedy if it cannot."""
     require_supported_versions()
     if name == BUILTIN_ENCODER:
         return open_encoder(str(minilm_folder()))
     _refuse_unknown_builtin(name)
     require_model_files(name)
-    with quiet_transformers(), _explained(name):
+    with quiet_transformers(), _explain_errors(name):
         tokenizer = _tokenizer(name)
         kind = dpr_class(AutoConfig.from_pretrained(name, trust_remote_code=False))
-        model = _with_weights(kind or AutoModel, name)
+        model = _open_with_weights(kind or AutoModel, name)
         return (model if kind is None else bert_inside(model)), tokenizer
 
 
@@ -80,10 +80,10 @@ def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreT
             return minilm_seq2seq() if name == BUILTIN_SEQ2SEQ else minilm_pointer()
     _refuse_unknown_builtin(name)
     require_model_files(name)
-    with quiet_transformers(), _explained(name):
+    with quiet_transformers(), _explain_errors(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         tokenizer = _tokenizer(name)
-        return _with_weights(generator_class(config), name, quantisation), tokenizer
+        return _open_with_weights(generator_class(config), name, quantisation), tokenizer
 
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -100,9 +100,9 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
 _Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[PreTrainedModel]
 
 
-def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -> PreTrainedModel:
-    """The model, every weight of which is in its files. Raises `UserError` when it lacks more than a pooler."""
-    # Left unsaid, trust_remote_code has transformers ask at the terminal whether to run what the folder brings.
+def _open_with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -> PreTrainedModel:
+    """Open a model all weights of which are in its files. Raises `UserError` if it lacks more than a pooler."""
+    # Without trust_remote_code = False transformers would ask at the terminal whether to run what the folder brings.
     options = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32, "output_loading_info": True}
     if quantisation == "nf4":  # what it leaves alone (embeddings, norms, output layer) keeps fp32, as QLoRA wants it
         options["quantization_config"] = nf4_config()
@@ -116,7 +116,7 @@ def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -
     if any(layer in weight for weight in report["unexpected_keys"] for layer in COPY_LAYERS):
         raise UserError(
             f"the model {name!r} has weights of a {PointerGenerator.__name__}, which its config.json does not name; "
-            f'mend it: "architectures": ["{PointerGenerator.__name__}"]'
+            f'correct it: "architectures": ["{PointerGenerator.__name__}"]'
         )
     lacking = sorted(weight for weight in report["missing_keys"] if "pooler." not in weight)
     if lacking:
@@ -128,12 +128,14 @@ def _with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -
 
 
 def _refuse_unknown_builtin(name: str) -> None:
+    """Raise `UserError` for a name that begins as a built-in one but does not exist."""
     if name.startswith("builtin:"):
-        raise UserError(f"no built-in model {name!r} for this role; there are {_BUILTIN}")
+        raise UserError(f"there is no built-in model {name!r} for this role; expected {_BUILTIN}")
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explain_errors(name: str) -> Iterator[None]:
+    """Turn any error of opening a model into a `UserError` with the remedy."""
     try:
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError):

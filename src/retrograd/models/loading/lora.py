@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685). The only file that knows peft."""
+"""Add low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685). Only this file imports peft."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Lora", "add_lora", "has_lora", "load_lora"]
 
 @dataclass(frozen=True)
 class Lora:
-    """Adapter settings: W + (alpha / rank) · B A, with B starting at zero. Rank 0 means full fine-tuning.
+    """Frozen settings of adapters: W + (alpha / rank) · B A, with B starting at zero. Rank 0 means full fine-tuning.
 
     ``modules`` are names of linear layers; empty means all linear layers but the output layer. Layers that copy
     (`retrograd.models.pointer`) are always among them.
@@ -70,7 +70,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> None:
 
 
 def has_lora(model: nn.Module) -> bool:
-    """Whether ``model`` carries adapters; then its ``save_pretrained`` writes them alone, as a PEFT directory."""
+    """Return whether ``model`` has adapters; then its ``save_pretrained`` writes them alone, as a PEFT directory."""
     return any(isinstance(part, BaseTunerLayer) for part in model.modules())
 
 
@@ -98,12 +98,14 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _adapters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the weights of adapters with their names."""
     return ((name, weight) for name, weight in model.named_parameters() if ".lora_" in name)
 
 
 def _widen(model: nn.Module) -> bool:
-    """Make the adapters fp32; whether they were not. On 4-bit layers peft makes them in the type of the products, and
-    bf16 is too coarse for AdamW's steps.
+    """Make the adapters fp32; return whether any was not.
+
+    On 4-bit layers peft makes them in the type of the products, and bf16 is too coarse for AdamW's steps.
     """
     narrow = [weight for _, weight in _adapters(model) if weight.dtype != torch.float32]
     for weight in narrow:

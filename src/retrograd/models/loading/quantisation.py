@@ -1,7 +1,7 @@
-"""4-bit weights under adapters (QLoRA, Dettmers et al. 2023, arXiv 2305.14314). The only file that knows bitsandbytes.
+"""Hold weights under adapters in 4 bits (QLoRA, Dettmers et al. 2023, arXiv 2305.14314), by bitsandbytes.
 
 The weights of linear layers are stored as NF4, four bits each, with a scale per block of 64, and the scales as eight
-bits each (double quantisation): about 4.1 bits a weight instead of 32. They stay as they are; `lora` trains beside
+bits each (double quantisation): about 4.1 bits a weight instead of 32. They are frozen; `lora` trains beside
 them.
 """
 
@@ -24,7 +24,7 @@ _NF4 = 'generator.quantisation = "nf4"'
 
 
 def require_adapters(quantisation: Quantisation, lora_rank: int) -> None:
-    """Raises `UserError` where weights of four bits would have to be trained themselves."""
+    """Raise `UserError` if weights of four bits would have to be trained themselves."""
     if quantisation == "nf4" and lora_rank == 0:
         raise UserError(
             f"{_NF4} trains adapters alone, for 4-bit weights cannot be trained, but generator.lora_rank is 0; "
@@ -33,7 +33,7 @@ def require_adapters(quantisation: Quantisation, lora_rank: int) -> None:
 
 
 def require_quantisable(name: str) -> None:
-    """Raises `UserError` where the model ``name`` cannot be had in four bits, or not on this machine."""
+    """Raise `UserError` if the model ``name`` cannot be opened in four bits, or not on this machine."""
     if name in BUILTIN_GENERATORS:
         raise UserError(
             f"{_NF4} is for models that do not fit otherwise, and {name} has no 4-bit form; name a model folder or a "
@@ -51,7 +51,7 @@ def require_quantisable(name: str) -> None:
 
 
 def nf4_config() -> BitsAndBytesConfig:
-    """What `from_pretrained` is told. Products are bf16 with or without autocast, as in the paper.
+    """Return the quantisation for `from_pretrained`. Products are bf16 with or without autocast, as in the paper.
 
     The output layer, and what a model itself keeps in fp32 (``wo`` of T5), is left as it is: transformers' own choice.
     """

@@ -1,4 +1,4 @@
-"""The versions of transformers and peft that models may be opened with. ``pyproject.toml`` states the same ranges."""
+"""Check the versions of transformers and peft before opening a model. ``pyproject.toml`` states the same ranges."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def require_supported_versions() -> None:
         if not SpecifierSet(supported).contains(installed, prereleases=True):
             wanted = " ".join(f"'{name}{bounds}'" for name, bounds in SUPPORTED.items())
             raise UserError(
-                f"{package} {installed} is installed, and models are opened with {package}{supported} alone "
+                f"{package} {installed} is installed, which is not supported; expected {package}{supported} "
                 f"({_REASON[package]}); install a supported version: pip install {wanted}"
             )
