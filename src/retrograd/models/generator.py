@@ -29,10 +29,9 @@ from retrograd.models.constrained.tree_decoding import TreeDecoder
 from retrograd.models.generator_input import GeneratorInput, PromptIds, embed_tokens, input_sizes
 from retrograd.models.generator_settings import GeneratorOptions, SavedGenerator, read_settings, write_settings
 from retrograd.models.inputs.fusion import FusedPrompt, model_arguments, require_encoder
-from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds
+from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, input_limit, start_token
 from retrograd.models.inputs.soft_input import SoftInput, SoftSlots
 from retrograd.models.inputs.soft_prompt import SoftPrompt, SoftPromptOptions
-from retrograd.models.inputs.special_tokens import input_limit, start_token
 from retrograd.models.loading.loading import open_generator, quiet_transformers
 from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.loading.quantisation import require_adapters

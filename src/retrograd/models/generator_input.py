@@ -25,9 +25,8 @@ from retrograd.models.inputs.fusion import (
     model_arguments,
     require_encoder,
 )
-from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds
+from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, end_token, start_token
 from retrograd.models.inputs.soft_input import SoftInput, SoftSlots, inserted, room_beside
-from retrograd.models.inputs.special_tokens import end_token, start_token
 from retrograd.types import UserError
 
 __all__ = ["GeneratorInput", "ModelInput", "PromptIds", "embed_tokens", "input_sizes"]

@@ -142,8 +142,8 @@ def test_saved_and_loaded_is_the_same(tmp_path):
         ({"mean_length": -1.0}, "no word to search for"),
         ({"frequency": ["cup"]}, "holds no lexical projection"),
         ({"frequency": {"cup": "2"}}, "whole number"),
-        ({"frequency": {"cup": 1}}, "'cup' is said to stand in 1 of 4"),
-        ({"frequency": {"cup": 5}}, "'cup' is said to stand in 5 of 4"),
+        ({"frequency": {"cup": 1}}, "the frequency of 'cup' is 1 of 4"),
+        ({"frequency": {"cup": 5}}, "the frequency of 'cup' is 5 of 4"),
         ({"more": 1}, "unknown key 'more'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""log p(choice | prompt) for all choices of a prompt: what is shared is run once, what is not asked is not run.
+"""Score log p(choice | prompt) of all choices of a prompt: shared prefixes are run once, and only those that matter.
 
 The prompt is read once, `tree_decoding` runs each distinct prefix that matters, and `output_layer` projects it onto the
 vocabulary, or onto the few words that may follow. `prefix_tree` has the two scores' equations.
@@ -20,7 +20,7 @@ from retrograd.models.constrained.tree_decoding import TreeDecoder
 __all__ = ["score_choices"]
 
 _STATES = 2_048
-"""Most prefixes whose states are held at once: as logits of 30,522 words in bf16 they take 125 MB."""
+"""The largest number of prefixes whose states are held at once: as logits of 30,522 words in bf16 they take 125 MB."""
 
 
 def score_choices(
@@ -29,7 +29,7 @@ def score_choices(
     choices: Sequence[Sequence[Sequence[int]]],
     scoring: Scoring,
 ) -> Float[Tensor, "P C"]:
-    """In nats; ``-inf`` where a prompt has fewer choices than another. Without gradient.
+    """Return scores in nats, without gradient; ``-inf`` where a prompt has fewer choices than another.
 
     ``lengths`` are the prompts' tokens, ``choices`` each prompt's choices as token ids with the end of sequence.
     """
@@ -38,40 +38,41 @@ def score_choices(
     layer = OutputLayer(decoder.model, decoder.sample(choices[0][0][-1]))
     known: dict[tuple[tuple[int, ...], ...], PrefixTree] = {}
     trees: list[PrefixTree] = []
-    for found in choices:
-        key = tuple(map(tuple, found))
+    for own in choices:
+        key = tuple(map(tuple, own))
         known[key] = known.get(key) or PrefixTree.of(key, scoring)
         trees.append(known[key])
     device = decoder.model.device
-    count = torch.tensor([len(found) for found in choices], device=device)
+    count = torch.tensor([len(own) for own in choices], device=device)
     result = torch.zeros(len(choices), int(count.max()), device=device)
     undecided = [p for p, tree in enumerate(trees) if tree.asking]
     most = max(1, _STATES // max(1, *(len(tree.asking) for tree in trees)))
     sizes = [decoder.size(lengths[p], trees[p]) for p in undecided]
     for group in length_buckets(sizes, decoder.budget, most):
         prompts = [undecided[i] for i in group]
-        asked = [trees[p] for p in prompts]
-        states = decoder.states(prompts, asked, layer)
-        result[prompts] = _summed(_answers(layer, states, asked, scoring), asked, result.shape[1])
+        group_trees = [trees[p] for p in prompts]
+        states = decoder.states(prompts, group_trees, layer)
+        scores = _score_tokens(layer, states, group_trees, scoring)
+        result[prompts] = _sum_terms(scores, group_trees, result.shape[1])
     return result.masked_fill(torch.arange(result.shape[1], device=device) >= count.unsqueeze(-1), -torch.inf)
 
 
-def _answers(
+def _score_tokens(
     layer: OutputLayer, states: Float[Tensor, "S W"], trees: Sequence[PrefixTree], scoring: Scoring
 ) -> Float[Tensor, " A"]:
-    """log-probabilities of what is asked, tree after tree."""
-    row, token = _asked(trees, states.device)
+    """Return the log-probabilities of the tokens to score, tree after tree."""
+    row, token = _tokens_to_score(trees, states.device)
     if scoring == "sequence":
         return layer.log_probability(states, row, token)
     logit = layer.logit(states, row, token)
-    # log-softmax among the tokens that are asked after the same prefix.
+    # log-softmax among the tokens that are scored after the same prefix.
     highest = logit.new_full((len(states),), -torch.inf).scatter_reduce(0, row, logit, "amax")
     above = logit - highest[row]
     return above - logit.new_zeros(len(states)).index_add(0, row, above.exp()).log()[row]
 
 
-def _asked(trees: Sequence[PrefixTree], device: torch.device) -> tuple[Int[Tensor, " A"], Int[Tensor, " A"]]:
-    """Which state each token that is asked follows, and the token."""
+def _tokens_to_score(trees: Sequence[PrefixTree], device: torch.device) -> tuple[Int[Tensor, " A"], Int[Tensor, " A"]]:
+    """Return the state that each token to score follows, and the token."""
     pairs: list[tuple[int, int]] = []
     before = 0
     for tree in trees:
@@ -81,15 +82,15 @@ def _asked(trees: Sequence[PrefixTree], device: torch.device) -> tuple[Int[Tenso
     return row, token
 
 
-def _summed(answer: Float[Tensor, " A"], trees: Sequence[PrefixTree], width: int) -> Float[Tensor, "P C"]:
-    """Σ over each choice's terms; a choice without any, and a place without a choice, is 0."""
+def _sum_terms(answer: Float[Tensor, " A"], trees: Sequence[PrefixTree], width: int) -> Float[Tensor, "P C"]:
+    """Sum each choice's terms; a choice without any, and a column without a choice, is 0."""
     cells: list[int] = []
     terms: list[int] = []
     before = 0
     for p, tree in enumerate(trees):
-        for c, found in enumerate(tree.terms):
-            cells += [p * width + c] * len(found)
-            terms += [before + term for term in found]
+        for c, own in enumerate(tree.terms):
+            cells += [p * width + c] * len(own)
+            terms += [before + term for term in own]
         before += len(tree.asked)
     cell, term = (torch.tensor(index, dtype=torch.long, device=answer.device) for index in (cells, terms))
     return answer.new_zeros(len(trees) * width).index_add(0, cell, answer[term]).view(len(trees), width)

@@ -1,4 +1,4 @@
-"""The prefix tree of one prompt's choices: what has to be run, and what is asked after it.
+"""The prefix tree of one prompt's choices: the prefixes to run, and the tokens to score after them.
 
 Two ways to score choice c, of tokens y_1 … y_T with the end of sequence as the last:
 
@@ -6,7 +6,7 @@ Two ways to score choice c, of tokens y_1 … y_T with the end of sequence as th
     tree        Σ_t log [ p(y_t | y_<t) / Σ_v p(v | y_<t) ]           over the tokens v that the choices allow there
 
 The second is the scoring of SuRE (Lu et al. 2022, arXiv 2205.09837): where only one token may follow, nothing is
-decided and nothing is asked; the choices' probabilities sum to 1. The end of sequence is a token that may follow, so a
+decided and nothing is scored; the choices' probabilities sum to 1. The end of sequence is a token that may follow, so a
 choice that begins another competes with it.
 """
 
@@ -31,8 +31,8 @@ class PrefixTree:
 
     ``token[n]`` is the last token of prefix n, ``parent[n]`` the prefix without it (-1 for both at 0). ``asking`` are
     the prefixes after which a token's probability counts; ``asked`` lists those tokens, as (position in ``asking``,
-    token), each once; choice c is the product of the ``asked`` numbered in ``terms[c]``. A single choice asks nothing
-    of a tree: it is certain.
+    token), each once; choice c is the product of the ``asked`` numbered in ``terms[c]``. A single choice has
+    no tokens to score in a tree: it is certain.
     """
 
     token: tuple[int, ...]
@@ -43,8 +43,8 @@ class PrefixTree:
 
     @classmethod
     def of(cls, choices: Sequence[Sequence[int]], scoring: Scoring) -> PrefixTree:
-        """``choices`` are token ids with the end of sequence; equal ones count as one and get the same score."""
-        parent, token, following, paths = _grown(choices)
+        """Build the tree of choices, token ids with the end of sequence; equal choices are one and get equal scores."""
+        parent, token, following, paths = _grow_prefixes(choices)
         least = 2 if scoring == "tree" else 1
         asking = [prefix for prefix, after in enumerate(following) if len(after) >= least]
         needed: set[int] = set()
@@ -65,23 +65,23 @@ class PrefixTree:
 
     @property
     def depth(self) -> list[int]:
-        """Tokens of each prefix."""
+        """The number of tokens of each prefix."""
         depth: list[int] = []
         for parent in self.parent:
             depth.append(depth[parent] + 1 if parent >= 0 else 0)
         return depth
 
     def sees(self) -> Bool[Tensor, "S S"]:
-        """Whether prefix i begins with prefix j: what the last token of i may attend to."""
-        seen = torch.eye(len(self.parent), dtype=torch.bool)
+        """Return whether prefix i begins with prefix j, so that the last token of i may attend to j."""
+        begins_with = torch.eye(len(self.parent), dtype=torch.bool)
         for prefix, parent in enumerate(self.parent[1:], start=1):
-            seen[prefix] |= seen[parent]
-        return seen
+            begins_with[prefix] |= begins_with[parent]
+        return begins_with
 
     def rows(self) -> tuple[list[list[int]], list[tuple[int, int]]]:
-        """The prefixes that no other one continues, as token ids; and for each of ``asking`` where among them it ends.
+        """Return the prefixes that no other one continues, as token ids, and the end of each ``asking`` prefix in them.
 
-        The latter as (row, number of tokens).
+        An end is (row, number of tokens).
         """
         sequences: list[list[int]] = []
         place: dict[int, tuple[int, int]] = {}
@@ -98,10 +98,10 @@ class PrefixTree:
         return sequences, [place[prefix] for prefix in self.asking]
 
 
-def _grown(
+def _grow_prefixes(
     choices: Sequence[Sequence[int]],
 ) -> tuple[list[int], list[int], list[dict[int, int]], list[list[tuple[int, int]]]]:
-    """All prefixes: parent, last token, the prefix that each further token leads to; and each choice's steps."""
+    """Return all prefixes (parent, last token, the prefix that each next token leads to), and each choice's steps."""
     parent, token, following = [-1], [-1], [{}]
     paths: list[list[tuple[int, int]]] = []
     for ids in choices:

@@ -1,12 +1,12 @@
-"""Running a decoder over the prefix trees of several prompts, each prompt being read once.
+"""Run a decoder over the prefix trees of several prompts, each of which is read once where the model allows it.
 
-Three ways, by what a model allows:
+There are three ways, depending on the model:
 
 * *one row a prompt*: every distinct prefix is one position, which attends to the prompt and to the prefixes it begins
-  with, and says its own place in the text. For model families that honour such masks and positions in every layer
-  (`reads_trees`). Nothing is run twice and nothing of the prompt is copied;
-* *one row a longest prefix, sequence to sequence*: the encoder reads a prompt once and its keys and values, the dearest
-  part of a short decoder, are computed once and copied to the rows;
+  with, and has the position that it has in the text. For model families that use such masks and positions in every
+  layer (`reads_trees`). Nothing is run twice, and no part of the prompt is copied;
+* *one row a longest prefix, sequence to sequence*: the encoder reads a prompt once and its keys and values, the most
+  expensive part of a short decoder, are computed once and copied to the rows;
 * *one row a longest prefix, decoder only*: the prompt is read again in each row. Right for every model.
 """
 
@@ -35,10 +35,10 @@ _DECODER_ONLY = frozenset({"gemma", "gemma2", "gpt2", "llama", "mistral", "phi3"
 
 
 def reads_trees(model: PreTrainedModel) -> bool:
-    """Whether the decoder is of a family that was tried: its masks may be trees, its positions be given.
+    """Return whether the decoder's family is known to support masks that are trees, and given positions.
 
     A list and not a trial: layers that look at neighbours in the input (recurrent ones, fixed windows) would be wrong
-    without a sign of it.
+    without an error.
     """
     config = model.config.get_text_config(decoder=True)
     family = _SEQUENCE_TO_SEQUENCE if model.config.is_encoder_decoder else _DECODER_ONLY
@@ -48,7 +48,9 @@ def reads_trees(model: PreTrainedModel) -> bool:
 
 @dataclass(frozen=True)
 class TreeDecoder:
-    """``read`` gives the model's arguments for some prompts, by number: ``input_ids``, ``inputs_embeds`` or, of prompts
+    """A decoder of prefix trees for one model and its prompts.
+
+    ``read`` gives the model's arguments for some prompts, by number: ``input_ids``, ``inputs_embeds`` or, of prompts
     that are encoded already, ``encoded``; and ``attention_mask``, padded on the right. ``start`` is the decoder's first
     token, None for decoder-only models.
     ``budget`` bounds the padded tokens of a forward pass, where one prompt's tree does not exceed it by itself.
@@ -60,29 +62,29 @@ class TreeDecoder:
     budget: int
 
     def sample(self, token: int) -> dict[str, Tensor]:
-        """The smallest input of the model."""
-        one = torch.full((1, 1), token, device=self.model.device)
-        return {"input_ids": one} if self.start is None else {"input_ids": one, "decoder_input_ids": one}
+        """Return the smallest input of the model."""
+        ids = torch.full((1, 1), token, device=self.model.device)
+        return {"input_ids": ids} if self.start is None else {"input_ids": ids, "decoder_input_ids": ids}
 
     def size(self, length: int, tree: PrefixTree) -> int:
-        """Tokens that a prompt of so many takes, with its tree."""
+        """Return the tokens that a prompt of ``length`` tokens takes with its tree."""
         if reads_trees(self.model):
             return length + len(tree.token)
         sequences, _ = tree.rows()
         return length + len(sequences) * (1 + max(len(ids) for ids in sequences))
 
     def states(self, prompts: Sequence[int], trees: Sequence[PrefixTree], layer: OutputLayer) -> Float[Tensor, "S W"]:
-        """What `OutputLayer.states` gives after each prefix in ``asking``, tree after tree. Without gradient."""
+        """Return `OutputLayer.states` after each prefix in ``asking``, tree after tree, without gradient."""
         read = self.read(prompts)
         tree = reads_trees(self.model) and self._in_window(read["attention_mask"].shape[1], trees)
         if self.start is not None:
-            return (_decoded_as_trees if tree else _decoded_as_rows)(self.model, read, self.start, trees, layer)
+            return (_decode_as_trees if tree else _decode_as_rows)(self.model, read, self.start, trees, layer)
         if tree:
-            return _continued_as_trees(self.model, read, trees, layer)
-        return _continued_as_rows(self.model, read, trees, layer, self.budget)
+            return _continue_as_trees(self.model, read, trees, layer)
+        return _continue_as_rows(self.model, read, trees, layer, self.budget)
 
     def _in_window(self, length: int, trees: Sequence[PrefixTree]) -> bool:
-        """A given mask takes the place of a sliding window: allowed where the window would hide nothing."""
+        """Return whether a sliding window would hide nothing, so that a given mask may replace it."""
         window = getattr(self.model.config.get_text_config(decoder=True), "sliding_window", None)
         return window is None or length + max(max(tree.depth) for tree in trees) <= window
 
@@ -92,7 +94,7 @@ class TreeDecoder:
 
 @dataclass(frozen=True)
 class _Forest:
-    """Trees side by side, padded. Padding sees itself alone, so that no softmax is over nothing."""
+    """Prefix trees side by side, padded. Padding attends to itself alone, so that no softmax is over nothing."""
 
     token: Int[Tensor, "P S"]
     depth: Int[Tensor, "P S"]
@@ -103,8 +105,8 @@ class _Forest:
     def of(cls, trees: Sequence[PrefixTree], root: int, device: torch.device) -> _Forest:
         width = max(len(tree.token) for tree in trees)
         sees = torch.eye(width, dtype=torch.bool).repeat(len(trees), 1, 1)
-        for seen, tree in zip(sees, trees, strict=True):
-            seen[: len(tree.token), : len(tree.token)] = tree.sees()
+        for mask, tree in zip(sees, trees, strict=True):
+            mask[: len(tree.token), : len(tree.token)] = tree.sees()
         token = [[root, *tree.token[1:], *[root] * (width - len(tree.token))] for tree in trees]
         depth = [tree.depth + [0] * (width - len(tree.token)) for tree in trees]
         asking = [(p, node) for p, tree in enumerate(trees) for node in tree.asking]
@@ -113,32 +115,32 @@ class _Forest:
         return cls(tokens, depths, sees.to(device), (prompt, node))
 
 
-def _decoded_as_trees(
+def _decode_as_trees(
     model: PreTrainedModel, read: dict[str, Tensor], start: int, trees: Sequence[PrefixTree], layer: OutputLayer
 ) -> Float[Tensor, "S W"]:
     forest = _Forest.of(trees, start, model.device)
     arguments: dict[str, object] = {
-        "encoder_outputs": BaseModelOutput(last_hidden_state=_encoded(model, read)),
+        "encoder_outputs": BaseModelOutput(last_hidden_state=_encode(model, read)),
         "attention_mask": read["attention_mask"],
         "decoder_input_ids": forest.token,
-        "decoder_attention_mask": _additive(forest.sees, model.dtype),
+        "decoder_attention_mask": _additive_mask(forest.sees, model.dtype),
     }
     if model.config.model_type == "encoder-decoder":
         return layer.states(arguments | {"decoder_position_ids": forest.depth}, forest.asking)
-    with _relative_to(model, forest.depth):
+    with _give_positions(model, forest.depth):
         return layer.states(arguments, forest.asking)
 
 
 @contextmanager
-def _relative_to(model: PreTrainedModel, position: Int[Tensor, "P S"]) -> Iterator[None]:
-    """T5 takes no positions, it counts: give its decoder the bias of each pair of positions instead."""
+def _give_positions(model: PreTrainedModel, position: Int[Tensor, "P S"]) -> Iterator[None]:
+    """Give T5's decoder the bias of each pair of positions for the block, because it takes no positions."""
 
     def give(
         attention: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, object]
     ) -> tuple[tuple[Tensor, ...], dict[str, object]]:
         width = int(position.max()) + 1
-        counted = cast(Callable[[int, int], Tensor], attention.compute_bias)(width, width)[0]  # [heads width width]
-        bias = counted[:, position.unsqueeze(-1), position.unsqueeze(-2)].transpose(0, 1)
+        all_biases = cast(Callable[[int, int], Tensor], attention.compute_bias)(width, width)[0]  # [heads width width]
+        bias = all_biases[:, position.unsqueeze(-1), position.unsqueeze(-2)].transpose(0, 1)
         return inputs, named | {"position_bias": bias}
 
     decoder = cast(nn.Module, model.get_decoder())
@@ -151,10 +153,10 @@ def _relative_to(model: PreTrainedModel, position: Int[Tensor, "P S"]) -> Iterat
             handle.remove()
 
 
-def _continued_as_trees(
+def _continue_as_trees(
     model: PreTrainedModel, read: dict[str, Tensor], trees: Sequence[PrefixTree], layer: OutputLayer
 ) -> Float[Tensor, "S W"]:
-    # The empty prefix is the prompt's last token; all others stand behind the padded prompt.
+    # The empty prefix is the prompt's last token; all others follow the padded prompt.
     forest = _Forest.of(trees, 0, model.device)
     mask = read["attention_mask"].bool()
     prompts, length = mask.shape
@@ -167,16 +169,16 @@ def _continued_as_trees(
         [torch.cat([prompt_sees, blind], dim=2), torch.cat([sees_prompt, forest.sees[:, 1:, 1:]], dim=2)], dim=1
     )
     arguments = {
-        **_appended(model, read, forest.token[:, 1:]),
-        "attention_mask": _additive(sees, model.dtype),
+        **_append_tokens(model, read, forest.token[:, 1:]),
+        "attention_mask": _additive_mask(sees, model.dtype),
         "position_ids": torch.cat([counted.expand(prompts, -1), ends.unsqueeze(-1) + forest.depth[:, 1:] - 1], dim=1),
     }
     prompt, node = forest.asking
     return layer.states(arguments, (prompt, torch.where(node == 0, ends[prompt] - 1, length + node - 1)))
 
 
-def _additive(sees: Bool[Tensor, "P S S"], dtype: torch.dtype) -> Float[Tensor, "P 1 S S"]:
-    """The mask that attention adds, which both kernels understand."""
+def _additive_mask(sees: Bool[Tensor, "P S S"], dtype: torch.dtype) -> Float[Tensor, "P 1 S S"]:
+    """Return the mask that attention adds to its logits; both kernels support it."""
     return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)[:, None]
 
 
@@ -185,7 +187,7 @@ def _additive(sees: Bool[Tensor, "P S S"], dtype: torch.dtype) -> Float[Tensor, 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Token ids of the longest prefixes, the prompt of each, and where each asking prefix ends: (row, tokens)."""
+    """The token ids of the longest prefixes, the prompt of each, and the end of each asking prefix: (row, tokens)."""
 
     ids: list[list[int]]
     prompt: list[int]
@@ -204,11 +206,11 @@ class _Rows:
         return cls(ids, prompt, asking)
 
 
-def _decoded_as_rows(
+def _decode_as_rows(
     model: PreTrainedModel, read: dict[str, Tensor], start: int, trees: Sequence[PrefixTree], layer: OutputLayer
 ) -> Float[Tensor, "S W"]:
     rows = _Rows.of(trees)
-    hidden, mask = _encoded(model, read), read["attention_mask"]
+    hidden, mask = _encode(model, read), read["attention_mask"]
     first = {
         "encoder_outputs": BaseModelOutput(last_hidden_state=hidden),
         "attention_mask": mask,
@@ -217,9 +219,9 @@ def _decoded_as_rows(
     }
     nowhere = mask.new_zeros(0)
     with only_at(model, (nowhere, nowhere)):
-        seen = cast(EncoderDecoderCache, model(**first).past_key_values)
+        cache = cast(EncoderDecoderCache, model(**first).past_key_values)
     prompt = torch.tensor(rows.prompt, device=model.device)
-    seen.cross_attention_cache.batch_select_indices(prompt)
+    cache.cross_attention_cache.batch_select_indices(prompt)
     tokens, present = padded([[start, *ids] for ids in rows.ids], start, model.device)
     row, position = torch.tensor(rows.asking, device=model.device).T
     arguments = {
@@ -227,14 +229,14 @@ def _decoded_as_rows(
         "attention_mask": mask[prompt],
         "decoder_input_ids": tokens,
         "decoder_attention_mask": present,
-        # What the decoder said of itself starts anew: only what it saw of the prompt is kept.
-        "past_key_values": EncoderDecoderCache(DynamicCache(), seen.cross_attention_cache),
+        # The decoder's self-attention starts anew: only the keys and values of the prompt are kept.
+        "past_key_values": EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache),
         "use_cache": True,
     }
     return layer.states(arguments, (row, position))
 
 
-def _continued_as_rows(
+def _continue_as_rows(
     model: PreTrainedModel, read: dict[str, Tensor], trees: Sequence[PrefixTree], layer: OutputLayer, budget: int
 ) -> Float[Tensor, "S W"]:
     rows = _Rows.of(trees)
@@ -251,7 +253,7 @@ def _continued_as_rows(
         row = torch.tensor([number[rows.asking[a][0]] for a in asking], dtype=torch.long, device=model.device)
         after = torch.tensor([rows.asking[a][1] for a in asking], dtype=torch.long, device=model.device)
         chosen = {name: value[prompt] for name, value in read.items()}
-        joined = _appended(model, chosen, tokens)
+        joined = _append_tokens(model, chosen, tokens)
         mask = torch.cat([chosen["attention_mask"], present], dim=1)
         place = mask.argsort(dim=1, descending=True, stable=True)  # padding to the end: models count positions
         arguments = {name: value[torch.arange(len(group)).unsqueeze(-1), place] for name, value in joined.items()}
@@ -260,17 +262,17 @@ def _continued_as_rows(
     return torch.cat(states)[torch.tensor(order, device=model.device).argsort()]
 
 
-# ---- both -----------------------------------------------------------------------------------------------------------
+# ---- shared by all three ------------------------------------------------------------------------------------------
 
 
-def _encoded(model: PreTrainedModel, read: dict[str, Tensor]) -> Float[Tensor, "P L D"]:
+def _encode(model: PreTrainedModel, read: dict[str, Tensor]) -> Float[Tensor, "P L D"]:
     if "encoded" in read:
         return read["encoded"]
     return cast(nn.Module, model.get_encoder())(**read, return_dict=True).last_hidden_state
 
 
-def _appended(model: PreTrainedModel, read: dict[str, Tensor], tokens: Int[Tensor, "P S"]) -> dict[str, Tensor]:
-    """The prompts and, behind their padding, more tokens; as embeddings if the prompts are."""
+def _append_tokens(model: PreTrainedModel, read: dict[str, Tensor], tokens: Int[Tensor, "P S"]) -> dict[str, Tensor]:
+    """Append tokens after the padding of the prompts; as embeddings if the prompts are."""
     if "input_ids" in read:
         return {"input_ids": torch.cat([read["input_ids"], tokens], dim=1)}
     embedded = model.get_input_embeddings()(tokens)

@@ -1,10 +1,10 @@
-r"""Fusion-in-decoder: prompts encoded one by one, and a decoder that attends to all of them at once.
+r"""Fuse prompts in the decoder: each is encoded by itself, and the decoder attends to all of them at once.
 
     H = [Enc(prompt_1); …; Enc(prompt_K)],    log p(y | prompt_1 … prompt_K) = Σ_t log Dec(y_t | y_<t, H)
 
 Izacard & Grave 2021 (arXiv 2007.01282). Encoding costs K short prompts, not one K times as long, and each may have the
-model's whole input length. Nothing tells the decoder in which order the prompts stand, where its attention to the
-encoder knows no positions (T5, BART, BERT as a decoder).
+model's whole input length. The decoder cannot tell the order of the prompts if its attention to the encoder has
+no positions (T5, BART, BERT as a decoder).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FusedPrompt:
 
     def __post_init__(self) -> None:
         if not self.parts:
-            raise ValueError("a fused prompt has no parts; expected one at least")
+            raise ValueError("a fused prompt has no parts; expected at least one")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class FusedIds:
 
 
 def require_encoder(model: PreTrainedModel) -> None:
-    """Raises `UserError` for a decoder-only model."""
+    """Raise `UserError` for a decoder-only model."""
     if not model.config.is_encoder_decoder:
         raise UserError(
             f"{type(model).__name__} is decoder-only, and fusion-in-decoder needs an encoder; set generator.fusion = "
@@ -59,7 +59,7 @@ def require_encoder(model: PreTrainedModel) -> None:
 
 
 def fused_ids(prompts: Sequence[str | FusedPrompt], tokens: PromptTokens, most: int) -> list[FusedIds]:
-    """Of each part at most ``most`` tokens; a plain prompt is its own only part."""
+    """Return the token ids of each part, at most ``most``; a plain prompt is its own only part."""
     parts = [prompt.parts if isinstance(prompt, FusedPrompt) else (prompt,) for prompt in prompts]
     texts = [text for own in parts for text in own]
     ids = iter(tokens.ids(texts, [most] * len(texts)))
@@ -67,7 +67,7 @@ def fused_ids(prompts: Sequence[str | FusedPrompt], tokens: PromptTokens, most: 
 
 
 def encoded_apart(model: PreTrainedModel, prompts: Sequence[FusedIds], padding: int, budget: int) -> dict[str, Tensor]:
-    """``encoded`` [P L D], the hidden states of each prompt's parts in their order, and ``attention_mask`` [P L].
+    """Return ``encoded`` [P L D], the hidden states of each prompt's parts in order, and ``attention_mask`` [P L].
 
     Padding of the parts is dropped, so that L is the tokens of the longest prompt. Each distinct part is encoded once,
     in micro-batches of at most ``budget`` padded tokens. Differentiable.
@@ -86,22 +86,22 @@ def encoded_apart(model: PreTrainedModel, prompts: Sequence[FusedIds], padding: 
 def _hidden_states(
     model: PreTrainedModel, parts: list[TokenIds], padding: int, budget: int
 ) -> tuple[Float[Tensor, "tokens D"], list[int]]:
-    """Hidden states of all tokens, one part behind the other, and where each part begins."""
+    """Return the hidden states of all tokens, one part after the other, and the position at which each part begins."""
     encoder = cast(nn.Module, model.get_encoder())
-    found: list[Tensor] = []
-    start, reached = [0] * len(parts), 0
+    states: list[Tensor] = []
+    start, offset = [0] * len(parts), 0
     for group in length_buckets([len(part) for part in parts], budget):
         tokens, mask = padded([parts[i] for i in group], padding, model.device)
         hidden = encoder(input_ids=tokens, attention_mask=mask, return_dict=True).last_hidden_state
-        found.append(hidden[mask.bool()])
+        states.append(hidden[mask.bool()])
         for i in group:
-            start[i] = reached
-            reached += len(parts[i])
-    return torch.cat(found), start
+            start[i] = offset
+            offset += len(parts[i])
+    return torch.cat(states), start
 
 
 def model_arguments(read: dict[str, Tensor]) -> dict[str, Tensor | BaseModelOutput]:
-    """What was read, as the arguments of an encoder-decoder's forward pass: `encoded_apart`'s as encoder output."""
+    """Return the forward arguments of what was read; hidden states of `encoded_apart` become encoder outputs."""
     rest = {name: value for name, value in read.items() if name != _ENCODED}
     if _ENCODED not in read:
         return {**rest}

@@ -1,6 +1,6 @@
-r"""BM25 as an inner product of two vectors, so that one index searches by meaning and by words at once.
+r"""Compute BM25 as an inner product of two vectors, so that one index searches by meaning and by words at once.
 
-In a text t of |t| words, where the mean is ℓ, a word w that stands there f times has the weight
+In a text t of |t| words, where the mean is ℓ, a word w that occurs f times has the weight
 
 .. math:: s_t(w) = \frac{f}{f + k_1 (1 - b + b\,|t| / \ell)}.
 
@@ -8,8 +8,9 @@ With Lucene's idf, as `retrograd.index.bm25` has it, the text becomes H numbers,
 
 .. math:: h(t) = \sum_w \sqrt{\mathrm{idf}(w)}\; s_t(w)\; r_w, \qquad r_w \in \mathbb{R}^H, \quad \lVert r_w \rVert = 1,
 
-where r_w has four numbers that are not 0, ±½, one in each quarter; a hash of the word says where, and their signs. Over
-hashes the mean of ⟨r_w, r_v⟩ is 0 for two words (a sparse Johnson-Lindenstrauss transform; Kane and Nelson 2014), so
+where r_w has four numbers that are not 0, ±½, one in each quarter; a hash of the word decides their positions and
+signs. Over hashes the mean of ⟨r_w, r_v⟩ is 0 for two words (a sparse Johnson-Lindenstrauss transform; Kane and Nelson
+2014), so
 
 .. math:: \mathbb{E}\,\langle h(x), h(z) \rangle = \sum_w \mathrm{idf}(w)\; s_x(w)\; s_z(w):
 
@@ -64,23 +65,23 @@ class WordStatistics:
         wrong = next((word for word, texts in self.frequency.items() if not 2 <= texts <= self.texts), None)
         if wrong is not None:
             raise UserError(
-                f"{wrong!r} is said to stand in {self.frequency[wrong]} of {self.texts} texts; expected 2 or more, and "
-                f"no more than there are"
+                f"the frequency of {wrong!r} is {self.frequency[wrong]} of {self.texts} texts; expected from 2 to "
+                f"all of them"
             )
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> WordStatistics:
-        """Counted, one text at a time. Raises `UserError` if no text holds a word."""
+        """Count the words of texts, one text at a time. Raises `UserError` if no text has a word."""
         count, length, frequency = 0, 0, Counter[str]()
         for text in texts:
-            found = words(text)
-            count, length = count + 1, length + len(found)
-            frequency.update(set(found))
-        kept = {word: texts for word, texts in sorted(frequency.items()) if texts > 1}
-        return cls(count, length / max(1, count), kept)
+            own = words(text)
+            count, length = count + 1, length + len(own)
+            frequency.update(set(own))
+        repeated = {word: texts for word, texts in sorted(frequency.items()) if texts > 1}
+        return cls(count, length / max(1, count), repeated)
 
     def idf(self, word: str) -> float:
-        """log(1 + (N - n + ½) / (n + ½)); a word in no text counts as one in a single text."""
+        """Return log(1 + (N - n + ½) / (n + ½)); a word in no text counts as one in a single text."""
         n = self.frequency.get(word, 1)
         return math.log(1 + (self.texts - n + 0.5) / (n + 0.5))
 
@@ -95,21 +96,24 @@ class _Settings:
 
 
 class LexicalProjection:
-    """Texts in, h(t) [B H] out: see above. The same texts give the same numbers on every machine, as far as its Python
-    has the same Unicode.
+    """The map from texts to h(t) [B H], as in the module's equations.
 
-    ``dimension`` is H. A text is read without what is ``unsaid``. Raises `UserError` unless H is a multiple of 4.
+    Equal texts give equal numbers on every machine whose Python has the same Unicode version.
+
+    ``dimension`` is H. ``unsaid`` is left out of a text. Raises `UserError` unless H is a multiple of 4.
     """
 
     def __init__(self, statistics: WordStatistics, dimension: int, unsaid: Unsaid = _NOTHING) -> None:
         if dimension < _PARTS or dimension % _PARTS:
-            raise UserError(f"a lexical projection has a multiple of {_PARTS} numbers, 2048 say; found {dimension}")
+            raise UserError(
+                f"the dimension of a lexical projection is {dimension}; expected a multiple of {_PARTS}, such as 2048"
+            )
         self.statistics = statistics
         self.dimension = dimension
         self.unsaid = unsaid
 
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "B H"]:
-        """On the CPU, in fp32, without gradient; all of a text is read, however long. One pass, no loop over H."""
+        """Return h(t) of whole texts, on the CPU, in fp32, without gradient."""
         bags = [Counter(words(self.unsaid.left_out(text))) for text in texts]
         number = {word: i for i, word in enumerate(dict.fromkeys(word for bag in bags for word in bag))}
         if not number:
@@ -120,15 +124,15 @@ class LexicalProjection:
         times = np.fromiter((times for bag in bags for times in bag.values()), np.float64, len(line))
         length = np.array([bag.total() for bag in bags])[line]
         saturation = times / (times + _K1 * (1 - _B + _B * length / self.statistics.mean_length))
-        root_idf = np.sqrt(np.array([self.statistics.idf(one) for one in number]))
+        root_idf = np.sqrt(np.array([self.statistics.idf(key) for key in number]))
         weight = (saturation * root_idf[word])[:, None] * sign[word] / math.sqrt(_PARTS)
         where = line[:, None] * self.dimension + place[word]
-        found = np.bincount(where.ravel(), weight.ravel(), len(texts) * self.dimension)
-        return torch.from_numpy(found.astype(np.float32)).view(len(texts), self.dimension)
+        total = np.bincount(where.ravel(), weight.ravel(), len(texts) * self.dimension)
+        return torch.from_numpy(total.astype(np.float32)).view(len(texts), self.dimension)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over what decides h."""
+        """The SHA-256 of all that decides h."""
         s = self.statistics
         counted = (f"{word} {texts}" for word, texts in sorted(s.frequency.items()))
         used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.unsaid.prefixes}"
@@ -144,23 +148,25 @@ class LexicalProjection:
     @classmethod
     def load(cls, path: Path) -> LexicalProjection:
         """Read what `save` wrote. Raises `UserError` for anything else."""
-        found = read_json(path)
-        frequency = found.pop("frequency", None) if isinstance(found, dict) else None
-        if not isinstance(found, dict) or not isinstance(frequency, dict):
+        content = read_json(path)
+        frequency = content.pop("frequency", None) if isinstance(content, dict) else None
+        if not isinstance(content, dict) or not isinstance(frequency, dict):
             raise UserError(f"{path} holds no lexical projection; expected an object with the frequency of words")
-        held = {word: texts for word, texts in frequency.items() if type(texts) is int}
-        if len(held) < len(frequency):
-            raise UserError(f"{path}: frequency says of each word, by a whole number, how many texts hold it")
-        settings = read_record(_Settings, found, str(path))
+        counts = {word: texts for word, texts in frequency.items() if type(texts) is int}
+        if len(counts) < len(frequency):
+            raise UserError(f"{path}: expected frequency to map each word to the whole number of texts that have it")
+        settings = read_record(_Settings, content, str(path))
         try:
-            statistics = WordStatistics(settings.texts, settings.mean_length, held)
+            statistics = WordStatistics(settings.texts, settings.mean_length, counts)
             return cls(statistics, settings.dimension, Unsaid(settings.prefixes, settings.marks))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
-    def _directions(self, found: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The places [W 4] and signs [W 4] of each word's r_w."""
-        digests = b"".join(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=16).digest() for word in found)
-        drawn = np.frombuffer(digests, "<u4").reshape(-1, _PARTS).astype(np.int64)
+    def _directions(self, unique_words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions [W 4] and signs [W 4] of each word's r_w."""
+        digests = b"".join(
+            blake2b(word.encode("utf-8", "surrogatepass"), digest_size=16).digest() for word in unique_words
+        )
+        hashes = np.frombuffer(digests, "<u4").reshape(-1, _PARTS).astype(np.int64)
         quarter = self.dimension // _PARTS
-        return (drawn >> 1) % quarter + quarter * np.arange(_PARTS), 1.0 - 2.0 * (drawn & 1)
+        return (hashes >> 1) % quarter + quarter * np.arange(_PARTS), 1.0 - 2.0 * (hashes & 1)

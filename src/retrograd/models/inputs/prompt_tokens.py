@@ -1,7 +1,7 @@
-"""Prompts as tokens: the chat template, the separator, and what is cut where a prompt is too long.
+"""Turn prompts into tokens: apply the chat template or the separator, and cut a prompt that is too long.
 
-What may be spared goes first (`retrograd.types.Prompt`), from its end; only then the rest of the prompt, from its end.
-Both are counted.
+The spare part (`retrograd.types.Prompt`) is cut first, from its end; only then the rest of the prompt, from its end.
+Both are counted. Here are also the tokens that begin and end a target, and the longest input of a model.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from retrograd.types import Prompt
+from retrograd.types import Prompt, UserError
 
-__all__ = ["PromptCounts", "PromptTokens", "TokenIds"]
+__all__ = ["PromptCounts", "PromptTokens", "TokenIds", "end_token", "input_limit", "start_token"]
 
 TokenIds = list[int]
 
 
 class PromptCounts(NamedTuple):
-    """Numbers of prompts: all that were ``read``, those ``shortened`` in their spare part, those ``cut`` elsewhere."""
+    """The numbers of prompts ``read``, of those ``shortened`` in their spare part, and of those ``cut`` elsewhere."""
 
     read: int
     shortened: int
@@ -28,11 +28,11 @@ class PromptCounts(NamedTuple):
 
 
 class PromptTokens:
-    """Token ids of prompts for one model.
+    """The tokenisation of prompts for one model.
 
     A decoder-only model reads a prompt as a user's turn in the tokenizer's chat template where it has one and ``chat``
-    is true, otherwise followed by ``separator``; either way the last tokens, ``tail`` of them, tell it that the answer
-    begins, and are never cut. ``read``, ``shortened`` and ``cut`` count prompts since the beginning, as `PromptCounts`.
+    is true, otherwise followed by ``separator``; either way the last tokens, ``tail`` of them, mark the beginning of
+    the answer, and are never cut. ``read``, ``shortened`` and ``cut`` count prompts, as in `PromptCounts`.
     """
 
     def __init__(
@@ -46,34 +46,34 @@ class PromptTokens:
         if not encoder_decoder and not self.chat:
             self._separator = tokenizer(separator, add_special_tokens=False)["input_ids"]
         # What the template puts around a turn, without the turn, is what a prompt takes at the least.
-        self._frame = len(self._templated([""])[0]) if self.chat else 0
-        self.tail = self._behind_a_turn() if self.chat else len(self._separator)
+        self._frame = len(self._apply_template([""])[0]) if self.chat else 0
+        self.tail = self._count_tail() if self.chat else len(self._separator)
         self.least = (self._frame or len(self._separator) + tokenizer.num_special_tokens_to_add()) + 1
         self.read = self.shortened = self.cut = 0
 
     @property
     def counts(self) -> PromptCounts:
-        """How many prompts were read, and how many of them lost something."""
+        """The numbers of prompts that were read, and that were shortened or cut."""
         return PromptCounts(self.read, self.shortened, self.cut)
 
     def resume_counts(self, counts: PromptCounts) -> None:
-        """Go on counting from what another process, or an attempt that failed, had counted."""
+        """Continue from the counts of another process, or of an attempt that failed."""
         self.read, self.shortened, self.cut = counts
 
     def ids(self, prompts: Sequence[str], most: Sequence[int]) -> list[TokenIds]:
-        """Of each prompt at most so many tokens, its tail included; an empty one has one token at least.
+        """Return at most ``most`` tokens of each prompt, its tail included; an empty prompt has at least one.
 
-        Nothing fits into fewer than ``least`` tokens.
+        No prompt fits into fewer than ``least`` tokens.
         """
         self.read += len(prompts)
-        found = self._all_ids(prompts)
+        whole = self._all_ids(prompts)
         return [
-            ids if len(ids) <= room else self._fitting(prompt, room)
-            for prompt, ids, room in zip(prompts, found, most, strict=True)
+            ids if len(ids) <= room else self._shorten_to_fit(prompt, room)
+            for prompt, ids, room in zip(prompts, whole, most, strict=True)
         ]
 
-    def _fitting(self, prompt: str, most: int) -> TokenIds:
-        """Less and less of the spare part, then the beginning of what is left."""
+    def _shorten_to_fit(self, prompt: str, most: int) -> TokenIds:
+        """Shorten the spare part until the prompt fits; if it does not suffice, cut the rest."""
         if isinstance(prompt, Prompt) and prompt.spare[0] < prompt.spare[1]:
             self.shortened += 1
             while True:
@@ -83,12 +83,12 @@ class PromptTokens:
                 start, end = prompt.spare
                 if start == end:
                     break
-                prompt = prompt.shortened(self._less(prompt[start:end], len(ids) - most))
+                prompt = prompt.shortened(self._shortened_length(prompt[start:end], len(ids) - most))
         self.cut += 1
         return self._cut(prompt, most)
 
-    def _less(self, spare: str, tokens: int) -> int:
-        """How many characters of the spare part are left without its last ``tokens``; fewer than there are."""
+    def _shortened_length(self, spare: str, tokens: int) -> int:
+        """Return the length in characters of the spare part without its last ``tokens``; less than it is."""
         if not self._tokenizer.is_fast:
             count = len(self._tokenizer(spare, add_special_tokens=False, verbose=False)["input_ids"])
             return min(len(spare) - 1, len(spare) * max(count - tokens, 0) // max(count, 1))
@@ -97,40 +97,68 @@ class PromptTokens:
         return min(len(spare) - 1, offsets[-tokens][0] if tokens <= len(offsets) else 0)
 
     def _cut(self, prompt: str, most: int) -> TokenIds:
-        """The prompt's first tokens, then its tail."""
+        """Return the prompt's first tokens, then its tail."""
         if self.chat:
             text = self._tokenizer(str(prompt), add_special_tokens=False, verbose=False)["input_ids"]
-            # Tokens of a text that is cut may join otherwise: a few fewer until it fits.
+            # The text of the first tokens may be tokenised otherwise: take fewer until it fits.
             for room in range(most - self._frame, -1, -1):
-                (ids,) = self._templated([str(self._tokenizer.decode(text[:room]))])
+                (ids,) = self._apply_template([str(self._tokenizer.decode(text[:room]))])
                 if len(ids) <= most:
                     return ids
         limit = {"truncation": True, "max_length": most - len(self._separator)}
-        return self._closed(self._tokenizer([str(prompt)], **limit)["input_ids"])[0]
+        return self._append_separator(self._tokenizer([str(prompt)], **limit)["input_ids"])[0]
 
     def _all_ids(self, prompts: Sequence[str]) -> list[TokenIds]:
+        """Return the token ids of whole prompts, with template or separator."""
         if not prompts:
             return []
         if self.chat:
-            return self._templated(prompts)
-        return self._closed(self._tokenizer([str(prompt) for prompt in prompts], verbose=False)["input_ids"])
+            return self._apply_template(prompts)
+        return self._append_separator(self._tokenizer([str(prompt) for prompt in prompts], verbose=False)["input_ids"])
 
-    def _closed(self, encoded: list[TokenIds]) -> list[TokenIds]:
-        """With the separator, which tells a decoder-only model that the answer begins; an end-of-sequence token that
-        the tokenizer may append would tell it the opposite."""
+    def _append_separator(self, encoded: list[TokenIds]) -> list[TokenIds]:
+        """Append the separator, after which a decoder-only model answers, in the place of an end-of-sequence token."""
         if not self._encoder_decoder:
             encoded = [(ids[:-1] if ids[-1:] == [self._end] else ids) + self._separator for ids in encoded]
         # Even an empty prompt needs one token for the first target token to follow.
         return [ids or [self._end] for ids in encoded]
 
-    def _templated(self, prompts: Sequence[str]) -> list[TokenIds]:
-        """Each as a user's turn, and what begins the answer."""
+    def _apply_template(self, prompts: Sequence[str]) -> list[TokenIds]:
+        """Return the ids of each prompt as a user's turn, with the tokens that begin the answer."""
         turns = [[{"role": "user", "content": str(prompt)}] for prompt in prompts]
-        made = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return self._tokenizer([str(text) for text in made], add_special_tokens=False, verbose=False)["input_ids"]
+        chats = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return self._tokenizer([str(text) for text in chats], add_special_tokens=False, verbose=False)["input_ids"]
 
-    def _behind_a_turn(self) -> int:
-        """Tokens that two turns have behind them alike: their end, and what begins the answer. Not every template has a
-        part for the latter alone; some end each turn with it."""
-        first, second = (reversed(ids) for ids in self._templated(["turn", "0"]))
+    def _count_tail(self) -> int:
+        """Return the number of tokens after a turn: the last tokens that two different turns have in common."""
+        first, second = (reversed(ids) for ids in self._apply_template(["turn", "0"]))
         return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
+
+
+def start_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token before the first target token of a decoder. Raises `UserError` if none is named."""
+    generation = model.generation_config.decoder_start_token_id if model.generation_config else None
+    named = (model.config.decoder_start_token_id, generation, tokenizer.cls_token_id, tokenizer.pad_token_id)
+    return _first_token(named, "decoder_start_token", "the model's config.json")
+
+
+def end_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that ends a target. Raises `UserError` if none is named."""
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    first = configured[0] if isinstance(configured, list) and configured else configured
+    return _first_token((tokenizer.eos_token_id, first, tokenizer.sep_token_id), "eos_token", "tokenizer_config.json")
+
+
+def _first_token(candidates: tuple[object, ...], name: str, place: str) -> int:
+    """Return the first candidate that is a token id."""
+    for token in candidates:
+        if isinstance(token, int):
+            return token
+    raise UserError(f"the model has no {name}; set it in {place}")
+
+
+def input_limit(model: PreTrainedModel, wanted: int, reserved: int) -> int:
+    """Return the longest input in tokens: ``wanted``, or what the model's positions leave beside ``reserved``."""
+    text = model.config.get_text_config(encoder=True) if model.config.is_encoder_decoder else model.config
+    positions = getattr(text, "max_position_embeddings", None)  # T5 has none: its positions are relative
+    return wanted if positions is None else max(1, min(wanted, positions - reserved))

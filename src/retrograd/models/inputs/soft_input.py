@@ -1,13 +1,13 @@
-"""Soft input: rows of input embeddings that stand before or after a prompt, one list per prompt.
+"""Represent soft input: rows of input embeddings before or after a prompt, one list per prompt.
 
 Two kinds. `SoftTokens` are given as they are, by a soft prompt. `SoftSlots` are mixtures of passages, token by token:
 
     slot_r[s] = Σ_z w[r, z] · E[z, s],     E[z, s] the input embedding of token s of passage z, zero beyond its end
 
-A one-hot row is the passage itself: what would be read if its text stood there. That place, beside the prompt and
+A one-hot row is the passage itself: what would be read if its text were there. That position, beside the prompt and
 without a separator, is not where a task's own prompt puts a neighbour, so a generator that never trained on soft slots
-reads them worse than its usual prompts. Letters beyond the house's legend: P prompts, R slots, Z distinct passages, S
-positions of the soft input.
+reads them worse than its usual prompts. Letters beyond the legend of `retrograd.types`: P prompts, R slots, Z distinct
+passages, S positions of the soft input.
 """
 
 from __future__ import annotations
@@ -30,50 +30,50 @@ SoftPosition = Literal["before", "after"]
 
 @runtime_checkable
 class SoftInput(Protocol):
-    """What a generator reads beside P prompts."""
+    """Soft input that a generator reads beside P prompts."""
 
     def at(self, position: Sequence[int], /) -> SoftInput:
-        """The soft input of some of the prompts."""
+        """Return the soft input of some of the prompts."""
         ...
 
     @property
     def total(self) -> Int[Tensor, " P"]:
-        """How many positions each prompt's soft input takes."""
+        """The number of positions that each prompt's soft input takes."""
         ...
 
     def mixed(self) -> tuple[Float[Tensor, "P S D"], Bool[Tensor, "P S"]]:
-        """The embeddings in the generator's width, and which positions hold something; the others are absent."""
+        """Return embeddings in the generator's width, and a mask of the positions that hold one; others are absent."""
         ...
 
 
 @dataclass(frozen=True)
 class SoftTokens:
-    """Embeddings as they are. A position that does not hold is absent, whatever its embedding: it takes no room."""
+    """Given embeddings. A position where ``holds`` is False is absent, and takes no position of the input."""
 
     embedding: Float[Tensor, "P S D"]
     holds: Bool[Tensor, "P S"]
 
     def at(self, position: Sequence[int]) -> SoftTokens:
-        """The soft tokens of some of the prompts."""
+        """Return the soft tokens of some of the prompts."""
         chosen = torch.tensor(position, dtype=torch.long, device=self.holds.device)
         return SoftTokens(self.embedding[chosen], self.holds[chosen])
 
     @property
     def total(self) -> Int[Tensor, " P"]:
-        """Soft tokens of each prompt."""
+        """The number of soft tokens of each prompt."""
         return self.holds.sum(dim=-1)
 
     def mixed(self) -> tuple[Float[Tensor, "P S D"], Bool[Tensor, "P S"]]:
-        """Both fields."""
+        """Return both fields."""
         return self.embedding, self.holds
 
 
 @dataclass(frozen=True)
 class SoftSlots:
-    """What stands in the slots of P prompts. Slot r of prompt p has ``length[p, r]`` token positions, 0 if it is empty.
+    """The content of the slots of P prompts. Slot r of prompt p has ``length[p, r]`` token positions, 0 if it is empty.
 
-    A slot is as long as its longest passage of a weight other than 0, cut to the room there is. Where a shorter passage
-    has ended, only the others' embeddings are left: a mixture fades, it is not filled with padding tokens.
+    A slot is as long as its longest passage of a weight other than 0, cut to the tokens available. Where a shorter
+    passage has ended, only the others' embeddings are left: a mixture fades, it is not filled with padding tokens.
     """
 
     embedding: Float[Tensor, "Z S D"]
@@ -88,7 +88,7 @@ class SoftSlots:
         weight: Float[Tensor, "P R Z"],
         room: Int[Tensor, " P"],
     ) -> SoftSlots:
-        """``ends`` are the passages' lengths, ``room`` how many positions each slot of a prompt may take."""
+        """Make slots; ``ends`` are the passages' lengths, ``room`` the most positions of each slot of a prompt."""
         position = torch.arange(embedding.shape[1], device=embedding.device)
         inside = embedding.masked_fill((position >= ends.unsqueeze(-1)).unsqueeze(-1), 0.0)
         used = torch.where(weight.detach() != 0, ends, 0)
@@ -97,17 +97,17 @@ class SoftSlots:
         return cls(inside, weight, torch.minimum(longest, room.unsqueeze(-1)))
 
     def at(self, position: Sequence[int]) -> SoftSlots:
-        """The slots of some of the prompts."""
+        """Return the slots of some of the prompts."""
         chosen = torch.tensor(position, device=self.weight.device)
         return SoftSlots(self.embedding, self.weight[chosen], self.length[chosen])
 
     @property
     def total(self) -> Int[Tensor, " P"]:
-        """Positions that all slots of a prompt take together."""
+        """The number of positions that all slots of a prompt take together."""
         return self.length.sum(dim=-1)
 
     def mixed(self) -> tuple[Float[Tensor, "P RS D"], Bool[Tensor, "P RS"]]:
-        """The slots' embeddings side by side, each as wide as the widest, and which positions hold something."""
+        """Return the slots' embeddings side by side, each as wide as the widest, and a mask of positions that hold one."""
         prompts, slots, passages = self.weight.shape
         width = int(self.length.max()) if self.length.numel() else 0
         part = self.embedding[:, :width]
@@ -129,29 +129,28 @@ def inserted(
     place: Int[Tensor, " P"],
     left: bool = False,
 ) -> tuple[Float[Tensor, "P M D"], Int[Tensor, "P M"]]:
-    """Soft input among hard tokens, behind the first ``place`` of each row and without gaps: positions are counted as
-    if all of it were one text.
+    """Insert soft input after the first ``place`` hard tokens of each row, without gaps, as if all were one text.
 
     The hard tokens are padded on the right; what is returned, embeddings and attention mask, is padded with zeros on
     the right, or on the ``left``.
     """
-    given, holds = soft.mixed()
+    soft_embedding, holds = soft.mixed()
     position = torch.arange(mask.shape[1], device=mask.device)
     # What comes first has the smallest number: tokens before the soft input 1, soft input 2, tokens after it 3.
     turn = torch.where(position < place.unsqueeze(-1), 1, 3)
     turn = torch.cat([torch.full_like(holds, 2, dtype=turn.dtype), turn], dim=1)
-    kept = torch.cat([holds, mask.bool()], dim=1)
-    width = int(kept.sum(dim=-1).max())
-    order = turn.masked_fill(~kept, 0 if left else 4).argsort(dim=-1, stable=True)
+    is_present = torch.cat([holds, mask.bool()], dim=1)
+    width = int(is_present.sum(dim=-1).max())
+    order = turn.masked_fill(~is_present, 0 if left else 4).argsort(dim=-1, stable=True)
     order = order[:, order.shape[1] - width :] if left else order[:, :width]
-    packed_mask = kept.gather(1, order)
-    everything = torch.cat([given.to(embedding.dtype), embedding], dim=1)
+    packed_mask = is_present.gather(1, order)
+    everything = torch.cat([soft_embedding.to(embedding.dtype), embedding], dim=1)
     packed = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, embedding.shape[-1]))
     return packed.masked_fill(~packed_mask.unsqueeze(-1), 0.0), packed_mask.to(mask.dtype)
 
 
 def room_beside(soft: SoftInput | None, prompts: int, most: int, least: int) -> list[int]:
-    """How many of ``most`` tokens soft input leaves to each prompt. Raises `UserError` for fewer than ``least``."""
+    """Return how many of ``most`` tokens soft input leaves each prompt. Raises `UserError` if fewer than ``least``."""
     taken = [0] * prompts if soft is None else soft.total.tolist()
     room = [most - count for count in taken]
     if min(room, default=least) < least:

@@ -1,4 +1,4 @@
-"""The soft prompt: selected instances as soft tokens in a generator's input.
+"""Make a soft prompt: selected instances become soft tokens in a generator's input.
 
 As in ETRAG (Makino et al. 2024, arXiv 2406.03790): a query has a vector for each role (head, tail, context), a slot has
 a value vector for each role (those and the label, say), and every vector v becomes one token. Published form: one
@@ -10,8 +10,8 @@ linear map, W v + b. Improved form, for role c of slot r (rank 0 is the query, r
 The norms of word embeddings differ widely between pretrained generators. Scaled like this, the tokens begin as a small
 addition to any of them, and how much they weigh is one learned number.
 
-Letters beyond the house's legend: F width of a role vector, D width of the generator, R slots, Rq and Rv roles of a
-query and of a value, S soft tokens.
+Letters beyond the legend of `retrograd.types`: F width of a role vector, D width of the generator, R slots, Rq and Rv
+roles of a query and of a value, S soft tokens.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ _MOST = 1 << 16
 
 @dataclass(frozen=True)
 class SoftPromptOptions:
-    """Shape and form of a soft prompt. ``width`` is that of a role vector, the retriever's hidden states as a rule.
+    """Frozen options of a soft prompt.
+
+    ``width`` is that of a role vector, usually of the retriever's hidden states.
 
     ``slots`` is the largest number of slots; ``gain`` is where the improved form's learned gain starts; ``null`` adds a
     learned value for the null instance. Raises `UserError` for numbers out of range.
@@ -76,7 +78,7 @@ class SoftPromptOptions:
 
 
 class SoftPrompt(nn.Module):
-    """Role vectors in, soft tokens out: those of the query first, then those of each slot, best first.
+    """The map from role vectors to soft tokens: those of the query first, then those of each slot, best first.
 
     ``words`` is a sample of the generator's word embeddings, from which the tokens take their width and, in the
     improved form, their norm; ``rng`` draws every weight. ``null_value`` [Rv F] is what a slot holds where its weight
@@ -102,6 +104,7 @@ class SoftPrompt(nn.Module):
 
     @torch.no_grad()
     def _draw(self, rng: torch.Generator) -> None:
+        """Draw every weight from ``rng``."""
         bound = 1 / math.sqrt(self.options.width)
         # torch's own start for a linear layer: the weights and the bias are uniform on ± 1 / √width.
         self.projection.weight.uniform_(-bound, bound, generator=rng)
@@ -121,9 +124,11 @@ class SoftPrompt(nn.Module):
         value: Float[Tensor, "B R Rv F"],
         present: Bool[Tensor, "B R"],
     ) -> SoftTokens:
-        """Rq + R · Rv tokens, in fp32 under autocast as well. Slots that are not ``present`` are absent from the input.
+        """Return Rq + R · Rv tokens, in fp32 under autocast as well.
 
-        The rank of a slot is its place among those that are present, so it does not matter where the others stand.
+        Slots that are not ``present`` are absent from the input.
+
+        The rank of a slot is its place among those that are present, so the positions of absent slots do not matter.
         Raises `UserError` for more slots, or other numbers of roles, than the soft prompt was made for.
         """
         self._require_fit(query.shape[1], *value.shape[1:3])
@@ -143,12 +148,13 @@ class SoftPrompt(nn.Module):
         return SoftTokens(tokens, torch.cat([always, present.repeat_interleave(value.shape[2], dim=1)], dim=1))
 
     def _place(self, query_roles: int, value_roles: int, present: Bool[Tensor, "B R"]) -> Float[Tensor, "B S D"]:
-        """rank[r] + role[c] for every token, in their order."""
+        """Return rank[r] + role[c] for every token, in their order."""
         rank = nn.functional.pad(present.cumsum(dim=1).repeat_interleave(value_roles, dim=1), (query_roles, 0))
         role = torch.cat([self.role[:query_roles], self.role[:value_roles].repeat(present.shape[1], 1)])
         return self.rank[rank] + role
 
     def _require_fit(self, query_roles: int, slots: int, value_roles: int) -> None:
+        """Raise `UserError` unless the soft prompt was made for these numbers."""
         made = self.options
         if slots > made.slots or (query_roles, value_roles) != (made.query_roles, made.value_roles):
             raise UserError(

@@ -145,7 +145,7 @@ def _config(name: str, setting: str) -> tuple[PretrainedConfig, Architecture | N
     part, _, own = setting.partition(".")
     how = f"--like {part}=NAME" if own == "model" else f"--set {setting}=NAME"
     raise UserError(
-        f"{setting} = {name!r} {what}, and its shape is not known here; parameters, memory and time cannot be estimated. "
+        f"{setting} = {name!r} {what}, and its shape is unknown here; parameters, memory and time cannot be estimated. "
         f"Name a model of the same shape, or a folder with its config.json alone: {how}; {advice(name, KNOWN)}"
     )
 
