@@ -18,10 +18,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.data.source import Data
-from retrograd.models.compute.attention import training_attention
 from retrograd.models.compute.compute import Compute
 from retrograd.models.compute.precision import resolve_precision
 from retrograd.models.compute.precision_probe import measure_seconds
+from retrograd.models.compute.training_layers import training_attention
 from retrograd.models.encoder import Encoder
 from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.training.sampling.batches import Order

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.models.compute.batching import length_buckets
-from retrograd.models.compute.checkpointing import checkpoint_layers
 from retrograd.models.compute.fsdp import in_step
 from retrograd.models.compute.inference import forget_casts, inference, plain_search
 from retrograd.models.compute.output_layer import only_at
+from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.compute.vocabulary import token_log_probability
 from retrograd.models.constrained.choices import score_choices
 from retrograd.models.constrained.prefix_tree import Scoring

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from retrograd.models.compute.attention import training_attention
+from retrograd.models.compute.training_layers import training_attention
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.ranks import MicroBatch
 from retrograd.training.monitoring.health import Visit

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from retrograd.evaluation.laboratory.measure import Estimator
 from retrograd.evaluation.laboratory.tabulate import Bench
-from retrograd.models.compute.attention import training_attention
+from retrograd.models.compute.training_layers import training_attention
 from retrograd.objectives import Estimate
 from retrograd.objectives.functional import columns_where, cover, responsibilities, weighted_sum
 from retrograd.rag.rag_model import RagModel

@@ -18,9 +18,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from retrograd.models.compute.attention import training_attention
 from retrograd.models.compute.compute import Compute
 from retrograd.models.compute.output_layer import only_at
+from retrograd.models.compute.training_layers import training_attention
 from retrograd.models.compute.vocabulary import token_log_probability
 
 __all__ = ["Cost", "encoder_cost", "generator_cost"]

@@ -7,9 +7,9 @@ import time
 import torch
 from transformers import BertConfig, BertModel
 
-from retrograd.models.compute.attention import training_attention
 from retrograd.models.compute.compute import Compute
 from retrograd.models.compute.precision_cache import PrecisionSeconds, Work
+from retrograd.models.compute.training_layers import training_attention
 
 __all__ = ["measure_seconds"]
 

@@ -107,7 +107,7 @@ class SoftSlots:
         return self.length.sum(dim=-1)
 
     def mixed(self) -> tuple[Float[Tensor, "P RS D"], Bool[Tensor, "P RS"]]:
-        """Return the slots' embeddings side by side, each as wide as the widest, and a mask of positions that hold one."""
+        """Return the slots' embeddings side by side, each as wide as the widest, and a mask of present positions."""
         prompts, slots, passages = self.weight.shape
         width = int(self.length.max()) if self.length.numel() else 0
         part = self.embedding[:, :width]

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from retrograd.experiments.build import model_settings
 from retrograd.experiments.experiment import Experiment
-from retrograd.models.compute.checkpointing import checkpoint_layers
 from retrograd.models.compute.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.compute.fsdp import in_layers, require_spreadable, stacks_of
+from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.encoder import ROLES
 from retrograd.models.inputs.soft_prompt import SoftPrompt
 from retrograd.models.loading.architectures import adapt, planned_encoder, planned_generator

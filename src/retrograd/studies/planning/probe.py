@@ -15,7 +15,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import compute_for
 from retrograd.experiments.stages import stages
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.attention import training_attention
+from retrograd.models.compute.training_layers import training_attention
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.stage import Stage
 from retrograd.types import Example

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from retrograd.models.compute.attention import training_attention
-from retrograd.models.compute.checkpointing import checkpoint_layers
+from retrograd.models.compute.training_layers import checkpoint_layers, training_attention
 from retrograd.models.generator import Generator
 from retrograd.models.loading.lora import Lora
 from retrograd.types import UserError
