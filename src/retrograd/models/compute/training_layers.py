@@ -1,4 +1,4 @@
-"""Run layers in training: with the fastest attention kernel, and computed again in the backward pass if memory is short.
+"""Run layers in training: with the fastest attention kernel, and computed again in the backward pass to save memory.
 
 A checkpointed layer keeps its inputs alone: less memory, one more forward pass. Chen et al. 2016 (arXiv 1604.06174),
 for a transformer layer by layer.
