@@ -283,7 +283,7 @@ class TestScores:
 
     @pytest.mark.parametrize("choices", [[["alpha"]], [["alpha"], []]])
     def test_every_prompt_has_choices(self, models, choices):
-        with pytest.raises(ValueError, match="2 prompts, choices for 1"):
+        with pytest.raises(ValueError, match="2 prompts but choices for 1"):
             models["t5"].choice_log_likelihood(["what", "who"], choices)
 
     @pytest.mark.parametrize("scoring", ["sequence", "tree"])
