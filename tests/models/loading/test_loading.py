@@ -134,7 +134,10 @@ def test_encoders_of_dpr_are_the_berts_inside_them(kind, tiny_encoder, tmp_path)
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [({"projection_dim": 8}, "projection_dim 8 is not supported"), ({"architectures": ["DPRReader"]}, "name a DPRContextEncoder")],
+    [
+        ({"projection_dim": 8}, "projection_dim 8 is not supported"),
+        ({"architectures": ["DPRReader"]}, "name a DPRContextEncoder"),
+    ],
 )
 def test_other_models_of_dpr_are_refused(changes, expected, tiny_encoder, tmp_path):
     _, tokenizer = open_encoder(str(tiny_encoder))
