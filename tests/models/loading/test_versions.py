@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +19,14 @@ from retrograd.models.loading.versions import SUPPORTED, require_supported_versi
 from retrograd.types import UserError
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
+
+
+@pytest.fixture(autouse=True)
+def _ask_again() -> Iterator[None]:
+    """What is installed is looked up once a process."""
+    require_supported_versions.cache_clear()
+    yield
+    require_supported_versions.cache_clear()
 
 
 def installed(**changed: str) -> Callable[[str], str]:

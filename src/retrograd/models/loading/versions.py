@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 
 from packaging.specifiers import SpecifierSet
@@ -18,6 +19,7 @@ _REASON = {
 }
 
 
+@cache  # reading the metadata of two packages takes longer than opening a small model
 def require_supported_versions() -> None:
     """Raise `UserError` where the installed transformers or peft is outside the range that is known to work."""
     for package, supported in SUPPORTED.items():
