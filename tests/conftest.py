@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tests.model_copies import SHARED_FOLDERS, read_each_model_once
 from tests.sign_models import sign_llama, sign_models
 from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -44,7 +45,7 @@ settings.register_profile("any machine", deadline=None, max_examples=30, suppres
 settings.register_profile("thorough", settings.get_profile("any machine"), max_examples=200)  # `make integrations`
 settings.load_profile("any machine")
 
-__all__ = ["sign_llama", "sign_models"]
+__all__ = ["read_each_model_once", "sign_llama", "sign_models"]
 """Fixtures that live in a file of their own."""
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>")
@@ -76,6 +77,7 @@ def build(folder: Path, make: Callable[[], PreTrainedModel], template: str) -> P
         torch.manual_seed(0)
         make().save_pretrained(folder)
     word_tokenizer(template).save_pretrained(folder)
+    SHARED_FOLDERS.add(str(folder))
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.model_copies import SHARED_FOLDERS
 from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import (
@@ -41,6 +42,7 @@ def of_signs(folder: Path, model: PreTrainedModel, template: str) -> Path:
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", **names).save_pretrained(folder)
     model.save_pretrained(folder)
+    SHARED_FOLDERS.add(str(folder))
     return folder
 
 

@@ -109,7 +109,7 @@ def test_a_run_without_checkpoints_says_how_to_keep_some(
 def test_what_is_no_run_has_no_checkpoints() -> None:
     failure = CliRunner().invoke(app, ["lab", "semeval-joint", "--along"]).exception
     assert isinstance(failure, UserError)
-    assert "semeval-joint is none; leave it out" in str(failure)
+    assert "semeval-joint is not a run; leave --along out" in str(failure)
 
 
 def test_a_part_that_no_estimator_moves_has_no_table(run: Path, tmp_path: Path) -> None:
