@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +12,14 @@ import pytest
 import torch
 from rich.console import Console
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedModel
 
 from retrograd.__main__ import app
 from retrograd.experiments.build import build_model
 from retrograd.experiments.controls import trains_retriever
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.stages import stages
-from retrograd.models.compute.costs import generator_cost
+from retrograd.models.compute.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.compute.fsdp import in_layers, stacks_of
 from retrograd.models.generator import Generator
 from retrograd.models.loading.architectures import KNOWN, planned_encoder, planned_generator
@@ -46,6 +47,28 @@ PUBLISHED = {
     "mistralai/Mistral-7B-Instruct-v0.2": 7_241_732_096,
     "Qwen/Qwen3-4B-Instruct-2507": 4_022_468_096,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measure_each_shape_once() -> Iterator[None]:
+    """A cost depends on the model's shape and on the lengths, and following its operations takes seconds."""
+    known: dict[tuple[object, ...], Cost] = {}
+
+    def once(measure: Callable[..., Cost]) -> Callable[..., Cost]:
+        def cost(model: PreTrainedModel, *lengths: int) -> Cost:
+            learns = tuple(weight.numel() for weight in model.parameters() if weight.requires_grad)
+            state = (model.training, model.is_gradient_checkpointing, learns, model.num_parameters())
+            key = (measure.__name__, model.config.to_json_string(), *state, *lengths)
+            if key not in known:
+                known[key] = measure(model, *lengths)
+            return known[key]
+
+        return cost
+
+    with pytest.MonkeyPatch.context() as patched:
+        for measure in (encoder_cost, generator_cost):
+            patched.setattr(f"retrograd.studies.planning.model.{measure.__name__}", once(measure))
+        yield
 
 
 @pytest.fixture
