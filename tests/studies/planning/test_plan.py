@@ -455,15 +455,17 @@ def test_processes_are_offered_to_spread_a_generator_and_then_to_be_more(data: P
         assert advice in str(plan_experiment(experiment, small, processes=2).refusal)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_large_models_are_refused_before_any_download(data: Path, tiny_encoder: Path) -> None:
     name = Path("Qwen/Qwen3-4B-Instruct-2507")
     whole = plan_experiment(tiny(data, tiny_encoder, name, "training.passages=1"), "rtx-4090")
     assert whole.refusal is not None
     assert "lora_rank" in whole.refusal
-    on_cpu = tiny(
-        data, tiny_encoder, name, "generator.lora_rank=4", 'generator.quantisation="nf4"', "training.passages=1"
-    )
+
+
+def test_a_quantised_generator_is_refused_on_a_cpu(data: Path, tiny_encoder: Path, tiny_causal: Path) -> None:
+    quantised = ["generator.lora_rank=4", 'generator.quantisation="nf4"', "training.passages=1"]
+    on_cpu = tiny(data, tiny_encoder, tiny_causal, *quantised)
     assert "CUDA" in str(plan_experiment(on_cpu, "cpu-2-cores").refusal)
 
 
