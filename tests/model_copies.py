@@ -21,7 +21,7 @@ SHARED_FOLDERS: set[str] = set()
 @pytest.fixture(scope="session", autouse=True)
 def read_each_model_once() -> Iterator[None]:
     """Have `open_encoder` and `open_generator` copy the models of `SHARED_FOLDERS` after the first opening."""
-    read_model, read_tokenizer = loading._with_weights, loading._tokenizer
+    read_model, read_tokenizer = loading._open_with_weights, loading._tokenizer
     models: dict[tuple[str, str], PreTrainedModel] = {}
     tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
@@ -41,6 +41,6 @@ def read_each_model_once() -> Iterator[None]:
         return deepcopy(tokenizers[name])
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loading, "_with_weights", with_weights)
+        patched.setattr(loading, "_open_with_weights", with_weights)
         patched.setattr(loading, "_tokenizer", tokenizer)
         yield
