@@ -1,4 +1,4 @@
-"""Fitting a decision, against an exhaustive search and on a model whose generator knows nothing."""
+"""Compare a fitted decision with an exhaustive search, also for a model whose generator knows nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from retrograd.types import Example, Passage, UserError
 CHOICES = ("works for", "born in", "no relation")
 
 
-def scored(log_p: torch.Tensor, vote: torch.Tensor, negative: int | None = 2) -> list[ChoiceScores]:
+def choice_scores(log_p: torch.Tensor, vote: torch.Tensor, negative: int | None = 2) -> list[ChoiceScores]:
     return [ChoiceScores(CHOICES, p.log_softmax(-1), v, negative) for p, v in zip(log_p, vote, strict=True)]
 
 
@@ -30,29 +30,29 @@ def accuracy(gold: list[str]) -> Official:
     return lambda rows, answers: 100 * sum(a == gold[row] for row, a in zip(rows, answers, strict=True)) / len(rows)
 
 
-def drawn(seed: int, n: int = 60) -> tuple[list[ChoiceScores], list[str]]:
-    """A generator and a vote that are each right more often than not."""
+def draw_scores(seed: int, n: int = 60) -> tuple[list[ChoiceScores], list[str]]:
+    """Draw the scores of a generator and a vote that are each right more often than not."""
     rng = torch.Generator().manual_seed(seed)
     gold = torch.randint(3, (n,), generator=rng)
     one_hot = torch.nn.functional.one_hot(gold, 3).float()
     log_p = one_hot + torch.randn(n, 3, generator=rng) + torch.tensor([0.0, 0.0, 1.0])
     vote = (2 * one_hot + torch.randn(n, 3, generator=rng)).softmax(-1)
-    return scored(log_p, vote), [CHOICES[i] for i in gold.tolist()]
+    return choice_scores(log_p, vote), [CHOICES[i] for i in gold.tolist()]
 
 
-def answered(scores: list[ChoiceScores], decision: Decision) -> list[str]:
-    return [one.choices[decision.chosen(one)] for one in scores]
+def answers_by(scores: list[ChoiceScores], decision: Decision) -> list[str]:
+    return [score.choices[decision.chosen(score)] for score in scores]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_helps_is_found_and_nearly_as_good_as_the_best_of_a_fine_grid(seed: int) -> None:
-    scores, gold = drawn(seed, 300)
+    scores, gold = draw_scores(seed, 300)
     official = partial(accuracy(gold), range(len(scores)))
     decision, before, after = fit_decision(scores, accuracy(gold))
-    assert official(answered(scores, decision)) == pytest.approx(after)
-    assert before == official(answered(scores, Decision()))
+    assert official(answers_by(scores, decision)) == pytest.approx(after)
+    assert before == official(answers_by(scores, Decision()))
     grid = [Decision(weight, bias / 10) for weight in VOTE_WEIGHTS for bias in range(-60, 61, 2)]
-    best = max(official(answered(scores, decided)) for decided in grid)
+    best = max(official(answers_by(scores, decided)) for decided in grid)
     assert decision.vote_weight > 0  # the vote is better than the generator here
     assert decision.negative_bias < 0  # which says the negative too often
     # One standard error of a difference of two accuracies on 300 examples is at most √(2 · 0.25 / 300) = 4 points.
@@ -62,23 +62,25 @@ def test_what_helps_is_found_and_nearly_as_good_as_the_best_of_a_fine_grid(seed:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_vote_that_is_noise_gets_no_weight_to_speak_of(seed: int) -> None:
-    scores, gold = drawn(seed, 200)
+    scores, gold = draw_scores(seed, 200)
     rng = torch.Generator().manual_seed(100 + seed)
-    noise = scored(torch.stack([s.log_probability for s in scores]), torch.rand(200, 3, generator=rng).softmax(-1))
+    noise = choice_scores(
+        torch.stack([s.log_probability for s in scores]), torch.rand(200, 3, generator=rng).softmax(-1)
+    )
     assert fit_decision(noise, accuracy(gold))[0].vote_weight <= 0.125
 
 
 def test_nothing_is_fitted_where_nothing_is_gained() -> None:
     right = torch.eye(3).repeat(4, 1) * 5
-    found, before, after = fit_decision(scored(right, right.softmax(-1)), accuracy([*CHOICES] * 4))
-    assert (found, before, after) == (Decision(), 100.0, 100.0)
+    decision, before, after = fit_decision(choice_scores(right, right.softmax(-1)), accuracy([*CHOICES] * 4))
+    assert (decision, before, after) == (Decision(), 100.0, 100.0)
 
 
 def test_without_votes_or_a_negative_only_what_is_there_is_fitted() -> None:
-    scores, gold = drawn(0)
-    silent = scored(torch.stack([s.log_probability for s in scores]), torch.zeros(len(scores), 3))
-    assert fit_decision(silent, accuracy(gold))[0].vote_weight == 0
-    positive = scored(
+    scores, gold = draw_scores(0)
+    without_votes = choice_scores(torch.stack([s.log_probability for s in scores]), torch.zeros(len(scores), 3))
+    assert fit_decision(without_votes, accuracy(gold))[0].vote_weight == 0
+    positive = choice_scores(
         torch.stack([s.log_probability for s in scores]), torch.stack([s.vote for s in scores]), negative=None
     )
     assert fit_decision(positive, accuracy(gold))[0].negative_bias == 0
@@ -86,7 +88,7 @@ def test_without_votes_or_a_negative_only_what_is_there_is_fitted() -> None:
 
 def test_one_permitted_answer_stays() -> None:
     only = [ChoiceScores(("no relation",), torch.zeros(1), torch.zeros(1), 0)]
-    scores, gold = drawn(0)
+    scores, gold = draw_scores(0)
     with_it = fit_decision([*scores, *only], accuracy([*gold, "no relation"]))
     without = fit_decision(scores, accuracy(gold))
     assert with_it[0] == without[0]  # no threshold changes it, so it does not move the thresholds either
@@ -109,15 +111,15 @@ def test_a_model_whose_generator_knows_nothing_learns_to_trust_the_vote(tiny_enc
     model = RagModel(Retriever(tower, tower, 0.01), Generator.open(str(tiny_seq2seq), rng), task, base)
     model.refresh_index()
     examples = [Example(f"q{i}", f"{texts[i % 2]} {'the ' * (1 + i // 2)}", (phrases[i % 2],)) for i in range(20)]
-    found = calibrate(model, examples, 4)
+    calibration = calibrate(model, examples, 4)
     assert model.answering.decision == Decision()  # it is the caller's to take
-    assert found.after > found.before + 30
-    assert found.decision.vote_weight > 0
-    assert (found.passages, found.scoring) == (4, "sequence")
-    model.use_decision(found.decision)
+    assert calibration.after > calibration.before + 30
+    assert calibration.decision.vote_weight > 0
+    assert (calibration.passages, calibration.scoring) == (4, "sequence")
+    model.use_decision(calibration.decision)
     answers = [prediction.answer for prediction in model.predict(examples, 4)]
-    assert task.score(examples, answers)[task.primary_metric] == pytest.approx(found.after)
-    assert found.record()["decision"] == {"vote_weight": found.decision.vote_weight, "negative_bias": 0.0}
+    assert task.score(examples, answers)[task.primary_metric] == pytest.approx(calibration.after)
+    assert calibration.record()["decision"] == {"vote_weight": calibration.decision.vote_weight, "negative_bias": 0.0}
 
 
 def test_an_open_set_of_answers_or_no_examples_are_refused(

@@ -1,4 +1,4 @@
-"""On how few instances retrieval rests: numbers counted by hand."""
+"""Compare the measures of concentration with numbers counted by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_distribution_is_mean_and_percentiles() -> None:
 
 
 def test_usage_counts_each_instance() -> None:
-    """Four queries, two of three instances each; row 3 is never retrieved, row 0 always."""
+    """Four queries retrieve up to two instances each; row 3 is never retrieved, row 0 always."""
     found = usage(np.array([[0, 1], [0, 1], [0, 2], [0, -1]]), [NONE] * 4, 4)
     assert found.counts.tolist() == [4, 2, 1, 0]
     assert found.never_share == 0.25

@@ -1,4 +1,4 @@
-"""The sentence, from made-up scores: that it helped, made no difference, or hurt; and against whom."""
+"""Check the sentence for made-up scores: helped, made no difference or hurt, and against which rival."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ RIVALS = {"closed book": "the closed book", "frozen retriever": "the frozen retr
 
 
 def right(gains: list[int], seed: int = 0) -> list[Statistic]:
-    """For each gain a seed: of 200 items 100 right without, and so many more right with; the rest is noise."""
-    found: list[Statistic] = []
+    """Return one statistic per gain: 100 of 200 items are right without, so many more with; the rest is noise."""
+    statistics: list[Statistic] = []
     for number, gain in enumerate(gains):
         rng = np.random.default_rng(seed + number)
         before = np.zeros(ITEMS)
@@ -32,8 +32,8 @@ def right(gains: list[int], seed: int = 0) -> list[Statistic]:
         both = min(len(ones), len(zeros))
         after[ones[:both]], after[zeros[:both]] = after[zeros[:both]], after[ones[:both]]
         whole = np.concatenate([before, after])
-        found.append(lambda rows, whole=whole: float(whole[rows].mean()))
-    return found
+        statistics.append(lambda rows, whole=whole: float(whole[rows].mean()))
+    return statistics
 
 
 def evidence(frozen: list[int], closed: list[int], scores: tuple[float, float] = (50.0, 40.0)) -> Evidence:
@@ -41,8 +41,8 @@ def evidence(frozen: list[int], closed: list[int], scores: tuple[float, float] =
         difference("closed book", right(closed), ITEMS),
         difference("frozen retriever", right(frozen), ITEMS),
     ]
-    found = {"experiment": [60.0], "frozen retriever": [scores[0]], "closed book": [scores[1]]}
-    return Evidence("joint training", "macro_f1", found, differences, RIVALS)
+    by_system = {"experiment": [60.0], "frozen retriever": [scores[0]], "closed book": [scores[1]]}
+    return Evidence("joint training", "macro_f1", by_system, differences, RIVALS)
 
 
 def test_the_three_forms_of_the_sentence() -> None:
@@ -93,20 +93,22 @@ def test_the_rival_is_the_strongest_control_and_never_the_oracle() -> None:
     assert stronger.main.control == "closed book"
     assert "over the closed book" in stronger.sentence
     oracle = Difference("oracle", (-40.0,), stronger.main.interval, stronger.main.test)
-    told = replace(stronger, scores={**stronger.scores, "oracle": [100.0]}, differences=[*stronger.differences, oracle])
-    assert told.main.control == "closed book"
+    with_oracle = replace(
+        stronger, scores={**stronger.scores, "oracle": [100.0]}, differences=[*stronger.differences, oracle]
+    )
+    assert with_oracle.main.control == "closed book"
 
 
 def test_a_difference_is_of_the_mean_over_seeds_and_paired_over_items() -> None:
-    """Of scores that are means it is what the test of the items' mean scores says, up to the draws."""
+    """For scores that are means, the test equals that of the items' mean scores, up to the draws."""
     rng = np.random.default_rng(3)
     seeds = [rng.integers(0, 2, size=(2, ITEMS)) * 100.0 for _ in range(3)]
-    laid_out = [one.reshape(-1) for one in seeds]
-    parts: list[Statistic] = [lambda rows, whole=whole: float(whole[rows].mean()) for whole in laid_out]
+    pooled = [scores.reshape(-1) for scores in seeds]
+    parts: list[Statistic] = [lambda rows, whole=whole: float(whole[rows].mean()) for whole in pooled]
     found = difference("frozen retriever", parts, ITEMS)
-    baseline, system = (np.mean([one[side] for one in seeds], axis=0) for side in (0, 1))
+    baseline, system = (np.mean([scores[side] for scores in seeds], axis=0) for side in (0, 1))
     assert found.mean == pytest.approx(float(system.mean() - baseline.mean()))
-    assert found.by_seed == pytest.approx([float(one[1].mean() - one[0].mean()) for one in seeds])
+    assert found.by_seed == pytest.approx([float(scores[1].mean() - scores[0].mean()) for scores in seeds])
     interval = paired_bootstrap(baseline, system, np.random.default_rng(0), 1_000)
     test = paired_permutation(baseline, system, np.random.default_rng(0), 1_000)
     assert (found.interval.low, found.interval.high) == pytest.approx((interval.low, interval.high), abs=0.5)

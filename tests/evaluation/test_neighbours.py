@@ -1,4 +1,4 @@
-"""What is shared with what is retrieved, in a world small enough to count by hand and to enumerate."""
+"""Count what queries share with retrieved instances, in a world small enough to count by hand and enumerate."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_within_a_pair_of_types_only_queries_whose_pair_occurs_are_counted() -> 
 
 
 def test_without_types_there_is_no_such_comparison() -> None:
-    bare = [Instance(one.label, one.head, one.tail) for one in QUERIES]
+    bare = [Instance(query.label, query.head, query.tail) for query in QUERIES]
     assert agreement(match(bare, BASE, FOUND), FOUND.weight(2), 2, ALL, "types") == []
 
 
@@ -107,14 +107,14 @@ def test_a_query_that_may_retrieve_nothing_is_left_out() -> None:
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 6, 9])
 @pytest.mark.parametrize("support", [0, 1, 3, 6])
 def test_the_chance_of_any_is_that_of_enumeration(k: int, support: int) -> None:
-    """All hands of k of six, or the one hand of all six where k is more."""
+    """Enumerate all hands of k cards of six, or the one hand of all six where k is larger."""
     hands = list(combinations(range(6), min(k, 6)))
     expected = sum(any(card < support for card in hand) for hand in hands) / len(hands)
     assert chance_of_any(np.array([support]), np.array([6]), k)[0] == pytest.approx(expected, abs=1e-15)
 
 
 def test_blind_retrieval_has_a_lift_of_one() -> None:
-    """Every pair of instances retrieved once, with equal weights: exactly what a blind draw expects."""
+    """Retrieving each pair of instances once, with equal weights, gives exactly what a blind draw expects."""
     pairs = [list(pair) for pair in combinations(range(6), 2)]
     found = retrieved(pairs, [[0.1, 0.1]] * len(pairs), [NOTHING_OWN[0]] * len(pairs))
     matches = match([QUERIES[0]] * len(pairs), BASE, found)

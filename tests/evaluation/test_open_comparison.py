@@ -1,4 +1,4 @@
-"""Two systems with free answers: the scores are the task's, the tests those of paired per-example scores."""
+"""Compare two systems with free answers: the scores are the task's, the tests those of paired scores."""
 
 from __future__ import annotations
 

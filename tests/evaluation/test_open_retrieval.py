@@ -1,4 +1,4 @@
-"""Scores of the prior's ranking for open answers: against ranks counted by hand."""
+"""Compare the scores of the prior's ranking for open answers with ranks counted by hand."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def test_the_scores_are_those_counted_by_hand(tiny_encoder: Path, tiny_seq2seq: 
     model.eval()
     expected: dict[str, list[float]] = {}
     for example in QUESTIONS:
-        found = ranks(model, example)
+        ranked = ranks(model, example)
         gold = [int(one[1:]) for one in getattr(example, "gold_passages", ())]
         for k in (1, 5, 10, 20):
             if gold:
-                expected.setdefault(f"gold_recall@{k}", []).append(len(set(gold) & set(found[:k])) / len(gold))
+                expected.setdefault(f"gold_recall@{k}", []).append(len(set(gold) & set(ranked[:k])) / len(gold))
             if example.targets:
-                hit = any(has_answer(example.targets, TEXTS[row]) for row in found[:k])
+                hit = any(has_answer(example.targets, TEXTS[row]) for row in ranked[:k])
                 expected.setdefault(f"answer_recall@{k}", []).append(float(hit))
         if gold:
-            at = sorted(found.index(row) + 1 for row in gold)
+            at = sorted(ranked.index(row) + 1 for row in gold)
             ideal = sum(1 / math.log2(1 + rank) for rank in range(1, len(gold) + 1))
             gain = sum(1 / math.log2(1 + rank) for rank in at if rank <= 10)
             expected.setdefault("gold_MRR@10", []).append(1 / at[0] if at[0] <= 10 else 0.0)
@@ -82,13 +82,13 @@ def test_each_example_is_searched_once_and_never_for_more_than_the_base_has(
     tiny_encoder: Path, tiny_seq2seq: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build(tiny_encoder, tiny_seq2seq, [Passage(f"p{i}", "", text) for i, text in enumerate(TEXTS[:6])])
-    asked: list[tuple[int, int]] = []
+    searches: list[tuple[int, int]] = []
     real = RagModel.retrieve
     monkeypatch.setattr(
-        RagModel, "retrieve", lambda self, found, k: (asked.append((len(found), k)), real(self, found, k))[1]
+        RagModel, "retrieve", lambda self, queries, k: (searches.append((len(queries), k)), real(self, queries, k))[1]
     )
     found = open_retrieval_scores(model, QUESTIONS)
-    assert asked == [(5, 5)]
+    assert searches == [(5, 5)]
     assert {name for name in found.scores if "recall" in name} == {
         "gold_recall@1", "gold_recall@5", "answer_recall@1", "answer_recall@5"
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The loop on tiny random models: weights move or stay, splits of a batch agree, chains are carried, runs repeat."""
+"""Train tiny random models: weights move or stay, splits of a batch agree, chains are carried, runs repeat."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run(model: RagModel, examples: list[Example], what: Stage, folder: Path, see
 
 
 def moved(model: RagModel, before: dict[str, torch.Tensor]) -> set[str]:
-    """Names of the weights that are no longer what they were."""
+    """Return the names of the weights that have changed."""
     return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
 
 
@@ -120,8 +120,9 @@ def test_the_warm_start_moves_the_retriever_alone(tiny_encoder: Path, tiny_seq2s
 def test_the_warm_start_learns_only_where_a_candidate_supports_the_target(
     objective: Objective, tiny_encoder: Path, tiny_seq2seq: Path
 ) -> None:
-    """Without one, what grows would be the share of p and q that lies on the candidates, whatever they are. A batch of
-    one query with and one without teaches half of what the first teaches alone.
+    """A query without support teaches nothing, so beside another it halves what that one teaches alone.
+
+    Otherwise the share of p and q that lies on its candidates would grow, whatever they are.
     """
     model, examples = build(tiny_encoder, tiny_seq2seq, posterior=True)
     model.eval()
@@ -129,18 +130,18 @@ def test_the_warm_start_learns_only_where_a_candidate_supports_the_target(
     other = replace(examples[5], id="new", targets=(model.task.verbalise("Other"),))
     evidence, rng = CopyEvidence(passages=6), torch.Generator()
 
-    def learnt(*asked: Example) -> dict[str, torch.Tensor]:
+    def gradients_of(*queries: Example) -> dict[str, torch.Tensor]:
         model.zero_grad()
-        candidates = evidence.candidates(model, asked, objective.needs_posterior, None, rng)
-        objective(candidates.scores, evidence.likelihood(model, asked, candidates), rng).loss.backward()
-        found = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
-        return {name: value for name, value in found.items() if bool(value.any())}
+        candidates = evidence.candidates(model, queries, objective.needs_posterior, None, rng)
+        objective(candidates.scores, evidence.likelihood(model, queries, candidates), rng).loss.backward()
+        gradients = {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+        return {name: value for name, value in gradients.items() if bool(value.any())}
 
-    alone = learnt(examples[0])
+    alone = gradients_of(examples[0])
     assert any(name.startswith("retriever.") for name in alone)
     assert any(name.startswith("posterior.") for name in alone) == objective.needs_posterior
-    assert learnt(other) == {}
-    both = learnt(examples[0], other)
+    assert gradients_of(other) == {}
+    both = gradients_of(examples[0], other)
     assert both.keys() == alone.keys()
     assert_same_gradients([2 * value for value in both.values()], [alone[name] for name in both], TERMS, DEPTH)
 
@@ -158,7 +159,7 @@ def test_lora_moves_adapters_and_nothing_else(tiny_encoder: Path, tiny_causal: P
 def test_a_split_batch_gives_the_same_step(
     micro_batch: int, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1 x 8 = 2 x 4 = 8 x 1, and 3 + 3 + 2, where a mean of means would be wrong."""
+    """A batch as 1 x 8, 2 x 4, 8 x 1 or 3 + 3 + 2 has one gradient; a mean of means would be wrong for the last."""
     weights = []
     for split in (0, micro_batch):
         model, examples = build(tiny_encoder, tiny_seq2seq, "query")
@@ -178,11 +179,11 @@ def test_a_split_batch_gives_the_same_step(
 
 
 def _record(gradients: list[torch.Tensor]):
-    """An optimiser step that keeps the gradients and moves nothing: Adam would hide their scale."""
+    """Return an optimiser step that only records the gradients, since Adam would hide their scale."""
 
     def step(self: torch.optim.Optimizer, closure: None = None) -> None:
-        found = [w.grad for group in self.param_groups for w in group["params"] if w.grad is not None]
-        gradients.extend(gradient.clone() for gradient in found)
+        recorded = [w.grad for group in self.param_groups for w in group["params"] if w.grad is not None]
+        gradients.extend(gradient.clone() for gradient in recorded)
 
     return step
 
@@ -198,7 +199,7 @@ def test_one_seed_gives_byte_identical_metrics(tiny_encoder: Path, tiny_seq2seq:
 def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     """The row where a chain stopped comes back as ``previous``, and is among the candidates."""
     model, examples = build(tiny_encoder, tiny_seq2seq, "none", posterior=True)
-    seen: list[tuple[torch.Tensor | None, torch.Tensor | None]] = []
+    visits: list[tuple[torch.Tensor | None, torch.Tensor | None]] = []
 
     class Spy:
         needs_posterior = trains_retriever = trains_generator = True
@@ -208,13 +209,13 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
 
         def __call__(self, scores, likelihood, rng):
             estimate = objective(scores, likelihood, rng)
-            seen.append((scores.previous, estimate.last))
+            visits.append((scores.previous, estimate.last))
             return estimate
 
     objective = JointStochasticApproximation(sampler="metropolis", draws=3)
     what = Stage("training", Spy(), GeneratorEvidence(3), Pace(2, 12, 1e-3, 0.0), EverySteps(0), log_every=0)
     run_quietly(model, examples, what, tmp_path / "run")
-    first, second = seen
+    first, second = visits
     assert first[0] is None
     assert second[0] is not None
     assert (second[0] >= 0).all()
@@ -230,8 +231,8 @@ def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path
     pace = Pace(4, 12, 1e-3, 1e-3)
     what = Stage("training", TopKMarginal(), GeneratorEvidence(2), pace, EverySteps(1), log_every=0, save_every=1)
     run_quietly(model, examples, what, tmp_path / "run")
-    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert kept == ["0003-training-step-0000003", "0004-training-step-0000004"]
+    checkpoints = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert checkpoints == ["0003-training-step-0000003", "0004-training-step-0000004"]
     assert not list((tmp_path / "run").rglob("*.bin"))
     assert not list((tmp_path / "run").rglob("*.pt"))
 
@@ -269,21 +270,21 @@ def test_the_index_is_rebuilt_when_passages_moved_and_only_then(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Eight steps, refresh every two: at the start, three times more, at the end; a fixed tower once; else never."""
+    """Eight steps refresh the index at the start, three times more and at the end; a fixed tower needs one index."""
     model, examples = build(tiny_encoder, tiny_seq2seq, trained)
-    built: list[int] = []
+    builds: list[int] = []
     real = RagModel.refresh_index
-    monkeypatch.setattr(RagModel, "refresh_index", lambda self, *rest: (built.append(1), real(self, *rest))[1])
+    monkeypatch.setattr(RagModel, "refresh_index", lambda self, *rest: (builds.append(1), real(self, *rest))[1])
     objective = TopKMarginal() if passages else NoRetrieval()
     what = Stage("training", objective, GeneratorEvidence(passages), Pace(2, 3, 1e-3, 1e-3), EverySteps(2), log_every=0)
     run_quietly(model, examples, what, tmp_path / "run")
-    assert len(built) == expected
+    assert len(builds) == expected
 
 
 def test_a_step_in_bf16_that_first_scores_without_gradient_still_trains_every_weight(
     tiny_encoder: Path, tiny_seq2seq: Path
 ) -> None:
-    """Autocast caches casts of weights; those made under no_grad would cut the scored pass from its weights."""
+    """Autocast caches the casts of weights, and those made under no_grad would cut the scored pass from its weights."""
     model, examples = build(tiny_encoder, tiny_seq2seq, "query", posterior=True)
     model.refresh_index()
     with torch.autocast("cpu", torch.bfloat16):
@@ -296,7 +297,7 @@ def test_a_step_in_bf16_that_first_scores_without_gradient_still_trains_every_we
 
 
 def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
-    """Its index was older than its tower and would be refused; it is left out and made anew."""
+    """The index is older than its tower, so the checkpoint leaves it out and it is built anew."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
     what = Stage(
         "training",
@@ -318,7 +319,7 @@ def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_se
 def test_what_was_learnt_is_saved_before_the_last_embedding(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may take longer than the training, and may fail: the weights are those of the last step."""
+    """The last embedding may take long and may fail, so the weights of the last step are saved before it."""
     model, examples = build(tiny_encoder, tiny_seq2seq)
     model.refresh_index()
 

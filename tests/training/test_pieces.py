@@ -1,4 +1,4 @@
-"""The order of visits, the health line."""
+"""Check the order of visits, and the health line."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from retrograd.training.sampling.batches import Order
 
 def test_every_example_is_visited_once_an_epoch() -> None:
     order = Order(10, 4, 3, torch.Generator().manual_seed(0))
-    steps, found = zip(*order.from_step(0), strict=True)
+    steps, batches = zip(*order.from_step(0), strict=True)
     assert steps == tuple(range(9))
     assert order.steps == 9
     for epoch in range(3):
-        visited = torch.cat(found[3 * epoch : 3 * epoch + 3]).tolist()
+        visited = torch.cat(batches[3 * epoch : 3 * epoch + 3]).tolist()
         assert sorted(visited) == list(range(10))
-    assert found[0].tolist() != found[3].tolist()
+    assert batches[0].tolist() != batches[3].tolist()
 
 
 @pytest.mark.parametrize("stop", range(10))
 def test_an_order_goes_on_where_it_was_left(stop: int) -> None:
-    """Something else draws from the same source at each step, as sampling does."""
+    """Resume an order while something else draws from the same source at each step, as sampling does."""
 
     def visits(order: Order, first: int, rng: torch.Generator) -> list[tuple[int, list[int], float]]:
         return [(s, p.tolist(), float(torch.rand((), generator=rng))) for s, p in order.from_step(first)]
@@ -30,16 +30,16 @@ def test_an_order_goes_on_where_it_was_left(stop: int) -> None:
     rng = torch.Generator().manual_seed(0)
     whole = visits(Order(10, 4, 3, rng), 0, rng)
     rng = torch.Generator().manual_seed(0)
-    order, seen = Order(10, 4, 3, rng), []
+    order, before = Order(10, 4, 3, rng), []
     steps = order.from_step(0)
-    while len(seen) < stop:
+    while len(before) < stop:
         step, positions = next(steps)
-        seen.append((step, positions.tolist(), float(torch.rand((), generator=rng))))
+        before.append((step, positions.tolist(), float(torch.rand((), generator=rng))))
     later = torch.Generator()
     later.set_state(rng.get_state())
     again = Order(10, 4, 3, later)
     again.epoch_began = order.epoch_began
-    assert seen + visits(again, stop, later) == whole
+    assert before + visits(again, stop, later) == whole
 
 
 def test_the_health_line_shows_what_there_is() -> None:

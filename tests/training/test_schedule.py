@@ -1,4 +1,4 @@
-"""The learning rate's curve: the start, the end of the warm-up, the middle, the end."""
+"""Check the learning rate along its curve: the start, the end of the warm-up, the middle, the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of a stage: what evidence permits, and how many candidates it gives a query."""
+"""Check the records of a stage: what evidence permits, and how many candidates it gives a query."""
 
 from __future__ import annotations
 

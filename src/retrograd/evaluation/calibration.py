@@ -37,10 +37,10 @@ Official = Callable[[Sequence[int], Sequence[str]], float]
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted decision, and the official score in percent on the development data without and with it.
+    """A fitted decision, with the official scores on the development data without and with it, in percent.
 
     ``after`` is of the examples that the decision was fitted on, so it flatters a little. The decision belongs to
-    ``passages`` and ``scoring``, at which the model was asked.
+    ``passages`` and ``scoring``, with which the model answered.
     """
 
     decision: Decision
@@ -52,7 +52,7 @@ class Calibration:
     scoring: Scoring
 
     def record(self) -> JsonObject:
-        """As JSON."""
+        """Return the calibration as JSON."""
         return {
             "metric": self.metric,
             "before": self.before,
@@ -65,15 +65,15 @@ class Calibration:
 
 
 def calibrate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> Calibration:
-    """The decision that scores best on ``examples``, which should be none that the model was trained on.
+    """Fit the decision that scores best on ``examples``, none of which the model should have been trained on.
 
     The model's own decision is left as it is. Raises `UserError` for a task with an open set of answers, or without
     examples.
     """
     if not examples or model.task.choices is None:
         raise UserError(
-            f"a decision is fitted on examples with a closed set of answers; here are {len(examples)} examples of the "
-            f"task {model.task.name!r}; set evaluation.calibrate = false"
+            f"a decision cannot be fitted on {len(examples)} examples of the task {model.task.name!r}; expected at "
+            f"least one example, of a task with a closed set of answers; set evaluation.calibrate = false"
         )
     scores: list[ChoiceScores] = []
     with bar("calibrating", len(examples), "examples") as advance:
@@ -90,26 +90,27 @@ def calibrate(model: RagModel, examples: Sequence[Example], k: int, scoring: Sco
 
 
 def fit_decision(scores: Sequence[ChoiceScores], official: Official) -> tuple[Decision, float, float]:
-    """The decision for given scores, with what ``official`` says of the answers without it and with it."""
-    everyone = range(len(scores))
-    voted = any(bool((one.vote > 0).any()) for one in scores)
-    plain = [one.choices[Decision().chosen(one)] for one in scores]
-    tried = [(official(everyone, plain), Decision(), plain)]
-    for vote_weight in VOTE_WEIGHTS if voted else (0.0,):
+    """Return the best decision for the scores, and what ``official`` says of the answers without it and with it."""
+    all_rows = range(len(scores))
+    has_votes = any(bool((score.vote > 0).any()) for score in scores)
+    plain = [score.choices[Decision().chosen(score)] for score in scores]
+    trials = [(official(all_rows, plain), Decision(), plain)]
+    for vote_weight in VOTE_WEIGHTS if has_votes else (0.0,):
         margins = _Margins.of(scores, Decision(vote_weight))
         for bias in margins.thresholds():
             answers = margins.answers(bias)
-            tried.append((official(everyone, answers), Decision(vote_weight, bias), answers))
-    best, _, answers = max(tried, key=lambda one: one[0])
-    enough = best - _standard_error(plain, answers, official)
+            trials.append((official(all_rows, answers), Decision(vote_weight, bias), answers))
+    best, _, answers = max(trials, key=lambda trial: trial[0])
+    sufficient = best - _standard_error(plain, answers, official)
     score, decision, _ = min(
-        (one for one in tried if one[0] >= enough), key=lambda one: (one[1].vote_weight, abs(one[1].negative_bias))
+        (trial for trial in trials if trial[0] >= sufficient),
+        key=lambda trial: (trial[1].vote_weight, abs(trial[1].negative_bias)),
     )
-    return decision, tried[0][0], score
+    return decision, trials[0][0], score
 
 
 def _standard_error(plain: Sequence[str], answers: Sequence[str], official: Official) -> float:
-    """Of the difference of two scores on the same examples, by resampling these."""
+    """Return the standard error of the difference of two scores on the same examples, by resampling them."""
     rng = np.random.default_rng(0)
     draws: list[list[int]] = rng.integers(len(plain), size=(_RESAMPLES, len(plain))).tolist()
     gains = [
@@ -120,7 +121,7 @@ def _standard_error(plain: Sequence[str], answers: Sequence[str], official: Offi
 
 @dataclass(frozen=True)
 class _Margins:
-    """For each example its best positive choice and the negative one, and by how many nats the first is ahead."""
+    """The best positive choice of each example, and by how many nats it is ahead of the negative choice."""
 
     scores: Sequence[ChoiceScores]
     positive: Int[Tensor, " N"]
@@ -130,30 +131,30 @@ class _Margins:
     def of(cls, scores: Sequence[ChoiceScores], decision: Decision) -> _Margins:
         positive: list[int] = []
         margin: list[float] = []
-        for one in scores:
-            total = decision(one)
+        for score in scores:
+            total = decision(score)
             rest = total.clone()
-            if one.negative is not None and len(rest) > 1:
-                rest[one.negative] = -torch.inf
+            if score.negative is not None and len(rest) > 1:
+                rest[score.negative] = -torch.inf
             best = int(rest.argmax())
             positive.append(best)
             # Without a negative choice, or with nothing else, no threshold changes the answer.
-            fixed = one.negative is None or best == one.negative
-            margin.append(torch.inf if fixed else float(total[best] - total[one.negative or 0]))
+            is_fixed = score.negative is None or best == score.negative
+            margin.append(torch.inf if is_fixed else float(total[best] - total[score.negative or 0]))
         return cls(scores, torch.tensor(positive), torch.tensor(margin, dtype=torch.double))
 
     def thresholds(self) -> list[float]:
-        """0, and values between margins that stand next to each other, at even quantiles."""
+        """Return 0 and values halfway between neighbouring margins, at even quantiles."""
         finite = self.margin[self.margin.isfinite()].unique()  # sorted
         if len(finite) < 2:
             return [0.0]
         between = (finite[1:] + finite[:-1]) / 2
-        where = torch.linspace(0, len(between) - 1, min(_THRESHOLDS, len(between))).round().long().unique()
-        return [0.0, *between[where].tolist()]
+        quantiles = torch.linspace(0, len(between) - 1, min(_THRESHOLDS, len(between))).round().long().unique()
+        return [0.0, *between[quantiles].tolist()]
 
     def answers(self, bias: float) -> list[str]:
-        """What is answered when the negative choice is ``bias`` nats better than it is."""
+        """Return the answers when ``bias`` nats are added to the score of the negative choice."""
         return [
-            one.choices[one.negative if margin < bias and one.negative is not None else best]
-            for one, best, margin in zip(self.scores, self.positive.tolist(), self.margin.tolist(), strict=True)
+            score.choices[score.negative if margin < bias and score.negative is not None else best]
+            for score, best, margin in zip(self.scores, self.positive.tolist(), self.margin.tolist(), strict=True)
         ]

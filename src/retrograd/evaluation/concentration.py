@@ -1,7 +1,7 @@
-"""On how few instances retrieval rests: per query (effective neighbours), over all queries (usage), between soft slots.
+"""Measure on how few instances retrieval relies: for one query, over all queries, and between soft slots.
 
 Slots: R weight rows over K candidates, as a relaxed selection makes them. Two things go wrong there unseen: at a high
-temperature all rows are nearly the same row, and the rows together are far from the R best instances they stand for.
+temperature all rows are nearly the same row, and the rows together are far from the R best instances they replace.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Distribution:
-    """A number per query, summed up: mean and percentiles."""
+    """The mean and percentiles of a number that each query has."""
 
     mean: float
     p5: float
@@ -40,7 +40,7 @@ class Distribution:
 
     @classmethod
     def of(cls, values: Float[np.ndarray, " Q"]) -> Distribution:
-        """Of at least one value."""
+        """Summarise the values, of which there must be at least one."""
         return cls(float(values.mean()), *(float(cut) for cut in np.percentile(values, (5, 25, 50, 75, 95))))
 
 
@@ -48,12 +48,12 @@ class Distribution:
 
 
 def effective_number(weight: Float[np.ndarray, "Q K"]) -> Float[np.ndarray, " Q"]:
-    """1 / Σ w²: how many equal weights would be as concentrated. Rows must sum to 1."""
+    """Return 1 / Σ w², how many equal weights would be as concentrated. Rows must sum to 1."""
     return 1.0 / (weight**2).sum(axis=1)
 
 
 def perplexity(weight: Float[np.ndarray, "Q K"]) -> Float[np.ndarray, " Q"]:
-    """exp(-Σ w log w): the same by entropy; a weight of 0 adds nothing. Rows must sum to 1."""
+    """Return exp(-Σ w log w); a weight of 0 adds nothing. Rows must sum to 1."""
     log = np.log(weight, out=np.zeros_like(weight), where=weight > 0)
     return np.exp(-(weight * log).sum(axis=1))
 
@@ -63,11 +63,11 @@ def perplexity(weight: Float[np.ndarray, "Q K"]) -> Float[np.ndarray, " Q"]:
 
 @dataclass(frozen=True)
 class Usage:
-    """How often each of N instances was retrieved by Q queries.
+    """Counts of how often each of N instances was retrieved by Q queries.
 
     ``effective`` is exp of the entropy of the retrievals over instances, ``gini`` is 0 where all are retrieved equally
     often and near 1 where one is always, ``top10_share`` is what the ten most retrieved take of all retrievals.
-    ``never_share`` of the base is retrieved by nobody; ``random_never_share`` is expected of blind draws.
+    ``never_share`` is the share of the base that no query retrieved; ``random_never_share`` is expected of blind draws.
     """
 
     counts: Integer[np.ndarray, " N"]
@@ -78,13 +78,13 @@ class Usage:
     random_never_share: float
 
     def hubs(self, count: int) -> list[tuple[int, int]]:
-        """(row, times retrieved) of the most retrieved instances; only those retrieved at all."""
+        """Return (row, times retrieved) of the most retrieved instances, leaving out those never retrieved."""
         order = np.argsort(-self.counts, kind="stable")[:count]
         return [(int(row), int(self.counts[row])) for row in order if self.counts[row] > 0]
 
 
 def usage(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base: int) -> Usage:
-    """Count retrievals (-1 is padding) of a base of so many instances. At least one must have been retrieved."""
+    """Count how often each of ``base`` instances was retrieved (-1 is padding); one at least must have been."""
     counts = np.bincount(rows[rows >= 0], minlength=base)
     share = counts / counts.sum()
     ordered = np.sort(counts)
@@ -100,13 +100,13 @@ def usage(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " 
 
 
 def _never_by_chance(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base: int) -> float:
-    """Mean over instances of Π_q (1 - k_q / N_q) over the queries that may retrieve it."""
-    missed = np.ones(base)
-    for drawn, hidden in zip((rows >= 0).sum(axis=1), own, strict=True):
-        untouched = missed[hidden]
-        missed *= 1.0 - drawn / max(base - len(hidden), 1)
-        missed[hidden] = untouched
-    return float(missed.mean())
+    """Return the mean over instances of Π_q (1 - k_q / N_q), over the queries that may retrieve the instance."""
+    never_drawn = np.ones(base)
+    for draws, excluded_rows in zip((rows >= 0).sum(axis=1), own, strict=True):
+        unchanged = never_drawn[excluded_rows]
+        never_drawn *= 1.0 - draws / max(base - len(excluded_rows), 1)
+        never_drawn[excluded_rows] = unchanged
+    return float(never_drawn.mean())
 
 
 # ---- between slots ------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def _never_by_chance(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.
 
 @dataclass(frozen=True)
 class Slots:
-    """R soft slots, as a mean over queries; ``candidates`` is how many instances they could choose from.
+    """Means over queries that describe R soft slots, each a choice among at most ``candidates`` instances.
 
     ``similarity``: mean cosine between the weight rows of two slots (0: they read different instances, 1: the same
     mixture). ``hard_distance``: L1 distance of the summed weights to the hard set (0: the same, at most 2R).
@@ -129,8 +129,8 @@ class Slots:
 
 
 def slots(blocks: Iterable[tuple[Float[Tensor, "_ _ _"], Float[Tensor, "_ _"]]]) -> Slots:
-    """Sum up the slots of some queries, given in blocks: weights, and log p(z|x) of the candidates. K may vary."""
-    parts = [(*weight.shape[1:], *_per_query(weight, log_prior)) for weight, log_prior in blocks]
+    """Average over queries given in blocks of weights and log p(z|x) of the candidates. K may differ between blocks."""
+    parts = [(*weight.shape[1:], *_measure_slots(weight, log_prior)) for weight, log_prior in blocks]
     counts, candidates, similarity, distance, largest = zip(*parts, strict=True)
     return Slots(
         count=counts[0],
@@ -141,14 +141,14 @@ def slots(blocks: Iterable[tuple[Float[Tensor, "_ _ _"], Float[Tensor, "_ _"]]])
     )
 
 
-def _per_query(
+def _measure_slots(
     weight: Float[Tensor, "B R K"], log_prior: Float[Tensor, "B K"]
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
     return slot_similarity(weight), hard_distance(weight, log_prior), weight.sum(dim=1).amax(dim=-1)
 
 
 def slot_similarity(weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
-    """Mean cosine over all pairs of different slots; a slot of zeros holds nothing and is in no pair.
+    """Return the mean cosine over all pairs of different slots; a slot of zeros holds nothing and is in no pair.
 
     NaN for a query with fewer than two slots that hold something.
     """
@@ -161,9 +161,9 @@ def slot_similarity(weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
 
 
 def hard_distance(weight: Float[Tensor, "B R K"], log_prior: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-    """Σ_k |Σ_r w[r, k] - h[k]|, h being 1 at the R candidates with the largest log p(z|x) and 0 elsewhere.
+    """Return Σ_k |Σ_r w[r, k] - h[k]|, with h = 1 at the R candidates with the largest log p(z|x) and 0 elsewhere.
 
-    Where fewer than R candidates are there (-inf is absence), h has 1 at them.
+    Where there are fewer than R candidates (-inf is absence), h is 1 at them.
     """
     r = min(weight.shape[1], log_prior.shape[1])
     best = log_prior.topk(r, dim=-1).indices

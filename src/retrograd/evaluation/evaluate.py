@@ -1,4 +1,4 @@
-"""Predictions, official scores and retrieval scores of a model on examples with targets."""
+"""Compute predictions, official scores and retrieval scores of a model on examples with targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEIGHBOUR_METRICS: tuple[RankingMetric, ...] = (Precision(1), Precision(5))
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out: one prediction per example, and scores by name, in percent.
+    """The result of an evaluation: one prediction per example, and scores by name, in percent.
 
     ``judged`` says over how many examples, where some cannot be judged: those with "gold" passages, those with an
     "answer" (`retrograd.evaluation.open_retrieval`). ``signatures`` says how scores were computed that have more than
@@ -45,16 +45,16 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write ``predictions.jsonl`` and ``scores.json``."""
         write_jsonl(folder / "predictions.jsonl", (prediction_record(p) for p in self.predictions))
-        found: JsonObject = {"answers": dict(self.answers), "neighbours": dict(self.neighbours)}
+        scores: JsonObject = {"answers": dict(self.answers), "neighbours": dict(self.neighbours)}
         if self.judged:
-            found["judged"] = dict(self.judged)
+            scores["judged"] = dict(self.judged)
         if self.signatures:
-            found["signatures"] = dict(self.signatures)
-        write_json(folder / "scores.json", found)
+            scores["signatures"] = dict(self.signatures)
+        write_json(folder / "scores.json", scores)
 
 
 def prediction_record(prediction: Prediction) -> JsonObject:
-    """A prediction as a line of JSON."""
+    """Return a prediction as a JSON object."""
     values = asdict(replace(prediction, passages=()))
     del values["passages"]  # the base has their texts
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -63,24 +63,24 @@ def prediction_record(prediction: Prediction) -> JsonObject:
 def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> Evaluation:
     """Answer every example from its k best passages (0: from none) and score answers and neighbours.
 
-    Where the task has no closed set of answers the latter are the scores of `open_retrieval_scores`, which looks at
-    more passages than the k. Where passages are read, the model's search adds what it says of itself.
+    Where the task has no closed set of answers, the latter are the scores of `open_retrieval_scores`, which looks at
+    more passages than the k. Where passages are read, the model's search adds its own scores.
     """
     predictions = predict(model, examples, k, scoring)
     answers = model.task.score(examples, [prediction.answer for prediction in predictions])
     signatures = {"bleu": bleu_signature(examples)} if "bleu_4" in answers else {}
     if k > 0 and model.task.choices is None:
-        found = open_retrieval_scores(model, examples)
-        scores = found.scores | model.retrieval.scores(examples)
-        fewer = {what: count for what, count in found.judged.items() if count < len(examples)}
+        retrieval = open_retrieval_scores(model, examples)
+        scores = retrieval.scores | model.retrieval.scores(examples)
+        fewer = {kind: count for kind, count in retrieval.judged.items() if count < len(examples)}
         return Evaluation(predictions, answers, scores, fewer, signatures)
     neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
-    found = neighbours | (model.retrieval.scores(examples) if k > 0 else {})
-    return Evaluation(predictions, answers, found, signatures=signatures)
+    scores = neighbours | (model.retrieval.scores(examples) if k > 0 else {})
+    return Evaluation(predictions, answers, scores, signatures=signatures)
 
 
 def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
-    """Answers with their passages, in the order given; the model is in evaluation mode meanwhile."""
+    """Return answers with their passages, in the order of the examples; the model is in evaluation mode meanwhile."""
     was_training = model.training
     model.eval()
     predictions: list[Prediction] = []
@@ -95,7 +95,7 @@ def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scori
 
 
 def answering_batches(examples: Sequence[Example], k: int) -> Iterator[Sequence[Example]]:
-    """Examples in the order given, few enough at a time that their ``k`` passages each fit in memory."""
+    """Split the examples, in order, into batches small enough that ``k`` passages for each fit in memory."""
     size = max(1, min(_BATCH, _PASSAGES_AT_ONCE // max(k, 1)))
     for start in range(0, len(examples), size):
         yield examples[start : start + size]
@@ -103,14 +103,14 @@ def answering_batches(examples: Sequence[Example], k: int) -> Iterator[Sequence[
 
 @torch.no_grad()
 def neighbour_scores(model: RagModel, examples: Sequence[Example]) -> dict[str, float]:
-    """precision@1 and precision@5 in percent: does what the prior retrieves support the target?"""
+    """Return precision@1 and precision@5 in percent: how often what the prior retrieves supports the target."""
     was_training = model.training
     model.eval()
     relevant = []
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
-        found = model.supports(batch, best_rows(model, batch, 5)).cpu().numpy()
-        relevant.append(np.pad(found, ((0, 0), (0, 5 - found.shape[1]))))
+        supported = model.supports(batch, best_rows(model, batch, 5)).cpu().numpy()
+        relevant.append(np.pad(supported, ((0, 0), (0, 5 - supported.shape[1]))))
     model.train(was_training)
     total = np.array([len(model.support(example)) for example in examples]) if model.support else np.zeros(0, int)
     return ranking_scores(NEIGHBOUR_METRICS, np.concatenate(relevant), total)
@@ -118,7 +118,7 @@ def neighbour_scores(model: RagModel, examples: Sequence[Example]) -> dict[str, 
 
 @torch.no_grad()
 def vote(model: RagModel, examples: Sequence[Example]) -> list[str]:
-    """The plain nearest-neighbour vote: the choice with the largest share of p(z|x) over the whole base.
+    """Answer by the plain nearest-neighbour vote: the choice with the largest share of p(z|x) over the whole base.
 
     No generator takes part. Only for tasks with a closed set of choices and a test of support.
     """

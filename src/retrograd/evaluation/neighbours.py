@@ -1,4 +1,4 @@
-"""What retrieved instances share with their query, against instances drawn at random: numbers in, numbers out.
+"""Compare what retrieved instances share with their query and what instances drawn at random would share.
 
 Among ten training instances drawn blindly one nearly always shares a label or an entity with a query where one label
 is frequent. So every share here stands beside its expectation under k instances drawn without replacement from those
@@ -29,13 +29,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def surface(entity: str) -> str:
-    """An entity as it is compared: case and spaces levelled."""
+    """Return an entity in the form in which it is compared: case folded, spaces normalised."""
     return " ".join(entity.casefold().split())
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What is compared: label, head and tail as written and, where the data have them, the two entity types."""
+    """The parts of an instance that are compared: label, head, tail and, if the data have them, both entity types."""
 
     label: str
     head: str
@@ -58,7 +58,7 @@ class Retrieved:
     null: Float[np.ndarray, " Q"]
 
     def weight(self, k: int) -> Float[np.ndarray, "Q k"]:
-        """p(z|x) renormalised over the k best; zeros where a query has no instance at all."""
+        """Return p(z|x) renormalised over the k best; zeros where a query has no instance at all."""
         best = self.probability[:, :k]
         total = best.sum(axis=1, keepdims=True)
         return np.divide(best, total, out=np.zeros_like(best), where=total > 0)
@@ -66,7 +66,7 @@ class Retrieved:
 
 @dataclass(frozen=True)
 class Matches:
-    """Which retrieved instance shares which of the four `TRAITS`, and how many instances could have.
+    """The `TRAITS` that each retrieved instance shares, and how many instances could have shared them.
 
     ``support`` and ``available`` count the instances that share a trait, and all that the query may retrieve: over the
     base, and over those of the query's pair of types (0 available where the types are unknown, or nobody has them).
@@ -82,34 +82,34 @@ class Matches:
 
 def match(queries: Sequence[Instance], base: Sequence[Instance], retrieved: Retrieved) -> Matches:
     """Compare each query with what it retrieved, and count what it could have retrieved. Time O(Q·N) in bytes."""
-    known = _Base(base)
+    trait_rows = _TraitRows(base)
     count, width = retrieved.rows.shape
-    found = np.zeros((count, width, len(TRAITS)), dtype=bool)
+    shared = np.zeros((count, width, len(TRAITS)), dtype=bool)
     support, typed_support = (np.zeros((count, len(TRAITS)), dtype=np.int64) for _ in range(2))
     available, typed_available = (np.zeros(count, dtype=np.int64) for _ in range(2))
     for q, query in enumerate(queries):
-        shares, typed = known.shared(query), known.typed(query)
+        shares, typed = trait_rows.sharing(query), trait_rows.of_same_types(query)
         shares[:, retrieved.own[q]] = False
         typed[retrieved.own[q]] = False
-        there = retrieved.rows[q] >= 0
-        found[q, there] = shares[:, retrieved.rows[q, there]].T
+        present = retrieved.rows[q] >= 0
+        shared[q, present] = shares[:, retrieved.rows[q, present]].T
         support[q], typed_support[q] = shares.sum(axis=1), shares[:, typed].sum(axis=1)
         available[q], typed_available[q] = len(base) - len(retrieved.own[q]), typed.sum()
-    return Matches(found, retrieved.rows >= 0, support, available, typed_support, typed_available)
+    return Matches(shared, retrieved.rows >= 0, support, available, typed_support, typed_available)
 
 
-class _Base:
+class _TraitRows:
     """Rows of the base by label, head, tail and pair of types."""
 
     def __init__(self, base: Sequence[Instance]) -> None:
         self._size = len(base)
-        self._label = _rows_by([one.label for one in base])
-        self._head = _rows_by([surface(one.head) for one in base])
-        self._tail = _rows_by([surface(one.tail) for one in base])
-        self._types = _rows_by([one.types for one in base])
+        self._label = _group_rows([instance.label for instance in base])
+        self._head = _group_rows([surface(instance.head) for instance in base])
+        self._tail = _group_rows([surface(instance.tail) for instance in base])
+        self._types = _group_rows([instance.types for instance in base])
 
-    def shared(self, query: Instance) -> Bool[np.ndarray, "4 N"]:
-        """Which row shares which trait with the query."""
+    def sharing(self, query: Instance) -> Bool[np.ndarray, "4 N"]:
+        """Return which rows share which trait with the query."""
         head, tail = surface(query.head), surface(query.tail)
         shares = np.zeros((len(TRAITS), self._size), dtype=bool)
         shares[0, self._label.get(query.label, _NO_ROWS)] = True
@@ -121,8 +121,8 @@ class _Base:
         shares[3] = shares[0] | shares[2]
         return shares
 
-    def typed(self, query: Instance) -> Bool[np.ndarray, " N"]:
-        """Which row has the query's pair of types; none where the query's are unknown."""
+    def of_same_types(self, query: Instance) -> Bool[np.ndarray, " N"]:
+        """Return which rows have the query's pair of types; none where the query's types are unknown."""
         same = np.zeros(self._size, dtype=bool)
         if query.types is not None:
             same[self._types.get(query.types, _NO_ROWS)] = True
@@ -132,19 +132,20 @@ class _Base:
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
-def _rows_by(keys: Sequence[Key]) -> dict[Key, np.ndarray]:
+def _group_rows(keys: Sequence[Key]) -> dict[Key, np.ndarray]:
     rows: dict[Key, list[int]] = {}
     for row, key in enumerate(keys):
         rows.setdefault(key, []).append(row)
-    return {key: np.array(found) for key, found in rows.items()}
+    return {key: np.array(positions) for key, positions in rows.items()}
 
 
 def chance_of_any(
     support: Integer[np.ndarray, " Q"], available: Integer[np.ndarray, " Q"], k: int
 ) -> Float[np.ndarray, " Q"]:
-    """P(at least one of k drawn without replacement is among the ``support`` of ``available``); all where fewer than k.
+    """Return P(at least one of k drawn without replacement is among the ``support`` of ``available``).
 
-    1 - Π_{i<k} (N - S - i) / (N - i), which is the hypergeometric probability of none.
+    It is 1 - Π_{i<k} (N - S - i) / (N - i), the product being the hypergeometric probability of none. Where fewer than
+    k are available, all of them are drawn.
     """
     none = np.ones(len(support))
     for i in range(k):
@@ -155,7 +156,7 @@ def chance_of_any(
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much of what is retrieved shares one trait, beside what a blind draw would give; all in [0, 1].
+    """How many retrieved instances share one trait, beside what a blind draw would give; all in [0, 1].
 
     ``weight``: mean weight on instances that share it. ``share``: mean share of the k. ``any_of_k``: share of queries
     with at least one. ``queries`` were counted, ``without`` of them find no such instance in the whole reference.
@@ -172,22 +173,22 @@ class Agreement:
 
     @property
     def weight_lift(self) -> float | None:
-        """``weight`` over its random expectation; None where that is 0. 1 is no better than chance."""
-        return _ratio(self.weight, self.random_share)
+        """Return ``weight`` over its random expectation, None where that is 0. A lift of 1 is no better than chance."""
+        return _divide(self.weight, self.random_share)
 
     @property
     def share_lift(self) -> float | None:
-        """``share`` over its random expectation; None where that is 0."""
-        return _ratio(self.share, self.random_share)
+        """Return ``share`` over its random expectation, None where that is 0."""
+        return _divide(self.share, self.random_share)
 
     @property
     def any_lift(self) -> float | None:
-        """``any_of_k`` over its random expectation; None where that is 0."""
-        return _ratio(self.any_of_k, self.random_any_of_k)
+        """Return ``any_of_k`` over its random expectation, None where that is 0."""
+        return _divide(self.any_of_k, self.random_any_of_k)
 
 
-def _ratio(found: float, expected: float) -> float | None:
-    return found / expected if expected > 0 else None
+def _divide(observed: float, expected: float) -> float | None:
+    return observed / expected if expected > 0 else None
 
 
 def agreement(
@@ -197,27 +198,27 @@ def agreement(
     among: Bool[np.ndarray, " Q"],
     reference: Reference = "base",
 ) -> list[Agreement]:
-    """One line per trait for the queries ``among`` that have something to retrieve from the reference; [] for none.
+    """Return a line per trait over the queries ``among`` that have something to retrieve from the reference.
 
-    ``weight`` are the weights of the k best (`Retrieved.weight`). With the reference "types" only queries count whose
-    pair of types occurs in the base, and what was found is that of the same queries.
+    The list is empty where no query has. ``weight`` are the weights of the k best (`Retrieved.weight`). With the
+    reference "types" only queries whose pair of types occurs in the base are counted, and what they retrieved.
     """
-    typed = reference == "types"
-    available = matches.typed_available if typed else matches.available
-    chosen = among & (available > 0) & matches.present[:, 0]
-    if not chosen.any():
+    within_types = reference == "types"
+    available = matches.typed_available if within_types else matches.available
+    counted = among & (available > 0) & matches.present[:, 0]
+    if not counted.any():
         return []
-    support = (matches.typed_support if typed else matches.support)[chosen]
-    available = available[chosen]
-    found, present = matches.found[chosen, :k], matches.present[chosen, :k]
+    support = (matches.typed_support if within_types else matches.support)[counted]
+    available = available[counted]
+    shared, present = matches.found[counted, :k], matches.present[counted, :k]
     return [
         Agreement(
             trait,
-            queries=int(chosen.sum()),
+            queries=int(counted.sum()),
             without=int((support[:, column] == 0).sum()),
-            weight=float((weight[chosen, :k] * found[:, :, column]).sum(axis=1).mean()),
-            share=float((found[:, :, column].sum(axis=1) / present.sum(axis=1)).mean()),
-            any_of_k=float(found[:, :, column].any(axis=1).mean()),
+            weight=float((weight[counted, :k] * shared[:, :, column]).sum(axis=1).mean()),
+            share=float((shared[:, :, column].sum(axis=1) / present.sum(axis=1)).mean()),
+            any_of_k=float(shared[:, :, column].any(axis=1).mean()),
             random_share=float((support[:, column] / available).mean()),
             random_any_of_k=float(chance_of_any(support[:, column], available, k).mean()),
         )

@@ -1,4 +1,4 @@
-"""Two systems that answer in free text, on the same examples: the difference of a score, and whether it is chance."""
+"""Compare two systems that answer the same examples in free text, and test whether the difference is chance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["OpenComparison", "compare_open"]
 
 @dataclass(frozen=True)
 class OpenComparison:
-    """Scores in percent of baseline and system by ``metric``, and their difference, system less baseline.
+    """Scores of baseline and system in percent by ``metric``, and their difference, system less baseline.
 
     ``agreement`` counts the examples on which the system is "better", "worse" or "equal", by the example's own score;
     it is empty for BLEU, which examples have no share in.
@@ -45,16 +45,16 @@ def compare_open(
     rng: np.random.Generator,
     resamples: int = 1_000,
 ) -> OpenComparison:
-    """Paired bootstrap and paired permutation test of one of `ANSWER_METRICS`, by example; each example's best gold
-    answer counts.
+    """Run a paired bootstrap and a paired permutation test, by example, of one of `ANSWER_METRICS`.
 
-    Both lists of answers are in the order of the examples. Raises `UserError` for an unknown metric, for unequal
-    lengths, for an example without a target and for fewer than two examples.
+    Each answer is scored against its example's best gold answer. Both lists of answers are
+    in the order of the examples. Raises `UserError` for an unknown metric, for unequal lengths, for an example without
+    a target and for fewer than two examples.
     """
     require_metric(metric)
-    for whose, answers in (("baseline", baseline), ("system", system)):
+    for name, answers in (("baseline", baseline), ("system", system)):
         if len(answers) != len(examples):
-            raise UserError(f"{len(answers)} answers of the {whose} to {len(examples)} examples; give one per example")
+            raise UserError(f"{len(answers)} answers of the {name} to {len(examples)} examples; give one per example")
     golds = [(example.target, *example.targets[1:]) for example in examples]
     first, second = item_scores(metric, golds, baseline), item_scores(metric, golds, system)
     if first is None or second is None:

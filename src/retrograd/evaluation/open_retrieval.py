@@ -1,7 +1,7 @@
-"""Does the prior find what answers? Scores of its ranking for tasks of open answers, over the whole base.
+"""Score the prior's ranking over the whole base for tasks of open answers: does it retrieve what answers?
 
 Two notions of relevance, which `retrograd.tasks.relevance` tells apart: the passages that somebody marked as gold, and
-those that hold an answer word for word (for short answers: a sentence seldom stands in a passage as it is).
+those that hold an answer word for word (for short answers: a passage seldom holds a whole sentence as it is).
 
 ==================  ===============================================================================================
 gold_recall@k       share of an example's gold passages among the k best; of a gold document, of all its passages
@@ -37,80 +37,80 @@ from retrograd.types import Example
 __all__ = ["RetrievalScores", "best_rows", "open_retrieval_scores"]
 
 CUTOFFS = (1, 5, 10, 20)
-"""Recall is looked at here; cut-offs above the size of the base are left out."""
+"""Recall is computed at these; cut-offs above the size of the base are left out."""
 _BATCH = 64
 _PASSAGES_AT_ONCE = 8_192
 
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Means in percent by name; ``judged`` is over how many examples, for "gold" and "answer"."""
+    """Mean scores in percent by name; ``judged`` counts the examples behind those of "gold" and of "answer"."""
 
     scores: dict[str, float]
     judged: dict[str, int]
 
 
 def open_retrieval_scores(model: RagModel, examples: Sequence[Example]) -> RetrievalScores:
-    """One search per example that can be judged, at the largest cut-off.
+    """Score the ranking of every example that can be judged, with one search each, at the largest cut-off.
 
-    Where any example has gold passages the ids of the base are read once. Raises `UserError` for gold passages that are
-    not in the base.
+    Where any example has gold passages, the ids of the base are read once. Raises `UserError` for gold passages that
+    are not in the base.
     """
     cutoffs = [k for k in CUTOFFS if k <= max(1, len(model.base))]
-    marked = [bool(gold_passages(one)) for one in examples]
-    answered = [_answerable(model.task, one) for one in examples]
-    asked = [b for b in range(len(examples)) if marked[b] or answered[b]]
-    ranked = dict(zip(asked, _ranked(model, [examples[b] for b in asked], max(cutoffs)), strict=True))
+    has_gold = [bool(gold_passages(example)) for example in examples]
+    has_answer = [_is_answerable(model.task, example) for example in examples]
+    judgeable = [b for b in range(len(examples)) if has_gold[b] or has_answer[b]]
+    ranked = dict(zip(judgeable, _rank(model, [examples[b] for b in judgeable], max(cutoffs)), strict=True))
     scores: dict[str, float] = {}
     judged: dict[str, int] = {}
-    gold = [b for b in asked if marked[b]]
+    gold = [b for b in judgeable if has_gold[b]]
     if gold:
-        wanted = gold_rows([examples[b] for b in gold], rows_by_id(model.base))
+        relevant_rows = gold_rows([examples[b] for b in gold], rows_by_id(model.base))
         metrics: list[RankingMetric] = [*map(Recall, cutoffs), MRR(10), NDCG(10)]
-        found = relevance([ranked[b] for b in gold], wanted)
-        values = ranking_scores(metrics, found.relevant, found.total)
+        hits = relevance([ranked[b] for b in gold], relevant_rows)
+        values = ranking_scores(metrics, hits.relevant, hits.total)
         scores |= {f"gold_{name}": value for name, value in values.items()}
         judged["gold"] = len(gold)
-    own = [b for b in asked if answered[b]]
-    if own:
-        rows = [ranked[b] for b in own]
-        found = relevance(rows, _holding(model.base, [examples[b] for b in own], rows))
-        values = ranking_scores([*map(Success, cutoffs)], found.relevant, found.total)
+    answerable = [b for b in judgeable if has_answer[b]]
+    if answerable:
+        rows = [ranked[b] for b in answerable]
+        hits = relevance(rows, _rows_with_answer(model.base, [examples[b] for b in answerable], rows))
+        values = ranking_scores([*map(Success, cutoffs)], hits.relevant, hits.total)
         scores |= {f"answer_recall@{k}": value for k, value in zip(cutoffs, values.values(), strict=True)}
-        judged["answer"] = len(own)
+        judged["answer"] = len(answerable)
     return RetrievalScores(scores, judged)
 
 
 def best_rows(model: RagModel, examples: Sequence[Example], k: int) -> Int[Tensor, "B _"]:
-    """Rows of the prior's k best passages, best first, then -1 or the null passage's row; on the model's device."""
+    """Return the prior's k best rows, best first, then -1 or the null passage's row; on the model's device."""
     candidates = model.retrieve(examples, k)
     passages_first = candidates.scores.log_prior.masked_fill(candidates.rows < 0, -torch.inf)
     order = passages_first.argsort(dim=-1, descending=True, stable=True)[:, :k]
     return candidates.rows.gather(1, order)
 
 
-def _ranked(model: RagModel, examples: Sequence[Example], most: int) -> list[list[int]]:
-    """Rows of passages alone, best first."""
-    found: list[list[int]] = []
+def _rank(model: RagModel, examples: Sequence[Example], most: int) -> list[list[int]]:
+    """Return the rows of each example's best passages, best first, without padding and the null passage."""
+    ranked: list[list[int]] = []
     with inference(model):
         for start in range(0, len(examples), _BATCH):
             rows = best_rows(model, examples[start : start + _BATCH], min(most, len(model.base))).tolist()
-            found += [[row for row in own if row >= 0] for own in rows]
-    return found
+            ranked += [[row for row in best if row >= 0] for best in rows]
+    return ranked
 
 
-def _answerable(task: Task, example: Example) -> bool:
+def _is_answerable(task: Task, example: Example) -> bool:
     return bool(example.targets) and example.target != task.negative_for(example)
 
 
-def _holding(base: KnowledgeBase, examples: Sequence[Example], ranked: list[list[int]]) -> list[list[int]]:
-    """Of the retrieved rows those that hold an answer. Only what was retrieved is read, so the base may be large."""
-    distinct = sorted({row for own in ranked for row in own})
-    index = TextIndex(_texts(base, distinct))
-    return [[distinct[place] for place in own] for own in answer_rows(examples, index)]
+def _rows_with_answer(base: KnowledgeBase, examples: Sequence[Example], ranked: list[list[int]]) -> list[list[int]]:
+    """Return the ranked rows whose passages contain an answer. Only ranked passages are read: the base may be large."""
+    distinct = sorted({row for rows in ranked for row in rows})
+    index = TextIndex(_read_texts(base, distinct))
+    return [[distinct[position] for position in positions] for positions in answer_rows(examples, index)]
 
 
-def _texts(base: KnowledgeBase, rows: Sequence[int]) -> Iterator[str]:
+def _read_texts(base: KnowledgeBase, rows: Sequence[int]) -> Iterator[str]:
     for start in range(0, len(rows), _PASSAGES_AT_ONCE):
         for passage in base.passages(rows[start : start + _PASSAGES_AT_ONCE]):
             yield passage.text

@@ -1,4 +1,4 @@
-"""What a model retrieves for many queries, as arrays: the best instances under its prior, and its soft slots."""
+"""Retrieve for many queries, as arrays: the best instances under the prior, and the soft slots."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from retrograd.util.progress import bar
 __all__ = ["retrieve", "soft_slots"]
 
 _CELLS = 2**24
-"""Bound of queries times instances looked at together."""
+"""Largest number of queries times instances that are scored together."""
 
 _BATCH = 64
 
 
 def retrieve(model: RagModel, examples: Sequence[Example], k: int) -> Retrieved:
-    """The k best instances (at most all) under the exact prior over the whole base, without the null passage."""
-    found: list[Retrieved] = []
+    """Return the k best instances (at most all) under the exact prior over the whole base, without the null passage."""
+    batches: list[Retrieved] = []
     size = len(model.base)
     batch = max(1, min(_BATCH, _CELLS // size))
     with inference(model), bar("retrieving", len(examples), "queries") as advance:
         for start in range(0, len(examples), batch):
-            found.append(_block(model, examples[start : start + batch], min(k, size)))
-            advance(len(found[-1].rows))
+            batches.append(_retrieve_batch(model, examples[start : start + batch], min(k, size)))
+            advance(len(batches[-1].rows))
     return Retrieved(
-        rows=np.concatenate([part.rows for part in found]),
-        probability=np.concatenate([part.probability for part in found]),
-        own=[rows for part in found for rows in part.own],
-        entropy=np.concatenate([part.entropy for part in found]),
-        null=np.concatenate([part.null for part in found]),
+        rows=np.concatenate([part.rows for part in batches]),
+        probability=np.concatenate([part.probability for part in batches]),
+        own=[rows for part in batches for rows in part.own],
+        entropy=np.concatenate([part.entropy for part in batches]),
+        null=np.concatenate([part.null for part in batches]),
     )
 
 
-def _block(model: RagModel, examples: Sequence[Example], k: int) -> Retrieved:
+def _retrieve_batch(model: RagModel, examples: Sequence[Example], k: int) -> Retrieved:
     candidates = model.retrieve_all(examples)
     log_prior = candidates.scores.log_prior.double()
     probability = log_prior.exp()
@@ -51,7 +51,7 @@ def _block(model: RagModel, examples: Sequence[Example], k: int) -> Retrieved:
     best = log_prior[:, : len(model.base)].topk(k, dim=-1)
     rows = best.indices.masked_fill(best.values == -torch.inf, -1)
     null = probability[:, len(model.base) :].sum(dim=-1)
-    own = [np.unique(one[one >= 0]) for one in model.own_rows(examples).numpy()]
+    own = [np.unique(rows[rows >= 0]) for rows in model.own_rows(examples).numpy()]
     return Retrieved(
         rows.cpu().numpy(), best.values.exp().cpu().numpy(), own, entropy.cpu().numpy(), null.cpu().numpy()
     )
@@ -63,7 +63,7 @@ def soft_slots(
     examples: Sequence[Example],
     k: int,
 ) -> Slots:
-    """The soft slots that a selection makes of the k candidates the model retrieves for each query."""
+    """Measure the soft slots that a selection makes of the k candidates that the model retrieves for each query."""
     blocks = []
     with inference(model):
         for start in range(0, len(examples), _BATCH):

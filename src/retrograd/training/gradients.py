@@ -1,4 +1,4 @@
-"""The gradients of one micro-batch: candidates, likelihood, objective, backward."""
+"""Compute the gradients of one micro-batch: candidates, likelihood, objective, backward."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Gradients"]
 
 @dataclass(frozen=True)
 class Gradients:
-    """How a stage computes the gradients of a micro-batch; ``sampler`` is what the objective draws from."""
+    """The parts of a stage that the gradients of a micro-batch need; the objective draws from ``sampler``."""
 
     model: RagModel
     stage: Stage

@@ -1,4 +1,4 @@
-"""The training loop: one function, one screen. It names no objective; each line is one step of the algorithm."""
+"""Train one stage, in one function that fits on a screen and names no objective; each line is one step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def train(
     score: Score | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> None:
-    """Run one stage. ``rng`` orders the examples, draws their targets and feeds the sampler.
+    """Train the model on one stage. ``rng`` orders the examples, draws their targets and feeds the sampler.
 
     Where a process group has been started all its ranks call this, with the same arguments and ``rng`` in the same
     state, and train one model: see `retrograd.training.distributed.ranks`.

@@ -1,4 +1,4 @@
-"""AdamW over the weights that a stage trains, its schedule, and the norms of their gradients."""
+"""Build AdamW over the weights that a stage trains, with its schedule, and measure the norms of their gradients."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def build_optimiser(
     Raises `UserError` where nothing is trained, and for a schedule that does not fit into ``steps``.
     """
     # One fused kernel: 0.025 s instead of 0.125 s a step for 39 M weights on two cores.
-    optimiser = torch.optim.AdamW(_groups(model, objective, pace), fused=True)
+    optimiser = torch.optim.AdamW(_build_groups(model, objective, pace), fused=True)
     return optimiser, LambdaLR(optimiser, schedule_of(pace.schedule, pace.warmup, pace.restarts, steps))
 
 
 @dataclass(frozen=True)
-class _Rated:
+class _Group:
     """Weights and their learning rate and decay."""
 
     weights: list[nn.Parameter]
@@ -39,27 +39,30 @@ class _Rated:
     decay: float
 
 
-def _groups(model: RagModel, objective: Objective, pace: Pace) -> list[dict[str, object]]:
+def _build_groups(model: RagModel, objective: Objective, pace: Pace) -> list[dict[str, object]]:
     """Return torch's groups: retrievers, generator, and the retrievers' single numbers, which do not decay."""
     retrievers = [part for part in (model.retriever, model.posterior) if part is not None]
-    learning = retrievers if objective.trains_retriever else []
-    scales = [scale for part in learning for scale in part.trained_scales()]
+    trained = retrievers if objective.trains_retriever else []
+    scales = [scale for part in trained for scale in part.trained_scales()]
     # Prior and posterior may share a tower, and each weight belongs to the optimiser once.
-    towers = list(dict.fromkeys(weight for part in learning for weight in part.trained_weights()))
+    towers = list(dict.fromkeys(weight for part in trained for weight in part.trained_weights()))
     generator = [weight for weight in model.generator.parameters() if weight.requires_grad]
-    rated = (
-        _Rated(towers, pace.retriever_learning_rate, pace.weight_decay),
-        _Rated(generator, pace.generator_learning_rate, pace.weight_decay),
-        _Rated(scales, pace.scale_learning_rate, 0.0),
+    parts = (
+        _Group(towers, pace.retriever_learning_rate, pace.weight_decay),
+        _Group(generator, pace.generator_learning_rate, pace.weight_decay),
+        _Group(scales, pace.scale_learning_rate, 0.0),
     )
     groups: list[dict[str, object]] = [
-        {"params": some, "lr": one.rate, "weight_decay": one.decay}
-        for one in rated
-        if one.rate > 0
-        for some in by_placement(one.weights)
+        {"params": weights, "lr": part.rate, "weight_decay": part.decay}
+        for part in parts
+        if part.rate > 0
+        for weights in by_placement(part.weights)
     ]
     if not groups:
-        raise UserError("nothing is trained: all learning rates are 0, or everything they apply to is frozen")
+        raise UserError(
+            "nothing is trained: all learning rates are 0, or the weights that they apply to are frozen; set "
+            "one of the stage's learning rates above 0, for a part that is not frozen"
+        )
     return groups
 
 

@@ -1,7 +1,8 @@
-"""The learning rate as a share of its full value, a pure function of the step.
+"""Compute the learning rate as a share of its full value, a pure function of the step.
 
 With S steps, W = max(1, round(warmup · S)) of them rising and F = S - W + 1 from the full rate to 0, the share at step
-s = 0, 1, …, S - 1 is (s + 1) / W while that is below 1. After that, where p = (s - W + 1) / F of the fall is past:
+s = 0, 1, …, S - 1 is (s + 1) / W while that is below 1. After that, with p = (s - W + 1) / F, the share of the fall
+that is over:
 
     linear                  1 - p
     constant                1
@@ -29,7 +30,7 @@ _RESTARTING = "cosine with restarts"
 
 
 def require_schedule(schedule: Schedule, restarts: int) -> None:
-    """Raises `UserError` for an unknown schedule, and for a number of restarts that does not go with it."""
+    """Raise `UserError` for an unknown schedule, and for a number of restarts that does not go with it."""
     if schedule not in get_args(Schedule):
         raise UserError(f"schedule is {schedule!r}; expected one of {', '.join(map(repr, get_args(Schedule)))}")
     if restarts < 0:
@@ -43,20 +44,20 @@ def require_schedule(schedule: Schedule, restarts: int) -> None:
 
 
 def schedule_of(schedule: Schedule, warmup: float, restarts: int, steps: int) -> Callable[[int], float]:
-    """`rate_share` as a function of the step. Raises `UserError` for cycles of less than two steps."""
+    """Return `rate_share` as a function of the step. Raises `UserError` for cycles of less than two steps."""
     rising = max(1, round(warmup * steps))
     falling = max(1, steps - rising + 1)
     if restarts > 0 and falling < 2 * (restarts + 1):
-        most = falling // 2 - 1
+        largest = falling // 2 - 1
         raise UserError(
             f"training.restarts is {restarts}, but {falling} of the {steps} steps come after the warm-up; "
-            + (f"set it to {most} at most" if most > 0 else 'set it to 0, and training.schedule to "cosine"')
+            + (f"set it to {largest} at most" if largest > 0 else 'set it to 0, and training.schedule to "cosine"')
         )
     return partial(rate_share, schedule, steps, rising, restarts)
 
 
 def rate_share(schedule: Schedule, steps: int, rising: int, restarts: int, step: int) -> float:
-    """The share of the full rate, in [0, 1], at ``step`` (from 0) of ``steps``, the first ``rising`` of which rise."""
+    """Return the share of the full rate, in [0, 1], at ``step`` (from 0); the first ``rising`` of ``steps`` rise."""
     rise = (step + 1) / rising
     falling = max(1, steps - rising + 1)
     left = (steps - step) / falling
@@ -66,5 +67,5 @@ def rate_share(schedule: Schedule, steps: int, rising: int, restarts: int, step:
         return min(rise, 1.0)
     if left <= 0:
         return 0.0
-    past = (step - rising + 1) * (restarts + 1) % falling  # whole numbers: a cycle begins exactly at the full rate
-    return (1 + math.cos(math.pi * past / falling)) / 2
+    position = (step - rising + 1) * (restarts + 1) % falling  # whole numbers: a cycle begins exactly at the full rate
+    return (1 + math.cos(math.pi * position / falling)) / 2

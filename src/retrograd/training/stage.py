@@ -1,4 +1,4 @@
-"""Records that say what a stage of training is: its candidates and likelihood, its steps and its pace."""
+"""Records that define a stage of training: its candidates and likelihood, its steps and its pace."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _OPEN_ANSWERS = 20
 
 @runtime_checkable
 class Evidence(Protocol):
-    """Where a stage takes its candidates from, and what says how likely the target is under each."""
+    """The source of a stage's candidates, and of the likelihood of the target given each of them."""
 
     @property
     def retrieves(self) -> bool:
-        """Whether an index is needed at all."""
+        """Return whether an index is needed at all."""
         ...
 
     def candidates(
@@ -52,10 +52,10 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class GeneratorEvidence:
-    """The ``passages`` best of the prior (and of the posterior), scored by the generator: both learn.
+    """Evidence from the generator, which scores the ``passages`` best of the prior (and of the posterior): both learn.
 
-    ``tail`` more are drawn from the prior over the rest of the base and stand for it. The batch shares a ``pool``. A
-    share of the queries, ``distraction``, reads what was retrieved for something else; another, ``prior_only``, what
+    ``tail`` more are drawn from the prior over the rest of the base and represent it. The batch shares a ``pool``. A
+    share of the queries, ``distraction``, reads what was retrieved for another query; another, ``prior_only``, what
     the prior alone retrieves, as at test time, and trains the generator only.
 
     ``as_at_test_time`` has all queries read what the prior alone retrieves, without gradient and without dropout; no
@@ -106,11 +106,11 @@ class GeneratorEvidence:
 
 @dataclass(frozen=True)
 class CopyEvidence:
-    """The whole base (``passages`` = 0) or its best ``passages``, scored by the task's test: the retriever learns.
+    """Evidence from the task's test of support, over the whole base (``passages`` = 0) or its best passages.
 
-    ``noise`` is the share of supporting passages that are no evidence (`CopySettings`). From a query whose best
-    ``passages`` hold none that supports the target it learns nothing: the test does not tell them apart, and what would
-    grow is their share of p(z|x), whatever they are.
+    The retriever learns from it. ``noise`` is the share of supporting passages that are no evidence (`CopySettings`). A
+    query whose best ``passages`` hold none that supports the target teaches nothing: the test cannot distinguish
+    them, and what would grow is their share of p(z|x), whatever they are.
     """
 
     noise: float = 0.05
@@ -140,11 +140,11 @@ class CopyEvidence:
                 f"a warm start over the whole base of {len(model.base)} passages would hold {cells / 1e6:.0f} million "
                 f"scores a batch; set warm_start.passages to 100, say, to use each query's best passages instead"
             )
-        everything = model.retrieve_all(examples, posterior)
+        candidates = model.retrieve_all(examples, posterior)
         if previous is None:
-            return everything
-        column = column_of(everything.rows, previous.to(everything.rows.device))
-        return replace(everything, scores=replace(everything.scores, previous=column))
+            return candidates
+        column = column_of(candidates.rows, previous.to(candidates.rows.device))
+        return replace(candidates, scores=replace(candidates.scores, previous=column))
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
         answers = len(model.task.choices) if model.task.choices else _OPEN_ANSWERS
@@ -162,7 +162,7 @@ def _detach_where_none_supports(model: RagModel, examples: Sequence[Example], ca
 
 @dataclass(frozen=True)
 class Pace:
-    """How a stage steps. A learning rate of 0 leaves that part where it is.
+    """The steps of a stage and their learning rates. A part whose learning rate is 0 is not trained.
 
     ``micro_batch`` queries are held in memory at once (0: the whole batch); gradients are weighted by query counts, and
     objectives draw query after query, so that it changes memory and rounding alone, beside dropout and what is drawn to
