@@ -114,7 +114,7 @@ def test_a_difference_is_of_the_mean_over_seeds_and_paired_over_items() -> None:
     assert (found.interval.low, found.interval.high) == pytest.approx((interval.low, interval.high), abs=0.5)
     assert found.test.p_value == pytest.approx(test.p_value, abs=0.04)
     assert difference("frozen retriever", parts, ITEMS) == found  # the same draws each time
-    with pytest.raises(UserError, match="1 items says nothing"):
+    with pytest.raises(UserError, match="of 1 items is not informative; expected at least 2"):
         difference("frozen retriever", parts, 1)
 
 
