@@ -376,7 +376,7 @@ def test_nothing_but_safetensors_is_ever_loaded(name: str, what: Callable[..., E
     (newest / f"{name}.safetensors").write_bytes(pickle.dumps({"weight": [1.0]}))
     (newest / "manifest.json").unlink()
     seal(newest)
-    with pytest.raises(UserError, match=rf"{name}\.safetensors is no file of safetensors"):
+    with pytest.raises(UserError, match=rf"{name}\.safetensors is not a safetensors file"):
         resume_run(out)
 
 
@@ -426,7 +426,7 @@ def test_there_must_be_something_to_train(tmp_path: Path) -> None:
     assert isinstance(failure, UserError)
     assert "--resume RUN" in str(failure)
     failure = CliRunner().invoke(app, ["train", "--resume", str(tmp_path)]).exception
-    assert "is no run" in str(failure)
+    assert "is not a run" in str(failure)
 
 
 # ---- interrupts ------------------------------------------------------------------------------------------------------

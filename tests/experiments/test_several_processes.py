@@ -80,7 +80,7 @@ def test_a_killed_process_ends_the_run_which_goes_on(tiny_encoder: Path, tiny_se
         said = process.communicate(timeout=300)[1]
     assert process.returncode not in (0, None)
     assert "retrograd" in said
-    with pytest.raises(UserError, match=r"saved by 2 processes, and here are 1; go on with as many: torchrun"):
+    with pytest.raises(UserError, match=r"saved by 2 processes, but 1 are running; go on with as many: torchrun"):
         resume_run(out)
     with launched("train", "--resume", str(out)) as process:
         said = process.communicate(timeout=300)[1]

@@ -203,7 +203,7 @@ def test_the_command_writes_tables_and_pictures(run: Path, tmp_path: Path, capsy
         (["a", "--split", "tset"], "--split tset: expected test, dev or train"),
         (["a", "--over", "seed"], "add --runs"),
         (["--runs", "a", "b", "-k", "2"], "belong to a single run"),
-        (["nowhere"], "nowhere is no run"),
+        (["nowhere"], "nowhere is not a run"),
     ],
 )
 def test_mistakes_on_the_command_line_are_explained(words: list[str], message: str) -> None:

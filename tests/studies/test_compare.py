@@ -106,7 +106,7 @@ def test_what_cannot_be_compared_says_so(tmp_path: Path) -> None:
     predictions.unlink()
     with pytest.raises(UserError, match=f"one has no predictions; score it with: retrograd evaluate {one} --out {one}"):
         compare(one, one)
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         compare(tmp_path, one)
 
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) ->
     (runs[1] / "scores.json").unlink()
     with pytest.raises(UserError, match=r"no scores\.json; evaluate it first"):
         compare_runs(runs, tmp_path / "out")
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         compare_runs([tmp_path / "nowhere"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""A step that finds no memory is made again with half as many queries at once, as if that had been asked for."""
+"""Check that a step that finds no memory is repeated with half as many queries, as if these had been asked for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllo
 
 
 def trained(encoder: Path, generator: Path, folder: Path, micro_batch: int = 0) -> tuple[RagModel, str]:
-    """Chains, dropout and a tail: all that draws. Two epochs of two batches; the weights, and the log."""
+    """Train two epochs of two batches with chains, dropout and a tail, all that draws; return weights and log."""
     task = RelationExtraction.semeval("marked", "labelled")
     labels = ("Content-Container(e2,e1)", "Cause-Effect(e1,e2)")
     examples = [
@@ -67,7 +67,7 @@ def test_the_rest_is_as_if_the_smaller_micro_batch_had_been_asked_for(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """To the last bit, dropout, chains and what was logged included."""
+    """The rest is equal to the last bit, dropout, chains and the log included."""
     wanted, log = trained(tiny_encoder, tiny_seq2seq, tmp_path / "wanted", size)
     owner = {"backward": torch.Tensor, "retrieve": RagModel}.get(place, Generator)
     real, calls, said = getattr(owner, place), [], []

@@ -1,4 +1,4 @@
-"""Two real gloo processes, each with its share of every layer, train and say what one process with all of them does."""
+"""Train with two real gloo processes, each with a share of every layer, and compare with one that has all."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Case:
-    """A tiny model, and what of it learns. Passes of at most ``budget`` tokens are more on one rank than on another."""
+    """A tiny model, and what of it learns. Ranks differ in their number of passes of at most ``budget`` tokens."""
 
     model: str
     objective: Objective
@@ -139,7 +139,7 @@ def train_all_cases(rank: int, folder: Path, models: Path) -> None:
 
 
 def score_unequal_numbers_of_pairs(rank: int, folder: Path, models: Path) -> None:
-    """Rank 0 has none, or one in one pass; rank 1 has three in three passes. The gradient is the sum."""
+    """Give rank 0 no pair, or one in one pass, and rank 1 three in three passes: the gradient is the sum."""
     case = Case("seq2seq", TopKMarginal(), budget=1)
     for own, other in ((0, 3), (1, 3)):
         spread, whole = opened(models / case.model, case), opened(models / case.model, case)
@@ -163,7 +163,7 @@ def score_unequal_numbers_of_pairs(rank: int, folder: Path, models: Path) -> Non
 
 
 def compute_in_bfloat16(rank: int, folder: Path, models: Path) -> None:
-    """As autocast does: the gradient is as near to that of fp32, and autocast has nothing to keep."""
+    """Compute as autocast does: the gradient is as near to that of fp32, and autocast has nothing to keep."""
     for case in CASES.values():
         spread, cast, exact = (opened(models / case.model, case) for _ in range(3))
         spread_layers(spread.model, CPU, torch.bfloat16)
@@ -207,7 +207,7 @@ def put_whole_weights_in_their_place(rank: int, folder: Path, models: Path) -> N
 
 
 def go_on_from_a_checkpoint(rank: int, folder: Path, models: Path) -> None:
-    """Stopped after its first step, a run ends with the weights of one that was not, to the last bit."""
+    """Stop a run after its first step: it ends with the weights of one that was not stopped, to the last bit."""
     case, whole, out = CASES["adapters"], folder / f"whole.{rank}", folder / "stopped"
     trained(models, case, whole, spread=True)
     stop = Interrupts()
@@ -224,7 +224,7 @@ def go_on_from_a_checkpoint(rank: int, folder: Path, models: Path) -> None:
 
 
 def find_unequal_models(rank: int, folder: Path, models: Path) -> None:
-    """Halves of two models would make a third."""
+    """Give the ranks two models, whose halves would make a third."""
     generator = opened(models / "causal", CASES["decoder-only"])
     with torch.no_grad():
         next(in_layers(generator.model)).add_(rank)
@@ -233,7 +233,7 @@ def find_unequal_models(rank: int, folder: Path, models: Path) -> None:
 
 
 def move_one_layer_after_the_other(rank: int, folder: Path, models: Path) -> None:
-    """What was whole is given up before the next layer is: a device need not hold all of them."""
+    """Free each whole layer before the next is moved, so that a device need not hold all of them."""
     generator = opened(models / "causal", CASES["decoder-only"])
     ((_, layers),) = stacks_of(generator.model)
     whole = [[weakref.ref(weight) for weight in layer.parameters() if weight.dim() > 1] for layer in layers]
@@ -319,7 +319,7 @@ def models(
 
 @pytest.fixture(scope="module")
 def two(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes wrote what they found."""
+    """Return the folder in which two processes wrote their results."""
     folder = tmp_path_factory.mktemp("spread")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", __name__]
     done = subprocess.run([*launch, str(folder), str(models)], cwd=ROOT, check=False, timeout=300)
@@ -352,7 +352,7 @@ def test_two_halves_train_what_one_process_trains(name: str, two: Path, models: 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_was_spread_is_saved_whole(name: str, two: Path, models: Path) -> None:
-    """And opens where nothing is spread."""
+    """A saved model opens where nothing is spread."""
     case = CASES[name]
     saved = Generator.load(two / f"{name}.0" / "generator", str(models / case.model))
     assert not is_spread(saved)

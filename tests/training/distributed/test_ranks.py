@@ -1,4 +1,4 @@
-"""Two real gloo processes train what one process trains, on tiny random models without dropout.
+"""Train tiny random models without dropout with two real gloo processes, and compare with one process.
 
 The processes run every case of ``CASES`` in turn (starting them costs more than training) and each writes what it found
 into a folder of its own; the same cases in one process, here, say what it should have found.
@@ -51,7 +51,7 @@ TOLERANCE = descent_tolerance(RATE, STEPS, NORM, TERMS, DEPTH)
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained on ``examples`` examples in batches of 8. ``exact`` cases draw nothing: ranks change rounding."""
+    """Training on ``examples`` examples in batches of 8. ``exact`` cases draw nothing: ranks change rounding only."""
 
     objective: Objective
     trained: Trained = "query"
@@ -141,7 +141,7 @@ def train_all_cases(rank: int, folder: Path, encoder: Path, generator: Path) -> 
 
 
 def run_out_of_memory(rank: int, folder: Path, encoder: Path, generator: Path) -> None:
-    """On the second rank alone: where the generator reads, and where its own rows are searched."""
+    """Fail on the second rank alone: where the generator reads, and where its own rows are searched."""
     failing = [
         ("reading", Generator, "token_log_likelihood", torch.OutOfMemoryError("here")),
         ("searching", ExactIndex, "search", RuntimeError("DefaultCPUAllocator: not enough memory")),
@@ -217,7 +217,7 @@ def run_rank(folder: str, encoder: str, generator: str) -> None:
 
 @pytest.fixture(scope="module")
 def two(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes wrote what they found."""
+    """Return the folder in which two processes wrote their results."""
     folder = tmp_path_factory.mktemp("ranks")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", __name__]
     done = subprocess.run(
@@ -271,7 +271,7 @@ def test_what_a_rank_remembers_of_its_chains_all_ranks_know(two: Path) -> None:
 def test_ranks_that_run_out_of_memory_halve_together(
     where: str, two: Path, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
 ) -> None:
-    """Eight queries are four a rank; from the second step on they come two by two."""
+    """Eight queries are four per rank, and from the second step on two at a time."""
     alone = trained(tiny_encoder, tiny_seq2seq, Case(TopKMarginal(), "both", EverySteps(1)), tmp_path / "alone")
     for rank in range(2):
         same_weights(

@@ -1,4 +1,4 @@
-"""Each alarm provoked, and silent just before its threshold; once in a run; and a gradient that is not finite."""
+"""Provoke each alarm, and check that it is silent just before its threshold and sounds once in a run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ K = 4
 
 
 def visit(best: list[int]) -> Visit:
-    """One micro-batch whose queries have the passages ``best`` as their best."""
+    """Return a micro-batch whose queries have the passages ``best`` as their best."""
     rows = torch.tensor([[row, 900, 901, 902] for row in best])
     scores = CandidateScores(torch.tensor([[0.7, 0.1, 0.1, 0.1]]).log().expand(len(best), -1))
     return Visit([], Candidates(rows, scores, None, None), Estimate(torch.zeros(()), {}))
 
 
 def heard(folder: Path, values: dict[str, float], best: list[int], what: Stage | None = None) -> list[str]:
-    """Names of what sounded after five lines."""
+    """Return the names of the alarms that sounded after five lines."""
     run = RunDirectory(folder)
     alarms = Alarms(run, what or stage(TopKMarginal()), 100, 1_000)
     for step in range(50, 55):

@@ -1,4 +1,4 @@
-"""Refresh policies on tiny models: which passages are encoded when, how old the index is, and that it stays whole."""
+"""Check refresh policies on tiny models: which passages are encoded when, and how old the index is."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def stored(model: RagModel) -> torch.Tensor:
 
 
 class Encoded:
-    """Which rows the passage tower has read since last asked."""
+    """A recorder of the rows that the passage tower has read since the last look."""
 
     def __init__(self, model: RagModel, monkeypatch: pytest.MonkeyPatch) -> None:
         self._rows: list[int] = []
@@ -175,7 +175,7 @@ def test_a_refresh_on_drift_waits_for_drift(
 def test_a_full_round_with_weights_at_rest_gives_the_fresh_index(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
 ) -> None:
-    """Each share embedded as the policy does it: bit for bit. All in one batch: but for the rounding of the batch."""
+    """Shares embedded as the policy does it agree bit for bit, and with all in one batch up to its rounding."""
     model, _ = build(tiny_encoder, tiny_seq2seq)
     index = live(model, tmp_path)
     old = stored(model)
@@ -191,7 +191,7 @@ def test_a_full_round_with_weights_at_rest_gives_the_fresh_index(
 
 
 def test_a_mixed_index_is_exact_for_what_it_holds(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
-    """log Z and neighbours are those of the rows as they now are, old and new."""
+    """The neighbours and log Z are those of the rows as they now are, old and new."""
     model, _ = build(tiny_encoder, tiny_seq2seq)
     index = live(model, tmp_path)
     disturb(model)
@@ -269,7 +269,7 @@ def trained_log(
     probe_passages: int = 8,
     save_every: int = 0,
 ) -> list[dict]:
-    """Six steps at a rate that moves embeddings; the model's index must be fresh at the end."""
+    """Train six steps at a rate that moves embeddings; the model's index must be fresh at the end."""
     model, examples = build(encoder, generator, trained, shared)
     torch.manual_seed(0)
     pace = Pace(2, 4, 1e-2, 1e-2, weight_decay=0.0, warmup=0.0, clip=0.0)
@@ -297,7 +297,7 @@ def test_a_stage_ends_with_a_fresh_index_whatever_the_policy(
 
 
 def test_policies_that_do_the_same_train_the_same(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
-    """All rows before each step, said in three ways; and no refresh, said in two."""
+    """Three policies embed all rows before each step, and two embed none."""
     for same in ((EverySteps(1), Rolling(1.0), WhenDrifted(1e-12, 1)), (EverySteps(0), Never())):
         losses = [
             [line["loss"] for line in trained_log(tiny_encoder, tiny_seq2seq, tmp_path / f"{policy}", policy)]
@@ -307,7 +307,7 @@ def test_policies_that_do_the_same_train_the_same(tiny_encoder: Path, tiny_seq2s
 
 
 def test_measuring_staleness_changes_nothing_else(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
-    """Dropout is on, and the examples' order is drawn while training: neither notices the probe."""
+    """The probe changes neither dropout nor the order of the examples, which are drawn while training."""
     measured = trained_log(tiny_encoder, tiny_seq2seq, tmp_path / "a", EverySteps(2))
     without = trained_log(tiny_encoder, tiny_seq2seq, tmp_path / "b", EverySteps(2), probe_passages=0)
     for line in measured:
@@ -337,7 +337,7 @@ def test_query_side_training_needs_no_refresh_and_says_so_once(
 def test_training_never_reads_an_index_of_zeros_or_of_other_weights(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found at the start, by fingerprint or by looking, and embedded anew; a sound one is kept."""
+    """A bad index is recognised at the start and embedded anew; a sound one is kept."""
     lines: list[str] = []
     monkeypatch.setattr("retrograd.training.refresh.fresh_index.say", lines.append)
     refreshed: list[int] = []
@@ -363,7 +363,7 @@ def test_training_never_reads_an_index_of_zeros_or_of_other_weights(
 
 
 def kinds_of_index(model: RagModel) -> list[Index]:
-    """What restricts and what approximates, of the tower as it is: half the rows, and each number's sign alone."""
+    """Build a restricting index, of half the rows, and an approximating one, of each number's sign."""
     whole = build_index(model.passage_side, model.task, model.base)
     fingerprints = {"base_fingerprint": whole.base_fingerprint, "encoder_fingerprint": whole.encoder_fingerprint}
     approximate = FaissIndex(whole.vectors(torch.arange(N)).sign(), "Flat", **fingerprints)
@@ -415,7 +415,7 @@ def test_numbers_that_make_no_policy_are_refused(make, message: str) -> None:
 
 
 class Elsewhere:
-    """Stands for the other process: it is done when the test says so."""
+    """A stand-in for the other process, which is done when the test says so."""
 
     def __init__(self, model: RagModel, scratch: Path) -> None:
         self.idle, self.done, self.closed = True, False, False
@@ -473,7 +473,7 @@ def test_an_index_from_elsewhere_is_as_old_as_its_snapshot(
 def test_another_process_embeds_the_snapshot_and_its_death_is_told(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
 ) -> None:
-    """One real process: two snapshots, each embedded as here while the tower has moved on; then it is killed."""
+    """A real process embeds two snapshots as here, while the tower has moved on; then it is killed."""
     model, _ = build(tiny_encoder, tiny_seq2seq)
     worker = IndexWorker(model, tmp_path)
     try:
@@ -551,7 +551,7 @@ def test_a_killed_training_leaves_a_folder_that_is_removed_once_it_is_dead(
 def test_a_process_whose_training_died_before_it_began_embeds_nothing(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
 ) -> None:
-    """Its parent is another process than it was told, and the snapshot is in the pipe already."""
+    """The process has another parent than it was given, and the snapshot is in the pipe already."""
     model, _ = build(tiny_encoder, tiny_seq2seq)
     worker = IndexWorker(model, tmp_path)
     try:
@@ -586,7 +586,7 @@ def training_that_is_gone() -> int:
 def test_a_stage_with_a_background_process_leaves_nothing_behind(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here training waits for each index, so that the steps are known: taken over a step after its snapshot."""
+    """Training waits here for each index, so each is taken over one step after its snapshot."""
     real = IndexWorker.embed_snapshot
 
     def patiently(worker: IndexWorker, model: RagModel) -> None:
@@ -602,7 +602,7 @@ def test_a_stage_with_a_background_process_leaves_nothing_behind(
 def test_a_background_process_that_fails_says_why(
     tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Training stops with the process's own last words, and leaves nothing behind."""
+    """Training stops with the process's last message, and leaves nothing behind."""
     real = IndexWorker.embed_snapshot
 
     def spoilt(worker: IndexWorker, model: RagModel) -> None:

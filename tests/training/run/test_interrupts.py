@@ -1,4 +1,4 @@
-"""Signals: held while a step is made, raised everywhere else, and left as they were afterwards."""
+"""Check that signals are held while a step is made, raised everywhere else, and restored afterwards."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from retrograd.training.run.interrupts import Interrupted, Interrupts
 
 
 def stopped(interrupts: Interrupts, *numbers: signal.Signals, held: bool = True) -> list[str]:
-    """What was done when signals came in the midst of it, inside of what is held or after it."""
+    """Return what was done when signals came in the middle, inside the held block or after it."""
     done = []
     with contextlib.suppress(Interrupted), interrupts:
         with interrupts.held():

@@ -1,4 +1,4 @@
-"""What a run leaves on disk can be read whatever moment its writer was killed at."""
+"""Check that a run on disk can be read whenever its writer was killed."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ from retrograd.types import UserError
 
 
 def test_a_model_that_was_being_replaced_is_found_where_it_stood_aside(tmp_path: Path) -> None:
-    """`retrograd.util.files.atomic_directory` was killed between its two renames."""
+    """A model is found when `retrograd.util.files.atomic_directory` was killed between its two renames."""
     run = RunDirectory.create(tmp_path / "run", "", "no")
     aside = run.path / ".model.old" / "model"
     aside.mkdir(parents=True)
@@ -31,7 +31,7 @@ def test_the_newest_checkpoint_is_the_last_written_whatever_the_clock_says(tmp_p
 
 
 def test_a_full_disk_says_what_could_not_be_written_and_how_to_go_on(tmp_path: Path, tiny_encoder: Path) -> None:
-    """Whoever meets it: a stream, or tokenizers, which raise a bare Exception; anything else is passed on."""
+    """A stream or tokenizers, which raise a bare Exception, may meet the full disk; other errors are passed on."""
     run = RunDirectory.create(tmp_path / "run", "", "no")
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""Whatever changes in a sealed folder is found out."""
+"""Check that every change in a sealed folder is detected."""
 
 from collections.abc import Callable
 from pathlib import Path

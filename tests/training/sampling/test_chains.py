@@ -1,4 +1,4 @@
-"""Chains carried from visit to visit: one per (example, target), exact in law, and saved whole."""
+"""Check chains carried from visit to visit: one per (example, target), exact in law, and saved whole."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     again.load(load_file(tmp_path / "chains.safetensors"), passages=7)
     assert again.rows(torch.arange(2), torch.tensor([0, 2])).tolist() == [3, 6]
     assert again.rows(torch.tensor([1]), torch.tensor([0])) is None
-    with pytest.raises(UserError, match="2 examples with 4 targets, here are 2 with 2"):
+    with pytest.raises(UserError, match="2 examples with 4 targets, but this run has 2 with 2"):
         Chains(torch.ones(2, dtype=torch.long)).load(chains.state(), passages=7)
     with pytest.raises(UserError, match="a base of 6 passages does not have"):
         again.load(chains.state(), passages=6)
 
 
 class Table:
-    """log p(y|x,z) of every candidate, in the order of the columns."""
+    """A likelihood with log p(y|x,z) of every candidate, in the order of the columns."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
@@ -86,7 +86,7 @@ def law_of(rows: Tensor) -> Tensor:
 
 
 def kernel(pi: Tensor, q: Tensor) -> Tensor:
-    """T[i, j]: to propose j and accept it; what is refused stays at i."""
+    """Return T[i, j], the probability to propose j and accept it; a refused proposal stays at i."""
     omega = pi / q
     step = q * (omega / omega.unsqueeze(1)).clamp(max=1.0)
     step.fill_diagonal_(0.0)
@@ -94,7 +94,7 @@ def kernel(pi: Tensor, q: Tensor) -> Tensor:
 
 
 def test_two_proposals_a_visit_bring_each_targets_chain_to_its_own_exact_posterior() -> None:
-    """Fixed parameters, two targets visited in random order, candidates in another order each time.
+    """The parameters are fixed, two targets visited in random order, candidates in another order each time.
 
     The law of the rows that `Chains` holds after n visits of a pair is q Tⁿᵈ, written out; it closes in on p(z|x,y).
     """

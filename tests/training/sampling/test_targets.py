@@ -1,4 +1,4 @@
-"""One of several acceptable answers per visit: drawn from the stage's own source, counted, and kept by the chains."""
+"""Check one of several answers per visit: drawn from the stage's own source, counted, and kept by the chains."""
 
 from __future__ import annotations
 

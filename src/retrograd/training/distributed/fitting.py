@@ -1,4 +1,4 @@
-"""How many queries are held in memory at once: as many as was asked for, and half as many each time memory runs out.
+"""Hold as many queries in memory at once as asked for, and half as many each time memory runs out.
 
 A step that found no memory leaves no trace: what it made is freed, gradients are zeroed, random states and chains are
 put back to where the step began. So the run is the one that asked for the smaller micro-batch from this step on.
@@ -38,7 +38,7 @@ class BatchVisit:
 
 @dataclass(frozen=True)
 class _StateBefore:
-    """What a step changes before its optimiser does."""
+    """The state that a step changes before its optimiser does."""
 
     rows: Int[Tensor, " b"]
     sampler: UInt8[Tensor, " bytes"]
@@ -135,7 +135,7 @@ class MicroBatches:
         _require_two(held)
         raise UserError(
             f"out of memory with {held} queries at once, and with generator.fsdp a run cannot go on with fewer; "
-            f"train another with training.micro_batch = {held // 2}"
+            f"train again with training.micro_batch = {held // 2}"
         )
 
 

@@ -1,13 +1,12 @@
-"""Several processes that train one model: who takes which part of a batch, and what they tell each other.
+"""Train one model in several processes: who takes which part of a batch, and what is exchanged.
 
 Each rank holds the whole model and takes its share of each batch; gradients are summed, so that all make the same step.
 There is no wrapper around the model: a step is not one forward, and what a rank computes is up to objective and
 evidence. Only the layers of a large generator may be spread as well (`retrograd.models.compute.fsdp`). What all must
-decide
-alike (order of examples, targets, when to save) comes from the run's ``rng``, which stays equal on all ranks, or from
-the first rank; what samplers and dropout draw differs from rank to rank.
+decide alike (order of examples, targets, when to save) comes from the run's ``rng``, which stays equal on all ranks,
+or from the first rank; what samplers and dropout draw differs from rank to rank.
 
-A process that is alone exchanges nothing, and computes what it would without this module.
+A single process exchanges nothing, and computes what it would without this module.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _LATE = ("Timed out", "timed out", "timeout")
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one rank holds in memory at once: positions of examples and of their targets.
+    """The queries that one rank holds in memory at once, as positions of examples and of their targets.
 
     ``weight`` is its share of the queries of the batch. It is 0 for a filler where a rank has no queries left, so that
     all ranks search together.
@@ -65,17 +64,17 @@ class MicroBatch:
 
 
 class Ranks:
-    """This process among those of the process group; alone where there is none, ``rank`` 0 of ``count`` 1."""
+    """The processes that train together; without a process group this one is ``rank`` 0 of ``count`` 1."""
 
     def __init__(self) -> None:
-        together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self._exchange = Exchange() if together else None
+        is_group = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self._exchange = Exchange() if is_group else None
         self.rank = 0 if self._exchange is None else self._exchange.rank
         self.count = 1 if self._exchange is None else self._exchange.ranks
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes files and messages."""
+        """Return whether this is the rank that writes files and messages."""
         return self.rank == 0
 
     # ---- a batch ----------------------------------------------------------------------------------------------------
@@ -85,8 +84,8 @@ class Ranks:
         shares = [share.split(size) for share in self._shares(positions)]
         own, targets = shares[self.rank], self._shares(target)[self.rank].split(size)
         filled = [
-            MicroBatch(part, its, len(part) / len(positions))
-            for part, its in zip(own, targets, strict=True)
+            MicroBatch(part, part_target, len(part) / len(positions))
+            for part, part_target in zip(own, targets, strict=True)
             if len(part)
         ]
         filler = MicroBatch(positions[:1], target[:1], 0.0)
@@ -97,14 +96,14 @@ class Ranks:
         return min(size, -(-queries // self.count))
 
     def joined(self, own: Int[Tensor, " n"], queries: int) -> Int[Tensor, " b"]:
-        """One number per query of a batch, from each rank those of its share."""
+        """Join one number per query of a batch, each rank giving those of its share."""
         if self._exchange is None:
             return own
         counts = [len(share) for share in self._shares(torch.empty(queries))]
         return self._exchange.from_all(own, counts).cpu()
 
     def share(self, whole: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
-        """This rank's part of what stands for a batch, one number per query."""
+        """Return this rank's share of one number per query of a batch."""
         return self._shares(whole)[self.rank]
 
     def _shares(self, whole: Tensor) -> tuple[Tensor, ...]:
@@ -114,29 +113,29 @@ class Ranks:
     # ---- randomness -------------------------------------------------------------------------------------------------
 
     def sampler(self, rng: torch.Generator) -> torch.Generator:
-        """What samplers of this rank draw from: ``rng`` itself alone, else a source of its own, begun by it."""
+        """Return the random source of this rank's samplers: ``rng`` for a single process, else one seeded from it."""
         if self._exchange is None:
             return rng
         return torch.Generator().manual_seed(self.seed(rng.get_state()))
 
     def seed(self, state: UInt8[Tensor, " bytes"]) -> int:
-        """A number of this rank alone, from what all have in common."""
-        said = bytes(state.tolist()) + str(self.rank).encode()
-        return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little") >> 1
+        """Return a seed for this rank alone, derived from a state that all ranks share."""
+        material = bytes(state.tolist()) + str(self.rank).encode()
+        return int.from_bytes(hashlib.blake2b(material, digest_size=8).digest(), "little") >> 1
 
     # ---- gradients and weights --------------------------------------------------------------------------------------
 
     def sum_gradients(self, weights: Sequence[nn.Parameter]) -> None:
-        """Each weight's gradient becomes the sum over the ranks; a rank that has none adds 0. A few large messages.
+        """Replace each weight's gradient by the sum over the ranks, in a few large messages; a rank without one adds 0.
 
         Those of weights that are spread are sums already.
         """
         if self._exchange is None:
             return
         weights = [weight for weight in weights if not own_share(weight)]
-        here = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32)
-        anywhere = self._exchange.largest(here).tolist()
-        for bucket in _buckets([weight for weight, found in zip(weights, anywhere, strict=True) if found]):
+        has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32)
+        anywhere = self._exchange.largest(has_gradient).tolist()
+        for bucket in _group_weights([weight for weight, wanted in zip(weights, anywhere, strict=True) if wanted]):
             gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
             total = self._exchange.add_up(torch.cat([gradient.flatten() for gradient in gradients]))
             parts = total.split([weight.numel() for weight in bucket])
@@ -144,79 +143,78 @@ class Ranks:
                 weight.grad = gradient.copy_(part.view_as(gradient))
 
     def require_equal(self, weights: Sequence[nn.Parameter]) -> None:
-        """Raises `UserError` on all ranks where the sums of weights' bits differ. One pass over the weights that each
-        has whole."""
+        """Raise `UserError` on all ranks where the sums of the weights' bits differ. One pass over whole weights."""
         if self._exchange is None:
             return
         sums = [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights if not own_share(weight)]
         own = int.from_bytes(hashlib.blake2b(repr(sums).encode(), digest_size=7).digest(), "little")
         table = self._exchange.table([own])
-        odd = [rank for rank, line in enumerate(table) if line != table[0]]
-        if odd:
+        differing = [rank for rank, line in enumerate(table) if line != table[0]]
+        if differing:
             raise UserError(
-                f"the weights of process {odd[0]} are not those of process 0; all must begin with the same model files "
-                f"and seed, and compute on the same kind of device"
+                f"the weights of process {differing[0]} are not those of process 0; start all with the same model "
+                f"files and seed, on the same kind of device"
             )
 
     # ---- messages ---------------------------------------------------------------------------------------------------
 
     def any(self, here: bool) -> bool:
-        """Whether it is so on any rank."""
+        """Return whether ``here`` is true on any rank."""
         return here if self._exchange is None else any(line[0] for line in self._exchange.table([int(here)]))
 
     def of_first(self, number: int) -> int:
-        """The first rank's number."""
+        """Return the first rank's number."""
         return number if self._exchange is None else self._exchange.table([number])[0][0]
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         self.of_first(0)
 
     def done(self) -> None:
-        """Until all ranks are here. Raises `GivenUpError` where one says `give_up` instead."""
+        """Wait until all ranks are here. Raises `GivenUpError` where one calls `give_up` instead."""
         if self._exchange is not None:
             self._exchange.meet(_DONE, [])
 
     def give_up(self) -> None:
-        """Tell the others, in the place of `done` and of whatever they search for before it."""
+        """Tell the other ranks that this one gives up, in the place of `done` and of any search before it."""
         if self._exchange is not None:
             self._exchange.give_up()
 
     def largest(self, numbers: Tensor) -> Tensor:
-        """The maximum over the ranks, element by element."""
+        """Return the maximum over the ranks, element by element."""
         return numbers if self._exchange is None else self._exchange.largest(numbers)
 
     def stacked(self, numbers: Tensor) -> Tensor:
-        """What each rank has, equally long, one below the other."""
+        """Stack the numbers of all ranks, equally many on each, one line per rank."""
         line = numbers.unsqueeze(0)
         return line if self._exchange is None else self._exchange.from_all(line, [1] * self.count).cpu()
 
     def means(self, values: Mapping[str, float], weight: float) -> dict[str, float]:
-        """The mean of each value over the ranks that have it, with these weights; a rank of weight 0 does not count."""
+        """Return the weighted mean of each value over the ranks that have it; a rank of weight 0 does not count."""
         if self._exchange is None:
             return dict(values)
         own = torch.frombuffer(bytearray(json.dumps([weight, dict(values)]).encode()), dtype=torch.uint8)
         lengths = [line[0] for line in self._exchange.table([len(own)])]
         texts = self._exchange.from_all(own, lengths).cpu().split(lengths)
-        said = [cast(tuple[float, dict[str, float]], json.loads(bytes(text.tolist()))) for text in texts]
-        found = {}
+        reports = [cast(tuple[float, dict[str, float]], json.loads(bytes(text.tolist()))) for text in texts]
+        means: dict[str, float] = {}
         for name, value in values.items():
-            known = [(its[name], w) for w, its in said if w > 0 and name in its]
+            known = [(report[name], w) for w, report in reports if w > 0 and name in report]
             total = math.fsum(w for _, w in known)
-            found[name] = math.fsum(number * w for number, w in known) / total if known else value
-        return found
+            means[name] = math.fsum(number * w for number, w in known) / total if known else value
+        return means
 
 
-def _buckets(weights: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Weights of one type and device, up to 2²⁴ numbers together (64 MB in fp32), unless one alone has more."""
-    waiting: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
+def _group_weights(weights: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Group weights of one type and device up to 2²⁴ numbers (64 MB in fp32), more where one weight alone has more."""
+    pending: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
     for weight in weights:
-        bucket = waiting.setdefault((weight.dtype, weight.device), [])
-        if bucket and sum(one.numel() for one in bucket) + weight.numel() > _BUCKET_NUMBERS:
+        bucket = pending.setdefault((weight.dtype, weight.device), [])
+        if bucket and sum(member.numel() for member in bucket) + weight.numel() > _BUCKET_NUMBERS:
             yield list(bucket)
             bucket.clear()
         bucket.append(weight)
-    yield from (bucket for bucket in waiting.values() if bucket)
+    yield from (bucket for bucket in pending.values() if bucket)
 
 
 def _bits(weight: Tensor) -> Tensor:
@@ -271,8 +269,8 @@ def explain_lost_process() -> Iterator[None]:
         how = str(error).splitlines()[0][:200]
         if any(word in str(error) for word in _LOST):
             raise UserError(
-                f"another process of this run has ended, and so does this one ({how}); what it said last says why, "
-                f"if the system has not killed it for want of memory. Checkpoints are whole: go on with --resume"
+                f"another process of this run has ended, and so does this one ({how}); its last message says why, "
+                f"unless the system killed it because memory ran out. Checkpoints are whole: go on with --resume"
             ) from error
         if any(word in str(error) for word in _LATE):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Alarms: what goes wrong quietly in joint training, each with a threshold that has a reason, a sentence and a remedy.
+"""Raise alarms about what goes wrong quietly in joint training, each with a reasoned threshold and a remedy.
 
 They read the health of logged steps, as a mean over the last few lines, from a fifth of a stage on, because a
 retriever may begin flat and a posterior far off. Each sounds once in a stage, resumed or not, and has a line in
@@ -31,7 +31,7 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Alarm:
-    """``sounds`` reads means of what the log holds, and of what `Alarms` adds to it; a missing value never sounds.
+    """An alarm that ``sounds`` for certain means of logged values; it never sounds where one of them is missing.
 
     ``says`` is formatted with these values. ``learning`` alarms are for stages in which the retriever learns.
     """
@@ -135,11 +135,11 @@ ALARMS = (
         learning=False,
     ),
 )
-"""All of them, in the order in which they are looked at."""
+"""All alarms, in the order in which they are checked."""
 
 
 class Alarms:
-    """Those of one stage of a ``run``, over a base of ``passages``; the stage has ``steps`` steps."""
+    """The alarms of one stage of a ``run``, which has ``steps`` steps over a base of ``passages``."""
 
     def __init__(self, run: RunDirectory, stage: Stage, steps: int, passages: int) -> None:
         self._run = run
@@ -162,22 +162,22 @@ class Alarms:
         names = set.intersection(*(set(line) for line in self._lines))
         means = {name: fmean(line[name] for line in self._lines) for name in names} | usage
         for alarm in ALARMS:
-            meant = alarm.name not in self._sounded and (self._learning or not alarm.learning)
-            if meant and means.keys() >= set(alarm.needs) and alarm.sounds(means):
+            applies = alarm.name not in self._sounded and (self._learning or not alarm.learning)
+            if applies and means.keys() >= set(alarm.needs) and alarm.sounds(means):
                 self._sound(alarm, step, means)
 
     def _usage(self, visit: Visit) -> dict[str, float]:
-        """How many candidates a query has, and how evenly the last few hundred queries use the base."""
+        """Return how many candidates a query has, and how evenly the last few hundred queries use the base."""
         rows, log_prior = visit.candidates.rows, visit.candidates.scores.log_prior
         if rows.shape[1] == 0:
             return {}
-        found = {"candidates": float((rows != -1).sum(dim=-1).float().mean())}
+        usage = {"candidates": float((rows != -1).sum(dim=-1).float().mean())}
         self._best.extend(rows.gather(1, log_prior.argmax(dim=-1, keepdim=True)).flatten().tolist())
         if not self._large or len(self._best) < _LEAST_QUERIES:
-            return found
+            return usage
         shares = [count / len(self._best) for count in Counter(self._best).values()]
         used = math.exp(-sum(share * math.log(share) for share in shares))
-        return found | {"top_passage_share": max(shares), "passage_usage": used / len(self._best)}
+        return usage | {"top_passage_share": max(shares), "passage_usage": used / len(self._best)}
 
     def _sound(self, alarm: Alarm, step: int, means: Values) -> None:
         self._sounded.add(alarm.name)
@@ -193,7 +193,7 @@ class Alarms:
         return {"lines": lines, "best": [*self._best], "sounded": [*sorted(self._sounded)]}
 
     def load(self, state: JsonObject) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         self._lines.extend(cast(list[dict[str, float]], state["lines"]))
         self._best.extend(cast(list[int], state["best"]))
         self._sounded.update(cast(list[str], state["sounded"]))

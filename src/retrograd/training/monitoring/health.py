@@ -1,4 +1,4 @@
-"""What people look at while a run goes on: one line of health per logged step."""
+"""Summarise a logged step in one line of health, which people read while a run goes on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Visit:
-    """One micro-batch as the objective saw it, and what it said. ``weight`` is its share of the batch's queries."""
+    """One micro-batch, with the objective's estimate of it. ``weight`` is its share of the batch's queries."""
 
     examples: Sequence[Example]
     candidates: Candidates
@@ -46,7 +46,7 @@ class Visit:
 
 @torch.no_grad()
 def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, float]:
-    """The objective's diagnostics on the last micro-batch, and how often the best passage supports the target."""
+    """Return the objective's diagnostics of a micro-batch, and how often its best passage supports the target."""
     candidates, estimate = visit.candidates, visit.estimate
     values = {"loss": float(estimate.loss), "gradient_norm": gradient_norm}
     values |= {name: float(value) for name, value in estimate.diagnostics.items()}
@@ -61,20 +61,20 @@ def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, flo
 
 
 def learned_scales(model: RagModel) -> dict[str, float]:
-    """The single numbers that the retrievers learn, as they are now."""
-    found: dict[str, float] = {}
-    for who, retriever in (("", model.retriever), ("_posterior", model.posterior)):
+    """Return the current values of the single numbers that the retrievers learn."""
+    scales: dict[str, float] = {}
+    for suffix, retriever in (("", model.retriever), ("_posterior", model.posterior)):
         learned = {id(scale) for scale in retriever.trained_scales()} if retriever is not None else set()
         if retriever is not None and id(retriever.log_temperature) in learned:
-            found[f"temperature{who}"] = float(retriever.temperature)
+            scales[f"temperature{suffix}"] = float(retriever.temperature)
         if retriever is not None and retriever.lexical_weight is not None and id(retriever.lexical_weight) in learned:
-            found[f"lexical_weight{who}"] = float(retriever.lexical_weight.detach())
-    return found
+            scales[f"lexical_weight{suffix}"] = float(retriever.lexical_weight.detach())
+    return scales
 
 
 def health_line(stage: str, step: int, steps: int, values: Mapping[str, float]) -> str:
-    """``joint 40/100 · loss 1.204 · …``: only what the objective reports."""
-    quiet = {"prompts_cut"} if values.get("prompts_cut") == 0 else set()  # worth a place when it happens
+    """Format the values that the objective reports as ``joint 40/100 · loss 1.204 · …``."""
+    quiet = {"prompts_cut"} if values.get("prompts_cut") == 0 else set()  # shown only when it happens
     parts = [
         f"{name} {text.format(values[key])}" for key, (name, text) in _SHOWN.items() if key in values.keys() - quiet
     ]

@@ -1,4 +1,4 @@
-"""What is reported of a stage while it trains: health, alarms, and scores on development data."""
+"""Report on a stage while it trains: health, alarms, and scores on development data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Another process embeds the base with a snapshot of the passage tower, while training goes on in this one.
+"""Embed the base in another process, with a snapshot of the passage tower, while training goes on in this one.
 
 The two share a folder and a pipe. Into the folder go, once, the passages as the tower reads them; then, for each
-snapshot, the tower and a note of what is wanted; back comes an index, which appears complete or not at all. The pipe
+snapshot, the tower and a job description; out comes an index, which appears complete or not at all. The pipe
 says which snapshot is next; when it closes, the process ends, so none outlives the training. A training that is killed
 leaves its folder, which `remove_leftovers` removes.
 
@@ -44,7 +44,7 @@ _PREFIX = "background-"
 
 @dataclass(frozen=True)
 class _Job:
-    """``job.json``: what the tower's own folder does not say."""
+    """The contents of ``job.json``: all that the process must know besides the tower's own folder."""
 
     rows: int
     base_fingerprint: str
@@ -59,7 +59,7 @@ class _Job:
 
 
 class IndexWorker:
-    """The process, seen from training: one snapshot at a time.
+    """A handle on the process that embeds, which takes one snapshot at a time.
 
     Training waits here until all passages' texts are written, and then goes on while the process imports what it needs.
     While that embeds, both share processors or GPU, and a step takes longer. Its memory is a second passage tower and
@@ -90,11 +90,11 @@ class IndexWorker:
 
     @property
     def idle(self) -> bool:
-        """Whether it has no snapshot to embed."""
+        """Return whether the process has no snapshot to embed."""
         return self._job is None
 
     def embed_snapshot(self, model: RagModel) -> None:
-        """Write the passage tower as it is now, and have the base embedded with it. Only when idle.
+        """Write the passage tower as it is now, and have the base embedded with it. Call it only when idle.
 
         Training waits while the tower is written and hashed: 0.3 s for 22 M weights. Raises `UserError` if the process
         is no more.
@@ -107,8 +107,8 @@ class IndexWorker:
             )
         if tower.lexical is not None:
             raise UserError(
-                "hybrid search cannot be refreshed by another process, which knows no words; refresh the index here "
-                '(training.refresh = "every"), or search without (retriever.lexical_dimensions = 0)'
+                "hybrid search cannot be refreshed by another process, which has no words to match; refresh the index "
+                'here (training.refresh = "every"), or search without (retriever.lexical_dimensions = 0)'
             )
         folder = self._folder / f"snapshot-{self._jobs}"
         tower.save(folder / "tower")
@@ -125,11 +125,11 @@ class IndexWorker:
             threads=torch.get_num_threads(),
         )
         write_json(folder / "job.json", record_mapping(job))
-        self._say(folder)
+        self._send(folder)
         self._job, self._jobs = folder, self._jobs + 1
 
     def finished(self) -> ExactIndex | None:
-        """The index of the last snapshot, once, as soon as it is complete; None until then.
+        """Return the index of the last snapshot once, as soon as it is complete; None until then.
 
         It is mapped from its file; on a GPU training waits while all of it is copied there. Raises `UserError` if the
         process is no more.
@@ -157,7 +157,7 @@ class IndexWorker:
     def close(self) -> None:
         """End the process, whatever it is doing, and remove its folder."""
         if self.process.stdin is not None:
-            with contextlib.suppress(OSError):  # what was still to be said to a process that is no more
+            with contextlib.suppress(OSError):  # the process may be gone, with input still unread
                 self.process.stdin.close()
         self.process.terminate()
         try:
@@ -175,7 +175,7 @@ class IndexWorker:
     def _messages(self) -> Path:
         return self._folder / "messages.txt"
 
-    def _say(self, folder: Path) -> None:
+    def _send(self, folder: Path) -> None:
         self._require_alive()
         assert self.process.stdin is not None
         try:
@@ -189,11 +189,11 @@ class IndexWorker:
         status = self.process.poll()
         if status is None:
             return
-        if status < 0:  # mostly the system, when memory runs out; nothing of use was said
+        if status < 0:  # mostly the system, when memory runs out, without a message
             how = f"was killed by signal {-status}; give the machine more memory"
         else:
-            said = self._messages.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            how = f"ended with exit status {status} ({said[-1].strip() if said else 'without a word'}); mend that"
+            lines = self._messages.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            how = f"ended with exit status {status} ({lines[-1].strip() if lines else 'without a message'}); fix that"
         raise UserError(
             f"the background process that embeds the base {how}, or set training.refresh = every, which embeds it in "
             f"the training process"
@@ -201,14 +201,14 @@ class IndexWorker:
 
 
 def remove_leftovers(scratch: Path) -> None:
-    """Remove the folders of trainings that were killed; one whose training lives is locked, and stays."""
+    """Remove the folders of trainings that were killed; the folder of a live training is locked, and stays."""
     for folder in scratch.glob(f"{_PREFIX}*"):
         with contextlib.suppress(UserError), lock_folder(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def serve(training: int) -> None:
-    """The process: each line of its input is the folder of a snapshot; the end of the input is its end.
+    """Embed, in the process, each snapshot whose folder is a line of the input, until the input ends.
 
     ``training`` is the id of the process that started it. Asked of the system here, it would be another's if that had
     died already.
@@ -226,7 +226,7 @@ def embed_job(folder: Path, job: _Job, blocks: Iterable[list[str]]) -> None:
     reading = (job.pooling, job.normalise, job.max_tokens, job.token_budget)
     tower = Encoder.open(str(folder / "tower"), *reading).to(job.device)
     ExactIndex.from_blocks(
-        _embedded(tower, blocks, Compute(torch.device(job.device), job.precision)),
+        _embed(tower, blocks, Compute(torch.device(job.device), job.precision)),
         job.rows,
         base_fingerprint=job.base_fingerprint,
         encoder_fingerprint=job.encoder_fingerprint,
@@ -235,21 +235,21 @@ def embed_job(folder: Path, job: _Job, blocks: Iterable[list[str]]) -> None:
 
 
 def read_texts(path: Path) -> Iterator[list[str]]:
-    """Blocks of texts as `IndexWorker` wrote them."""
+    """Read the blocks of texts that `IndexWorker` wrote."""
     for _, record in read_jsonl(path):
         texts = record["texts"]
         assert isinstance(texts, list)
         yield [str(text) for text in texts]
 
 
-def _embedded(tower: Encoder, blocks: Iterable[list[str]], compute: Compute) -> Iterator[Float[Tensor, "n D"]]:
+def _embed(tower: Encoder, blocks: Iterable[list[str]], compute: Compute) -> Iterator[Float[Tensor, "n D"]]:
     for texts in blocks:
         with compute.autocast():
             yield tower.embed(texts)
 
 
 def _while_child_of(parent: int, blocks: Iterable[list[str]]) -> Iterator[list[str]]:
-    """The blocks, while ``parent`` is still this process's; its death is noticed at the next block."""
+    """Yield the blocks while ``parent`` is this process's parent, and exit at the next block when it is not."""
     for texts in blocks:
         if os.getppid() != parent:
             sys.exit("the training process is gone")

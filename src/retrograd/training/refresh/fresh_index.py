@@ -1,4 +1,4 @@
-"""The index that a stage begins and ends with: embedded where it is missing, stale or damaged."""
+"""Embed the index that a stage begins and ends with, where it is missing, stale or damaged."""
 
 from __future__ import annotations
 
@@ -47,10 +47,11 @@ def embed_base_if_stale(model: RagModel) -> None:
 
 
 def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
-    """Embed the index that a stage begins with, or keep the stale one that it goes on with ``midway``; return whether
-    the stage makes it stale.
+    """Embed the index that a stage begins with, and return whether the stage makes it stale.
 
-    Raises `UserError` for one that cannot be refreshed where it will have to be.
+    A stage that goes on ``midway`` keeps its stale index.
+
+    Raises `UserError` for an index that cannot be refreshed where it will have to be.
     """
     Ranks().require_equal(trained_weights(model))  # or each would search with another tower
     moves = _moves_passages(model, stage)

@@ -1,4 +1,4 @@
-"""The index of a model in training: how old each row is, which were read lately, and what a policy may do about it."""
+"""Keep the index of a model in training: how old each row is, which were read lately, and how it is refreshed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ __all__ = ["LiveIndex"]
 
 
 class LiveIndex:
-    """The index during one stage, fresh at step 0. A context: at its end another process, if there is one, is ended;
-    at its beginning, what the process of a killed training left in ``scratch`` is removed.
+    """The index during one stage, fresh at step 0.
+
+    As a context it removes, at its beginning, what the process of a killed training left in ``scratch``, and ends its
+    own process, if there is one, at its end.
 
     Of several ranks all do the same here together, and `share_seen` tells each what the others' queries found.
 
@@ -58,14 +60,14 @@ class LiveIndex:
     # ---- what a policy may ask ----------------------------------------------------------------------------------
 
     def drift(self) -> float:
-        """The cosine drift of the probe now; its passages are encoded. Raises `UserError` without a probe."""
+        """Return the cosine drift of the probe, whose passages are encoded now. Raises `UserError` without a probe."""
         if self._probe is None:
-            raise UserError("this stage measures no drift; set training.probe_passages to 64, say")
+            raise UserError("this stage does not measure drift; set training.probe_passages above 0, such as 64")
         drift = drift_of(self._model, self._probe.rows)
         return self._ranks.means({"drift": drift}, 1.0)["drift"]
 
     def seen_since(self, step: int) -> Int[Tensor, " Z"]:
-        """Rows that were candidates at ``step`` or later."""
+        """Return the rows that were candidates at ``step`` or later."""
         self.share_seen()
         return (self._seen_at >= max(step, 0)).nonzero().flatten()  # -1: never seen
 
@@ -91,9 +93,9 @@ class LiveIndex:
         Two snapshots lie at least ``every`` steps apart. Raises `UserError` if the process has died.
         """
         if self._worker is not None:
-            found = self._worker.finished()
-            if found is not None:
-                self._model.use_index(found)
+            index = self._worker.finished()
+            if index is not None:
+                self._model.use_index(index)
                 self._embedded_at.fill_(self._snapshot_step)
         if step - self._snapshot_step >= every and (self._worker is None or self._worker.idle):
             if self._worker is None:
@@ -105,18 +107,17 @@ class LiveIndex:
     # ---- what a checkpoint keeps ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """Ages, visits and counts; the vectors themselves are the model's."""
+        """Return ages, visits and counts; the vectors themselves are saved with the model."""
         counts = torch.tensor([self._embedded, self._snapshot_step])
         return {"embedded_at": self._embedded_at.clone(), "seen_at": self._seen_at.clone(), "counts": counts}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         self._embedded_at, self._seen_at = state["embedded_at"].clone(), state["seen_at"].clone()
         self._embedded, self._snapshot_step = (int(count) for count in state["counts"])
 
     def catch_up(self, step: int) -> None:
-        """After ``step`` steps: what another process was embedding went with it, so the base is embedded here; training
-        waits."""
+        """Embed the base here where another process was embedding it when the run stopped after ``step`` steps."""
         if self._snapshot_step > 0:
             say("the process that embedded the base in the background is gone; the base is embedded here, once")
             self.renew(step)
@@ -137,7 +138,7 @@ class LiveIndex:
                 self._seen_at[rows[rows >= 0].cpu()] = step
 
     def diagnostics(self, step: int) -> dict[str, float]:
-        """``index_age``, the mean age of a row after ``step`` steps, and with a probe its drift and overlap.
+        """Return ``index_age``, the mean age of a row after ``step`` steps, and with a probe its drift and overlap.
 
         ``index_embedded`` is what the policy has cost so far, in rows embedded; a snapshot counts when it is taken.
         """
@@ -146,6 +147,6 @@ class LiveIndex:
             "index_embedded": float(self._embedded),
         }
         if self._probe is not None:
-            found = staleness(self._model, self._probe)
-            values |= {"staleness_drift": found.cosine_drift, "staleness_overlap": found.overlap}
+            report = staleness(self._model, self._probe)
+            values |= {"staleness_drift": report.cosine_drift, "staleness_overlap": report.overlap}
         return values

@@ -1,8 +1,8 @@
-"""When passages are embedded anew while training moves them, and which: policies, all of them values.
+"""Policies of refreshing: when passages are embedded anew while training moves them, and which.
 
-A policy is asked before every step but a stage's first, when the index is fresh, and only where training moves passage
-embeddings. At the end of such a stage the whole base is embedded anew, whatever the policy. What each costs is counted
-in passages encoded without gradient, N being all of them.
+A policy is applied before every step but a stage's first, when the index is fresh, and only where training moves
+passage embeddings. At the end of such a stage the whole base is embedded anew, whatever the policy. What each costs is
+counted in passages encoded without gradient, N being all of them.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = [
 
 @runtime_checkable
 class RefreshPolicy(Protocol):
-    """How the index of a model in training is kept from growing stale."""
+    """A rule that keeps the index of a model in training from growing stale."""
 
     def apply(self, index: LiveIndex, step: int) -> None:
-        """Do what is due before step ``step``: as many optimiser steps have been made."""
+        """Do what is due before step ``step``, after as many optimiser steps."""
         ...
 
 
 @dataclass(frozen=True)
 class Never:
-    """The index of the stage's beginning serves to its end."""
+    """Keep the index of the stage's beginning to its end."""
 
     def apply(self, index: LiveIndex, step: int) -> None:
         pass
@@ -48,7 +48,7 @@ class Never:
 
 @dataclass(frozen=True)
 class EverySteps:
-    """All rows after every ``steps`` optimiser steps; 0 is never. Cost: N per ``steps`` steps, and training waits."""
+    """Embed all rows after every ``steps`` optimiser steps; 0 is never. Cost: N per ``steps`` steps; training waits."""
 
     steps: int
 
@@ -57,15 +57,15 @@ class EverySteps:
             raise UserError(f"refresh_every is {self.steps}; expected 0 (never) or a number of optimiser steps")
 
     def apply(self, index: LiveIndex, step: int) -> None:
-        if _due(step, self.steps):
+        if _is_due(step, self.steps):
             index.renew(step)
 
 
 @dataclass(frozen=True)
 class WhenDrifted:
-    """All rows when the probe's mean 1 - cosine exceeds ``threshold``, looked at every ``check_every`` steps.
+    """Embed all rows when the probe's mean 1 - cosine, taken every ``check_every`` steps, exceeds ``threshold``.
 
-    Cost: the probe's passages per look, and N per refresh. At a drift of 0.04 a stale IVF index of 200,000 vectors had
+    Cost: the probe's passages per check, and N per refresh. At a drift of 0.04 a stale IVF index of 200,000 vectors had
     recall@10 0.85; useful thresholds lie below that.
     """
 
@@ -78,13 +78,13 @@ class WhenDrifted:
         _require_steps(self.check_every)
 
     def apply(self, index: LiveIndex, step: int) -> None:
-        if _due(step, self.check_every) and index.drift() > self.threshold:
+        if _is_due(step, self.check_every) and index.drift() > self.threshold:
             index.renew(step)
 
 
 @dataclass(frozen=True)
 class Rolling:
-    """The next ``share`` of the rows before each step, in the order of the base, round and round.
+    """Embed the next ``share`` of the rows before each step, in the order of the base, again and again.
 
     Cost: share·N a step, evenly spread; no row is older than 1/share steps.
     """
@@ -103,7 +103,7 @@ class Rolling:
 
 @dataclass(frozen=True)
 class RetrievedLately:
-    """Every ``every`` steps those rows that were some query's candidate in the last ``window`` steps.
+    """Embed, every ``every`` steps, the rows that were some query's candidate in the last ``window`` steps.
 
     Cost: at most B·K·window, however large the base. The rows that matter are fresh; a passage that training has moved
     towards a query is found only if its old embedding comes up, too: `Rolling` reaches those that nobody reads.
@@ -118,13 +118,13 @@ class RetrievedLately:
             raise UserError(f"refresh_window is {self.window}; expected a number of optimiser steps, such as 50")
 
     def apply(self, index: LiveIndex, step: int) -> None:
-        if _due(step, self.every):
+        if _is_due(step, self.every):
             index.renew_rows(index.seen_since(step - self.window), step)
 
 
 @dataclass(frozen=True)
 class InBackground:
-    """Another process embeds all rows with a snapshot of the tower; its index is taken over before the next step.
+    """Have another process embed all rows with a snapshot of the tower, and take its index over before the next step.
 
     Snapshots lie ``every`` steps apart, more where embedding takes longer. Cost: N a snapshot in the other process,
     which shares this machine's processors or GPU, so that steps take longer meanwhile. Training itself waits while the
@@ -147,11 +147,11 @@ class InBackground:
 
 
 def refreshes(policy: RefreshPolicy) -> bool:
-    """Whether a policy ever does anything."""
+    """Return whether a policy ever does anything."""
     return policy not in (Never(), EverySteps(0))
 
 
-def _due(step: int, every: int) -> bool:
+def _is_due(step: int, every: int) -> bool:
     return step > 0 and every > 0 and step % every == 0
 
 
@@ -161,6 +161,8 @@ def _require_steps(every: int) -> None:
 
 
 def require_one_process(policy: RefreshPolicy) -> None:
-    """Raises `UserError` for a policy that several ranks cannot follow together."""
+    """Raise `UserError` for a policy that several ranks cannot follow together."""
     if isinstance(policy, InBackground):
-        raise UserError('training.refresh = "background" is for one process; set training.refresh = every')
+        raise UserError(
+            'training.refresh = "background" is for one process; set training.refresh = "every" to train with several'
+        )

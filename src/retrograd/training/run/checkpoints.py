@@ -1,4 +1,4 @@
-"""The checkpoints of one run: when one is written, and from which one a run that was stopped goes on."""
+"""Write the checkpoints of a run, and go on from the newest whole one after a stop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FILE = "progress.json"
 
 @dataclass(frozen=True)
 class Best:
-    """The best development score so far, in percent, and where it was reached; ``metric`` "" where there is none."""
+    """The best development score so far, in percent, and where it was reached; ``metric`` is "" where there is none."""
 
     metric: str = ""
     value: float = 0.0
@@ -53,8 +53,11 @@ class Best:
 
 @dataclass(frozen=True)
 class Progress:
-    """``progress.json``: how far a run had come. ``step`` optimiser steps of ``stage`` were made after ``finished``
-    other stages; 0, and no state of a stage, between two. ``experiment`` is the SHA-256 of experiment.toml."""
+    """The contents of ``progress.json``, which say how far a run had come.
+
+    ``step`` optimiser steps of ``stage`` were made after ``finished`` other stages. Between two stages ``step`` is 0,
+    and no state of a stage is saved. ``experiment`` is the SHA-256 of experiment.toml.
+    """
 
     finished: int = 0
     stage: str = ""
@@ -65,11 +68,14 @@ class Progress:
 
     def __post_init__(self) -> None:
         if min(self.finished, self.step, self.metrics_bytes) < 0:
-            raise UserError("finished, step and metrics_bytes count; expected none below 0")
+            raise UserError(
+                f"finished is {self.finished}, step {self.step} and metrics_bytes {self.metrics_bytes}; expected "
+                f"0 or more"
+            )
 
 
 class Checkpoints:
-    """What a run saves while it trains, so that it can be stopped at any moment and go on as if it never had been.
+    """The checkpoints of a run, which can be stopped at any moment and go on as if it had not been.
 
     ``minutes`` is how long training goes on at most without a checkpoint, 0 for ever; stages have their own interval in
     steps besides. The newest ``keep`` are kept, 0 is all. ``interrupts`` may ask it to stop. Saving changes nothing in
@@ -95,12 +101,12 @@ class Checkpoints:
         self._ranks = Ranks()
         self._saved_at = time.monotonic()
         self._progress = Progress()
-        self._found: Path | None = None  # the checkpoint in whose stage the run is to go on
+        self._resume_from: Path | None = None  # the checkpoint in whose stage the run is to go on
         self._state: StageState | None = None  # that of the stage whose steps are being made
 
     @property
     def finished(self) -> int:
-        """How many stages are."""
+        """Return how many stages are finished."""
         return self._progress.finished
 
     # ---- going on ------------------------------------------------------------------------------------------------
@@ -111,8 +117,8 @@ class Checkpoints:
         Raises `UserError` for a checkpoint of another experiment or model or number of ranks, and where
         ``metrics.jsonl`` has lost lines that no checkpoint can do without.
         """
-        found = self._newest_whole() if self._ranks.first else None
-        number = self._ranks.of_first(-1 if found is None else self._run.checkpoints().index(found))
+        newest = self._newest_whole() if self._ranks.first else None
+        number = self._ranks.of_first(-1 if newest is None else self._run.checkpoints().index(newest))
         if number >= 0:
             folder = self._run.checkpoints()[number]
             self._go_on_from(folder, read_progress(folder))
@@ -148,34 +154,36 @@ class Checkpoints:
         load_rank_state(folder, self._ranks, self._model, None)
         self._run.cut_metrics(progress.metrics_bytes)
         self._progress = progress
-        self._found = folder if progress.step > 0 else None
+        self._resume_from = folder if progress.step > 0 else None
         where = f"step {progress.step} of {progress.stage}" if progress.step else f"{progress.finished} finished stages"
         say(f"going on after {where}, from {folder}")
 
     @property
     def midway(self) -> bool:
-        """Whether the next stage is one to go on with, not one to begin."""
-        return self._found is not None
+        """Return whether the next stage goes on from a checkpoint within it."""
+        return self._resume_from is not None
 
     @property
     def began(self) -> UInt8[Tensor, " bytes"]:
-        """The state of the random source when the next stage began, or begins now."""
-        return self._rng.get_state() if self._found is None else stage_began(self._found)
+        """Return the state of the random source when the next stage began, or begins now."""
+        return self._rng.get_state() if self._resume_from is None else stage_began(self._resume_from)
 
     @contextmanager
     def stage(self, state: StageState) -> Iterator[int]:
-        """The steps of a stage: how many have been made already, ``state`` being what it was after them.
+        """Enclose the steps of a stage, and yield how many were made before, after which ``state`` is restored.
 
         Inside, who asks to stop waits for `after_step`. Raises `UserError` for a stage that is not the checkpoint's.
         """
         with self._interrupts.held(self._ranks.any):
-            if self._found is not None:
+            if self._resume_from is not None:
                 if state.name != self._progress.stage:
-                    raise UserError(f"{self._found} was saved in {self._progress.stage}, and {state.name} comes next")
-                load_stage_state(self._found, state, len(self._model.base), self._progress.step)
-                load_rank_state(self._found, self._ranks, self._model, state.sampler)
+                    raise UserError(
+                        f"{self._resume_from} was saved in {self._progress.stage}, but the next stage is {state.name}"
+                    )
+                load_stage_state(self._resume_from, state, len(self._model.base), self._progress.step)
+                load_rank_state(self._resume_from, self._ranks, self._model, state.sampler)
             made = self._progress.step
-            self._found, self._state = None, state
+            self._resume_from, self._state = None, state
             yield made
             self._state = None
             self._advance(finished=self.finished + 1, stage="", step=0)
@@ -183,29 +191,29 @@ class Checkpoints:
     # ---- saving --------------------------------------------------------------------------------------------------
 
     def after_step(self, step: int, due: bool) -> None:
-        """Save where that is ``due``, where it was long ago, and where somebody asks to stop: then raise `Interrupted`.
+        """Save where a checkpoint is ``due`` or late, and where somebody asks to stop: then raise `Interrupted`.
 
         ``step`` steps of the present stage are made. Raises `UserError` where a checkpoint that is due, or was asked
         for, cannot be written; where only the clock wants one, that is said, and training goes on.
         """
         assert self._state is not None
         self._advance(finished=self.finished, stage=self._state.name, step=step)
-        asked = self._ranks.any(self._interrupts.asked)
-        late = self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes
-        if due or asked:
+        is_stopping = self._ranks.any(self._interrupts.asked)
+        is_late = self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes
+        if due or is_stopping:
             self._save()
-        elif self._ranks.of_first(late):
+        elif self._ranks.of_first(is_late):
             try:
                 self._save()
             except UserError as error:
                 say(f"{error}; training goes on without")
                 self._saved_at = time.monotonic()
-        if asked:
+        if is_stopping:
             raise Interrupted(f"after step {step} of {self._state.name}")
 
     @contextmanager
     def saved_when_interrupted(self) -> Iterator[None]:
-        """All that comes between and after the steps of stages: who stops it there loses no finished stage."""
+        """Enclose all that comes between and after the steps of stages; a stop there loses no finished stage."""
         try:
             yield
         except Interrupted:
@@ -217,7 +225,7 @@ class Checkpoints:
             raise Interrupted(f"with {self.finished} stages finished") from None
 
     def judged(self, scores: Mapping[str, float], stage: str, step: int) -> dict[str, float]:
-        """Scores on development data for the log, with the best of the task's primary metric so far."""
+        """Return scores on development data for the log, with the best of the task's primary metric so far."""
         metric, best = self._model.task.primary_metric, self._progress.best
         if metric not in scores:
             return dict(scores)
@@ -251,6 +259,6 @@ class Checkpoints:
 
 
 def read_progress(folder: Path) -> Progress:
-    """How far the run had come when the checkpoint in ``folder`` was saved."""
-    found = read_json(folder / _FILE)
-    return read_record(Progress, found if isinstance(found, dict) else {}, str(folder / _FILE))
+    """Return how far the run had come when the checkpoint in ``folder`` was saved."""
+    record = read_json(folder / _FILE)
+    return read_record(Progress, record if isinstance(record, dict) else {}, str(folder / _FILE))

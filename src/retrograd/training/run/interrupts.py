@@ -1,4 +1,4 @@
-"""Ctrl-C while a run trains: the first lets the step finish and be saved, the second stops at once."""
+"""Handle Ctrl-C while a run trains: the first lets the step finish and be saved, the second stops at once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop, and did. Its text says where; no ``except Exception`` takes it for a failure."""
+    """Training has stopped because it was asked to. The text says where; no ``except Exception`` catches it."""
 
 
 class Interrupts:
-    """SIGINT and SIGTERM, once entered as a context in the main thread; until then, and elsewhere, nothing is caught.
+    """A handler of SIGINT and SIGTERM, active once it is entered as a context in the main thread.
 
     ``asked`` says that one has come: inside `held` it is for the caller to stop where it can, outside `Interrupted` is
     raised at once. ``again`` says that a second one has come, which is raised everywhere.
@@ -35,19 +35,19 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {one: signal.signal(one, self._handle) for one in _SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, handler)  # pyright: ignore[reportArgumentType]  (what signal() itself gave)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]  (what signal() itself gave)
         self._before = {}
 
     @contextmanager
     def held(self, agreed: Callable[[bool], bool] = bool) -> Iterator[None]:
-        """Until the block ends, the first signal is only noted in ``asked``. At its end all who ``agreed`` stop."""
+        """Only note the first signal in ``asked`` until the block ends. At its end all who ``agreed`` stop."""
         self._held = True
         try:
             yield

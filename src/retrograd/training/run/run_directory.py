@@ -1,4 +1,4 @@
-"""One run on disk: what was asked for, on what machine, what happened, and what came out.
+"""Read and write the folder of one run: its experiment, its machine, its log and its results.
 
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
 ``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step,
@@ -50,9 +50,9 @@ _RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "peft", "numpy")
 
 
 class RunDirectory:
-    """A folder that belongs to one run. All is written atomically, but for ``metrics.jsonl``, which grows.
+    """A folder that belongs to one run. All files are written atomically but ``metrics.jsonl``, which grows.
 
-    One that is not ``written`` is looked at by a rank that trains along: what would be written is left to the first.
+    One that is not ``written`` belongs to a rank other than the first, which leaves all writing to the first.
     """
 
     def __init__(self, path: Path, written: bool = True) -> None:
@@ -63,7 +63,7 @@ class RunDirectory:
     def create(
         cls, path: Path, experiment_toml: str, precision: str, seconds: PrecisionSeconds | None = None
     ) -> RunDirectory:
-        """A new folder with the resolved experiment and the machine, its precision and the seconds it was chosen by.
+        """Create a run with its resolved experiment, the machine, the precision and the seconds it was chosen by.
 
         Raises `UserError` if something is there.
         """
@@ -72,24 +72,26 @@ class RunDirectory:
         run = cls(path)
         with atomic_file(run.experiment) as temporary:
             temporary.write_text(experiment_toml, encoding="utf-8")
-        write_json(path / "environment.json", _environment(precision, seconds))
+        write_json(path / "environment.json", _describe_environment(precision, seconds))
         return run
 
     @staticmethod
     def require_free(path: Path) -> None:
-        """Raises `UserError` if ``path`` is a file, or a folder with something in it."""
+        """Raise `UserError` if ``path`` is a file, or a folder with something in it."""
         if path.exists() and (path.is_file() or any(path.iterdir())):
             raise UserError(f"{path} exists and is not empty; choose another folder with --out, or remove it first")
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """An existing run. Raises `UserError` for a folder that is none."""
+        """Open an existing run. Raises `UserError` for a folder that is not a run."""
         run = cls(path)
         if not run.experiment.exists():
             reason = "it has no experiment.toml" if path.is_dir() else "there is no such folder"
             if runs := sorted(path.glob("*/experiment.toml")):
-                raise UserError(f"{path} is no run, but holds {len(runs)}; give one of them, such as {runs[0].parent}")
-            raise UserError(f"{path} is no run ({reason}); give a folder that `retrograd train` wrote")
+                raise UserError(
+                    f"{path} is not a run, but holds {len(runs)}; give one of them, such as {runs[0].parent}"
+                )
+            raise UserError(f"{path} is not a run ({reason}); give a folder that `retrograd train` wrote")
         return run
 
     @property
@@ -98,43 +100,43 @@ class RunDirectory:
 
     @property
     def base(self) -> Path:
-        """The knowledge base, as it was in training."""
+        """Return the file of the knowledge base, as it was in training."""
         return self.path / "base.arrow"
 
     @property
     def labels(self) -> Path:
-        """The task's labels with their words, and the type constraints that were learned."""
+        """Return the file of the task's labels with their words, and of the type constraints that were learned."""
         return self.path / "labels.json"
 
     @property
     def calibration(self) -> Path:
-        """The decision fitted on development data, with the scores before and after."""
+        """Return the file of the decision fitted on development data, with the scores before and after."""
         return self.path / "calibration.json"
 
     @property
     def drawn(self) -> Path:
-        """What was drawn of the data: the seed, and counts by part and label."""
+        """Return the file that describes the data drawn: the seed, and counts by part and label."""
         return self.path / "data.json"
 
     @property
     def model(self) -> Path:
-        """The finished model. Raises `UserError` while there is none."""
+        """Return the folder of the finished model. Raises `UserError` while there is none."""
         folder = current_or_backup(self.path / "model")
         if not folder.exists():
             raise UserError(
-                f"{self.path} holds no finished model; its training did not end, go on with it: "
+                f"{self.path} has no finished model, since its training did not end; go on with it: "
                 f"retrograd train --resume {shlex.quote(str(self.path))}"
             )
         return folder
 
     @property
     def trained(self) -> bool:
-        """Whether there is a finished model."""
+        """Return whether there is a finished model."""
         return current_or_backup(self.path / "model").exists()
 
     @property
     def ended(self) -> bool:
-        """Whether the run has a model and its scores on the test data, which are written last."""
+        """Return whether the run has a model and its scores on the test data, which are written last."""
         return self.trained and (self.path / "scores.json").exists()
 
     def recorded_precision(self, device: torch.device | None = None) -> PrecisionChoice | None:
@@ -154,8 +156,8 @@ class RunDirectory:
         return PrecisionChoice("bf16" if precision == "bf16" else "fp32", measured)
 
     def changed_environment(self, precision: str, seconds: PrecisionSeconds | None = None) -> list[str]:
-        """What of ``environment.json`` is different now, in words; the present one is then written."""
-        path, now = self.path / "environment.json", _environment(precision, seconds)
+        """Describe what has changed since ``environment.json`` was written, and write the present environment."""
+        path, now = self.path / "environment.json", _describe_environment(precision, seconds)
         before = read_json(path) if path.exists() else now
         if self.written:
             write_json(path, now)
@@ -165,14 +167,16 @@ class RunDirectory:
         return [f"{name} was {old.get(name)}, is {value}" for name, value in now.items() if old.get(name) != value]
 
     def require_finite(self, norm: float, examples: Sequence[Example], stage: str, step: int) -> None:
-        """Raises `UserError` where the gradient of step ``step`` (from 0) has a ``norm`` that is not finite; the
-        examples are then kept as ``failed-batch.jsonl``."""
+        """Raise `UserError` where the gradient of step ``step`` (from 0) has a ``norm`` that is not finite.
+
+        The examples are then kept in ``failed-batch.jsonl``.
+        """
         if not math.isfinite(norm):
             self._refuse("the gradient is not finite", examples, stage, step)
 
     @contextmanager
     def guard(self, examples: Sequence[Example], stage: str, step: int) -> Iterator[None]:
-        """The same where a `NotFiniteError` comes from within."""
+        """Raise `UserError`, and keep the examples as `require_finite` does, if the block raises `NotFiniteError`."""
         try:
             yield
         except NotFiniteError as error:
@@ -180,7 +184,7 @@ class RunDirectory:
 
     def _refuse(self, what: str, examples: Sequence[Example], stage: str, step: int) -> None:
         file = self.path / "failed-batch.jsonl"
-        write_jsonl(file, ({"id": one.id, "query": one.query, "targets": list(one.targets)} for one in examples))
+        write_jsonl(file, ({"id": e.id, "query": e.query, "targets": list(e.targets)} for e in examples))
         raise UserError(
             f"{stage}, step {step + 1}: {what}; the batch is kept in {file}: look at it, lower the learning rates, "
             f"raise the temperature, or set training.precision = fp32"
@@ -188,10 +192,10 @@ class RunDirectory:
 
     def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Append one line to ``metrics.jsonl``: the stage, the optimiser step (from 1), and the values by name."""
-        self._append({"stage": stage, "step": step} | {name: _finite(value) for name, value in values.items()})
+        self._append({"stage": stage, "step": step} | {name: _finite_or_none(value) for name, value in values.items()})
 
     def log_alarm(self, step: int, stage: str, alarm: str, says: str, remedy: str) -> None:
-        """Append what went wrong quietly, in words."""
+        """Append an alarm to ``metrics.jsonl``, with its sentence and its remedy."""
         self._append({"stage": stage, "step": step, "alarm": alarm, "says": says, "remedy": remedy})
 
     def _append(self, record: Mapping[str, JsonValue]) -> None:
@@ -201,7 +205,7 @@ class RunDirectory:
             file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
 
     def metrics_bytes(self) -> int:
-        """The length of ``metrics.jsonl``, all of which is then on the disk."""
+        """Return the length of ``metrics.jsonl``, all of which is then on the disk."""
         if not self._metrics.exists():
             return 0
         with self._metrics.open("rb") as file:
@@ -209,7 +213,7 @@ class RunDirectory:
         return self._metrics.stat().st_size
 
     def cut_metrics(self, size: int) -> None:
-        """Forget what ``metrics.jsonl`` has after its first ``size`` bytes."""
+        """Truncate ``metrics.jsonl`` to its first ``size`` bytes."""
         if self.written and self._metrics.exists():
             os.truncate(self._metrics, size)
 
@@ -219,8 +223,10 @@ class RunDirectory:
 
     @contextmanager
     def new_checkpoint(self, stage: str, step: int, keep: int) -> Iterator[Path]:
-        """A folder to fill, which becomes ``checkpoints/NUMBER-STAGE-step-…``, sealed; all but the newest ``keep`` are
-        removed (0: none)."""
+        """Yield a folder to fill, which becomes ``checkpoints/NUMBER-STAGE-step-…``, sealed.
+
+        All but the newest ``keep`` are then removed (0: none).
+        """
         number = 1 + max(map(_number, self.checkpoints()), default=0)
         name = f"{number:04d}-{_file_name(stage)}-step-{step:07d}"
         with atomic_directory(self.path / "checkpoints" / name) as temporary:
@@ -232,10 +238,10 @@ class RunDirectory:
             shutil.rmtree(old.rename(old.with_name(f".{old.name}.removed.tmp")))
 
     def checkpoints(self) -> list[Path]:
-        """All there are, the newest first."""
+        """Return the folders of all checkpoints, the newest first."""
         # Each stage counts its steps from 1, and neither a clock nor a copy keeps the times of folders.
-        found = (self.path / "checkpoints").glob("[!.]*-step-*")
-        return sorted((one for one in found if one.is_dir() and not one.is_symlink()), key=_number, reverse=True)
+        paths = (self.path / "checkpoints").glob("[!.]*-step-*")
+        return sorted((path for path in paths if path.is_dir() and not path.is_symlink()), key=_number, reverse=True)
 
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed was writing. Nobody else may be at work in the folder."""
@@ -246,8 +252,10 @@ class RunDirectory:
                 left.unlink()
 
     def save_targets(self, stage: str, step: int, examples: Sequence[Example], targets: Targets) -> None:
-        """Log how many visits took each target at a stage's end, and write ``targets/STAGE.jsonl``: the same for each
-        example. Nothing is written where the first is always taken."""
+        """Log how many visits took each target at a stage's end, and write the counts of each example.
+
+        These are in ``targets/STAGE.jsonl``. Nothing is written where the first target is always taken.
+        """
         visits = targets.visits()
         if not visits:
             return
@@ -259,7 +267,7 @@ class RunDirectory:
                 write_jsonl(path, ({"id": example.id, "visits": [*counts]} for example, counts in own))
 
     def save_chains(self, stage: str, chains: Chains) -> None:
-        """Write ``chains/STAGE.safetensors``: where chains stood at a stage's end. Nothing is written where none is."""
+        """Write ``chains/STAGE.safetensors``, where the chains are at a stage's end; nothing where there are none."""
         if self.written and chains.started:
             path = self.path / "chains" / f"{_file_name(stage)}.safetensors"
             with self.writing("the chains"), atomic_file(path) as temporary:
@@ -274,7 +282,7 @@ class RunDirectory:
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
-        """Raises `UserError`, with the way to go on, where the disk has no room for ``what``, or takes nothing."""
+        """Raise `UserError`, with the way to go on, where the block cannot write ``what`` to the disk."""
         try:
             yield
         except Exception as error:
@@ -292,16 +300,16 @@ def _file_name(stage: str) -> str:
 
 
 def _number(checkpoint: Path) -> int:
-    """How many were written before it and it; 0 for one of a version that did not number them."""
+    """Return a checkpoint's number, counted from 1; 0 for one of a version that did not number them."""
     number = checkpoint.name.partition("-")[0]
     return int(number) if number.isdecimal() else 0
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if torch.isfinite(torch.tensor(value)) else None
 
 
-def _environment(precision: str, seconds: PrecisionSeconds | None) -> JsonObject:
+def _describe_environment(precision: str, seconds: PrecisionSeconds | None) -> JsonObject:
     packages: dict[str, JsonValue] = {name: version(name) for name in _RECORDED_PACKAGES}
     return {
         "python": sys.version.split()[0],

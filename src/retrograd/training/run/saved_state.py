@@ -1,4 +1,4 @@
-"""What a checkpoint holds besides the model's own folder: all that the rest of a run depends on, to the last bit.
+"""Save and load all that the rest of a run depends on besides the model's own folder, to the last bit.
 
 ``weights.safetensors`` has the weights that training moves, and the buffers, under their names in the `RagModel` that
 the experiment builds from its seed; frozen weights are opened from where they came from. ``random.safetensors`` and
@@ -69,8 +69,10 @@ _BLOCK_ROWS = 65_536
 
 @dataclass(frozen=True)
 class StageState:
-    """What changes while a stage runs, but for the model and its random states. ``began`` is the state of ``rng`` when
-    the stage began, from which its probe was drawn."""
+    """All that changes while a stage runs, except the model and its random states.
+
+    ``began`` is the state of ``rng`` when the stage began, from which its probe was drawn.
+    """
 
     name: str
     examples: Sequence[Example] = field(repr=False)
@@ -90,11 +92,13 @@ class StageState:
 
 
 def save_run_state(folder: Path, model: RagModel, rng: torch.Generator, of_ranks: dict[str, Tensor]) -> None:
-    """Write the model, as `save_model` does, and what that leaves out; ``of_ranks`` is that of `rank_states`."""
+    """Write the model, as `save_model` does, and what that omits; ``of_ranks`` is the result of `rank_states`."""
     save_model(model, folder)
     if model.has_index and can_save_with_model(model.index) and not (folder / "index").exists():
         model.index.save(folder / "stale-index")
-    save_file({name: value.contiguous() for name, value in _moving(model).items()}, _tensor_file(folder, _WEIGHTS))
+    save_file(
+        {name: value.contiguous() for name, value in _movable_tensors(model).items()}, _tensor_file(folder, _WEIGHTS)
+    )
     states = {"run": rng.get_state(), "torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         states |= {f"cuda {number}": state for number, state in enumerate(torch.cuda.get_rng_state_all())}
@@ -112,24 +116,24 @@ def save_run_state(folder: Path, model: RagModel, rng: torch.Generator, of_ranks
 
 
 def load_run_state(folder: Path, model: RagModel, rng: torch.Generator) -> None:
-    """Make the model, which the experiment has just built anew, and all random states what they were.
+    """Restore all random states and the model, which the experiment has just built anew.
 
     Raises `UserError` for the state of another model, and for files that are no safetensors or hold something else.
     """
     load_model_state(folder, model)
-    with _whole(folder):
+    with _require_whole(folder):
         _load_random_states(folder, model, rng)
 
 
 def _load_random_states(folder: Path, model: RagModel, rng: torch.Generator) -> None:
-    states = _tensors(folder, _RANDOM)
+    states = _read_tensors(folder, _RANDOM)
     rng.set_state(states["run"])
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             if f"cuda {number}" in states:
                 torch.cuda.set_rng_state(states[f"cuda {number}"], number)
-    plain = _object(folder / f"{_RANDOM}.json")
+    plain = _read_object(folder / f"{_RANDOM}.json")
     version, words, gauss = cast(tuple[int, list[int], float | None], plain["python"])
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = cast(tuple[str, list[int], int, int, float], plain["numpy"])
@@ -138,11 +142,11 @@ def _load_random_states(folder: Path, model: RagModel, rng: torch.Generator) -> 
 
 
 def load_model_state(folder: Path, model: RagModel) -> None:
-    """Give a model that the experiment has built the weights and the index that it had, fresh or stale.
+    """Restore the weights and the index, fresh or stale, of a model that the experiment has built.
 
     Raises `UserError` for the state of another model, and for files that are no safetensors or hold something else.
     """
-    with _whole(folder):
+    with _require_whole(folder):
         _load_weights(folder, model)
     index = next((folder / name for name in ("index", "stale-index") if (folder / name).exists()), None)
     if index is not None:
@@ -150,22 +154,22 @@ def load_model_state(folder: Path, model: RagModel) -> None:
 
 
 def _load_weights(folder: Path, model: RagModel) -> None:
-    saved, weights = _tensors(folder, _WEIGHTS), _moving(model)
-    unlike = weights.keys() ^ saved.keys() | {
+    saved, weights = _read_tensors(folder, _WEIGHTS), _movable_tensors(model)
+    differing = weights.keys() ^ saved.keys() | {
         name for name in weights.keys() & saved.keys() if weights[name].shape != saved[name].shape
     }
-    if unlike:
+    if differing:
         raise UserError(
-            f"{folder} was saved of another model (they differ in {sorted(unlike)[0]}); go on with the model files and "
-            f"the version of retrograd that the run began with"
+            f"{folder} was saved from another model (they differ in {sorted(differing)[0]}); go on with the model "
+            f"files and the version of retrograd that the run began with"
         )
     with torch.no_grad():
         for name, weight in weights.items():
             put(saved[name], weight)
 
 
-def _moving(model: RagModel) -> dict[str, Tensor]:
-    """The weights that any stage may move, and the buffers, by name; each once, however many modules share it."""
+def _movable_tensors(model: RagModel) -> dict[str, Tensor]:
+    """Return by name the weights that any stage may move, and the buffers, each once even where modules share it."""
     trained = {id(weight) for weights in model.parts().values() for weight in weights}
     weights = {name: weight.detach() for name, weight in model.named_parameters() if id(weight) in trained}
     return weights | dict(model.named_buffers())
@@ -192,7 +196,7 @@ def _sharded(folder: Path, model: RagModel) -> ShardedIndex:
 
 
 def rank_states(ranks: Ranks, model: RagModel, sampler: torch.Generator) -> dict[str, Tensor]:
-    """``ranks.safetensors``, for `save_run_state`; all ranks call it. Empty for one that is alone."""
+    """Return the contents of ``ranks.safetensors``; all ranks call it. They are empty for a single process."""
     if ranks.count == 1:
         return {}
     prompts, device = model.generator.prompt_tokens, model.retriever.query_encoder.device
@@ -207,15 +211,15 @@ def rank_states(ranks: Ranks, model: RagModel, sampler: torch.Generator) -> dict
 
 
 def load_rank_state(folder: Path, ranks: Ranks, model: RagModel, sampler: torch.Generator | None) -> None:
-    """Take this rank's line of it; ``sampler`` None is for between stages, where each stage begins its own.
+    """Restore this rank's line of `rank_states`. Between stages ``sampler`` is None, as each stage begins its own.
 
     Raises `UserError` where another number of ranks saved it.
     """
-    states = _tensors(folder, _RANKS) if _tensor_file(folder, _RANKS).exists() else {}
+    states = _read_tensors(folder, _RANKS) if _tensor_file(folder, _RANKS).exists() else {}
     saved = len(states["torch"]) if states else 1
     if saved != ranks.count:
         raise UserError(
-            f"{folder} was saved by {saved} processes, and here are {ranks.count}; go on with as many: "
+            f"{folder} was saved by {saved} processes, but {ranks.count} are running; go on with as many: "
             f"torchrun --nproc-per-node {saved} -m retrograd train --resume …"
         )
     if not states:
@@ -234,10 +238,10 @@ def load_rank_state(folder: Path, ranks: Ranks, model: RagModel, sampler: torch.
 
 def save_stage_state(folder: Path, state: StageState) -> None:
     """Write all that `StageState` holds."""
-    held = state.optimiser.state_dict()
+    optimiser = state.optimiser.state_dict()
     moments = {
         f"{weight}.{name}": value.contiguous()
-        for weight, values in held["state"].items()
+        for weight, values in optimiser["state"].items()
         for name, value in values.items()
     }
     save_file(moments, _tensor_file(folder, _OPTIMISER))
@@ -246,30 +250,30 @@ def save_stage_state(folder: Path, state: StageState) -> None:
     if state.chains.started:
         save_file(state.chains.state(), folder / _CHAINS)
     schedule = {name: value for name, value in state.schedule.state_dict().items() if name != "lr_lambdas"}
-    plain = {"groups": held["param_groups"], "schedule": schedule, "examples": _identity(state.examples)}
+    plain = {"groups": optimiser["param_groups"], "schedule": schedule, "examples": _identity(state.examples)}
     plain |= {"alarms": state.alarms.state(), "micro_batch": state.micro_batches.size}
     write_json(folder / f"{_STAGE}.json", plain)
 
 
 def load_stage_state(folder: Path, state: StageState, passages: int, step: int) -> None:
-    """Go on from what `save_stage_state` wrote after ``step`` steps, over a base of ``passages``.
+    """Restore what `save_stage_state` wrote after ``step`` steps, over a base of ``passages``.
 
     Raises `UserError` for the state of other examples, and for files that are no safetensors or hold something else.
     """
-    with _whole(folder):
+    with _require_whole(folder):
         _load_stage_state(folder, state, passages)
     state.live.catch_up(step)
 
 
 def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
-    plain, tensors = _object(folder / f"{_STAGE}.json"), _tensors(folder, _STAGE)
+    plain, tensors = _read_object(folder / f"{_STAGE}.json"), _read_tensors(folder, _STAGE)
     if plain["examples"] != _identity(state.examples):
         raise UserError(
             f"{folder} was saved in training on other examples; put the data back as they were, or train another run"
         )
     weights = [weight for group in state.optimiser.param_groups for weight in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _tensors(folder, _OPTIMISER).items():
+    for name, value in _read_tensors(folder, _OPTIMISER).items():
         number, _, moment = name.partition(".")
         like = weights[int(number)]
         spread = own_share(like) and value.shape == like.shape  # a count of steps is not
@@ -279,16 +283,16 @@ def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
     state.order.resume_epoch(tensors["epoch_began"])
     state.targets.load(tensors)
     if (folder / _CHAINS).exists():
-        state.chains.load(_tensors(folder, "chains"), passages)
+        state.chains.load(_read_tensors(folder, "chains"), passages)
     state.live.load(tensors)
     state.alarms.load(cast(JsonObject, plain["alarms"]))
     state.micro_batches.size = cast(int, plain["micro_batch"])
 
 
 def stage_began(folder: Path) -> UInt8[Tensor, " bytes"]:
-    """The state of the run's random source when the stage began in which this was saved."""
-    with _whole(folder):
-        return _tensors(folder, _STAGE)["began"]
+    """Return the state of the run's random source at the beginning of the stage in which ``folder`` was saved."""
+    with _require_whole(folder):
+        return _read_tensors(folder, _STAGE)["began"]
 
 
 def _identity(examples: Sequence[Example]) -> str:
@@ -302,34 +306,34 @@ def _tensor_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.safetensors"
 
 
-def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
+def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     path = _tensor_file(folder, name)
     try:
         return {key: value.clone() for key, value in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is no file of safetensors ({error}), and nothing else is ever loaded; remove {folder}, and the "
+            f"{path} is not a safetensors file ({error}), the only kind that is loaded; remove {folder}, and the "
             f"checkpoint before it is used"
         ) from None
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[None]:
-    """Anything may be missing from what somebody else has sealed."""
+def _require_whole(folder: Path) -> Iterator[None]:
+    """Raise `UserError` where something is missing from a folder, which somebody else may have sealed."""
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         if ran_out_of_memory(error):
             raise
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'nothing said'}"
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'without a message'}"
         raise UserError(
-            f"{folder} holds no state that a run can go on from ({reason[:200]}); remove it, and the checkpoint before "
-            f"it is used"
+            f"{folder} does not hold a state that a run can go on from ({reason[:200]}); remove it, and "
+            f"the checkpoint before it is used"
         ) from None
 
 
-def _object(path: Path) -> JsonObject:
-    found: JsonValue = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a JSON object, found {json.dumps(found)[:40]}; remove {path.parent}")
-    return found
+def _read_object(path: Path) -> JsonObject:
+    value: JsonValue = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {json.dumps(value)[:40]}; remove {path.parent}")
+    return value

@@ -1,4 +1,4 @@
-"""A folder whose files cannot change unnoticed: ``manifest.json`` has the size and the SHA-256 of each."""
+"""Seal a folder, so that its files cannot change unnoticed: ``manifest.json`` has each one's size and SHA-256."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def seal(folder: Path) -> None:
 
 
 def flaw_of(folder: Path) -> str | None:
-    """What is not as `seal` left it, the manifest included; None where all is. Files that came later do not matter.
+    """Describe what has changed since `seal`, manifest included; None where nothing has. Later files are ignored.
 
     Raises `OSError` for a file that is there and may not, or cannot, be read: that says nothing about the folder.
     """
     try:
-        found = read_json(folder / _FILE)
+        manifest = read_json(folder / _FILE)
     except UserError as error:
         if (folder / _FILE).is_file():
             (folder / _FILE).read_bytes()
         return str(error)
-    files = found.get("files") if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not isinstance(files, dict) or found.get("checksum") != _checksum(files):
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(manifest, dict) or not isinstance(files, dict) or manifest.get("checksum") != _checksum(files):
         return f"{_FILE} has changed since it was written"
     for name, known in files.items():
         path = folder / name

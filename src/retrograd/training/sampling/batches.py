@@ -1,4 +1,4 @@
-"""The order in which examples are visited: every epoch a new permutation, every example once."""
+"""Draw the order in which examples are visited: every epoch is a new permutation, with every example once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Order", "steps_in"]
 
 
 def steps_in(examples: int, batch_size: int, epochs: int) -> int:
-    """How many batches there are; the last one of an epoch may be smaller."""
+    """Return how many batches there are; the last one of an epoch may be smaller."""
     return epochs * -(-examples // batch_size)
 
 
 class Order:
-    """Positions of the examples of each batch, drawn by ``rng`` at the beginning of each epoch.
+    """The order of visits: positions of the examples of each batch, drawn by ``rng`` at the beginning of each epoch.
 
     The last batch of an epoch may be smaller. ``steps`` is how many batches there are in all, ``epoch_began`` the state
     of ``rng`` before the present epoch was drawn, from which it can be drawn again.
@@ -36,8 +36,10 @@ class Order:
         self.epoch_began = began
 
     def from_step(self, step: int) -> Iterator[tuple[int, Int[Tensor, " b"]]]:
-        """Each step from ``step`` on, and its batch. In the middle of an epoch, ``epoch_began`` must be that epoch's;
-        ``rng`` is then left as it is."""
+        """Yield each step from ``step`` on, with its batch.
+
+        In the middle of an epoch, ``epoch_began`` must be that epoch's; ``rng`` is then left as it is.
+        """
         while step < self.steps:
             made = step % self._steps_per_epoch
             for positions in self._epoch(again=made > 0)[made:]:

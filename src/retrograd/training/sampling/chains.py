@@ -1,4 +1,4 @@
-"""Where each Markov chain stood at its last visit, as a row of the knowledge base.
+"""Remember where each Markov chain was at its last visit, as a row of the knowledge base.
 
 A chain belongs to an example *and* the target it is trained on: another target has another posterior over passages, and
 a state taken over from there would be a cold start counted as a warm one.
@@ -19,7 +19,7 @@ __all__ = ["Chains"]
 
 
 class Chains:
-    """One row per (example, target), maybe the null passage's, -1 for a chain that has not started.
+    """The row of each (example, target)'s chain, maybe the null passage's; -1 for a chain that has not started.
 
     ``targets`` says how many each example has. Memory: 8 bytes for each pair, and 16 for each example.
     """
@@ -31,20 +31,20 @@ class Chains:
 
     @property
     def started(self) -> bool:
-        """Whether any chain has."""
+        """Return whether any chain has started."""
         return bool((self._row != -1).any())
 
     def rows(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> Int[Tensor, " b"] | None:
-        """The rows to take up again, or None while none of these has started (nothing joins the candidates then)."""
+        """Return the rows to go on from, or None while none of these chains has started: no candidate is then added."""
         rows = self.at(positions, target)
         return rows if bool((rows != -1).any()) else None
 
     def at(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-        """Where the chains stand, -1 for those that have not started."""
+        """Return the rows where the chains are, -1 for those that have not started."""
         return self._row[self._first[positions] + target]
 
     def put(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"], rows: Int[Tensor, " b"]) -> None:
-        """Have the chains stand there, as `at` said before, or as another rank knows."""
+        """Set the rows where the chains are, which `at` returned before or another rank knows."""
         self._row[self._first[positions] + target] = rows
 
     def remember(
@@ -68,24 +68,24 @@ class Chains:
         self._row[pair] = rows
 
     def state(self) -> dict[str, Tensor]:
-        """``row``, one per pair in the order of the examples, and ``targets``, how many pairs each example has."""
+        """Return ``row``, one per pair in the order of the examples, and ``targets``, the number of pairs of each."""
         return {"row": self._row.clone(), "targets": self._targets.clone()}
 
     def load(self, state: Mapping[str, Tensor], passages: int) -> None:
-        """Go on from what `state` gave, over a base of ``passages``.
+        """Restore what `state` returned, over a base of ``passages``.
 
         Raises `UserError` for the chains of other examples or targets, and for rows that the base does not have.
         """
         if not torch.equal(state["targets"], self._targets):
             raise UserError(
                 f"the saved chains are those of {len(state['targets'])} examples with {int(state['targets'].sum())} "
-                f"targets, here are {len(self._targets)} with {len(self._row)}; go on with the data, and with the "
-                f"setting training.targets, that they were saved with"
+                f"targets, but this run has {len(self._targets)} with {len(self._row)}; go on with the data, and with "
+                f"the setting training.targets, that they were saved with"
             )
         row = state["row"]
         if row.shape != self._row.shape or bool(((row < NULL_ROW) | (row >= passages)).any()):
             raise UserError(
-                f"the saved chains stand in rows that a base of {passages} passages does not have; go on with the "
+                f"the saved chains are at rows that a base of {passages} passages does not have; go on with the "
                 f"knowledge base that they were saved with"
             )
         self._row = row.clone()

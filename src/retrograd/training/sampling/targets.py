@@ -1,4 +1,4 @@
-"""Which of its acceptable answers each visit of an example trains on.
+"""Choose which of its acceptable answers each visit of an example trains on.
 
 A question of TriviaQA, say, has many answers. Training takes the first, or another at each visit: a position among
 them, which is what is counted here and what the chains are kept by.
@@ -22,7 +22,7 @@ TargetChoice = Literal["first", "sampled"]
 
 
 class Targets:
-    """Positions among each example's targets: the first, or one drawn per visit, all equally likely.
+    """The choice among each example's targets: the first, or one drawn per visit, all equally likely.
 
     ``choices`` [n] is how many positions an example may be visited with. The visits of each are counted, 8 bytes a pair
     of example and target. Raises `UserError` for an example without a target, where one is to be drawn.
@@ -39,7 +39,7 @@ class Targets:
         self._visits = torch.zeros(int(self.choices.sum()), dtype=torch.long)
 
     def draw(self, positions: Int[Tensor, " b"], rng: torch.Generator) -> Int[Tensor, " b"]:
-        """The position among the targets for each example of a batch, counted as a visit.
+        """Draw the position of the target of each example of a batch, and count the visits.
 
         ``rng`` is used where targets are sampled only: one number per example of the batch.
         """
@@ -52,20 +52,20 @@ class Targets:
 
     @staticmethod
     def first(examples: Sequence[Example], drawn: Int[Tensor, " b"]) -> list[Example]:
-        """The examples with the drawn target first, which is the one that everything below the loop trains on."""
+        """Return the examples with the drawn target first, the one that all code below the loop trains on."""
         pairs = zip(examples, drawn.tolist(), strict=True)
         return [with_target(example, position) if position else example for example, position in pairs]
 
     def state(self) -> dict[str, Tensor]:
-        """How often each pair of example and target was drawn, in the order of the examples."""
+        """Return how often each pair of example and target was drawn, in the order of the examples."""
         return {"visits": self._visits.clone()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave, for the same examples."""
+        """Restore what `state` returned, for the same examples."""
         self._visits = state["visits"].clone()
 
     def visits(self) -> dict[str, float]:
-        """How many visits trained on each position, for the log; empty where the first is always taken."""
+        """Return how many visits trained on each position, for the log; empty where the first is always taken."""
         if not self._sampled:
             return {}
         position = torch.arange(len(self._visits)) - self._first.repeat_interleave(self.choices)
@@ -73,5 +73,5 @@ class Targets:
         return {f"visits_of_target_{position}": count for position, count in enumerate(counts.tolist())}
 
     def visits_of_each(self) -> list[list[int]]:
-        """For each example how often each of its targets was trained on; empty where the first is always taken."""
+        """Return how often each example trained on each of its targets; empty where the first is always taken."""
         return [part.tolist() for part in self._visits.split(self.choices.tolist())] if self._sampled else []
