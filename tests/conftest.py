@@ -39,6 +39,7 @@ from transformers import (
 
 from retrograd.models.compute.precision_cache import PrecisionSeconds
 from retrograd.models.pointer import PointerGenerator
+from retrograd.util.progress import show_progress
 
 # How long an example takes says something about the machine and what else it does, and nothing about the code.
 settings.register_profile("any machine", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
@@ -88,6 +89,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _shown_progress() -> None:
+    """Lines for people are on stderr, as in every command, whichever test ran before."""
+    show_progress()
 
 
 @pytest.fixture(scope="session", autouse=True)

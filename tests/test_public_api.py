@@ -198,3 +198,113 @@ def _json(record: Mapping[str, object]) -> str:
     import json
 
     return json.dumps(record)
+
+
+CONFIG = rg.TrainingConfig(epochs=1, batch_size=2, passages=2, save_every=1)
+
+
+def test_training_from_python_leaves_an_ordinary_run_and_prints_nothing(
+    model: rg.RagModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rg.show_progress(False)
+    before = model.search("what holds tea ?", k=4)
+    run = rg.train(
+        model,
+        QUESTIONS,
+        eval_examples=rg.read_questions(QUESTIONS),
+        out=tmp_path / "run",
+        objective=rg.JointStochasticApproximation(),
+        config=CONFIG,
+    )
+    assert capfd.readouterr() == ("", "")
+    assert run.model is model
+    assert model.search("what holds tea ?", k=4) != before
+    assert "exact_match" in run.scores
+    assert run.test_examples == rg.read_questions(QUESTIONS)
+    again = rg.open_run(tmp_path / "run")
+    assert again.model.answer("what holds tea ?") == model.answer("what holds tea ?")
+    assert again.experiment == run.experiment
+    assert again.scores == run.scores
+    with pytest.raises(rg.UserError, match="exists and is not empty"):
+        rg.train(model, QUESTIONS, out=tmp_path / "run", config=CONFIG)
+
+
+def test_a_run_from_python_goes_on_from_the_model_it_began_with(
+    model: rg.RagModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    first = rg.train(model, QUESTIONS, out=tmp_path / "first", config=CONFIG)
+    whole = rg.train(first.model, QUESTIONS, out=tmp_path / "whole", config=CONFIG)
+    killed = tmp_path / "killed"
+    shutil.copytree(whole.path, killed)
+    text = (killed / "experiment.toml").read_text(encoding="utf-8").replace(str(whole.path), str(killed))
+    (killed / "experiment.toml").write_text(text, encoding="utf-8")
+    for name in ("model", "checkpoints"):
+        shutil.rmtree(killed / name)
+    resumed = rg.resume(killed)
+    assert resumed.model.search("what holds tea ?") == whole.model.search("what holds tea ?")
+
+
+def test_relations_are_trained_from_python(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    sentences = [("the <e1>cup</e1> holds <e2>tea</e2> .", "holds"), ("<e1>rain</e1> caused <e2>flood</e2> .", "cause")]
+    train = rg.read_relations([{"text": text, "label": label} for text, label in sentences * 2])
+    task = rg.RelationExtraction.from_labels(["holds", "cause"])
+    base = rg.KnowledgeBase.from_passages(task.passage(one) for one in train)
+    names = {"retriever": str(tiny_encoder), "generator": str(tiny_seq2seq)}
+    model = rg.RagModel.from_pretrained(**names, task=task, base=base)
+    run = rg.train(model, train, eval_examples=train[:2], out=tmp_path / "run", config=CONFIG)
+    assert len(run.train_examples) == 4
+    assert model.answer("the <e1>cup</e1> holds <e2>tea</e2>").text in ("holds", "cause")
+    other = rg.RagModel.from_pretrained(**names, task=replace(task, negative="cause"), base=base)
+    with pytest.raises(rg.UserError, match="knowledge base has 4 passages, and the data of this run make another of 2"):
+        rg.train(other, train[:2], out=tmp_path / "other", config=CONFIG)
+
+
+def test_dialogues_are_trained_from_python(
+    base: rg.KnowledgeBase, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    names = {"retriever": str(tiny_encoder), "generator": str(tiny_seq2seq)}
+    model = rg.RagModel.from_pretrained(**names, task=rg.GroundedDialogue(turns=2), base=base)
+    turns = rg.read_dialogues([{"history": ["user: what holds tea ?"], "answers": ["the cup"]}] * 1)
+    run = rg.train(model, turns, out=tmp_path / "run", config=CONFIG)
+    assert run.train_examples == turns
+    assert run.scores == {}
+
+
+def test_what_cannot_be_trained_is_said_before_anything_runs(model: rg.RagModel, tmp_path: Path) -> None:
+    tiny = {"out": tmp_path / "run", "config": CONFIG}
+    bare = rg.RagModel(model.retriever, model.generator, rg.QuestionAnswering(), model.base)
+    with pytest.raises(rg.UserError, match=r"make it with RagModel\.from_pretrained"):
+        rg.train(bare, QUESTIONS, **tiny)
+    custom = rg.RagModel(model.retriever, model.generator, Riddles(), model.base, settings=model.settings)
+    with pytest.raises(rg.UserError, match=r"needs a posterior retriever; .* posterior=True"):
+        rg.train(custom, QUESTIONS, objective=rg.JointStochasticApproximation(), **tiny)
+    with pytest.raises(rg.UserError, match="object of your class Riddles"):
+        rg.train(custom, QUESTIONS, **tiny)
+    marked = rg.QuestionAnswering(separator=" | ")
+    other = rg.RagModel(model.retriever, model.generator, marked, model.base, settings=model.settings)
+    with pytest.raises(rg.UserError, match=r"the model's task has separator = ' \| ', .* ' \[SEP\] '"):
+        rg.train(other, QUESTIONS, **tiny)
+    with pytest.raises(rg.UserError, match=r"of the types int, GroundedExample|of the types GroundedExample, int"):
+        rg.train(model, [rg.read_questions(QUESTIONS)[0], 3], **tiny)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(rg.UserError, match="batch_size"):
+        rg.TrainingConfig(batch_size=0)
+    with pytest.raises(rg.UserError, match="both 0, so nothing is trained"):
+        rg.TrainingConfig(epochs=0, warm_start_epochs=0)
+
+
+def test_an_experiment_is_changed_section_by_section() -> None:
+    experiment = rg.recipe("semeval-joint")
+    changed = experiment.replace(training={"epochs": 7}, seed=3)
+    assert (changed.training.epochs, changed.seed) == (7, 3)
+    assert replace(changed.training, epochs=experiment.training.epochs) == experiment.training
+    switched = experiment.replace(objective={"kind": "FrozenRetriever"}, retriever={"trained": "none"})
+    assert isinstance(switched.objective, rg.FrozenRetriever)
+    assert experiment.replace(objective=rg.TopKMarginal(normaliser="candidates")).objective == rg.TopKMarginal(
+        normaliser="candidates"
+    )
+    with pytest.raises(rg.UserError, match=r"replace: training: unknown key 'epoch'; did you mean 'epochs'"):
+        experiment.replace(training={"epoch": 2})
+    with pytest.raises(rg.UserError, match="no recipe 'semeval-join'"):
+        rg.recipe("semeval-join")

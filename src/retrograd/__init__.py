@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from retrograd.data.readers import read_dialogues, read_passages, read_questions, read_relations
     from retrograd.experiments.experiment import Experiment
+    from retrograd.experiments.from_python import Run, open_run, resume, run, train
+    from retrograd.experiments.training_config import TrainingConfig
     from retrograd.index.knowledge_base import KnowledgeBase
     from retrograd.models.encoder import Encoder
     from retrograd.models.generator import Generator
@@ -31,10 +33,13 @@ if TYPE_CHECKING:
         WakeSleep,
     )
     from retrograd.rag.rag_model import RagModel
+    from retrograd.recipes import recipe
+    from retrograd.studies.from_python import compare, measure
     from retrograd.tasks.dialogue import GroundedDialogue
     from retrograd.tasks.question_answering import QuestionAnswering
     from retrograd.tasks.relations.extraction import RelationExtraction
     from retrograd.types import Example, Hit, Passage, Prediction, UserError
+    from retrograd.util.progress import show_progress
 
     __version__: str
 
@@ -58,23 +63,35 @@ __all__ = [
     "RelationExtraction",
     "RelaxedTopK",
     "Retriever",
+    "Run",
     "ScoreFunction",
     "StochasticTopK",
     "TopKMarginal",
+    "TrainingConfig",
     "UserError",
     "Variational",
     "Vimco",
     "WakeSleep",
     "__version__",
+    "compare",
+    "measure",
+    "open_run",
     "read_dialogues",
     "read_passages",
     "read_questions",
     "read_relations",
+    "recipe",
+    "resume",
+    "run",
+    "show_progress",
+    "train",
 ]
 
 _MODULES = {
     "retrograd.data.readers": ("read_dialogues", "read_passages", "read_questions", "read_relations"),
     "retrograd.experiments.experiment": ("Experiment",),
+    "retrograd.experiments.from_python": ("Run", "open_run", "resume", "run", "train"),
+    "retrograd.experiments.training_config": ("TrainingConfig",),
     "retrograd.index.knowledge_base": ("KnowledgeBase",),
     "retrograd.models.encoder": ("Encoder",),
     "retrograd.models.generator": ("Generator",),
@@ -94,10 +111,13 @@ _MODULES = {
         "WakeSleep",
     ),
     "retrograd.rag.rag_model": ("RagModel",),
+    "retrograd.recipes": ("recipe",),
+    "retrograd.studies.from_python": ("compare", "measure"),
     "retrograd.tasks.dialogue": ("GroundedDialogue",),
     "retrograd.tasks.question_answering": ("QuestionAnswering",),
     "retrograd.tasks.relations.extraction": ("RelationExtraction",),
     "retrograd.types": ("Example", "Hit", "Passage", "Prediction", "UserError"),
+    "retrograd.util.progress": ("show_progress",),
 }
 """Where each public name is defined."""
 

@@ -29,7 +29,10 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """Accept the options of ``retrograd`` itself, without a command."""
+    """Accept the options of ``retrograd`` itself, and show progress in every command."""
+    from retrograd.util.progress import show_progress
+
+    show_progress()
 
 
 def command_line(commands: Sequence[Callable[..., None] | typer.Typer]) -> typer.Typer:

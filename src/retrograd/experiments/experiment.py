@@ -27,7 +27,7 @@ from retrograd.experiments.settings import (
     TrainingSettings,
     WarmStartSettings,
 )
-from retrograd.experiments.text import assign, read_experiment, read_file, write_data, write_objective
+from retrograd.experiments.text import assign, read_experiment, read_file, update, write_data, write_objective
 from retrograd.objectives import Objective, Reads, Selection, default_objective
 from retrograd.rag.answers.answering import Manner
 from retrograd.util.records import record_mapping
@@ -44,6 +44,10 @@ __all__ = [
     "TrainingSettings",
     "WarmStartSettings",
 ]
+
+
+Changes = Mapping[str, object]
+"""Settings of one section, by name."""
 
 
 @dataclass(frozen=True)
@@ -159,3 +163,45 @@ class Experiment:
         Raises `UserError` for an unknown setting, naming the nearest, or a value of another type.
         """
         return self.from_mapping(assign(self.to_mapping(), assignments), "--set")
+
+    def replace(
+        self,
+        *,
+        name: str | None = None,
+        seed: int | None = None,
+        data: Changes | None = None,
+        retriever: Changes | None = None,
+        generator: Changes | None = None,
+        soft_prompt: Changes | None = None,
+        objective: Changes | Objective | None = None,
+        warm_start: Changes | None = None,
+        masking: Changes | None = None,
+        training: Changes | None = None,
+        second_stage: Changes | None = None,
+        evaluation: Changes | None = None,
+    ) -> Experiment:
+        """Return a copy with some settings changed; a section names those that change, and keeps the others.
+
+        Raises `UserError` for an unknown setting, naming the nearest, or a value of another type.
+
+        Example::
+
+            longer = rg.recipe("semeval-joint").replace(training={"epochs": 2}, seed=1)
+            print(longer.training.epochs, longer.seed)
+        """
+        changes: dict[str, object | None] = {
+            "name": name,
+            "seed": seed,
+            "data": data,
+            "retriever": retriever,
+            "generator": generator,
+            "soft_prompt": soft_prompt,
+            "objective": write_objective(objective) if isinstance(objective, Objective) else objective,
+            "warm_start": warm_start,
+            "masking": masking,
+            "training": training,
+            "second_stage": second_stage,
+            "evaluation": evaluation,
+        }
+        given = {key: value for key, value in changes.items() if value is not None}
+        return self.from_mapping(update(self.to_mapping(), given, "replace"), "replace")

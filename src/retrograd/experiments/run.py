@@ -13,13 +13,13 @@ import torch
 
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
-from retrograd.experiments.build import build_model
+from retrograd.experiments.build import build_model, model_settings
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
 from retrograd.experiments.stages import stages
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.compute import Compute
+from retrograd.models.compute.compute import Compute, ComputePrecision
 from retrograd.models.compute.fsdp import spread_layers
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.models.compute.precision_cache import Work
@@ -45,6 +45,7 @@ __all__ = [
     "require_passages",
     "resume_run",
     "run_experiment",
+    "train_and_score",
     "train_experiment",
 ]
 
@@ -78,7 +79,7 @@ def run_experiment(experiment: Experiment, out: Path, interrupts: Interrupts | N
     """
     _silence_other_ranks()
     RunDirectory.require_free(out)
-    return _trained_and_scored(experiment, experiment.data.load(experiment.seed), out, interrupts)
+    return train_and_score(experiment, experiment.data.load(experiment.seed), out, interrupts)
 
 
 def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory:
@@ -94,13 +95,19 @@ def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory
     if data is None or (run.trained and not data.test):
         say(f"{path} has ended; there is nothing to go on with")
         return run
-    return _trained_and_scored(experiment, data, path, interrupts, resume=True)
+    return train_and_score(experiment, data, path, interrupts, resume=True)
 
 
-def _trained_and_scored(
-    experiment: Experiment, data: Data, out: Path, interrupts: Interrupts | None, resume: bool = False
+def train_and_score(
+    experiment: Experiment,
+    data: Data,
+    out: Path,
+    interrupts: Interrupts | None = None,
+    resume: bool = False,
+    model: RagModel | None = None,
 ) -> RunDirectory:
-    trained = train_experiment(experiment, data, out, interrupts, resume)
+    """Train, save and evaluate on data that have been read; ``model`` is as in `train_experiment`."""
+    trained = train_experiment(experiment, data, out, interrupts, resume, model)
     if data.test:
         with _lock_run(out), trained.checkpoints.saved_when_interrupted():
             found = evaluated(experiment, trained.model, data.test)
@@ -120,11 +127,17 @@ class TrainedModel:
 
 
 def train_experiment(
-    experiment: Experiment, data: Data, out: Path, interrupts: Interrupts | None = None, resume: bool = False
+    experiment: Experiment,
+    data: Data,
+    out: Path,
+    interrupts: Interrupts | None = None,
+    resume: bool = False,
+    model: RagModel | None = None,
 ) -> TrainedModel:
     """All stages in turn, and the model saved in the folder ``out`` with an index that its passage tower has built.
 
-    With ``resume`` the folder is that of a run of this experiment, and training goes on from its newest checkpoint.
+    ``model`` is trained where it is given, else the one that the run began with, or a new one. With ``resume`` the
+    folder is that of a run of this experiment, and training goes on from its newest checkpoint.
     """
     if not data.train and experiment.stages_on_data:
         raise UserError(
@@ -138,7 +151,7 @@ def train_experiment(
     compute, ranks = Compute(device, choice.precision), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = build_model(experiment, data, rng, compute.precision, ranks.count > 1)
+    model = model or _first_model(experiment, data, RunDirectory(out), rng, compute.precision, ranks.count > 1)
     if model.sharded and experiment.generator.fsdp:
         ranks.require_equal([*model.parameters()])  # afterwards each has parts of its own
         spread_layers(model.generator.model, compute.device, compute.dtype, experiment.generator.dropout)
@@ -167,6 +180,22 @@ def train_experiment(
             _calibrate(experiment, model, data.dev, run)
         run.save_model(model)
     return TrainedModel(model, seconds, saves)
+
+
+def _first_model(
+    experiment: Experiment,
+    data: Data,
+    run: RunDirectory,
+    rng: torch.Generator,
+    precision: ComputePrecision,
+    sharded: bool,
+) -> RagModel:
+    """Return the model that a run from Python began with, where it keeps one, else a new one."""
+    if not run.start.exists():
+        return build_model(experiment, data, rng, precision, sharded)
+    answering = model_settings(experiment).answering
+    name = experiment.generator.model
+    return RagModel.load(run.start, data.task, data.base, name, precision=precision, answering=answering)
 
 
 def _silence_other_ranks() -> None:

@@ -19,7 +19,7 @@ from retrograd.util.guards import JsonObject, advice, parse_toml_value
 from retrograd.util.records import read_record, read_toml, read_value, record_mapping
 from retrograd.util.text_files import read_json
 
-__all__ = ["assign", "read_experiment", "read_file", "write_data", "write_objective"]
+__all__ = ["assign", "read_experiment", "read_file", "update", "write_data", "write_objective"]
 
 Experiment = TypeVar("Experiment")
 
@@ -85,6 +85,30 @@ def assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, o
             raise UserError(f"--set {assignment}: unknown key {setting!r}; {advice(setting, table)}")
         table[setting] = parse_toml_value(text)
     return values
+
+
+def update(values: Mapping[str, object], changes: Mapping[str, object], where: str) -> dict[str, object]:
+    """Return ``values``, the tables of a whole experiment, with the settings that ``changes`` names.
+
+    A section is changed setting by setting; another ``kind`` begins with its own defaults. Raises `UserError`,
+    beginning with ``where``, for an unknown section or setting, naming the nearest.
+    """
+    updated = dict(values)
+    for name, change in changes.items():
+        if name not in values:
+            raise UserError(f"{where}: unknown key {name!r}; {advice(name, values)}")
+        table = values[name]
+        if not (isinstance(table, Mapping) and isinstance(change, Mapping)):
+            updated[name] = change
+            continue
+        kind = change.get("kind", table.get("kind"))
+        if kind != table.get("kind"):
+            table = {"kind": kind} | _defaults(str(kind))
+        for setting in change:
+            if setting not in table:
+                raise UserError(f"{where}: {name}: unknown key {setting!r}; {advice(str(setting), table)}")
+        updated[name] = {**table, **change}
+    return updated
 
 
 def _split(assignment: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_
 from retrograd.types import UserError
 from retrograd.util.guards import advice
 
-__all__ = ["RECIPES", "Recipe", "named_experiment"]
+__all__ = ["RECIPES", "Recipe", "named_experiment", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,18 @@ _ALL = (
     *(_jsa_rag(name) for name in jsa_rag.DATA),
 )
 
-RECIPES: dict[str, Recipe] = {recipe().name: recipe for recipe in _ALL}
+RECIPES: dict[str, Recipe] = {one().name: one for one in _ALL}
+
+
+def recipe(name: str) -> Experiment:
+    """Return the experiment of a recipe, by its name (``retrograd recipes`` lists them), or that of a ``.toml`` or
+    ``.json`` file. Raises `UserError` with the nearest name.
+
+    Example::
+
+        print(rg.recipe("semeval-joint").training.passages)
+    """
+    return named_experiment(name)
 
 
 def named_experiment(name: str) -> Experiment:

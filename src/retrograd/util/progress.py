@@ -1,7 +1,12 @@
-"""Progress bars of long work, with rate and time left, on a terminal only. All output goes to stderr."""
+"""Progress on long work: bars with rate and time left on a terminal, lines for people, and the log.
+
+Every line goes to ``logging.getLogger("retrograd")``, at level INFO. Lines and bars on stderr are shown once
+`show_progress` has asked for them, as the command line does: a library is silent.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["bar", "hush", "say"]
+__all__ = ["bar", "hush", "say", "show_progress"]
 
 Advance = Callable[[int], None]
 
@@ -30,14 +35,28 @@ def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
     """Show a bar of ``total`` units; call what it yields with the number of units newly done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     console = _console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    shown = _SHOWN[-1] and console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)
 
 
+def show_progress(shown: bool = True) -> None:
+    """Show bars and lines on stderr from now on, or no more.
+
+    Example::
+
+        rg.show_progress()
+        rg.show_progress(False)
+    """
+    _SHOWN[:] = [shown]
+
+
 def say(line: str) -> None:
-    """Print one plain line to stderr, above a running bar."""
-    _console().print(line, highlight=False, markup=False, soft_wrap=True)
+    """Log one plain line; where progress is shown, print it above a running bar as well."""
+    logging.getLogger("retrograd").info(line)
+    if _SHOWN[-1]:
+        _console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def hush() -> None:
@@ -46,6 +65,7 @@ def hush() -> None:
 
 
 _CONSOLE: list[Console] = []
+_SHOWN = [False]
 
 
 def _console() -> Console:

@@ -32,6 +32,7 @@ __all__ = [
     "choose_estimators",
     "draw_examples",
     "measure_estimators",
+    "measure_model",
     "run_laboratory",
 ]
 
@@ -172,10 +173,27 @@ def _untrained(experiment: Experiment) -> OpenRun:
 def measure_estimators(
     opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int
 ) -> LabReport:
-    """Measure estimators on the model as it is now, at its precision; the model is left unchanged."""
-    model, posterior = _with_posterior(opened.model.eval())
+    """Measure estimators on the model of a run as it is now, as `measure_model`."""
+    name, passages = opened.experiment.name, opened.experiment.training.passages
+    return measure_model(opened.model, examples, chosen, passages, redraws, seed, name)
+
+
+def measure_model(
+    model: RagModel,
+    examples: list[Example],
+    chosen: list[Estimator],
+    passages: int,
+    redraws: int,
+    seed: int,
+    name: str = "model",
+) -> LabReport:
+    """Measure estimators on a model as it is now, at its precision, where each query reads ``passages`` passages.
+
+    The model is left unchanged. ``name`` is what the report calls it.
+    """
+    model, posterior = _with_posterior(model.eval())
     with model.autocast():
-        bench = tabulate(model, examples, opened.experiment.training.passages, _BUDGET)
+        bench = tabulate(model, examples, passages, _BUDGET)
         if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
             chosen = [estimator for estimator in chosen if estimator.candidates == "best"]
         reference = reference_step(model, bench, _MICRO_BATCH)
@@ -184,9 +202,7 @@ def measure_estimators(
             for estimator in chosen:
                 findings.append(_finding(model, bench, estimator, reference, redraws, seed))
                 advance(1)
-    return LabReport(
-        opened.experiment.name, len(examples), redraws, len(model.base), _describe(bench), posterior, findings
-    )
+    return LabReport(name, len(examples), redraws, len(model.base), _describe(bench), posterior, findings)
 
 
 def _with_posterior(model: RagModel) -> tuple[RagModel, str]:

@@ -1,5 +1,6 @@
 """Read and write the folder of one run: its experiment, its machine, its log and its results.
 
+``data/`` and ``start/`` (of a run from Python: its examples and passages, and the model it began with),
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
 ``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step,
 and per alarm), ``failed-batch.jsonl`` (where a gradient was not finite),
@@ -46,6 +47,9 @@ __all__ = ["RunDirectory"]
 _FP32_BEFORE = "no"
 """What ``environment.json`` called fp32 before it had the seconds of both."""
 
+_PREPARED = ("data", "start")
+"""Folders that are written before a run from Python begins."""
+
 _RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "peft", "numpy")
 
 
@@ -77,8 +81,8 @@ class RunDirectory:
 
     @staticmethod
     def require_free(path: Path) -> None:
-        """Raise `UserError` if ``path`` is a file, or a folder with something in it."""
-        if path.exists() and (path.is_file() or any(path.iterdir())):
+        """Raise `UserError` if ``path`` is a file, or a folder with something in it but what prepares a run."""
+        if path.exists() and (path.is_file() or any(one.name not in _PREPARED for one in path.iterdir())):
             raise UserError(f"{path} exists and is not empty; choose another folder with --out, or remove it first")
 
     @classmethod
@@ -97,6 +101,16 @@ class RunDirectory:
     @property
     def experiment(self) -> Path:
         return self.path / "experiment.toml"
+
+    @property
+    def data(self) -> Path:
+        """Return the folder of the examples and passages of a run from Python."""
+        return self.path / _PREPARED[0]
+
+    @property
+    def start(self) -> Path:
+        """Return the folder of the model that a run from Python began with."""
+        return self.path / _PREPARED[1]
 
     @property
     def base(self) -> Path:
