@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "retrograd"
@@ -23,25 +20,11 @@ def test_the_readme_prints_every_package() -> None:
 
 
 def test_the_python_example_of_the_readme_is_short_and_compiles() -> None:
+    """`tests/test_public_api.py` runs it."""
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example
-    assert len(example[1].splitlines()) <= 12
+    assert len(example[1].splitlines()) <= 20
     compile(example[1], "README.md", "exec")
-
-
-@pytest.mark.sweep
-def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
-    """Word for word, but for the amount of data and training."""
-    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert example
-    less = '"data.train_count=40", "data.test_count=20", "warm_start.epochs=1", "training.epochs=1"'
-    code = re.sub(r"with_settings\(\[.*?\]\)", f"with_settings([{less}])", example[1])
-    assert code != example[1]
-    done = subprocess.run(
-        [ROOT / ".venv" / "bin" / "python", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
 
 
 def test_files_and_functions_stay_small() -> None:

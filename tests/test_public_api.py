@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 
 import retrograd as rg
 from retrograd.data.questions import read_questions as iterate_questions
@@ -308,3 +313,75 @@ def test_an_experiment_is_changed_section_by_section() -> None:
         experiment.replace(training={"epoch": 2})
     with pytest.raises(rg.UserError, match="no recipe 'semeval-join'"):
         rg.recipe("semeval-join")
+
+
+# The examples of README.md and of the docstrings ----------------------------------------------------------------------
+
+FACTS = [*PASSAGES, {"id": "p5", "title": "program", "text": "a part of the first program ."}]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that examples name; examples run in it."""
+    for name, records in (("passages", FACTS), ("train", QUESTIONS), ("test", QUESTIONS)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{_json(one)}\n" for one in records), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _substituted(code: str, changes: Mapping[str, str]) -> str:
+    for old, new in changes.items():
+        assert old in code, old
+        code = code.replace(old, new)
+    return code
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_the_example_of_the_readme_runs(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """Word for word, but for the two models' names and for the sizes."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert example
+    small = (
+        f".replace(data={{'train_count': 8, 'test_count': 4}}, retriever={{'model': {str(tiny_encoder)!r}}}, "
+        f"generator={{'model': {str(tiny_seq2seq)!r}}}, warm_start={{'epochs': 0}})"
+    )
+    changes = {
+        "BAAI/bge-base-en-v1.5": str(tiny_encoder),
+        "HuggingFaceTB/SmolLM2-135M-Instruct": str(tiny_seq2seq),
+        "epochs=2, batch_size=16": "epochs=1, batch_size=2",
+        'rg.recipe("semeval-frozen")': f'rg.recipe("semeval-frozen"){small}',
+        'rg.recipe("semeval-joint")': f'rg.recipe("semeval-joint"){small}',
+        '"epochs": 2': '"epochs": 1',
+        "train_examples[:64]": "train_examples[:2], redraws=2",
+    }
+    exec(_substituted(example[1], changes), {})
+
+
+def _examples() -> dict[str, str]:
+    """The example in the docstring of each public name."""
+    found = {}
+    for name in set(rg.__all__) - {"__version__"}:
+        docstring = inspect.cleandoc(getattr(rg, name).__doc__ or "")
+        _, _, after = docstring.partition("Example::\n\n")
+        lines = itertools.takewhile(lambda line: not line or line.startswith("    "), after.splitlines())
+        found[name] = textwrap.dedent("\n".join(lines))
+    return found
+
+
+def test_the_example_of_every_public_name_runs(
+    model: rg.RagModel, tiny_encoder: Path, tiny_seq2seq: Path, workplace: Path
+) -> None:
+    examples = rg.read_questions(QUESTIONS)
+    for name in ("nq", "first", "second"):
+        rg.train(model, examples, eval_examples=examples, out=workplace / "runs" / name, config=CONFIG)
+    codes = _examples()
+    assert not [name for name, code in codes.items() if not code], "these have no example"
+    del codes["run"]  # the README's example trains recipes
+    for name, code in codes.items():
+        code = code.replace("builtin:minilm-seq2seq", str(tiny_seq2seq)).replace("builtin:minilm", str(tiny_encoder))
+        exec(
+            compile(code, f"example of {name}", "exec"),
+            {"rg": rg, "torch": torch, "model": model, "examples": examples},
+        )

@@ -39,6 +39,13 @@ class UserError(Exception):
     """An error that the user can fix: the message names the value, the place and what to do.
 
     The command line prints the message alone, without a traceback.
+
+    Example::
+
+        try:
+            rg.recipe("no such recipe")
+        except rg.UserError as error:
+            print(error)
     """
 
 
@@ -48,6 +55,11 @@ class Passage:
 
     ``text`` is what a retriever reads; ``title`` is what else is known of it: a document's title, or the verbalised
     label of a training instance. Each task decides who sees which.
+
+    Example::
+
+        passage = rg.Passage("p1", "Cups", "the cup holds tea .")
+        print(passage.text)
     """
 
     id: str
@@ -76,6 +88,11 @@ class Example:
 
     ``query`` is the input as text; ``targets`` are the acceptable answers, the first being the one trained on.
     An example without targets can be predicted, not trained on.
+
+    Example::
+
+        example = rg.Example("q1", "what holds tea ?", ("cup",))
+        print(example.target)
     """
 
     id: str

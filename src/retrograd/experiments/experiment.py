@@ -52,7 +52,13 @@ Changes = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What to run. ``objective`` is the objective itself, a value with its settings."""
+    """What to run. ``objective`` is the objective itself, a value with its settings.
+
+    Example::
+
+        experiment = rg.Experiment(seed=1, objective=rg.TopKMarginal())
+        print(experiment.to_toml())
+    """
 
     name: str = "experiment"
     seed: int = 0

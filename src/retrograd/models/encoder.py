@@ -64,6 +64,11 @@ class Encoder(nn.Module):
     weighs them.
 
     Raises `UserError` for settings out of range, and for "roles" with a tokenizer without character offsets.
+
+    Example::
+
+        encoder = rg.Encoder.open("builtin:minilm", max_tokens=64)
+        print(encoder.embed(["the cup holds tea ."]).shape)
     """
 
     def __init__(

@@ -60,6 +60,11 @@ class Generator(nn.Module):
     ``soft_prompt`` makes soft input; it is a part of the generator, trained and saved with it (`draw_soft_prompt`).
     A prompt may also be a `FusedPrompt`, whose parts an encoder-decoder reads one by one, each of them with
     ``max_input_tokens``. Raises `UserError` for options that this model cannot follow.
+
+    Example::
+
+        generator = rg.Generator.open("builtin:minilm-seq2seq", torch.Generator().manual_seed(0))
+        print(generator.log_likelihood(["what holds tea ?"], ["cup"]))
     """
 
     def __init__(

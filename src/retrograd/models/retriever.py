@@ -34,6 +34,12 @@ class Retriever(nn.Module):
     step; with a shared tower they still change, at the next refresh), or ``none``. The posterior retriever q(z|x,y) is
     the same class, reading query and target. ``lexical_weight`` is v, in nats for a point of BM25, where the towers
     have a lexical projection; it is learned unless ``trained`` is ``none``.
+
+    Example::
+
+        tower = rg.Encoder.open("builtin:minilm")
+        retriever = rg.Retriever(tower, tower, temperature=0.05)
+        print(retriever.queries(["what holds tea ?"]).shape)
     """
 
     def __init__(

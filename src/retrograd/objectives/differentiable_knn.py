@@ -244,6 +244,10 @@ class RelaxedTopK:
     **Padding.** An absent candidate (``-inf``) has weight 0 and gradient 0, and no vote. With fewer candidates than
     slots the last slots are empty; a query without any is answered from the prompt without passages. Where none of the
     best M supports the target the vote adds 0.
+
+    Example::
+
+        print(rg.RelaxedTopK(slots=2).selection)
     """
 
     trains_retriever = True

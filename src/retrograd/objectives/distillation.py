@@ -111,6 +111,10 @@ class Distillation:
     **Padding.** A candidate with ``log_prior`` -inf is absent: not scored, not in a prompt, no gradient. The value does
     not change with K. A query without candidates adds 0, but for the reader "together", which learns its target from
     the prompt without passages. Where a passage makes the target impossible, "replug", infinite there, leaves it out.
+
+    Example::
+
+        print(rg.Distillation().trains_retriever)
     """
 
     trains_retriever = True

@@ -54,6 +54,10 @@ class FrozenRetriever:
 
     **Padding.** An absent candidate (``-inf``) is neither scored nor concatenated. A query without candidates adds 0
     ("marginal") or is answered from the prompt without passages ("together").
+
+    Example::
+
+        print(rg.FrozenRetriever("together").trains_retriever)
     """
 
     trains_retriever = False
@@ -116,6 +120,10 @@ class NoRetrieval:
     **Cost.** One generator forward with gradient per query, of the shortest prompt there is; none without.
 
     **Padding.** The candidates are not looked at; a query without any is trained like all others.
+
+    Example::
+
+        print(rg.NoRetrieval().trains_retriever)
     """
 
     trains_retriever = False

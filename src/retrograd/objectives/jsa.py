@@ -89,6 +89,10 @@ class JointStochasticApproximation:
 
     **Padding.** A candidate is absent if its ``log_prior``, or its ``log_posterior`` where one is used, is -inf: never
     scored or proposed, no gradient. A query without candidates adds 0 to the mean and its chain is -1 (cold).
+
+    Example::
+
+        print(rg.JointStochasticApproximation(sampler="metropolis", draws=20).needs_posterior)
     """
 
     trains_retriever = True

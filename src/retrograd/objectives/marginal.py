@@ -59,6 +59,10 @@ class TopKMarginal:
 
     **Padding.** A candidate with ``log_prior`` -inf is absent: not scored, no gradient. An absent target token adds 0.
     A query without candidates adds 0 to the mean.
+
+    Example::
+
+        print(rg.TopKMarginal(normaliser="candidates"))
     """
 
     trains_retriever = True

@@ -267,6 +267,10 @@ class StochasticTopK:
     **Padding.** An absent candidate (``-inf``) gets no noise, is never chosen and has weight 0 and gradient 0. With
     fewer candidates than slots the last slots are empty; a query without any is answered from the prompt without
     passages.
+
+    Example::
+
+        print(rg.StochasticTopK().trains_retriever)
     """
 
     trains_retriever = True

@@ -80,6 +80,10 @@ class ScoreFunction:
 
     **Padding.** A candidate is absent if its ``log_prior``, or with "elbo" its ``log_posterior``, is -inf: never drawn
     or scored, no gradient. A query without candidates, or one that drew a reward of -inf, adds 0 to the mean.
+
+    Example::
+
+        print(rg.ScoreFunction().needs_posterior)
     """
 
     trains_retriever = True
@@ -198,6 +202,10 @@ class Vimco:
 
     **Padding.** A candidate is absent if its ``log_prior``, or its ``log_posterior`` where one is used, is -inf: never
     drawn or scored, no gradient. A query without candidates adds 0 to the mean.
+
+    Example::
+
+        print(rg.Vimco().needs_posterior)
     """
 
     trains_retriever = True

@@ -66,6 +66,10 @@ class Variational:
     **Padding.** A candidate whose ``log_prior`` or ``log_posterior`` is -inf is absent: not scored, no gradient. One
     under which the target is impossible (log-likelihood -inf) is left out of q̃ ("elbo") or q_A ("published"), or the
     loss would be infinite; the bound holds without it. A query without candidates adds 0 to the mean.
+
+    Example::
+
+        print(rg.Variational().needs_posterior)
     """
 
     trains_retriever = True

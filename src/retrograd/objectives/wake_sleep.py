@@ -85,6 +85,10 @@ class WakeSleep:
 
     **Padding.** A candidate whose ``log_prior`` or ``log_posterior`` is -inf is absent: never drawn, no gradient. A
     query without candidates adds 0 to the mean.
+
+    Example::
+
+        print(rg.WakeSleep().needs_posterior)
     """
 
     trains_retriever = True

@@ -32,6 +32,11 @@ class GroundedDialogue:
     ``agent_name`` are what the generator reads for the roles "user" and "agent"; other roles keep their own names.
     ``query_prefix``, ``passage_prefix``, ``separator``, ``titles``, ``instruction`` and ``no_answer`` are as in
     `QuestionAnswering`. Raises `UserError` for an unknown metric and for fewer turns than 0.
+
+    Example::
+
+        task = rg.GroundedDialogue(turns=2)
+        print(task.query_text(task.parse_query("what holds tea ?")))
     """
 
     turns: int = 8

@@ -32,6 +32,11 @@ class QuestionAnswering:
 
     ``primary_metric`` is exact match, as in the literature on Natural Questions and TriviaQA; set ``rouge_l`` or
     ``bleu_1`` for answers of whole sentences (MS MARCO). Raises `UserError` for an unknown one.
+
+    Example::
+
+        task = rg.QuestionAnswering(instruction="Answer in one word.")
+        print(task.prompt(rg.Example("q1", "what holds tea ?"), [rg.Passage("p1", "Cups", "the cup holds tea .")]))
     """
 
     query_prefix: str = ""

@@ -27,6 +27,11 @@ class Lora:
 
     ``modules`` are names of linear layers; empty means all linear layers but the output layer. Layers that copy
     (`retrograd.models.pointer`) are always among them.
+
+    Example::
+
+        lora = rg.Lora(rank=8)
+        print(lora.alpha / lora.rank)
     """
 
     rank: int = 0

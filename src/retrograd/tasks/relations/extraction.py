@@ -69,6 +69,11 @@ class RelationExtraction:
     of a pair permit. `semeval` and `from_labels` are shortcuts; `dataclasses.replace` changes a setting.
     Raises `UserError` for a negative or a constrained relation that is no label, for an unknown metric or style, and
     for sentences as targets without templates.
+
+    Example::
+
+        task = rg.RelationExtraction.from_labels(["holds", "part-of", "none"], negative="none")
+        print(task.choices, task.parse_query("the <e1>cup</e1> holds <e2>tea</e2>").query)
     """
 
     verbalisation: Verbalisation
