@@ -19,9 +19,10 @@ from typing import ClassVar
 
 from retrograd.data.relations.formats import parse_markers
 from retrograd.data.relations.instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
-from retrograd.metrics.relations import DIRECTIONS, SEMEVAL_LABELS, relation_table, semeval_score
+from retrograd.metrics.relations import DIRECTIONS, relation_table, semeval_score
 from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.instruction import instruction
+from retrograd.tasks.relations.label_checks import check_labels
 from retrograd.tasks.relations.refinement import Refined, refine_answer
 from retrograd.tasks.relations.retriever_text import QUERY_STYLES, RoleSpans, restyle_text, role_spans, with_label
 from retrograd.tasks.relations.type_constraints import TypeConstraints
@@ -100,7 +101,7 @@ class RelationExtraction:
         ):
             if value not in known:
                 raise UserError(f"unknown {what} {value!r} of relation extraction; {advice(value, known)}")
-        _check_labels(self)
+        check_labels(self.verbalisation, self.negative, self.metric, self.target_style == "sentence", self.constraints)
 
     @classmethod
     def semeval(cls, query_style: str = "marked", neighbour_style: str = "labelled") -> RelationExtraction:
@@ -403,35 +404,3 @@ class RelationExtraction:
                 f"task; {advice(example.target, self.choices_for(example))}"
             )
         return relation
-
-
-def _check_labels(task: RelationExtraction) -> None:
-    """Raise `UserError` where metric, negative, constraints or target style do not fit the labels and their words."""
-    if task.negative is not None and task.negative not in task.phrases:
-        raise UserError(f"negative label {task.negative!r} has no phrase; {advice(task.negative, task.phrases)}")
-    if task.metric == "semeval":
-        _require_semeval(task.phrases, task.negative)
-    if task.target_style == "sentence" and not task.verbalisation.templates:
-        raise UserError(
-            "sentences as targets need a template for every label; set data.templates to builtin:tacred, "
-            "builtin:semeval2010_task8 or a TOML file of your own"
-        )
-    for pair, relations in task.constraints.seen.items() if task.constraints else ():
-        for relation in relations:
-            if relation not in task.phrases:
-                raise UserError(
-                    f"the type constraints of {pair} permit {relation!r}, which is no label; "
-                    f"{advice(relation, task.phrases)}"
-                )
-
-
-def _require_semeval(phrases: Mapping[str, str], negative: str | None) -> None:
-    """Raise `UserError` unless the official scorer knows every label and the negative is ``Other``."""
-    for label in phrases:
-        if label not in SEMEVAL_LABELS:
-            raise UserError(
-                f"metric 'semeval' does not know the label {label!r}; {advice(label, SEMEVAL_LABELS)} "
-                "Score other label sets with metric 'macro' or 'micro'"
-            )
-    if negative != "Other":
-        raise UserError(f"metric 'semeval' has the negative label 'Other', not {negative!r}; give negative='Other'")
