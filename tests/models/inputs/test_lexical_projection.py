@@ -116,7 +116,7 @@ def test_an_instruction_is_no_word_of_a_text():
 
 @pytest.mark.parametrize("dimension", [0, 2, 6, -4])
 def test_h_is_a_multiple_of_four(dimension):
-    with pytest.raises(UserError, match=f"multiple of 4.*found {dimension}"):
+    with pytest.raises(UserError, match=f"dimension of a lexical projection is {dimension}; expected a multiple of 4"):
         LexicalProjection(WordStatistics.of(TEXTS), dimension)
 
 
