@@ -1,4 +1,4 @@
-"""From an experiment to an untrained model: the model settings that an experiment has, and the model they make."""
+"""Build the untrained model of an experiment from the model settings that the experiment has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controls of an experiment: what joint training must beat to have helped, each a function of the experiment.
+"""The controls of an experiment are what joint training must beat to have helped; each is a function of it.
 
 A control differs in as few settings as possible; data, generator, batch, epochs and learning rates are the experiment's
 own, so that the generator makes the same number of steps on the same examples. A second stage with a batch or a rate of
@@ -46,7 +46,7 @@ CLOSED_BOOK, RANDOM, FROZEN, ORACLE = "closed book", "random neighbours", "froze
 
 
 def closed_book(experiment: Experiment) -> Experiment:
-    """The generator without passages, for as many epochs."""
+    """Return the control that trains the generator without passages, for as many epochs."""
     e, second = experiment, experiment.second_stage
     return replace(
         e,
@@ -63,18 +63,18 @@ def closed_book(experiment: Experiment) -> Experiment:
 
 
 def random_neighbours(experiment: Experiment) -> Experiment:
-    """The generator with passages that an untrained retriever found for something else."""
+    """Return the control that trains the generator with passages that an untrained retriever finds for others."""
     return _untrained(experiment, UNRELATED)
 
 
 def frozen_retriever(experiment: Experiment) -> Experiment:
-    """The generator with passages that the untrained retriever finds."""
+    """Return the control that trains the generator with passages that the untrained retriever finds."""
     search = experiment.retriever.search_kind
     return _untrained(experiment, DENSE if search.is_control else search)
 
 
 def oracle(experiment: Experiment) -> Experiment:
-    """The generator with passages that support the target. In the place of a pool each query has as many of its own."""
+    """Return the control with passages that support the target; instead of a pool each query has as many of its own."""
     t = experiment.training
     pool = (t.micro_batch or t.batch_size) * t.passages + t.explorers
     training = replace(
@@ -95,7 +95,7 @@ CONTROLS: Mapping[str, Control] = {
 
 
 def controls_of(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str, str]]:
-    """The controls that say something about an experiment, by name; and why others are left out.
+    """Return the controls that say something about an experiment, by name, and why others are left out.
 
     Raises `UserError` for one without any: it reads no passages, or its generator does not learn.
     """
@@ -125,7 +125,7 @@ def controls_of(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str
 
 
 def trains_retriever(experiment: Experiment) -> bool:
-    """Whether any stage moves the retriever."""
+    """Return whether any stage trains the retriever."""
     e = experiment
     rates = (
         e.training.retriever_learning_rate * e.training.epochs,
@@ -139,7 +139,7 @@ def trains_retriever(experiment: Experiment) -> bool:
 
 
 def _untrained(experiment: Experiment, search: SearchKind) -> Experiment:
-    """The retriever as it came, searching so; the generator learns by its part of the objective."""
+    """Keep the retriever untrained; the generator learns by its part of the objective."""
     e, objective = experiment, objectives.generator_part(experiment.objective)
     # In one prompt, at the end of training; objectives that read one by one have nothing to fuse.
     together = e.second_stage.epochs > 0 and e.second_stage.reading == "together"

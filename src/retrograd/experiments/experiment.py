@@ -1,4 +1,4 @@
-"""An experiment as a frozen value: what to train, on what, how.
+"""An experiment is a frozen value: what to train, on which data, and how.
 
 It has two levels: sections (`retrograd.experiments.settings`, and the kinds of data), and settings in them. What the
 sections require of each other is in `retrograd.experiments.rules`, how they are read and written in
@@ -52,7 +52,7 @@ Changes = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What to run. ``objective`` is the objective itself, a value with its settings.
+    """Frozen settings of all that a run does. ``objective`` is the objective itself, a value with its settings.
 
     Example::
 
@@ -83,18 +83,18 @@ class Experiment:
 
     @property
     def stages_on_data(self) -> list[str]:
-        """The names of the sections whose stages train on ``data.train``; masked sentences come from the base."""
+        """Return the sections whose stages train on ``data.train``; masked sentences come from the base."""
         stages = {"warm_start": self.warm_start, "training": self.training, "second_stage": self.second_stage}
         return [name for name, stage in stages.items() if stage.epochs > 0]
 
     @property
     def selection(self) -> Selection | None:
-        """How the trained model fills soft slots when it answers; None where it reads passages one by one."""
+        """Return how the trained model fills soft slots when it answers; None where it reads passages one by one."""
         return self.objective.selection
 
     @property
     def manner(self) -> Manner:
-        """How the trained model answers."""
+        """Return how the trained model answers."""
         reading = self.evaluation.reading
         if reading == "as trained":
             reading = "singly"
@@ -104,15 +104,17 @@ class Experiment:
 
     @property
     def ends_together(self) -> bool:
-        """Whether the last stage of the generator reads several passages in one prompt."""
+        """Return whether the last stage of the generator reads several passages in one prompt."""
         if self.second_stage.epochs > 0:
             return self.second_stage.reading == "together"
         return self.objective.reads == Reads.TOGETHER
 
     @property
     def prompt_passages(self) -> int:
-        """Passages in the longest prompt of any stage, or of answering: 0 where soft slots hold them, 1 where each is
-        read apart."""
+        """Return the passages in the longest prompt of any stage, or of answering: 0 where soft slots hold them.
+
+        Where each passage is read in a prompt of its own it is 1.
+        """
         if self.selection is not None:
             return 0
         second, first = self.second_stage, self.training.passages
@@ -129,7 +131,7 @@ class Experiment:
 
     @property
     def test_passages(self) -> int:
-        """K at test time; as in training is as in its last stage."""
+        """Return K at test time; -1 in the settings means that of the last stage of training."""
         if self.evaluation.passages >= 0:
             return self.evaluation.passages
         return (self.second_stage.passages if self.second_stage.epochs > 0 else 0) or self.training.passages

@@ -1,4 +1,4 @@
-"""The precision that an experiment computes in here: as set, as its run has recorded, or the faster one as measured."""
+"""Choose the precision of an experiment: the one set, the one that its run recorded, or the faster one as measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sections of an experiment require of each other. What one section requires of itself, it checks alone.
+"""Rules between the sections of an experiment. What one section requires of itself, it checks alone.
 
 A rule is a function of the sections that returns a message, or None where it is met. A new rule is a function and an
 entry in `RULES`. A message says which settings do not fit, why, and what to set instead.
@@ -55,12 +55,12 @@ class Sections(Protocol):
 
     @property
     def manner(self) -> Manner:
-        """How the trained model answers."""
+        """Return how the trained model answers."""
         ...
 
     @property
     def ends_together(self) -> bool:
-        """Whether the last stage of the generator reads several passages in one prompt."""
+        """Return whether the last stage of the generator reads several passages in one prompt."""
         ...
 
 

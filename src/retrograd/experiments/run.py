@@ -51,7 +51,7 @@ __all__ = [
 
 
 def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
-    """Raises `UserError` where ``passages``, the value of ``setting``, are more than there are."""
+    """Raise `UserError` where ``passages``, the value of ``setting``, are more than the base has."""
     if passages > len(base):
         raise UserError(
             f"{setting} is {passages}, but the knowledge base holds {len(base)} passages; set it to {len(base)} at most"
@@ -59,7 +59,7 @@ def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
 
 
 def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None:
-    """The same for all that an experiment asks for, in the stages that it has."""
+    """Raise `UserError` where any stage of an experiment, or its test, needs more passages than the base has."""
     for name, stage in (
         ("warm_start", experiment.warm_start),
         ("masking", experiment.masking),
@@ -119,7 +119,7 @@ def train_and_score(
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model just trained, and the seconds of training."""
+    """A trained model, and the seconds that training took."""
 
     model: RagModel
     seconds: float
@@ -134,7 +134,7 @@ def train_experiment(
     resume: bool = False,
     model: RagModel | None = None,
 ) -> TrainedModel:
-    """All stages in turn, and the model saved in the folder ``out`` with an index that its passage tower has built.
+    """Run all stages in turn, and save the model in the folder ``out`` with an index built by its passage tower.
 
     ``model`` is trained where it is given, else the one that the run began with, or a new one. With ``resume`` the
     folder is that of a run of this experiment, and training goes on from its newest checkpoint.
@@ -204,7 +204,7 @@ def _silence_other_ranks() -> None:
 
 
 def _lock_run(out: Path) -> AbstractContextManager[None]:
-    """Keep other runs out of a folder; of the ranks of this one the first does."""
+    """Lock a folder against other runs; of several ranks only the first does so."""
     return lock_folder(out) if Ranks().first else nullcontext()
 
 
@@ -215,7 +215,7 @@ def _create_run(experiment: Experiment, data: Data, out: Path, choice: Precision
 
 
 def _reopen_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:
-    """Raises `UserError` where the data differ from what the run has written down."""
+    """Raise `UserError` where the data differ from what the run has written down."""
     run = RunDirectory.open(out)
     written = {run.labels: experiment.data.task_record(data.task), run.drawn: data.drawn}
     changed = [path for path, value in written.items() if path.exists() and read_json(path) != _as_json(value)]
@@ -257,7 +257,7 @@ def _calibrate(experiment: Experiment, model: RagModel, dev: Sequence[Example], 
 
 
 def evaluated(experiment: Experiment, model: RagModel, examples: Sequence[Example]) -> Evaluation:
-    """`evaluate` at the experiment's K."""
+    """Evaluate a model at the experiment's K."""
     with deterministic(experiment.training.deterministic):
         return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)
 

@@ -1,4 +1,4 @@
-"""The settings of an experiment, section by section: each has one place and a default."""
+"""Settings of an experiment, section by section; each has one place and a default."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _BELONGS_TO = {
 
 @dataclass(frozen=True)
 class WarmStartSettings:
-    """The retriever alone, on the copy likelihood, before the generator joins. ``epochs`` 0 turns it off.
+    """Settings of the retriever's warm start, on the copy likelihood, before the main stage. ``epochs`` 0 turns it off.
 
     ``passages`` 0 means the whole base. ``noise`` is the share of supporting passages that are no evidence.
     """
@@ -67,10 +67,10 @@ class WarmStartSettings:
 
 @dataclass(frozen=True)
 class MaskingSettings:
-    """Masked sentences of the knowledge base (REALM), before the main stage and by its objective. ``epochs`` 0 is off.
+    """Settings of training on masked sentences of the base (REALM), before the main stage and by its objective.
 
-    ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences each
-    (`retrograd.data.masking`). A sentence is not answered from the passage it stands in, unless
+    ``epochs`` 0 is off. ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences
+    each (`retrograd.data.masking`). A sentence is not answered from the passage that it is in, unless
     ``may_see_source``. ``spans`` is a file of what may be masked, by a tagger for example (`read_spans`), in the place
     of names, dates and numbers found by rules. What is not set here is as in training.
     """
@@ -90,9 +90,9 @@ class MaskingSettings:
 
 @dataclass(frozen=True)
 class SecondStageSettings:
-    """The generator alone, after the main stage, on the passages that the finished prior finds: what it reads at test
-    time, where joint training also gave it what the posterior found. ``epochs`` 0 is off.
+    """Settings of training the generator alone, after the main stage, on the passages that the finished prior finds.
 
+    It reads these at test time, where joint training also gave it what the posterior found. ``epochs`` 0 is off.
     ``passages`` and ``batch_size`` 0 are as in training. ``reading`` "together" puts the passages into one prompt
     (JSA-RAG's passage concatenation), "singly" sums over them (VRAG's second stage). Answers are then read alike.
     """
@@ -115,7 +115,7 @@ class SecondStageSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
+    """Settings of the main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
 
     ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base. With ``pool``
     the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random. A share of
@@ -213,7 +213,7 @@ class TrainingSettings:
 
     @property
     def refresh_policy(self) -> RefreshPolicy:
-        """The policy as a value."""
+        """Return the refresh policy as a value."""
         policies: dict[Refresh, Callable[[], RefreshPolicy]] = {
             "every": lambda: EverySteps(self.refresh_every),
             "drift": lambda: WhenDrifted(self.refresh_drift, self.refresh_every),
@@ -227,9 +227,11 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """``passages`` is K at test time; -1 means as in training. ``scoring`` compares the answers of a closed set by the
+    """Settings of the test and of answering.
+
+    ``passages`` is K at test time; -1 means as in training. ``scoring`` compares the answers of a closed set by the
     likelihood of the whole answer ("sequence") or by the steps at which the permitted answers part ("tree", as SuRE).
-    ``answers`` "written" generates them instead, where ``scoring`` and ``calibrate`` have no say: what names no label
+    ``answers`` "written" generates them instead, and ``scoring`` and ``calibrate`` do not matter: what names no label
     by the task's rules is invalid. ``reading`` says whether passages are read one by
     one, "singly", in one prompt, "together", or by fusion-in-decoder, "fused"; "as trained" follows the objective and
     ``generator.fusion``.

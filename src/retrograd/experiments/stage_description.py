@@ -1,4 +1,4 @@
-"""The stages of an experiment as plain values, from the experiment alone: both the run and its plan are made of them.
+"""Describe the stages of an experiment as plain values, of which both the run and its plan are made.
 
 The order is warm start, masking, training, second stage. The retriever is warmed first, because a generator learns
 nothing from useless passages and teaches nothing while it ignores them. Then both learn from masked sentences of the
@@ -26,7 +26,7 @@ __all__ = ["StageDescription", "describe_stages"]
 
 @dataclass(frozen=True)
 class StageDescription:
-    """What a stage trains, by which objective, on which candidates and at which pace.
+    """Description of what a stage trains, by which objective, on which candidates and at which pace.
 
     ``examples`` counts those that it trains on, None where that is not known. ``is_masking`` says that they are masked
     sentences of the base. ``moves_retriever`` is False where the retriever rests, whatever the pace says.
@@ -44,44 +44,44 @@ class StageDescription:
 
     @property
     def is_copying(self) -> bool:
-        """Whether the task's own test scores the candidates, so that the generator is not used."""
+        """Return whether the task's own test scores the candidates, so that the generator is not used."""
         return isinstance(self.evidence, CopyEvidence)
 
     @property
     def compares_all(self) -> bool:
-        """Whether each query is compared with the whole base."""
+        """Return whether each query is compared with the whole base."""
         return isinstance(self.evidence, CopyEvidence) and self.evidence.passages == 0
 
     @property
     def trains_retriever(self) -> bool:
-        """Whether a weight or a scale of the retriever changes."""
+        """Return whether a weight or a scale of the retriever changes."""
         rate = max(self.pace.retriever_learning_rate, self.pace.scale_learning_rate)
         return self.moves_retriever and self.objective.trains_retriever and rate > 0
 
     @property
     def trains_generator(self) -> bool:
-        """Whether the generator has a learning rate."""
+        """Return whether the generator has a learning rate."""
         return self.pace.generator_learning_rate > 0
 
     @property
     def steps(self) -> int | None:
-        """Optimiser steps, or None where they are not known."""
+        """Return the number of optimiser steps, or None where it is not known."""
         return None if self.examples is None else steps_in(self.examples, self.pace.batch_size, self.pace.epochs)
 
     @property
     def queries(self) -> int:
-        """Queries of a step that is not the last of an epoch: no more than there are examples."""
+        """Return the number of queries of a step that is not the last of an epoch: no more than there are examples."""
         size = self.pace.batch_size
         return size if self.examples is None else min(size, max(1, self.examples))
 
     @property
     def full_steps(self) -> float | None:
-        """Steps, where the smaller last one of an epoch counts as the part that it is."""
+        """Return the number of steps, where the smaller last one of an epoch counts as a fraction."""
         return None if self.examples is None else self.pace.epochs * self.examples / self.queries
 
     @property
     def at_once(self) -> int:
-        """Queries held in memory at once."""
+        """Return the number of queries held in memory at once."""
         return min(self.pace.micro_batch or self.queries, self.queries)
 
 
@@ -132,7 +132,7 @@ def _training(experiment: Experiment, examples: int | None) -> StageDescription:
 
 
 def _warm_start(experiment: Experiment, main: StageDescription) -> StageDescription | None:
-    """The retriever alone, with a linear schedule, where it learns at all."""
+    """Describe the warm start of the retriever alone, with a linear schedule, where it learns at all."""
     w = experiment.warm_start
     if w.epochs == 0 or not (main.moves_retriever and main.objective.trains_retriever):
         return None
@@ -157,7 +157,7 @@ def _warm_start(experiment: Experiment, main: StageDescription) -> StageDescript
 
 
 def _masking(experiment: Experiment, main: StageDescription) -> StageDescription | None:
-    """The main stage on masked sentences, at rates of their own. How many there are, only the base can tell."""
+    """Describe the main stage on masked sentences, at rates of its own. Only the base can tell their number."""
     m = experiment.masking
     if m.epochs == 0:
         return None
@@ -171,7 +171,7 @@ def _masking(experiment: Experiment, main: StageDescription) -> StageDescription
 
 
 def _second_stage(experiment: Experiment, main: StageDescription) -> StageDescription | None:
-    """The generator alone, on what it will read at test time."""
+    """Describe the stage of the generator alone, on what it will read at test time."""
     s, t = experiment.second_stage, experiment.training
     if s.epochs == 0:
         return None

@@ -1,4 +1,4 @@
-"""The stages of an experiment, ready to run: descriptions with masked sentences of the base. Each logs by its name."""
+"""Make the stages of an experiment ready to run, with masked sentences of the base. Each logs by its name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> lis
 
 
 def _masked(experiment: Experiment, model: RagModel, rng: torch.Generator) -> list[SpanExample]:
-    """The masked sentences of the base, for a task whose answers are not a closed set."""
+    """Return the masked sentences of the base, for a task whose answers are not a closed set."""
     if model.task.choices is not None:
         raise UserError(
             f"masking.epochs is {experiment.masking.epochs}, but the answers of {model.task.name!r} are a closed set, "
@@ -59,7 +59,7 @@ def _masked(experiment: Experiment, model: RagModel, rng: torch.Generator) -> li
 
 
 def masked_examples(base: KnowledgeBase, settings: MaskingSettings, rng: torch.Generator) -> list[SpanExample]:
-    """Sentences of the base, each with a name, date or number, or what ``spans`` names, masked, which is its target.
+    """Return sentences of the base in which a name, date or number, or what ``spans`` names, is masked: the target.
 
     Raises `UserError` where there is nothing to mask.
     """
@@ -82,7 +82,7 @@ def masked_examples(base: KnowledgeBase, settings: MaskingSettings, rng: torch.G
 
 
 def _some(base: KnowledgeBase, count: int, rng: torch.Generator) -> Iterator[Passage]:
-    """``count`` passages drawn without replacement, in the order of the base; 0 is all."""
+    """Draw ``count`` passages without replacement, in the order of the base; 0 is all."""
     if count == 0:
         for block in base.blocks(_BLOCK_ROWS):
             yield from block

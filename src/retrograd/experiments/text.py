@@ -1,4 +1,4 @@
-"""The text of an experiment: TOML, JSON and ``section.setting=value``, read strictly and written in full.
+"""Read the text of an experiment (TOML, JSON and ``section.setting=value``) strictly, and write it in full.
 
 ``objective.kind`` is the class of the objective, ``data.kind`` that of its kind. Everything here works on plain tables;
 `retrograd.experiments.experiment` makes the value.
@@ -112,7 +112,7 @@ def update(values: Mapping[str, object], changes: Mapping[str, object], where: s
 
 
 def _split(assignment: str) -> tuple[str, str]:
-    """The key and the text of an assignment."""
+    """Return the key and the text of an assignment."""
     try:
         assignment.encode()
     except UnicodeEncodeError:  # bytes of the command line that are no text
@@ -124,7 +124,7 @@ def _split(assignment: str) -> tuple[str, str]:
 
 
 def _defaults(kind: str) -> JsonObject:
-    """The settings of an objective or a kind of data; none for a name that is neither, which reading it refuses."""
+    """Return the settings of an objective or a kind of data; none for another name, which reading refuses."""
     if kind in kind_names():
         return record_mapping(read_data({"kind": kind}, "data"))
     objective = next((one() for one in OBJECTIVES if one.__name__ == kind), None)

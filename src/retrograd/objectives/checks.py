@@ -1,4 +1,4 @@
-"""Guards at the door of every objective: mistyped settings, and numbers that are not what their name says."""
+"""Checks shared by all objectives: of mistyped settings, and of numbers that are not what their name says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOG_LIKELIHOOD_TOLERANCE = 1e-3
 
 
 class NotFiniteError(ValueError):
-    """A number that a model computed is NaN: not what somebody handed over wrongly, but where training went."""
+    """Raised where a number that a model computed is NaN: training diverged, no argument was wrong."""
 
 
 def check_choice(owner: object, setting: str, value: str, allowed: tuple[str, ...]) -> None:

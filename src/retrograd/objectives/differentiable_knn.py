@@ -52,7 +52,7 @@ TOLERANCE = 1e-6
 
 
 def sharpness(logit: Float[Tensor, "B M"], perplexity: float) -> tuple[Float[Tensor, "B 1"], Bool[Tensor, "B 1"]]:
-    """γ with exp(entropy(softmax(γ·logit))) = ``perplexity``, differentiable in the logits, and whether it was reached.
+    """Return γ with exp(entropy(softmax(γ·logit))) = ``perplexity``, differentiable, and whether it was reached.
 
     By bisection in log γ: the entropy H falls in γ. With mean and variance under p = softmax(γ·logit), dH/d log γ is
     -γ² Var and dH/d logit_i is -γ² p_i (logit_i - mean), so by the implicit function theorem
@@ -74,7 +74,7 @@ def sharpness(logit: Float[Tensor, "B M"], perplexity: float) -> tuple[Float[Ten
 
 
 def _below_best(logit: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-    """The logits less the largest of their row, a constant: rounding is finest near 0, where those that count stand."""
+    """Subtract the largest logit of each row, a constant: rounding is finest near 0, where the best lie."""
     if logit.shape[1] == 0:
         return logit
     best = logit.detach().amax(dim=-1, keepdim=True)
@@ -82,12 +82,12 @@ def _below_best(logit: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
 
 
 def _solved(logit: Float[Tensor, "B M"], target: float) -> tuple[Float[Tensor, "B 1"], Bool[Tensor, "B 1"]]:
-    """γ for logits of which the best is 0, and whether the entropy there is the target in nats."""
+    """Return γ for logits of which the best is 0, and whether the entropy there is the target in nats."""
     finite = logit.masked_fill(logit == ABSENT, 0.0)
     low, high = (logit.new_full((len(logit), 1), math.log(bound)) for bound in (FLATTEST, SHARPEST))
 
     def entropy_at(log_gamma: Tensor) -> Tensor:
-        """log Z - γ·mean, with Z ≥ 1 because the best is 0."""
+        """Return log Z - γ·mean, with Z ≥ 1 because the best is 0."""
         gamma = log_gamma.exp()
         weight = (gamma * logit).exp()
         total = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
@@ -101,7 +101,7 @@ def _solved(logit: Float[Tensor, "B M"], target: float) -> tuple[Float[Tensor, "
 
 
 def _slope(logit: Float[Tensor, "B M"], weight: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-    """d log γ / d logit = -p (logit - mean) / Var; 0 where nothing varies."""
+    """Return d log γ / d logit = -p (logit - mean) / Var; 0 where nothing varies."""
     away = weight * (logit - weighted_sum(weight, logit).unsqueeze(-1)).masked_fill(weight == 0, 0.0)
     variance = weighted_sum(away, logit).unsqueeze(-1)
     return -away / variance.masked_fill(variance <= 0, math.inf)
@@ -126,13 +126,13 @@ class Neighbourhood:
     width: int
 
     def weights(self, slots: int, operator: Operator) -> Float[Tensor, "B {slots} K"]:
-        """The R slots over all candidates; 0 outside the neighbourhood."""
+        """Return the R slots over all candidates; 0 outside the neighbourhood."""
         near = slot_weights(self.score, slots, self.temperature, operator)
         everywhere = near.new_zeros(len(near), slots, self.width)
         return everywhere.scatter(2, self.column.unsqueeze(1).expand_as(near), near)
 
     def log_vote(self) -> Float[Tensor, "B K"]:
-        """log softmax(s / T), the first soft slot; ``-inf`` outside the neighbourhood."""
+        """Return log softmax(s / T), the first soft slot; ``-inf`` outside the neighbourhood."""
         return spread(masked_log_softmax(_times(self.score, 1.0 / self.temperature)), self.column, self.width)
 
 
@@ -168,15 +168,15 @@ class Selection:
         _check_selection(self, self.slots, self.best, self.operator, self.perplexity)
 
     def __call__(self, scores: CandidateScores) -> Float[Tensor, "B R K"]:
-        """The weights: rows sum to 1, absent candidates have 0; with fewer candidates than slots later rows are 0."""
+        """Return weights whose rows sum to 1; absent candidates and slots beyond the candidates have 0."""
         return self.neighbourhood(scores).weights(self.slots, self.operator)
 
     def log_vote(self, scores: CandidateScores) -> Float[Tensor, "B K"]:
-        """log of each candidate's share in a vote of the neighbours: p(z|x) over the best M, at the T in use."""
+        """Return log of each candidate's share in a vote of the neighbours: p(z|x) over the best M, at T."""
         return self.neighbourhood(scores).log_vote()
 
     def neighbourhood(self, scores: CandidateScores) -> Neighbourhood:
-        """What slots and votes are made of."""
+        """Return the best candidates, of which slots and votes are made."""
         log_prior, column = prior_alone(self, scores).sort(dim=-1, descending=True, stable=True)
         width = log_prior.shape[1]
         if self.best:
@@ -208,7 +208,7 @@ def _check_selection(owner: object, slots: int, best: int, operator: str, perple
 
 
 def _times(score: Float[Tensor, "B M"], factor: Float[Tensor, "#B 1"]) -> Float[Tensor, "B M"]:
-    """score·factor, where absent scores stay absent and give the factor no gradient (-inf·0 would be NaN)."""
+    """Return score·factor, where absent scores stay absent and give the factor no gradient (-inf·0 would be NaN)."""
     absent = score == ABSENT
     return (score.masked_fill(absent, 0.0) * factor).masked_fill(absent, ABSENT)
 
@@ -269,11 +269,11 @@ class RelaxedTopK:
 
     @property
     def selection(self) -> Selection:
-        """How candidates become slots, for whoever answers with the trained model."""
+        """Return how candidates become slots when the trained model answers."""
         return Selection(self.slots, self.best, self.operator, self.perplexity)
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries, in nats. ``rng`` is not used."""
+        """Return the mean over queries, in nats. ``rng`` is not used."""
         near = self.selection.neighbourhood(scores)
         weight = near.weights(self.slots, self.operator)
         log_likelihood = in_full_precision(likelihood.at_mixture(weight))
@@ -289,7 +289,7 @@ class RelaxedTopK:
     def _vote(
         self, near: Neighbourhood, likelihood: Likelihood
     ) -> tuple[Float[Tensor, " B"], dict[str, Float[Tensor, ""]]]:
-        """log Σ_i p_i [z_i supports y], ``-inf`` where none does, and what is to be read of it."""
+        """Return log Σ_i p_i [z_i supports y], ``-inf`` where none does, and the diagnostics of the vote."""
         log_vote = near.log_vote()
         voting = log_vote > ABSENT
         column = torch.arange(near.width, device=log_vote.device).expand_as(log_vote).masked_fill(~voting, -1)

@@ -46,7 +46,7 @@ __all__ = ["Distillation"]
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the pass without gradient found.
+    """Scores of the pass without gradient.
 
     ``log_likelihood`` is log p(y|x,z) in nats of each candidate ``scored`` alone, ``-inf`` for the others;
     ``log_evidence`` is log p(y|x) as far as the pass can tell; ``prompts`` is how many prompts of several passages a
@@ -62,7 +62,7 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Read:
-    """The reader's term, what it says of log p(y|x), and which candidates it read one by one (None: not so)."""
+    """Term of the reader, its log p(y|x), and the candidates that it read one by one (None: not one by one)."""
 
     loss: Float[Tensor, ""]
     log_marginal: Float[Tensor, ""] | None = None
@@ -171,7 +171,7 @@ class Distillation:
         return self.target == "loop_kl_target_prior"
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of the retriever's and the reader's term, in nats. ``rng`` is not used."""
+        """Return the mean over queries of the retriever's and the reader's term, in nats. ``rng`` is not used."""
         given = prior_alone(self, scores)
         with torch.no_grad():
             seen = self._see(given, likelihood)
@@ -182,7 +182,7 @@ class Distillation:
     # ---- the retriever's term -----------------------------------------------------------------------------------
 
     def _see(self, given: Float[Tensor, "B K"], likelihood: Likelihood) -> _Seen:
-        """The pass without gradient: every candidate alone, or all prompts that leave one out."""
+        """Score without gradient: every candidate alone, or all prompts that leave one out."""
         if self.target == "loop_kl_target_prior":
             return self._see_left_out(given, likelihood)
         present = given > ABSENT
@@ -213,7 +213,7 @@ class Distillation:
         return _Seen(log_target, alone, scored, log_mean, prompts)
 
     def _agreement(self, given: Float[Tensor, "B K"], seen: _Seen) -> Float[Tensor, " B"]:
-        """What the retriever maximises: a log marginal, or minus a KL."""
+        """Return what the retriever maximises: a log marginal, or minus a KL."""
         if self.target == "emdr2":
             return log_marginal(self._normalised(given), seen.log_likelihood)
         if self.target == "replug_kl_prior_target":
@@ -233,7 +233,7 @@ class Distillation:
     # ---- the generator's term -----------------------------------------------------------------------------------
 
     def _read(self, scores: CandidateScores, seen: _Seen, likelihood: Likelihood) -> _Read:
-        """The reader's term, the only one that sends the generator a gradient."""
+        """Return the reader's term, the only one that sends the generator a gradient."""
         if self.reader == "together":
             estimate = FrozenRetriever(form="together")(scores, likelihood, torch.Generator())
             return _Read(estimate.loss, estimate.diagnostics["log_marginal"])
@@ -250,7 +250,7 @@ class Distillation:
 
     @torch.no_grad()
     def _diagnostics(self, given: Float[Tensor, "B K"], seen: _Seen, read: _Read) -> dict[str, Float[Tensor, ""]]:
-        """`describe` with the target as the weights, and the costs of both terms.
+        """Return `describe` with the target as the weights, and the costs of both terms.
 
         The log marginal is the reader's, if there is one. Where no candidate was scored alone it stands for
         ``log_likelihood`` too.
@@ -272,7 +272,7 @@ class Distillation:
 def _sum_and_mean_per_token(
     likelihood: Likelihood, wanted: Bool[Tensor, "B K"]
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
-    """log p(y|x,z) of the wanted candidates in nats, and the same per target token; ``-inf`` for all others."""
+    """Return log p(y|x,z) of the wanted candidates in nats, and per target token; ``-inf`` for all others."""
     column = columns_where(wanted)
     tokens = likelihood.tokens_at(column)
     value = in_full_precision(tokens.value)
@@ -283,7 +283,7 @@ def _sum_and_mean_per_token(
 
 
 def _without_each(given: Float[Tensor, "B K"], likelihood: Likelihood) -> tuple[Float[Tensor, "B K"], int]:
-    """log p(y|x, all candidates but k, best prior first) in nats, for each k, and how many prompts a query took.
+    """Return log p(y|x, all candidates but k, best prior first) in nats, for each k, and the prompts per query.
 
     Each prompt is asked for all queries at once, so a query with few candidates waits for the one with most; meanwhile
     it is asked without passages, which is the cheapest prompt there is.

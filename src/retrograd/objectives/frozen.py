@@ -1,4 +1,4 @@
-"""The objectives that leave the retriever alone, and the one without any: the controls of every joint result."""
+"""Objectives that do not train the retriever, or use none: the controls of every joint result."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class FrozenRetriever:
 
     @property
     def reads(self) -> Reads:
-        """Passages stand in one prompt with ``form="together"``, else in a prompt each."""
+        """Passages are in one prompt with ``form="together"``, else in a prompt each."""
         return Reads.TOGETHER if self.form == "together" else Reads.SEPARATELY
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
+        """Return the mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
         if self.form == "marginal":
             return self._marginal(represented(scores).detach(), likelihood)
         return self._together(prior_alone(self, scores).detach(), likelihood)
@@ -134,13 +134,13 @@ class NoRetrieval:
     leaves_one_out = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
+        """Return the mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
         none = torch.empty((scores.log_prior.shape[0], 0), dtype=torch.long, device=scores.log_prior.device)
         return _one_prompt(likelihood, none)
 
 
 def _one_prompt(likelihood: Likelihood, column: Int[Tensor, "B M"]) -> Estimate:
-    """-log p(y | x, passages of the columns), one forward with gradient per query."""
+    """Return -log p(y | x, passages of the columns), one forward with gradient per query."""
     log_likelihood = in_full_precision(likelihood.together(column))
     check_log_likelihood(log_likelihood)
     mean = mean_over_queries(log_likelihood)

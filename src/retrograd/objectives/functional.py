@@ -49,12 +49,12 @@ ABSENT = -math.inf
 
 
 def in_full_precision(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The value in fp32, or in fp64 where it came so: log-sums and acceptances are never taken in half precision."""
+    """Return the value in fp32, or in fp64 if it is fp64: log-sums and acceptances are never in half precision."""
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def masked_logsumexp(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
-    """log Σ_k exp(v_k), and ``-inf`` with gradient zero for a row that holds nothing.
+    """Return log Σ_k exp(v_k), and ``-inf`` with gradient zero for an empty row.
 
     The gradient is softmax(v). Plain ``logsumexp`` divides 0 by 0 in the gradient of an empty row.
     """
@@ -64,18 +64,18 @@ def masked_logsumexp(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"
 
 
 def masked_log_softmax(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
-    """v_k - log Σ_j exp(v_j): renormalises over the entries present. Absent entries, and empty rows, stay ``-inf``."""
+    """Return v_k - log Σ_j exp(v_j), over the entries present. Absent entries, and empty rows, stay ``-inf``."""
     total = masked_logsumexp(value).unsqueeze(-1)
     return value - total.masked_fill(total == ABSENT, 0.0)
 
 
 def weighted_sum(weight: Float[Tensor, "*batch K"], value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
-    """Σ_k w_k v_k where 0·(-inf) = 0: an entry of weight zero adds nothing and receives no gradient."""
+    """Return Σ_k w_k v_k where 0·(-inf) = 0: an entry of weight zero adds nothing and receives no gradient."""
     return (weight * value.masked_fill(weight == 0, 0.0)).sum(dim=-1)
 
 
 def log1mexp(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """log(1 - exp(v)) for v ≤ 0, exact at both ends; the gradient is -exp(v) / (1 - exp(v)).
+    """Return log(1 - exp(v)) for v ≤ 0, exact at both ends; the gradient is -exp(v) / (1 - exp(v)).
 
     Takes log(-expm1(v)) for v > -log 2 and log1p(-exp(v)) below (Mächler 2012, "Accurately computing
     log(1 - exp(-|a|))"). At v = 0, where a weight has rounded to 1, nothing is left: the result is ``-inf`` and the
@@ -90,7 +90,7 @@ def log1mexp(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def log_marginal(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-    """log Σ_k p(z_k|x) p(y|x,z_k): log p(y|x) as far as the candidates reach. Lewis et al. 2020, RAG-sequence, §2.1.
+    """Return log Σ_k p(z_k|x) p(y|x,z_k): log p(y|x) over the candidates. Lewis et al. 2020, RAG-sequence, §2.1.
 
     Its gradient is `responsibilities`, both in log p(z|x) and in log p(y|x,z). It is a lower bound on log p(y|x) when
     the prior is normalised over the whole knowledge base, and not a bound at all when it was renormalised.
@@ -99,13 +99,13 @@ def log_marginal(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tensor, 
 
 
 def responsibilities(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """π_k = p(z_k|x,y) ∝ p(z_k|x) p(y|x,z_k), Bayes' rule over the candidates; rows sum to 1, an empty row to 0."""
+    """Return π_k ∝ p(z_k|x) p(y|x,z_k), Bayes' rule over the candidates; rows sum to 1, an empty row to 0."""
     return masked_log_softmax(log_prior + log_likelihood).exp()
 
 
 @torch.no_grad()
 def log_multiplicity(log_prior: Float[Tensor, "B K"], times: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """How many passages of the base each candidate stands for, as a logarithm, when the tail was sampled.
+    """Return log of how many passages of the base each candidate represents when the tail was sampled.
 
     Candidates with ``times`` = 0 were retrieved: they stand for themselves (0). The others were drawn ``times`` times
     from the prior over all other passages: with m = Σ times draws and c the mass of the retrieved,
@@ -123,12 +123,12 @@ def log_multiplicity(log_prior: Float[Tensor, "B K"], times: Float[Tensor, "B K"
 
 
 def entropy(log_probability: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
-    """-Σ_k p_k log p_k in nats; between 0 and log K for a distribution."""
+    """Return -Σ_k p_k log p_k in nats; between 0 and log K for a distribution."""
     return -weighted_sum(log_probability.exp(), log_probability)
 
 
 def kl_p_q(log_p: Float[Tensor, "*batch K"], log_q: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
-    """KL(p ‖ q) = Σ_k p_k (log p_k - log q_k) in nats, the expectation under the *first* argument.
+    """Return KL(p ‖ q) = Σ_k p_k (log p_k - log q_k) in nats, the expectation under the *first* argument.
 
     Infinite where q misses something p has. Both should be normalised over the same candidates.
     """
@@ -136,15 +136,17 @@ def kl_p_q(log_p: Float[Tensor, "*batch K"], log_q: Float[Tensor, "*batch K"]) -
 
 
 def effective_sample_size(weight: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
-    """(Σ w)² / Σ w²: how many equally weighted passages would be as concentrated (Kong 1992); 0 for an empty row."""
+    """Return (Σ w)² / Σ w²: how many equally weighted passages are as concentrated (Kong 1992); 0 for an empty row."""
     squares = weight.square().sum(dim=-1)
     return weight.sum(dim=-1).square() / squares.masked_fill(squares == 0, 1.0)
 
 
 def importance_efficiency(log_weight: Float[Tensor, "B M"], count: Float[Tensor, "B M"]) -> Float[Tensor, " B"]:
-    """(Σ ω)² / (n Σ ω²) over n draws, of which ``count`` have each log ω: the share of the draws that equally weighted
-    ones would need for the same variance (Kong 1992). 1 where the proposal is the posterior, 1/n where one draw holds
-    all; 0 without draws, and where no ω is more than 0."""
+    """Return (Σ ω)² / (n Σ ω²) over n draws, of which ``count`` have each log ω.
+
+    It is the share of the draws that equally weighted ones would need for the same variance (Kong 1992): 1 where the
+    proposal is the posterior, 1/n where one draw holds all; 0 without draws, and where no ω is more than 0.
+    """
     log_count = count.log()
     log_total = masked_logsumexp(log_weight + log_count)
     log_squares = masked_logsumexp(2 * log_weight + log_count)
@@ -159,33 +161,33 @@ def importance_efficiency(log_weight: Float[Tensor, "B M"], count: Float[Tensor,
 
 
 def columns_where(wanted: Bool[Tensor, "B K"]) -> Int[Tensor, "B M"]:
-    """The wanted columns of each row in ascending order, as wide as the fullest row, padded with -1."""
+    """Return the wanted columns of each row in ascending order, as wide as the fullest row, padded with -1."""
     width = int(wanted.sum(dim=-1).max()) if wanted.numel() else 0
     order = wanted.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :width]
     return order.masked_fill(~wanted.gather(1, order), -1)
 
 
 def take(value: Float[Tensor, "B K"], column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-    """``value`` at the columns; ``-inf`` without gradient at column -1. The inverse of `spread`."""
+    """Return ``value`` at the columns; ``-inf`` without gradient at column -1. The inverse of `spread`."""
     return value.gather(1, column.clamp(min=0)).masked_fill(column < 0, ABSENT)
 
 
 def spread(value: Float[Tensor, "B M"], column: Int[Tensor, "B M"], width: int) -> Float[Tensor, "B width"]:
-    """Put values back where their columns stand among ``width`` candidates; ``-inf`` where nothing was put."""
+    """Put values back at their columns among ``width`` candidates; ``-inf`` at all other columns."""
     # Padding lands in one spare column that is cut off again, so it can overwrite nothing and returns no gradient.
     spare = column.masked_fill(column < 0, width)
     return value.new_full((value.shape[0], width + 1), ABSENT).scatter(1, spare, value)[:, :width]
 
 
 def counts(column: Int[Tensor, "B M"], like: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """How often each of the K candidates stands among the columns, in ``like``'s dtype; -1 counts for nothing."""
+    """Count how often each of the K candidates is among the columns, in ``like``'s dtype; -1 counts for nothing."""
     spare = like.new_zeros((like.shape[0], like.shape[1] + 1))
     ones = torch.ones_like(column, dtype=like.dtype)
     return spare.scatter_add(1, column.masked_fill(column < 0, like.shape[1]), ones)[:, :-1]
 
 
 def cover(weight: Float[Tensor, "B K"], mass: float) -> Bool[Tensor, "B K"]:
-    """The fewest columns, heaviest first, that hold at least the share ``mass`` of each row's weight.
+    """Mark the fewest columns, heaviest first, that hold at least the share ``mass`` of each row's weight.
 
     Columns of weight zero are never kept; ``mass`` = 1 keeps all others, however light.
     """
@@ -204,7 +206,7 @@ def cover(weight: Float[Tensor, "B K"], mass: float) -> Bool[Tensor, "B K"]:
 def defensive(
     log_posterior: Float[Tensor, "B K"], log_prior: Float[Tensor, "B K"], share: float
 ) -> Float[Tensor, "B K"]:
-    """log(share · q + (1 - share) · p), both renormalised over the candidates: a proposal without blind spots.
+    """Return log(share · q + (1 - share) · p), both renormalised over the candidates: positive wherever p is.
 
     Hesterberg 1995, "Weighted average importance sampling and defensive mixture distributions": an importance weight
     p·L/proposal is then at most L / (1 - share), wherever q has no mass. ``share`` = 1 is q alone, 0 is p alone.
@@ -216,12 +218,12 @@ def defensive(
 
 
 def _uniform(shape: tuple[int, int], like: Float[Tensor, "B K"], rng: torch.Generator) -> Float[Tensor, "B M"]:
-    """Uniform numbers in [0, 1), drawn where ``rng`` lives, so that a CPU seed means the same on every device."""
+    """Draw uniform numbers in [0, 1) on the device of ``rng``, so that a CPU seed means the same everywhere."""
     return torch.rand(shape, generator=rng, device=rng.device, dtype=like.dtype).to(like.device)
 
 
 def propose(log_proposal: Float[Tensor, "B K"], draws: int, rng: torch.Generator) -> Int[Tensor, "B M"]:
-    """``draws`` independent columns per row from the categorical ∝ exp(log_proposal); -1 from an empty row.
+    """Draw ``draws`` independent columns per row from the categorical ∝ exp(log_proposal); -1 from an empty row.
 
     By inversion of the cumulated probabilities, so that an absent column is never drawn and an empty row is no error.
     """
@@ -240,8 +242,7 @@ def _column_at(log_proposal: Float[Tensor, "B K"], uniform: Float[Tensor, "B M"]
 
 @dataclass(frozen=True)
 class ChainDraws:
-    """All that is drawn for chains of M steps: where each starts, what it is offered, and the uniform number in [0, 1)
-    that each acceptance is decided by."""
+    """Random numbers of chains of M steps: starts, proposals, and one uniform number in [0, 1) per acceptance."""
 
     start: Int[Tensor, " B"]
     proposals: Int[Tensor, "B M"]
@@ -251,7 +252,7 @@ class ChainDraws:
 def draw_chain(
     log_proposal: Float[Tensor, "B K"], draws: int, previous: Int[Tensor, " B"] | None, rng: torch.Generator
 ) -> ChainDraws:
-    """What chains need of chance, query after query: a batch of two draws what two batches of one draw.
+    """Draw the random numbers of chains, query after query: a batch of two draws what two batches of one draw.
 
     A chain starts where it stopped (``previous``). It is cold, and starts at a draw of its own, when ``previous`` is
     None or -1 or is a column that is absent today. -1 stands throughout an empty row.
@@ -267,7 +268,7 @@ def draw_chain(
 
 @dataclass(frozen=True)
 class MetropolisChain:
-    """What M steps of a chain leave: ``last`` is its state, the rest is for its reader.
+    """Result of M steps of a chain: ``last`` is its state, the rest is for reports.
 
     ``share`` is the part of the M visits that each column got (staying counts again); ``acceptance`` the part of the
     proposals that were accepted, a proposal of the present column included.
@@ -283,7 +284,7 @@ def metropolis_independence(
     log_proposal: Float[Tensor, "B K"],
     drawn: ChainDraws,
 ) -> MetropolisChain:
-    """M steps of the Metropolis independence sampler, all rows at once; the chain leaves π ∝ exp(log_target) unchanged.
+    """Run M steps of the Metropolis independence sampler on all rows; the chain leaves π ∝ exp(log_target) unchanged.
 
     Step: h' comes from q = exp(log_proposal) and is accepted with probability min(1, ω(h')/ω(h)), ω = target / q, the
     state's ω being that of the state as it *now* is. Hastings 1970; its use for latent variables: Ou & Song 2020

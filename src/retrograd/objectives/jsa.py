@@ -48,7 +48,7 @@ __all__ = ["JointStochasticApproximation"]
 
 @dataclass(frozen=True)
 class _Weights:
-    """What the pass without gradient found: the weights, the candidates it scored, and the chain's state if any."""
+    """Weights of the pass without gradient, the candidates it scored, and the chain's state if any."""
 
     weight: Float[Tensor, "B K"]
     scored: Bool[Tensor, "B K"]
@@ -119,11 +119,11 @@ class JointStochasticApproximation:
 
     @property
     def needs_posterior(self) -> bool:
-        """Whether the candidates must come with log q(z|x,y)."""
+        """Return whether the candidates must come with log q(z|x,y)."""
         return self.posterior
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of the weighted sum, in nats. ``rng`` is used by ``sampler="metropolis"`` only.
+        """Return the mean over queries of the weighted sum, in nats. ``rng`` is used by ``sampler="metropolis"`` only.
 
         Raises `ValueError` when there is no ``log_posterior`` although ``posterior`` is set, or when scores are not
         log-probabilities.
@@ -139,7 +139,7 @@ class JointStochasticApproximation:
         return Estimate(-mean_over_queries(per_query), diagnostics, last=found.last)
 
     def _scores(self, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"] | None]:
-        """Checked scores in full precision, absent together; the posterior's are None where none is used."""
+        """Return checked scores in full precision, absent together; the posterior's are None where none is used."""
         log_multiplicity = scores.log_multiplicity
         if self.sampler == "exact":  # a chain would take a sampled candidate for one passage, and is refused below
             scores = replace(scores, log_multiplicity=None)
@@ -160,7 +160,7 @@ class JointStochasticApproximation:
         likelihood: Likelihood,
         rng: torch.Generator,
     ) -> _Weights:
-        """The pass without gradient: exact responsibilities, or the visits of a chain scored where it may go."""
+        """Compute weights without gradient: exact responsibilities, or the visits of a chain scored where it may go."""
         if self.sampler == "exact":
             present = log_prior > ABSENT
             log_likelihood = log_likelihood_where(likelihood, present)
@@ -182,7 +182,7 @@ class JointStochasticApproximation:
         log_prior: Float[Tensor, "B K"],
         log_posterior: Float[Tensor, "B K"] | None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """`describe` and `cost`; where a chain ran, its acceptance, and a log marginal over what it scored only."""
+        """Return `describe` and `cost`; where a chain ran, its acceptance, and a log marginal over what it scored."""
         log_evidence = log_marginal(self._normalised(log_prior), found.log_likelihood)
         shared = describe(found.weight, log_prior, found.log_likelihood, log_evidence, log_posterior)
         diagnostics = {**shared, **cost(found.scored, kept)}

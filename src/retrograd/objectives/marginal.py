@@ -80,7 +80,7 @@ class TopKMarginal:
         check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of the negative log marginal, in nats. ``rng`` is not used."""
+        """Return the mean over queries of the negative log marginal, in nats. ``rng`` is not used."""
         given = represented(scores)
         log_prior = given if self.normaliser == "full" else masked_log_softmax(given)
         present = log_prior > ABSENT
@@ -97,7 +97,7 @@ class TopKMarginal:
     def _token_form(
         log_prior: Float[Tensor, "B K"], present: Bool[Tensor, "B K"], likelihood: Likelihood
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B K"]]:
-        """log c + Σ_t log Σ_k p̃_k p(y_t|z_k), and for the diagnostics the sequence log-likelihood of each candidate."""
+        """Return log c + Σ_t log Σ_k p̃_k p(y_t|z_k), and for diagnostics the log-likelihood of each candidate."""
         column = columns_where(present)
         tokens = likelihood.tokens_at(column)
         value = in_full_precision(tokens.value)

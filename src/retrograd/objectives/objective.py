@@ -22,7 +22,7 @@ __all__ = ["CandidateScores", "Estimate", "Likelihood", "Objective", "Reads", "T
 
 @dataclass(frozen=True)
 class CandidateScores:
-    """What the retrievers say of K candidates per query. Padding is ``-inf`` and behaves like absence.
+    """Scores that the retrievers give K candidates per query. Padding is ``-inf`` and behaves like absence.
 
     ``log_prior`` is log p(z|x), normalised over the whole knowledge base where the index is exact (a row then sums to
     at most 1), else over the candidates. ``log_posterior`` is log q(z|x,y), likewise. ``previous`` is the column where
@@ -47,7 +47,7 @@ class CandidateScores:
 
 @dataclass(frozen=True)
 class TokenLogLikelihood:
-    """log p(y_t | x, z, y_<t) in nats; ``present`` tells where a target has a token t.
+    """Value of log p(y_t | x, z, y_<t) in nats; ``present`` marks where a target has a token t.
 
     Nobody reads ``value`` elsewhere; it should be zero there. Column -1 is ``-inf`` throughout.
     """
@@ -64,19 +64,19 @@ class Likelihood(Protocol):
     """
 
     def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-        """log p(y|x,z) in nats, summed over target tokens in fp32. Each distinct pair is scored once per call."""
+        """Return log p(y|x,z) in nats, summed over target tokens in fp32. Each distinct pair is scored once a call."""
         ...
 
     def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
-        """The same per token, for RAG-token."""
+        """Return log p(y_t|x,z,y_<t) in nats per target token, for RAG-token."""
         ...
 
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
-        """log p(y|x, z_1 … z_M): the passages of the columns in one prompt. M = 0 is the generator without passages."""
+        """Return log p(y|x, z_1 … z_M): the passages of the columns in one prompt. M = 0 is without passages."""
         ...
 
     def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
-        """log p(y|x, R soft slots) in nats: slot r holds Σ_k weight[r, k] · (passage k, as the generator's input).
+        """Return log p(y|x, R soft slots) in nats: slot r holds Σ_k weight[r, k] · (passage k as generator input).
 
         One prompt per query. Differentiable in ``weight``, which is how a relaxed selection gets its gradient. A weight
         of exactly 0 is absence (its passage receives no gradient), a slot of zeros holds nothing.
@@ -84,7 +84,7 @@ class Likelihood(Protocol):
         ...
 
     def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
-        """Whether the candidates support the target by the task's own cheap test; False at column -1. No prompt.
+        """Return whether candidates support the target by the task's own cheap test; False at column -1. No prompt.
 
         Raises `UserError` where the task has no such test.
         """
@@ -93,7 +93,7 @@ class Likelihood(Protocol):
 
 @dataclass(frozen=True)
 class Estimate:
-    """``loss`` is to be differentiated and is the mean over queries; ``diagnostics`` are detached and to be read.
+    """Result of an objective: ``loss``, the mean over queries, with gradient; ``diagnostics``, detached, to be read.
 
     ``last`` is the column where each query's chain stopped (-1: it has none), for objectives that carry one.
 
@@ -133,7 +133,7 @@ class Estimate:
 
 
 class Reads(StrEnum):
-    """How passages reach the generator: each in a prompt of its own, several in one prompt, in soft slots, not at all.
+    """Ways that passages reach the generator: each in its own prompt, several in one, in soft slots, or not at all.
 
     An enumeration, so that an objective can state it as ``reads = Reads.SEPARATELY``. Members equal their texts.
     """
@@ -154,22 +154,22 @@ class Objective(Protocol):
 
     @property
     def trains_retriever(self) -> bool:
-        """Whether the loss has a gradient in ``log_prior``. It is False for the controls."""
+        """Return whether the loss has a gradient in ``log_prior``. It is False for the controls."""
         ...
 
     @property
     def trains_generator(self) -> bool:
-        """Whether the loss has a gradient in the likelihood."""
+        """Return whether the loss has a gradient in the likelihood."""
         ...
 
     @property
     def needs_posterior(self) -> bool:
-        """Whether ``scores.log_posterior`` must be given."""
+        """Return whether ``scores.log_posterior`` must be given."""
         ...
 
     @property
     def reads(self) -> Reads:
-        """How passages reach the generator in training, in the prompts that it learns from.
+        """Return how passages reach the generator in training, in the prompts that it learns from.
 
         A model that was trained separately or together answers in the same way, and where the generator does not
         learn, this says only how it answers. For soft slots see `selection`.
@@ -178,7 +178,7 @@ class Objective(Protocol):
 
     @property
     def selection(self) -> Selection | None:
-        """How the trained model fills soft slots when it answers, or None where it answers from passages as text.
+        """Return how the trained model fills soft slots when it answers, or None where passages are read as text.
 
         An objective that samples its slots (`StochasticTopK`) has none: the trained model reads passages separately.
         """
@@ -186,7 +186,7 @@ class Objective(Protocol):
 
     @property
     def leaves_one_out(self) -> bool:
-        """Whether each candidate also takes a call of `Likelihood.together` with all the other candidates.
+        """Return whether each candidate also takes a call of `Likelihood.together` with all the other candidates.
 
         The number of calls then depends on the candidates, so that several processes may need different numbers.
         """

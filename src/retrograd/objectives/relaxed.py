@@ -66,7 +66,7 @@ STEEPEST = 1e12
 def slot_weights(
     score: Float[Tensor, "B K"], slots: int, temperature: Temperature, operator: Operator
 ) -> Float[Tensor, "B {slots} K"]:
-    """The R slots by any of the operators."""
+    """Return the weights of R slots by any of the operators."""
     relax = softsort_rows if operator in ("softsort", "hard") else successive_softmax
     soft = relax(score, slots, temperature)
     return straight_through(hard_top_k(score, slots), soft) if operator.startswith("hard") else soft
@@ -75,7 +75,7 @@ def slot_weights(
 def successive_softmax(
     score: Float[Tensor, "B K"], slots: int, temperature: Temperature
 ) -> Float[Tensor, "B {slots} K"]:
-    """N3: a¹ = score; wʳ = softmax(aʳ / T); aʳ⁺¹ = aʳ + log(1 - wʳ). Plötz & Roth 2018, §3.1.
+    """Compute N3: a¹ = score; wʳ = softmax(aʳ / T); aʳ⁺¹ = aʳ + log(1 - wʳ). Plötz & Roth 2018, §3.1.
 
     The logarithm is not rescaled by T: scaled, a candidate that fills a slot would come back as an equal of the next.
     Each row sums to 1, but a candidate may get more than 1 over all rows, and equal scores never separate. Of n
@@ -97,24 +97,24 @@ def successive_softmax(
 
 
 def _cut(gradient: Float[Tensor, "B K"] | None) -> Float[Tensor, "B K"] | None:
-    """None, where torch knows that nothing came back, stays None."""
+    """Clamp the gradient; None, where torch knows that nothing came back, stays None."""
     return None if gradient is None else gradient.clamp(-STEEPEST, STEEPEST)
 
 
 def _divided(score: Float[Tensor, "B K"], temperature: Temperature) -> Float[Tensor, "B K"]:
-    """score / T, where absent scores stay absent and give a learned T no gradient (-inf·0 would be NaN)."""
+    """Return score / T, where absent scores stay absent and give a learned T no gradient (-inf·0 would be NaN)."""
     absent = score == ABSENT
     return (score.masked_fill(absent, 0.0) / temperature).masked_fill(absent, ABSENT)
 
 
 def _near_zero(logit: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """The logits less a constant per row: at T = 0.005 they reach 10^4, where fp32 is too coarse to normalise them."""
+    """Subtract a constant per row from logits: at T = 0.005 they reach 10^4, where fp32 is too coarse."""
     level = masked_logsumexp(logit.detach()).unsqueeze(-1)
     return logit - level.masked_fill(level == ABSENT, 0.0)
 
 
 def _log_unused(log_weight: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """log(1 - w) of a row of log-weights, exact and with exact gradients even where w rounds to 1.
+    """Return log(1 - w) of a row of log-weights, exact and with exact gradients even where w rounds to 1.
 
     The difference 1 - w is the sum of the other weights. For the one heavy weight that sum is taken in log space, where
     nothing cancels: by `log1mexp` its gradient would be the product of a huge number and a rounding error.
@@ -143,7 +143,7 @@ def softsort_rows(score: Float[Tensor, "B K"], slots: int, temperature: Temperat
 
 
 def hard_top_k(score: Float[Tensor, "B K"], slots: int) -> Float[Tensor, "B {slots} K"]:
-    """One-hot rows: row r marks the r-th largest score, ties by column. Rows beyond the candidates present are zero."""
+    """Return one-hot rows: row r marks the r-th largest score, ties by column. Rows beyond the candidates are zero."""
     score = in_full_precision(score.detach())
     order = score.argsort(dim=-1, descending=True, stable=True)[:, :slots]
     marks = (score.gather(1, order) > ABSENT).to(score.dtype)
@@ -152,13 +152,13 @@ def hard_top_k(score: Float[Tensor, "B K"], slots: int) -> Float[Tensor, "B {slo
 
 
 def straight_through(hard: Float[Tensor, "*shape"], soft: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The value of ``hard`` with the gradient of ``soft``. Bengio, Léonard & Courville 2013 (arXiv 1308.3432)."""
+    """Return ``hard`` with the gradient of ``soft``. Bengio, Léonard & Courville 2013 (arXiv 1308.3432)."""
     # In this order soft - soft is exactly 0 and a weight of 0 or 1 stays exactly that: 0 means absence.
     return hard + (soft - soft.detach())
 
 
 def _fillable(score: Float[Tensor, "B K"], slots: int) -> Bool[Tensor, "B {slots} 1"]:
-    """Which slots there is a candidate for."""
+    """Mark the slots for which there is a candidate."""
     count = (score > ABSENT).sum(dim=-1, keepdim=True)
     return (torch.arange(slots, device=score.device) < count).unsqueeze(-1)
 
@@ -169,7 +169,7 @@ def _fillable(score: Float[Tensor, "B K"], slots: int) -> Bool[Tensor, "B {slots
 
 
 def gumbel(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Float[Tensor, "*shape"]:
-    """Standard Gumbel noise -log(-log u) in the precision and on the device of ``like``; always finite.
+    """Draw standard Gumbel noise -log(-log u) in the precision and on the device of ``like``; always finite.
 
     Drawn in fp64 where ``rng`` lives: one seed means the same noise in every precision and on every device.
     """
@@ -181,7 +181,7 @@ def gumbel(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Float[
 def _gumbel_where(
     present: Bool[Tensor, "B K"], draws: int, rng: torch.Generator, like: Tensor
 ) -> Float[Tensor, "{draws} B K"]:
-    """Noise for the candidates present, 0 elsewhere.
+    """Draw noise for the candidates present, 0 elsewhere.
 
     Numbers are drawn for present candidates alone, row after row, so that neither padding nor the batch changes what
     the others get.
@@ -201,8 +201,10 @@ def _gumbel_where(
 def describe_slots(
     log_prior: Float[Tensor, "B K"], weight: Float[Tensor, "M B R K"], log_likelihood: Float[Tensor, " B"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """The diagnostics of `Estimate` for M prompts of R slots a query; means over filled slots, then prompts, then
-    queries that have a candidate (for ``slot_similarity``: two filled slots).
+    """Return the diagnostics of `Estimate` for M prompts of R slots a query.
+
+    They are means over filled slots, then prompts, then queries that have a candidate (for
+    ``slot_similarity``: two filled slots).
     """
     present = (log_prior > ABSENT).any(dim=-1)
     filled = (weight > 0).any(dim=-1).sum(dim=-1)
@@ -226,7 +228,7 @@ def describe_slots(
 
 
 def _slot_cosine(weight: Float[Tensor, "M B R K"], filled: Int[Tensor, "M B"]) -> Float[Tensor, "M B"]:
-    """Mean cosine over all pairs of n filled slots, (‖Σ u‖² - n) / (n (n - 1)) for their unit rows u."""
+    """Return the mean cosine over all pairs of n filled slots, (‖Σ u‖² - n) / (n (n - 1)) for their unit rows u."""
     length = weight.norm(dim=-1, keepdim=True)
     together = (weight / length.masked_fill(length == 0, 1.0)).sum(dim=-2).square().sum(dim=-1)
     return (together - filled) / (filled * (filled - 1)).clamp(min=1)
@@ -298,7 +300,7 @@ class StochasticTopK:
             raise UserError(f"StochasticTopK: without noise all {self.draws} draws are the same; set draws = 1")
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries and draws of the negative log-likelihood in nats. ``rng`` draws the noise, if any."""
+        """Return the mean over queries and draws of the negative log-likelihood in nats. ``rng`` draws any noise."""
         log_prior = prior_alone(self, scores)
         softs, values = [], []
         for noise in self._noise(log_prior, rng):

@@ -105,11 +105,11 @@ class ScoreFunction:
 
     @property
     def needs_posterior(self) -> bool:
-        """Only where the draws come from q(z|x,y)."""
+        """Return whether the draws come from q(z|x,y)."""
         return self.reward == "elbo"
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of minus the mean reward, in nats (``reward="likelihood"``: a probability).
+        """Return the mean over queries of minus the mean reward, in nats (``reward="likelihood"``: a probability).
 
         Raises `ValueError` when ``reward="elbo"`` and there is no ``log_posterior``, or when scores are not
         log-probabilities.
@@ -136,7 +136,7 @@ class ScoreFunction:
         log_sampler: Float[Tensor, "B K"],
         drawn: Int[Tensor, "B M"],
     ) -> Float[Tensor, "B M"]:
-        """What each draw earns, differentiable where J depends on it directly; ``-inf`` where nothing was drawn."""
+        """Return the reward of each draw, differentiable where J depends on it directly; ``-inf`` without a draw."""
         earned = take(log_likelihood, drawn)
         if self.reward == "likelihood":
             earned = earned.exp()
@@ -158,7 +158,7 @@ class ScoreFunction:
         log_posterior: Float[Tensor, "B K"] | None,
         drawn: Int[Tensor, "B M"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """`describe` and `cost`; the log marginal is that of importance sampling from the same draws.
+        """Return `describe` and `cost`; the log marginal is that of importance sampling from the same draws.
 
         The generator trains with the shares of the draws, times the likelihood where that is the reward.
         """
@@ -228,11 +228,11 @@ class Vimco:
 
     @property
     def needs_posterior(self) -> bool:
-        """Whether the draws come from q(z|x,y)."""
+        """Return whether the draws come from q(z|x,y)."""
         return self.proposal == "posterior"
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of -log (1/n) Σ_i ω_i, in nats.
+        """Return the mean over queries of -log (1/n) Σ_i ω_i, in nats.
 
         Raises `ValueError` when ``proposal="posterior"`` and there is no ``log_posterior``, or when scores are not
         log-probabilities.
@@ -270,25 +270,25 @@ def _check_others(owner: object, draws: int, otherwise: str) -> None:
 def _scores(
     owner: ScoreFunction | Vimco, scores: CandidateScores
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"] | None]:
-    """Checked scores in full precision, absent together; the posterior's are None where none is used."""
+    """Return checked scores in full precision, absent together; the posterior's are None where none is used."""
     if owner.needs_posterior:
         return prior_and_posterior(owner, scores)
     return prior_alone(owner, scores), None
 
 
 def _per_column(value: Float[Tensor, "B M"], drawn: Int[Tensor, "B M"], width: int) -> Float[Tensor, "B width"]:
-    """Σ over the draws that fell on each column of their values; a draw of -1 falls on none."""
+    """Sum the values of the draws that fell on each column; a draw of -1 falls on none."""
     spare = drawn.masked_fill(drawn < 0, width)
     return value.new_zeros((len(value), width + 1)).scatter_add(1, spare, value)[:, :width]
 
 
 def _shares(drawn: Int[Tensor, "B M"], like: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """The share of the draws that fell on each column; more than 0 marks the distinct ones."""
+    """Return the share of the draws that fell on each column; more than 0 marks the distinct ones."""
     return counts(drawn, like) / drawn.shape[1]
 
 
 def _leave_one_out_signal(log_weight: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-    """L̂ - L̂₋ᵢ for each draw i: how far it lifted the log-mean weight above what the other draws let expect.
+    """Return L̂ - L̂₋ᵢ for each draw i: how far it raises the log-mean weight above that of the other draws.
 
     Where all others weigh nothing L̂₋ᵢ would be ``-inf``; 0 takes its place, a baseline as good as any other since it
     depends on them alone. A query where no draw weighs anything has no signal.

@@ -1,4 +1,4 @@
-"""What all objectives share: asking the likelihood for a set of candidates, averaging over queries, and diagnostics."""
+"""Functions that all objectives share: scoring a set of candidates, averaging over queries, and diagnostics."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def prior_alone(owner: object, scores: CandidateScores) -> Float[Tensor, "B K"]:
-    """log p(z|x), checked and in full precision, for an objective whose candidates must stand for themselves.
+    """Return log p(z|x), checked, in full precision, for an objective whose candidates represent only themselves.
 
     Raises `ValueError` for scores that are no log-probabilities, and for candidates sampled from the tail.
     """
@@ -52,7 +52,7 @@ def prior_alone(owner: object, scores: CandidateScores) -> Float[Tensor, "B K"]:
 
 
 def represented(scores: CandidateScores) -> Float[Tensor, "B K"]:
-    """log of the prior mass that each candidate stands for: log p(z|x), plus its multiplicity where it was sampled.
+    """Return log of the prior mass that each candidate represents: log p(z|x), plus log multiplicity if sampled.
 
     Checked and in full precision; the gradient is that of log p(z|x).
     """
@@ -64,7 +64,7 @@ def represented(scores: CandidateScores) -> Float[Tensor, "B K"]:
 
 
 def prior_and_posterior(owner: object, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
-    """log p(z|x) and log q(z|x,y), checked, in full precision; a candidate absent from one is absent from both.
+    """Return log p(z|x) and log q(z|x,y), checked, in full precision; absent from one is absent from both.
 
     Raises `ValueError`, naming the objective ``owner``, when there is no posterior or when scores are no
     log-probabilities.
@@ -87,7 +87,7 @@ def pruned_sum(
     log_likelihood: Float[Tensor, "B K"],
     kept_mass: float,
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, "B K"]]:
-    """Σ_k w_k log p(y|x,z_k), with gradient for the heaviest candidates that hold ``kept_mass`` of w, and these.
+    """Return Σ_k w_k log p(y|x,z_k), with gradient for the heaviest that hold ``kept_mass`` of w, and these.
 
     ``weight`` is constant and ``log_likelihood`` was scored without gradient; the kept candidates are scored once more.
     The others keep their part of the value, as a constant, so that the loss does not depend on ``kept_mass``.
@@ -98,7 +98,7 @@ def pruned_sum(
 
 
 def log_likelihood_where(likelihood: Likelihood, wanted: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """log p(y|x,z) of the wanted candidates in nats, ``-inf`` for all others: one forward per wanted pair.
+    """Return log p(y|x,z) of the wanted candidates in nats, ``-inf`` for all others: one forward per wanted pair.
 
     Raises `ValueError` when the likelihood answers with something that no log-likelihood of text can be.
     """
@@ -109,7 +109,7 @@ def log_likelihood_where(likelihood: Likelihood, wanted: Bool[Tensor, "B K"]) ->
 
 
 def mean_over_queries(value: Float[Tensor, " B"]) -> Float[Tensor, ""]:
-    """The mean over all B queries, where a query of ``-inf`` (it has no usable candidate) adds zero.
+    """Return the mean over all B queries, where a query of ``-inf`` (it has no usable candidate) adds zero.
 
     It stays in the denominator, so that batches may be split and weighted by their query counts alone.
     """
@@ -117,12 +117,12 @@ def mean_over_queries(value: Float[Tensor, " B"]) -> Float[Tensor, ""]:
 
 
 def mean_where(value: Float[Tensor, " B"], present: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
-    """The mean over the queries that are present: what diagnostics show. Zero when there is none."""
+    """Return the mean over the queries that are present, as diagnostics show it. Zero when there is none."""
     return value.detach().masked_fill(~present, 0.0).sum() / present.sum().clamp(min=1)
 
 
 def cost(forwards: Bool[Tensor, "B K"] | None, backwards: Bool[Tensor, "B K"]) -> dict[str, Float[Tensor, ""]]:
-    """Generator forwards and backwards per query, from the candidates scored without gradient and with it.
+    """Count generator forwards and backwards per query, from the candidates scored without gradient and with it.
 
     Where candidates were scored without gradient first, also the share of them whose backward pass was saved.
     """
@@ -145,7 +145,7 @@ def describe(
     log_marginal: Float[Tensor, " B"],
     log_posterior: Float[Tensor, "B K"] | None = None,
 ) -> Mapping[str, Float[Tensor, ""]]:
-    """The diagnostics of `Estimate` that depend on the candidates; means over the queries that have any weight.
+    """Return the diagnostics of `Estimate` about the candidates; means over the queries that have any weight.
 
     ``weight`` are the responsibilities that the objective trains with (estimated where it samples); the scores are as
     the retrievers gave them and are renormalised here wherever a distribution over the candidates is needed.

@@ -1,4 +1,4 @@
-"""VRAG: the posterior retriever stands in for the true posterior, and the loss says how far it is from it.
+"""VRAG: the posterior retriever approximates the true posterior, and the loss bounds how far it is from it.
 
     maximise  Σ_z q(z|x,y) [log p(y|x,z) + log p(z|x) - log q(z|x,y)]  =  log p(y|x) - KL( q ‖ p(z|x,y) )
 
@@ -92,7 +92,7 @@ class Variational:
         check_share(self, "kept_mass", self.kept_mass)
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of the negative bound (or estimate), in nats. ``rng`` is not used.
+        """Return the mean over queries of the negative bound (or estimate), in nats. ``rng`` is not used.
 
         Raises `ValueError` when there is no ``log_posterior`` or when scores are not log-probabilities.
         """
@@ -112,7 +112,7 @@ class Variational:
         return Estimate(-mean_over_queries(per_query), {**told, **_cost(wanted, kept, log_weight)})
 
     def _read(self, log_posterior: Float[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
-        """The candidates that reconstruct the target: all that are present, or the ``passages`` of the highest q."""
+        """Mark the candidates that reconstruct the target: all present, or the ``passages`` of the highest q."""
         present = log_posterior > ABSENT
         if self.form == "elbo":
             return present
@@ -122,7 +122,7 @@ class Variational:
     def _score(
         self, likelihood: Likelihood, log_posterior: Float[Tensor, "B K"], wanted: Bool[Tensor, "B K"]
     ) -> tuple[Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
-        """log p(y|x,z) of the wanted candidates, each scored once, and which of them were scored with gradient."""
+        """Return log p(y|x,z) of the wanted candidates, each scored once, and which were scored with gradient."""
         weight = masked_log_softmax(log_posterior.masked_fill(~wanted, ABSENT)).exp()
         kept = cover(weight, self.kept_mass)
         with torch.no_grad():
@@ -133,7 +133,7 @@ class Variational:
 def _cost(
     wanted: Bool[Tensor, "B K"], kept: Bool[Tensor, "B K"], like: Float[Tensor, "B K"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """`cost` where none is scored twice, so that the saving is a share of all that are wanted."""
+    """Return `cost` where none is scored twice, so that the saving is a share of all that are wanted."""
     read = wanted.sum(dim=-1)
     saving = (1.0 - kept.sum(dim=-1).to(like.dtype) / read.clamp(min=1)).masked_fill(read == 0, 0.0)
     return cost(wanted & ~kept, kept) | {"backward_saving": saving.mean()}

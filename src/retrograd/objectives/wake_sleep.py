@@ -46,7 +46,7 @@ __all__ = ["WakeSleep"]
 
 @dataclass(frozen=True)
 class _Weights:
-    """What the pass without gradient found: the weights, the candidates it scored, and the importance estimate."""
+    """Weights of the pass without gradient, the candidates it scored, and the importance estimate."""
 
     weight: Float[Tensor, "B K"]
     scored: Bool[Tensor, "B K"]
@@ -110,7 +110,7 @@ class WakeSleep:
         check_share(self, "kept_mass", self.kept_mass)
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Mean over queries of the weighted sum, in nats. ``rng`` draws the candidates.
+        """Return the mean over queries of the weighted sum, in nats. ``rng`` draws the candidates.
 
         Raises `ValueError` when there is no ``log_posterior`` or when scores are not log-probabilities.
         """
@@ -133,7 +133,7 @@ class WakeSleep:
         likelihood: Likelihood,
         rng: torch.Generator,
     ) -> _Weights:
-        """The pass without gradient: draw, score what was drawn, and weigh it."""
+        """Compute weights without gradient: draw candidates, score and weigh them."""
         log_proposal = defensive(log_posterior, log_prior, self.proposal_share)
         times = counts(propose(log_proposal, self.draws, rng), log_proposal)
         log_likelihood = log_likelihood_where(likelihood, times > 0)

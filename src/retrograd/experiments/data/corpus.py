@@ -1,4 +1,4 @@
-"""Question and dialogue data of an experiment: settings, the corpus they are answered from, and what is drawn."""
+"""Question and dialogue data of an experiment have settings, a corpus that answers come from, and draws."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["CorpusData", "DialogueData", "QuestionData"]
 
 @dataclass(frozen=True)
 class CorpusData(ABC):
-    """What questions and dialogues have in common: a knowledge base, ``base``, and examples answered from it.
+    """Settings that questions and dialogues share: a knowledge base, ``base``, and examples answered from it.
 
     ``split_words`` cuts its documents into passages of so many words, ``split_overlap`` of which stand in the passage
     before as well, at words or at the ends of ``sentences`` (0: they are passages as they are). ``dev_from_train``
@@ -95,17 +95,17 @@ class CorpusData(ABC):
 
     @property
     def has_dev(self) -> bool:
-        """Whether there will be development data."""
+        """Return whether there will be development data."""
         return bool(self.dev) or self.dev_from_train > 0
 
     @property
     def base_source(self) -> str:
-        """The file of the knowledge base."""
+        """Return the file of the knowledge base."""
         return self.base
 
     @property
     def splitting(self) -> Splitting | None:
-        """How documents are cut into passages, where they are."""
+        """Return how documents are cut into passages."""
         return Splitting(self.split_words, self.split_overlap, self.split_at) if self.split_words else None
 
     def load(self, seed: int, task: Task | None = None) -> Data:
@@ -138,12 +138,12 @@ class CorpusData(ABC):
         return self._resolve_gold({"read": list(here.examples(path))}, base)["read"]
 
     def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
-        """Raises `UserError`: these data have no pairs of entities."""
+        """Raise `UserError`: these data have no pairs of entities."""
         relation_extraction(task, "extract")
         raise UserError(f"data of kind {self.kind} have no pairs of entities; set data.kind = relations")
 
     def task_record(self, task: Task) -> JsonObject:
-        """Return nothing: the settings hold all of it."""
+        """Return an empty record: the settings hold the whole task."""
         return {}
 
     def task_from_record(self, record: object, where: str) -> Task:
@@ -153,7 +153,7 @@ class CorpusData(ABC):
         return self.task()
 
     def from_root(self) -> CorpusData:
-        """Return the same with files named from the root."""
+        """Return the settings with absolute names of files."""
         return replace(
             self,
             base=absolute_file(self.base),
@@ -182,30 +182,30 @@ class CorpusData(ABC):
 
     @abstractmethod
     def task(self) -> Task:
-        """The task that these settings make."""
+        """Return the task that these settings make."""
 
     def examples(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Example]:
-        """The examples of a file, with their gold passages; malformed ones go to ``refuse``."""
+        """Yield the examples of a file, with their gold passages; malformed ones go to ``refuse``."""
         examples = self.read_examples(path, refuse)
         return mark_gold(examples, read_qrels(Path(self.qrels))) if self.qrels else examples
 
     @abstractmethod
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
-        """The examples of a file as it has them."""
+        """Yield the examples of a file as the file has them."""
 
     @abstractmethod
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
-        """The documents of a file, before they are cut; malformed ones go to ``refuse``."""
+        """Yield the documents of a file, before they are cut; malformed ones go to ``refuse``."""
 
     def passages(self, path: Path, refuse: Refuse) -> Iterable[Passage]:
-        """The passages of a file: its documents, cut where these settings say so."""
+        """Yield the passages of a file: its documents, cut where these settings say so."""
         documents = self.documents(path, refuse)
         return documents if self.splitting is None else split_passages(documents, self.splitting)
 
     def _resolve_gold(
         self, parts: dict[str, list[Example]], base: KnowledgeBase, scored: Sequence[str] = ()
     ) -> dict[str, list[Example]]:
-        """With what the base says of gold passages, whose ids are read only where examples have some.
+        """Resolve gold passages in the base, whose ids are read only where examples have gold passages.
 
         Raises `UserError` for gold passages of the ``scored`` parts that it lacks: before a run, not after it.
         """
@@ -224,7 +224,7 @@ class CorpusData(ABC):
     def _with_knowledge(
         self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
     ) -> list[Example]:
-        """With the texts of gold passages, for scores alone, where the task scores by them."""
+        """Add the texts of gold passages, for scores alone, where the task scores by them."""
         return examples
 
     def _read_part(self, name: str, source: str) -> list[Example]:
@@ -238,7 +238,7 @@ class CorpusData(ABC):
         return examples
 
     def _mark_gold(self, parts: dict[str, list[Example]]) -> dict[str, list[Example]]:
-        """With the gold passages that ``qrels`` names. Raises `UserError` where it names none of the examples."""
+        """Add the gold passages that ``qrels`` names. Raises `UserError` where it names none of the examples."""
         if not self.qrels:
             return parts
         relevant = read_qrels(Path(self.qrels))
@@ -253,7 +253,7 @@ class CorpusData(ABC):
 
 @dataclass(frozen=True)
 class QuestionData(CorpusData):
-    """Questions with answers in free words (`retrograd.tasks.question_answering`).
+    """Settings of questions with answers in free words (`retrograd.tasks.question_answering`).
 
     ``format`` and ``base_format`` are those of `read_questions` and `read_corpus`; "squad" as ``base_format`` takes the
     paragraphs of a SQuAD file. A passage is evidence for an answer only if it also holds the share ``question_overlap``
@@ -269,7 +269,7 @@ class QuestionData(CorpusData):
     metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "exact_match"
 
     def task(self) -> QuestionAnswering:
-        """The task that these settings make."""
+        """Return the task that these settings make."""
         return QuestionAnswering(
             query_prefix=self.query_prefix,
             passage_prefix=self.passage_prefix,
@@ -281,17 +281,17 @@ class QuestionData(CorpusData):
         )
 
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
-        """The questions of a file."""
+        """Yield the questions of a file."""
         return read_questions(path, self.format, self.unanswerable, refuse)
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
-        """As `CorpusData.documents`; of a SQuAD file its paragraphs."""
+        """Yield documents as `CorpusData.documents` does; of a SQuAD file its paragraphs."""
         return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format, refuse)
 
 
 @dataclass(frozen=True)
 class DialogueData(CorpusData):
-    """Turns of dialogues that passages help to give (`retrograd.tasks.dialogue`).
+    """Settings of dialogues whose turns passages help to give (`retrograd.tasks.dialogue`).
 
     ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file, "doc2dial" the documents of its ``doc_data``
     file. ``turns`` is how many of the last turns are read (0: all). ``least_overlap`` and ``near_best`` are what makes
@@ -311,7 +311,7 @@ class DialogueData(CorpusData):
     metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "f1"
 
     def task(self) -> GroundedDialogue:
-        """The task that these settings make."""
+        """Return the task that these settings make."""
         return GroundedDialogue(
             turns=self.turns,
             user_name=self.user_name,
@@ -326,11 +326,11 @@ class DialogueData(CorpusData):
         )
 
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
-        """The turns of a file that are to be answered."""
+        """Yield the turns of a file that are to be answered."""
         return read_dialogues(path, self.format, self.unanswerable, refuse)
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
-        """As `CorpusData.documents`; of a QuAC or DoQA file its paragraphs, of Doc2Dial's its documents."""
+        """Yield documents as `CorpusData.documents` does; of QuAC or DoQA paragraphs, of Doc2Dial documents."""
         if self.base_format == "quac":
             return read_contexts(path)
         if self.base_format == "doc2dial":
@@ -340,5 +340,5 @@ class DialogueData(CorpusData):
     def _with_knowledge(
         self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
     ) -> list[Example]:
-        """As `CorpusData._with_knowledge`: knowledge F1 reads them."""
+        """Add texts as `CorpusData._with_knowledge` does: knowledge F1 reads them."""
         return list(with_knowledge(examples, lambda id_: base.passages(rows.get(id_, ()))))

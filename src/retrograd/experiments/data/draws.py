@@ -1,4 +1,4 @@
-"""Draws from data: how many examples of a part are used, of which seed, in which order.
+"""Draw how many examples of a part of data are used, by which seed and in which order.
 
 Every kind of data draws alike: an order decides, and a draw is its beginning, so that with one seed a smaller draw lies
 inside a larger one. Kinds differ in the order alone.

@@ -1,4 +1,4 @@
-"""What is wrong with data: findings, each with its place and a remedy, and how many there are of a kind."""
+"""Findings say what is wrong with data, each with its place and a remedy, and how many there are of a kind."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass
 class Findings:
-    """At most `MOST_SHOWN` findings of each check in each part, and the numbers of all of them."""
+    """Collector of at most `MOST_SHOWN` findings of each check in each part, and of the numbers of all."""
 
     shown: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[Severity, str, str]] = field(default_factory=Counter)
@@ -57,28 +57,28 @@ class Findings:
         self.add(Finding("warning", check, part, place, what, remedy))
 
     def fault(self, part: str, source: str, error: UserError) -> None:
-        """What a reader says: ``source, line 7: what; remedy``."""
+        """Add an error from the message of a reader: ``source, line 7: what; remedy``."""
         place, what, remedy = _parted(str(error), source)
         self.error(_check_of(what), part, place, what, remedy)
 
     def refusing(self, part: str, source: str) -> Refuse:
-        """What a reader calls with each record that it leaves out."""
+        """Return the function that a reader calls with each record that it leaves out."""
         return lambda error: self.fault(part, source, error)
 
     def total(self, severity: Severity) -> int:
-        """How many there are, shown or not."""
+        """Return the number of findings, shown or not."""
         return sum(count for (one, _, _), count in self.counts.items() if one == severity)
 
     def hidden(self) -> list[tuple[Severity, str, str, int]]:
-        """Severity, check and part of what is not shown, and how many of each."""
+        """Return severity, check and part of the findings not shown, with the number of each."""
         return [(*key, count - MOST_SHOWN) for key, count in self.counts.items() if count > MOST_SHOWN]
 
     def ordered(self) -> Sequence[Finding]:
-        """Errors first, otherwise as they were found."""
+        """Return the findings with errors first, otherwise in the order in which they were added."""
         return sorted(self.shown, key=lambda finding: finding.severity != "error")
 
     def record(self) -> JsonObject:
-        """As JSON."""
+        """Return the findings as values for JSON."""
         return {
             "errors": self.total("error"),
             "warnings": self.total("warning"),
@@ -91,13 +91,13 @@ class Findings:
 
 
 def halves(error: UserError) -> tuple[str, str]:
-    """What is wrong, and the remedy, of a message as the house writes them."""
+    """Split a message of this package into what is wrong and the remedy."""
     what, _, remedy = str(error).partition("; ")
     return what, remedy or "mend it, or take it out"
 
 
 def _parted(message: str, source: str) -> tuple[str, str, str]:
-    """Place, what and remedy of a reader's message; the house writes them in this order."""
+    """Split a reader's message into place, what is wrong and remedy, which it has in this order."""
     rest = message.removeprefix(source)
     located = _PLACE.match(rest) if rest != message else None
     place = source

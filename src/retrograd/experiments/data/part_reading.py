@@ -1,4 +1,4 @@
-"""The parts of data, to be read one example at a time with all that is malformed reported, not only the first."""
+"""Read the parts of data one example at a time, with every malformed record reported, not only the first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LabelledExample = tuple[Example, str | None]
 
 @dataclass(frozen=True)
 class DataPart:
-    """A file, or a part of the built-in data; ``examples`` reads it anew at each call, with the labels of relations."""
+    """One file, or a part of the built-in data; ``examples`` reads it anew at each call, with labels of relations."""
 
     name: str
     source: str
@@ -39,7 +39,7 @@ class BaseFile:
 
 @dataclass(frozen=True)
 class DataParts:
-    """The parts that there are, and what their examples are answered from.
+    """The parts of one set of data, and what their examples are answered from.
 
     That is ``base`` or, where the training instances are the passages, ``neighbours``. ``task`` is None where there is
     none, or none can be made.
@@ -81,7 +81,7 @@ def _silently(_: UserError) -> None:
 
 
 def _with_progress(name: str, source: str, read: Callable[[], Iterable[T]], findings: Findings | None) -> Iterator[T]:
-    """What is read, with a bar; what ends the reading is a finding."""
+    """Yield what ``read`` yields, with a progress bar; an error that ends the reading is a finding."""
     try:
         with bar(f"reading {source}", line_count(Path(source)), "records") as advance:
             for one in read():

@@ -1,4 +1,4 @@
-"""The instances of one part of relation data: read, corrected, drawn, and put into the words of a task."""
+"""Read, correct and draw the instances of one part of relation data, and put them into the words of a task."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class RelationPart:
     def drawn(
         self, draws: Draws[RelationInstance], name: str, source: str, count: int, share: float = 0.0
     ) -> RelationPart:
-        """The same part with the instances that are drawn."""
+        """Return the part with only the instances that are drawn."""
         return replace(self, instances=draws.take(self.instances, name, source, count, share))
 
     def record(self) -> JsonObject:
-        """What of this part was drawn. The hash is of the sorted ids."""
+        """Return the record of what was drawn from this part. The hash is of the sorted ids."""
         by_label = Counter(instance.relation or "" for instance in self.instances)
         return {
             "instances": len(self.instances),
@@ -74,7 +74,7 @@ def require_relations(instances: list[RelationInstance], source: str) -> None:
 def labelled_examples(
     task: RelationExtraction, instances: Sequence[RelationInstance], source: str, labels: str
 ) -> list[Example]:
-    """Instances in the task's words; ``labels`` is the setting that the task was made from.
+    """Return the instances in the task's words; ``labels`` is the setting that the task was made from.
 
     Raises `UserError` with source and instance for a relation that the task does not know.
     """
@@ -94,13 +94,13 @@ def labelled_examples(
 
 
 def read_instances(path: Path, format: str, patch: Path | None) -> list[RelationInstance]:  # noqa: A002
-    """All instances of a file, with corrected labels where there is a patch. Raises `UserError` as the readers do."""
+    """Read all instances of a file, with corrected labels where there is a patch. Raises `UserError` as readers do."""
     instances = list(read_relations(path, format))
     return instances if patch is None else read_patch(patch).apply(instances, str(path))
 
 
 def read_part(part: str, source: str, patch: str, format: str, refuse: Refuse) -> RelationPart:  # noqa: A002
-    """A whole part, with corrected labels; empty where there is no source."""
+    """Read a whole part, with corrected labels; empty where there is no source."""
     if not source:
         return RelationPart([], 0)
     if source == BUILTIN_DATA:
@@ -120,7 +120,7 @@ def read_part(part: str, source: str, patch: str, format: str, refuse: Refuse) -
 def report_examples(
     task: RelationExtraction, name: str, source: str, instances: Sequence[RelationInstance], findings: Findings
 ) -> list[LabelledExample]:
-    """Instances in the task's words; what has a label without words is reported and left out."""
+    """Return the instances in the task's words; one whose label has no words is reported and left out."""
     examples: list[LabelledExample] = []
     for instance in instances:
         try:

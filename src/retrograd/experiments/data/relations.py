@@ -1,4 +1,4 @@
-"""Relation extraction data of an experiment: settings, reading, label patches, what is drawn, and a record of it."""
+"""Relation extraction data of an experiment: settings, reading, label patches, draws, and a record of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _TEMPLATES = {"semeval": "builtin:semeval2010_task8", "tacred": "builtin:tacred"
 
 @dataclass(frozen=True)
 class RelationData:
-    """Relation extraction data. ``train`` is also the knowledge base.
+    """Settings of relation extraction data. ``train`` is also the knowledge base.
 
     ``train``, ``dev`` and ``test`` are files, or ``builtin:semeval2010_task8`` for the data set in the package (its
     training or its test part). ``train_patch``, ``dev_patch`` and ``test_patch`` are files that correct labels by id
@@ -145,17 +145,17 @@ class RelationData:
 
     @property
     def has_dev(self) -> bool:
-        """Whether there will be development data."""
+        """Return whether there will be development data."""
         return bool(self.dev) or self.dev_from_train > 0
 
     @property
     def embeds_labels(self) -> bool:
-        """Whether the label is part of what the passage tower reads."""
+        """Return whether the label is part of what the passage tower reads."""
         return self.key_style == "published"
 
     @property
     def _files(self) -> dict[str, tuple[str, str]]:
-        """File and patch of every part."""
+        """Return the file and the patch of every part."""
         return {
             "train": (self.train, self.train_patch),
             "dev": (self.dev, self.dev_patch),
@@ -187,7 +187,7 @@ class RelationData:
         return Data(relations, KnowledgeBase.from_passages(passages), **examples, drawn=drawn)
 
     def _drawn_parts(self, whole: RelationPart, draws: Draws[RelationInstance]) -> dict[str, RelationPart]:
-        """All parts as they are drawn; development data held out of training are drawn no further."""
+        """Read and draw all parts; development data held out of training are drawn no further."""
         rest, held = draws.hold_out(whole.instances, self.train)
         left = replace(whole, instances=rest, available=len(rest)) if held else whole
         train = left.drawn(draws, "train", self.train, self.train_count, self.train_share)
@@ -199,7 +199,7 @@ class RelationData:
         return {"train": train, "dev": dev, "test": test}
 
     def _read_part(self, part: str) -> RelationPart:
-        """A whole part, with corrected labels; empty where there is no source."""
+        """Read a whole part, with corrected labels; empty where there is no source."""
         return read_part(part, *self._files[part], self.format, raise_error)
 
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
@@ -232,7 +232,7 @@ class RelationData:
         return _task(self, Verbalisation.from_record(record["relations"], f"{where}: relations"), constraints)
 
     def from_root(self) -> RelationData:
-        """Return the same with files named from the root."""
+        """Return the settings with absolute names of files."""
         return replace(
             self,
             train=absolute_file(self.train),
@@ -268,7 +268,7 @@ class RelationData:
         return None
 
     def _instances(self, name: str, source: str, findings: Findings) -> list[RelationInstance]:
-        """All instances of a part, or of a bare file, which is read as training data are."""
+        """Return all instances of a part, or of a bare file, which is read as training data are."""
         part, patch = (name, self._files[name][1]) if name in self._files else ("train", "")
         try:
             return read_part(part, source, patch, self.format, findings.refusing(name, source)).instances
@@ -280,7 +280,7 @@ class RelationData:
 def relation_task(
     settings: RelationData, whole: Sequence[RelationInstance], drawn: Sequence[RelationInstance]
 ) -> RelationExtraction:
-    """The task that settings and training data make: labels of the whole, type constraints of what was drawn.
+    """Return the task of settings and training data: labels of all data, type constraints of what was drawn.
 
     Raises `UserError` where the words of the labels do not fit.
     """
@@ -290,7 +290,7 @@ def relation_task(
 
 
 def _verbalisation(settings: RelationData, labels: Sequence[str]) -> Verbalisation:
-    """The words that the settings name. Raises `UserError` for a label without any, or one that a fixed set lacks."""
+    """Read the words of labels. Raises `UserError` for a label without words, or one that a fixed set lacks."""
     fixed = settings.labels != "from_train"
     source = settings.templates or _TEMPLATES.get(settings.labels, "")
     if not source:

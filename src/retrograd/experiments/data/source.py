@@ -1,4 +1,4 @@
-"""What a kind of data does for an experiment: the one place where kinds of data differ."""
+"""A kind of data gives an experiment its task and examples: the one place where kinds of data differ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Data", "DataKind", "absolute_file", "relation_extraction"]
 
 @dataclass(frozen=True)
 class Data:
-    """A task, its knowledge base, its examples, and what was drawn: seed, counts by part, hashes of ids."""
+    """Task, knowledge base and examples of an experiment, and what was drawn: seed, counts by part, hashes of ids."""
 
     task: Task
     base: KnowledgeBase
@@ -59,22 +59,22 @@ class DataKind(Protocol):
 
     @property
     def train_count(self) -> int:
-        """How many training examples are drawn; 0 is all."""
+        """Return how many training examples are drawn; 0 is all."""
         ...
 
     @property
     def base_source(self) -> str:
-        """The file of the knowledge base; "" where there is none."""
+        """Return the file of the knowledge base; "" where there is none."""
         ...
 
     @property
     def has_dev(self) -> bool:
-        """Whether there will be development data."""
+        """Return whether there will be development data."""
         ...
 
     @property
     def embeds_labels(self) -> bool:
-        """Whether the passage tower reads labels, so that a soft prompt adds none to a passage's embedding."""
+        """Return whether the passage tower reads labels, so that a soft prompt adds none to a passage's embedding."""
         ...
 
     def load(self, seed: int, task: Task | None = None) -> Data:
@@ -90,7 +90,7 @@ class DataKind(Protocol):
         ...
 
     def task_record(self, task: Task) -> JsonObject:
-        """Return what of the task these settings do not hold."""
+        """Return the part of the task that these settings do not hold."""
         ...
 
     def task_from_record(self, record: object, where: str) -> Task:
@@ -98,7 +98,7 @@ class DataKind(Protocol):
         ...
 
     def from_root(self) -> DataKind:
-        """Return the same with files named from the root, so that a run can be opened from any folder."""
+        """Return the settings with absolute names of files, so that a run can be opened from any folder."""
         ...
 
     @classmethod
@@ -111,7 +111,7 @@ class DataKind(Protocol):
         ...
 
     def open_base(self, findings: Findings) -> BaseFile | None:
-        """Open the knowledge base in the same way; None where there is none beside the examples.
+        """Open the knowledge base record by record; None where there is none beside the examples.
 
         A base that should be there and is not named is a finding.
         """
