@@ -36,7 +36,7 @@ def die_at(module: str, name: str, count: int) -> None:
 
 
 def trained(experiment: Path, out: Path, kill: str, seconds: float) -> int:
-    """The exit status of a process that begins the run or goes on with it; negative for the signal that killed it."""
+    """Return the exit status of a process that begins or resumes the run; negative for the signal that killed it."""
     child = os.fork()
     if child == 0:
         if kill and not kill.startswith("moment:"):

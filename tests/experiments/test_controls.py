@@ -1,4 +1,4 @@
-"""The controls of every recipe: what each changes, that nothing else differs, and which say nothing."""
+"""Tests of the controls of every recipe: what each changes, that nothing else differs, and which are left out."""
 
 from __future__ import annotations
 

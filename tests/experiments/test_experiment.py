@@ -1,4 +1,4 @@
-"""Experiments: to text and back, and errors that name the key, the nearest key and the place."""
+"""Experiments go to text and back, and errors name the key, the nearest key and the place."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_train_open_and_answer_as_the_run_did(experiment: Experiment, tmp_path: 
 
 
 def test_gradient_checkpointing_trains_the_same_model(experiment: Experiment, tmp_path: Path) -> None:
-    """With dropout in adapters and retriever, under the loop's own choice of kernels."""
+    """Dropout is on in adapters and retriever, and the loop chooses the kernels."""
     weights = []
     for value in ("false", "true"):
         changed = experiment.with_settings([f"generator.gradient_checkpointing={value}", "data.test="])

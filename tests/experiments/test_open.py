@@ -41,7 +41,7 @@ RECORDS = [
 
 @pytest.fixture(scope="session")
 def trained(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny finished run and its data; nothing changes it."""
+    """Return a folder with a tiny finished run and its data; nothing changes it."""
     folder = tmp_path_factory.mktemp("trained")
     data = folder / "data.jsonl"
     data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
@@ -58,7 +58,7 @@ def trained(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def finished(trained: Path, tmp_path: Path) -> Path:
-    """The folder of a finished run, a copy to damage; the data lie beside it."""
+    """Return a copy of a finished run's folder, to damage; the data lie beside it."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run"
 
@@ -78,7 +78,7 @@ def test_a_missing_index_is_built_anew_and_answers_the_same(finished: Path, monk
 
 
 def test_an_index_of_zeros_is_refused(finished: Path) -> None:
-    """Whole or in part: the right fingerprints, the right shape, no content."""
+    """The index has the right fingerprints and shape, but zeros in all or some rows."""
     folder = finished / "model" / "index"
     sound = ExactIndex.load(folder)
     vectors = sound.vectors(torch.arange(4))

@@ -1,4 +1,4 @@
-"""A folder from a stranger: no program in it runs, no file outside it is read, and no number in it fills the memory.
+"""No program in a stranger's folder runs, no file outside it is read, and no number in it fills the memory.
 
 Each test puts one poison into a sound folder. What is refused is a `UserError` that names the file.
 """
@@ -37,7 +37,7 @@ from retrograd.util.text_files import read_json
 
 
 class Program:
-    """Whoever unpickles it creates the file ``sign``."""
+    """Unpickling it creates the file ``sign``."""
 
     def __init__(self, sign: Path) -> None:
         self.sign = sign
@@ -48,13 +48,13 @@ class Program:
 
 @pytest.fixture
 def sign(tmp_path: Path) -> Path:
-    """What a program writes when it runs."""
+    """Return the file that a program writes when it runs."""
     return tmp_path / "ran"
 
 
 @pytest.fixture(scope="session")
 def sound(tiny_encoder: Path, tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A retriever, a whole generator, one with adapters and a soft prompt, and an index of two shards."""
+    """Save a retriever, a whole generator, one with adapters and a soft prompt, and an index of two shards."""
     rng = torch.Generator().manual_seed(0)
     tower = Encoder.open(str(tiny_encoder))
     root = tmp_path_factory.mktemp("sound")
@@ -71,7 +71,7 @@ def sound(tiny_encoder: Path, tiny_causal: Path, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def parts(sound: Path, tmp_path: Path) -> Path:
-    """A copy of ``sound`` to damage."""
+    """Return a copy of ``sound`` to damage."""
     return shutil.copytree(sound, tmp_path / "model")
 
 
@@ -232,7 +232,7 @@ def test_files_of_a_checkpoint(name: str, tmp_path: Path) -> None:
 
 
 def seal_by_hand(folder: Path, files: dict[str, dict[str, object]]) -> None:
-    """As `seal` does, over files of any name."""
+    """Seal a folder as `seal` does, over files of any name."""
     checksum = fingerprint(f"{name} {known}" for name, known in sorted(files.items()))
     (folder / "manifest.json").write_text(json.dumps({"files": files, "checksum": checksum}))
 

@@ -26,7 +26,7 @@ FAST_BF16, SLOW_BF16 = PrecisionSeconds(2.0, 1.0), PrecisionSeconds(2.0, 3.0)
 
 @pytest.fixture
 def experiment(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> Experiment:
-    """Three steps on four sentences, at the precision that is faster."""
+    """Return an experiment of three steps on four sentences, at the precision that is faster."""
     data = tmp_path / "data.jsonl"
     records = [
         {"text": f"the {thing} holds tea .", "head": [4, 7], "tail": [14, 17], "relation": label}
@@ -41,7 +41,7 @@ def experiment(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> Experi
 
 
 def use_seconds(patched: pytest.MonkeyPatch, folder: Path, seconds: PrecisionSeconds) -> list[tuple[Work, int]]:
-    """Start with an empty cache and measure so; returns what is then measured."""
+    """Start with an empty cache and use these seconds; return the list of what is then measured."""
     asked: list[tuple[Work, int]] = []
 
     def measure(work: Work, width: int) -> PrecisionSeconds:
@@ -87,7 +87,7 @@ def test_an_index_of_an_untrained_experiment_is_measured_for_encoding(
 def test_a_run_records_its_precision_and_keeps_it(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stopped, resumed and opened where the other precision is now the faster one."""
+    """The run is stopped, resumed and opened where the other precision is now the faster one."""
     use_seconds(monkeypatch, tmp_path, SLOW_BF16)
     stop, out = Interrupts(), tmp_path / "run"
     stop.asked = True

@@ -57,7 +57,7 @@ def _lines(path: Path, records: list[dict]) -> str:
 
 
 def tiny(kind: str, data: Path, models: dict[str, Path], *changes: str) -> Experiment:
-    """A few steps of two or more stages, dropout on; its files go to ``data``.
+    """Return an experiment of a few steps of two or more stages, dropout on; its files go to ``data``.
 
     "full" trains all weights, refreshes by drift and is judged while it trains; "lora" trains adapters and refreshes
     every two steps; "chains" is JSA with carried chains over sampled answers, masked sentences first, a second stage
@@ -116,7 +116,7 @@ def _questions(data: Path) -> Experiment:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """All that a run writes, by name, but for its checkpoints and the machine it ran on."""
+    """Return all that a run writes, by name, except its checkpoints and the machine it ran on."""
     return {
         str(path.relative_to(run)): _settled(path)
         for path in sorted(run.rglob("*"))
@@ -134,7 +134,7 @@ def _settled(path: Path) -> bytes:
 
 
 def differing(run: Path, other: Path) -> list[str]:
-    """Names of files that differ, or that one of the runs has alone."""
+    """Return names of files that differ, or that only one of the runs has."""
     ours, theirs = contents(run), contents(other)
     return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
@@ -146,7 +146,7 @@ def models(tiny_encoder: Path, tiny_seq2seq: Path, tiny_causal: Path) -> dict[st
 
 @pytest.fixture(scope="session")
 def whole(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Of each kind a run that nobody stopped; its data lie beside it."""
+    """Train a run of each kind that nobody stops; its data lie beside it."""
     runs = {}
     for kind in KINDS:
         folder = tmp_path_factory.mktemp(kind)
@@ -163,7 +163,7 @@ def metrics(run: Path) -> list[dict]:
 
 
 class CrashError(Exception):
-    """Whatever ends a process."""
+    """Stands for whatever ends a process."""
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], None], before: bool = True) -> None:
@@ -187,7 +187,7 @@ def crash() -> None:
 
 
 def crashed(experiment: Experiment, out: Path, step: int) -> Path:
-    """The folder of a run that ended after so many steps, just after whatever was to be saved."""
+    """Return the folder of a run that ended after so many steps, just after whatever was to be saved."""
     with pytest.MonkeyPatch.context() as patched:
         at_step(patched, step, crash, before=False)
         with pytest.raises(CrashError):
@@ -200,12 +200,12 @@ def crashed(experiment: Experiment, out: Path, step: int) -> Path:
 
 @pytest.fixture
 def what(whole: dict[str, Path], models: dict[str, Path]) -> Callable[..., Experiment]:
-    """The experiment of a kind, on the data of the run that nobody stopped."""
+    """Return the experiment of a kind, on the data of the run that nobody stopped."""
     return lambda kind, *changes: tiny(kind, whole[kind].parent / "data", models, *changes)
 
 
 def test_the_runs_have_what_must_be_gone_on_with(whole: dict[str, Path]) -> None:
-    """Or the tests below would prove nothing."""
+    """The tests below would prove nothing otherwise."""
     for kind in KINDS:
         assert steps_of(whole[kind]) >= 6
     full = metrics(whole["full"])
@@ -236,7 +236,7 @@ def test_a_run_that_crashed_ends_as_one_that_never_did(
 def test_it_may_stop_after_any_step(
     kind: str, whole: dict[str, Path], what: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    """By a crash, which leaves what was saved every two steps, and by being asked, which saves."""
+    """It stops by a crash, which leaves what was saved every two steps, or on request, which saves."""
     for step in range(1, steps_of(whole[kind]) + 1):
         out = crashed(what(kind), tmp_path / f"{step}", step)
         resume_run(out)
@@ -256,7 +256,7 @@ def test_it_may_stop_after_any_step(
 
 
 def test_checkpoints_change_nothing(whole: dict[str, Path], what: Callable[..., Experiment], tmp_path: Path) -> None:
-    """By steps, by the clock at every step, or never."""
+    """Checkpoints are written by steps, by the clock at every step, or never."""
     for changes in (["training.save_every=0"], ["training.save_every=0", "training.save_minutes=1e-9"]):
         run = run_experiment(what("full", *changes), tmp_path / changes[-1])
         assert differing(run.path, whole["full"]) == ["experiment.toml"]
@@ -328,7 +328,7 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_it_is_used(
 def test_a_checkpoint_that_may_not_be_read_is_not_thrown_away(
     what: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor one that lies on a share that is away."""
+    """A checkpoint on a share that is not mounted is kept too."""
     out = crashed(what("lora"), tmp_path / "run", 4)
 
     def away(path: Path) -> str:
@@ -370,7 +370,7 @@ def test_without_a_sound_checkpoint_training_begins_anew(
 
 @pytest.mark.parametrize("name", ["weights", "optimiser", "random", "stage"])
 def test_nothing_but_safetensors_is_ever_loaded(name: str, what: Callable[..., Experiment], tmp_path: Path) -> None:
-    """Not even where the manifest vouches for it."""
+    """A pickle is refused even where the manifest lists it."""
     out = crashed(what("lora"), tmp_path / "run", 4)
     newest = RunDirectory.open(out).checkpoints()[0]
     (newest / f"{name}.safetensors").write_bytes(pickle.dumps({"weight": [1.0]}))
@@ -433,7 +433,7 @@ def test_there_must_be_something_to_train(tmp_path: Path) -> None:
 
 
 def started(experiment: Experiment, out: Path) -> tuple[int, str]:
-    """Exit code and words of ``retrograd train``."""
+    """Return the exit code and the output of ``retrograd train``."""
     file = out.with_suffix(".toml")
     file.write_text(experiment.to_toml(), encoding="utf-8")
     done = CliRunner().invoke(app, ["train", str(file), "--out", str(out)])
@@ -471,7 +471,7 @@ def test_who_stops_between_stages_or_after_them_loses_none(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While the base is embedded, in the test at the end, or while a decision is fitted."""
+    """The run is stopped while the base is embedded, in the test at the end, or while a decision is fitted."""
     calls: list[int] = []
     real = getattr(place, name)
 
@@ -554,7 +554,7 @@ def killed(experiment: Experiment, folder: Path, *kills: str) -> str:
 def test_a_killed_run_goes_on_to_the_same_end(
     whole: dict[str, Path], what: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    """Killed in a refresh, in a save and at a random moment."""
+    """The run is killed in a refresh, in a save and at a random moment."""
     said = killed(what("full"), tmp_path, PLACES[2], PLACES[0], "moment:0.5")
     assert said.count("killed") >= 2, said
     assert differing(tmp_path / "run", whole["full"]) == []
@@ -565,7 +565,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
 def test_a_run_killed_anywhere_goes_on_to_the_same_end(
     kind: str, whole: dict[str, Path], what: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    """At each place where something is being written or computed, then at seven random moments a kind, 21 in all."""
+    """Kills come wherever something is written or computed, then at seven random moments a kind, 21 in all."""
     for place in PLACES:
         folder = tmp_path / place.replace(":", "-")
         folder.mkdir()

@@ -22,7 +22,7 @@ _LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--npr
 
 
 def asked(data: Path, models: dict[str, Path]) -> Experiment:
-    """JSA with carried chains over sampled answers, dropout on, a second stage, refreshes and checkpoints."""
+    """Return JSA with carried chains over sampled answers, dropout, a second stage, refreshes and checkpoints."""
     data.mkdir(parents=True)
     base = [{"id": f"p{i}", "title": f"cup {i}", "text": f"the cup number {i} holds tea ."} for i in range(7)]
     questions = [
@@ -49,7 +49,7 @@ def launched(*words: str) -> subprocess.Popen[str]:
 
 
 def second_of(launcher: int) -> int:
-    """The process of rank 1."""
+    """Return the process of rank 1."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     return next(int(one) for one in children if b"\0RANK=1\0" in Path(f"/proc/{one}/environ").read_bytes())
 

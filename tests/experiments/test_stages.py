@@ -1,4 +1,4 @@
-"""Stages beside the main one: masked sentences of the base, and the generator alone on what the prior finds."""
+"""Tests of stages beside the main one: masked sentences, and the generator alone on what the prior finds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ WORDS = sorted({word for text in (*(p.text for p in PASSAGES), *(q.query for q i
 
 
 def with_words(folder: Path, model: BertModel | T5ForConditionalGeneration, template: str) -> str:
-    """A folder with the model and a tokenizer of the world's words."""
+    """Return a folder with the model and a tokenizer of the world's words."""
     tokens = {word: i for i, word in enumerate((*SPECIAL, "Passage:", "Question:", "Answer:", *WORDS))}
     tokenizer = Tokenizer(WordLevel(tokens, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -72,7 +72,7 @@ def with_words(folder: Path, model: BertModel | T5ForConditionalGeneration, temp
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A BERT and a T5 with fresh weights."""
+    """Save a BERT and a T5 with fresh weights."""
     bert = BertConfig(
         vocab_size=64,
         hidden_size=16,
@@ -190,7 +190,7 @@ def test_all_stages_run_with_what_training_adds_and_log_under_their_names(
 
 
 def test_prior_only_queries_leave_their_chains_where_they_stood(folders: tuple[str, str], tmp_path: Path) -> None:
-    """Through the loop: nearly all visits are such, so nearly no chain has started, and the generator learns."""
+    """Nearly all visits are prior-only here, so nearly no chain has started, and the generator learns."""
     model = build(folders, posterior=True)
     what = jsa("objective.sampler=metropolis", "objective.draws=2", "training.prior_only=0.9", "training.epochs=4")
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}

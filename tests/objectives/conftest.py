@@ -1,4 +1,4 @@
-"""The enumerable world: so few passages that every sum can be written out, in float64. The oracle of this room."""
+"""The enumerable world has so few passages that every sum can be written out, in float64: the tests' oracle."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ OBJECTIVE_VALUES: tuple[Objective, ...] = (*(kind() for kind in OBJECTIVES), *VA
 
 @dataclass
 class TableLikelihood:
-    """The likelihood as a table of token log-likelihoods [B K T]; counts the prompts it was asked for.
+    """Likelihood as a table of token log-likelihoods [B K T], which counts the prompts it was asked for.
 
     ``calls`` lists how passages were read at each call, in the words of `Objective.reads`, and whether with gradient.
     """
@@ -112,13 +112,13 @@ class TableLikelihood:
         return self.tokens_at(column).value.sum(dim=-1)
 
     def together(self, column: Tensor) -> Tensor:
-        """Depends on which passages stand in the prompt and in which order: each halves the say of the next."""
+        """Score a prompt by its passages and their order: each halves the weight of the next."""
         self._count(len(column), "together" if column.shape[1] else "nothing")
         said = self._tokens(column).sum(dim=-1).masked_fill(column < 0, 0.0)
         return self.closed_book + (said * 0.5 ** torch.arange(1, column.shape[1] + 1)).sum(dim=-1)
 
     def at_mixture(self, weight: Tensor) -> Tensor:
-        """Depends on which passages a slot holds, how much of each, and which slot it is: each halves the next's say.
+        """Score slots by their passages, how much of each, and their order: each halves the weight of the next.
 
         Of a padded column the table is never read, whatever its weight.
         """
@@ -129,7 +129,7 @@ class TableLikelihood:
         return self.closed_book + (mixed * slot).sum(dim=-1)
 
     def supports_at(self, column: Tensor) -> Tensor:
-        """Candidates whose first token is likely; costs no prompt."""
+        """Return whether the first token of candidates is likely; costs no prompt."""
         return (self.table[..., 0].detach() > -0.8).gather(1, column.clamp(min=0)) & (column >= 0)
 
 
@@ -182,7 +182,7 @@ class World:
         return value.masked_fill(self.absent, -math.inf)
 
     def responsibilities(self) -> Tensor:
-        """π over the candidates, written out."""
+        """Return π over the candidates, written out."""
         joint = (self.scores().log_prior.detach() + self.log_likelihood()).exp()
         return joint / joint.sum(dim=-1, keepdim=True)
 
@@ -195,7 +195,7 @@ class World:
         return Gradients(estimate, *filled, likelihood)
 
     def of(self, change: Callable[[Tensor], Tensor]) -> World:
-        """The same change made to every table, in fresh leaves; for changes along the batch axis."""
+        """Return the world with one change made to every table, in fresh leaves; for changes along the batch axis."""
         previous = None if self.previous is None else change(self.previous)
         logits = [
             change(leaf.detach()).clone().requires_grad_(leaf.requires_grad)
@@ -204,7 +204,7 @@ class World:
         return World(*logits, change(self.present), change(self.absent), previous)
 
     def copies(self, count: int) -> World:
-        """``count`` copies of the first query along the batch axis: one call then gives ``count`` independent runs."""
+        """Return ``count`` copies of the first query along the batch axis: one call gives as many independent runs."""
         return self.of(lambda leaf: leaf[:1].repeat(count, *[1] * (leaf.dim() - 1)))
 
     def with_absent(self, absent: Tensor) -> World:
@@ -245,7 +245,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 def scored(similarity: Tensor, temperature: float | Tensor) -> CandidateScores:
-    """What a retriever with this temperature says: log-probabilities over the candidates, and the temperature."""
+    """Return a retriever's scores at this temperature: log-probabilities of the candidates, and the temperature."""
     t = temperature if isinstance(temperature, Tensor) else similarity.new_tensor(temperature)
     absent = similarity == -math.inf
     logit = (similarity.masked_fill(absent, 0.0) / t).masked_fill(absent, -math.inf)
@@ -254,7 +254,7 @@ def scored(similarity: Tensor, temperature: float | Tensor) -> CandidateScores:
 
 
 def check_mean(samples: Tensor, expected: Tensor) -> None:
-    """The mean of independent ``samples`` [S ...] equals ``expected`` [...] as far as its standard error can tell."""
+    """Check that the mean of independent ``samples`` [S ...] equals ``expected`` [...] within its standard error."""
     allowed = -torch.special.ndtri(torch.tensor(FALSE_ALARM / (2 * expected.numel()), dtype=torch.float64))
     error = samples.std(dim=0) / math.sqrt(len(samples))
     # An entry that never varies must be met exactly; 1e-12 leaves room for the rounding of the sum.
@@ -264,7 +264,7 @@ def check_mean(samples: Tensor, expected: Tensor) -> None:
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tensors of six numbers gain nothing from threads, and lose much on a machine that is busy."""
+    """Use one thread: tensors of six numbers gain nothing from more, and lose much on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -282,7 +282,7 @@ def mean_equals() -> Callable[[Tensor, Tensor], None]:
 
 
 def samples(objective: Objective) -> bool:
-    """Whether the estimate depends on the seed: found out by trying, so that an objective need not say so."""
+    """Return whether the estimate depends on the seed, found by trying it."""
     here = make_world(17, b=8)
     first, second = (here.differentiate(objective, seed=seed) for seed in (1, 2))
     return any(not torch.equal(one, other) for one, other in zip(first.leaves, second.leaves, strict=True))

@@ -1,4 +1,4 @@
-"""Errors are help: each names the value and the way out."""
+"""Every error of an objective names the value and what to do."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_loss_handed_as_log_likelihood_is_refused() -> None:
     ],
 )
 def test_settings_name_the_value_and_what_is_allowed(kind, setting: str, value: str | float, advice: str) -> None:
-    """Set behind the type checker of the tests, which would refuse the value first; users have none in front."""
+    """The value is set behind the type checker of the tests, which would refuse it first; users have none."""
     objective = kind()
     object.__setattr__(objective, setting, value)
     with pytest.raises(UserError, match=advice):

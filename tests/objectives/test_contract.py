@@ -122,7 +122,7 @@ def test_reported_costs_are_the_counted_ones(world, objective) -> None:
 
 
 def test_a_batch_of_two_is_the_mean_of_two_batches_of_one(world, objective) -> None:
-    """Those that draw draw query after query, so that one stream of chance serves a batch however it is cut."""
+    """Objectives draw query after query, so that one random stream serves a batch however it is cut."""
     both = world(3, b=2, k=5)
     found = both.differentiate(objective, rng=torch.Generator().manual_seed(3))
     rng = torch.Generator().manual_seed(3)
@@ -158,7 +158,7 @@ def test_the_order_of_the_candidates_does_not_matter(world, exact_objective) -> 
 
 
 def padded(here, where: list[int]):
-    """Scores, likelihood and table with candidates of ``-inf`` inserted in front of the columns ``where``."""
+    """Return scores, likelihood and table with candidates of ``-inf`` inserted before the columns ``where``."""
     column = torch.tensor([one for k in range(here.k) for one in ([-1] if k in where else []) + [k]])
     hole = column < 0
     scores = here.scores()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.mark.slow
 def test_one_file_and_one_entry_put_an_objective_under_the_contract(tmp_path: Path) -> None:
-    """As the text says: a file, an import, an entry; no test is touched."""
+    """The text asks for a file, an import and an entry; no test is touched."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     code = text.split("<!-- toy objective -->\n```python\n", 1)[1].split("```", 1)[0]
     package = tmp_path / "retrograd"

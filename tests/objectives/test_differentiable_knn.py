@@ -24,7 +24,7 @@ soft_operators = pytest.mark.parametrize("operator", SOFT)
 
 @dataclass
 class CurvedTable(TableLikelihood):
-    """A likelihood that curves in the weights, with a derivative at 0; support is a table of its own."""
+    """Likelihood that curves in the weights, with a derivative at 0; support is a table of its own."""
 
     supports: Tensor | None = None
     asked: Tensor | None = None
@@ -54,7 +54,7 @@ SUPPORTS = torch.tensor([[False, True, False, True, False, False], [True, False,
 def test_the_gradient_of_the_loss_is_that_of_finite_differences(
     world, operator: Operator, target: float, best: int
 ) -> None:
-    """In the similarities, a learned temperature and everything the likelihood is made of; along random directions."""
+    """Checked in similarities, a learned temperature and all inputs of the likelihood, along random directions."""
     here = world(20)
     objective = RelaxedTopK(slots=3, best=best, operator=operator, perplexity=target, vote_weight=0.7)
     log_temperature = torch.tensor(math.log(0.3), dtype=torch.float64, requires_grad=True)
@@ -184,7 +184,7 @@ def test_diagnostics_of_the_slots_written_out(world) -> None:
     ],
 )
 def test_impossible_settings_are_refused(kind, setting: str, value: float | str, advice: str) -> None:
-    """Set behind the type checker of the tests, as in test_checks.py."""
+    """The value is set behind the type checker of the tests, as in test_checks.py."""
     one = kind()
     object.__setattr__(one, setting, value)
     with pytest.raises(UserError, match=advice):

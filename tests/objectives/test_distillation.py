@@ -24,13 +24,13 @@ TARGETS = [EMDR2, PDIST, LOOP, REPLUG]
 
 
 def prompt_of(here, b: int, columns: list[int]) -> float:
-    """log p(y|x, the passages of the columns in this order), as the table's world defines it."""
+    """Return log p(y|x, the passages of the columns in this order), as the table's world defines it."""
     said = here.log_likelihood()
     return here.closed_book[b].item() + sum(said[b, k].item() * 0.5 ** (i + 1) for i, k in enumerate(columns))
 
 
 def log_without_each(here) -> Tensor:
-    """log p(y|x, all candidates but k, best prior first) for each query and k."""
+    """Return log p(y|x, all candidates but k, best prior first) for each query and k."""
     value = torch.empty(len(here.table), here.k, dtype=torch.float64)
     for b, scores in enumerate(here.scores().log_prior.detach()):
         best_first = sorted(range(here.k), key=lambda k: -scores[k].item())
@@ -40,7 +40,7 @@ def log_without_each(here) -> Tensor:
 
 
 def target_of(here, objective: Distillation) -> Tensor:
-    """The distribution that the retriever is to imitate, written out for each name."""
+    """Return the distribution that the retriever is to imitate, written out for each name."""
     mean = objective.length_normalised == "yes"
     if objective.length_normalised == "as_published":
         mean = objective.target in (PDIST, LOOP)
@@ -143,7 +143,7 @@ def test_the_value_does_not_know_how_wide_the_padding_is(world, target: str, rea
 
 
 def twice(here):
-    """The same world where every target is said twice."""
+    """Return the world with every target repeated once."""
     double = here.of(lambda leaf: leaf)
     double.table = torch.cat([here.table, here.table], dim=-1).detach().requires_grad_()
     double.present = torch.cat([here.present, here.present], dim=-1)
@@ -322,7 +322,7 @@ def test_no_posterior_retriever_is_needed(world) -> None:
     ],
 )
 def test_a_setting_that_cannot_be_says_what_can(setting: dict[str, object], advice: str) -> None:
-    """Set behind the type checker of the tests, which would refuse some of these first; users have none in front."""
+    """Values are set behind the type checker of the tests, which would refuse some first; users have none."""
     objective = Distillation()
     for name, value in setting.items():
         object.__setattr__(objective, name, value)

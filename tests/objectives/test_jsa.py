@@ -111,7 +111,7 @@ def test_a_stationary_chain_gives_the_exact_gradient_on_average(world, mean_equa
 
 
 def test_a_chain_carried_through_visits_forgets_how_it_began(world, mean_equals) -> None:
-    """Two draws a visit, the state handed on as the loop would: after 12 visits its law is π."""
+    """Each visit draws twice and hands its state on as the loop would: after 12 visits its law is π."""
     here = world(6, b=1, scale=0.7)
     copies = here.copies(COPIES)
     objective = JointStochasticApproximation(sampler="metropolis", draws=2)

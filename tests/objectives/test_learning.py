@@ -15,7 +15,7 @@ STEPS = 400
 
 
 class TinyModel(nn.Module):
-    """Tables for weights: each query has a logit per passage, each passage and each query a logit per answer.
+    """Tables as weights: each query has a logit per passage, each passage and each query a logit per answer.
 
     Passage z says answer z mod 4 a little more than the others; which passage a query needs must be found out.
     """
@@ -40,7 +40,7 @@ class TinyModel(nn.Module):
 
 @dataclass
 class TinyLikelihood:
-    """One token an answer. Together, passages add their logits to the query's own."""
+    """Likelihood of answers of one token. Together, passages add their logits to the query's own."""
 
     model: TinyModel
     target: Tensor

@@ -111,17 +111,17 @@ def controls_of(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str
             f"{cause}: the generator of {experiment.name} does not learn, and controls train nothing else; let it "
             f"learn, or train without --controls"
         )
-    kept: dict[str, Experiment] = {}
+    useful: dict[str, Experiment] = {}
     left_out: dict[str, str] = {}
     for name, control in CONTROLS.items():
-        found = control(experiment)
-        if found == experiment:
+        changed = control(experiment)
+        if changed == experiment:
             left_out[name] = "the experiment is this control itself"
         elif name == FROZEN and not experiment.retriever.search_kind.is_control and not trains_retriever(experiment):
             left_out[name] = "the experiment does not train its retriever either"
         else:
-            kept[name] = replace(found, name=f"{experiment.name}-{name.replace(' ', '-')}")
-    return kept, left_out
+            useful[name] = replace(changed, name=f"{experiment.name}-{name.replace(' ', '-')}")
+    return useful, left_out
 
 
 def trains_retriever(experiment: Experiment) -> bool:

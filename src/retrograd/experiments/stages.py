@@ -31,29 +31,29 @@ def stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> lis
     t = experiment.training
     return [
         Stage(
-            name=one.name,
-            objective=one.objective,
-            evidence=one.evidence,
-            pace=one.pace,
-            refresh=one.refresh,
+            name=stage.name,
+            objective=stage.objective,
+            evidence=stage.evidence,
+            pace=stage.pace,
+            refresh=stage.refresh,
             log_every=t.log_every,
             # A warm start is short, and its model does not answer yet.
-            evaluate_every=0 if one.is_copying else t.evaluate_every,
-            save_every=0 if one.is_copying else t.save_every,
+            evaluate_every=0 if stage.is_copying else t.evaluate_every,
+            save_every=0 if stage.is_copying else t.save_every,
             probe_passages=t.probe_passages,
-            targets=one.targets,
-            examples=_masked(experiment, model, rng) if one.is_masking else None,
+            targets=stage.targets,
+            examples=_masked_sentences(experiment, model, rng) if stage.is_masking else None,
         )
-        for one in describe_stages(experiment, supports=model.support is not None)
+        for stage in describe_stages(experiment, supports=model.support is not None)
     ]
 
 
-def _masked(experiment: Experiment, model: RagModel, rng: torch.Generator) -> list[SpanExample]:
+def _masked_sentences(experiment: Experiment, model: RagModel, rng: torch.Generator) -> list[SpanExample]:
     """Return the masked sentences of the base, for a task whose answers are not a closed set."""
     if model.task.choices is not None:
         raise UserError(
             f"masking.epochs is {experiment.masking.epochs}, but the answers of {model.task.name!r} are a closed set, "
-            f"and what is masked in a sentence is none of them; set masking.epochs = 0"
+            f"and a masked word is not in that set; set masking.epochs = 0"
         )
     return masked_examples(model.base, experiment.masking, rng)
 
@@ -67,10 +67,10 @@ def masked_examples(base: KnowledgeBase, settings: MaskingSettings, rng: torch.G
     masking = SpanMasking(most_per_passage=settings.per_passage, may_see_source=settings.may_see_source)
     spans = read_spans(Path(settings.spans)) if settings.spans else None
     try:
-        found = list(span_examples(_some(base, settings.passages, rng), masking, source, spans))
+        examples = list(span_examples(_draw_passages(base, settings.passages, rng), masking, source, spans))
     except UserError as error:
         raise UserError(f"masking.spans: {settings.spans}: {error}") from None
-    if not found:
+    if not examples:
         where = f"a sentence of {masking.least_words} words or more, in {settings.passages or len(base)} passages"
         if settings.spans:
             raise UserError(
@@ -78,10 +78,10 @@ def masked_examples(base: KnowledgeBase, settings: MaskingSettings, rng: torch.G
                 f"{base[0].id!r}, or leave it empty"
             )
         raise UserError(f"masking found no name, date or number in {where}; set masking.epochs = 0")
-    return found
+    return examples
 
 
-def _some(base: KnowledgeBase, count: int, rng: torch.Generator) -> Iterator[Passage]:
+def _draw_passages(base: KnowledgeBase, count: int, rng: torch.Generator) -> Iterator[Passage]:
     """Draw ``count`` passages without replacement, in the order of the base; 0 is all."""
     if count == 0:
         for block in base.blocks(_BLOCK_ROWS):

@@ -127,7 +127,7 @@ def _defaults(kind: str) -> JsonObject:
     """Return the settings of an objective or a kind of data; none for another name, which reading refuses."""
     if kind in kind_names():
         return record_mapping(read_data({"kind": kind}, "data"))
-    objective = next((one() for one in OBJECTIVES if one.__name__ == kind), None)
+    objective = next((objective_kind() for objective_kind in OBJECTIVES if objective_kind.__name__ == kind), None)
     return {} if objective is None else record_mapping(objective)
 
 

@@ -67,7 +67,7 @@ def sharpness(logit: Float[Tensor, "B M"], perplexity: float) -> tuple[Float[Ten
     here = logit.masked_fill(~present, 0.0)
     # Solved in double precision: fp32 entropies would leave γ, and every gradient after it, to the rounding of a batch.
     fixed = _below_best(logit.detach().double())
-    gamma, reached = _solved(fixed, math.log(perplexity))
+    gamma, reached = _solve(fixed, math.log(perplexity))
     slope = _slope(fixed, masked_log_softmax(gamma * fixed).exp()).masked_fill(~reached, 0.0).to(logit.dtype)
     # γ·(1 + slope·(logit - its own value)) has the value γ and the gradient γ·slope.
     return gamma.to(logit.dtype) * (1.0 + (slope * (here - here.detach())).sum(dim=-1, keepdim=True)), reached
@@ -81,7 +81,7 @@ def _below_best(logit: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
     return logit - best.masked_fill(best == ABSENT, 0.0)
 
 
-def _solved(logit: Float[Tensor, "B M"], target: float) -> tuple[Float[Tensor, "B 1"], Bool[Tensor, "B 1"]]:
+def _solve(logit: Float[Tensor, "B M"], target: float) -> tuple[Float[Tensor, "B 1"], Bool[Tensor, "B 1"]]:
     """Return γ for logits of which the best is 0, and whether the entropy there is the target in nats."""
     finite = logit.masked_fill(logit == ABSENT, 0.0)
     low, high = (logit.new_full((len(logit), 1), math.log(bound)) for bound in (FLATTEST, SHARPEST))
@@ -181,15 +181,15 @@ class Selection:
         width = log_prior.shape[1]
         if self.best:
             log_prior, column = log_prior[:, : self.best], column[:, : self.best]
-        given = log_prior.new_ones(1, 1)
+        scale = log_prior.new_ones(1, 1)
         if scores.temperature is not None:
-            given = scores.temperature.to(log_prior.dtype).view(1, 1)
-        score = _times(_below_best(log_prior), given)
+            scale = scores.temperature.to(log_prior.dtype).view(1, 1)
+        score = _times(_below_best(log_prior), scale)
         if self.perplexity == 0:
-            return Neighbourhood(column, score, given, width)
+            return Neighbourhood(column, score, scale, width)
         gamma, reached = sharpness(log_prior, self.perplexity)
         score, temperature = (
-            torch.where(reached, value, value.detach()) for value in (score, (given / gamma).expand(len(score), 1))
+            torch.where(reached, value, value.detach()) for value in (score, (scale / gamma).expand(len(score), 1))
         )
         return Neighbourhood(column, score, temperature, width)
 

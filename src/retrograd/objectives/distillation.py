@@ -45,7 +45,7 @@ __all__ = ["Distillation"]
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Targets:
     """Scores of the pass without gradient.
 
     ``log_likelihood`` is log p(y|x,z) in nats of each candidate ``scored`` alone, ``-inf`` for the others;
@@ -61,12 +61,12 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _ReaderTerm:
     """Term of the reader, its log p(y|x), and the candidates that it read one by one (None: not one by one)."""
 
     loss: Float[Tensor, ""]
     log_marginal: Float[Tensor, ""] | None = None
-    kept: Bool[Tensor, "B K"] | None = None
+    heaviest: Bool[Tensor, "B K"] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,54 +172,54 @@ class Distillation:
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the retriever's and the reader's term, in nats. ``rng`` is not used."""
-        given = prior_alone(self, scores)
+        log_prior = prior_alone(self, scores)
         with torch.no_grad():
-            seen = self._see(given, likelihood)
-        read = self._read(scores, seen, likelihood)
-        loss = read.loss - mean_over_queries(self._agreement(given, seen))
-        return Estimate(loss, self._diagnostics(given, seen, read))
+            targets = self._score_candidates(log_prior, likelihood)
+        reader_term = self._reader_term(scores, targets, likelihood)
+        loss = reader_term.loss - mean_over_queries(self._agreement(log_prior, targets))
+        return Estimate(loss, self._diagnostics(log_prior, targets, reader_term))
 
     # ---- the retriever's term -----------------------------------------------------------------------------------
 
-    def _see(self, given: Float[Tensor, "B K"], likelihood: Likelihood) -> _Seen:
+    def _score_candidates(self, log_prior: Float[Tensor, "B K"], likelihood: Likelihood) -> _Targets:
         """Score without gradient: every candidate alone, or all prompts that leave one out."""
         if self.target == "loop_kl_target_prior":
-            return self._see_left_out(given, likelihood)
-        present = given > ABSENT
+            return self._score_left_out(log_prior, likelihood)
+        present = log_prior > ABSENT
         if self._length_normalised:
             log_likelihood, evidence = _sum_and_mean_per_token(likelihood, present)
         else:
             log_likelihood = evidence = log_likelihood_where(likelihood, present)
         if self.target == "emdr2":
-            evidence = given + log_likelihood
+            evidence = log_prior + log_likelihood
         log_target = masked_log_softmax(evidence / self.temperature)
-        return _Seen(log_target, log_likelihood, present, log_marginal(self._normalised(given), log_likelihood))
+        return _Targets(log_target, log_likelihood, present, log_marginal(self._normalised(log_prior), log_likelihood))
 
-    def _see_left_out(self, given: Float[Tensor, "B K"], likelihood: Likelihood) -> _Seen:
-        present = given > ABSENT
-        left_out, prompts = _without_each(given, likelihood)
+    def _score_left_out(self, log_prior: Float[Tensor, "B K"], likelihood: Likelihood) -> _Targets:
+        present = log_prior > ABSENT
+        left_out, prompts = _without_each(log_prior, likelihood)
         evidence = left_out
         if self._length_normalised:
             # No column is asked for: what is wanted is which tokens a target has.
-            nothing = torch.empty((len(given), 0), dtype=torch.long, device=given.device)
+            nothing = torch.empty((len(log_prior), 0), dtype=torch.long, device=log_prior.device)
             evidence = left_out / likelihood.tokens_at(nothing).present.sum(dim=-1, keepdim=True).clamp(min=1)
         missed = torch.where(present, -evidence / self.temperature, ABSENT)
         # A passage without which the target is impossible scores +inf, and inf - inf is NaN.
         log_target = masked_log_softmax(missed.clamp(max=torch.finfo(missed.dtype).max))
-        alone, scored = torch.full_like(given, ABSENT), torch.zeros_like(present)
+        alone, scored = torch.full_like(log_prior, ABSENT), torch.zeros_like(present)
         if self.reader == "marginal":
             alone, scored = log_likelihood_where(likelihood, present), present
         log_mean = masked_logsumexp(left_out) - present.sum(dim=-1).clamp(min=1).log()
-        return _Seen(log_target, alone, scored, log_mean, prompts)
+        return _Targets(log_target, alone, scored, log_mean, prompts)
 
-    def _agreement(self, given: Float[Tensor, "B K"], seen: _Seen) -> Float[Tensor, " B"]:
+    def _agreement(self, log_prior: Float[Tensor, "B K"], targets: _Targets) -> Float[Tensor, " B"]:
         """Return what the retriever maximises: a log marginal, or minus a KL."""
         if self.target == "emdr2":
-            return log_marginal(self._normalised(given), seen.log_likelihood)
+            return log_marginal(self._normalised(log_prior), targets.log_likelihood)
         if self.target == "replug_kl_prior_target":
-            possible = masked_log_softmax(given.masked_fill(seen.log_target == ABSENT, ABSENT))
-            return -kl_p_q(possible, seen.log_target)
-        return -kl_p_q(seen.log_target, self._normalised(given))
+            possible = masked_log_softmax(log_prior.masked_fill(targets.log_target == ABSENT, ABSENT))
+            return -kl_p_q(possible, targets.log_target)
+        return -kl_p_q(targets.log_target, self._normalised(log_prior))
 
     def _normalised(self, log_prior: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         return log_prior if self.normaliser == "full" else masked_log_softmax(log_prior)
@@ -232,41 +232,45 @@ class Distillation:
 
     # ---- the generator's term -----------------------------------------------------------------------------------
 
-    def _read(self, scores: CandidateScores, seen: _Seen, likelihood: Likelihood) -> _Read:
+    def _reader_term(self, scores: CandidateScores, targets: _Targets, likelihood: Likelihood) -> _ReaderTerm:
         """Return the reader's term, the only one that sends the generator a gradient."""
         if self.reader == "together":
             estimate = FrozenRetriever(form="together")(scores, likelihood, torch.Generator())
-            return _Read(estimate.loss, estimate.diagnostics["log_marginal"])
+            return _ReaderTerm(estimate.loss, estimate.diagnostics["log_marginal"])
         if self.reader == "none":
-            return _Read(seen.log_evidence.new_zeros(()))
+            return _ReaderTerm(targets.log_evidence.new_zeros(()))
         log_prior = masked_log_softmax(in_full_precision(scores.log_prior.detach()))
-        weight = responsibilities(log_prior, seen.log_likelihood)
-        learned, kept = pruned_sum(likelihood, weight, seen.log_likelihood, self.kept_mass)
+        weight = responsibilities(log_prior, targets.log_likelihood)
+        learned, heaviest = pruned_sum(likelihood, weight, targets.log_likelihood, self.kept_mass)
         # Σ π ∇ log p(y|x,z) is the gradient of the log marginal, whose value is had already.
-        log_evidence = log_marginal(log_prior, seen.log_likelihood) + learned - learned.detach()
-        return _Read(-mean_over_queries(log_evidence), mean_where(log_evidence, seen.scored.any(dim=-1)), kept)
+        log_evidence = log_marginal(log_prior, targets.log_likelihood) + learned - learned.detach()
+        return _ReaderTerm(
+            -mean_over_queries(log_evidence), mean_where(log_evidence, targets.scored.any(dim=-1)), heaviest
+        )
 
     # ---- to be read ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _diagnostics(self, given: Float[Tensor, "B K"], seen: _Seen, read: _Read) -> dict[str, Float[Tensor, ""]]:
+    def _diagnostics(
+        self, log_prior: Float[Tensor, "B K"], targets: _Targets, reader_term: _ReaderTerm
+    ) -> dict[str, Float[Tensor, ""]]:
         """Return `describe` with the target as the weights, and the costs of both terms.
 
         The log marginal is the reader's, if there is one. Where no candidate was scored alone it stands for
         ``log_likelihood`` too.
         """
-        found = dict(describe(seen.log_target.exp(), given, seen.log_likelihood, seen.log_evidence))
-        if read.log_marginal is not None:
-            found["log_marginal"] = read.log_marginal
+        diagnostics = dict(describe(targets.log_target.exp(), log_prior, targets.log_likelihood, targets.log_evidence))
+        if reader_term.log_marginal is not None:
+            diagnostics["log_marginal"] = reader_term.log_marginal
         if self.target == "loop_kl_target_prior" and self.reader != "marginal":
-            found["log_likelihood"] = found["log_marginal"]
-        if read.kept is not None:
-            costs = cost(seen.scored, read.kept)
+            diagnostics["log_likelihood"] = diagnostics["log_marginal"]
+        if reader_term.heaviest is not None:
+            costs = cost(targets.scored, reader_term.heaviest)
         else:
-            scored = seen.scored.sum(dim=-1).float().mean()
+            scored = targets.scored.sum(dim=-1).float().mean()
             backwards = scored.new_full((), 1.0 if self.reader == "together" else 0.0)
             costs = {"generator_forwards": scored + backwards, "generator_backwards": backwards}
-        return {**found, **costs, "generator_forwards": costs["generator_forwards"] + seen.prompts}
+        return {**diagnostics, **costs, "generator_forwards": costs["generator_forwards"] + targets.prompts}
 
 
 def _sum_and_mean_per_token(
@@ -282,22 +286,22 @@ def _sum_and_mean_per_token(
     return total, total / tokens.present.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def _without_each(given: Float[Tensor, "B K"], likelihood: Likelihood) -> tuple[Float[Tensor, "B K"], int]:
+def _without_each(log_prior: Float[Tensor, "B K"], likelihood: Likelihood) -> tuple[Float[Tensor, "B K"], int]:
     """Return log p(y|x, all candidates but k, best prior first) in nats, for each k, and the prompts per query.
 
     Each prompt is asked for all queries at once, so a query with few candidates waits for the one with most; meanwhile
     it is asked without passages, which is the cheapest prompt there is.
     """
-    best_first, order = given.sort(dim=-1, descending=True, stable=True)
+    best_first, order = log_prior.sort(dim=-1, descending=True, stable=True)
     order = order.masked_fill(best_first == ABSENT, -1)
     count = (order >= 0).sum(dim=-1, keepdim=True)
     prompts = int(count.max()) if count.numel() else 0
-    found = []
+    values = []
     for left_out in range(prompts):
         rest = torch.cat([order[:, :left_out], order[:, left_out + 1 :]], dim=-1)
-        found.append(in_full_precision(likelihood.together(rest.masked_fill(left_out >= count, -1))))
-    if not found:
-        return torch.full_like(given, ABSENT), 0
-    value = torch.stack(found, dim=-1)
+        values.append(in_full_precision(likelihood.together(rest.masked_fill(left_out >= count, -1))))
+    if not values:
+        return torch.full_like(log_prior, ABSENT), 0
+    value = torch.stack(values, dim=-1)
     check_log_likelihood(value)
-    return spread(value, order[:, :prompts], given.shape[1]), prompts
+    return spread(value, order[:, :prompts], log_prior.shape[1]), prompts

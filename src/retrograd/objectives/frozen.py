@@ -83,24 +83,24 @@ class FrozenRetriever:
         return self._together(prior_alone(self, scores).detach(), likelihood)
 
     @staticmethod
-    def _marginal(given: Float[Tensor, "B K"], likelihood: Likelihood) -> Estimate:
-        log_prior = masked_log_softmax(given)
-        present = log_prior > ABSENT
+    def _marginal(log_prior: Float[Tensor, "B K"], likelihood: Likelihood) -> Estimate:
+        normalised = masked_log_softmax(log_prior)
+        present = normalised > ABSENT
         log_likelihood = log_likelihood_where(likelihood, present)
-        log_evidence = log_marginal(log_prior, log_likelihood)
-        weight = responsibilities(log_prior, log_likelihood.detach())
-        diagnostics = describe(weight, given, log_likelihood, log_evidence)
+        log_evidence = log_marginal(normalised, log_likelihood)
+        weight = responsibilities(normalised, log_likelihood.detach())
+        diagnostics = describe(weight, log_prior, log_likelihood, log_evidence)
         return Estimate(-mean_over_queries(log_evidence), {**diagnostics, **cost(None, present)})
 
     @staticmethod
-    def _together(given: Float[Tensor, "B K"], likelihood: Likelihood) -> Estimate:
-        best_first, column = given.sort(dim=-1, descending=True, stable=True)
+    def _together(log_prior: Float[Tensor, "B K"], likelihood: Likelihood) -> Estimate:
+        best_first, column = log_prior.sort(dim=-1, descending=True, stable=True)
         estimate = _one_prompt(likelihood, column.masked_fill(best_first == ABSENT, -1))
-        present = (given > ABSENT).any(dim=-1)
+        present = (log_prior > ABSENT).any(dim=-1)
         retrieval = {
-            "candidate_mass": mean_where(masked_logsumexp(given).exp(), present),
-            "prior_entropy": mean_where(entropy(masked_log_softmax(given)), present),
-            "empty_share": 1.0 - present.to(given.dtype).mean(),
+            "candidate_mass": mean_where(masked_logsumexp(log_prior).exp(), present),
+            "prior_entropy": mean_where(entropy(masked_log_softmax(log_prior)), present),
+            "empty_share": 1.0 - present.to(log_prior.dtype).mean(),
         }
         return Estimate(estimate.loss, estimate.diagnostics | retrieval)
 
@@ -135,8 +135,8 @@ class NoRetrieval:
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
-        none = torch.empty((scores.log_prior.shape[0], 0), dtype=torch.long, device=scores.log_prior.device)
-        return _one_prompt(likelihood, none)
+        no_columns = torch.empty((scores.log_prior.shape[0], 0), dtype=torch.long, device=scores.log_prior.device)
+        return _one_prompt(likelihood, no_columns)
 
 
 def _one_prompt(likelihood: Likelihood, column: Int[Tensor, "B M"]) -> Estimate:
@@ -144,11 +144,11 @@ def _one_prompt(likelihood: Likelihood, column: Int[Tensor, "B M"]) -> Estimate:
     log_likelihood = in_full_precision(likelihood.together(column))
     check_log_likelihood(log_likelihood)
     mean = mean_over_queries(log_likelihood)
-    one = mean.new_ones(())
+    passes = mean.new_ones(())
     diagnostics = {
         "log_marginal": mean.detach(),
         "log_likelihood": mean.detach(),
-        "generator_forwards": one,
-        "generator_backwards": one,
+        "generator_forwards": passes,
+        "generator_backwards": passes,
     }
     return Estimate(-mean, diagnostics)

@@ -191,11 +191,11 @@ def cover(weight: Float[Tensor, "B K"], mass: float) -> Bool[Tensor, "B K"]:
 
     Columns of weight zero are never kept; ``mass`` = 1 keeps all others, however light.
     """
-    heaviest, order = weight.sort(dim=-1, descending=True, stable=True)
-    before = heaviest.cumsum(dim=-1) - heaviest
-    needed = before < mass * heaviest.sum(dim=-1, keepdim=True)
-    kept = torch.zeros_like(needed).scatter(1, order, needed if mass < 1.0 else torch.ones_like(needed))
-    return kept & (weight > 0)
+    sorted_weight, order = weight.sort(dim=-1, descending=True, stable=True)
+    before = sorted_weight.cumsum(dim=-1) - sorted_weight
+    needed = before < mass * sorted_weight.sum(dim=-1, keepdim=True)
+    mask = torch.zeros_like(needed).scatter(1, order, needed if mass < 1.0 else torch.ones_like(needed))
+    return mask & (weight > 0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -297,14 +297,14 @@ def metropolis_independence(
     """
     log_weight = torch.where(log_target > ABSENT, log_target - log_proposal, ABSENT)
     proposals, log_uniform = drawn.proposals, drawn.uniform.log()
-    offered = take(log_weight, proposals)
-    state, standing = drawn.start, take(log_weight, drawn.start.unsqueeze(-1)).squeeze(-1)
+    proposal_weight = take(log_weight, proposals)
+    state, state_weight = drawn.start, take(log_weight, drawn.start.unsqueeze(-1)).squeeze(-1)
     states, accepted = [], []
     for m in range(proposals.shape[1]):
-        moves = log_uniform[:, m] < offered[:, m] - standing  # -inf - -inf is NaN, and NaN never moves
+        moves = log_uniform[:, m] < proposal_weight[:, m] - state_weight  # -inf - -inf is NaN, and NaN never moves
         state = torch.where(moves, proposals[:, m], state)
-        standing = torch.where(moves, offered[:, m], standing)
-        states.append(torch.where(standing > ABSENT, state, -1))
+        state_weight = torch.where(moves, proposal_weight[:, m], state_weight)
+        states.append(torch.where(state_weight > ABSENT, state, -1))
         accepted.append(moves)
     visited = torch.stack(states, dim=1)
     counts = torch.zeros_like(log_target).scatter_add(1, visited.clamp(min=0), (visited >= 0).to(log_target.dtype))

@@ -130,13 +130,13 @@ class JointStochasticApproximation:
         """
         log_prior, log_posterior = self._scores(scores)
         with torch.no_grad():
-            found = self._weights(log_prior, log_posterior, scores.previous, likelihood, rng)
-        per_query, kept = pruned_sum(likelihood, found.weight, found.log_likelihood, self.kept_mass)
-        per_query = per_query + weighted_sum(found.weight, self._normalised(log_prior))
+            weights = self._weights(log_prior, log_posterior, scores.previous, likelihood, rng)
+        per_query, heaviest = pruned_sum(likelihood, weights.weight, weights.log_likelihood, self.kept_mass)
+        per_query = per_query + weighted_sum(weights.weight, self._normalised(log_prior))
         if log_posterior is not None:
-            per_query = per_query + weighted_sum(found.weight, self._normalised(log_posterior))
-        diagnostics = self._diagnostics(found, kept, log_prior.detach(), log_posterior)
-        return Estimate(-mean_over_queries(per_query), diagnostics, last=found.last)
+            per_query = per_query + weighted_sum(weights.weight, self._normalised(log_posterior))
+        diagnostics = self._diagnostics(weights, heaviest, log_prior.detach(), log_posterior)
+        return Estimate(-mean_over_queries(per_query), diagnostics, last=weights.last)
 
     def _scores(self, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"] | None]:
         """Return checked scores in full precision, absent together; the posterior's are None where none is used."""
@@ -177,16 +177,16 @@ class JointStochasticApproximation:
 
     def _diagnostics(
         self,
-        found: _Weights,
-        kept: Bool[Tensor, "B K"],
+        weights: _Weights,
+        heaviest: Bool[Tensor, "B K"],
         log_prior: Float[Tensor, "B K"],
         log_posterior: Float[Tensor, "B K"] | None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Return `describe` and `cost`; where a chain ran, its acceptance, and a log marginal over what it scored."""
-        log_evidence = log_marginal(self._normalised(log_prior), found.log_likelihood)
-        shared = describe(found.weight, log_prior, found.log_likelihood, log_evidence, log_posterior)
-        diagnostics = {**shared, **cost(found.scored, kept)}
-        if found.acceptance is not None:
-            diagnostics["acceptance"] = mean_where(found.acceptance, found.scored.any(dim=-1))
-            diagnostics["distinct_proposals"] = found.scored.sum(dim=-1).float().mean()
+        log_evidence = log_marginal(self._normalised(log_prior), weights.log_likelihood)
+        shared = describe(weights.weight, log_prior, weights.log_likelihood, log_evidence, log_posterior)
+        diagnostics = {**shared, **cost(weights.scored, heaviest)}
+        if weights.acceptance is not None:
+            diagnostics["acceptance"] = mean_where(weights.acceptance, weights.scored.any(dim=-1))
+            diagnostics["distinct_proposals"] = weights.scored.sum(dim=-1).float().mean()
         return diagnostics

@@ -85,23 +85,23 @@ def successive_softmax(
     derivatives may grow by a factor of the order 1/T with each; they are cut at `STEEPEST` on their way back from row
     to row, before they overflow. Those of `softsort_rows` stay below 1/(2T).
     """
-    left = in_full_precision(score)
+    remaining = in_full_precision(score)
     rows: list[Tensor] = []
     for _ in range(slots):
-        log_weight = masked_log_softmax(_near_zero(_divided(left, temperature)))
+        log_weight = masked_log_softmax(_near_zero(_divide(remaining, temperature)))
         rows.append(log_weight)
-        left = left + _log_unused(log_weight)
-        if left.requires_grad:
-            left.register_hook(_cut)
+        remaining = remaining + _log_unused(log_weight)
+        if remaining.requires_grad:
+            remaining.register_hook(_clamp)
     return torch.stack(rows, dim=1).exp().masked_fill(~_fillable(score, slots), 0.0)
 
 
-def _cut(gradient: Float[Tensor, "B K"] | None) -> Float[Tensor, "B K"] | None:
+def _clamp(gradient: Float[Tensor, "B K"] | None) -> Float[Tensor, "B K"] | None:
     """Clamp the gradient; None, where torch knows that nothing came back, stays None."""
     return None if gradient is None else gradient.clamp(-STEEPEST, STEEPEST)
 
 
-def _divided(score: Float[Tensor, "B K"], temperature: Temperature) -> Float[Tensor, "B K"]:
+def _divide(score: Float[Tensor, "B K"], temperature: Temperature) -> Float[Tensor, "B K"]:
     """Return score / T, where absent scores stay absent and give a learned T no gradient (-inf·0 would be NaN)."""
     absent = score == ABSENT
     return (score.masked_fill(absent, 0.0) / temperature).masked_fill(absent, ABSENT)
@@ -188,8 +188,8 @@ def _gumbel_where(
     """
     noise = gumbel((draws * int(present.sum()),), rng, like)
     everywhere = present.unsqueeze(1).expand(-1, draws, -1)
-    found = torch.zeros(everywhere.shape, dtype=like.dtype, device=like.device).masked_scatter(everywhere, noise)
-    return found.transpose(0, 1)
+    scattered = torch.zeros(everywhere.shape, dtype=like.dtype, device=like.device).masked_scatter(everywhere, noise)
+    return scattered.transpose(0, 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def describe_slots(
     per_query = effective_sample_size(weight).sum(dim=-1) / filled.clamp(min=1)
     mean = mean_over_queries(log_likelihood)
     prompts = mean.new_full((), float(len(weight)))
-    found = {
+    diagnostics = {
         "log_marginal": mean,
         "log_likelihood": mean,
         "candidate_mass": mean_where(masked_logsumexp(log_prior).exp(), present),
@@ -223,8 +223,8 @@ def describe_slots(
         "empty_share": 1.0 - present.to(log_prior.dtype).mean(),
     }
     if weight.shape[-2] == 1:
-        return found
-    return found | {"slot_similarity": mean_where(_slot_cosine(weight, filled).mean(dim=0), filled[0] > 1)}
+        return diagnostics
+    return diagnostics | {"slot_similarity": mean_where(_slot_cosine(weight, filled).mean(dim=0), filled[0] > 1)}
 
 
 def _slot_cosine(weight: Float[Tensor, "M B R K"], filled: Int[Tensor, "M B"]) -> Float[Tensor, "M B"]:

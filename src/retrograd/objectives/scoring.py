@@ -92,9 +92,9 @@ def pruned_sum(
     ``weight`` is constant and ``log_likelihood`` was scored without gradient; the kept candidates are scored once more.
     The others keep their part of the value, as a constant, so that the loss does not depend on ``kept_mass``.
     """
-    kept = cover(weight, kept_mass)
-    learned = weighted_sum(weight.masked_fill(~kept, 0.0), log_likelihood_where(likelihood, kept))
-    return learned + weighted_sum(weight.masked_fill(kept, 0.0), log_likelihood), kept
+    heaviest = cover(weight, kept_mass)
+    learned = weighted_sum(weight.masked_fill(~heaviest, 0.0), log_likelihood_where(likelihood, heaviest))
+    return learned + weighted_sum(weight.masked_fill(heaviest, 0.0), log_likelihood), heaviest
 
 
 def log_likelihood_where(likelihood: Likelihood, wanted: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:

@@ -97,8 +97,8 @@ class Variational:
         Raises `ValueError` when there is no ``log_posterior`` or when scores are not log-probabilities.
         """
         log_prior, log_posterior = prior_and_posterior(self, scores)
-        wanted = self._read(log_posterior.detach())
-        log_likelihood, kept = self._score(likelihood, log_posterior.detach(), wanted)
+        wanted = self._choose_candidates(log_posterior.detach())
+        log_likelihood, heaviest = self._score(likelihood, log_posterior.detach(), wanted)
         log_weight = masked_log_softmax(log_posterior.masked_fill(log_likelihood == ABSENT, ABSENT))
         log_q, log_p = log_weight, log_prior
         if self.form == "published":
@@ -108,10 +108,10 @@ class Variational:
         log_evidence = log_marginal(log_p.detach(), log_likelihood.detach())
         shared = describe(log_weight.detach().exp(), log_prior, log_likelihood, log_evidence, log_posterior)
         # The weights are the posterior retriever itself: how far they are from it says nothing.
-        told = {name: value for name, value in shared.items() if name != "kl_responsibilities_posterior"}
-        return Estimate(-mean_over_queries(per_query), {**told, **_cost(wanted, kept, log_weight)})
+        diagnostics = {name: value for name, value in shared.items() if name != "kl_responsibilities_posterior"}
+        return Estimate(-mean_over_queries(per_query), {**diagnostics, **_cost(wanted, heaviest, log_weight)})
 
-    def _read(self, log_posterior: Float[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
+    def _choose_candidates(self, log_posterior: Float[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
         """Mark the candidates that reconstruct the target: all present, or the ``passages`` of the highest q."""
         present = log_posterior > ABSENT
         if self.form == "elbo":
@@ -124,16 +124,16 @@ class Variational:
     ) -> tuple[Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
         """Return log p(y|x,z) of the wanted candidates, each scored once, and which were scored with gradient."""
         weight = masked_log_softmax(log_posterior.masked_fill(~wanted, ABSENT)).exp()
-        kept = cover(weight, self.kept_mass)
+        heaviest = cover(weight, self.kept_mass)
         with torch.no_grad():
-            constant = log_likelihood_where(likelihood, wanted & ~kept)
-        return torch.where(kept, log_likelihood_where(likelihood, kept), constant), kept
+            constant = log_likelihood_where(likelihood, wanted & ~heaviest)
+        return torch.where(heaviest, log_likelihood_where(likelihood, heaviest), constant), heaviest
 
 
 def _cost(
-    wanted: Bool[Tensor, "B K"], kept: Bool[Tensor, "B K"], like: Float[Tensor, "B K"]
+    wanted: Bool[Tensor, "B K"], heaviest: Bool[Tensor, "B K"], like: Float[Tensor, "B K"]
 ) -> dict[str, Float[Tensor, ""]]:
     """Return `cost` where none is scored twice, so that the saving is a share of all that are wanted."""
-    read = wanted.sum(dim=-1)
-    saving = (1.0 - kept.sum(dim=-1).to(like.dtype) / read.clamp(min=1)).masked_fill(read == 0, 0.0)
-    return cost(wanted & ~kept, kept) | {"backward_saving": saving.mean()}
+    prompts = wanted.sum(dim=-1)
+    saving = (1.0 - heaviest.sum(dim=-1).to(like.dtype) / prompts.clamp(min=1)).masked_fill(prompts == 0, 0.0)
+    return cost(wanted & ~heaviest, heaviest) | {"backward_saving": saving.mean()}

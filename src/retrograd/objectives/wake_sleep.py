@@ -119,12 +119,12 @@ class WakeSleep:
         if self.normaliser == "candidates":
             log_prior, log_posterior = masked_log_softmax(given_prior), masked_log_softmax(given_posterior)
         with torch.no_grad():
-            found = self._weights(log_prior, log_posterior, likelihood, rng)
-        per_query, kept = pruned_sum(likelihood, found.weight, found.log_likelihood, self.kept_mass)
-        per_query = per_query + weighted_sum(found.weight, log_prior) + weighted_sum(found.weight, log_posterior)
-        shared = describe(found.weight, given_prior, found.log_likelihood, found.log_evidence, given_posterior)
-        drawn = {"importance_efficiency": mean_where(found.efficiency, found.scored.any(dim=-1))}
-        return Estimate(-mean_over_queries(per_query), {**shared, **drawn, **cost(found.scored, kept)})
+            weights = self._weights(log_prior, log_posterior, likelihood, rng)
+        per_query, heaviest = pruned_sum(likelihood, weights.weight, weights.log_likelihood, self.kept_mass)
+        per_query = per_query + weighted_sum(weights.weight, log_prior) + weighted_sum(weights.weight, log_posterior)
+        shared = describe(weights.weight, given_prior, weights.log_likelihood, weights.log_evidence, given_posterior)
+        drawn = {"importance_efficiency": mean_where(weights.efficiency, weights.scored.any(dim=-1))}
+        return Estimate(-mean_over_queries(per_query), {**shared, **drawn, **cost(weights.scored, heaviest)})
 
     def _weights(
         self,

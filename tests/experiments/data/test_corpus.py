@@ -1,4 +1,4 @@
-"""Questions and dialogues from files to a finished run: what is drawn, trained, opened, asked."""
+"""Tests of questions and dialogues, from files to a finished run that answers."""
 
 from __future__ import annotations
 
@@ -199,7 +199,9 @@ def test_judgements_of_other_questions_are_refused(questions: QuestionData, tmp_
     file = tmp_path / "qrels.tsv"
     file.write_text("other 0 box 1\n", "utf-8")
     data = QuestionData(**{**vars(questions), "qrels": str(file)})
-    with pytest.raises(UserError, match=r"qrels.tsv judges none of the 6 examples; .* like 'other', theirs like 'q0'"):
+    with pytest.raises(
+        UserError, match=r"qrels.tsv judges none of the 6 examples; .* like 'other', those of the examples like 'q0'"
+    ):
         data.load(0)
 
 
@@ -235,7 +237,7 @@ def test_a_corpus_may_be_the_file_that_dialogues_come_with(base_format: str, tmp
 
 
 def squad(path: Path, *passages: tuple[str, str]) -> str:
-    """A SQuAD file, an article a passage, each with a question named after its text."""
+    """Write a SQuAD file with one article a passage, each with a question named after its text."""
     articles = [
         {
             "title": title,

@@ -1,4 +1,4 @@
-"""Draws of every kind of data: nested, from one order, and refused where they ask for too much."""
+"""Draws of every kind of data are nested, come from one order, and are refused where they ask for too much."""
 
 from __future__ import annotations
 

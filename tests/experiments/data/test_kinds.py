@@ -84,7 +84,7 @@ SAMPLES: dict[str, Callable[[Path], JsonObject]] = {
 
 @pytest.fixture(params=[*kind_names(), "cards"])
 def data(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataKind:
-    """Settings of a kind over its sample; "cards" is the kind of CONTRIBUTING.md, in one file and one line."""
+    """Return settings of a kind over its sample; "cards" is the kind of CONTRIBUTING.md, in one file and one line."""
     if request.param == "cards":
         code = CONTRIBUTING.read_text(encoding="utf-8").split("<!-- toy kind of data -->\n```python\n", 1)[1]
         file = tmp_path / "card_data.py"

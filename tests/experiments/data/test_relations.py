@@ -31,7 +31,7 @@ def ids(examples: list[Example]) -> set[str]:
 
 
 def official_labels(part: str, *patches: str) -> dict[str, str]:
-    """Relation by id, read from the files without the package."""
+    """Return relations by id, read from the files without the package."""
     relations = {one["id"]: one["relation"] for one in json.loads((TACRED_LIKE / f"{part}.json").read_text())}
     for patch in patches:
         value = json.loads((TACRED_LIKE / patch).read_text())
@@ -81,7 +81,7 @@ def test_labels_of_another_set_say_where_to_find_them() -> None:
 
 @pytest.fixture(scope="module")
 def skewed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """800 instances of two labels, of which the last hundred are all of one: the end of SemEval's file is skewed so."""
+    """Return 800 instances of two labels, the last hundred all of one: the end of SemEval's file is skewed so."""
     path = tmp_path_factory.mktemp("skewed") / "data.jsonl"
     labels = ["one" if number <= 700 and number % 2 else "other" for number in range(1, 801)]
     record = {"text": "An owl saw a fox.", "head": [3, 6], "tail": [13, 16]}
@@ -197,7 +197,7 @@ def test_evaluating_while_training_accepts_held_out_data() -> None:
 
 @pytest.fixture(scope="module")
 def models(sign_models: SignModels) -> str:
-    """The sections of an experiment file that name a tiny encoder and a tiny generator, and train them briefly."""
+    """Return sections of an experiment file that name a tiny encoder and generator, and train them briefly."""
     return f"""
 [retriever]
 model = "{sign_models.encoder}"
@@ -217,7 +217,7 @@ log_every = 1
 
 
 def command(*words: object) -> None:
-    """The command in this process; `UserError` comes through, as `main` would print it."""
+    """Run the command in this process; `UserError` is not caught, `main` would print it."""
     cli.app([str(word) for word in words], standalone_mode=False)
 
 
@@ -287,7 +287,7 @@ def test_a_malformed_record_or_patch_leaves_nothing_behind(models: str, tmp_path
 @pytest.mark.slow
 @pytest.mark.skipif(not CHEMPROT.is_dir(), reason="the ChemProt files are not on this machine; they are not shipped")
 class TestChemProt:
-    """Thirteen labels, none of them negative: micro-F1 over all, which is accuracy where every answer is a label."""
+    """ChemProt has thirteen labels, none negative: micro-F1 over all is accuracy where every answer is a label."""
 
     files: dict[str, str] = {part: str(CHEMPROT / f"{part}.jsonl") for part in ("train", "dev", "test")}  # noqa: RUF012
 

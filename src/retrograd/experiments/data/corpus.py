@@ -246,7 +246,7 @@ class CorpusData(ABC):
         if ids and relevant.keys().isdisjoint(ids):
             raise UserError(
                 f"data.qrels: {self.qrels} judges none of the {len(ids)} examples; its query ids are like "
-                f"{next(iter(relevant))!r}, theirs like {ids[0]!r}"
+                f"{next(iter(relevant))!r}, those of the examples like {ids[0]!r}"
             )
         return {name: list(mark_gold(examples, relevant)) for name, examples in parts.items()}
 

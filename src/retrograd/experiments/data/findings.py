@@ -58,7 +58,7 @@ class Findings:
 
     def fault(self, part: str, source: str, error: UserError) -> None:
         """Add an error from the message of a reader: ``source, line 7: what; remedy``."""
-        place, what, remedy = _parted(str(error), source)
+        place, what, remedy = _split_fault(str(error), source)
         self.error(_check_of(what), part, place, what, remedy)
 
     def refusing(self, part: str, source: str) -> Refuse:
@@ -96,7 +96,7 @@ def halves(error: UserError) -> tuple[str, str]:
     return what, remedy or "mend it, or take it out"
 
 
-def _parted(message: str, source: str) -> tuple[str, str, str]:
+def _split_fault(message: str, source: str) -> tuple[str, str, str]:
     """Split a reader's message into place, what is wrong and remedy, which it has in this order."""
     rest = message.removeprefix(source)
     located = _PLACE.match(rest) if rest != message else None

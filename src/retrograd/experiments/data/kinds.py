@@ -27,7 +27,7 @@ _CORPUS = "corpus"
 
 def kind_names() -> tuple[str, ...]:
     """Return the values that ``data.kind`` can have."""
-    return tuple(one.kind for one in KINDS)
+    return tuple(kind.kind for kind in KINDS)
 
 
 def file_kinds() -> tuple[str, ...]:
@@ -44,11 +44,11 @@ def read_data(values: object, where: str) -> DataKind:
         raise UserError(f"{where} is {values!r}; expected a table of settings")
     names = kind_names()
     name = values.get("kind", names[0])
-    kind = next((one for one in KINDS if one.kind == name), None)
+    kind = next((candidate for candidate in KINDS if candidate.kind == name), None)
     if kind is None:
         raise UserError(f"{where}: no kind of data {name!r}; {advice(str(name), names)}")
     if "kind" not in values and "base" in values:
-        others = " or ".join(f'"{one}"' for one in names if one != name)
+        others = " or ".join(f'"{one}"' for candidate in names if candidate != name)
         raise UserError(f"{where}: kind is missing, and {name} have no key 'base'; set kind = {others}")
     return read_record(kind, {key: value for key, value in values.items() if key != "kind"}, f"{where} ({name})")
 

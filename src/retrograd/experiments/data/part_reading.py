@@ -70,13 +70,13 @@ def base_file(source: str, read: Callable[[Path, Refuse], Iterable[Passage]], fi
 
     def passages() -> Iterator[Passage]:
         first = bool(readings)
-        refuse = readings.pop() if first else _silently
+        refuse = readings.pop() if first else _ignore
         return _with_progress("base", source, lambda: read(Path(source), refuse), findings if first else None)
 
     return BaseFile(source, passages)
 
 
-def _silently(_: UserError) -> None:
+def _ignore(_: UserError) -> None:
     pass
 
 
@@ -84,9 +84,9 @@ def _with_progress(name: str, source: str, read: Callable[[], Iterable[T]], find
     """Yield what ``read`` yields, with a progress bar; an error that ends the reading is a finding."""
     try:
         with bar(f"reading {source}", line_count(Path(source)), "records") as advance:
-            for one in read():
+            for record in read():
                 advance(1)
-                yield one
+                yield record
     except UserError as error:
         if findings is not None:
             findings.fault(name, source, error)

@@ -168,7 +168,7 @@ class RelationData:
         draws = Draws(draw_seed(self.seed, seed), "instances", stratify, self.dev_from_train)
         whole = self._read_part("train")
         require_relations(whole.instances, self.train)
-        parts = self._drawn_parts(whole, draws)
+        parts = self._draw_parts(whole, draws)
         train = parts["train"].instances
         relations = known or relation_task(self, whole.instances, train)
         sources = {"train": self.train, "dev": self.dev or self.train, "test": self.test}
@@ -186,11 +186,11 @@ class RelationData:
             passages = [replace(passage, title=title) for passage, title in zip(passages, titles, strict=True)]
         return Data(relations, KnowledgeBase.from_passages(passages), **examples, drawn=drawn)
 
-    def _drawn_parts(self, whole: RelationPart, draws: Draws[RelationInstance]) -> dict[str, RelationPart]:
+    def _draw_parts(self, whole: RelationPart, draws: Draws[RelationInstance]) -> dict[str, RelationPart]:
         """Read and draw all parts; development data held out of training are drawn no further."""
         rest, held = draws.hold_out(whole.instances, self.train)
-        left = replace(whole, instances=rest, available=len(rest)) if held else whole
-        train = left.drawn(draws, "train", self.train, self.train_count, self.train_share)
+        train_pool = replace(whole, instances=rest, available=len(rest)) if held else whole
+        train = train_pool.drawn(draws, "train", self.train, self.train_count, self.train_share)
         if held:
             dev = RelationPart(held, whole.available)
         else:
@@ -227,8 +227,8 @@ class RelationData:
         """Return the task of a record, as `DataKind.task_from_record`."""
         if not isinstance(record, Mapping) or set(record) != {"relations", "type_constraints"}:
             raise UserError(f"{where}: expected the relations and type constraints of the run; train it again")
-        found = record["type_constraints"]
-        constraints = None if found is None else TypeConstraints.from_record(found, f"{where}: type_constraints")
+        value = record["type_constraints"]
+        constraints = None if value is None else TypeConstraints.from_record(value, f"{where}: type_constraints")
         return _task(self, Verbalisation.from_record(record["relations"], f"{where}: relations"), constraints)
 
     def from_root(self) -> RelationData:
@@ -286,21 +286,21 @@ def relation_task(
     """
     labels = [instance.relation for instance in whole if instance.relation is not None]
     constraints = TypeConstraints.learn(drawn) if settings.type_constraints else None
-    return _task(settings, _verbalisation(settings, labels), constraints)
+    return _task(settings, _read_verbalisation(settings, labels), constraints)
 
 
-def _verbalisation(settings: RelationData, labels: Sequence[str]) -> Verbalisation:
+def _read_verbalisation(settings: RelationData, labels: Sequence[str]) -> Verbalisation:
     """Read the words of labels. Raises `UserError` for a label without words, or one that a fixed set lacks."""
     fixed = settings.labels != "from_train"
     source = settings.templates or _TEMPLATES.get(settings.labels, "")
     if not source:
         return Verbalisation(derive_phrases(labels))
-    found = open_verbalisation(source)
+    verbalisation = open_verbalisation(source)
     if fixed and settings.templates:
-        found.require(open_verbalisation(_TEMPLATES[settings.labels]).phrases, source, exactly=True)
+        verbalisation.require(open_verbalisation(_TEMPLATES[settings.labels]).phrases, source, exactly=True)
     elif not fixed:
-        found.require([*labels, settings.negative] if settings.negative else labels, source)
-    return found
+        verbalisation.require([*labels, settings.negative] if settings.negative else labels, source)
+    return verbalisation
 
 
 def _task(
