@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 
@@ -92,7 +93,7 @@ def records_of(source: pa.Table | Iterable[Mapping[str, object]]) -> Iterator[Js
     """Return the rows of a table, or the records of an iterable, as plain values. Raises `UserError` for a row that is
     no record."""
     if isinstance(source, pa.Table):
-        for batch in source.to_batches():
+        for batch in cast(pa.Table, source).to_batches():
             yield from batch.to_pylist()
         return
     for number, record in enumerate(source, start=1):

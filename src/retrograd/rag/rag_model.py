@@ -196,8 +196,13 @@ class RagModel(IndexedModel):
             settings=saved.settings,
         ).to(device)
         if (folder / "index").exists():
-            fingerprints = {"base_fingerprint": base.fingerprint, "encoder_fingerprint": model.passage_fingerprint()}
-            model.use_index(ExactIndex.load(folder / "index", **fingerprints, device=device))
+            index = ExactIndex.load(
+                folder / "index",
+                base_fingerprint=base.fingerprint,
+                encoder_fingerprint=model.passage_fingerprint(),
+                device=device,
+            )
+            model.use_index(index)
         return model
 
     def save(self, folder: Path) -> None:

@@ -129,7 +129,7 @@ class AnalysisReport:
         write_json(folder / "analysis.json", values)
 
 
-def _at_record(at: AtK) -> JsonValue:
+def _at_record(at: AtK) -> dict[str, object]:
     numbers = {"effective": at.effective, "perplexity": at.perplexity, "top": at.top, "mass": at.mass}
     used = {
         "effective": at.usage.effective,
@@ -148,7 +148,7 @@ def _at_record(at: AtK) -> JsonValue:
     }
 
 
-def _agreement_record(line: Agreement) -> JsonValue:
+def _agreement_record(line: Agreement) -> dict[str, object]:
     lifts = {"weight_lift": line.weight_lift, "share_lift": line.share_lift, "any_lift": line.any_lift}
     return asdict(line) | lifts
 

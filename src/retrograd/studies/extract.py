@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import exp
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from retrograd.models.generator import Generator
 from retrograd.types import Prediction, UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
+from retrograd.util.records import record_mapping
 
 __all__ = ["Triple", "TripleEvidence", "extract", "triple_of"]
 
@@ -54,7 +55,7 @@ class Triple:
 
     def record(self) -> JsonObject:
         """Return the triple as a line of JSON."""
-        return asdict(self) | {"neighbours": [asdict(neighbour) for neighbour in self.neighbours]}
+        return record_mapping(self)
 
 
 def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple], int]:

@@ -58,7 +58,7 @@ class CorpusData(ABC):
     kind: ClassVar[str]
     has_closed_answers: ClassVar[bool] = False
     train_is_base: ClassVar[bool] = False
-    embeds_labels: ClassVar[bool] = False
+    embeds_labels = False
 
     base: str = ""
     train: str = ""

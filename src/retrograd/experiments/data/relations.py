@@ -78,7 +78,7 @@ class RelationData:
     kind: ClassVar[str] = "relations"
     has_closed_answers: ClassVar[bool] = True
     train_is_base: ClassVar[bool] = True
-    base_source: ClassVar[str] = ""
+    base_source = ""
 
     train: str = BUILTIN_DATA
     test: str = BUILTIN_DATA

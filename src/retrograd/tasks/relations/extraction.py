@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from retrograd.data.relations.formats import parse_markers
 from retrograd.data.relations.instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
@@ -187,7 +186,8 @@ class RelationExtraction:
     def label_record(self, answer: str, example: Example) -> JsonObject:
         """Return the label that an answer names and, where it is not the label's own words, the rule that reads it."""
         reading = self.read_answer(answer, example)
-        return {"relation": reading.label} | ({} if reading.is_exact else {"read_by": reading.rule})
+        record: JsonObject = {"relation": reading.label}
+        return record if reading.is_exact else record | {"read_by": reading.rule}
 
     def _repeatable(self, example: Example) -> tuple[str, str, str]:
         """Return the parts of a question that an answer may repeat: sentence, head and tail; the text alone where
@@ -267,7 +267,7 @@ class RelationExtraction:
 
     # What the retrievers read
 
-    unsaid: ClassVar[Unsaid] = Unsaid()
+    unsaid = Unsaid()
     """Nothing: what marks entities stands in queries and passages alike, and the posterior's bar is no word."""
 
     def query_text(self, example: Example) -> str:
