@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from retrograd.data.grounded_example import DialogueExample
+from retrograd.data.examples import DialogueExample
 from retrograd.experiments.build import build_model
 from retrograd.experiments.run import compute_for
 from retrograd.metrics.ranking import Recall, ranking_scores, relevance

@@ -25,7 +25,7 @@ import torch
 from retrograd.experiments.build import build_model
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.run import compute_for, evaluated, stages
+from retrograd.experiments.run import compute_for, evaluate_experiment, stages
 from retrograd.recipes.quickstart import semeval_joint
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import (
@@ -116,7 +116,7 @@ def measured(experiment: Experiment, data: Data, policy: RefreshPolicy, folder: 
     for stage in stages(experiment, model, rng):
         train(model, data.train, replace(stage, refresh=policy), run, rng)
     seconds = time.perf_counter() - began
-    found = evaluated(experiment, model, data.test)
+    found = evaluate_experiment(experiment, model, data.test)
     log = list(logged(folder / "metrics.jsonl"))
     embedded = {line["stage"]: int(line["index_embedded"]) for line in log}  # a count, so the last of a stage
     return Row(

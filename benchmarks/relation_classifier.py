@@ -108,7 +108,7 @@ def main() -> None:
         data = settings.load(seed)
         model = train_classifier(data, options.epochs, seed)
         examples = data.dev if options.on == "dev" else data.test
-        answers = [one.choices[Decision().chosen(one)] for one in model.choice_scores(examples)]
+        answers = [one.choices[Decision().choose(one)] for one in model.choice_scores(examples)]
         scores.append(data.task.score(examples, answers)["macro_f1"])
         print(
             f"seed {seed}: {len(data.train)} sentences, {options.epochs} epochs, macro-F1 {scores[-1]:.1f}", flush=True

@@ -87,8 +87,8 @@ def trained(experiment: Experiment, data: Data, place: Path) -> Result:
 def decided(scored: Sequence[ChoiceScores], decision: Decision) -> dict[str, list[str]]:
     """Answers without and with a decision."""
     return {
-        "plain": [one.choices[Decision().chosen(one)] for one in scored],
-        "decided": [one.choices[decision.chosen(one)] for one in scored],
+        "plain": [one.choices[Decision().choose(one)] for one in scored],
+        "decided": [one.choices[decision.choose(one)] for one in scored],
     }
 
 

@@ -19,8 +19,8 @@ from retrograd.__main__ import command_line
 from retrograd.cli import COMMANDS
 from retrograd.experiments.experiment import Experiment
 from retrograd.index.exact import ExactIndex
-from retrograd.index.index import Index
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.protocol import Index
 from retrograd.rag import search
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Passage

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.data.dialogues import DIALOGUE_FORMATS, read_dialogues, read_doc2dial_documents
-from retrograd.data.grounded_example import DialogueExample, Turn, dialogue_example
+from retrograd.data.examples import DialogueExample, Turn, dialogue_example
 from retrograd.data.squad import NO_ANSWER, read_contexts
 from retrograd.types import Passage, UserError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrograd.data.grounded_example import GroundedExample
+from retrograd.data.examples import GroundedExample
 from retrograd.data.qrels import mark_gold, read_qrels
 from retrograd.types import Example, UserError
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.data.grounded_example import DialogueExample, GroundedExample
+from retrograd.data.examples import DialogueExample, GroundedExample
 from retrograd.data.questions import NO_ANSWER, QUESTION_FORMATS, read_questions
 from retrograd.data.squad import read_contexts, read_quac
 from retrograd.types import Example, UserError

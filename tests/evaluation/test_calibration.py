@@ -43,7 +43,7 @@ def draw_scores(seed: int, n: int = 60) -> tuple[list[ChoiceScores], list[str]]:
 
 
 def answers_by(scores: list[ChoiceScores], decision: Decision) -> list[str]:
-    return [score.choices[decision.chosen(score)] for score in scores]
+    return [score.choices[decision.choose(score)] for score in scores]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

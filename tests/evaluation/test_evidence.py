@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrograd.evaluation.evidence import Difference, Evidence, difference, metric_words, spread
+from retrograd.evaluation.evidence import Difference, Evidence, difference, metric_name, spread
 from retrograd.metrics.significance import Statistic, paired_bootstrap, paired_permutation
 from retrograd.types import UserError
 
@@ -69,8 +69,8 @@ def test_who_is_not_told_apart_from_a_weaker_rival_has_not_helped() -> None:
         difference("frozen retriever", right([20]), ITEMS),
         difference("closed book", right([0]), ITEMS),
     )
-    assert sure.sure
-    assert not unsure.sure
+    assert sure.is_significant
+    assert not unsure.is_significant
     scores = {"experiment": [20.0], "frozen retriever": [10.0], "closed book": [9.0]}
     found = Evidence("joint training", "macro_f1", scores, [unsure, sure], RIVALS)
     assert found.main is sure
@@ -120,4 +120,4 @@ def test_a_difference_is_of_the_mean_over_seeds_and_paired_over_items() -> None:
 
 def test_numbers_and_names_as_people_write_them() -> None:
     assert [spread([]), spread([1.25]), spread([1.0, 3.0], "+")] == ["", "1.2", "+2.0 ± 1.4"]
-    assert [metric_words("micro_f1"), metric_words("knowledge_f1")] == ["micro-F1", "knowledge_f1"]
+    assert [metric_name("micro_f1"), metric_name("knowledge_f1")] == ["micro-F1", "knowledge_f1"]

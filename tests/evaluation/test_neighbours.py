@@ -41,9 +41,9 @@ def test_traits_and_support_are_counted_by_role_and_without_case() -> None:
     assert matches.available.tolist() == [6, 6, 6]
     assert matches.typed_support.tolist() == [[2, 2, 2, 3], [1, 1, 2, 2], [0, 0, 0, 0]]
     assert matches.typed_available.tolist() == [4, 2, 0]
-    assert matches.found[0].tolist() == [[True, True, True, True], [False, False, False, False]]
-    assert matches.found[1].tolist() == [[False, False, True, True], [False, False, False, False]]
-    assert matches.found[2].tolist() == [[False, False, True, True], [True, False, False, True]]
+    assert matches.shared[0].tolist() == [[True, True, True, True], [False, False, False, False]]
+    assert matches.shared[1].tolist() == [[False, False, True, True], [False, False, False, False]]
+    assert matches.shared[2].tolist() == [[False, False, True, True], [True, False, False, True]]
 
 
 def test_shares_and_lifts_are_those_counted_by_hand() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.data.grounded_example import GroundedExample
+from retrograd.data.examples import GroundedExample
 from retrograd.evaluation.evaluate import evaluate
 from retrograd.evaluation.open_retrieval import open_retrieval_scores
 from retrograd.index.knowledge_base import KnowledgeBase

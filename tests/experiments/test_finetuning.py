@@ -25,7 +25,7 @@ from retrograd.experiments.experiment import (
     WarmStartSettings,
 )
 from retrograd.experiments.open import open_run
-from retrograd.experiments.run import evaluated, run_experiment
+from retrograd.experiments.run import evaluate_experiment, run_experiment
 from retrograd.experiments.stages import stages
 from retrograd.models.loading.quantisation import Quantisation
 from retrograd.types import UserError
@@ -73,7 +73,7 @@ def test_train_open_and_answer_as_the_run_did(experiment: Experiment, tmp_path: 
     assert result.exit_code == 0, result.output
     assert not (run / "model" / "generator" / "model.safetensors").exists()
     opened = open_run(run)
-    again = evaluated(opened.experiment, opened.model, opened.data.test).predictions
+    again = evaluate_experiment(opened.experiment, opened.model, opened.data.test).predictions
     told = [line for _, line in read_jsonl(run / "predictions.jsonl")]
     assert [prediction_record(one) for one in again] == told
     base = AutoModelForCausalLM.from_pretrained(experiment.generator.model)

@@ -30,7 +30,7 @@ from retrograd.models.loading.local_files import local_config, local_tokenizer
 from retrograd.models.loading.lora import Lora
 from retrograd.models.retriever import Retriever
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.run.seal import flaw_of, seal
+from retrograd.training.run.seal import find_flaw, seal
 from retrograd.types import Passage, UserError
 from retrograd.util.fingerprints import fingerprint
 from retrograd.util.text_files import read_json
@@ -226,9 +226,9 @@ def test_files_of_a_checkpoint(name: str, tmp_path: Path) -> None:
     value = json.loads((folder / "manifest.json").read_text())
     value["files"] = {name: next(iter(value["files"].values()))}
     (folder / "manifest.json").write_text(json.dumps(value))
-    assert flaw_of(folder) is not None
+    assert find_flaw(folder) is not None
     seal_by_hand(folder, value["files"])
-    assert flaw_of(folder) in {f"{name!r} leads out of the folder", f"{name} is missing"}
+    assert find_flaw(folder) in {f"{name!r} leads out of the folder", f"{name} is missing"}
 
 
 def seal_by_hand(folder: Path, files: dict[str, dict[str, object]]) -> None:
@@ -254,7 +254,7 @@ def test_links_out_of_a_folder(parts: Path, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "weights").symlink_to(tmp_path / "elsewhere")
     seal(folder)
-    assert flaw_of(folder) == "'weights' leads out of the folder"
+    assert find_flaw(folder) == "'weights' leads out of the folder"
 
 
 def test_a_link_and_a_file_that_are_no_checkpoints(tmp_path: Path) -> None:

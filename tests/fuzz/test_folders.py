@@ -19,7 +19,7 @@ from retrograd.experiments.open import open_run, saved_task
 from retrograd.experiments.run import resume_run, run_experiment
 from retrograd.index.bm25 import LexicalIndex
 from retrograd.index.disk.build import IndexSpec, build_version
-from retrograd.index.disk.versions import opened
+from retrograd.index.disk.versions import read_current
 from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex
 from retrograd.index.knowledge_base import KnowledgeBase
@@ -32,7 +32,7 @@ from retrograd.studies.curves import score_of
 from retrograd.studies.index import check_index, describe_index
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.run.seal import flaw_of, seal
+from retrograd.training.run.seal import find_flaw, seal
 from retrograd.types import UserError
 from retrograd.util.text_files import read_json
 
@@ -125,7 +125,7 @@ def _resumed(path: Path) -> object:
     if path.name != "manifest.json":
         (checkpoint / "manifest.json").unlink(missing_ok=True)
         seal(checkpoint)
-    if flaw_of(checkpoint) is not None:  # then it would be removed
+    if find_flaw(checkpoint) is not None:  # then it would be removed
         return None
     run = checkpoint.parent.parent
     with pytest.MonkeyPatch.context() as patched:
@@ -166,7 +166,7 @@ FILES: tuple[Row, ...] = (
         (f"adapters/{file}", 60, lambda path: _generator(path.parent))
         for file in ("generator.json", "adapter_config.json", "adapter_model.safetensors", "soft_prompt.safetensors")
     ),
-    ("stopped/checkpoints/*/manifest.json", 1, lambda path: flaw_of(path.parent)),
+    ("stopped/checkpoints/*/manifest.json", 1, lambda path: find_flaw(path.parent)),
     *(
         (f"stopped/checkpoints/*/{file}", 250, _resumed)
         for file in ("progress.json", "random.json", "stage.json", "weights.safetensors", "random.safetensors")
@@ -175,7 +175,7 @@ FILES: tuple[Row, ...] = (
         (f"stopped/checkpoints/*/{file}", 250, _resumed)
         for file in ("optimiser.safetensors", "stage.safetensors", "chains.safetensors")
     ),
-    ("exact/current", 1, lambda path: opened(path.parent, lambda folder: folder.name)),
+    ("exact/current", 1, lambda path: read_current(path.parent, lambda folder: folder.name)),
     ("exact/v*/manifest.json", 2, lambda path: _exact(path.parent)),
     ("exact/v*/shard-00001.safetensors", 2, lambda path: _exact(path.parent)),
     *((f"bm25/{file}", 1, lambda path: _bm25(path.parent)) for file in ("manifest.json", "terms.json")),

@@ -9,7 +9,7 @@ import torch
 from retrograd.index.disk.storage import read_sealed, write_sealed
 from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex, FaissPreset
-from retrograd.index.index import Index
+from retrograd.index.protocol import Index
 from retrograd.types import UserError
 
 pytest.importorskip("faiss")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrograd.index.exact import ExactIndex
-from retrograd.index.index import Index
+from retrograd.index.protocol import Index
 from retrograd.index.restricted import RestrictedIndex
 from retrograd.types import UserError
 

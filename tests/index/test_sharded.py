@@ -18,7 +18,7 @@ from torch import distributed as dist
 
 from retrograd.index.exact import ExactIndex
 from retrograd.index.exchange import Exchange, GivenUpError
-from retrograd.index.index import Index
+from retrograd.index.protocol import Index
 from retrograd.index.sharded import ShardedIndex, shard_range
 from retrograd.types import UserError
 

@@ -140,7 +140,7 @@ def test_made_of_a_plain_model_it_has_its_weights_and_draws_nothing() -> None:
     config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
     plain = EncoderDecoderModel(config=config, encoder=encoder, decoder=decoder).eval()
     before = torch.get_rng_state()
-    made = PointerGenerator.copied_from(plain).eval()
+    made = PointerGenerator.copy_from(plain).eval()
     assert torch.equal(torch.get_rng_state(), before)
     weights = made.state_dict()
     assert all(torch.equal(weights[name], weight) for name, weight in plain.state_dict().items())

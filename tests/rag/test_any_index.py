@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 from tests.rag.test_rag_model import build, seeded
 from torch import Tensor
 
-from retrograd.index.index import Index, LogNormaliser, Neighbours
+from retrograd.index.protocol import Index, LogNormaliser, Neighbours
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
-from retrograd.rag.staleness import Probe, drift_of, fault_of
+from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift
 from retrograd.types import UserError
 
 
@@ -76,9 +76,9 @@ def test_a_new_index_is_searched_and_asked_for_nothing_that_it_cannot_do(
     found = model.retrieve(examples, 3)
     assert torch.equal(found.rows, exact.rows)
     torch.testing.assert_close(found.scores.log_prior.exp().sum(-1), torch.ones(6))  # over the candidates: no log Z
-    assert fault_of(model) is None
+    assert describe_index_fault(model) is None
     with pytest.raises(UserError, match="SortingIndex may store approximations"):
-        drift_of(model, Probe.draw(index.held_rows, examples, 3, 3, 1, seeded()).rows)
+        measure_drift(model, Probe.draw(index.held_rows, examples, 3, 3, 1, seeded()).rows)
     for refresh in (model.refresh_index, lambda: model.refresh_rows(torch.tensor([0]))):
         with pytest.raises(UserError, match="SortingIndex cannot be refreshed here"):
             refresh()

@@ -9,7 +9,7 @@ from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.rag.candidates import (
     Exclusions,
-    column_of,
+    find_column,
     log_probability,
     pad_rows,
     renew_log_normaliser,
@@ -41,7 +41,7 @@ def test_union_keeps_first_appearance_and_pads_at_the_end() -> None:
 
 def test_column_of_finds_the_row_and_padding_is_nowhere() -> None:
     rows = torch.tensor([[4, 2, -1], [7, -1, -1], [1, 0, -1]])
-    assert column_of(rows, torch.tensor([2, 9, -1])).tolist() == [1, -1, -1]
+    assert find_column(rows, torch.tensor([2, 9, -1])).tolist() == [1, -1, -1]
 
 
 def test_padded_rows_of_unequal_lists() -> None:

@@ -22,7 +22,7 @@ from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED
 from retrograd.rag.search.substitution import choose_unrelated_rows
-from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
+from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift, staleness
 from retrograd.training.stage import CopyEvidence
 from retrograd.types import Example
 
@@ -152,10 +152,10 @@ def test_words_do_not_hide_that_an_index_is_stale(tiny_encoder, tiny_seq2seq):
     rows = torch.arange(len(model.base))
     for one in (model, plain):
         disturb(one, 0.05)
-    assert drift_of(plain, rows) > 1e-3
-    assert drift_of(model, rows) == pytest.approx(drift_of(plain, rows), rel=1e-4)
+    assert measure_drift(plain, rows) > 1e-3
+    assert measure_drift(model, rows) == pytest.approx(measure_drift(plain, rows), rel=1e-4)
     probe = Probe(rows, tuple(examples), 2)
-    assert staleness(model, probe).cosine_drift == pytest.approx(drift_of(plain, rows), rel=1e-4)
+    assert staleness(model, probe).cosine_drift == pytest.approx(measure_drift(plain, rows), rel=1e-4)
 
 
 def test_words_do_not_hide_that_an_index_is_damaged(tiny_encoder, tiny_seq2seq):
@@ -171,9 +171,9 @@ def test_words_do_not_hide_that_an_index_is_damaged(tiny_encoder, tiny_seq2seq):
         damaged = right.clone()
         damaged[:, wrong] = 0
         model.require_movable_index().replace(rows, damaged, "damaged")
-        assert "is not the embedding of its passage" in (fault_of(model) or "")
+        assert "is not the embedding of its passage" in (describe_index_fault(model) or "")
     model.require_movable_index().replace(rows, right, "right")
-    assert fault_of(model) is None
+    assert describe_index_fault(model) is None
 
 
 def test_a_hybrid_model_is_saved_and_loaded(tiny_encoder, tiny_seq2seq, tmp_path):

@@ -22,7 +22,7 @@ from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED, RetrievalOptions
 from retrograd.rag.search.substitution import choose_unrelated_rows
-from retrograd.rag.staleness import Probe, drift_of, fault_of, staleness
+from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift, staleness
 from retrograd.training.refresh.background import IndexWorker
 from retrograd.types import Example, UserError
 
@@ -179,14 +179,14 @@ def test_parts_of_a_row_are_where_they_were_placed(apart: Apart) -> None:
     model, _ = apart
     side = model.passage_side
     query = torch.randn(3, 16)
-    prior, posterior = side.placed(query, "prior"), side.placed(query, "posterior")
+    prior, posterior = side.pad_to_row(query, "prior"), side.pad_to_row(query, "posterior")
     assert torch.equal(side.part(prior, "prior"), query)
     assert torch.equal(side.part(posterior, "posterior"), query)
     assert not side.part(prior, "posterior").any()
     assert not side.part(posterior, "prior").any()
     assert torch.equal(torch.cat(side.parts(prior), dim=-1), prior)
     shared = PassageSide.of(model.retriever, None)
-    assert shared.placed(query, "posterior") is query
+    assert shared.pad_to_row(query, "posterior") is query
     assert torch.equal(shared.part(query, "posterior"), query)
 
 
@@ -217,15 +217,15 @@ def test_its_passages_grow_stale_by_themselves(
         for weight in model.posterior.passage_encoder.parameters():
             weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
     assert not model.index_is_current()
-    assert fault_of(model) is not None
+    assert describe_index_fault(model) is not None
     fresh = model.embedded(rows)[:, -16 - words : -words or None]
     drift = (1 - torch.cosine_similarity(stored, fresh)).mean().item()
     assert staleness(model, probe).cosine_drift == pytest.approx(drift, rel=1e-3)
-    assert drift_of(model, rows) == pytest.approx(drift, rel=1e-3)
+    assert measure_drift(model, rows) == pytest.approx(drift, rel=1e-3)
     model.refresh_rows(torch.arange(len(model.base)))
     assert staleness(model, probe).cosine_drift < 1e-10
     model.refresh_index()
-    assert fault_of(model) is None
+    assert describe_index_fault(model) is None
 
 
 @pytest.mark.parametrize("trained", ["query", "both"])

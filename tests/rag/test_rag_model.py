@@ -25,7 +25,7 @@ from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import BM25, UNRELATED, RetrievalOptions
 from retrograd.rag.search.substitution import choose_unrelated_rows
-from retrograd.rag.staleness import fault_of
+from retrograd.rag.staleness import describe_index_fault
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
@@ -335,7 +335,7 @@ def test_a_loaded_model_and_its_index_are_on_the_device_asked_for(
     assert isinstance(loaded.index, ExactIndex)
     assert loaded.index.device.type == name
     assert {weight.device.type for weight in loaded.parameters()} == {name}
-    assert fault_of(loaded) is None
+    assert describe_index_fault(loaded) is None
     assert [found.answer for found in loaded.predict(examples, 3)] == [
         found.answer for found in model.predict(examples, 3)
     ]

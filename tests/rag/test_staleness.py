@@ -19,7 +19,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.rag.embedding import MIXED
 from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, cosine_drift, drift_of, fault_of, overlap_at, staleness
+from retrograd.rag.staleness import Probe, cosine_drift, describe_index_fault, measure_drift, overlap_at, staleness
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
@@ -82,7 +82,7 @@ def test_drift_is_the_mean_distance_of_old_and_new(tiny_encoder: Path, tiny_seq2
     expected = float((1 - F.cosine_similarity(before.double(), after.double())).mean())
     assert expected > 1e-3
     assert staleness(model, whole(model, examples)).cosine_drift == pytest.approx(expected, abs=1e-7)
-    assert drift_of(model, torch.arange(len(model.base))) == pytest.approx(expected, abs=1e-7)
+    assert measure_drift(model, torch.arange(len(model.base))) == pytest.approx(expected, abs=1e-7)
 
 
 def test_a_turn_by_an_angle_and_rows_of_zeros() -> None:
@@ -191,7 +191,7 @@ def test_rows_of_a_mapped_index_are_replaced_in_memory_alone(tmp_path: Path, rng
 def test_an_index_that_does_not_hold_its_passages_is_found_out(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     """Right fingerprints, wrong content: zeros everywhere, or one vector that is another's opposite."""
     model, _ = build(tiny_encoder, tiny_seq2seq)
-    assert fault_of(model) is None
+    assert describe_index_fault(model) is None
     good = model.index.vectors(torch.arange(20))
     turned = good.clone()
     turned[19] *= -1
@@ -199,7 +199,7 @@ def test_an_index_that_does_not_hold_its_passages_is_found_out(tiny_encoder: Pat
         assert isinstance(model.index, ExactIndex)
         model.index.replace(torch.arange(20), bad, model.passage_fingerprint())
         assert model.index_is_current()
-        fault = fault_of(model)
+        fault = describe_index_fault(model)
         assert fault is not None
         assert f"row {row} is not the embedding of its passage" in fault
 
@@ -229,13 +229,13 @@ def test_a_restricted_index_is_looked_at_where_it_has_rows(
     kept = torch.tensor([3, 4, 9, 17])
     model.use_index(RestrictedIndex(whole, kept, gather=gather))
     assert list(model.index.held_rows) == kept.tolist()
-    assert fault_of(model) is None
+    assert describe_index_fault(model) is None
     probe = Probe.draw(model.index.held_rows, examples, 8, 4, 2, torch.Generator())
     assert probe.rows.tolist() == kept.tolist()
     assert staleness(model, probe).cosine_drift < 1e-10
     whole.replace(torch.tensor([9]), -whole.vectors(torch.tensor([9])), model.passage_fingerprint())
     model.use_index(RestrictedIndex(whole, kept, gather=gather))
-    assert "row 9 is not the embedding" in (fault_of(model) or "")
+    assert "row 9 is not the embedding" in (describe_index_fault(model) or "")
 
 
 def test_nothing_is_said_of_vectors_that_are_stored_approximately(
@@ -248,8 +248,8 @@ def test_nothing_is_said_of_vectors_that_are_stored_approximately(
     model.use_index(FaissIndex(model.index.vectors(torch.arange(20)).sign(), "Flat", **fingerprints))
     assert cosine_drift(model.index.vectors(torch.arange(20)), model.embedded(torch.arange(20))) > 0.01
     assert model.index_is_current()
-    assert fault_of(model) is None
+    assert describe_index_fault(model) is None
     with pytest.raises(UserError, match=r"FaissIndex.*ExactIndex"):
         staleness(model, whole(model, examples))
     with pytest.raises(UserError, match=r"FaissIndex.*ExactIndex"):
-        drift_of(model, torch.arange(3))
+        measure_drift(model, torch.arange(3))

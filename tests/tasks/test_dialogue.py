@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from retrograd.data.dialogues import read_dialogues
-from retrograd.data.grounded_example import DialogueExample, Turn, dialogue_example, with_knowledge
+from retrograd.data.examples import DialogueExample, Turn, dialogue_example, with_knowledge
 from retrograd.models.inputs.prompt_tokens import PromptTokens
 from retrograd.tasks.dialogue import GroundedDialogue, GroundedPrompt, knowledge_f1
 from retrograd.tasks.relevance import gold_rows, rows_by_id

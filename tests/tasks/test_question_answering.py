@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrograd.data.grounded_example import GroundedExample, with_target
+from retrograd.data.examples import GroundedExample, with_target
 from retrograd.data.questions import read_questions
 from retrograd.tasks.answer_scores import ANSWER_METRICS, answer_scores, bleu_signature
 from retrograd.tasks.question_answering import QuestionAnswering

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from retrograd.types import UserError
-from retrograd.util.guards import advice, finite_number
+from retrograd.util.guards import finite_number, suggest_name
 from retrograd.util.records import read_record, read_toml, read_value, record_mapping
 
 
@@ -122,18 +122,18 @@ def test_only_records_become_mappings(value):
 
 class TestAdvice:
     def test_the_nearest_name(self):
-        assert advice("semeval_jiont", ["quickstart", "semeval-joint"]) == "did you mean 'semeval-joint'?"
+        assert suggest_name("semeval_jiont", ["quickstart", "semeval-joint"]) == "did you mean 'semeval-joint'?"
 
     def test_case_does_not_matter(self):
-        assert advice("COUNT", ["Count", "other"]) == "did you mean 'Count'?"
+        assert suggest_name("COUNT", ["Count", "other"]) == "did you mean 'Count'?"
 
     def test_where_none_is_near_the_known_ones(self):
-        assert advice("xyz", ["alpha", "beta"]) == "known: 'alpha', 'beta'."
+        assert suggest_name("xyz", ["alpha", "beta"]) == "known: 'alpha', 'beta'."
 
     def test_at_most_twelve(self):
         names = [f"name-{letter}" for letter in "abcdefghijklmn"]
-        assert advice("?", names).count("name-") == 12
-        assert advice("?", names).endswith("'name-l', ….")
+        assert suggest_name("?", names).count("name-") == 12
+        assert suggest_name("?", names).endswith("'name-l', ….")
 
 
 @pytest.mark.parametrize("rate", [10**400, -(2**63), pytest.param(1 << 40_000, id="long"), math.inf, math.nan])

@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from retrograd.data.grounded_example import DialogueExample, Turn, dialogue_example
+from retrograd.data.examples import DialogueExample, Turn, dialogue_example
 from retrograd.data.record_fields import (
     find_field,
     locate_errors,
@@ -43,7 +43,7 @@ from retrograd.data.record_fields import (
 from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_quac, resolve_answers
 from retrograd.types import Passage, UserError
 from retrograd.util import text_files
-from retrograd.util.guards import JsonObject, JsonValue, advice, peek_json_object
+from retrograd.util.guards import JsonObject, JsonValue, peek_json_object, suggest_name
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["DIALOGUE_FORMATS", "dialogue_examples", "read_dialogues", "read_doc2dial_documents"]
@@ -76,7 +76,7 @@ def read_dialogues(
         (unanswerable, UNANSWERABLE, "treatment of turns without an answer"),
     ):
         if value not in choices:
-            raise UserError(f"unknown {setting} {value!r}; {advice(value, choices)}")
+            raise UserError(f"unknown {setting} {value!r}; {suggest_name(value, choices)}")
     detected = detect_dialogue_format(path) if format == "auto" else format
     if detected == "jsonl":
         return _read_lines(path, unanswerable, refuse)

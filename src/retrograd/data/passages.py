@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from retrograd.types import Passage, UserError
-from retrograd.util.guards import JsonValue, advice
+from retrograd.util.guards import JsonValue, suggest_name
 from retrograd.util.text_files import Refuse, raise_error, read_jsonl, read_lines, read_tsv
 
 __all__ = ["CORPUS_FORMATS", "passages_of", "read_corpus"]
@@ -45,7 +45,7 @@ def read_corpus(
     both lines). Raises `UserError` for an unknown format.
     """
     if format not in CORPUS_FORMATS:
-        raise UserError(f"unknown corpus format {format!r}; {advice(format, CORPUS_FORMATS)}")
+        raise UserError(f"unknown corpus format {format!r}; {suggest_name(format, CORPUS_FORMATS)}")
     detected = detect_corpus_format(path) if format == "auto" else format
     return _refuse_repeated(path, {"jsonl": _read_jsonl, "tsv": _read_tsv}[detected], refuse)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from retrograd.data.grounded_example import GroundedExample
+from retrograd.data.examples import GroundedExample
 from retrograd.data.record_fields import locate_errors, name_type
 from retrograd.types import Example, UserError
 from retrograd.util import text_files

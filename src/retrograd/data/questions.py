@@ -25,7 +25,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from retrograd.data.grounded_example import GroundedExample
+from retrograd.data.examples import GroundedExample
 from retrograd.data.record_fields import (
     find_field,
     locate_errors,
@@ -38,7 +38,7 @@ from retrograd.data.record_fields import (
 from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_squad
 from retrograd.types import UserError
 from retrograd.util import text_files
-from retrograd.util.guards import JsonObject, JsonValue, advice, parse_text_list, peek_json_object
+from retrograd.util.guards import JsonObject, JsonValue, parse_text_list, peek_json_object, suggest_name
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "question_examples", "read_questions"]
@@ -70,7 +70,7 @@ def read_questions(
         (unanswerable, UNANSWERABLE, "treatment of questions without an answer"),
     ):
         if value not in choices:
-            raise UserError(f"unknown {setting} {value!r}; {advice(value, choices)}")
+            raise UserError(f"unknown {setting} {value!r}; {suggest_name(value, choices)}")
     detected = detect_question_format(path) if format == "auto" else format
     if detected == "squad":
         return read_squad(path, unanswerable)

@@ -9,7 +9,7 @@ from typing import cast
 import pyarrow as pa
 
 from retrograd.data import dialogues, passages, questions
-from retrograd.data.grounded_example import DialogueExample, GroundedExample
+from retrograd.data.examples import DialogueExample, GroundedExample
 from retrograd.data.relations import formats
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.types import Passage, UserError

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from retrograd.types import Span, UserError
-from retrograd.util.guards import JsonObject, JsonValue, advice
+from retrograd.util.guards import JsonObject, JsonValue, suggest_name
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
@@ -47,7 +47,7 @@ def refuse_unknown(record: Mapping[str, JsonValue], known: Sequence[str]) -> Non
     """Raise `UserError` for an unknown field, with the nearest known name."""
     for name in record:
         if name not in known:
-            raise UserError(f"unknown field {name!r}; {advice(name, known)} Put further fields under 'metadata'")
+            raise UserError(f"unknown field {name!r}; {suggest_name(name, known)} Put further fields under 'metadata'")
 
 
 def require_fields(record: Mapping[str, JsonValue], required: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from retrograd.data.sentences import sentence_spans
 from retrograd.types import Passage, UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
 __all__ = ["SPLIT_AT", "Splitting", "split_passages"]
 
@@ -38,7 +38,7 @@ class Splitting:
 
     def __post_init__(self) -> None:
         if self.at not in SPLIT_AT:
-            raise UserError(f"passages cannot be split at {self.at!r}; {advice(self.at, SPLIT_AT)}")
+            raise UserError(f"passages cannot be split at {self.at!r}; {suggest_name(self.at, SPLIT_AT)}")
         if self.length < 1:
             raise UserError(f"the length of passages is {self.length}; expected 1 word or more")
         if not 0 <= self.overlap < self.length:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrograd.data.grounded_example import DialogueExample, GroundedExample, Turn, dialogue_example
+from retrograd.data.examples import DialogueExample, GroundedExample, Turn, dialogue_example
 from retrograd.data.record_fields import (
     locate_errors,
     name_type,

@@ -93,7 +93,7 @@ def fit_decision(scores: Sequence[ChoiceScores], official: Official) -> tuple[De
     """Return the best decision for the scores, and what ``official`` says of the answers without it and with it."""
     all_rows = range(len(scores))
     has_votes = any(bool((score.vote > 0).any()) for score in scores)
-    plain = [score.choices[Decision().chosen(score)] for score in scores]
+    plain = [score.choices[Decision().choose(score)] for score in scores]
     trials = [(official(all_rows, plain), Decision(), plain)]
     for vote_weight in VOTE_WEIGHTS if has_votes else (0.0,):
         margins = _Margins.of(scores, Decision(vote_weight))

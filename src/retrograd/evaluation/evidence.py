@@ -26,7 +26,7 @@ from retrograd.metrics.significance import (
     paired_permutation_corpus,
 )
 
-__all__ = ["Difference", "Evidence", "difference", "metric_words", "spread"]
+__all__ = ["Difference", "Evidence", "difference", "metric_name", "spread"]
 
 _SURE = 0.05
 _METRICS = {
@@ -57,7 +57,7 @@ class Difference:
         return fmean(self.by_seed)
 
     @property
-    def sure(self) -> bool:
+    def is_significant(self) -> bool:
         """Return whether p < 0.05: exchanging answers would hardly give as much for these trained models."""
         return self.test.p_value < _SURE
 
@@ -89,16 +89,16 @@ class Evidence:
         main = self.main
         seeds = f"{len(main.by_seed)} seed{'s' if len(main.by_seed) > 1 else ''}"
         if not any(fmean(by_seed) > 0 for by_seed in self.scores.values()):
-            return f"{self.subject} cannot be judged: {metric_words(self.metric)} is 0 for every system, {seeds}"
+            return f"{self.subject} cannot be judged: {metric_name(self.metric)} is 0 for every system, {seeds}"
         verdict = "made no difference that this test can tell"
-        if main.mean > 0 and all(d.sure for d in self.differences if d.control in self.rivals):
+        if main.mean > 0 and all(d.is_significant for d in self.differences if d.control in self.rivals):
             verdict = "helped"
-        elif main.mean < 0 and main.sure:
+        elif main.mean < 0 and main.is_significant:
             verdict = "hurt"
-        opposite = sum(gain * main.mean < 0 for gain in main.by_seed) if main.sure else 0
+        opposite = sum(gain * main.mean < 0 for gain in main.by_seed) if main.is_significant else 0
         against = f"; {opposite} of {seeds} went the other way" if opposite else ""
         return (
-            f"{self.subject} {verdict}: {spread(main.by_seed, '+')} {metric_words(self.metric)} over "
+            f"{self.subject} {verdict}: {spread(main.by_seed, '+')} {metric_name(self.metric)} over "
             f"{self.rivals[main.control]}, p = {main.test.p_value:.2g}, {seeds}{against}"
         )
 
@@ -121,6 +121,6 @@ def spread(values: Sequence[float], sign: str = "") -> str:
     return f"{fmean(values):{sign}.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def metric_words(metric: str) -> str:
+def metric_name(metric: str) -> str:
     """Return a metric's name as people write it."""
     return _METRICS.get(metric, metric)

@@ -22,13 +22,13 @@ from jaxtyping import Bool, Float, Integer
 __all__ = ["TRAITS", "Agreement", "Instance", "Matches", "Retrieved", "agreement", "chance_of_any", "match"]
 
 TRAITS = ("same label", "shared entity, same role", "shared entity, any role", "entity or label")
-"""What a query and an instance may share; the last means any role. Entities are compared by `surface`."""
+"""What a query and an instance may share; the last means any role. Entities are compared by `normalise_entity`."""
 
 Reference = Literal["base", "types"]
 Key = TypeVar("Key", bound=Hashable)
 
 
-def surface(entity: str) -> str:
+def normalise_entity(entity: str) -> str:
     """Return an entity in the form in which it is compared: case folded, spaces normalised."""
     return " ".join(entity.casefold().split())
 
@@ -72,7 +72,7 @@ class Matches:
     base, and over those of the query's pair of types (0 available where the types are unknown, or nobody has them).
     """
 
-    found: Bool[np.ndarray, "Q K 4"]
+    shared: Bool[np.ndarray, "Q K 4"]
     present: Bool[np.ndarray, "Q K"]
     support: Integer[np.ndarray, "Q 4"]
     available: Integer[np.ndarray, " Q"]
@@ -104,13 +104,13 @@ class _TraitRows:
     def __init__(self, base: Sequence[Instance]) -> None:
         self._size = len(base)
         self._label = _group_rows([instance.label for instance in base])
-        self._head = _group_rows([surface(instance.head) for instance in base])
-        self._tail = _group_rows([surface(instance.tail) for instance in base])
+        self._head = _group_rows([normalise_entity(instance.head) for instance in base])
+        self._tail = _group_rows([normalise_entity(instance.tail) for instance in base])
         self._types = _group_rows([instance.types for instance in base])
 
     def sharing(self, query: Instance) -> Bool[np.ndarray, "4 N"]:
         """Return which rows share which trait with the query."""
-        head, tail = surface(query.head), surface(query.tail)
+        head, tail = normalise_entity(query.head), normalise_entity(query.tail)
         shares = np.zeros((len(TRAITS), self._size), dtype=bool)
         shares[0, self._label.get(query.label, _NO_ROWS)] = True
         shares[1, self._head.get(head, _NO_ROWS)] = True
@@ -210,7 +210,7 @@ def agreement(
         return []
     support = (matches.typed_support if within_types else matches.support)[counted]
     available = available[counted]
-    shared, present = matches.found[counted, :k], matches.present[counted, :k]
+    shared, present = matches.shared[counted, :k], matches.present[counted, :k]
     return [
         Agreement(
             trait,

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.data.grounded_example import gold_passages
+from retrograd.data.examples import gold_passages
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.metrics.ranking import MRR, NDCG, RankingMetric, Recall, Success, ranking_scores, relevance
 from retrograd.models.compute.inference import inference

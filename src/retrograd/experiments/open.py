@@ -15,7 +15,7 @@ from retrograd.experiments.run import compute_for
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import fault_of
+from retrograd.rag.staleness import describe_index_fault
 from retrograd.tasks.task import Task
 from retrograd.training.refresh.fresh_index import embed_base
 from retrograd.training.run.run_directory import RunDirectory
@@ -68,7 +68,7 @@ def _require_index(model: RagModel, folder: Path) -> None:
         say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
         embed_base(model)
         return
-    fault = fault_of(model)
+    fault = describe_index_fault(model)
     if fault is not None:
         raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")
 

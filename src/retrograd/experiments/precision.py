@@ -35,7 +35,7 @@ def choose_precision(
     choice = PrecisionChoice("fp32")
     if ranks.first:
         choice = resolve_precision(setting, device, work, _width(experiment, work), measure_seconds)
-    chosen_bf16 = bool(ranks.of_first(int(choice.precision == "bf16")))
+    chosen_bf16 = bool(ranks.broadcast(int(choice.precision == "bf16")))
     return choice if ranks.first else PrecisionChoice("bf16" if chosen_bf16 else "fp32")
 
 

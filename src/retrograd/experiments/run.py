@@ -34,13 +34,13 @@ from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Example, UserError
 from retrograd.util.files import lock_folder
 from retrograd.util.guards import JsonObject, JsonValue
-from retrograd.util.progress import hush, say
+from retrograd.util.progress import say, silence_output
 from retrograd.util.text_files import read_json, write_json
 
 __all__ = [
     "TrainedModel",
     "compute_for",
-    "evaluated",
+    "evaluate_experiment",
     "require_enough_passages",
     "require_passages",
     "resume_run",
@@ -109,8 +109,8 @@ def train_and_score(
     """Train, save and evaluate on data that have been read; ``model`` is as in `train_experiment`."""
     trained = train_experiment(experiment, data, out, interrupts, resume, model)
     if data.test:
-        with _lock_run(out), trained.checkpoints.saved_when_interrupted():
-            found = evaluated(experiment, trained.model, data.test)
+        with _lock_run(out), trained.checkpoints.save_when_interrupted():
+            found = evaluate_experiment(experiment, trained.model, data.test)
             if Ranks().first:
                 with RunDirectory.open(out).writing("answers and scores"):
                     found.save(out)
@@ -165,9 +165,9 @@ def train_experiment(
     ranks.wait()
     pace = experiment.training
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
-    score = (lambda m: evaluated(experiment, m, data.dev).answers) if data.dev else None
+    score = (lambda m: evaluate_experiment(experiment, m, data.dev).answers) if data.dev else None
     began = time.perf_counter()
-    with _lock_run(out), deterministic(experiment.training.deterministic), saves.saved_when_interrupted():
+    with _lock_run(out), deterministic(experiment.training.deterministic), saves.save_when_interrupted():
         if resume:
             saves.restore()
         for stage in plan[saves.finished :]:
@@ -200,7 +200,7 @@ def _first_model(
 
 def _silence_other_ranks() -> None:
     if not is_first_process():
-        hush()
+        silence_output()
 
 
 def _lock_run(out: Path) -> AbstractContextManager[None]:
@@ -256,7 +256,7 @@ def _calibrate(experiment: Experiment, model: RagModel, dev: Sequence[Example], 
     )
 
 
-def evaluated(experiment: Experiment, model: RagModel, examples: Sequence[Example]) -> Evaluation:
+def evaluate_experiment(experiment: Experiment, model: RagModel, examples: Sequence[Example]) -> Evaluation:
     """Evaluate a model at the experiment's K."""
     with deterministic(experiment.training.deterministic):
         return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)

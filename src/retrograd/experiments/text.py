@@ -15,7 +15,7 @@ from retrograd.experiments.data.kinds import kind_names, read_data
 from retrograd.experiments.data.source import DataKind
 from retrograd.objectives import OBJECTIVES, Objective
 from retrograd.types import UserError
-from retrograd.util.guards import JsonObject, advice, parse_toml_value
+from retrograd.util.guards import JsonObject, parse_toml_value, suggest_name
 from retrograd.util.records import read_record, read_toml, read_value, record_mapping
 from retrograd.util.text_files import read_json
 
@@ -43,7 +43,7 @@ def read_experiment(kind: type[Experiment], values: Mapping[str, object], where:
     sections = {}
     for name, value in values.items():
         if name not in hints:
-            raise UserError(f"{where}: unknown key {name!r}; {advice(name, hints)}")
+            raise UserError(f"{where}: unknown key {name!r}; {suggest_name(name, hints)}")
         read = readers.get(name) or partial(read_value, hints[name])
         sections[name] = read(value, f"{where}: {name}")
     try:
@@ -79,10 +79,10 @@ def assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, o
         for section in sections:
             inner = table.get(section)
             if not isinstance(inner, dict):
-                raise UserError(f"--set {assignment}: no section {section!r}; {advice(section, table)}")
+                raise UserError(f"--set {assignment}: no section {section!r}; {suggest_name(section, table)}")
             table = inner
         if setting not in table:
-            raise UserError(f"--set {assignment}: unknown key {setting!r}; {advice(setting, table)}")
+            raise UserError(f"--set {assignment}: unknown key {setting!r}; {suggest_name(setting, table)}")
         table[setting] = parse_toml_value(text)
     return values
 
@@ -96,7 +96,7 @@ def update(values: Mapping[str, object], changes: Mapping[str, object], where: s
     updated = dict(values)
     for name, change in changes.items():
         if name not in values:
-            raise UserError(f"{where}: unknown key {name!r}; {advice(name, values)}")
+            raise UserError(f"{where}: unknown key {name!r}; {suggest_name(name, values)}")
         table = values[name]
         if not (isinstance(table, Mapping) and isinstance(change, Mapping)):
             updated[name] = change
@@ -106,7 +106,7 @@ def update(values: Mapping[str, object], changes: Mapping[str, object], where: s
             table = {"kind": kind} | _defaults(str(kind))
         for setting in change:
             if setting not in table:
-                raise UserError(f"{where}: {name}: unknown key {setting!r}; {advice(str(setting), table)}")
+                raise UserError(f"{where}: {name}: unknown key {setting!r}; {suggest_name(str(setting), table)}")
         updated[name] = {**table, **change}
     return updated
 
@@ -137,6 +137,6 @@ def _read_objective(values: object, where: str) -> Objective:
         raise UserError(f"{where}: needs 'kind', one of {', '.join(kinds)}")
     kind = values["kind"]
     if not isinstance(kind, str) or kind not in kinds:
-        raise UserError(f"{where}: no objective {kind!r}; {advice(str(kind), kinds)}")
+        raise UserError(f"{where}: no objective {kind!r}; {suggest_name(str(kind), kinds)}")
     settings = {key: value for key, value in values.items() if key != "kind"}
     return read_record(kinds[kind], settings, f"{where} ({kind})")

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from retrograd.index.disk.storage import MANIFEST, index_directory, read_sealed, require_same, write_sealed
-from retrograd.index.index import Neighbours, require_rows
+from retrograd.index.protocol import Neighbours, require_rows
 from retrograd.metrics.words import words
 from retrograd.types import UserError
 from retrograd.util.files import current_or_backup, open_to_umask

@@ -22,8 +22,8 @@ from retrograd.index.disk.storage import (
     require_rows_to_store,
     write_index,
 )
-from retrograd.index.disk.versions import opened
-from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
+from retrograd.index.disk.versions import read_current
+from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.index.shards import checked_blocks, split_blocks, take_rows
 from retrograd.index.streaming import StreamResult, attach_gradient, gumbel_maxima, stream
 from retrograd.index.top_rows import TopRows
@@ -320,7 +320,7 @@ class ExactIndex:
             manifest = read_manifest(folder, "exact", base_fingerprint, encoder_fingerprint)
             return manifest, read_shards(folder, manifest)
 
-        manifest, shards = opened(path, read)
+        manifest, shards = read_current(path, read)
         return cls(
             CheckedShards(tuple(_copy_to_device(device, shards))),  # a check would read all the mapped files
             base_fingerprint=manifest.base_fingerprint,

@@ -48,7 +48,7 @@ class Exchange:
         on_gpu = "nccl" in dist.get_backend(group)
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
-    def table(self, numbers: list[int]) -> list[list[int]]:
+    def gather_numbers(self, numbers: list[int]) -> list[list[int]]:
         """Return every rank's numbers (equally many), by rank."""
         own = torch.tensor(numbers, dtype=torch.long, device=self._device)
         lines = [torch.empty_like(own) for _ in range(self.ranks)]
@@ -61,7 +61,7 @@ class Exchange:
 
         Raises `GivenUpError` where another rank has come to say that it cannot.
         """
-        table = self.table([what, *numbers, *[0] * (_NUMBERS - 1 - len(numbers))])
+        table = self.gather_numbers([what, *numbers, *[0] * (_NUMBERS - 1 - len(numbers))])
         given_up = [rank for rank, line in enumerate(table) if line[0] == _GAVE_UP]
         if given_up and what != _GAVE_UP:
             raise GivenUpError(f"process {given_up[0]} of this run has no memory left; its own message says where")
@@ -71,12 +71,12 @@ class Exchange:
         """Take the place of the next `meet`, so that all other ranks raise `GivenUpError` there."""
         self.meet(_GAVE_UP, [])
 
-    def add_up(self, tensor: Tensor) -> Tensor:
+    def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over the ranks; in place where the tensor is on the device of the collectives."""
         return self._reduce(tensor, dist.ReduceOp.SUM)
 
-    def largest(self, tensor: Tensor) -> Tensor:
-        """Return the element-wise maximum over the ranks; in place where `add_up` is."""
+    def maximum(self, tensor: Tensor) -> Tensor:
+        """Return the element-wise maximum over the ranks; in place where `sum` is."""
         return self._reduce(tensor, dist.ReduceOp.MAX)
 
     def _reduce(self, tensor: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
@@ -84,7 +84,7 @@ class Exchange:
         dist.all_reduce(moved, op=how, group=self._group)
         return moved.to(tensor.device)
 
-    def from_all(self, lines: Tensor, counts: list[int]) -> Tensor:
+    def gather_lines(self, lines: Tensor, counts: list[int]) -> Tensor:
         """Return the lines of all ranks, concatenated in the order of ranks; ``counts`` is the number of each rank's
         lines.
         """
@@ -94,8 +94,8 @@ class Exchange:
         dist.all_gather(parts, padded, group=self._group)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
-    def home(self, lines: Tensor, counts: list[int]) -> Tensor:
-        """Return [W B …], each rank's answers to this rank's B lines, from answers laid out as `from_all` returns
+    def return_answers(self, lines: Tensor, counts: list[int]) -> Tensor:
+        """Return [W B …], each rank's answers to this rank's B lines, from answers laid out as `gather_lines` returns
         lines.
         """
         own = counts[self.rank]
@@ -103,7 +103,7 @@ class Exchange:
         self._all_to_all(received, lines, [own] * self.ranks, counts)
         return received.view(self.ranks, own, *lines.shape[1:])
 
-    def to_each(self, lines: Tensor, counts: list[int]) -> tuple[Tensor, list[int]]:
+    def send_to_each(self, lines: Tensor, counts: list[int]) -> tuple[Tensor, list[int]]:
         """Send ``counts[r]`` consecutive lines to each rank r; return the lines received, and how many each rank
         sent.
         """

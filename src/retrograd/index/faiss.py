@@ -27,10 +27,10 @@ from retrograd.index.disk.storage import (
     write_manifest,
 )
 from retrograd.index.exact import ExactIndex
-from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
+from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
 from retrograd.util.files import atomic_file, current_or_backup
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
 if TYPE_CHECKING:
     import faiss
@@ -146,7 +146,7 @@ class FaissIndex:
             "hnsw": FaissPreset("HNSW32", 128),
         }
         if name not in presets:
-            raise UserError(f"there is no preset {name!r}; {advice(name, list(presets))}")
+            raise UserError(f"there is no preset {name!r}; {suggest_name(name, list(presets))}")
         if name == "ivf-pq" and width % 4:
             raise UserError(f"'ivf-pq' needs a width that is a multiple of 4, not {width}; take 'ivf-sq8'")
         return presets[name]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.index.exact import ExactIndex
-from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
+from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
 
 __all__ = ["RestrictedIndex"]

@@ -28,7 +28,7 @@ from torch import distributed as dist
 
 from retrograd.index.exact import ExactIndex
 from retrograd.index.exchange import Exchange, GivenUpError, ran_out_of_memory
-from retrograd.index.index import LogNormaliser, Neighbours, require_query, require_rows
+from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.index.streaming import attach_gradient
 from retrograd.types import UserError
 
@@ -78,7 +78,7 @@ class ShardedIndex:
         self.encoder_fingerprint = shard.encoder_fingerprint
         self._shard = shard
         self._exchange = Exchange(group)
-        table = self._exchange.table(
+        table = self._exchange.gather_numbers(
             [len(shard), shard.dimension, _hash(str(shard.dtype)), *map(_hash, _fingerprints(shard))]
         )
         for column, name in enumerate(("width", "storage type", "knowledge base", "encoder"), start=1):
@@ -119,7 +119,7 @@ class ShardedIndex:
             )
         row = torch.where(neighbours.row >= 0, neighbours.row + self._first_row, -1)
         log_normaliser = self._combine(query, requests, neighbours.log_normaliser)
-        rows, logits = (self._exchange.home(part, requests.counts) for part in (row, neighbours.logit))
+        rows, logits = (self._exchange.return_answers(part, requests.counts) for part in (row, neighbours.logit))
         # ranks lie side by side in the order of rows, and each keeps equal logits by row: a stable sort keeps them too
         logit, order = _flatten_ranks(logits).sort(dim=1, descending=True, stable=True)
         row = _flatten_ranks(rows).gather(1, order[:, :k])
@@ -144,14 +144,14 @@ class ShardedIndex:
         """
         own = int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         requests = self._gather_requests(_SAMPLE, query, exclude, draws)
-        seeds = [line[0] for line in self._exchange.table([own])]
+        seeds = [line[0] for line in self._exchange.gather_numbers([own])]
         source = torch.Generator().manual_seed(_hash(f"{seeds} {self._exchange.rank}"))
         excluded_rows = self._to_local(requests.exclude)
         rows_here, value = self._run_pass(
             lambda: self._shard.gumbel_maxima(requests.query, requests.most, source, excluded_rows)
         )
         row = torch.where(rows_here >= 0, rows_here + self._first_row, -1)
-        rows, values = (self._exchange.home(part, requests.counts) for part in (row, value))
+        rows, values = (self._exchange.return_answers(part, requests.counts) for part in (row, value))
         winner = values.argmax(dim=0, keepdim=True)
         return rows.gather(0, winner)[0, :, :draws].to(query.device)
 
@@ -167,8 +167,8 @@ class ShardedIndex:
         owner = torch.bucketize(requested, self._stops, right=True)
         order = owner.argsort(stable=True)
         counts = torch.bincount(owner, minlength=self._exchange.ranks).tolist()
-        incoming_rows, incoming = self._exchange.to_each(requested[order], counts)
-        answer, _ = self._exchange.to_each(self._shard.vectors(incoming_rows - self._first_row), incoming)
+        incoming_rows, incoming = self._exchange.send_to_each(requested[order], counts)
+        answer, _ = self._exchange.send_to_each(self._shard.vectors(incoming_rows - self._first_row), incoming)
         embeddings = torch.zeros(len(flat), self.dimension, dtype=answer.dtype)
         embeddings[is_row.nonzero()[:, 0][order]] = answer.cpu()
         return embeddings.view(*row.shape, self.dimension).to(row.device)
@@ -185,9 +185,9 @@ class ShardedIndex:
                 raise UserError(f"an embedding to store in {self.dtype} is not finite; check the encoder")
 
         counts = [line[0] for line in self._agree(_REPLACE, check, [len(row)])]
-        rows = self._exchange.from_all(row, counts)
+        rows = self._exchange.gather_lines(row, counts)
         is_own = (rows >= self._first_row) & (rows < self._first_row + len(self._shard))
-        stored = self._exchange.from_all(vectors.detach().to(self.dtype), counts)
+        stored = self._exchange.gather_lines(vectors.detach().to(self.dtype), counts)
         self._shard.replace(rows[is_own] - self._first_row, stored[is_own], encoder_fingerprint)
         self.encoder_fingerprint = encoder_fingerprint
 
@@ -201,7 +201,9 @@ class ShardedIndex:
         for begin in range(0, max(lengths), _BLOCK_ROWS):
             own = torch.arange(begin, max(begin, min(begin + _BLOCK_ROWS, len(self._shard))))
             nobody_else = [0] * (self._exchange.ranks - 1)
-            block, counts = self._exchange.to_each(self._shard.vectors(own).to(self.dtype), [len(own), *nobody_else])
+            block, counts = self._exchange.send_to_each(
+                self._shard.vectors(own).to(self.dtype), [len(own), *nobody_else]
+            )
             if first:
                 for start, part in zip(starts, block.cpu().split(counts), strict=True):
                     vectors[start + begin : start + begin + len(part)] = part
@@ -241,11 +243,15 @@ class ShardedIndex:
         if exclude is not None:
             block[:, :width] = exclude
         dtype = torch.promote_types(self._shard.dtype, torch.float32)
-        queries = self._exchange.from_all(query.detach().to(dtype), counts)
+        queries = self._exchange.gather_lines(query.detach().to(dtype), counts)
         # one rank that needs a gradient makes all ranks compute the softmax means of all queries
         with_means = any(gradients)
         return _Requests(
-            queries.requires_grad_(with_means), self._exchange.from_all(block, counts), counts, max(limits), with_means
+            queries.requires_grad_(with_means),
+            self._exchange.gather_lines(block, counts),
+            counts,
+            max(limits),
+            with_means,
         )
 
     def _agree(self, method: int, check: Callable[[], None], values: list[int]) -> list[list[int]]:
@@ -282,12 +288,12 @@ class ShardedIndex:
         """
         if local is None:
             raise TypeError("a shard must be an exact index")
-        parts = self._exchange.home(local.detach(), requests.counts)
+        parts = self._exchange.return_answers(local.detach(), requests.counts)
         value = parts.logsumexp(dim=0)
         if not requests.with_gradient:
             return value.to(query.device)
         (mean,) = torch.autograd.grad(local.sum(), requests.query)
-        means = self._exchange.home(mean, requests.counts)
+        means = self._exchange.return_answers(mean, requests.counts)
         share = (parts - value.masked_fill(value == -torch.inf, 0)).exp()
         gradient = (share.unsqueeze(-1) * means).sum(dim=0)
         if not (query.requires_grad and torch.is_grad_enabled()):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-__all__ = ["Confusion", "bucketed", "confusions"]
+__all__ = ["Confusion", "count_confusions", "group_by_range"]
 
 
-def bucketed(values: Sequence[int], starts: Sequence[int]) -> dict[str, Int64[np.ndarray, " rows"]]:
+def group_by_range(values: Sequence[int], starts: Sequence[int]) -> dict[str, Int64[np.ndarray, " rows"]]:
     """Return the positions of the values by range, in the order of the ranges, without empty ranges.
 
     Ascending ``starts`` 0, 4, 8 make the ranges "0-3", "4-7" and "8+". Raises `ValueError` for a value below the first.
@@ -45,7 +45,7 @@ class Confusion:
     share: float
 
 
-def confusions(gold: Sequence[str], answers: Sequence[str | None]) -> list[Confusion]:
+def count_confusions(gold: Sequence[str], answers: Sequence[str | None]) -> list[Confusion]:
     """Return every pair that differs, most frequent first, then by name.
 
     The two lists are in the same order of items.

@@ -37,8 +37,8 @@ __all__ = [
     "RelationTable",
     "SemEvalEvaluation",
     "SemEvalReport",
-    "label_pairs",
     "official_cell",
+    "pair_labels",
     "parse_relation",
     "relation_table",
     "semeval_score",
@@ -180,7 +180,7 @@ def relation_table(
     With ``labels``, any other label is a `UserError` naming the nearest known one; without, labels are taken as they
     are. Raises `UserError` too for lengths or ids that do not match.
     """
-    pairs = label_pairs(gold, predicted, labels)
+    pairs = pair_labels(gold, predicted, labels)
     if labels is not None and negative is not None and negative not in labels:
         raise UserError(f"negative label {negative!r} is not among the labels; {_suggest_label(negative, labels)}")
     answers = Counter(answer for answer, _ in pairs)
@@ -305,7 +305,7 @@ def semeval_score(gold: GoldLabels, predicted: Answers) -> SemEvalReport:
 
     Raises `UserError` for a label outside `SEMEVAL_LABELS`, and for lengths or ids that do not match.
     """
-    pairs = label_pairs(gold, predicted, SEMEVAL_LABELS)
+    pairs = pair_labels(gold, predicted, SEMEVAL_LABELS)
     return SemEvalReport(
         directed=_evaluate("(2*9+1)-way, with direction", Counter(pairs)),
         undirected=_evaluate(
@@ -343,7 +343,7 @@ def _other_last(label: str) -> tuple[bool, str]:
     return (label == OTHER, label)
 
 
-def label_pairs(gold: GoldLabels, predicted: Answers, labels: Collection[str] | None) -> list[tuple[str, str | None]]:
+def pair_labels(gold: GoldLabels, predicted: Answers, labels: Collection[str] | None) -> list[tuple[str, str | None]]:
     """Return gold and predicted label of every item. Raises `UserError` where they do not match, or are unknown."""
     pairs = _by_id(gold, predicted) if isinstance(gold, Mapping) else _in_order(gold, predicted)
     if not pairs:

@@ -24,8 +24,8 @@ from retrograd.metrics.relations import (
     WRONG_DIRECTION,
     Answers,
     GoldLabels,
-    label_pairs,
     official_cell,
+    pair_labels,
 )
 from retrograd.types import UserError
 
@@ -119,7 +119,7 @@ def tacred_resampler(
     gold: GoldLabels, predicted: Answers, negative: str | None = "no_relation"
 ) -> Callable[[Int64[np.ndarray, " rows"]], float]:
     """Return a function from rows to `relation_table(…).micro.f1` of these items."""
-    pairs = label_pairs(gold, predicted, None)
+    pairs = pair_labels(gold, predicted, None)
     has_guess = np.array([guess not in (None, negative) for _, guess in pairs])
     has_answer = np.array([answer != negative for answer, _ in pairs])
     correct = has_answer & np.array([answer == guess for answer, guess in pairs])
@@ -141,7 +141,7 @@ def macro_resampler(
 
     The macro average runs over the relations that the selection has.
     """
-    pairs = label_pairs(gold, predicted, None)
+    pairs = pair_labels(gold, predicted, None)
     codes = {
         label: code for code, label in enumerate(dict.fromkeys(answer for answer, _ in pairs if answer != negative))
     }
@@ -170,7 +170,7 @@ def semeval_resampler(gold: GoldLabels, predicted: Answers) -> Callable[[Int64[n
     The macro average runs over the relations that the selection has.
     """
     columns = {name: i for i, name in enumerate((*SEMEVAL_RELATIONS, OTHER, WRONG_DIRECTION, None))}
-    cells = [official_cell(pair) for pair in label_pairs(gold, predicted, SEMEVAL_LABELS)]
+    cells = [official_cell(pair) for pair in pair_labels(gold, predicted, SEMEVAL_LABELS)]
     width, relations = len(columns), len(SEMEVAL_RELATIONS)
     codes = np.array([columns[answer] * width + columns[guess] for answer, guess in cells])
 

@@ -32,7 +32,7 @@ class Unsaid:
     prefixes: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
 
-    def left_out(self, text: str) -> str:
+    def remove_from(self, text: str) -> str:
         """Return the text without the first prefix that it begins with, and with a space for every mark."""
         text = text.removeprefix(next((prefix for prefix in self.prefixes if prefix and text.startswith(prefix)), ""))
         for mark in self.marks:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.models.compute.batching import length_buckets
-from retrograd.models.compute.fsdp import in_step
+from retrograd.models.compute.fsdp import count_forwards
 from retrograd.models.compute.inference import forget_casts, inference, plain_search
 from retrograd.models.compute.output_layer import only_at
 from retrograd.models.compute.training_layers import checkpoint_layers
@@ -164,7 +164,7 @@ class Generator(nn.Module):
         present = _present(target_ids, self.device)  # [P T]
         sizes = [p + len(t) for p, t in zip(input_sizes(prompt_ids, soft), target_ids, strict=True)]
         groups = length_buckets(sizes, self._input.budget)
-        forwards = in_step(self.model, len(groups))
+        forwards = count_forwards(self.model, len(groups))
         if forwards == 0:
             return TargetScores(torch.zeros(present.shape, device=self.device), present)
         scores = [  # each [tokens of the group]

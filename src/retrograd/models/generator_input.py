@@ -20,7 +20,7 @@ from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.inputs.fusion import (
     FusedIds,
     FusedPrompt,
-    encoded_apart,
+    encode_separately,
     fused_ids,
     model_arguments,
     require_encoder,
@@ -152,7 +152,7 @@ class GeneratorInput:
         """
         fused = [ids for ids in prompt_ids if isinstance(ids, FusedIds)]
         if fused:  # then all are
-            return encoded_apart(self._model, fused, self.padding, self.budget)
+            return encode_separately(self._model, fused, self.padding, self.budget)
         plain = [ids for ids in prompt_ids if isinstance(ids, list)]
         ids = [p + w for p, w in zip(plain, written, strict=True)] if written else plain
         tokens, mask = self._padded(ids, left=left and soft is None)

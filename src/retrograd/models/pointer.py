@@ -43,7 +43,7 @@ from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from retrograd.types import UserError
 
-__all__ = ["COPY_LAYERS", "PointerGenerator", "generator_class", "with_copying"]
+__all__ = ["COPY_LAYERS", "PointerGenerator", "add_copy_layers", "generator_class"]
 
 COPY_LAYERS = ("copy_query", "copy_key", "copy_gate")
 """Names of the layers that copy. If they cannot learn, half of each token is copied for ever."""
@@ -213,7 +213,7 @@ class PointerGenerator(EncoderDecoderModel):
         super().__init__(config, _Reader(read, add_pooling_layer=False), _Writer(written))
 
     @classmethod
-    def copied_from(cls, model: EncoderDecoderModel) -> PointerGenerator:
+    def copy_from(cls, model: EncoderDecoderModel) -> PointerGenerator:
         """Make a pointer generator with the weights of ``model``, two BERTs. Nothing is drawn."""
         with torch.random.fork_rng(devices=[]):
             pointer = cls(model.config)
@@ -223,7 +223,7 @@ class PointerGenerator(EncoderDecoderModel):
         return pointer
 
 
-def with_copying(model: nn.Module, modules: tuple[str, ...]) -> tuple[str, ...]:
+def add_copy_layers(model: nn.Module, modules: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of layers to adapt, with those that copy, which must learn wherever a named layer does."""
     own = {part for name, _ in model.named_modules() for part in (name, name.rpartition(".")[2])}
     return (*modules, *(name for name in COPY_LAYERS if name in own and not own.isdisjoint(modules)))

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from retrograd.data.masking import SpanExample
-from retrograd.index.index import Index, Neighbours, require_rows
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.protocol import Index, Neighbours, require_rows
 from retrograd.objectives.functional import log1mexp, masked_log_softmax, masked_logsumexp
 from retrograd.objectives.objective import CandidateScores
 from retrograd.tasks.task import Task
@@ -30,10 +30,10 @@ __all__ = [
     "Candidates",
     "Exclusions",
     "Pool",
-    "column_of",
+    "find_column",
     "log_probability",
+    "make_empty_candidates",
     "mask_excluded_rows",
-    "no_candidates",
     "pad_rows",
     "renew_log_normaliser",
     "union",
@@ -63,7 +63,7 @@ class Candidates:
     prior_only: Bool[Tensor, "B 1"] | None = None
 
 
-def no_candidates(queries: int, device: torch.device) -> Candidates:
+def make_empty_candidates(queries: int, device: torch.device) -> Candidates:
     """Return candidates with K = 0."""
     rows = torch.empty(queries, 0, dtype=torch.long, device=device)
     return Candidates(rows, CandidateScores(torch.empty(queries, 0, device=device)))
@@ -177,7 +177,7 @@ def mask_excluded_rows(
     return rows.masked_fill((rows.unsqueeze(-1) == excluded_rows.unsqueeze(-2)).any(dim=-1), -1)
 
 
-def column_of(rows: Int[Tensor, "B K"], row: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+def find_column(rows: Int[Tensor, "B K"], row: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
     """Return the column of each query's row, or -1 where no column has it or the row is -1."""
     is_row = (rows == row.unsqueeze(-1)) & (row != -1).unsqueeze(-1)
     return torch.where(is_row.any(dim=-1), is_row.int().argmax(dim=-1), -1)

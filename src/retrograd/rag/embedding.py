@@ -27,7 +27,7 @@ __all__ = [
     "passage_fingerprint",
     "passage_texts",
     "pick_evenly",
-    "shards_of",
+    "shard_index",
 ]
 
 MIXED = "mixed"
@@ -103,7 +103,7 @@ def build_shards(
     return _build_shard(embed_blocks, (len(base), embedder.dimension), fingerprints, dtype, embedder.device)
 
 
-def shards_of(index: ExactIndex, device: torch.device) -> ShardedIndex:
+def shard_index(index: ExactIndex, device: torch.device) -> ShardedIndex:
     """Shard an index that every rank can read: each rank holds its own rows of it on ``device``; all call it."""
 
     def read_blocks(rows: range) -> Iterator[Float[Tensor, "n D"]]:

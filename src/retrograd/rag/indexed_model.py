@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from retrograd.index.index import Index, MovableIndex, has_movable_rows
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.protocol import Index, MovableIndex, has_movable_rows
 from retrograd.models.compute.compute import Autocast, Compute, ComputePrecision, in_own_precision
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever

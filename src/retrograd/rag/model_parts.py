@@ -91,7 +91,7 @@ def _lexical_projection(settings: RetrieverSettings, task: Task, base: Knowledge
 
         def texts() -> Iterator[str]:
             for block in passage_texts(task, base):
-                yield from map(task.unsaid.left_out, block)
+                yield from map(task.unsaid.remove_from, block)
                 advance(len(block))
 
         statistics = WordStatistics.of(texts())

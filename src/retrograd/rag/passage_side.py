@@ -91,7 +91,7 @@ class PassageSide:
             rows = self.prior.passages(texts)
             if self.own is not None and posterior:
                 return torch.cat([rows, self.own.passages(texts)], dim=-1)
-            return self.placed(rows, "prior")
+            return self.pad_to_row(rows, "prior")
         finally:
             for tower, mode in zip(self.towers, training, strict=True):
                 tower.train(mode)
@@ -101,9 +101,9 @@ class PassageSide:
         row = self.prior.no_passage(text)
         if self.own is not None and posterior:
             return torch.cat([row, self.own.no_passage(text)])
-        return self.placed(row, "prior")
+        return self.pad_to_row(row, "prior")
 
-    def placed(self, vectors: Float[Tensor, "*at D_i"], owner: Owner) -> Float[Tensor, "*at D"]:
+    def pad_to_row(self, vectors: Float[Tensor, "*at D_i"], owner: Owner) -> Float[Tensor, "*at D"]:
         """Pad the queries of ``owner``, or its part of rows, with zeros to the width of a row."""
         before, after = self._widths_around(owner)
         return nn.functional.pad(vectors, (before, after)) if before or after else vectors

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from retrograd.index.exact import ExactIndex
-from retrograd.index.index import can_save_with_model
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.protocol import can_save_with_model
 from retrograd.models.compute.compute import Compute, ComputePrecision, in_own_precision
 from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
@@ -26,11 +26,11 @@ from retrograd.rag.answers.answering import (
     Reading,
     answers,
     choice_scores,
-    soft_reading,
-    text_reading,
+    read_as_slots,
+    read_as_text,
 )
 from retrograd.rag.answers.decision import ChoiceScores
-from retrograd.rag.candidates import Candidates, no_candidates
+from retrograd.rag.candidates import Candidates, make_empty_candidates
 from retrograd.rag.indexed_model import IndexedModel
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
@@ -269,7 +269,7 @@ class RagModel(IndexedModel):
         it is a candidate too. ``rng`` is for options that draw. k = 0 retrieves nothing and needs no index.
         """
         if k == 0:
-            return no_candidates(len(examples), self.retriever.query_encoder.device)
+            return make_empty_candidates(len(examples), self.retriever.query_encoder.device)
         return self.retrieval.candidates(SearchRequest(examples, k, self._index, options, previous_row, rng))
 
     @in_own_precision
@@ -414,9 +414,9 @@ class RagModel(IndexedModel):
         if k > 0:
             found = self.retrieve(examples, k)
             if selection is None:
-                reading = text_reading(found, manner)
+                reading = read_as_text(found, manner)
             else:
                 slots = self.likelihood(examples, found).soft_slots
-                reading = soft_reading(found, selection, slots, manner)
+                reading = read_as_slots(found, selection, slots, manner)
         reading.log_weight[(reading.rows == -1).all(dim=-1), 0] = 0.0
         return reading

@@ -32,7 +32,7 @@ from retrograd.rag.embedding import pick_evenly
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
 
-__all__ = ["Probe", "Staleness", "cosine_drift", "drift_of", "fault_of", "overlap_at", "staleness"]
+__all__ = ["Probe", "Staleness", "cosine_drift", "describe_index_fault", "measure_drift", "overlap_at", "staleness"]
 
 # Half precision, another processor or another batch moves a cosine by some 0.001; zeros and foreign vectors by 1.
 _ROUNDING = 0.01
@@ -86,7 +86,7 @@ def staleness(model: RagModel, probe: Probe) -> Staleness:
     stored, fresh = _stored_and_fresh(model, probe.rows)
     with model.autocast(), inference(model.retriever):
         embeddings = model.retriever.queries([model.task.query_text(example) for example in probe.queries])
-        query = model.passage_side.placed(embeddings, "prior")
+        query = model.passage_side.pad_to_row(embeddings, "prior")
     excluded = (model.own_rows(probe.queries).unsqueeze(-1) == probe.rows).any(dim=1)
     with full_precision(torch.device("cpu")):
         overlap = overlap_at(probe.k, query.cpu(), stored, fresh, excluded)
@@ -94,7 +94,7 @@ def staleness(model: RagModel, probe: Probe) -> Staleness:
 
 
 @torch.no_grad()
-def drift_of(model: RagModel, rows: Int[Tensor, " Z"]) -> float:
+def measure_drift(model: RagModel, rows: Int[Tensor, " Z"]) -> float:
     """Measure the drift alone: no query is encoded. Raises `UserError` for an index that stores approximations."""
     return _drift(model, *_stored_and_fresh(model, rows))
 
@@ -135,7 +135,7 @@ def overlap_at(
     return float(share.masked_fill(~present.any(dim=-1), 1.0).mean())
 
 
-def fault_of(model: RagModel) -> str | None:
+def describe_index_fault(model: RagModel) -> str | None:
     """Describe a stored embedding that is zero or not its passage's; return None if all that are compared are right.
 
     Fingerprints say what an index was built from; this compares 16 rows, evenly spaced, with fresh embeddings. It finds

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from retrograd.index.index import is_spread_over_ranks
-from retrograd.models.compute.fsdp import whole_weights
+from retrograd.index.protocol import is_spread_over_ranks
+from retrograd.models.compute.fsdp import gather_weights
 from retrograd.models.loading.lora import has_lora
 from retrograd.rag.rag_model import RagModel
 
@@ -22,7 +22,7 @@ def whole_model(model: RagModel) -> Iterator[None]:
     """
     index = model.index if model.has_index else None
     whole = index.whole() if index is not None and is_spread_over_ranks(index) else None
-    with whole_weights(model.generator, trained_alone=has_lora(model.generator)):
+    with gather_weights(model.generator, trained_alone=has_lora(model.generator)):
         if index is None or whole is None:
             yield
             return

@@ -9,7 +9,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.recipes import etrag, jsa_rag, rag4re
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_jsa, semeval_no_retrieval
 from retrograd.types import UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
 __all__ = ["RECIPES", "Recipe", "named_experiment", "recipe"]
 
@@ -97,4 +97,4 @@ def named_experiment(name: str) -> Experiment:
         raise UserError(f"{name} is a run's folder; its experiment is {Path(name) / 'experiment.toml'}")
     if Path(name).name != name:
         raise UserError(f"{name} does not exist; give a run's folder, a .toml or .json file, or a recipe's name")
-    raise UserError(f"no recipe {name!r}; {advice(name, RECIPES)} A file must end in .toml or .json")
+    raise UserError(f"no recipe {name!r}; {suggest_name(name, RECIPES)} A file must end in .toml or .json")

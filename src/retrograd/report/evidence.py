@@ -8,7 +8,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.evaluation.evidence import Difference, metric_words, spread
+from retrograd.evaluation.evidence import Difference, metric_name, spread
 from retrograd.experiments.controls import ORACLE
 from retrograd.rag.search.oracle import ORACLE_SHARE
 from retrograd.studies.study import EXPERIMENT
@@ -63,7 +63,7 @@ def _table(verdict: Verdict) -> Table:
         title=f"{study.systems[EXPERIMENT].name}, seeds {', '.join(map(str, study.seeds))}", title_justify="left"
     )
     table.add_column("system")
-    for heading in (*map(metric_words, (evidence.metric, *secondary)), "experiment less it", "95 % interval", "p"):
+    for heading in (*map(metric_name, (evidence.metric, *secondary)), "experiment less it", "95 % interval", "p"):
         table.add_column(heading.replace("[", r"\["), justify="right")
     differences = {difference.control: difference for difference in evidence.differences}
     for name, by_metric in scores.items():

@@ -27,7 +27,6 @@ from retrograd.experiments.data.source import relation_extraction
 from retrograd.experiments.open import OpenRun, open_run
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.guards import JsonValue
 from retrograd.util.text_files import write_json
 
 __all__ = [
@@ -114,7 +113,7 @@ class AnalysisReport:
 
     def save(self, folder: Path) -> None:
         """Write ``analysis.json``."""
-        values: dict[str, JsonValue] = {
+        values: dict[str, object] = {
             "name": self.name,
             "split": self.split,
             "queries": self.queries,
@@ -149,8 +148,12 @@ def _at_record(at: AtK) -> dict[str, object]:
 
 
 def _agreement_record(line: Agreement) -> dict[str, object]:
-    lifts = {"weight_lift": line.weight_lift, "share_lift": line.share_lift, "any_lift": line.any_lift}
-    return asdict(line) | lifts
+    lifts: dict[str, object] = {
+        "weight_lift": line.weight_lift,
+        "share_lift": line.share_lift,
+        "any_lift": line.any_lift,
+    }
+    return {**asdict(line), **lifts}
 
 
 def analyse_run(run: Path, split: Split, limit: int, ks: Sequence[int], out: Path, seed: int = 0) -> AnalysisReport:
@@ -299,7 +302,7 @@ def _stories(
     task has a negative label, queries with a relation are told of, if there are any.
     """
     weight = retrieved.weight(k)
-    right = (weight * matches.found[:, :k, 0]).sum(axis=1)
+    right = (weight * matches.shared[:, :k, 0]).sum(axis=1)
     mass = retrieved.probability[:, :k].sum(axis=1)
     possible = matches.present[:, 0] & (matches.support[:, 0] > 0)
     positive = possible & groups.get("positive", possible)
@@ -311,8 +314,8 @@ def _stories(
                 float(weight[q, rank]),
                 base[row].label,
                 passages[row].text,
-                bool(matches.found[q, rank, 0]),
-                bool(matches.found[q, rank, 2]),
+                bool(matches.shared[q, rank, 0]),
+                bool(matches.shared[q, rank, 2]),
             )
             for rank, row in enumerate(retrieved.rows[q, :k])
             if row >= 0

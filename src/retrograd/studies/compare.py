@@ -33,18 +33,18 @@ from retrograd.types import Example, UserError
 from retrograd.util.text_files import read_jsonl
 
 __all__ = [
-    "Answered",
     "Comparison",
+    "LabelledRun",
     "RelationGain",
-    "Told",
+    "RunAnswers",
     "answered",
     "compare",
     "official_table",
     "paired",
     "read_answers",
+    "read_run_answers",
     "require_same_items",
     "statistic_of",
-    "told_by",
 ]
 
 
@@ -71,7 +71,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunAnswers:
     """A finished run with its data and, by test item, the example and the answer as text."""
 
     path: Path
@@ -82,7 +82,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Answered:
+class LabelledRun:
     """A finished run with its data; by test item its marked text, the gold relation and the answered one, None where it
     is invalid. ``refined_rate`` is the percentage of answers that were labels only by the rules of refinement."""
 
@@ -107,7 +107,7 @@ def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0)
 
     Raises `UserError` for a folder without predictions, other test items or gold answers, and another metric.
     """
-    runs = told_by(baseline), told_by(system)
+    runs = read_run_answers(baseline), read_run_answers(system)
     if runs[0].data.task.choices is None:
         return _compare_open(*runs, resamples, seed)
     first, second = map(_with_labels, runs)
@@ -127,7 +127,7 @@ def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0)
     )
 
 
-def _compare_open(baseline: Told, system: Told, resamples: int, seed: int) -> OpenComparison:
+def _compare_open(baseline: RunAnswers, system: RunAnswers, resamples: int, seed: int) -> OpenComparison:
     metrics = [run.data.task.primary_metric for run in (baseline, system)]
     if metrics[0] != metrics[1]:
         raise UserError(
@@ -173,7 +173,7 @@ def statistic_of(task: Task, examples: Sequence[Example], baseline: Sequence[str
     return official_resampler(extraction.metric, [*gold, *gold], labels, extraction.negative)
 
 
-def told_by(path: Path, data: Data | None = None) -> Told:
+def read_run_answers(path: Path, data: Data | None = None) -> RunAnswers:
     """Return the answers of a run to its own test data, in their order.
 
     Opens no model. ``data`` are the run's, where they have been read already.
@@ -198,22 +198,24 @@ def told_by(path: Path, data: Data | None = None) -> Told:
             f"{file} and {experiment.data.test} hold other items ({odd!r} is in one of them alone); have the data "
             f"changed since? Train again"
         )
-    return Told(path, experiment, data, examples, {item: answers[item] for item in examples})
+    return RunAnswers(path, experiment, data, examples, {item: answers[item] for item in examples})
 
 
-def answered(path: Path) -> Answered:
+def answered(path: Path) -> LabelledRun:
     """The same of a relation extraction run, in labels. Raises `UserError` as that does, and for another task."""
-    return _with_labels(told_by(path))
+    return _with_labels(read_run_answers(path))
 
 
-def _with_labels(run: Told) -> Answered:
+def _with_labels(run: RunAnswers) -> LabelledRun:
     task = relation_extraction(run.data.task, "report")
     gold = {item: task.relation_of(example.target, example) or example.target for item, example in run.examples.items()}
     readings = {item: task.read_answer(run.answers[item], example) for item, example in run.examples.items()}
     answers = {item: example.label for item, example in readings.items()}
     refined = sum(example.label is not None and not example.is_exact for example in readings.values())
     texts = {item: example.query for item, example in run.examples.items()}
-    return Answered(run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / max(len(readings), 1))
+    return LabelledRun(
+        run.path, run.experiment, run.data, texts, gold, answers, 100.0 * refined / max(len(readings), 1)
+    )
 
 
 def read_answers(file: Path) -> dict[str, str]:
@@ -231,13 +233,13 @@ def _unshared_item(first: Collection[str], second: Collection[str]) -> str:
     return min(set(first) ^ set(second))
 
 
-def _require_same_ids(first: Told | Answered, second: Told | Answered) -> None:
+def _require_same_ids(first: RunAnswers | LabelledRun, second: RunAnswers | LabelledRun) -> None:
     if first.answers.keys() != second.answers.keys():
         odd = _unshared_item(first.answers, second.answers)
         raise UserError(f"{first.path} and {second.path} answered other test items ({odd!r} is in one of them alone)")
 
 
-def require_same_items(first: Answered, second: Answered) -> None:
+def require_same_items(first: LabelledRun, second: LabelledRun) -> None:
     """Raise `UserError` where two runs answered other test items, or have another metric, negative or gold labels."""
     compared = {
         "metric": (first.task.metric, second.task.metric),

@@ -11,7 +11,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import saved_task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.guards import JsonValue, advice, finite_number
+from retrograd.util.guards import JsonValue, finite_number, suggest_name
 from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["CurveReport", "Point", "compare_runs", "flat_settings", "score_of"]
@@ -109,7 +109,7 @@ def _value(experiment: Experiment, over: str, path: Path) -> float:
     if not over:
         over = "objective.slots" if "objective.slots" in settings else "training.passages"
     if over not in settings:
-        raise UserError(f"--over {over}: {path} has no such setting; {advice(over, settings)}")
+        raise UserError(f"--over {over}: {path} has no such setting; {suggest_name(over, settings)}")
     value = settings[over]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UserError(f"--over {over}: in {path} it is {value!r}; choose a setting that is a number")

@@ -33,8 +33,8 @@ def compare(
         comparison = rg.compare("runs/first", "runs/second", resamples=200)
         print(comparison.metric, comparison.scores, comparison.interval)
     """
-    paths = [run.path if isinstance(run, Run) else Path(run) for run in (baseline, system)]
-    return comparing.compare(*paths, resamples, seed)
+    first, second = (run.path if isinstance(run, Run) else Path(run) for run in (baseline, system))
+    return comparing.compare(first, second, resamples, seed)
 
 
 def measure(

@@ -22,7 +22,7 @@ from retrograd.index.disk.storage import (
     read_shards,
     verify_shard,
 )
-from retrograd.index.disk.versions import current_version, has_versions, opened, versions
+from retrograd.index.disk.versions import current_version, has_versions, read_current, versions
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.shards import checked_blocks
@@ -39,7 +39,7 @@ from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
 from retrograd.util.files import current_or_backup
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 from retrograd.util.progress import bar, say
 
 __all__ = [
@@ -162,7 +162,7 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
     Interrupted, it reports how many rows are kept.
     """
     if dtype not in DTYPES:
-        raise UserError(f"--dtype is {dtype!r}; {advice(dtype, DTYPES)}")
+        raise UserError(f"--dtype is {dtype!r}; {suggest_name(dtype, DTYPES)}")
     occupied = next((place for place in (root, *root.parents) if place.exists()), root)
     if occupied.is_file():
         raise UserError(f"{occupied} is a file; give a folder with --out")
@@ -295,7 +295,7 @@ def search_index(path: Path, query: str, k: int = 5, source: str | None = None) 
 
     Raises `UserError` if base or encoder of ``source`` (None: the one that the index names) are not the index's own.
     """
-    manifest: Manifest = opened(_index_folder(path), lambda folder: read_manifest(folder, "exact"))
+    manifest: Manifest = read_current(_index_folder(path), lambda folder: read_manifest(folder, "exact"))
     name = source or manifest.source
     if name is None or not (source or _source_exists(name)):
         raise UserError(f"{path} needs its retriever, and {_origin(name)}; name a run with --run")
@@ -311,7 +311,7 @@ def search_index(path: Path, query: str, k: int = 5, source: str | None = None) 
     )
     example = task.parse_query(query)
     with builder.compute.autocast(), torch.no_grad():
-        query_embedding = side.placed(builder.retriever.queries([task.query_text(example)]), "prior")
+        query_embedding = side.pad_to_row(builder.retriever.queries([task.query_text(example)]), "prior")
     neighbours = index.search(query_embedding, k)
     assert neighbours.log_normaliser is not None  # the index is exact
     probability = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()

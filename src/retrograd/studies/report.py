@@ -17,11 +17,11 @@ import numpy as np
 from retrograd.evaluation.evaluate import vote
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
-from retrograd.metrics.breakdowns import Confusion, confusions
+from retrograd.metrics.breakdowns import Confusion, count_confusions
 from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
 from retrograd.metrics.resampling import official_resampler
 from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, bootstrap_corpus
-from retrograd.studies.compare import Answered, answered, official_table, paired, require_same_items
+from retrograd.studies.compare import LabelledRun, answered, official_table, paired, require_same_items
 from retrograd.studies.curves import flat_settings
 from retrograd.studies.slices import Learned, SliceGroup, slice_groups
 from retrograd.tasks.relations.extraction import RelationExtraction
@@ -154,7 +154,7 @@ def report_run(
         systems=_systems(run, names[0], runs_by_control, rivals, learned, rng, resamples),
         relations=relations,
         negative_row=negative_row,
-        confusions=confusions(list(run.gold.values()), list(run.answers.values())),
+        confusions=count_confusions(list(run.gold.values()), list(run.answers.values())),
         slices=slice_groups(run, learned, rivals, rng, resamples),
         learned=learned,
         notes=notes,
@@ -195,7 +195,7 @@ def _unused_name(name: str, taken: Sequence[str]) -> str:
     return name if name not in taken else _unused_name(f"{name} of the run", taken)
 
 
-def _control(run: Answered, path: Path) -> Answered:
+def _control(run: LabelledRun, path: Path) -> LabelledRun:
     """Return a control that can be compared with the run."""
     other = answered(path)
     require_same_items(run, other)
@@ -207,7 +207,7 @@ def _control(run: Answered, path: Path) -> Answered:
     return other
 
 
-def _notes(run: Answered) -> list[str]:
+def _notes(run: LabelledRun) -> list[str]:
     """Return notes that a reader must know before the figures."""
     task, notes = run.task, []
     file = run.path / "scores.json"
@@ -230,7 +230,7 @@ def _notes(run: Answered) -> list[str]:
     return notes
 
 
-def _vote(run: Answered) -> list[str | None]:
+def _vote(run: LabelledRun) -> list[str | None]:
     opened = open_run(run.path)
     answers = vote(opened.model, run.data.test)
     return [run.task.relation_of(answer) for answer in answers]
@@ -240,9 +240,9 @@ def _vote(run: Answered) -> list[str | None]:
 
 
 def _systems(
-    run: Answered,
+    run: LabelledRun,
     name: str,
-    controls: Mapping[str, Answered],
+    controls: Mapping[str, LabelledRun],
     rivals: Mapping[str, Answers],
     learned: Learned,
     rng: np.random.Generator,
@@ -321,7 +321,7 @@ def _share(labels: Sequence[str | None], negative: str | None) -> float | None:
 # ---- relations ----------------------------------------------------------------------------------------------------
 
 
-def _relation_rows(run: Answered) -> tuple[list[RelationRow], RelationRow | None]:
+def _relation_rows(run: LabelledRun) -> tuple[list[RelationRow], RelationRow | None]:
     """Return the relations with items, most frequent first, then those only answered; and the negative label."""
     table = official_table(run.task, list(run.gold.values()), list(run.answers.values()))
     rows = [_row(name, scores) for name, scores in table.relations.items()]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from retrograd.data.relations.instance import unmark
-from retrograd.metrics.breakdowns import bucketed
+from retrograd.metrics.breakdowns import group_by_range
 from retrograd.metrics.resampling import official_resampler
 from retrograd.metrics.significance import (
     BootstrapInterval,
@@ -20,7 +20,7 @@ from retrograd.metrics.significance import (
     paired_bootstrap_corpus,
 )
 from retrograd.metrics.triggers import Trigger, context_words, learn_triggers, words
-from retrograd.studies.compare import Answered
+from retrograd.studies.compare import LabelledRun
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Span
 
@@ -44,7 +44,7 @@ class Learned:
     triggers: dict[str, tuple[Trigger, ...]]
 
     @classmethod
-    def of(cls, run: Answered) -> Learned:
+    def of(cls, run: LabelledRun) -> Learned:
         """Learn from the run's training examples."""
         task, train = run.task, run.data.train
         relations = [task.relation_of(example.target, example) or example.target for example in train]
@@ -85,7 +85,7 @@ class SliceGroup:
 
 
 def slice_groups(
-    run: Answered,
+    run: LabelledRun,
     learned: Learned,
     controls: Mapping[str, Sequence[str | None]],
     rng: np.random.Generator,
@@ -99,12 +99,16 @@ def slice_groups(
     sentences = [unmark(example.query) for example in run.data.test]
     positive = np.array([row for row, relation in enumerate(gold) if relation != task.negative], dtype=np.int64)
     counts = [learned.frequency.get(gold[row], 0) for row in positive]
-    frequent = {name: positive[rows] for name, rows in bucketed(counts, FREQUENCIES).items()}
+    frequent = {name: positive[rows] for name, rows in group_by_range(counts, FREQUENCIES).items()}
     left_out = "" if task.negative is None else f"without the items of {task.negative}; "
     parts = [
         ("gold label", "a relation, or the negative label", _by_sign(task, gold)),
-        ("words between the entities", "0 where one lies inside the other", bucketed(_distances(sentences), DISTANCES)),
-        ("words in the sentence", "punctuation is no word", bucketed(_lengths(sentences), LENGTHS)),
+        (
+            "words between the entities",
+            "0 where one lies inside the other",
+            group_by_range(_distances(sentences), DISTANCES),
+        ),
+        ("words in the sentence", "punctuation is no word", group_by_range(_lengths(sentences), LENGTHS)),
         ("training sentences of the gold relation", f"{left_out}counted in the run's training data", frequent),
         ("trigger of the gold relation", f"{left_out}words learned from training data", _by_trigger(run, learned)),
     ]
@@ -139,7 +143,7 @@ def _lengths(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
     return [max(1, len(words(text))) for text, _, _ in sentences]
 
 
-def _by_trigger(run: Answered, learned: Learned) -> dict[str, Rows]:
+def _by_trigger(run: LabelledRun, learned: Learned) -> dict[str, Rows]:
     """Return positive items by whether a trigger of their gold relation is outside the entities; separately, those of a
     relation without any.
     """
@@ -165,7 +169,7 @@ class _Scorer:
 
     def __init__(
         self,
-        run: Answered,
+        run: LabelledRun,
         controls: Mapping[str, Sequence[str | None]],
         rng: np.random.Generator,
         resamples: int,

@@ -11,7 +11,7 @@ from retrograd.experiments.open import saved_task
 from retrograd.metrics.significance import Statistic
 from retrograd.rag.search.oracle import ORACLE_SHARE
 from retrograd.studies.answers import saved_scores
-from retrograd.studies.compare import Told, statistic_of, told_by
+from retrograd.studies.compare import RunAnswers, read_run_answers, statistic_of
 from retrograd.studies.curves import score_of
 from retrograd.studies.study import EXPERIMENT, Study
 from retrograd.training.run.run_directory import RunDirectory
@@ -93,12 +93,12 @@ def _weigh_evidence(study: Study) -> tuple[Evidence, Scores]:
     return Evidence(subject, metric, primary, differences, _RIVALS), scores
 
 
-def _read_runs(study: Study, seed: int) -> dict[str, Told]:
+def _read_runs(study: Study, seed: int) -> dict[str, RunAnswers]:
     """Return the answers of each system for one seed; the data, which all share, are read once."""
     runs = [run for run in study.runs if run.experiment.seed == seed]
     first = runs[0]
     data = first.experiment.data.load(seed, saved_task(first.experiment, RunDirectory.open(first.path)))
-    return {run.system: told_by(run.path, data) for run in runs}
+    return {run.system: read_run_answers(run.path, data) for run in runs}
 
 
 def _scores(study: Study, system: str, metric: str) -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ from retrograd.metrics.answers import (
     normalise_answer,
 )
 from retrograd.types import Example, UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
 __all__ = ["ANSWER_METRICS", "answer_scores", "bleu_signature", "require_metric"]
 
@@ -69,7 +69,7 @@ def bleu_signature(examples: Sequence[Example]) -> str:
 def require_metric(metric: str) -> None:
     """Raise `UserError` for a metric that is not one of `ANSWER_METRICS`, with the nearest one."""
     if metric not in ANSWER_METRICS:
-        raise UserError(f"unknown metric {metric!r} of answers; {advice(metric, ANSWER_METRICS)}")
+        raise UserError(f"unknown metric {metric!r} of answers; {suggest_name(metric, ANSWER_METRICS)}")
 
 
 def _golds(examples: Sequence[Example]) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from retrograd.data.grounded_example import DialogueExample, Turn, dialogue_example
+from retrograd.data.examples import DialogueExample, Turn, dialogue_example
 from retrograd.metrics.answers import token_f1
 from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from retrograd.data.grounded_example import GroundedExample
+from retrograd.data.examples import GroundedExample
 from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
 from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_marks

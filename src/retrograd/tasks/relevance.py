@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from retrograd.data.grounded_example import GroundedExample, gold_passages
+from retrograd.data.examples import GroundedExample, gold_passages
 from retrograd.data.squad import TEXT_ID
 from retrograd.tasks.text_index import TextIndex, words
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
 __all__ = ["answer_rows", "drop_unknown_texts", "gold_rows", "rows_by_id"]
 
@@ -60,7 +60,7 @@ def _gold_rows(example: Example, rows: Mapping[str, Sequence[int]]) -> tuple[int
     for id_ in gold_passages(example):
         if id_ not in rows:
             raise UserError(
-                f"gold passage {id_!r} of example {example.id!r} is not in the knowledge base; {advice(id_, rows)} "
+                f"gold passage {id_!r} of example {example.id!r} is not in the knowledge base; {suggest_name(id_, rows)} "
                 "Take the base that belongs to these questions, or leave gold_passages out of them"
             )
         rows_found.update(rows[id_])

@@ -12,7 +12,7 @@ from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.relations.record import read_relation_extraction, relation_extraction_record
 from retrograd.tasks.task import Task
 from retrograd.types import UserError
-from retrograd.util.guards import JsonObject, advice
+from retrograd.util.guards import JsonObject, suggest_name
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
@@ -87,5 +87,5 @@ def read_task(path: Path) -> Task:
             f"it: from_pretrained({str(path.parent)!r}, task=…)"
         )
     if kind not in SAVED_TASKS:
-        raise UserError(f"{path}: unknown kind of task {kind!r}; {advice(kind, SAVED_TASKS)}")
+        raise UserError(f"{path}: unknown kind of task {kind!r}; {suggest_name(kind, SAVED_TASKS)}")
     return SAVED_TASKS[kind].read(settings, f"{path}: settings")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from retrograd.models.compute.fsdp import by_placement, clip_gradients, gradient_norm
+from retrograd.models.compute.fsdp import clip_gradients, gradient_norm, group_by_placement
 from retrograd.objectives.objective import Objective
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.schedule import schedule_of
@@ -56,7 +56,7 @@ def _build_groups(model: RagModel, objective: Objective, pace: Pace) -> list[dic
         {"params": weights, "lr": part.rate, "weight_decay": part.decay}
         for part in parts
         if part.rate > 0
-        for weights in by_placement(part.weights)
+        for weights in group_by_placement(part.weights)
     ]
     if not groups:
         raise UserError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from retrograd.models.compute.inference import inference
 from retrograd.objectives.objective import Likelihood, Objective
-from retrograd.rag.candidates import Candidates, Pool, column_of
+from retrograd.rag.candidates import Candidates, Pool, find_column
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
@@ -143,7 +143,7 @@ class CopyEvidence:
         candidates = model.retrieve_all(examples, posterior)
         if previous is None:
             return candidates
-        column = column_of(candidates.rows, previous.to(candidates.rows.device))
+        column = find_column(candidates.rows, previous.to(candidates.rows.device))
         return replace(candidates, scores=replace(candidates.scores, previous=column))
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:

@@ -4,7 +4,7 @@ Files: `require_file`, `open_packed`, `is_file_name` and `is_within`, before any
 `parse_json_at`, `parse_json_line`, `peek_json_object`, `parse_toml`, `parse_toml_value` and `parse_text_list` survive
 any nesting, any number of digits and half surrogate pairs. Values: `finite_number`, `is_storable`, `require_at_least`,
 and `describe_value`
-and `advice` for messages.
+and `suggest_name` for messages.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ else:  # a checker at run time cannot look up an alias that names itself
 __all__ = [
     "JsonObject",
     "JsonValue",
-    "advice",
     "describe_value",
     "finite_number",
     "is_file_name",
@@ -52,6 +51,7 @@ __all__ = [
     "peek_json_object",
     "require_at_least",
     "require_file",
+    "suggest_name",
 ]
 
 JsonObject = dict[str, JsonValue]
@@ -85,7 +85,7 @@ def _describe_folder(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist"
     names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
-    return advice(path.name, names) if names else f"the folder {path.parent} is empty"
+    return suggest_name(path.name, names) if names else f"the folder {path.parent} is empty"
 
 
 def is_file_name(name: str) -> bool:
@@ -286,7 +286,7 @@ def describe_value(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
-def advice(name: str, known: Iterable[str]) -> str:
+def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` where a known name is close or begins so, else the known names (at most twelve)."""
     names = list(known)
     by_key = {candidate.casefold(): candidate for candidate in names}

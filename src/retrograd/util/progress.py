@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["bar", "hush", "say", "show_progress"]
+__all__ = ["bar", "say", "show_progress", "silence_output"]
 
 Advance = Callable[[int], None]
 
@@ -59,7 +59,7 @@ def say(line: str) -> None:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def hush() -> None:
+def silence_output() -> None:
     """Silence bars and lines of this process, because another process reports for it."""
     _CONSOLE[:] = [Console(stderr=True, quiet=True)]
 

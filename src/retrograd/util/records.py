@@ -16,7 +16,7 @@ from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from retrograd.types import UserError
-from retrograd.util.guards import JsonObject, JsonValue, advice, describe_value, is_storable, parse_toml
+from retrograd.util.guards import JsonObject, JsonValue, describe_value, is_storable, parse_toml, suggest_name
 from retrograd.util.text_files import read_lines
 
 __all__ = ["read_record", "read_toml", "read_value", "record_mapping"]
@@ -41,7 +41,7 @@ def read_record(kind: type[Record], values: Mapping[str, object], where: str) ->
     names = [field.name for field in settable]
     for key in values:
         if key not in names:
-            raise UserError(f"{where}: unknown key {key!r}; {advice(key, names)}")
+            raise UserError(f"{where}: unknown key {key!r}; {suggest_name(key, names)}")
     values_by_name = {key: read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
     missing = [field.name for field in settable if _required(field) and field.name not in values_by_name]
     if missing:

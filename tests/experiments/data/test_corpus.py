@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retrograd.__main__ import app
-from retrograd.data.grounded_example import DialogueExample, GroundedExample
+from retrograd.data.examples import DialogueExample, GroundedExample
 from retrograd.experiments.data.corpus import DialogueData, QuestionData
 from retrograd.experiments.experiment import (
     Experiment,

@@ -7,7 +7,7 @@ import torch
 
 from retrograd.index.disk import versions
 from retrograd.index.disk.build import IndexSpec, build_version, remaining_rows
-from retrograd.index.disk.versions import current_version, has_versions, next_version, opened, prune, switch_to
+from retrograd.index.disk.versions import current_version, has_versions, next_version, prune, read_current, switch_to
 from retrograd.index.exact import ExactIndex
 from retrograd.types import UserError
 
@@ -86,7 +86,7 @@ def test_a_version_removed_before_it_was_opened_is_followed_to_the_next(tmp_path
             build(tmp_path, "b", 2, keep=1)
         return first_number(ExactIndex.load(folder))
 
-    assert opened(tmp_path, read) == 2
+    assert read_current(tmp_path, read) == 2
     assert tried == ["v000001", "v000002"]
 
 

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
-from retrograd.models.loading.architectures import planned_encoder
+from retrograd.models.loading.architectures import build_encoder_shape
 from retrograd.models.loading.loading import open_encoder, open_generator, quiet_transformers
 from retrograd.types import UserError
 
@@ -126,7 +126,7 @@ def test_encoders_of_dpr_are_the_berts_inside_them(kind, tiny_encoder, tmp_path)
     again = Encoder.open(str(tmp_path / "again"), "cls", normalise=False)
     assert again.fingerprint() == encoder.fingerprint()
     with FakeTensorMode():
-        planned = planned_encoder(str(tmp_path / "dpr"))
+        planned = build_encoder_shape(str(tmp_path / "dpr"))
         assert {name: value.shape for name, value in planned.named_parameters()} == {
             name: value.shape for name, value in encoder.model.named_parameters()
         }

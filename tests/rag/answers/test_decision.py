@@ -19,7 +19,7 @@ SCORES = ChoiceScores(
 
 
 def test_alone_the_generator_decides() -> None:
-    assert Decision().chosen(SCORES) == 2
+    assert Decision().choose(SCORES) == 2
     torch.testing.assert_close(Decision()(SCORES).exp(), torch.tensor([0.2, 0.3, 0.5]))
 
 
@@ -30,12 +30,12 @@ def test_votes_and_threshold_enter_as_the_equation_says() -> None:
         [math.log(p) + 0.5 * math.log(v) - (c == 2) for c, (p, v) in enumerate(zip((0.2, 0.3, 0.5), vote, strict=True))]
     )
     torch.testing.assert_close(found, raw.log_softmax(-1))
-    assert Decision(vote_weight=0.5, negative_bias=-1.0).chosen(SCORES) == 0
+    assert Decision(vote_weight=0.5, negative_bias=-1.0).choose(SCORES) == 0
 
 
 def test_a_threshold_moves_the_negative_alone() -> None:
-    assert Decision(negative_bias=-0.6).chosen(SCORES) == 1
-    assert Decision(negative_bias=-0.4).chosen(SCORES) == 2
+    assert Decision(negative_bias=-0.6).choose(SCORES) == 1
+    assert Decision(negative_bias=-0.4).choose(SCORES) == 2
     assert float(SCORES.log_probability[2]) == pytest.approx(math.log(0.5))  # the scores themselves are left alone
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrograd.data.grounded_example import GroundedExample, Turn, dialogue_example
+from retrograd.data.examples import GroundedExample, Turn, dialogue_example
 from retrograd.evaluation.evaluate import evaluate
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder

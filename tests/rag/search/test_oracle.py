@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.rag.variants import variant
 
-from retrograd.data.grounded_example import GroundedExample
+from retrograd.data.examples import GroundedExample
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator

@@ -20,9 +20,9 @@ from retrograd.experiments.controls import trains_retriever
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.stages import stages
 from retrograd.models.compute.costs import Cost, encoder_cost, generator_cost
-from retrograd.models.compute.fsdp import in_layers, stacks_of
+from retrograd.models.compute.fsdp import find_stacks, list_spread_weights
 from retrograd.models.generator import Generator
-from retrograd.models.loading.architectures import KNOWN, planned_encoder, planned_generator
+from retrograd.models.loading.architectures import KNOWN, build_encoder_shape, build_generator_shape
 from retrograd.objectives import TokenLogLikelihood
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.report.plan import print_plan
@@ -106,7 +106,7 @@ def parameters(plan: Plan) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_models_have_the_parameters_that_their_makers_say(name: str) -> None:
     with FakeTensorMode():
-        make = planned_encoder if "bert" in name or "bge" in name or "dpr" in name else planned_generator
+        make = build_encoder_shape if "bert" in name or "bge" in name or "dpr" in name else build_generator_shape
         assert sum(weight.numel() for weight in make(name).parameters()) == PUBLISHED[name]
 
 
@@ -312,7 +312,7 @@ def test_prompts_are_those_of_a_real_step(
 def test_a_pass_costs_what_the_real_one_does(tiny_seq2seq: Path) -> None:
     """Twice the parameters that a token meets, as arithmetic has it, for layers without attention's own products."""
     with FakeTensorMode():
-        model = planned_generator(str(tiny_seq2seq))
+        model = build_generator_shape(str(tiny_seq2seq))
         short, long = (generator_cost(model, tokens, 2, bf16=False) for tokens in (4, 8))
     assert long.forward > short.forward > 0
     assert long.backward == pytest.approx(2 * long.forward, rel=0.1)
@@ -404,7 +404,7 @@ def test_processes_share_queries_index_and_layers(data: Path, tiny_encoder: Path
     assert three.stages[0].seconds == pytest.approx(alone.stages[0].seconds * 3 / 8)
 
     generator = Generator.open(str(tiny_seq2seq), torch.Generator())
-    inside = sum(weight.numel() for weight in in_layers(generator.model))
+    inside = sum(weight.numel() for weight in list_spread_weights(generator.model))
     assert inside > 1_000
     saved = 4 * inside * 2 / 3
     assert alone.memory.weights - thirds.memory.weights == pytest.approx(saved)
@@ -412,7 +412,7 @@ def test_processes_share_queries_index_and_layers(data: Path, tiny_encoder: Path
     assert alone.memory.optimiser - thirds.memory.optimiser == pytest.approx(2 * saved)
     assert thirds.model.spread is not None
     assert thirds.model.spread.layer == max(
-        sum(w.numel() for w in one.parameters()) for _, layers in stacks_of(generator.model) for one in layers
+        sum(w.numel() for w in one.parameters()) for _, layers in find_stacks(generator.model) for one in layers
     )
 
 

@@ -24,16 +24,16 @@ from torch import distributed as dist
 from torch.distributed.fsdp import fully_shard
 
 from retrograd.models.compute.fsdp import (
+    count_forwards,
+    find_stacks,
+    gather_weights,
     gradient_norm,
-    in_layers,
-    in_step,
+    is_own_share,
     is_spread,
-    own_share,
+    list_spread_weights,
     put,
     require_spreadable,
     spread_layers,
-    stacks_of,
-    whole_weights,
 )
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
@@ -137,8 +137,8 @@ def train_all_cases(rank: int, folder: Path, models: Path) -> None:
             generator = trained(models, case, folder / f"{name}.{rank}", spread=True)
         generator.eval()
         (folder / f"{name}.{rank}" / "answers.json").write_text(json.dumps(answers(generator)))
-        held = sum(weight.to_local().numel() for weight in generator.parameters() if own_share(weight))
-        assert held == pytest.approx(sum(w.numel() for w in generator.parameters() if own_share(w)) / 2, rel=0.2)
+        held = sum(weight.to_local().numel() for weight in generator.parameters() if is_own_share(weight))
+        assert held == pytest.approx(sum(w.numel() for w in generator.parameters() if is_own_share(w)) / 2, rel=0.2)
 
 
 def score_unequal_numbers_of_pairs(rank: int, folder: Path, models: Path) -> None:
@@ -161,8 +161,8 @@ def score_unequal_numbers_of_pairs(rank: int, folder: Path, models: Path) -> Non
             assert weight.grad is not None
             assert wanted.grad is not None
             torch.testing.assert_close(gathered(weight.grad), wanted.grad, msg=lambda m, name=name: f"{name}: {m}")
-        assert in_step(spread, rank) == 1
-        assert in_step(whole, rank) == rank
+        assert count_forwards(spread, rank) == 1
+        assert count_forwards(whole, rank) == rank
 
 
 def compute_in_bfloat16(rank: int, folder: Path, models: Path) -> None:
@@ -171,14 +171,16 @@ def compute_in_bfloat16(rank: int, folder: Path, models: Path) -> None:
         spread, cast, exact = (opened(models / case.model, case) for _ in range(3))
         spread_layers(spread.model, CPU, torch.bfloat16)
         seen = []
-        layer = next(part for part in spread.model.modules() if isinstance(part, nn.Linear) and own_share(part.weight))
+        layer = next(
+            part for part in spread.model.modules() if isinstance(part, nn.Linear) and is_own_share(part.weight)
+        )
         layer.register_forward_pre_hook(lambda part, _, seen=seen: seen.append(part.weight.dtype))
         for model in (spread, cast, exact):
             with torch.autocast("cpu", torch.bfloat16, enabled=model is not exact):
                 loss = model.log_likelihood(PROMPTS, TARGETS).sum()
             loss.backward()
         assert set(seen) == {torch.bfloat16}
-        here = [own_share(weight) and weight.requires_grad for weight in spread.parameters()]
+        here = [is_own_share(weight) and weight.requires_grad for weight in spread.parameters()]
         gradients = [
             torch.cat([gathered(w.grad).flatten() for w, own in zip(model.parameters(), here, strict=True) if own])
             for model in (spread, cast, exact)
@@ -191,7 +193,7 @@ def compute_in_bfloat16(rank: int, folder: Path, models: Path) -> None:
 
 
 def gathered(value: Tensor) -> Tensor:
-    return value.full_tensor() if own_share(value) else value
+    return value.full_tensor() if is_own_share(value) else value
 
 
 def put_whole_weights_in_their_place(rank: int, folder: Path, models: Path) -> None:
@@ -203,11 +205,11 @@ def put_whole_weights_in_their_place(rank: int, folder: Path, models: Path) -> N
             wanted.mul_(2).add_(1)
         for weight, wanted in zip(spread.parameters(), whole.parameters(), strict=True):
             put(wanted, weight)
-    with whole_weights(spread):
+    with gather_weights(spread):
         if rank == 0:
             for (name, weight), wanted in zip(spread.named_parameters(), whole.parameters(), strict=True):
                 assert torch.equal(weight, wanted), name
-    assert sum(own_share(weight) for weight in spread.parameters()) > 0, "spread again"
+    assert sum(is_own_share(weight) for weight in spread.parameters()) > 0, "spread again"
 
 
 def go_on_from_a_checkpoint(rank: int, folder: Path, models: Path) -> None:
@@ -219,7 +221,7 @@ def go_on_from_a_checkpoint(rank: int, folder: Path, models: Path) -> None:
     with pytest.raises(Interrupted, match="after step 1 of training"):
         trained(models, case, out, spread=True, interrupts=stop)
     generator = trained(models, case, out, spread=True, resume=True)
-    with whole_weights(generator):
+    with gather_weights(generator):
         if rank == 0:
             wanted = load_file(whole / "weights.safetensors")
             learned = {name: weight for name, weight in generator.named_parameters() if weight.requires_grad}
@@ -231,7 +233,7 @@ def find_unequal_models(rank: int, folder: Path, models: Path) -> None:
     """Give the ranks two models, whose halves would make a third."""
     generator = opened(models / "causal", CASES["decoder-only"])
     with torch.no_grad():
-        next(in_layers(generator.model)).add_(rank)
+        next(list_spread_weights(generator.model)).add_(rank)
     with pytest.raises(UserError, match="weights of process 1 are not those of process 0"):
         Ranks().require_equal([*generator.parameters()])
 
@@ -239,7 +241,7 @@ def find_unequal_models(rank: int, folder: Path, models: Path) -> None:
 def move_one_layer_after_the_other(rank: int, folder: Path, models: Path) -> None:
     """Free each whole layer before the next is moved, so that a device need not hold all of them."""
     generator = opened(models / "causal", CASES["decoder-only"])
-    ((_, layers),) = stacks_of(generator.model)
+    ((_, layers),) = find_stacks(generator.model)
     whole = [[weakref.ref(weight) for weight in layer.parameters() if weight.dim() > 1] for layer in layers]
     left: list[int] = []
 

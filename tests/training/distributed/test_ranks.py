@@ -182,10 +182,10 @@ def share_out_every_query_once(rank: int, folder: Path, encoder: Path, generator
         positions = torch.arange(queries) + 10
         parts = ranks.micro_batches(positions, positions + 100, 2)
         assert all(torch.equal(part.target, part.positions + 100) for part in parts)
-        assert len({len(parts), ranks.of_first(len(parts))}) == 1
+        assert len({len(parts), ranks.broadcast(len(parts))}) == 1
         own = torch.cat([part.positions for part in parts if part.weight > 0] or [positions[:0]])
-        assert torch.equal(ranks.joined(own, queries), positions)
-        shares = ranks.stacked(torch.tensor([sum(part.weight for part in parts)]))
+        assert torch.equal(ranks.join_shares(own, queries), positions)
+        shares = ranks.stack_numbers(torch.tensor([sum(part.weight for part in parts)]))
         assert shares.sum() == pytest.approx(1.0)
 
 

@@ -14,8 +14,8 @@ from tests.tolerances import rounding
 
 from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex
-from retrograd.index.index import Index
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.protocol import Index
 from retrograd.index.restricted import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
@@ -147,8 +147,8 @@ def test_a_step_that_reads_the_whole_base_has_seen_every_row(
     model, _ = build(tiny_encoder, tiny_seq2seq)
     index = live(model, tmp_path)
     index.record_reads([torch.tensor([ALL])], 4)
-    assert index.seen_since(4).tolist() == ALL
-    assert index.seen_since(5).tolist() == []
+    assert index.rows_read_since(4).tolist() == ALL
+    assert index.rows_read_since(5).tolist() == []
 
 
 def test_a_refresh_on_drift_waits_for_drift(

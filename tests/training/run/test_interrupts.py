@@ -13,7 +13,7 @@ def stopped(interrupts: Interrupts, *numbers: signal.Signals, held: bool = True)
     """Return what was done when signals came in the middle, inside the held block or after it."""
     done = []
     with contextlib.suppress(Interrupted), interrupts:
-        with interrupts.held():
+        with interrupts.hold():
             for number in numbers if held else ():
                 signal.raise_signal(number)
             done.append("step")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from retrograd.training.run.seal import flaw_of, seal
+from retrograd.training.run.seal import find_flaw, seal
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ def edit(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:
     ],
 )
 def test_damage_is_named(damage: Callable[[Path], object], said: str, folder: Path) -> None:
-    assert flaw_of(folder) is None
+    assert find_flaw(folder) is None
     damage(folder)
-    assert said in str(flaw_of(folder))
+    assert said in str(find_flaw(folder))
 
 
 def test_what_came_later_does_not_matter(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
-    assert flaw_of(folder) is None
+    assert find_flaw(folder) is None

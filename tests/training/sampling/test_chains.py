@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from retrograd.objectives import CandidateScores, JointStochasticApproximation, TokenLogLikelihood
-from retrograd.rag.candidates import NULL_ROW, Candidates, column_of
+from retrograd.rag.candidates import NULL_ROW, Candidates, find_column
 from retrograd.training.sampling.chains import Chains
 from retrograd.types import UserError
 
@@ -110,7 +110,7 @@ def test_two_proposals_a_visit_bring_each_targets_chain_to_its_own_exact_posteri
         target = torch.randint(2, (COPIES,), generator=rng)
         rows = torch.rand(COPIES, K, generator=rng).argsort(-1)
         stood = chains.rows(everyone, target)
-        previous = None if stood is None else column_of(rows, stood)
+        previous = None if stood is None else find_column(rows, stood)
         scores = CandidateScores(log_prior[rows], log_q[target].gather(1, rows), previous)
         estimate = objective(scores, Table(log_likelihood[target].gather(1, rows)), rng)
         chains.remember(everyone, target, Candidates(rows, scores), estimate.last)

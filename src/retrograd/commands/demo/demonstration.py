@@ -15,7 +15,7 @@ from rich.table import Table
 from retrograd.evaluation.evaluate import Evaluation, vote
 from retrograd.experiments.data.source import Data, relation_extraction
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.run import evaluated, train_experiment
+from retrograd.experiments.run import evaluate_experiment, train_experiment
 from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
@@ -81,7 +81,7 @@ def _introduction(data: Data) -> str:
 
 def _train(name: str, experiment: Experiment, data: Data, out: Path) -> _Row:
     trained = train_experiment(experiment, data, out)
-    evaluation = evaluated(experiment, trained.model, data.test)
+    evaluation = evaluate_experiment(experiment, trained.model, data.test)
     evaluation.save(out)
     return _Row(name, experiment, trained.model, evaluation, trained.seconds)
 

@@ -37,7 +37,7 @@ from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.tacred import read_tacred
 from retrograd.types import Span, UserError
 from retrograd.util import text_files
-from retrograd.util.guards import JsonObject, advice, peek_json_object
+from retrograd.util.guards import JsonObject, peek_json_object, suggest_name
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
@@ -71,7 +71,7 @@ def read_relations(
     nothing can be read.
     """
     if format not in FORMATS:
-        raise UserError(f"unknown relation format {format!r}; {advice(format, FORMATS)}")
+        raise UserError(f"unknown relation format {format!r}; {suggest_name(format, FORMATS)}")
     detected = detect_format(path) if format == "auto" else format
     readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers, "tacred": read_tacred}
     return readers[detected](path, refuse)

@@ -11,7 +11,7 @@ from importlib.resources import as_file, files
 from retrograd.data.relations.formats import read_semeval
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.types import UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
 __all__ = ["SEMEVAL_SPLITS", "load_semeval"]
 
@@ -25,7 +25,7 @@ def load_semeval(split: str = "train") -> list[RelationInstance]:
     `sample_instances` and `split_instances` do. Raises `UserError` for an unknown split.
     """
     if split not in SEMEVAL_SPLITS:
-        raise UserError(f"unknown split {split!r} of SemEval-2010 Task 8; {advice(split, SEMEVAL_SPLITS)}")
+        raise UserError(f"unknown split {split!r} of SemEval-2010 Task 8; {suggest_name(split, SEMEVAL_SPLITS)}")
     name = {"train": "TRAIN_FILE.TXT.gz", "test": "TEST_FILE_FULL.TXT.gz"}[split]
     with as_file(files("retrograd").joinpath("resources", "semeval2010_task8", name)) as path:
         return list(read_semeval(path))

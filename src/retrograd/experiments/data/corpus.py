@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from retrograd.data.dialogues import read_dialogues, read_doc2dial_documents
-from retrograd.data.grounded_example import (
+from retrograd.data.examples import (
     gold_passages,
     with_knowledge,
 )

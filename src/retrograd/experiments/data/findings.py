@@ -12,7 +12,7 @@ from retrograd.types import UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import Refuse
 
-__all__ = ["MOST_SHOWN", "Finding", "Findings", "Severity", "halves"]
+__all__ = ["MOST_SHOWN", "Finding", "Findings", "Severity", "split_message"]
 
 Severity = Literal["error", "warning"]
 
@@ -90,7 +90,7 @@ class Findings:
         }
 
 
-def halves(error: UserError) -> tuple[str, str]:
+def split_message(error: UserError) -> tuple[str, str]:
     """Split a message of this package into what is wrong and the remedy."""
     what, _, remedy = str(error).partition("; ")
     return what, remedy or "mend it, or take it out"
@@ -106,7 +106,7 @@ def _split_fault(message: str, source: str) -> tuple[str, str, str]:
             line = re.fullmatch(r"line (\d+)(, .*)?", where)
             place = f"{source}:{line[1]}{line[2] or ''}" if line else f"{source}, {where}"
         rest = rest[located.end() :]
-    return place, *halves(UserError(rest.strip()))
+    return place, *split_message(UserError(rest.strip()))
 
 
 def _check_of(what: str) -> str:

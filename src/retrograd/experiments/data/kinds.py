@@ -13,7 +13,7 @@ from retrograd.experiments.data.part_reading import DataParts, base_file
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.data.source import DataKind
 from retrograd.types import UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 from retrograd.util.records import read_record
 
 __all__ = ["KINDS", "file_kinds", "kind_names", "open_data", "open_files", "read_data"]
@@ -46,7 +46,7 @@ def read_data(values: object, where: str) -> DataKind:
     name = values.get("kind", names[0])
     kind = next((candidate for candidate in KINDS if candidate.kind == name), None)
     if kind is None:
-        raise UserError(f"{where}: no kind of data {name!r}; {advice(str(name), names)}")
+        raise UserError(f"{where}: no kind of data {name!r}; {suggest_name(str(name), names)}")
     if "kind" not in values and "base" in values:
         others = " or ".join(f'"{one}"' for candidate in names if candidate != name)
         raise UserError(f"{where}: kind is missing, and {name} have no key 'base'; set kind = {others}")

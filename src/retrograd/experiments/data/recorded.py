@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from retrograd.data.grounded_example import DialogueExample, Turn, gold_passages
+from retrograd.data.examples import DialogueExample, Turn, gold_passages
 from retrograd.data.readers import Source, read_dialogues, read_questions, read_relations
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.experiments.data.corpus import CorpusData, DialogueData, QuestionData
@@ -157,7 +157,7 @@ def _read(source: ExampleSource, kind: type[Item], read: Callable[[Source], Sequ
     """Return the items of a source: as they are where they were read already, else as ``read`` reads them."""
     if isinstance(source, str | Path | pa.Table):
         return list(read(source))
-    items = list(source)
+    items: list[object] = list(source)  # pyright: ignore[reportArgumentType]  (a table was read above)
     ready = [one for one in items if isinstance(one, kind)]
     records = [one for one in items if isinstance(one, Mapping)]
     if max(len(ready), len(records)) < len(items):

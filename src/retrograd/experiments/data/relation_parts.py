@@ -12,7 +12,7 @@ from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.semeval import load_semeval
 from retrograd.data.relations.tacred import read_patch
 from retrograd.experiments.data.draws import Draws
-from retrograd.experiments.data.findings import Findings, halves
+from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.part_reading import LabelledExample
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, UserError
@@ -126,5 +126,5 @@ def report_examples(
         try:
             examples.append((task.example(instance), instance.relation))
         except UserError as error:
-            findings.error("labels", name, f"{source}, id {instance.id!r}", *halves(error))
+            findings.error("labels", name, f"{source}, id {instance.id!r}", *split_message(error))
     return examples

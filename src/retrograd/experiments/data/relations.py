@@ -13,7 +13,7 @@ from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.sampling import stratify
 from retrograd.data.relations.tacred import NO_RELATION
 from retrograd.experiments.data.draws import Draws, draw_seed, require_draws
-from retrograd.experiments.data.findings import Findings, halves
+from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
 from retrograd.experiments.data.relation_parts import (
     BUILTIN_DATA,
@@ -257,7 +257,7 @@ class RelationData:
             task = relation_task(self, train, train)
         except UserError as error:
             if train or not findings.total("error"):  # else why nothing could be read has been said
-                findings.error("labels", "train", self.templates or ", ".join(sources.values()), *halves(error))
+                findings.error("labels", "train", self.templates or ", ".join(sources.values()), *split_message(error))
             return DataParts(None, tuple(DataPart(name, source, lambda: iter(())) for name, source in sources.items()))
         worded = {name: report_examples(task, name, sources[name], part, findings) for name, part in instances.items()}
         parts = tuple(DataPart(name, sources[name], lambda part=part: iter(part)) for name, part in worded.items())

@@ -21,8 +21,8 @@ __all__ = [
     "has_versions",
     "latest_version",
     "next_version",
-    "opened",
     "prune",
+    "read_current",
     "switch_to",
     "versions",
 ]
@@ -92,7 +92,7 @@ def prune(root: Path, keep: int = 2) -> list[Path]:
     return past[:-keep]
 
 
-def opened(path: Path, read: Callable[[Path], Opened]) -> Opened:
+def read_current(path: Path, read: Callable[[Path], Opened]) -> Opened:
     """Return ``read`` of a plain index folder, or of the current version of a root.
 
     Should two new versions come and the old one go between reading its name and opening it, the newest is read.

@@ -4,7 +4,7 @@ Zhao et al. 2023 (arXiv 2304.11277), as torch's ``fully_shard``. Each rank keeps
 each transformer layer, of their gradients and of the optimiser's moments; a layer is gathered when it is read, forward
 and backward, and freed afterwards. Every rank has the rest (vectors, embeddings, output layer, soft prompt) whole.
 
-Each forward pass is then a collective, so all ranks must make equally many: in training `in_step` ensures it; in
+Each forward pass is then a collective, so all ranks must make equally many: in training `count_forwards` ensures it; in
 evaluation, where all ranks do the same, their devices must compute alike.
 """
 
@@ -24,20 +24,20 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from retrograd.types import UserError
 
 __all__ = [
-    "by_placement",
     "clip_gradients",
+    "count_forwards",
+    "find_stacks",
+    "gather_moments",
+    "gather_weights",
     "gradient_norm",
-    "in_layers",
-    "in_step",
+    "group_by_placement",
+    "is_own_share",
     "is_spread",
-    "own_share",
+    "list_spread_weights",
     "put",
     "require_spreadable",
     "spread_layers",
     "spread_like",
-    "stacks_of",
-    "whole_moments",
-    "whole_weights",
 ]
 
 
@@ -57,7 +57,7 @@ def spread_layers(
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     # What goes from layer to layer keeps its type, as under autocast.
     types = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for stack, layers in list(stacks_of(model)):
+    for stack, layers in list(find_stacks(model)):
         for layer in layers:
             vectors = {weight for weight in layer.parameters() if not _is_matrix(weight)}
             fully_shard(layer, mesh=mesh, mp_policy=types, ignored_params=vectors)
@@ -72,7 +72,7 @@ def spread_layers(
 
 def require_spreadable(model: nn.Module, dropout: bool) -> None:
     """Raise `UserError` for a model without layers, or with layers that each rank would drop on its own."""
-    if not list(stacks_of(model)):
+    if not list(find_stacks(model)):
         raise UserError(f"generator.fsdp is true, but {type(model).__name__} has no list of layers; set it to false")
     if dropout and any(getattr(part, "layerdrop", 0.0) for part in model.modules()):
         raise UserError(
@@ -82,23 +82,23 @@ def require_spreadable(model: nn.Module, dropout: bool) -> None:
         )
 
 
-def in_layers(model: nn.Module) -> Iterator[nn.Parameter]:
+def list_spread_weights(model: nn.Module) -> Iterator[nn.Parameter]:
     """Return the weights that `spread_layers` spreads."""
-    return (w for _, layers in stacks_of(model) for layer in layers for w in layer.parameters() if _is_matrix(w))
+    return (w for _, layers in find_stacks(model) for layer in layers for w in layer.parameters() if _is_matrix(w))
 
 
 def _is_matrix(weight: Tensor) -> bool:
     return weight.dim() > 1
 
 
-def stacks_of(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
+def find_stacks(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
     """Yield the outermost modules with lists of layers, and these layers, which are spread."""
     lists = [child for child in module.children() if isinstance(child, nn.ModuleList)]
     if lists:
         yield module, [layer for layers in lists for layer in layers]
         return
     for child in module.children():
-        yield from stacks_of(child)
+        yield from find_stacks(child)
 
 
 def is_spread(module: nn.Module) -> bool:
@@ -106,7 +106,7 @@ def is_spread(module: nn.Module) -> bool:
     return any(isinstance(part, FSDPModule) for part in module.modules())
 
 
-def in_step(module: nn.Module, forwards: int) -> int:
+def count_forwards(module: nn.Module, forwards: int) -> int:
     """Return how many forward passes each rank makes of a spread ``module``: as many as the rank with the most."""
     if not is_spread(module):
         return forwards
@@ -118,22 +118,22 @@ def in_step(module: nn.Module, forwards: int) -> int:
 # ---- gradients -------------------------------------------------------------------------------------------------------
 
 
-def own_share(weight: Tensor) -> bool:
+def is_own_share(weight: Tensor) -> bool:
     """Return whether this rank holds only its share of a weight."""
     return isinstance(weight, DTensor)
 
 
-def by_placement(weights: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+def group_by_placement(weights: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Group weights into whole ones and spread ones, in their order; no kernel takes both at once."""
-    whole = [weight for weight in weights if not own_share(weight)]
-    spread = [weight for weight in weights if own_share(weight)]
+    whole = [weight for weight in weights if not is_own_share(weight)]
+    spread = [weight for weight in weights if is_own_share(weight)]
     return [group for group in (whole, spread) if group]
 
 
 def gradient_norm(weights: Sequence[nn.Parameter]) -> Tensor:
     """Return the norm of all gradients, which is the same on all ranks; 0 if there is none."""
     norms = []
-    for group in by_placement([weight for weight in weights if weight.grad is not None]):
+    for group in group_by_placement([weight for weight in weights if weight.grad is not None]):
         norm = nn.utils.get_total_norm([weight.grad for weight in group if weight.grad is not None])
         norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
     return norms[0] if len(norms) == 1 else torch.stack([norm.float() for norm in norms] or [torch.zeros(())]).norm()
@@ -142,7 +142,7 @@ def gradient_norm(weights: Sequence[nn.Parameter]) -> Tensor:
 def clip_gradients(weights: Sequence[nn.Parameter], bound: float) -> float:
     """Scale the gradients down to norm ``bound``; return the norm before."""
     norm = gradient_norm(weights)
-    for group in by_placement(weights):
+    for group in group_by_placement(weights):
         nn.utils.clip_grads_with_norm_(group, bound, norm)
     return float(norm)
 
@@ -151,13 +151,13 @@ def clip_gradients(weights: Sequence[nn.Parameter], bound: float) -> float:
 
 
 @contextmanager
-def whole_weights(module: nn.Module, trained_alone: bool = False) -> Iterator[None]:
+def gather_weights(module: nn.Module, trained_alone: bool = False) -> Iterator[None]:
     """Gather spread weights, or the trained ones, in rank 0's main memory for the block; all ranks enter together."""
     places = [
         (part, name, weight)
         for part in module.modules()
         for name, weight in part.named_parameters(recurse=False)
-        if own_share(weight) and (weight.requires_grad or not trained_alone)
+        if is_own_share(weight) and (weight.requires_grad or not trained_alone)
     ]
     for part, name, weight in places:
         whole = _gather_on_first_rank(weight)
@@ -171,10 +171,13 @@ def whole_weights(module: nn.Module, trained_alone: bool = False) -> Iterator[No
 
 
 @contextmanager
-def whole_moments(optimiser: torch.optim.Optimizer) -> Iterator[None]:
+def gather_moments(optimiser: torch.optim.Optimizer) -> Iterator[None]:
     """Gather an optimiser's state in rank 0's main memory for the block; all ranks enter together."""
     places = [
-        (state, name, value) for state in optimiser.state.values() for name, value in state.items() if own_share(value)
+        (state, name, value)
+        for state in optimiser.state.values()
+        for name, value in state.items()
+        if is_own_share(value)
     ]
     for state, name, value in places:
         whole = _gather_on_first_rank(value)

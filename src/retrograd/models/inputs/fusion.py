@@ -23,7 +23,7 @@ from retrograd.models.compute.batching import length_buckets, padded
 from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds
 from retrograd.types import UserError
 
-__all__ = ["FusedIds", "FusedPrompt", "encoded_apart", "fused_ids", "model_arguments", "require_encoder"]
+__all__ = ["FusedIds", "FusedPrompt", "encode_separately", "fused_ids", "model_arguments", "require_encoder"]
 
 _ENCODED = "encoded"
 
@@ -66,7 +66,9 @@ def fused_ids(prompts: Sequence[str | FusedPrompt], tokens: PromptTokens, most: 
     return [FusedIds([next(ids) for _ in own]) for own in parts]
 
 
-def encoded_apart(model: PreTrainedModel, prompts: Sequence[FusedIds], padding: int, budget: int) -> dict[str, Tensor]:
+def encode_separately(
+    model: PreTrainedModel, prompts: Sequence[FusedIds], padding: int, budget: int
+) -> dict[str, Tensor]:
     """Return ``encoded`` [P L D], the hidden states of each prompt's parts in order, and ``attention_mask`` [P L].
 
     Padding of the parts is dropped, so that L is the tokens of the longest prompt. Each distinct part is encoded once,
@@ -101,7 +103,7 @@ def _hidden_states(
 
 
 def model_arguments(read: dict[str, Tensor]) -> dict[str, Tensor | BaseModelOutput]:
-    """Return the forward arguments of what was read; hidden states of `encoded_apart` become encoder outputs."""
+    """Return the forward arguments of what was read; hidden states of `encode_separately` become encoder outputs."""
     rest = {name: value for name, value in read.items() if name != _ENCODED}
     if _ENCODED not in read:
         return {**rest}

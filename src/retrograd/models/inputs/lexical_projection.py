@@ -114,7 +114,7 @@ class LexicalProjection:
 
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "B H"]:
         """Return h(t) of whole texts, on the CPU, in fp32, without gradient."""
-        bags = [Counter(words(self.unsaid.left_out(text))) for text in texts]
+        bags = [Counter(words(self.unsaid.remove_from(text))) for text in texts]
         number = {word: i for i, word in enumerate(dict.fromkeys(word for bag in bags for word in bag))}
         if not number:
             return torch.zeros(len(texts), self.dimension)

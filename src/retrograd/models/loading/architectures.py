@@ -30,11 +30,11 @@ from retrograd.models.loading.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER
 from retrograd.models.loading.dpr import bert_config, dpr_class
 from retrograd.models.loading.loading import quiet_transformers
 from retrograd.models.loading.local_files import local_config, weight_names
-from retrograd.models.pointer import PointerGenerator, generator_class, with_copying
+from retrograd.models.pointer import PointerGenerator, add_copy_layers, generator_class
 from retrograd.types import UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
-__all__ = ["KNOWN", "Adapted", "adapt", "is_on_disk", "planned_encoder", "planned_generator"]
+__all__ = ["KNOWN", "Adapted", "adapt", "build_encoder_shape", "build_generator_shape", "is_on_disk"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def is_on_disk(name: str) -> bool:
     return bool(weight_names(name))
 
 
-def planned_encoder(name: str, setting: str = "retriever.model") -> PreTrainedModel:
+def build_encoder_shape(name: str, setting: str = "retriever.model") -> PreTrainedModel:
     """Return the encoder that `open_encoder` would open, without weights.
 
     ``setting`` is the setting that names it. Raises `UserError` if its shape is not known here.
@@ -115,13 +115,13 @@ def planned_encoder(name: str, setting: str = "retriever.model") -> PreTrainedMo
     return model
 
 
-def planned_generator(name: str) -> PreTrainedModel:
-    """Return the generator that `open_generator` would open, without weights. Raises as `planned_encoder`."""
+def build_generator_shape(name: str) -> PreTrainedModel:
+    """Return the generator that `open_generator` would open, without weights. Raises as `build_encoder_shape`."""
     config, architecture = _config(name, "generator.model")
     with quiet_transformers():
         if name in BUILTIN_GENERATORS:
             model = minilm_seq2seq_from(AutoModel.from_config(config, add_pooling_layer=False))
-            return PointerGenerator.copied_from(model) if name == BUILTIN_POINTER else model
+            return PointerGenerator.copy_from(model) if name == BUILTIN_POINTER else model
         kind = generator_class(config)
         if issubclass(kind, PointerGenerator):
             return kind(cast(EncoderDecoderConfig, config))
@@ -146,7 +146,7 @@ def _config(name: str, setting: str) -> tuple[PretrainedConfig, Architecture | N
     how = f"--like {part}=NAME" if own == "model" else f"--set {setting}=NAME"
     raise UserError(
         f"{setting} = {name!r} {what}, and its shape is unknown here; parameters, memory and time cannot be estimated. "
-        f"Name a model of the same shape, or a folder with its config.json alone: {how}; {advice(name, KNOWN)}"
+        f"Name a model of the same shape, or a folder with its config.json alone: {how}; {suggest_name(name, KNOWN)}"
     )
 
 
@@ -176,7 +176,7 @@ def adapt(model: PreTrainedModel, rank: int, modules: tuple[str, ...]) -> None:
     """
     for weight in model.parameters():
         weight.requires_grad_(False)
-    output, modules = model.get_output_embeddings(), with_copying(model, modules)
+    output, modules = model.get_output_embeddings(), add_copy_layers(model, modules)
     chosen = [
         (name, layer)
         for name, layer in model.named_modules()

@@ -91,7 +91,7 @@ def minilm_seq2seq() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def minilm_pointer() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Build `minilm_seq2seq` with copying, which begins at half of each token. Nothing is drawn."""
     model, tokenizer = minilm_seq2seq()
-    pointer = PointerGenerator.copied_from(cast(EncoderDecoderModel, model))
+    pointer = PointerGenerator.copy_from(cast(EncoderDecoderModel, model))
     pointer.generation_config = model.generation_config
     return pointer, tokenizer
 

@@ -18,7 +18,7 @@ from transformers import (
 
 from retrograd.types import UserError
 
-__all__ = ["bert_config", "bert_inside", "dpr_class"]
+__all__ = ["bert_config", "dpr_class", "extract_bert"]
 
 
 def dpr_class(config: PretrainedConfig) -> type[DPRContextEncoder] | type[DPRQuestionEncoder] | None:
@@ -48,7 +48,7 @@ def bert_config(config: DPRConfig) -> BertConfig:
     return BertConfig(**{name: value for name, value in config.to_dict().items() if name in known})
 
 
-def bert_inside(model: PreTrainedModel) -> BertModel:
+def extract_bert(model: PreTrainedModel) -> BertModel:
     """Return the BERT of an encoder of DPR, with a configuration by which it is saved and opened again."""
     assert isinstance(model, DPRContextEncoder | DPRQuestionEncoder)
     encoder = model.ctx_encoder if isinstance(model, DPRContextEncoder) else model.question_encoder

@@ -27,7 +27,7 @@ from retrograd.models.loading.builtin import (
     minilm_pointer,
     minilm_seq2seq,
 )
-from retrograd.models.loading.dpr import bert_inside, dpr_class
+from retrograd.models.loading.dpr import dpr_class, extract_bert
 from retrograd.models.loading.folder_checks import require_model_files
 from retrograd.models.loading.quantisation import Quantisation, nf4_config, require_quantisable
 from retrograd.models.loading.versions import require_supported_versions
@@ -64,7 +64,7 @@ def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = _tokenizer(name)
         kind = dpr_class(AutoConfig.from_pretrained(name, trust_remote_code=False))
         model = _open_with_weights(kind or AutoModel, name)
-        return (model if kind is None else bert_inside(model)), tokenizer
+        return (model if kind is None else extract_bert(model)), tokenizer
 
 
 def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

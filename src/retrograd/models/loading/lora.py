@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from retrograd.models.loading.folder_checks import ADAPTER_WEIGHTS, require_adapters_alone
-from retrograd.models.pointer import with_copying
+from retrograd.models.pointer import add_copy_layers
 from retrograd.types import UserError
 
 __all__ = ["Lora", "add_lora", "has_lora", "load_lora"]
@@ -59,7 +59,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> None:
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  (peft accepts any number)
         lora_dropout=lora.dropout,
-        target_modules=list(with_copying(model, lora.modules)) or "all-linear",
+        target_modules=list(add_copy_layers(model, lora.modules)) or "all-linear",
     )
     with torch.random.fork_rng(devices=[]):  # peft draws from the global random state; leave it as it was
         try:

@@ -36,8 +36,8 @@ __all__ = [
     "Reading",
     "answers",
     "choice_scores",
-    "soft_reading",
-    "text_reading",
+    "read_as_slots",
+    "read_as_text",
     "votes",
 ]
 
@@ -103,13 +103,13 @@ class Reading:
     shown: int | None = None
 
 
-def text_reading(candidates: Candidates, manner: Manner) -> Reading:
+def read_as_text(candidates: Candidates, manner: Manner) -> Reading:
     """Read candidates as passages of a prompt: their weight, and their vote, is p(z|x) renormalised."""
     log_prior = masked_log_softmax(candidates.scores.log_prior).cpu()
     return Reading(candidates.rows.cpu(), log_prior, log_prior.clone(), manner=manner)
 
 
-def soft_reading(
+def read_as_slots(
     candidates: Candidates, selection: Selection, slots: Callable[[Float[Tensor, "B R K"]], SoftInput], manner: Manner
 ) -> Reading:
     """Read candidates in soft slots, which ``slots`` fills: a passage's weight is the mean of its shares of them."""
@@ -143,7 +143,7 @@ def answers(
     if choices is not None:
         joint = _joint(generator, prompts, where, choices, reading, scoring)
         scores = _choice_scores(task, examples, choices, joint, reading, support if decision.vote_weight > 0 else None)
-        decisions = [(decision(own), decision.chosen(own)) for own in scores]
+        decisions = [(decision(own), decision.choose(own)) for own in scores]
         return [
             _prediction(base, example, choices[b][best], joint[b][:, best], float(log_p[best]), reading, b)
             for b, (example, (log_p, best)) in enumerate(zip(examples, decisions, strict=True))

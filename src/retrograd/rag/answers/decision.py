@@ -66,6 +66,6 @@ class Decision:
             total[scores.negative] += self.negative_bias
         return total.log_softmax(dim=-1)
 
-    def chosen(self, scores: ChoiceScores) -> int:
+    def choose(self, scores: ChoiceScores) -> int:
         """Return the position of the best choice; of equal ones the first."""
         return int(torch.argmax(self(scores)))

@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 
 from retrograd.index.bm25 import LexicalIndex
-from retrograd.index.index import Neighbours
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.protocol import Neighbours
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import Candidates
@@ -65,10 +65,10 @@ BM25 = SearchKind(
 def index_words(task: Task, base: KnowledgeBase) -> LexicalIndex:
     """Index the words of a base, as the task words its passages. Raises `UserError` without bm25s."""
     passages = (passage for block in base.blocks(_BLOCK_ROWS) for passage in block)
-    texts = (task.unsaid.left_out(task.passage_text(passage)) for passage in passages)
+    texts = (task.unsaid.remove_from(task.passage_text(passage)) for passage in passages)
     return LexicalIndex.build(texts, base.fingerprint)
 
 
 def words_of_query(task: Task, example: Example) -> str:
     """Return the words to search for."""
-    return task.unsaid.left_out(task.query_text(example))
+    return task.unsaid.remove_from(task.query_text(example))

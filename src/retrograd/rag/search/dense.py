@@ -17,14 +17,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from retrograd.index.index import Index, Neighbours, can_sample
+from retrograd.index.protocol import Index, Neighbours, can_sample
 from retrograd.models.compute.precision import full_precision
 from retrograd.objectives.functional import log_multiplicity
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import (
     NULL_ROW,
     Candidates,
-    column_of,
+    find_column,
     log_probability,
     mask_excluded_rows,
     union,
@@ -103,7 +103,7 @@ def make_candidates(
     if request.options.tail > 0:
         times = (rows.unsqueeze(-1) == tail_rows.unsqueeze(1)).sum(dim=-1).masked_fill(rows < 0, 0)
         scores = replace(scores, log_multiplicity=log_multiplicity(scores.log_prior, times.float()))
-    previous = None if previous_row is None else column_of(rows, previous_row)
+    previous = None if previous_row is None else find_column(rows, previous_row)
     return replace(candidates, scores=replace(scores, previous=previous))
 
 

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.data.grounded_example import GroundedExample
-from retrograd.index.index import Index, Neighbours
+from retrograd.data.examples import GroundedExample
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.protocol import Index, Neighbours
 from retrograd.models.compute.precision import full_precision
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.search.dense import find_nearest, make_candidates, score_base, score_rows

@@ -71,7 +71,7 @@ def embed_queries(space: SearchSpace, examples: Sequence[Example], posterior: bo
     Raises `UserError` if there is no posterior.
     """
     task, side = space.task, space.side
-    prior = side.placed(space.prior.queries([task.query_text(example) for example in examples]), "prior")
+    prior = side.pad_to_row(space.prior.queries([task.query_text(example) for example in examples]), "prior")
     search_embeddings = (prior, _embed_for_posterior(space, examples)) if posterior else (prior,)
     return Queries(prior, search_embeddings, space.own_rows(examples).to(prior.device))
 
@@ -81,4 +81,4 @@ def _embed_for_posterior(space: SearchSpace, examples: Sequence[Example]) -> Flo
     if space.posterior is None:
         raise UserError("this objective needs a posterior retriever; set retriever.posterior = true")
     texts = [space.task.posterior_text(example, example.target) for example in examples]
-    return space.side.placed(space.posterior.queries(texts), "posterior")
+    return space.side.pad_to_row(space.posterior.queries(texts), "posterior")

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.index.index import Index
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.protocol import Index
 from retrograd.models.retriever import Retriever
 from retrograd.rag.candidates import Candidates, Exclusions, Pool
 from retrograd.rag.passage_side import PassageSide

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from retrograd.index.index import Index
+from retrograd.index.protocol import Index
 from retrograd.rag.search.queries import Queries
 from retrograd.rag.search.search import SearchRequest, SearchSpace
 from retrograd.types import Example, UserError
@@ -48,7 +48,7 @@ def substitute_with(
     texts = [Example("", passage.text, ("",)) for passage in space.base.passages(rows.tolist())]
     side = space.side
     vectors = space.prior.as_queries(side.part(index.vectors(rows).float(), "prior")).detach()
-    return queries.substitute(side.placed(vectors, "prior"), space.own_rows(texts), where)
+    return queries.substitute(side.pad_to_row(vectors, "prior"), space.own_rows(texts), where)
 
 
 def choose_unrelated_rows(

@@ -18,7 +18,7 @@ from retrograd.training.refresh.fresh_index import embed_base_if_stale
 from retrograd.training.run.checkpoints import read_progress
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.saved_state import load_model_state
-from retrograd.training.run.seal import flaw_of
+from retrograd.training.run.seal import find_flaw
 from retrograd.types import UserError
 from retrograd.util.progress import say
 from retrograd.util.text_files import write_json
@@ -79,7 +79,7 @@ def _moments(run: RunDirectory, experiment: Experiment, data: Data) -> Iterator[
 
 
 def _sound(folder: Path) -> bool:
-    flaw = flaw_of(folder)
+    flaw = find_flaw(folder)
     if flaw is not None:
         say(f"{folder} is damaged ({flaw}): it is left out")
     return flaw is None

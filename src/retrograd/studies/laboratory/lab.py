@@ -22,7 +22,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.estimators import estimators
 from retrograd.training.refresh.fresh_index import embed_base
 from retrograd.types import Example, UserError
-from retrograd.util.guards import JsonValue, advice
+from retrograd.util.guards import JsonValue, suggest_name
 from retrograd.util.progress import bar
 from retrograd.util.text_files import write_json
 
@@ -152,7 +152,7 @@ def _choose_by_name(known: list[Estimator], names: Sequence[str]) -> list[Estima
                 {estimator.name.split(",")[0] for estimator in known}
                 | {type(estimator.objective).__name__ for estimator in known}
             )
-            raise UserError(f"--objectives {name}: no such estimator; {advice(name, all_names)}")
+            raise UserError(f"--objectives {name}: no such estimator; {suggest_name(name, all_names)}")
     return [estimator for estimator in known if any(_fits(estimator, name) for name in names)]
 
 

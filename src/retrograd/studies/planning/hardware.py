@@ -16,7 +16,7 @@ import torch
 from retrograd.index.disk.plan import free_memory
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.types import UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
 __all__ = ["HARDWARE", "Hardware", "hardware_named", "this_machine"]
 
@@ -66,7 +66,7 @@ HARDWARE: Mapping[str, Hardware] = {
 def hardware_named(name: str) -> Hardware:
     """Return the hardware of a name. Raises `UserError` with the nearest name for an unknown one."""
     if name not in HARDWARE:
-        raise UserError(f"--hardware {name}: {advice(name, HARDWARE)} Leave it out to plan for this machine")
+        raise UserError(f"--hardware {name}: {suggest_name(name, HARDWARE)} Leave it out to plan for this machine")
     return HARDWARE[name]
 
 

@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 from retrograd.experiments.build import model_settings
 from retrograd.experiments.experiment import Experiment
 from retrograd.models.compute.costs import Cost, encoder_cost, generator_cost
-from retrograd.models.compute.fsdp import in_layers, require_spreadable, stacks_of
+from retrograd.models.compute.fsdp import find_stacks, list_spread_weights, require_spreadable
 from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.encoder import ROLES
 from retrograd.models.inputs.soft_prompt import SoftPrompt
-from retrograd.models.loading.architectures import adapt, planned_encoder, planned_generator
+from retrograd.models.loading.architectures import adapt, build_encoder_shape, build_generator_shape
 from retrograd.models.loading.lora import Lora
 from retrograd.models.loading.quantisation import require_adapters
 from retrograd.studies.planning.data import DataFacts
@@ -94,10 +94,10 @@ def model_facts(
     require_at_least(2, {"retriever.max_tokens": r.max_tokens})
     lengths = {stage: _prompt_tokens(experiment, facts, each) for stage, each in passages.items()}
     with FakeTensorMode():
-        tower = planned_encoder(r.model)
-        towers = (planned_encoder(r.query_model, "retriever.query_model") if r.query_model else tower, tower)
+        tower = build_encoder_shape(r.model)
+        towers = (build_encoder_shape(r.query_model, "retriever.query_model") if r.query_model else tower, tower)
         width = _width(towers)
-        generator = planned_generator(g.model)
+        generator = build_generator_shape(g.model)
         if g.gradient_checkpointing:
             checkpoint_layers(generator)
         share = 1 / processes if g.fsdp else 1.0
@@ -158,7 +158,7 @@ def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, s
     A process has this ``share`` of what stands in layers.
     """
     g = experiment.generator
-    whole, inside = _count(generator.parameters()), _count(in_layers(generator))
+    whole, inside = _count(generator.parameters()), _count(list_spread_weights(generator))
     weights = [_fp32("generator", whole, 0 if g.lora_rank else whole, whole - inside + share * inside)]
     if g.quantisation == "nf4":
         quantised = _quantised(generator)
@@ -166,7 +166,7 @@ def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, s
     if g.lora_rank:
         adapt(generator, g.lora_rank, g.lora_modules)
         adapters = _count(weight for weight in generator.parameters() if weight.requires_grad)
-        inside = _count(weight for weight in in_layers(generator) if weight.requires_grad)
+        inside = _count(weight for weight in list_spread_weights(generator) if weight.requires_grad)
         weights.append(_fp32("adapters (LoRA)", adapters, adapters, adapters - inside + share * inside))
     soft = _soft_prompt(experiment, generator, width)
     return [*weights, *([_fp32("soft prompt", soft, soft)] if soft else [])]
@@ -176,8 +176,8 @@ def _spread(generator: PreTrainedModel, share: float, dropout: bool) -> Spread |
     require_spreadable(generator, dropout)
     if share == 1:
         return None
-    layer = max(_count(layer_module.parameters()) for _, layers in stacks_of(generator) for layer_module in layers)
-    inside = list(in_layers(generator))
+    layer = max(_count(layer_module.parameters()) for _, layers in find_stacks(generator) for layer_module in layers)
+    inside = list(list_spread_weights(generator))
     moved = share * _count(weight for weight in inside if weight.requires_grad)
     return Spread(layer, moved, 1 - _count(inside) / _count(generator.parameters()))
 

@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
-from retrograd.data.grounded_example import gold_passages
+from retrograd.data.examples import gold_passages
 from retrograd.data.squad import TEXT_ID
 from retrograd.experiments.data.findings import Findings
 from retrograd.metrics.words import fold

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from retrograd.data.masking import read_spans
-from retrograd.experiments.data.findings import Findings, halves
+from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.kinds import file_kinds, open_data, open_files
 from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
 from retrograd.experiments.experiment import Experiment
@@ -33,7 +33,7 @@ from retrograd.studies.lengths import (
 from retrograd.studies.validation.checks import BaseContents, PartContents, check_labels, check_leaks, check_queries
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
-from retrograd.util.guards import JsonObject, advice
+from retrograd.util.guards import JsonObject, suggest_name
 
 __all__ = ["PartSummary", "Validation", "validate", "validate_experiment", "validate_files"]
 
@@ -84,7 +84,7 @@ def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: st
     kinds = file_kinds()
     if kind:
         if kind not in kinds:
-            raise UserError(f"--kind {kind}: {advice(kind, kinds)}")
+            raise UserError(f"--kind {kind}: {suggest_name(kind, kinds)}")
         if changes:
             raise UserError("--set changes an experiment, and --kind says that these are data; leave one out")
         return validate_files([Path(name) for name in names], kind, format)
@@ -172,7 +172,7 @@ def _check_loading(experiment: Experiment, findings: Findings) -> None:
         if _spans(experiment):
             masked_examples(base, replace(experiment.masking, passages=0), torch.Generator())
     except UserError as error:
-        findings.error("settings", "data", "the experiment", *halves(error))
+        findings.error("settings", "data", "the experiment", *split_message(error))
 
 
 @dataclass(frozen=True)

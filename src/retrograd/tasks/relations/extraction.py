@@ -28,7 +28,7 @@ from retrograd.tasks.relations.type_constraints import TypeConstraints
 from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, semeval_verbalisation, words_of
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt, UserError
-from retrograd.util.guards import JsonObject, advice
+from retrograd.util.guards import JsonObject, suggest_name
 
 __all__ = [
     "EXCLUDED",
@@ -99,7 +99,7 @@ class RelationExtraction:
             (self.exclude, EXCLUDED, "exclusion"),
         ):
             if value not in known:
-                raise UserError(f"unknown {what} {value!r} of relation extraction; {advice(value, known)}")
+                raise UserError(f"unknown {what} {value!r} of relation extraction; {suggest_name(value, known)}")
         check_labels(self.verbalisation, self.negative, self.metric, self.target_style == "sentence", self.constraints)
 
     @classmethod
@@ -152,7 +152,7 @@ class RelationExtraction:
     def verbalise(self, relation: str) -> str:
         """Return the phrase of a label. Raises `UserError` for an unknown label, with the nearest known one."""
         if relation not in self.phrases:
-            raise UserError(f"unknown relation {relation!r}; {advice(relation, self.phrases)}")
+            raise UserError(f"unknown relation {relation!r}; {suggest_name(relation, self.phrases)}")
         return self.phrases[relation]
 
     def relation_of(self, words: str, example: Example | None = None) -> str | None:
@@ -401,6 +401,6 @@ class RelationExtraction:
         if relation is None:
             raise UserError(
                 f"the target {example.target!r} of example {example.id!r} is no {self.target_style} of this "
-                f"task; {advice(example.target, self.choices_for(example))}"
+                f"task; {suggest_name(example.target, self.choices_for(example))}"
             )
         return relation

@@ -8,7 +8,7 @@ from retrograd.metrics.relations import SEMEVAL_LABELS
 from retrograd.tasks.relations.type_constraints import TypeConstraints
 from retrograd.tasks.relations.verbalisation import Verbalisation
 from retrograd.types import UserError
-from retrograd.util.guards import advice
+from retrograd.util.guards import suggest_name
 
 __all__ = ["check_labels"]
 
@@ -22,7 +22,7 @@ def check_labels(
 ) -> None:
     """Raise `UserError` where metric, negative, constraints or target style do not fit the labels and their words."""
     if negative is not None and negative not in words.phrases:
-        raise UserError(f"negative label {negative!r} has no phrase; {advice(negative, words.phrases)}")
+        raise UserError(f"negative label {negative!r} has no phrase; {suggest_name(negative, words.phrases)}")
     if metric == "semeval":
         _require_semeval(words.phrases, negative)
     if sentences_are_targets and not words.templates:
@@ -35,7 +35,7 @@ def check_labels(
             if relation not in words.phrases:
                 raise UserError(
                     f"the type constraints of {pair} permit {relation!r}, which is no label; "
-                    f"{advice(relation, words.phrases)}"
+                    f"{suggest_name(relation, words.phrases)}"
                 )
 
 
@@ -44,7 +44,7 @@ def _require_semeval(phrases: Mapping[str, str], negative: str | None) -> None:
     for label in phrases:
         if label not in SEMEVAL_LABELS:
             raise UserError(
-                f"metric 'semeval' does not know the label {label!r}; {advice(label, SEMEVAL_LABELS)} "
+                f"metric 'semeval' does not know the label {label!r}; {suggest_name(label, SEMEVAL_LABELS)} "
                 "Score other label sets with metric 'macro' or 'micro'"
             )
     if negative != "Other":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from retrograd.metrics.words import fold
 from retrograd.types import UserError
-from retrograd.util.guards import JsonObject, advice
+from retrograd.util.guards import JsonObject, suggest_name
 from retrograd.util.records import read_toml
 
 __all__ = [
@@ -67,7 +67,7 @@ class Verbalisation:
     def _check_templates(self) -> None:
         for label in self.templates:
             if label not in self.phrases:
-                raise UserError(f"the template of {label!r} has no phrase; {advice(label, self.phrases)}")
+                raise UserError(f"the template of {label!r} has no phrase; {suggest_name(label, self.phrases)}")
         for label in self.phrases:
             if label not in self.templates:
                 raise UserError(f"{label!r} has a phrase and no template; give every label one, or none")
@@ -111,12 +111,14 @@ class Verbalisation:
         for label in required:
             if label not in self.phrases:
                 raise UserError(
-                    f"{where}: the label {label!r} is missing; {advice(label, self.phrases)} "
+                    f"{where}: the label {label!r} is missing; {suggest_name(label, self.phrases)} "
                     f'Add a table ["{label}"] with phrase and template'
                 )
         for label in self.phrases if exactly else ():
             if label not in required:
-                raise UserError(f"{where}: unknown label {label!r}; {advice(label, required)} Remove or rename it")
+                raise UserError(
+                    f"{where}: unknown label {label!r}; {suggest_name(label, required)} Remove or rename it"
+                )
 
     def to_record(self) -> JsonObject:
         """Return the plain mapping from which `from_record` makes an equal value, the order of labels kept."""
@@ -154,7 +156,7 @@ def open_verbalisation(source: str) -> Verbalisation:
     if not source.startswith("builtin:"):
         return _read_file(Path(source))
     if source not in BUILTIN_TEMPLATES:
-        raise UserError(f"no built-in templates {source!r}; {advice(source, BUILTIN_TEMPLATES)}")
+        raise UserError(f"no built-in templates {source!r}; {suggest_name(source, BUILTIN_TEMPLATES)}")
     return _packaged(source.removeprefix("builtin:"))
 
 
@@ -186,7 +188,9 @@ def _words_of_label(words: object, where: str) -> dict[str, str]:
         raise UserError(f"{where} is {words!r}; expected a table with phrase and template")
     for key, value in words.items():
         if key not in _KEYS:
-            raise UserError(f"{where}: unknown key {key!r}; {advice(str(key), _KEYS)} Quote a label that holds a dot")
+            raise UserError(
+                f"{where}: unknown key {key!r}; {suggest_name(str(key), _KEYS)} Quote a label that holds a dot"
+            )
         if not isinstance(value, str):
             raise UserError(f"{where}: {key} is {value!r}; expected text in quotes")
     if "phrase" not in words:
@@ -199,7 +203,7 @@ def _check_slots(label: str, template: str) -> None:
     slots = _SLOT.findall(template)
     for name in slots:
         if name not in _SLOTS:
-            raise UserError(f"the template of {label!r} has an unknown slot {{{name}}}; {advice(name, _SLOTS)}")
+            raise UserError(f"the template of {label!r} has an unknown slot {{{name}}}; {suggest_name(name, _SLOTS)}")
     for name in _SLOTS:
         if slots.count(name) != 1:
             raise UserError(

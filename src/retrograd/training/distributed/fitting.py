@@ -73,7 +73,7 @@ class MicroBatches:
             held = self._held(len(positions))
             self._restore(before, positions, target)
             self._halve(held)
-        self._chains.put(positions, target, self._ranks.joined(self._own_rows(positions, target), len(positions)))
+        self._chains.put(positions, target, self._ranks.join_shares(self._own_rows(positions, target), len(positions)))
         return visit
 
     def _attempt(

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from retrograd.index.exchange import Exchange
-from retrograd.models.compute.fsdp import own_share
+from retrograd.models.compute.fsdp import is_own_share
 from retrograd.types import UserError
 
 __all__ = [
@@ -95,12 +95,12 @@ class Ranks:
         """Return how many queries of a batch of so many a rank holds at once, at most ``size``."""
         return min(size, -(-queries // self.count))
 
-    def joined(self, own: Int[Tensor, " n"], queries: int) -> Int[Tensor, " b"]:
+    def join_shares(self, own: Int[Tensor, " n"], queries: int) -> Int[Tensor, " b"]:
         """Join one number per query of a batch, each rank giving those of its share."""
         if self._exchange is None:
             return own
         counts = [len(share) for share in self._shares(torch.empty(queries))]
-        return self._exchange.from_all(own, counts).cpu()
+        return self._exchange.gather_lines(own, counts).cpu()
 
     def share(self, whole: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
         """Return this rank's share of one number per query of a batch."""
@@ -132,12 +132,12 @@ class Ranks:
         """
         if self._exchange is None:
             return
-        weights = [weight for weight in weights if not own_share(weight)]
+        weights = [weight for weight in weights if not is_own_share(weight)]
         has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32)
-        anywhere = self._exchange.largest(has_gradient).tolist()
+        anywhere = self._exchange.maximum(has_gradient).tolist()
         for bucket in _group_weights([weight for weight, wanted in zip(weights, anywhere, strict=True) if wanted]):
             gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
-            total = self._exchange.add_up(torch.cat([gradient.flatten() for gradient in gradients]))
+            total = self._exchange.sum(torch.cat([gradient.flatten() for gradient in gradients]))
             parts = total.split([weight.numel() for weight in bucket])
             for weight, gradient, part in zip(bucket, gradients, parts, strict=True):
                 weight.grad = gradient.copy_(part.view_as(gradient))
@@ -146,9 +146,9 @@ class Ranks:
         """Raise `UserError` on all ranks where the sums of the weights' bits differ. One pass over whole weights."""
         if self._exchange is None:
             return
-        sums = [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights if not own_share(weight)]
+        sums = [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights if not is_own_share(weight)]
         own = int.from_bytes(hashlib.blake2b(repr(sums).encode(), digest_size=7).digest(), "little")
-        table = self._exchange.table([own])
+        table = self._exchange.gather_numbers([own])
         differing = [rank for rank, line in enumerate(table) if line != table[0]]
         if differing:
             raise UserError(
@@ -160,15 +160,15 @@ class Ranks:
 
     def any(self, here: bool) -> bool:
         """Return whether ``here`` is true on any rank."""
-        return here if self._exchange is None else any(line[0] for line in self._exchange.table([int(here)]))
+        return here if self._exchange is None else any(line[0] for line in self._exchange.gather_numbers([int(here)]))
 
-    def of_first(self, number: int) -> int:
+    def broadcast(self, number: int) -> int:
         """Return the first rank's number."""
-        return number if self._exchange is None else self._exchange.table([number])[0][0]
+        return number if self._exchange is None else self._exchange.gather_numbers([number])[0][0]
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
-        self.of_first(0)
+        self.broadcast(0)
 
     def done(self) -> None:
         """Wait until all ranks are here. Raises `GivenUpError` where one calls `give_up` instead."""
@@ -182,20 +182,20 @@ class Ranks:
 
     def largest(self, numbers: Tensor) -> Tensor:
         """Return the maximum over the ranks, element by element."""
-        return numbers if self._exchange is None else self._exchange.largest(numbers)
+        return numbers if self._exchange is None else self._exchange.maximum(numbers)
 
-    def stacked(self, numbers: Tensor) -> Tensor:
+    def stack_numbers(self, numbers: Tensor) -> Tensor:
         """Stack the numbers of all ranks, equally many on each, one line per rank."""
         line = numbers.unsqueeze(0)
-        return line if self._exchange is None else self._exchange.from_all(line, [1] * self.count).cpu()
+        return line if self._exchange is None else self._exchange.gather_lines(line, [1] * self.count).cpu()
 
     def means(self, values: Mapping[str, float], weight: float) -> dict[str, float]:
         """Return the weighted mean of each value over the ranks that have it; a rank of weight 0 does not count."""
         if self._exchange is None:
             return dict(values)
         own = torch.frombuffer(bytearray(json.dumps([weight, dict(values)]).encode()), dtype=torch.uint8)
-        lengths = [line[0] for line in self._exchange.table([len(own)])]
-        texts = self._exchange.from_all(own, lengths).cpu().split(lengths)
+        lengths = [line[0] for line in self._exchange.gather_numbers([len(own)])]
+        texts = self._exchange.gather_lines(own, lengths).cpu().split(lengths)
         reports = [cast(tuple[float, dict[str, float]], json.loads(bytes(text.tolist()))) for text in texts]
         means: dict[str, float] = {}
         for name, value in values.items():

@@ -49,7 +49,7 @@ class Watch:
             self._report_health(step, visit, norm, norms)
         if self.score is not None and is_due(step, self.stage.evaluate_every):
             name = self.stage.name
-            self.run.log(step + 1, name, self.saves.judged(self.score(self.model), name, step + 1))
+            self.run.log(step + 1, name, self.saves.add_best(self.score(self.model), name, step + 1))
 
     def _logs(self, step: int) -> bool:
         return is_due(step, self.stage.log_every, self.steps)

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, fault_of
+from retrograd.rag.staleness import Probe, describe_index_fault
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.optimiser import trained_weights
 from retrograd.training.refresh.policies import refreshes, require_one_process
@@ -40,7 +40,7 @@ def embed_base_if_stale(model: RagModel) -> None:
     if not model.index_is_current():
         embed_base(model)
         return
-    fault = fault_of(model)
+    fault = describe_index_fault(model)
     if fault is not None:
         say(f"the index is damaged: {fault}; it must be embedded anew")
         embed_base(model)

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, drift_of, staleness
+from retrograd.rag.staleness import Probe, measure_drift, staleness
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.refresh.background import IndexWorker, remove_leftovers
 from retrograd.types import UserError
@@ -26,7 +26,7 @@ class LiveIndex:
     As a context it removes, at its beginning, what the process of a killed training left in ``scratch``, and ends its
     own process, if there is one, at its end.
 
-    Of several ranks all do the same here together, and `share_seen` tells each what the others' queries found.
+    Of several ranks all do the same here together, and `share_reads` tells each what the others' queries found.
 
     ``probe`` None measures nothing. ``scratch`` is a folder for what another process needs. Age is counted in optimiser
     steps per row, 8 bytes a row in all.
@@ -63,12 +63,12 @@ class LiveIndex:
         """Return the cosine drift of the probe, whose passages are encoded now. Raises `UserError` without a probe."""
         if self._probe is None:
             raise UserError("this stage does not measure drift; set training.probe_passages above 0, such as 64")
-        drift = drift_of(self._model, self._probe.rows)
+        drift = measure_drift(self._model, self._probe.rows)
         return self._ranks.means({"drift": drift}, 1.0)["drift"]
 
-    def seen_since(self, step: int) -> Int[Tensor, " Z"]:
+    def rows_read_since(self, step: int) -> Int[Tensor, " Z"]:
         """Return the rows that were candidates at ``step`` or later."""
-        self.share_seen()
+        self.share_reads()
         return (self._seen_at >= max(step, 0)).nonzero().flatten()  # -1: never seen
 
     # ---- what a policy may do -----------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class LiveIndex:
 
     # ---- what the loop tells and logs ---------------------------------------------------------------------------
 
-    def share_seen(self) -> None:
+    def share_reads(self) -> None:
         """Have every rank know what rows the queries of all have read."""
         self._seen_at = self._ranks.largest(self._seen_at)
 

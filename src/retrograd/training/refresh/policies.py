@@ -119,7 +119,7 @@ class RetrievedLately:
 
     def apply(self, index: LiveIndex, step: int) -> None:
         if _is_due(step, self.every):
-            index.renew_rows(index.seen_since(step - self.window), step)
+            index.renew_rows(index.rows_read_since(step - self.window), step)
 
 
 @dataclass(frozen=True)

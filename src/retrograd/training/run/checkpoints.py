@@ -13,7 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from retrograd.models.compute.fsdp import whole_moments
+from retrograd.models.compute.fsdp import gather_moments
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.whole_model import whole_model
 from retrograd.training.distributed.ranks import Ranks
@@ -23,13 +23,13 @@ from retrograd.training.run.saved_state import (
     StageState,
     load_rank_state,
     load_run_state,
+    load_stage_start,
     load_stage_state,
     rank_states,
     save_run_state,
     save_stage_state,
-    stage_began,
 )
-from retrograd.training.run.seal import flaw_of
+from retrograd.training.run.seal import find_flaw
 from retrograd.types import UserError
 from retrograd.util.fingerprints import sha256_of
 from retrograd.util.progress import say
@@ -118,7 +118,7 @@ class Checkpoints:
         ``metrics.jsonl`` has lost lines that no checkpoint can do without.
         """
         newest = self._newest_whole() if self._ranks.first else None
-        number = self._ranks.of_first(-1 if newest is None else self._run.checkpoints().index(newest))
+        number = self._ranks.broadcast(-1 if newest is None else self._run.checkpoints().index(newest))
         if number >= 0:
             folder = self._run.checkpoints()[number]
             self._go_on_from(folder, read_progress(folder))
@@ -126,7 +126,7 @@ class Checkpoints:
     def _newest_whole(self) -> Path | None:
         self._run.remove_leftovers()
         for folder in self._run.checkpoints():
-            flaw = flaw_of(folder)
+            flaw = find_flaw(folder)
             if flaw is not None:
                 say(f"{folder} is damaged ({flaw}): it is removed, and the one before it is used")
                 shutil.rmtree(folder)
@@ -166,7 +166,7 @@ class Checkpoints:
     @property
     def began(self) -> UInt8[Tensor, " bytes"]:
         """Return the state of the random source when the next stage began, or begins now."""
-        return self._rng.get_state() if self._resume_from is None else stage_began(self._resume_from)
+        return self._rng.get_state() if self._resume_from is None else load_stage_start(self._resume_from)
 
     @contextmanager
     def stage(self, state: StageState) -> Iterator[int]:
@@ -174,7 +174,7 @@ class Checkpoints:
 
         Inside, who asks to stop waits for `after_step`. Raises `UserError` for a stage that is not the checkpoint's.
         """
-        with self._interrupts.held(self._ranks.any):
+        with self._interrupts.hold(self._ranks.any):
             if self._resume_from is not None:
                 if state.name != self._progress.stage:
                     raise UserError(
@@ -202,7 +202,7 @@ class Checkpoints:
         is_late = self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes
         if due or is_stopping:
             self._save()
-        elif self._ranks.of_first(is_late):
+        elif self._ranks.broadcast(is_late):
             try:
                 self._save()
             except UserError as error:
@@ -212,7 +212,7 @@ class Checkpoints:
             raise Interrupted(f"after step {step} of {self._state.name}")
 
     @contextmanager
-    def saved_when_interrupted(self) -> Iterator[None]:
+    def save_when_interrupted(self) -> Iterator[None]:
         """Enclose all that comes between and after the steps of stages; a stop there loses no finished stage."""
         try:
             yield
@@ -224,7 +224,7 @@ class Checkpoints:
             self._save()
             raise Interrupted(f"with {self.finished} stages finished") from None
 
-    def judged(self, scores: Mapping[str, float], stage: str, step: int) -> dict[str, float]:
+    def add_best(self, scores: Mapping[str, float], stage: str, step: int) -> dict[str, float]:
         """Return scores on development data for the log, with the best of the task's primary metric so far."""
         metric, best = self._model.task.primary_metric, self._progress.best
         if metric not in scores:
@@ -240,8 +240,8 @@ class Checkpoints:
     def _save(self) -> None:
         of_ranks = rank_states(self._ranks, self._model, self._rng if self._state is None else self._state.sampler)
         if self._state is not None:
-            self._state.live.share_seen()
-        with whole_model(self._model), nullcontext() if self._state is None else whole_moments(self._state.optimiser):
+            self._state.live.share_reads()
+        with whole_model(self._model), nullcontext() if self._state is None else gather_moments(self._state.optimiser):
             if self._ranks.first:
                 self._write(of_ranks)
         self._saved_at = time.monotonic()

@@ -23,7 +23,7 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """A handler of SIGINT and SIGTERM, active once it is entered as a context in the main thread.
 
-    ``asked`` says that one has come: inside `held` it is for the caller to stop where it can, outside `Interrupted` is
+    ``asked`` says that one has come: inside `hold` it is for the caller to stop where it can, outside `Interrupted` is
     raised at once. ``again`` says that a second one has come, which is raised everywhere.
     """
 
@@ -46,7 +46,7 @@ class Interrupts:
         self._before = {}
 
     @contextmanager
-    def held(self, agreed: Callable[[bool], bool] = bool) -> Iterator[None]:
+    def hold(self, agreed: Callable[[bool], bool] = bool) -> Iterator[None]:
         """Only note the first signal in ``asked`` until the block ends. At its end all who ``agreed`` stop."""
         self._held = True
         try:

@@ -31,11 +31,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from retrograd.index.exact import ExactIndex
 from retrograd.index.exchange import ran_out_of_memory
-from retrograd.index.index import can_save_with_model
+from retrograd.index.protocol import can_save_with_model
 from retrograd.index.sharded import ShardedIndex
-from retrograd.models.compute.fsdp import own_share, put, spread_like
+from retrograd.models.compute.fsdp import is_own_share, put, spread_like
 from retrograd.models.inputs.prompt_tokens import PromptCounts
-from retrograd.rag.embedding import shards_of
+from retrograd.rag.embedding import shard_index
 from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.fitting import MicroBatches
@@ -55,11 +55,11 @@ __all__ = [
     "load_model_state",
     "load_rank_state",
     "load_run_state",
+    "load_stage_start",
     "load_stage_state",
     "rank_states",
     "save_run_state",
     "save_stage_state",
-    "stage_began",
 ]
 
 _WEIGHTS, _RANDOM, _RANKS, _STAGE, _OPTIMISER = "weights", "random", "ranks", "stage", "optimiser"
@@ -189,7 +189,7 @@ def _in_memory(folder: Path, model: RagModel) -> ExactIndex:
 
 def _sharded(folder: Path, model: RagModel) -> ShardedIndex:
     stored = ExactIndex.load(folder, base_fingerprint=model.base.fingerprint)
-    return shards_of(stored, model.retriever.passage_encoder.device)
+    return shard_index(stored, model.retriever.passage_encoder.device)
 
 
 # ---- what each of several ranks has for itself -----------------------------------------------------------------------
@@ -207,7 +207,7 @@ def rank_states(ranks: Ranks, model: RagModel, sampler: torch.Generator) -> dict
     }
     if device.type == "cuda":
         own["cuda"] = torch.cuda.get_rng_state(device)
-    return {name: ranks.stacked(state) for name, state in own.items()}
+    return {name: ranks.stack_numbers(state) for name, state in own.items()}
 
 
 def load_rank_state(folder: Path, ranks: Ranks, model: RagModel, sampler: torch.Generator | None) -> None:
@@ -276,7 +276,7 @@ def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
     for name, value in _read_tensors(folder, _OPTIMISER).items():
         number, _, moment = name.partition(".")
         like = weights[int(number)]
-        spread = own_share(like) and value.shape == like.shape  # a count of steps is not
+        spread = is_own_share(like) and value.shape == like.shape  # a count of steps is not
         moments.setdefault(int(number), {})[moment] = spread_like(value, like) if spread else value
     state.optimiser.load_state_dict({"state": moments, "param_groups": plain["groups"]})
     state.schedule.load_state_dict(cast(dict[str, object], plain["schedule"]) | {"lr_lambdas": [None]})
@@ -289,7 +289,7 @@ def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
     state.micro_batches.size = cast(int, plain["micro_batch"])
 
 
-def stage_began(folder: Path) -> UInt8[Tensor, " bytes"]:
+def load_stage_start(folder: Path) -> UInt8[Tensor, " bytes"]:
     """Return the state of the run's random source at the beginning of the stage in which ``folder`` was saved."""
     with _require_whole(folder):
         return _read_tensors(folder, _STAGE)["began"]

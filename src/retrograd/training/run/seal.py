@@ -11,7 +11,7 @@ from retrograd.util.fingerprints import fingerprint, sha256_of
 from retrograd.util.guards import is_within
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["flaw_of", "seal"]
+__all__ = ["find_flaw", "seal"]
 
 _FILE = "manifest.json"
 
@@ -26,7 +26,7 @@ def seal(folder: Path) -> None:
     write_json(folder / _FILE, {"files": files, "checksum": _checksum(files)})
 
 
-def flaw_of(folder: Path) -> str | None:
+def find_flaw(folder: Path) -> str | None:
     """Describe what has changed since `seal`, manifest included; None where nothing has. Later files are ignored.
 
     Raises `OSError` for a file that is there and may not, or cannot, be read: that says nothing about the folder.

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.data.grounded_example import with_target
+from retrograd.data.examples import with_target
 from retrograd.types import Example
 
 __all__ = ["TargetChoice", "Targets"]

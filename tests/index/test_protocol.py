@@ -12,7 +12,7 @@ from torch import Tensor
 
 from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex
-from retrograd.index.index import (
+from retrograd.index.protocol import (
     Index,
     can_sample,
     can_save_with_model,
