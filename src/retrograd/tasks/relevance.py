@@ -60,7 +60,8 @@ def _gold_rows(example: Example, rows: Mapping[str, Sequence[int]]) -> tuple[int
     for id_ in gold_passages(example):
         if id_ not in rows:
             raise UserError(
-                f"gold passage {id_!r} of example {example.id!r} is not in the knowledge base; {suggest_name(id_, rows)} "
+                f"gold passage {id_!r} of example {example.id!r} is not in the knowledge base; "
+                f"{suggest_name(id_, rows)} "
                 "Take the base that belongs to these questions, or leave gold_passages out of them"
             )
         rows_found.update(rows[id_])

@@ -48,7 +48,7 @@ def read_data(values: object, where: str) -> DataKind:
     if kind is None:
         raise UserError(f"{where}: no kind of data {name!r}; {suggest_name(str(name), names)}")
     if "kind" not in values and "base" in values:
-        others = " or ".join(f'"{one}"' for candidate in names if candidate != name)
+        others = " or ".join(f'"{candidate}"' for candidate in names if candidate != name)
         raise UserError(f"{where}: kind is missing, and {name} have no key 'base'; set kind = {others}")
     return read_record(kind, {key: value for key, value in values.items() if key != "kind"}, f"{where} ({name})")
 

@@ -12,7 +12,7 @@ from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.semeval import load_semeval
 from retrograd.data.relations.tacred import read_patch
 from retrograd.experiments.data.draws import Draws
-from retrograd.experiments.data.findings import Findings
+from retrograd.experiments.data.findings import Findings, split_message
 from retrograd.experiments.data.part_reading import LabelledExample
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, UserError

@@ -13,7 +13,7 @@ from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.sampling import stratify
 from retrograd.data.relations.tacred import NO_RELATION
 from retrograd.experiments.data.draws import Draws, draw_seed, require_draws
-from retrograd.experiments.data.findings import Findings
+from retrograd.experiments.data.findings import Findings, split_message
 from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
 from retrograd.experiments.data.relation_parts import (
     BUILTIN_DATA,

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from retrograd.data.masking import read_spans
-from retrograd.experiments.data.findings import Findings
+from retrograd.experiments.data.findings import Findings, split_message
 from retrograd.experiments.data.kinds import file_kinds, open_data, open_files
 from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
 from retrograd.experiments.experiment import Experiment
