@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from tests.index import test_index as index_contract
+from tests.index import test_protocol as index_contract
 from tests.rag.test_rag_model import build
 from tests.rag.variants import variant
 from typer.testing import CliRunner

@@ -126,7 +126,7 @@ def test_a_mistake_is_one_sentence_without_traceback(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("retrograd: ")
-    assert "no run" in said
+    assert "is not a run" in said
     assert "Traceback" not in said
 
 

@@ -214,7 +214,7 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
             command("index", "build", "semeval-joined", "--out", tmp_path / out)
     with pytest.raises(UserError, match=r"holds no index; build one with: retrograd index build"):
         command("index", "check", tmp_path)
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match="is not a run"):
         command("search", tmp_path, QUERY)
     with pytest.raises(UserError, match=r"nowhere does not exist; give the folder of a finished run, or of an index"):
         command("search", tmp_path / "nowhere", QUERY)

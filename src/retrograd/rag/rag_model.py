@@ -26,8 +26,8 @@ from retrograd.rag.answers.answering import (
     Reading,
     answers,
     choice_scores,
-    read_as_slots,
-    read_as_text,
+    read_alone,
+    read_candidates,
 )
 from retrograd.rag.answers.decision import ChoiceScores
 from retrograd.rag.candidates import Candidates, make_empty_candidates
@@ -408,15 +408,9 @@ class RagModel(IndexedModel):
 
     def _reading(self, examples: Sequence[Example], k: int) -> Reading:
         """Read as `predict` does: without a passage the query alone, with certainty."""
-        manner, selection = self.answering.manner, self.answering.selection
-        none = torch.full((len(examples), 1), -torch.inf)
-        reading = Reading(torch.full((len(examples), 1), -1), none.clone(), none, manner=manner)
-        if k > 0:
-            found = self.retrieve(examples, k)
-            if selection is None:
-                reading = read_as_text(found, manner)
-            else:
-                slots = self.likelihood(examples, found).soft_slots
-                reading = read_as_slots(found, selection, slots, manner)
-        reading.log_weight[(reading.rows == -1).all(dim=-1), 0] = 0.0
-        return reading
+        if k == 0:
+            return read_alone(len(examples), self.answering.manner)
+        candidates = self.retrieve(examples, k)
+        return read_candidates(
+            candidates, self.answering, lambda weight: self.likelihood(examples, candidates).soft_slots(weight)
+        )

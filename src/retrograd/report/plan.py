@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retrograd.index.disk.plan import readable_bytes, readable_seconds
-from retrograd.studies.planning.plan import Plan
+from retrograd.studies.planning.needs import Plan
 
 __all__ = ["print_plan"]
 

@@ -27,7 +27,8 @@ from retrograd.objectives import TokenLogLikelihood
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.report.plan import print_plan
 from retrograd.studies.planning.hardware import HARDWARE, Hardware, hardware_named
-from retrograd.studies.planning.plan import Plan, plan_experiment
+from retrograd.studies.planning.needs import Plan
+from retrograd.studies.planning.plan import plan_experiment
 from retrograd.studies.planning.stages import planned_stages
 from retrograd.studies.validation.validate import validate_experiment
 from retrograd.training.sampling.batches import steps_in

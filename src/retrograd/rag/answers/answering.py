@@ -36,8 +36,10 @@ __all__ = [
     "Reading",
     "answers",
     "choice_scores",
+    "read_alone",
     "read_as_slots",
     "read_as_text",
+    "read_candidates",
     "votes",
 ]
 
@@ -101,6 +103,28 @@ class Reading:
     soft: SoftInput | None = None
     manner: Manner = Manner()
     shown: int | None = None
+
+
+def read_alone(queries: int, manner: Manner) -> Reading:
+    """Read the queries without a passage, with certainty."""
+    absent = torch.full((queries, 1), -torch.inf)
+    return _read_empty_rows_alone(Reading(torch.full((queries, 1), -1), absent.clone(), absent, manner=manner))
+
+
+def read_candidates(
+    candidates: Candidates, answering: Answering, slots: Callable[[Float[Tensor, "B R K"]], SoftInput]
+) -> Reading:
+    """Read candidates as ``answering`` says; a query without a candidate is read alone, with certainty."""
+    if answering.selection is None:
+        return _read_empty_rows_alone(read_as_text(candidates, answering.manner))
+    return _read_empty_rows_alone(read_as_slots(candidates, answering.selection, slots, answering.manner))
+
+
+def _read_empty_rows_alone(reading: Reading) -> Reading:
+    empty = (reading.rows == -1).all(dim=-1)
+    log_weight = reading.log_weight.clone()
+    log_weight[empty, 0] = 0.0
+    return replace(reading, log_weight=log_weight)
 
 
 def read_as_text(candidates: Candidates, manner: Manner) -> Reading:
