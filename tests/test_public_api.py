@@ -80,9 +80,9 @@ def test_a_malformed_record_is_named_by_its_number() -> None:
     with pytest.raises(rg.UserError, match=r"record 2: id 'q1' is already used at record 1"):
         rg.read_questions([QUESTIONS[0], QUESTIONS[0]])
     with pytest.raises(rg.UserError, match=r"record 1 is a value of type str; expected a mapping"):
-        rg.read_questions(["what holds tea ?"])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(rg.UserError, match=r"'question' is a value of type object; expected a string"):
-        rg.read_questions([{"question": object()}])
+        rg.read_questions(iter(["what holds tea ?"]))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(rg.UserError, match=r"'question' is .*; expected a string"):
+        rg.read_questions([{"question": ["what"]}])
     with pytest.raises(rg.UserError, match=r"the records, record 1: no text"):
         rg.read_passages([{"title": "cup"}])
 
@@ -292,7 +292,7 @@ def test_what_cannot_be_trained_is_said_before_anything_runs(model: rg.RagModel,
     with pytest.raises(rg.UserError, match=r"the model's task has separator = ' \| ', .* ' \[SEP\] '"):
         rg.train(other, QUESTIONS, **tiny)
     with pytest.raises(rg.UserError, match=r"of the types int, GroundedExample|of the types GroundedExample, int"):
-        rg.train(model, [rg.read_questions(QUESTIONS)[0], 3], **tiny)  # pyright: ignore[reportArgumentType]
+        rg.train(model, iter([rg.read_questions(QUESTIONS)[0], 3]), **tiny)  # pyright: ignore[reportArgumentType]
     with pytest.raises(rg.UserError, match="batch_size"):
         rg.TrainingConfig(batch_size=0)
     with pytest.raises(rg.UserError, match="both 0, so nothing is trained"):

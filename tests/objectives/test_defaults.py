@@ -24,7 +24,7 @@ from retrograd.objectives import (
 )
 
 SOURCE = Path(retrograd.__file__).parent
-MAY_NAME_OBJECTIVES = {"objectives", "recipes"}
+MAY_NAME_OBJECTIVES = {"objectives", "recipes", "__init__.py"}
 """The packages that may name the class of an objective; all others ask for its attributes."""
 
 

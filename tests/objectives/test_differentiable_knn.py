@@ -30,7 +30,7 @@ class CurvedTable(TableLikelihood):
     asked: Tensor | None = None
 
     def at_mixture(self, weight: Tensor) -> Tensor:
-        self._count(len(weight))
+        self._count(len(weight), "slots")
         self.asked = weight
         said = self._tokens(torch.arange(weight.shape[2]).expand(len(weight), -1)).sum(dim=-1)
         slot = 0.5 ** torch.arange(weight.shape[1], dtype=weight.dtype)

@@ -29,7 +29,7 @@ class SlotTable(TableLikelihood):
     answered: Tensor
 
     def at_mixture(self, weight: Tensor) -> Tensor:
-        self._count(len(weight))
+        self._count(len(weight), "slots")
         said = self._tokens(torch.arange(weight.shape[2]).expand(len(weight), -1)).sum(dim=-1)
         slot = 0.5 ** torch.arange(1, weight.shape[1] + 1)
         self.answered = self.closed_book + ((weight * said.unsqueeze(1)).sum(dim=-1) * slot).sum(dim=-1)

@@ -202,7 +202,7 @@ def test_the_command_writes_tables_and_pictures(run: Path, tmp_path: Path, capsy
         (["a", "b"], "2 runs; analyse one at a time, or compare their scores with --runs"),
         (["a", "--split", "tset"], "--split tset: expected test, dev or train"),
         (["a", "--over", "seed"], "add --runs"),
-        (["--runs", "a", "b", "-k", "2"], "belong to a single run"),
+        (["--runs", "a", "b", "-k", "2"], "need a single run"),
         (["nowhere"], "nowhere is not a run"),
     ],
 )

@@ -14,7 +14,7 @@ from retrograd.experiments.open import open_run as open_folder
 from retrograd.experiments.open import saved_task
 from retrograd.experiments.run import resume_run, run_experiment, train_and_score
 from retrograd.experiments.training_config import TrainingConfig
-from retrograd.objectives import Objective, TopKMarginal
+from retrograd.objectives import Objective, default_objective
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.run.run_directory import RunDirectory
@@ -25,7 +25,7 @@ from retrograd.util.text_files import read_json
 __all__ = ["Run", "open_run", "resume", "run", "train"]
 
 _DEFAULT_CONFIG = TrainingConfig()
-_DEFAULT_OBJECTIVE = TopKMarginal()
+_DEFAULT_OBJECTIVE = default_objective()
 
 
 @dataclass(frozen=True)

@@ -255,6 +255,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         require_at_least(-1, {"passages (-1 is as in training)": self.passages})
+        if self.beams < 1:
+            raise UserError(f"evaluation.beams is {self.beams}; expected 1, the greedy search, or more")
         if self.calibrate and self.answers == "written":
             raise UserError(
                 'evaluation.calibrate fits a decision among permitted answers, and evaluation.answers is "written"; '
