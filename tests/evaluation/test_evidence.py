@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrograd.evaluation.evidence import Difference, Evidence, difference, metric_name, spread
+from retrograd.evaluation.evidence import Difference, Evidence, difference, format_spread, metric_name
 from retrograd.metrics.significance import Statistic, paired_bootstrap, paired_permutation
 from retrograd.types import UserError
 
@@ -119,5 +119,5 @@ def test_a_difference_is_of_the_mean_over_seeds_and_paired_over_items() -> None:
 
 
 def test_numbers_and_names_as_people_write_them() -> None:
-    assert [spread([]), spread([1.25]), spread([1.0, 3.0], "+")] == ["", "1.2", "+2.0 ± 1.4"]
+    assert [format_spread([]), format_spread([1.25]), format_spread([1.0, 3.0], "+")] == ["", "1.2", "+2.0 ± 1.4"]
     assert [metric_name("micro_f1"), metric_name("knowledge_f1")] == ["micro-F1", "knowledge_f1"]

@@ -26,7 +26,7 @@ from retrograd.metrics.significance import (
     paired_permutation_corpus,
 )
 
-__all__ = ["Difference", "Evidence", "difference", "metric_name", "spread"]
+__all__ = ["Difference", "Evidence", "difference", "format_spread", "metric_name"]
 
 _SURE = 0.05
 _METRICS = {
@@ -98,7 +98,7 @@ class Evidence:
         opposite = sum(gain * main.mean < 0 for gain in main.by_seed) if main.is_significant else 0
         against = f"; {opposite} of {seeds} went the other way" if opposite else ""
         return (
-            f"{self.subject} {verdict}: {spread(main.by_seed, '+')} {metric_name(self.metric)} over "
+            f"{self.subject} {verdict}: {format_spread(main.by_seed, '+')} {metric_name(self.metric)} over "
             f"{self.rivals[main.control]}, p = {main.test.p_value:.2g}, {seeds}{against}"
         )
 
@@ -114,7 +114,7 @@ def difference(control: str, by_seed: Sequence[Statistic], items: int, resamples
     return Difference(control, tuple(statistic(own + items) - statistic(own) for statistic in by_seed), interval, test)
 
 
-def spread(values: Sequence[float], sign: str = "") -> str:
+def format_spread(values: Sequence[float], sign: str = "") -> str:
     """Format the mean and, for several values, the standard deviation (n - 1); ``sign`` "+" shows the mean's sign."""
     if not values:
         return ""

@@ -1,4 +1,4 @@
-"""How `retrograd.experiments.from_python.train` trains: one flat record, for the settings of several stages."""
+"""Settings of `retrograd.experiments.from_python.train` in one flat record, for the settings of several stages."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Generator(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Return the device of the model."""
         return self._input.device
 
     @property

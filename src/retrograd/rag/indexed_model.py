@@ -63,7 +63,7 @@ class IndexedModel(nn.Module):
 
     @property
     def task(self) -> Task:
-        """What is asked, and in which words."""
+        """Return the task: what is asked, and in which words."""
         return self._space.task
 
     @property
@@ -78,12 +78,12 @@ class IndexedModel(nn.Module):
 
     @property
     def null_passage(self) -> bool:
-        """Whether reading nothing is a candidate of every query."""
+        """Return whether reading nothing is a candidate of every query."""
         return self._space.null_passage
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Return the device on which the model computes."""
         return self.retriever.query_encoder.device
 
     def autocast(self) -> Autocast:
@@ -120,12 +120,12 @@ class IndexedModel(nn.Module):
 
     @property
     def needs_index(self) -> bool:
-        """Whether searching takes embeddings of the base."""
+        """Return whether searching takes embeddings of the base."""
         return self.search_kind.needs_index
 
     @property
     def has_index(self) -> bool:
-        """Whether there is an index, of whatever age."""
+        """Return whether there is an index, of whatever age."""
         return self._index is not None
 
     def use_index(self, index: Index) -> None:
@@ -175,13 +175,16 @@ class IndexedModel(nn.Module):
 
     @property
     def passage_side(self) -> PassageSide:
-        """What embeds passages: one tower, or two where the posterior has its own."""
+        """Return what embeds passages: one tower, or two where the posterior has its own."""
         return self._space.side
 
     def index_is_current(self) -> bool:
-        """Whether the index was built by the passage tower as it is now. Hashes the tower, as `passage_fingerprint`."""
+        """Return whether the index was built by the passage tower as it is now.
+
+        Hashes the tower, as `passage_fingerprint`.
+        """
         return self._index is not None and self._index.encoder_fingerprint == self.passage_fingerprint()
 
     def passage_fingerprint(self) -> str:
-        """What an index built now would be marked with. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
+        """Return the fingerprint of an index built now. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
         return passage_fingerprint(self.passage_side, self.task, self.base)

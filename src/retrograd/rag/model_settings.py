@@ -56,12 +56,12 @@ class RetrieverSettings:
 
     @property
     def search_kind(self) -> SearchKind:
-        """What ``search`` names. Raises `UserError` if there is no such search."""
+        """Return the search that ``search`` names. Raises `UserError` if there is no such search."""
         return search_kind(self.search)
 
     @property
     def learns_scales(self) -> bool:
-        """Whether training moves the temperature or the lexical weight."""
+        """Return whether training moves the temperature or the lexical weight."""
         return self.trained != "none" and (self.learn_temperature or self.lexical_dimensions > 0)
 
     def __post_init__(self) -> None:
@@ -138,8 +138,10 @@ class GeneratorSettings:
 
 @dataclass(frozen=True)
 class SoftPromptSettings:
-    """What soft slots hold, where the objective fills them: the ``words`` of passages, mixed token by token, or the
-    retriever's vectors of instances through a learned map, ``improved`` or as ``published``
+    """Settings of what soft slots hold, where the objective fills them.
+
+    ``form`` is the ``words`` of passages, mixed token by token, or the retriever's
+    vectors of instances through a learned map, ``improved`` or as ``published``
     (`retrograd.models.inputs.soft_prompt`).
 
     ``position`` is where they stand, ``gain`` where the improved form's learned gain starts. With retriever.pooling
@@ -173,7 +175,7 @@ class ModelSettings:
 
     @property
     def generator_options(self) -> GeneratorOptions:
-        """How the generator reads and writes."""
+        """Return the options by which the generator reads and writes."""
         g = self.generator
         return GeneratorOptions(
             max_input_tokens=g.max_input_tokens,

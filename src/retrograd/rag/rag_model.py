@@ -313,7 +313,7 @@ class RagModel(IndexedModel):
         )
 
     def _mixture(self, candidates: Candidates) -> MakeMixture:
-        """What soft slots hold: instances through the soft prompt where there is one, else words."""
+        """Return what soft slots hold: instances through the soft prompt where there is one, else words."""
         prompt = self.generator.soft_prompt
         if prompt is None:
             return partial(WordMixture, self.generator, self.task, candidates.rows)
@@ -326,7 +326,7 @@ class RagModel(IndexedModel):
         return CopyLikelihood(self.supports(examples, candidates.rows), settings)
 
     def supports(self, examples: Sequence[Example], rows: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
-        """Which rows support each example's target. Raises `UserError` where the task offers no test."""
+        """Return which rows support each example's target. Raises `UserError` where the task offers no test."""
         if self.support is None:
             raise UserError(f"the task {self.task.name!r} has no cheap test of support; set warm_start.epochs = 0")
         return supported(self.support, examples, rows)
@@ -398,7 +398,7 @@ class RagModel(IndexedModel):
     def choice_scores(
         self, examples: Sequence[Example], k: int, scoring: Scoring = "sequence"
     ) -> list[ChoiceScores] | None:
-        """What speaks for each permitted answer before any decision; None where the set of answers is open, or the
+        """Return the scores of each permitted answer before any decision; None where the set of answers is open, or the
         model writes its answers."""
         if self.answering.manner.answers == "written":
             return None

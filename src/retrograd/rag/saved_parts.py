@@ -42,7 +42,7 @@ class SavedSettings:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether the folder holds a saved model."""
+    """Return whether the folder holds a saved model."""
     return (folder / _FILE).exists()
 
 

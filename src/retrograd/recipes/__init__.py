@@ -16,7 +16,7 @@ __all__ = ["RECIPES", "Recipe", "named_experiment", "recipe"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes an experiment, in a line. For one from a paper: its known settings, and what no setting can say."""
+    """Named maker of an experiment, with the settings that its paper publishes and what no setting can express."""
 
     make: Callable[[], Experiment]
     summary: str

@@ -8,7 +8,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.evaluation.evidence import Difference, metric_name, spread
+from retrograd.evaluation.evidence import Difference, format_spread, metric_name
 from retrograd.experiments.controls import ORACLE
 from retrograd.rag.search.oracle import ORACLE_SHARE
 from retrograd.studies.study import EXPERIMENT
@@ -68,7 +68,7 @@ def _table(verdict: Verdict) -> Table:
     differences = {difference.control: difference for difference in evidence.differences}
     for name, by_metric in scores.items():
         title = {EXPERIMENT: study.systems[EXPERIMENT].name, ORACLE: "oracle (is told)"}.get(name, name)
-        values = (spread(by_metric.get(metric, [])) for metric in (evidence.metric, *secondary))
+        values = (format_spread(by_metric.get(metric, [])) for metric in (evidence.metric, *secondary))
         table.add_row(title.replace("[", r"\["), *values, *_cells(differences.get(name)))
     return table
 
@@ -77,4 +77,4 @@ def _cells(difference: Difference | None) -> tuple[str, ...]:
     if difference is None:
         return ("", "", "")
     interval = f"{difference.interval.low:+.1f} to {difference.interval.high:+.1f}"
-    return spread(difference.by_seed, "+"), interval, f"{difference.test.p_value:.2g}"
+    return format_spread(difference.by_seed, "+"), interval, f"{difference.test.p_value:.2g}"

@@ -202,7 +202,7 @@ def read_run_answers(path: Path, data: Data | None = None) -> RunAnswers:
 
 
 def answered(path: Path) -> LabelledRun:
-    """The same of a relation extraction run, in labels. Raises `UserError` as that does, and for another task."""
+    """Return the answers of a relation extraction run as labels. Raises `UserError` for another task."""
     return _with_labels(read_run_answers(path))
 
 

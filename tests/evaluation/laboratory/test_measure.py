@@ -320,7 +320,7 @@ def test_the_null_passage_has_its_own_likelihood_and_is_always_a_candidate(
         candidates = nullable.retrieve_all(examples)
         closed_book = nullable.likelihood(examples, candidates).together(torch.empty(6, 0, dtype=torch.long))
     torch.testing.assert_close(bench.tables.log_likelihood[:, -1].float(), closed_book)
-    columns, _ = Estimator("best", TopKMarginal(), 2).drawn(bench.tables, 1, seeded())
+    columns, _ = Estimator("best", TopKMarginal(), 2).draw_candidates(bench.tables, 1, seeded())
     assert (columns[:, -1] == 6).all()
     assert columns.shape[1] == 3
     reference = reference_step(nullable, bench, micro_batch=3)

@@ -56,10 +56,10 @@ class Estimator:
     redraws: int = 0
     tail: int = 0
 
-    def drawn(
+    def draw_candidates(
         self, tables: Tables, copies: int, rng: torch.Generator
     ) -> tuple[Int[Tensor, "RB K"], Float[Tensor, "RB K"] | None]:
-        """The candidates of R copies of the batch, and for how many passages each stands if a tail was sampled."""
+        """Return the candidates of R copies of the batch, and how many passages each stands for with a sampled tail."""
         best = self._columns(tables).repeat(copies, 1)
         if self.tail == 0:
             return best, None
@@ -78,7 +78,7 @@ class Estimator:
 
 @dataclass(frozen=True)
 class Component:
-    """How one part of the gradient is estimated; ``cosine`` is that of a single draw with the reference, on average.
+    """Errors of the estimate of one part of the gradient; ``cosine`` is a draw's with the reference, on average.
 
     ``trace`` is tr Cov(ĝ) itself, not relative to ‖g‖².
     """
@@ -96,7 +96,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was found for one estimator. A component is None where the objective sends nothing there by design.
+    """Errors and costs of one estimator. A component is None where the objective sends nothing there by design.
 
     ``diagnostics`` are the objective's own, meaned over queries and redraws.
     """
@@ -140,7 +140,7 @@ def _draw(
     estimator: Estimator, tables: Tables, copies: int, rng: torch.Generator
 ) -> tuple[Gradients, dict[str, float]]:
     """The gradients of ``copies`` independent estimates, one under the other, and their diagnostics."""
-    wide, log_multiplicity = estimator.drawn(tables, copies, rng)
+    wide, log_multiplicity = estimator.draw_candidates(tables, copies, rng)
 
     def visit(previous: Int[Tensor, " RB"] | None) -> tuple[Estimate, CandidateScores, TabulatedLikelihood]:
         scores = replace(candidate_scores(tables, wide, copies, previous), log_multiplicity=log_multiplicity)
@@ -160,15 +160,15 @@ def _draw(
     found = Gradients(
         to_logits(prior, tables.log_prior.repeat(copies, 1), wide),
         posterior,
-        tables.per_prompt(_placed(tokens, wide, tables.log_prior.shape[1], likelihood.tokens)),
+        tables.per_prompt(_scatter_to_table(tokens, wide, tables.log_prior.shape[1], likelihood.tokens)),
     )
     return found, {name: float(value) for name, value in estimate.diagnostics.items()}
 
 
-def _placed(
+def _scatter_to_table(
     gradient: Float[Tensor, "B K T"] | None, columns: Int[Tensor, "B K"], width: int, like: Float[Tensor, "B K T"]
 ) -> Float[Tensor, "B U T"]:
-    """A gradient in the candidates' token log-likelihoods, put where the candidates stand in the tables."""
+    """Put a gradient in token log-likelihoods where the candidates stand in the tables."""
     placed = like.new_zeros(len(columns), width + 1, like.shape[2])
     if gradient is not None:
         spare = columns.masked_fill(columns < 0, width).unsqueeze(-1).expand_as(gradient)

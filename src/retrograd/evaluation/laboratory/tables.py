@@ -137,7 +137,7 @@ class TabulatedLikelihood:
         return self._picked(column).sum(dim=-1).masked_fill(column < 0, -torch.inf)
 
     def tokens_at(self, column: Int[Tensor, "RB M"]) -> TokenLogLikelihood:
-        """The same per token."""
+        """Return `at` per token."""
         value = self._picked(column).masked_fill((column < 0).unsqueeze(-1), -torch.inf)
         return TokenLogLikelihood(value.masked_fill(~self._present.unsqueeze(1), 0.0), self._present)
 
@@ -209,7 +209,7 @@ def candidate_scores(
 def to_logits(
     gradient: Float[Tensor, "B K"] | None, log_probability: Float[Tensor, "B U"], columns: Int[Tensor, "B K"]
 ) -> Float[Tensor, "B U"]:
-    """From a gradient in the candidates' log-probabilities to one in all U logits: g - p Σ g, the log-softmax's own."""
+    """Turn a gradient in the candidates' log-probabilities into one in all U logits: g - p Σ g."""
     if gradient is None:
         return torch.zeros_like(log_probability)
     safe = gradient.masked_fill(columns < 0, 0.0)

@@ -1,4 +1,4 @@
-"""From a model and a batch to `Tables`: every reference passage of every query scored once, without gradient."""
+"""Make `Tables` from a model and a batch: every reference passage of every query scored once, without gradient."""
 
 from __future__ import annotations
 

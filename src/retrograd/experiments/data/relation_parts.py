@@ -43,7 +43,7 @@ class RelationPart:
     relabelled: int = 0
     dropped: int = 0
 
-    def drawn(
+    def draw(
         self, draws: Draws[RelationInstance], name: str, source: str, count: int, share: float = 0.0
     ) -> RelationPart:
         """Return the part with only the instances that are drawn."""

@@ -190,12 +190,12 @@ class RelationData:
         """Read and draw all parts; development data held out of training are drawn no further."""
         rest, held = draws.hold_out(whole.instances, self.train)
         train_pool = replace(whole, instances=rest, available=len(rest)) if held else whole
-        train = train_pool.drawn(draws, "train", self.train, self.train_count, self.train_share)
+        train = train_pool.draw(draws, "train", self.train, self.train_count, self.train_share)
         if held:
             dev = RelationPart(held, whole.available)
         else:
-            dev = self._read_part("dev").drawn(draws, "dev", self.dev, self.dev_count, self.dev_share)
-        test = self._read_part("test").drawn(draws, "test", self.test, self.test_count)
+            dev = self._read_part("dev").draw(draws, "dev", self.dev, self.dev_count, self.dev_share)
+        test = self._read_part("test").draw(draws, "test", self.test, self.test_count)
         return {"train": train, "dev": dev, "test": test}
 
     def _read_part(self, part: str) -> RelationPart:

@@ -50,7 +50,7 @@ _NOTHING = Unsaid()
 
 @dataclass(frozen=True)
 class WordStatistics:
-    """Of a base of ``texts``: the mean of their numbers of words, and how many texts hold each word of two or more."""
+    """Word counts of a base: the mean number of words, and how many of ``texts`` hold each word of two or more."""
 
     texts: int
     mean_length: float

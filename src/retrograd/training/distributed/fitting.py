@@ -70,7 +70,7 @@ class MicroBatches:
         """
         before = self._state(positions, target)
         while (visit := self._attempt(positions, target, add_gradients)) is None:
-            held = self._held(len(positions))
+            held = self._count_held(len(positions))
             self._restore(before, positions, target)
             self._halve(held)
         self._chains.put(positions, target, self._ranks.join_shares(self._own_rows(positions, target), len(positions)))
@@ -93,13 +93,13 @@ class MicroBatches:
             if not ran_out_of_memory(error):
                 raise
             if is_spread(self._model.generator):  # the others wait for a layer, where nobody can tell them
-                self._refuse(self._held(len(positions)))
+                self._refuse(self._count_held(len(positions)))
             self._ranks.give_up()
             return None
         assert visit is not None  # a batch has an example, and each rank a micro-batch of it
         return BatchVisit(visit, tuple(rows))
 
-    def _held(self, queries: int) -> int:
+    def _count_held(self, queries: int) -> int:
         return self._ranks.largest_share(queries, self.size)
 
     def _own_rows(self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
