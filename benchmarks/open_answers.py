@@ -32,7 +32,7 @@ from rich.table import Table
 from rows import begun
 
 from retrograd.evaluation.evaluate import predict
-from retrograd.evaluation.evidence import difference, spread
+from retrograd.evaluation.evidence import difference, format_spread
 from retrograd.evaluation.open_retrieval import best_rows
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import train_experiment
@@ -229,10 +229,10 @@ def print_table(kind: str, folder: Path) -> None:
     for row, found in results.items():
         table.add_row(
             row,
-            *(spread([one["scores"][name] for one in found if name in one["scores"]]) for name in shown),
-            *(spread([100 * float(np.mean(hits(one, k))) for one in found if "rank" in one]) for k in (1, 5)),
+            *(format_spread([one["scores"][name] for one in found if name in one["scores"]]) for name in shown),
+            *(format_spread([100 * float(np.mean(hits(one, k))) for one in found if "rank" in one]) for k in (1, 5)),
             " ".join(f"{one['lexical_weights'][0]:.2f}" for one in found if "rank" in one and one["lexical_weights"]),
-            spread([one["log_marginal"] for one in found]),
+            format_spread([one["log_marginal"] for one in found]),
             f"{mean(one['forwards'] for one in found):.1f}",
             f"{mean(one['seconds'] for one in found):.0f}",
             " ".join(str(one["seed"]) for one in found),

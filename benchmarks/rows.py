@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.evaluate import answering_batches, neighbour_scores, vote
-from retrograd.evaluation.evidence import difference, spread
+from retrograd.evaluation.evidence import difference, format_spread
 from retrograd.experiments.data.source import Data, relation_extraction
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import train_experiment
@@ -115,10 +115,10 @@ def print_table(title: str, order: Sequence[str], folder: Path, compared: Sequen
             table.add_row(
                 row,
                 *(
-                    spread([one["scores"][how] for one in found if how in one["scores"]])
+                    format_spread([one["scores"][how] for one in found if how in one["scores"]])
                     for how in ("plain", "decided", "vote")
                 ),
-                spread(matches),
+                format_spread(matches),
                 " ".join(weights),
                 f"{mean(one['seconds'] for one in found):.0f}",
                 " ".join(str(one["seed"]) for one in found),
