@@ -12,7 +12,6 @@ from tests.rag.test_rag_model import build, seeded
 from torch import Tensor
 
 from retrograd.index.protocol import Index, LogNormaliser, Neighbours
-from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
 from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift
@@ -84,8 +83,8 @@ def test_a_new_index_is_searched_and_asked_for_nothing_that_it_cannot_do(
             refresh()
     with pytest.raises(UserError, match=r"training\.tail needs an exact index"):
         model.retrieve(examples, 2, RetrievalOptions(tail=3), rng=seeded())
-    save_model(model, tmp_path / "model")
-    assert not load_model(tmp_path / "model", model.task, model.base, "", torch.Generator()).has_index
+    model.save(tmp_path / "model")
+    assert not RagModel.load(tmp_path / "model", model.task, model.base, "").has_index
 
 
 def test_a_new_index_that_samples_gives_a_tail(tiny_encoder: Path, tiny_seq2seq: Path) -> None:

@@ -18,7 +18,6 @@ from retrograd.models.inputs.lexical_projection import LexicalProjection, WordSt
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.likelihood import CopySettings
-from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED
 from retrograd.rag.search.substitution import choose_unrelated_rows
@@ -178,9 +177,8 @@ def test_words_do_not_hide_that_an_index_is_damaged(tiny_encoder, tiny_seq2seq):
 
 def test_a_hybrid_model_is_saved_and_loaded(tiny_encoder, tiny_seq2seq, tmp_path):
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    save_model(model, tmp_path)
-    rng = torch.Generator().manual_seed(0)
-    again = load_model(tmp_path, model.task, model.base, str(tiny_seq2seq), rng).eval()
+    model.save(tmp_path)
+    again = RagModel.load(tmp_path, model.task, model.base, str(tiny_seq2seq)).eval()
     one, other = (found.retrieve_all(examples, with_posterior=True).scores for found in (model, again))
     assert again.has_index
     assert torch.equal(one.log_prior, other.log_prior)

@@ -17,7 +17,6 @@ from retrograd.models.inputs.lexical_projection import LexicalProjection, WordSt
 from retrograd.models.retriever import Retriever, Trained
 from retrograd.objectives import JointStochasticApproximation, TopKMarginal
 from retrograd.rag.candidates import NULL_ROW
-from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED, RetrievalOptions
@@ -192,8 +191,8 @@ def test_parts_of_a_row_are_where_they_were_placed(apart: Apart) -> None:
 
 def test_it_is_saved_and_opened(apart: Apart, tmp_path: Path) -> None:
     model, examples = apart
-    save_model(model, tmp_path)
-    again = load_model(tmp_path, model.task, model.base, "", torch.Generator())
+    model.save(tmp_path)
+    again = RagModel.load(tmp_path, model.task, model.base, "")
     assert again.has_index
     assert len(again.passage_side.towers) == 2
     one, other = (each.retrieve(examples, 3, POSTERIOR) for each in (model, again))

@@ -21,7 +21,6 @@ from retrograd.objectives import RelaxedTopK
 from retrograd.rag.answers.answering import Answering, Manner
 from retrograd.rag.answers.decision import Decision
 from retrograd.rag.candidates import NULL_ROW, Pool
-from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import BM25, UNRELATED, RetrievalOptions
 from retrograd.rag.search.substitution import choose_unrelated_rows
@@ -281,13 +280,13 @@ def test_a_saved_model_keeps_its_search_and_answering(tiny_encoder: Path, tiny_s
     model, _ = build(tiny_encoder, tiny_seq2seq)
     answering = Answering(Manner("written", "together", 2), RelaxedTopK(slots=2).selection, Decision(0.3, -0.2))
     model = variant(model, search=BM25, answering=answering)
-    save_model(model, tmp_path / "model")
-    loaded = load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
+    model.save(tmp_path / "model")
+    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "")
     assert (loaded.search_kind, loaded.answering) == (BM25, answering)
     found = json.loads((tmp_path / "model" / "model.json").read_text())
     (tmp_path / "model" / "model.json").write_text(json.dumps(found | {"search": "bm52"}))
     with pytest.raises(UserError, match=r"model\.json: retriever\.search is 'bm52'.* 'bm25'"):
-        load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
+        RagModel.load(tmp_path / "model", model.task, model.base, "")
 
 
 def test_without_passages_the_generator_answers_alone(tiny_encoder: Path, tiny_causal: Path) -> None:
@@ -316,9 +315,8 @@ def test_answers_are_chosen_by_the_scoring_asked_for(tiny_encoder: Path, tiny_se
 
 def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    save_model(model, tmp_path / "model")
-    rng = torch.Generator().manual_seed(1)
-    loaded = load_model(tmp_path / "model", model.task, model.base, "", rng).eval()
+    model.save(tmp_path / "model")
+    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "").eval()
     assert loaded.predict(examples, 4) == model.predict(examples, 4)
 
 
@@ -329,9 +327,8 @@ def test_a_loaded_model_and_its_index_are_on_the_device_asked_for(
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU here: only the CPU is tested")
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    save_model(model, tmp_path / "model")
-    rng = torch.Generator().manual_seed(5)
-    loaded = load_model(tmp_path / "model", model.task, model.base, "", rng, torch.device(name)).eval()
+    model.save(tmp_path / "model")
+    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "", torch.device(name)).eval()
     assert isinstance(loaded.index, ExactIndex)
     assert loaded.index.device.type == name
     assert {weight.device.type for weight in loaded.parameters()} == {name}
@@ -343,12 +340,12 @@ def test_a_loaded_model_and_its_index_are_on_the_device_asked_for(
 
 def test_an_index_of_another_encoder_or_base_is_refused(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model, _ = build(tiny_encoder, tiny_seq2seq)
-    save_model(model, tmp_path / "model")
+    model.save(tmp_path / "model")
     vectors = model.index.vectors(torch.arange(len(model.base)))
     foreign = ExactIndex(vectors, base_fingerprint=model.base.fingerprint, encoder_fingerprint="another")
     foreign.save(tmp_path / "model" / "index")
     with pytest.raises(UserError, match="encoder"):
-        load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
+        RagModel.load(tmp_path / "model", model.task, model.base, "")
     with pytest.raises(UserError, match="another knowledge base"):
         model.use_index(ExactIndex(vectors, base_fingerprint="other", encoder_fingerprint="same"))
 
@@ -407,8 +404,8 @@ def test_the_null_passage_survives_disk_chains_and_answers(
     answers = model.predict(examples, 2)
     assert all(row >= 0 for answer in answers for row in answer.rows)
     assert all(sum(answer.weights) < 1 for answer in answers)
-    save_model(model, tmp_path / "model")
-    again = load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
+    model.save(tmp_path / "model")
+    again = RagModel.load(tmp_path / "model", model.task, model.base, "")
     assert again.null_passage
     assert [a.answer for a in again.eval().predict(examples, 2)] == [a.answer for a in answers]
 

@@ -17,7 +17,6 @@ from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.rag.embedding import MIXED
-from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, cosine_drift, describe_index_fault, measure_drift, overlap_at, staleness
 from retrograd.tasks.relations.extraction import RelationExtraction
@@ -160,14 +159,14 @@ def test_some_rows_embedded_anew_leave_a_mixed_index_that_is_not_saved(
     others = [row for row in range(20) if row not in rows.tolist()]
     assert torch.equal(after[others], before[others])
     assert model.index.encoder_fingerprint == MIXED
-    save_model(model, tmp_path / "model")
+    model.save(tmp_path / "model")
     assert not (tmp_path / "model" / "index").exists()
-    loaded = load_model(tmp_path / "model", model.task, model.base, "", torch.Generator())
+    loaded = RagModel.load(tmp_path / "model", model.task, model.base, "")
     assert not loaded.has_index
     assert not loaded.index_is_current()
     model.refresh_index()
-    save_model(model, tmp_path / "model")
-    assert load_model(tmp_path / "model", model.task, model.base, "", torch.Generator()).index_is_current()
+    model.save(tmp_path / "model")
+    assert RagModel.load(tmp_path / "model", model.task, model.base, "").index_is_current()
 
 
 def test_rows_of_a_mapped_index_are_replaced_in_memory_alone(tmp_path: Path, rng: torch.Generator) -> None:

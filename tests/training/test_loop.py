@@ -26,7 +26,6 @@ from retrograd.objectives import (
     TopKMarginal,
 )
 from retrograd.rag.embedding import build_index
-from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
 from retrograd.tasks.relations.extraction import RelationExtraction
@@ -310,7 +309,7 @@ def test_a_checkpoint_in_the_middle_of_a_stage_loads(tiny_encoder: Path, tiny_se
     )
     run_quietly(model, examples, what, tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints" / "0001-training-step-0000002"
-    loaded = load_model(folder, model.task, model.base, "", torch.Generator())
+    loaded = RagModel.load(folder, model.task, model.base, "")
     loaded.refresh_index()
     model.refresh_index()
     assert loaded.predict(examples[:2], 2) == model.predict(examples[:2], 2)
@@ -335,7 +334,7 @@ def test_what_was_learnt_is_saved_before_the_last_embedding(
             run_quietly(model, examples, what, folder)
         assert [path.name for path in folder.glob("checkpoints/*")] == expected
         model.use_index(build_index(model.passage_side, model.task, model.base))
-    saved = load_model(folder / "checkpoints" / expected[0], model.task, model.base, "", torch.Generator())
+    saved = RagModel.load(folder / "checkpoints" / expected[0], model.task, model.base, "")
     assert moved(saved, dict(model.state_dict())) == set()
 
 

@@ -1,4 +1,4 @@
-"""Build the untrained model of an experiment from the model settings that the experiment has."""
+"""Build the model that a run begins with, from the settings that its experiment has."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from retrograd.models.compute.compute import ComputePrecision
 from retrograd.rag.answers.answering import Answering
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.rag_model import RagModel
+from retrograd.training.run.run_directory import RunDirectory
 
-__all__ = ["build_model", "model_settings"]
+__all__ = ["build_model", "first_model", "model_settings"]
 
 
 def model_settings(experiment: Experiment) -> ModelSettings:
@@ -37,3 +38,19 @@ def build_model(
     """Build the untrained model of an experiment, as `RagModel.build` does."""
     settings = model_settings(experiment)
     return RagModel.build(settings, data.task, data.base, rng, precision=precision, sharded=sharded)
+
+
+def first_model(
+    experiment: Experiment,
+    data: Data,
+    run: RunDirectory,
+    rng: torch.Generator,
+    precision: ComputePrecision,
+    sharded: bool,
+) -> RagModel:
+    """Return the model that a run from Python began with, where it keeps one, else a new one."""
+    if not run.start.exists():
+        return build_model(experiment, data, rng, precision, sharded)
+    answering = model_settings(experiment).answering
+    name = experiment.generator.model
+    return RagModel.load(run.start, data.task, data.base, name, precision=precision, answering=answering)

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from retrograd.experiments.build import model_settings
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import compute_for
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.rag.model_folder import load_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import describe_index_fault
 from retrograd.tasks.task import Task
@@ -51,11 +48,10 @@ def open_run(path: Path) -> OpenRun:
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     task = saved_task(experiment, run)
-    rng = torch.Generator().manual_seed(experiment.seed)
     compute = compute_for(experiment, run=run)
     base, name = KnowledgeBase.open(run.base), experiment.generator.model
     answering = model_settings(experiment).answering
-    model = load_model(run.model, task, base, name, rng, compute.device, compute.precision, answering).eval()
+    model = RagModel.load(run.model, task, base, name, compute.device, compute.precision, answering).eval()
     _require_index(model, run.model / "index")
     return OpenRun(experiment, model, task)
 

@@ -13,13 +13,13 @@ import torch
 
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
-from retrograd.experiments.build import build_model, model_settings
+from retrograd.experiments.build import first_model
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
 from retrograd.experiments.stages import stages
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.compute import Compute, ComputePrecision
+from retrograd.models.compute.compute import Compute
 from retrograd.models.compute.fsdp import spread_layers
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.models.compute.precision_cache import Work
@@ -139,11 +139,7 @@ def train_experiment(
     ``model`` is trained where it is given, else the one that the run began with, or a new one. With ``resume`` the
     folder is that of a run of this experiment, and training goes on from its newest checkpoint.
     """
-    if not data.train and experiment.stages_on_data:
-        raise UserError(
-            f"data.train names no training data, which {experiment.stages_on_data[0]} needs; give a file, "
-            f"or set {experiment.stages_on_data[0]}.epochs = 0 (masking alone needs none)"
-        )
+    _require_training_data(experiment, data)
     require_enough_passages(experiment, data.base)
     recorded = RunDirectory.open(out).recorded_precision() if resume else None
     device = _join_ranks()
@@ -151,13 +147,8 @@ def train_experiment(
     compute, ranks = Compute(device, choice.precision), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = model or _first_model(experiment, data, RunDirectory(out), rng, compute.precision, ranks.count > 1)
-    if model.sharded and experiment.generator.fsdp:
-        ranks.require_equal([*model.parameters()])  # afterwards each has parts of its own
-        spread_layers(model.generator.model, compute.device, compute.dtype, experiment.generator.dropout)
-    model.to(compute.device)
-    if model.sharded:  # all have built the same model; from here on each has dropout of its own
-        torch.manual_seed(ranks.seed(rng.get_state()))
+    model = model or first_model(experiment, data, RunDirectory(out), rng, compute.precision, ranks.count > 1)
+    _move_to_device(model, experiment, compute, ranks, rng)
     plan = stages(experiment, model, rng)
     run = RunDirectory(out, written=False)
     if ranks.first:
@@ -182,20 +173,25 @@ def train_experiment(
     return TrainedModel(model, seconds, saves)
 
 
-def _first_model(
-    experiment: Experiment,
-    data: Data,
-    run: RunDirectory,
-    rng: torch.Generator,
-    precision: ComputePrecision,
-    sharded: bool,
-) -> RagModel:
-    """Return the model that a run from Python began with, where it keeps one, else a new one."""
-    if not run.start.exists():
-        return build_model(experiment, data, rng, precision, sharded)
-    answering = model_settings(experiment).answering
-    name = experiment.generator.model
-    return RagModel.load(run.start, data.task, data.base, name, precision=precision, answering=answering)
+def _require_training_data(experiment: Experiment, data: Data) -> None:
+    """Raise `UserError` where a stage needs training data and there are none."""
+    if not data.train and experiment.stages_on_data:
+        raise UserError(
+            f"data.train names no training data, which {experiment.stages_on_data[0]} needs; give a file, "
+            f"or set {experiment.stages_on_data[0]}.epochs = 0 (masking alone needs none)"
+        )
+
+
+def _move_to_device(
+    model: RagModel, experiment: Experiment, compute: Compute, ranks: Ranks, rng: torch.Generator
+) -> None:
+    """Move a model to the device of this rank, spread over the ranks where it is, and seed the rank's dropout."""
+    if model.sharded and experiment.generator.fsdp:
+        ranks.require_equal([*model.parameters()])  # afterwards each has parts of its own
+        spread_layers(model.generator.model, compute.device, compute.dtype, experiment.generator.dropout)
+    model.to(compute.device)
+    if model.sharded:  # all have built the same model; from here on each has dropout of its own
+        torch.manual_seed(ranks.seed(rng.get_state()))
 
 
 def _silence_other_ranks() -> None:

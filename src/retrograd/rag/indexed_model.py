@@ -1,8 +1,9 @@
-"""The parts of a model and the life of its index: embedded, refreshed, replaced."""
+"""IndexedModel holds the parts of a model, builds and refreshes its index, and retrieves candidates with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -10,27 +11,41 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.index.protocol import Index, MovableIndex, has_movable_rows
+from retrograd.index.protocol import Index, MovableIndex, has_movable_rows, is_spread_over_ranks
 from retrograd.models.compute.compute import Autocast, Compute, ComputePrecision, in_own_precision
+from retrograd.models.compute.fsdp import gather_weights
 from retrograd.models.generator import Generator
+from retrograd.models.loading.lora import has_lora
 from retrograd.models.retriever import Retriever
 from retrograd.rag.answers.answering import DEFAULT_ANSWERING, Answering
 from retrograd.rag.answers.decision import Decision
-from retrograd.rag.candidates import Exclusions
+from retrograd.rag.candidates import Candidates, Exclusions, make_empty_candidates
 from retrograd.rag.embedding import MIXED, build_index, build_shards, embed_rows, own_rows, passage_fingerprint
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.passage_side import PassageSide
-from retrograd.rag.search import DENSE, Search, SearchKind, SearchSpace
+from retrograd.rag.search import (
+    BEST_PASSAGES,
+    DENSE,
+    GivenRowsSearch,
+    RetrievalOptions,
+    Search,
+    SearchKind,
+    SearchRequest,
+    SearchSpace,
+)
 from retrograd.tasks.task import Support, Task
-from retrograd.types import UserError
+from retrograd.types import Example, UserError
 
-__all__ = ["IndexedModel"]
+__all__ = ["IndexedModel", "gather_model"]
 
 _ROWS_AT_ONCE = 2_048
 
 
 class IndexedModel(nn.Module):
-    """Retriever, generator, task and base with an index of the base's passages. `RagModel` adds what they are for."""
+    """Retriever, generator, task and base with an index of the base's passages, and retrieval from it.
+
+    `retrograd.rag.rag_model.RagModel` adds likelihoods, answers and the model on disk.
+    """
 
     def __init__(
         self,
@@ -188,3 +203,75 @@ class IndexedModel(nn.Module):
     def passage_fingerprint(self) -> str:
         """Return the fingerprint of an index built now. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
         return passage_fingerprint(self.passage_side, self.task, self.base)
+
+    # ---- retrieval ----------------------------------------------------------------------------------------------
+
+    @in_own_precision
+    def retrieve(
+        self,
+        examples: Sequence[Example],
+        k: int,
+        options: RetrievalOptions = BEST_PASSAGES,
+        previous_row: Int[Tensor, " B"] | None = None,
+        rng: torch.Generator | None = None,
+    ) -> Candidates:
+        """Return the k best passages of each query as candidates, with whatever ``options`` add to them.
+
+        The model's search makes them; `retrograd.rag.search.dense` shows each step from query to candidates. No example
+        ever gets a passage whose text is its own. ``previous_row`` is where each query's chain stands (-1 is nowhere):
+        it is a candidate too. ``rng`` is for options that draw. k = 0 retrieves nothing and needs no index.
+        """
+        if k == 0:
+            return make_empty_candidates(len(examples), self.retriever.query_encoder.device)
+        return self.retrieval.candidates(SearchRequest(examples, k, self._index, options, previous_row, rng))
+
+    @in_own_precision
+    def candidates_at(
+        self, examples: Sequence[Example], rows: Int[Tensor, "B K"], with_posterior: bool = False
+    ) -> Candidates:
+        """Return given rows (-1 is padding) as candidates, with the log-probabilities that `retrieve` would give them.
+
+        The rows should be distinct and none of an example's own. Raises `UserError` for a search that scores only what
+        it finds.
+        """
+        if not isinstance(self.retrieval, GivenRowsSearch):
+            raise UserError(
+                f'retriever.search = "{self.search_kind.name}" scores what it finds, not given rows; set it to '
+                f'"{DENSE.name}"'
+            )
+        options = RetrievalOptions(posterior=with_posterior)
+        return self.retrieval.candidates_at(SearchRequest(examples, rows.shape[1], self._index, options), rows)
+
+    @in_own_precision
+    def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
+        """Return every passage of the base as a candidate, in row order: for likelihoods that cost nothing.
+
+        Memory O(B·N). Passage embeddings are the index's, without gradient: a tower of passages alone does not learn
+        from this.
+        """
+        options = RetrievalOptions(posterior=with_posterior)
+        return self.retrieval.whole_base(SearchRequest(examples, len(self.base), self._index, options))
+
+    def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
+        """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
+        return self._space.own_rows(examples)
+
+
+@contextmanager
+def gather_model(model: IndexedModel) -> Iterator[None]:
+    """Give the model of rank 0, inside the block, all that is spread over ranks: the index, and the weights of the
+    generator that are saved, in main memory. All ranks enter together.
+
+    Nothing changes for the other ranks, nor for what is not spread.
+    """
+    index = model.index if model.has_index else None
+    whole = index.whole() if index is not None and is_spread_over_ranks(index) else None
+    with gather_weights(model.generator, trained_alone=has_lora(model.generator)):
+        if index is None or whole is None:
+            yield
+            return
+        model.use_index(whole)
+        try:
+            yield
+        finally:
+            model.use_index(index)

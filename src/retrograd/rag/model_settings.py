@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from retrograd.models.encoder import ROLES, Pooling
@@ -16,7 +17,7 @@ from retrograd.rag.answers.answering import Answering
 from retrograd.rag.search import SearchKind, search_kind
 from retrograd.types import UserError
 
-__all__ = ["GeneratorSettings", "ModelSettings", "RetrieverSettings", "SoftPromptSettings"]
+__all__ = ["GeneratorSettings", "ModelSettings", "RetrieverSettings", "SoftPromptSettings", "pretrained_settings"]
 
 
 @dataclass(frozen=True)
@@ -198,3 +199,66 @@ class ModelSettings:
         label = 0 if self.embeds_labels else 1
         null = self.retriever.null_passage
         return SoftPromptOptions(width, selection.slots, roles, roles + label, s.form, s.gain, null)
+
+
+def pretrained_settings(
+    folder: str | Path | None,
+    *,
+    retriever: str,
+    generator: str,
+    posterior: bool,
+    lora: Lora | None,
+    temperature: float,
+    trained: Trained,
+    search: str,
+    separate_towers: bool,
+    null_passage: bool,
+    passages: int,
+    max_tokens: int,
+    max_input_tokens: int,
+    max_target_tokens: int,
+) -> ModelSettings | None:
+    """Return the settings of a new model; None where a ``folder`` brings them.
+
+    Raises `UserError` unless there is either a folder, or both names.
+    """
+    # Long by its parameters, those of `RagModel.from_pretrained`: a flat list, because users write a flat call.
+    if folder is not None:
+        if retriever or generator or posterior or lora is not None:
+            raise UserError(
+                f"from_pretrained({str(folder)!r}) opens a saved model, which brings its retriever, posterior, "
+                f"generator and adapters; leave out the folder, or these arguments"
+            )
+        return None
+    if not retriever or not generator:
+        missing = "retriever" if not retriever else "generator"
+        raise UserError(
+            f"from_pretrained needs {missing}=…, the name of a model or its folder; give retriever and generator, or "
+            f"the folder of a saved model"
+        )
+    adapters = lora or Lora()
+    return ModelSettings(
+        RetrieverSettings(
+            _from_root(retriever),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            trained=trained,
+            separate_towers=separate_towers,
+            posterior=posterior,
+            null_passage=null_passage,
+            search=search,
+        ),
+        replace(
+            GeneratorSettings(_from_root(generator), max_input_tokens, max_target_tokens),
+            lora_rank=adapters.rank,
+            lora_alpha=adapters.alpha,
+            lora_dropout=adapters.dropout,
+            lora_modules=adapters.modules,
+        ),
+        answering=Answering(passages=passages),
+    )
+
+
+def _from_root(name: str) -> str:
+    """Return the name of a model; of a folder from the root, so that it can be opened from any folder."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name

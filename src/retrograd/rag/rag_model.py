@@ -30,15 +30,21 @@ from retrograd.rag.answers.answering import (
     read_candidates,
 )
 from retrograd.rag.answers.decision import ChoiceScores
-from retrograd.rag.candidates import Candidates, make_empty_candidates
+from retrograd.rag.candidates import Candidates
 from retrograd.rag.indexed_model import IndexedModel
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
+from retrograd.rag.model_folder import (
+    SavedSettings,
+    create_model_folder,
+    open_saved_base,
+    open_saved_task,
+    read_parts,
+    read_settings,
+    write_parts,
+)
 from retrograd.rag.model_parts import ModelParts, build_parts
-from retrograd.rag.model_settings import ModelSettings
-from retrograd.rag.pretrained import model_place, open_saved_base, open_saved_task, pretrained_settings
-from retrograd.rag.saved_parts import SavedSettings, read_parts, read_settings, write_parts
-from retrograd.rag.search import BEST_PASSAGES, DENSE, GivenRowsSearch, RetrievalOptions, SearchRequest
+from retrograd.rag.model_settings import ModelSettings, pretrained_settings
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Hit, Prediction, UserError
 
@@ -137,6 +143,7 @@ class RagModel(IndexedModel):
         A folder brings all this, task and base too; a ``task`` or ``base`` given here stands in their place. Raises
         `UserError` for a folder beside names, and where models do not fit.
         """
+        # Long by its parameters alone: they are the public API, and named once more to become settings.
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         settings = pretrained_settings(
             folder,
@@ -227,8 +234,8 @@ class RagModel(IndexedModel):
         Under adapters the generator's own weights stay where they are, by name. Raises `UserError` for a folder that
         holds something else.
         """
-        with model_place(Path(folder), self.task, self.base) as place:
-            self.save(place)
+        with create_model_folder(Path(folder), self.task, self.base) as temporary:
+            self.save(temporary)
 
     def with_posterior(self, posterior: Retriever) -> RagModel:
         """Return a model of the same parts, index included, with another posterior retriever.
@@ -250,58 +257,6 @@ class RagModel(IndexedModel):
         )
         other._index = self._index
         return other.train(self.training)
-
-    # ---- retrieval ----------------------------------------------------------------------------------------------
-
-    @in_own_precision
-    def retrieve(
-        self,
-        examples: Sequence[Example],
-        k: int,
-        options: RetrievalOptions = BEST_PASSAGES,
-        previous_row: Int[Tensor, " B"] | None = None,
-        rng: torch.Generator | None = None,
-    ) -> Candidates:
-        """Return the k best passages of each query as candidates, with whatever ``options`` add to them.
-
-        The model's search makes them; `retrograd.rag.search.dense` shows each step from query to candidates. No example
-        ever gets a passage whose text is its own. ``previous_row`` is where each query's chain stands (-1 is nowhere):
-        it is a candidate too. ``rng`` is for options that draw. k = 0 retrieves nothing and needs no index.
-        """
-        if k == 0:
-            return make_empty_candidates(len(examples), self.retriever.query_encoder.device)
-        return self.retrieval.candidates(SearchRequest(examples, k, self._index, options, previous_row, rng))
-
-    @in_own_precision
-    def candidates_at(
-        self, examples: Sequence[Example], rows: Int[Tensor, "B K"], with_posterior: bool = False
-    ) -> Candidates:
-        """Return given rows (-1 is padding) as candidates, with the log-probabilities that `retrieve` would give them.
-
-        The rows should be distinct and none of an example's own. Raises `UserError` for a search that scores only what
-        it finds.
-        """
-        if not isinstance(self.retrieval, GivenRowsSearch):
-            raise UserError(
-                f'retriever.search = "{self.search_kind.name}" scores what it finds, not given rows; set it to '
-                f'"{DENSE.name}"'
-            )
-        options = RetrievalOptions(posterior=with_posterior)
-        return self.retrieval.candidates_at(SearchRequest(examples, rows.shape[1], self._index, options), rows)
-
-    @in_own_precision
-    def retrieve_all(self, examples: Sequence[Example], with_posterior: bool = False) -> Candidates:
-        """Return every passage of the base as a candidate, in row order: for likelihoods that cost nothing.
-
-        Memory O(B·N). Passage embeddings are the index's, without gradient: a tower of passages alone does not learn
-        from this.
-        """
-        options = RetrievalOptions(posterior=with_posterior)
-        return self.retrieval.whole_base(SearchRequest(examples, len(self.base), self._index, options))
-
-    def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
-        """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
-        return self._space.own_rows(examples)
 
     # ---- likelihood ---------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from retrograd.models.compute.compute import Compute
 from retrograd.models.retriever import Retriever
 from retrograd.rag.embedding import passage_fingerprint
 from retrograd.rag.index_folder import build_index_folder, index_spec
-from retrograd.rag.model_folder import passage_side_of
+from retrograd.rag.model_folder import open_passage_side
 from retrograd.rag.model_parts import build_retriever
 from retrograd.rag.passage_side import PassageSide
 from retrograd.recipes import RECIPES, named_experiment
@@ -130,7 +130,7 @@ def open_source(name: str) -> Builder:
         experiment = Experiment.load(run.experiment)
         task, base = saved_task(experiment, run), KnowledgeBase.open(run.base)
         retriever = Retriever.load(run.model / "retriever", task.role_spans)
-        side = passage_side_of(run.model, retriever, task)
+        side = open_passage_side(run.model, retriever, task)
     elif folder.is_dir():
         raise UserError(
             f"{folder} is not a run (it has no experiment.toml); give a folder that `retrograd train` wrote"

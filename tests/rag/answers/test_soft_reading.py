@@ -18,7 +18,6 @@ from retrograd.objectives import RelaxedTopK
 from retrograd.rag.answers.answering import Answering
 from retrograd.rag.answers.decision import Decision
 from retrograd.rag.candidates import Pool
-from retrograd.rag.model_folder import load_model, save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
 from retrograd.tasks.relations.extraction import RelationExtraction
@@ -162,7 +161,7 @@ def test_a_pool_is_shared_and_hides_what_a_query_must_not_see(tiny_encoder: Path
 def test_a_saved_model_answers_the_same(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model = build(tiny_encoder, tiny_seq2seq, null=True)
     model.use_decision(Decision(0.3, -0.2))
-    save_model(model, tmp_path / "model")
-    again = load_model(tmp_path / "model", TASK, model.base, "", torch.Generator()).eval()
+    model.save(tmp_path / "model")
+    again = RagModel.load(tmp_path / "model", TASK, model.base, "").eval()
     assert again.answering == model.answering
     assert again.predict(EXAMPLES, 3) == model.predict(EXAMPLES, 3)

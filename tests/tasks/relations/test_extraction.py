@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.data.relations.instance import RelationExample, RelationInstance
-from retrograd.tasks.relations.extraction import NEIGHBOUR_STYLES, TARGET_STYLES, RelationExtraction
+from retrograd.tasks.relations.extraction import TARGET_STYLES, RelationExtraction
+from retrograd.tasks.relations.generator_text import NEIGHBOUR_STYLES
 from retrograd.tasks.relations.retriever_text import QUERY_STYLES
 from retrograd.tasks.relations.type_constraints import TypeConstraints
 from retrograd.tasks.relations.verbalisation import Verbalisation, open_verbalisation

@@ -39,7 +39,7 @@ from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.loading.lora import Lora
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
-from retrograd.rag.whole_model import whole_model
+from retrograd.rag.indexed_model import gather_model
 from retrograd.training.distributed.ranks import Ranks, explain_lost_process
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps
@@ -115,7 +115,7 @@ def trained(
     if resume:
         saves.restore()
     train(model, examples, stage, run, rng, None, saves)
-    with whole_model(model):
+    with gather_model(model):
         if Ranks().first:
             learned = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
             save_file(learned, folder / "weights.safetensors")

@@ -18,40 +18,36 @@ from dataclasses import dataclass
 
 from retrograd.data.relations.formats import parse_markers
 from retrograd.data.relations.instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
-from retrograd.metrics.relations import DIRECTIONS, relation_table, semeval_score
+from retrograd.metrics.relations import DIRECTIONS
 from retrograd.metrics.words import Unsaid, fold
-from retrograd.tasks.instruction import instruction
+from retrograd.tasks.relations.generator_text import (
+    INPUT_STYLES,
+    NEIGHBOUR_STYLES,
+    describe_entities,
+    instruction,
+    instruction_example,
+    neighbour_text,
+    sentence_and_entities,
+)
 from retrograd.tasks.relations.label_checks import check_labels
 from retrograd.tasks.relations.refinement import Refined, refine_answer
+from retrograd.tasks.relations.relation_scores import METRICS, relation_scores
 from retrograd.tasks.relations.retriever_text import QUERY_STYLES, RoleSpans, restyle_text, role_spans, with_label
 from retrograd.tasks.relations.type_constraints import TypeConstraints
-from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, semeval_verbalisation, words_of
+from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, semeval_verbalisation
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt, UserError
 from retrograd.util.guards import JsonObject, suggest_name
 
 __all__ = [
     "EXCLUDED",
-    "INPUT_STYLES",
     "KEY_STYLES",
-    "METRICS",
-    "NEIGHBOUR_STYLES",
     "TARGET_STYLES",
     "RelationExtraction",
 ]
 
-NEIGHBOUR_STYLES = ("labelled", "unlabelled", "label only")
-"""What a retrieved instance adds to the generator's prompt: phrase and sentence, the sentence, or the phrase."""
-
-METRICS = ("semeval", "macro", "micro")
-"""``semeval``: the official macro-F1 over nine directed relations; ``macro`` and ``micro``: F1 without the negative."""
-
 TARGET_STYLES = ("phrase", "sentence")
 """What the generator is to say: the label's phrase, or its template with both entity names filled in."""
-
-INPUT_STYLES = ("marked", "described", "instructed", "instructed, no list")
-"""How the generator reads the query: the marked sentence; both entities by name and type, then the bare sentence; or
-that sentence within an instruction that lists the relations, or does not (`retrograd.tasks.instruction`)."""
 
 KEY_STYLES = ("split", "published")
 """What the passage tower reads: the instance without its label; or, as published, with the label's phrase behind."""
@@ -194,7 +190,7 @@ class RelationExtraction:
         nothing is marked.
         """
         try:
-            return self._bare(example.query)
+            return sentence_and_entities(example.query)
         except UserError:
             return example.query, "", ""
 
@@ -257,8 +253,6 @@ class RelationExtraction:
         """Return a passage with the marked sentence as ``text`` (the key) and the phrase as ``title`` (the value).
 
         Raises `UserError` without a label.
-
-        Value: the phrase in ``title``. Raises `UserError` without a label.
         """
         if instance.relation is None:
             raise UserError(f"instance {instance.id!r} has no relation; a knowledge base of instances needs labels")
@@ -305,9 +299,10 @@ class RelationExtraction:
         all else; "instructed" has an order of its own. Where a prompt is too long, the last neighbour's words go first.
         """
         if self.input_style.startswith("instructed"):
-            sentence, head, tail = self._bare(example.query)
+            sentence, head, tail = sentence_and_entities(example.query)
             permitted = self.choices_for(example) if self.input_style == "instructed" else None
-            return instruction(sentence, head, tail, permitted, [self._example(passage) for passage in passages])
+            texts = [instruction_example(passage, self.neighbour_style) for passage in passages]
+            return instruction(sentence, head, tail, permitted, texts)
         described, sentence = self._described(example)
         neighbours = "".join(f"{self.neighbour_text(passage)} | " for passage in passages)
         if self.neighbour_style == "label only":
@@ -315,38 +310,17 @@ class RelationExtraction:
         before = " ".join([*described, sentence])
         return Prompt(before, f" | {neighbours.removesuffix(' | ')}") if passages else Prompt(before)
 
-    def _example(self, passage: Passage) -> str:
-        """Return a neighbour within an instruction, in the task's style."""
-        sentence, head, tail = self._bare(passage.text)
-        relation = f"The relation of {head} to {tail} is: {passage.title}"
-        if self.neighbour_style == "label only":
-            return relation
-        return sentence if self.neighbour_style == "unlabelled" else f"{sentence} {relation}"
-
-    def _bare(self, marked: str) -> tuple[str, str, str]:
-        """Return the sentence without marks, head and tail."""
-        sentence, *spans = unmark(marked)
-        head, tail = (" ".join(span.of(sentence).split()) for span in spans)
-        return sentence, head, tail
-
     def _described(self, example: Example) -> tuple[list[str], str]:
         """Return the description of the two entities (in at most one text), and the sentence."""
         if self.input_style == "marked":
             return [], example.query
-        sentence, head, tail = self._bare(example.query)
+        sentence, head, tail = sentence_and_entities(example.query)
         types = (example.head_type, example.tail_type) if isinstance(example, RelationExample) else ("", "")
-        kinds = [
-            f"{name} is tagged as {words_of(kind)}." for name, kind in zip((head, tail), types, strict=True) if kind
-        ]
-        return [" ".join([f"What is {head} to {tail}?", *kinds, "Read:"])], sentence
+        return [describe_entities(head, tail, types)], sentence
 
     def neighbour_text(self, passage: Passage) -> str:
         """Return a neighbour in the task's style: ``phrase : sentence``, the sentence, or the phrase alone."""
-        if self.neighbour_style == "unlabelled":
-            return passage.text
-        if self.neighbour_style == "label only":
-            return passage.title
-        return f"{passage.title} : {passage.text}"
+        return neighbour_text(passage, self.neighbour_style)
 
     # Equality, support, score
 
@@ -376,25 +350,7 @@ class RelationExtraction:
             raise UserError(f"{len(answers)} answers to {len(examples)} examples; give one answer per example")
         gold = [self._gold(example) for example in examples]
         readings = [self.read_answer(answer, example) for example, answer in zip(examples, answers, strict=True)]
-        predicted = [reading.label for reading in readings]
-        if self.metric == "semeval":
-            table = semeval_score(gold, predicted).official.table
-        else:
-            table = relation_table(gold, predicted, self.negative, self.phrases)
-        right = sum(answer == guess for answer, guess in zip(gold, predicted, strict=True))
-        negative = 0 if self.negative is None else predicted.count(self.negative)
-        return {
-            "macro_f1": table.macro.f1,
-            "micro_f1": table.micro.f1,
-            "micro_precision": table.micro.precision,
-            "micro_recall": table.micro.recall,
-            "accuracy": 100.0 * right / len(gold),
-            "invalid_rate": 100.0 * predicted.count(None) / len(gold),
-            "refined_rate": 100.0
-            * sum(reading.label is not None and not reading.is_exact for reading in readings)
-            / len(gold),
-            "negative_rate": 100.0 * negative / len(gold),
-        }
+        return relation_scores(gold, readings, self.metric, self.negative, self.phrases)
 
     def _gold(self, example: Example) -> str:
         relation = self.relation_of(example.target, example)

@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from retrograd.models.compute.fsdp import gather_moments
+from retrograd.rag.indexed_model import gather_model
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.whole_model import whole_model
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.run.interrupts import Interrupted, Interrupts
 from retrograd.training.run.run_directory import RunDirectory
@@ -241,7 +241,7 @@ class Checkpoints:
         of_ranks = rank_states(self._ranks, self._model, self._rng if self._state is None else self._state.sampler)
         if self._state is not None:
             self._state.live.share_reads()
-        with whole_model(self._model), nullcontext() if self._state is None else gather_moments(self._state.optimiser):
+        with gather_model(self._model), nullcontext() if self._state is None else gather_moments(self._state.optimiser):
             if self._ranks.first:
                 self._write(of_ranks)
         self._saved_at = time.monotonic()

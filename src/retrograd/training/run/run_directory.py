@@ -30,9 +30,8 @@ from safetensors.torch import save_file
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.models.compute.precision_cache import PrecisionSeconds, processor_name
 from retrograd.objectives.checks import NotFiniteError
-from retrograd.rag.model_folder import save_model
+from retrograd.rag.indexed_model import gather_model
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.whole_model import whole_model
 from retrograd.training.run.seal import seal
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
@@ -289,10 +288,10 @@ class RunDirectory:
 
     def save_model(self, model: RagModel) -> None:
         """Write ``model/``, the result of the run."""
-        with whole_model(model):
+        with gather_model(model):
             if self.written:
                 with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
-                    save_model(model, temporary)
+                    model.save(temporary)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:

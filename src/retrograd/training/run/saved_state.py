@@ -36,7 +36,6 @@ from retrograd.index.sharded import ShardedIndex
 from retrograd.models.compute.fsdp import is_own_share, put, spread_like
 from retrograd.models.inputs.prompt_tokens import PromptCounts
 from retrograd.rag.embedding import shard_index
-from retrograd.rag.model_folder import save_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.fitting import MicroBatches
 from retrograd.training.distributed.ranks import Ranks
@@ -92,8 +91,8 @@ class StageState:
 
 
 def save_run_state(folder: Path, model: RagModel, rng: torch.Generator, of_ranks: dict[str, Tensor]) -> None:
-    """Write the model, as `save_model` does, and what that omits; ``of_ranks`` is the result of `rank_states`."""
-    save_model(model, folder)
+    """Write the model, as `RagModel.save` does, and what that omits; ``of_ranks`` is the result of `rank_states`."""
+    model.save(folder)
     if model.has_index and can_save_with_model(model.index) and not (folder / "index").exists():
         model.index.save(folder / "stale-index")
     save_file(
