@@ -359,6 +359,16 @@ def test_the_example_of_the_readme_runs(tiny_encoder: Path, tiny_seq2seq: Path) 
     exec(_substituted(example[1], changes), {})
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_the_page_on_python_runs(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """Word for word, all blocks of `docs/python.md` in turn, but for the two models' names."""
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    changes = {"builtin:minilm-seq2seq": str(tiny_seq2seq), "builtin:minilm": str(tiny_encoder)}
+    exec(compile(_substituted(code, changes), "docs/python.md", "exec"), {})
+
+
 def _examples() -> dict[str, str]:
     """The example in the docstring of each public name."""
     found = {}
