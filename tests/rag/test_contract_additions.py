@@ -15,7 +15,7 @@ from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.retriever import Retriever, Trained
+from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import CandidateScores, Likelihood
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood
 from retrograd.rag.rag_model import RagModel
@@ -34,7 +34,7 @@ Build = Callable[..., tuple[RagModel, list[Example]]]
 @pytest.fixture
 def build(tiny_encoder: Path, tiny_seq2seq: Path) -> Build:
     def made(
-        trained: Trained = "query", learn_temperature: bool = False, null: bool = False
+        trained: TrainedTowers = "query", learn_temperature: bool = False, null: bool = False
     ) -> tuple[RagModel, list[Example]]:
         task = RelationExtraction.semeval("marked", "labelled")
         examples = [Example(str(i), text, (task.verbalise(label),)) for i, (text, label) in enumerate(SENTENCES)]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from retrograd.models.encoder import Encoder
 from retrograd.models.inputs.lexical_projection import LexicalProjection, WordStatistics
-from retrograd.models.retriever import Retriever, Trained
+from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import JointStochasticApproximation, TopKMarginal
 from retrograd.rag.candidates import NULL_ROW
 from retrograd.rag.passage_side import PassageSide
@@ -29,7 +29,7 @@ Apart = tuple[RagModel, list[Example]]
 POSTERIOR = RetrievalOptions(posterior=True)
 
 
-def build(encoder: Path, other: Path, generator: Path, trained: Trained = "query", words: int = 0) -> Apart:
+def build(encoder: Path, other: Path, generator: Path, trained: TrainedTowers = "query", words: int = 0) -> Apart:
     """`tests.rag.test_rag_model.build`, with another model in the posterior's place, for queries and for passages."""
     model, examples = built(encoder, generator, trained=trained)
     posterior = Retriever(Encoder.open(str(other)), Encoder.open(str(other)), 0.2, trained)
@@ -229,7 +229,7 @@ def test_its_passages_grow_stale_by_themselves(
 
 @pytest.mark.parametrize("trained", ["query", "both"])
 def test_training_moves_it_where_passages_learn(
-    trained: Trained, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+    trained: TrainedTowers, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
 ) -> None:
     model, examples = build(tiny_encoder, deep_encoder, tiny_seq2seq, trained)
     assert model.posterior is not None

@@ -16,7 +16,7 @@ from retrograd.index.restricted import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.retriever import Retriever, Trained
+from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import RelaxedTopK
 from retrograd.rag.answers.answering import Answering, Manner
 from retrograd.rag.answers.decision import Decision
@@ -43,7 +43,7 @@ def build(
     encoder: Path,
     generator: Path,
     neighbour_style: str = "labelled",
-    trained: Trained = "query",
+    trained: TrainedTowers = "query",
     posterior: bool = True,
 ) -> tuple[RagModel, list[Example]]:
     task = RelationExtraction.semeval("marked", neighbour_style)
@@ -118,7 +118,7 @@ def test_what_stands_in_for_a_query_does_not_find_itself(tiny_encoder: Path, tin
 
 @pytest.mark.parametrize("trained", ["query", "both"])
 def test_distracted_queries_find_something_else_and_teach_the_retriever_nothing(
-    tiny_encoder: Path, tiny_seq2seq: Path, trained: Trained
+    tiny_encoder: Path, tiny_seq2seq: Path, trained: TrainedTowers
 ) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq, trained=trained)
     plain = model.retrieve(examples, 3)
@@ -142,7 +142,7 @@ def test_distracted_queries_find_something_else_and_teach_the_retriever_nothing(
 
 @pytest.mark.parametrize("trained", ["query", "both"])
 def test_all_candidates_are_a_distribution_over_the_base(
-    tiny_encoder: Path, tiny_seq2seq: Path, trained: Trained
+    tiny_encoder: Path, tiny_seq2seq: Path, trained: TrainedTowers
 ) -> None:
     """With K = N (but for itself) the candidates hold all the mass, and both ways to get them agree."""
     model, examples = build(tiny_encoder, tiny_seq2seq, trained=trained)
@@ -361,7 +361,9 @@ def test_retrieval_before_there_is_an_index_says_what_to_do(tiny_encoder: Path, 
 
 
 @pytest.mark.parametrize("trained", ["query", "both"])
-def test_the_null_passage_competes_with_all_others(tiny_encoder: Path, tiny_seq2seq: Path, trained: Trained) -> None:
+def test_the_null_passage_competes_with_all_others(
+    tiny_encoder: Path, tiny_seq2seq: Path, trained: TrainedTowers
+) -> None:
     """It takes part of the mass, is prompted without passage, and both ways to retrieve agree."""
     plain, examples = build(tiny_encoder, tiny_seq2seq, trained=trained)
     model = RagModel(

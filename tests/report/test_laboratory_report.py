@@ -11,18 +11,20 @@ from rich.console import Console
 
 from retrograd.evaluation.laboratory.measure import Component, Measurement
 from retrograd.report.laboratory import advice_sentence, draw, front, print_report
-from retrograd.studies.laboratory.lab import Finding, LabReport
+from retrograd.studies.laboratory.lab import EstimatorResult, LabReport
 
 
-def finding(name: str, prior: float | None, generator: float | None, seconds: float, cosine: float = 0.5) -> Finding:
+def finding(
+    name: str, prior: float | None, generator: float | None, seconds: float, cosine: float = 0.5
+) -> EstimatorResult:
     def part(error: float | None) -> Component | None:
         return None if error is None else Component(error**0.5, 0.0, 0.9, 0.0)
 
     measured = Measurement(name, part(prior), None, part(generator), {"generator_forwards": 5.0})
-    return Finding(measured, seconds, {"prior": cosine, "posterior": None, "generator": None})
+    return EstimatorResult(measured, seconds, {"prior": cosine, "posterior": None, "generator": None})
 
 
-def report(*findings: Finding) -> LabReport:
+def report(*findings: EstimatorResult) -> LabReport:
     return LabReport(
         "tiny", 4, 10, 20, "exact, over all 20 passages (9 distinct prompts)", "the model's own", [*findings]
     )
@@ -64,7 +66,7 @@ def test_a_part_without_gradient_counts_as_no_update() -> None:
         ((NOTHING, FAR), "none of these is closer to the exact gradient than no update (best: far and quick"),
     ],
 )
-def test_the_advice_follows_from_the_figures(findings: tuple[Finding, ...], expected: str) -> None:
+def test_the_advice_follows_from_the_figures(findings: tuple[EstimatorResult, ...], expected: str) -> None:
     assert expected in advice_sentence(report(*findings))
 
 

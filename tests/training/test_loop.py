@@ -16,7 +16,7 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.loading.lora import Lora
-from retrograd.models.retriever import Retriever, Trained
+from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import (
     FrozenRetriever,
     JointStochasticApproximation,
@@ -32,7 +32,7 @@ from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.stage import CopyEvidence, Evidence, GeneratorEvidence, Pace, Stage
+from retrograd.training.stage import CopyEvidence, GeneratorEvidence, Pace, Stage, StageEvidence
 from retrograd.types import Example, Passage, UserError
 
 LABELS = ("Content-Container(e2,e1)", "Cause-Effect(e1,e2)", "Component-Whole(e1,e2)")
@@ -40,7 +40,7 @@ NOUNS = ("cup", "rain", "wheel")
 
 
 def build(
-    encoder: Path, generator: Path, trained: Trained = "both", posterior: bool = False, lora: Lora | None = None
+    encoder: Path, generator: Path, trained: TrainedTowers = "both", posterior: bool = False, lora: Lora | None = None
 ) -> tuple[RagModel, list[Example]]:
     task = RelationExtraction.semeval("marked", "labelled")
     examples = [
@@ -58,7 +58,7 @@ def build(
     ), examples
 
 
-def stage(objective: Objective, evidence: Evidence | None = None, epochs: int = 1, micro_batch: int = 0) -> Stage:
+def stage(objective: Objective, evidence: StageEvidence | None = None, epochs: int = 1, micro_batch: int = 0) -> Stage:
     pace = Pace(epochs, 8, 1e-2, 1e-2, weight_decay=0.0, warmup=0.0, clip=0.0, micro_batch=micro_batch)
     return Stage("training", objective, evidence or GeneratorEvidence(3), pace, EverySteps(1), log_every=1)
 
@@ -90,7 +90,7 @@ def moved(model: RagModel, before: dict[str, torch.Tensor]) -> set[str]:
 )
 def test_what_should_move_moves_and_the_rest_stays(
     objective: Objective,
-    trained: Trained,
+    trained: TrainedTowers,
     posterior: bool,
     expected: set[str],
     tiny_encoder: Path,
@@ -261,7 +261,7 @@ def test_a_whole_base_too_large_for_a_batch_says_what_to_set(
 
 @pytest.mark.parametrize(("trained", "passages", "expected"), [("query", 2, 5), ("none", 2, 1), ("query", 0, 0)])
 def test_the_index_is_rebuilt_when_passages_moved_and_only_then(
-    trained: Trained,
+    trained: TrainedTowers,
     passages: int,
     expected: int,
     tiny_encoder: Path,

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from retrograd.training.monitoring.health import health_line
-from retrograd.training.sampling.batches import Order
+from retrograd.training.sampling.batches import BatchOrder
 
 
 def test_every_example_is_visited_once_an_epoch() -> None:
-    order = Order(10, 4, 3, torch.Generator().manual_seed(0))
+    order = BatchOrder(10, 4, 3, torch.Generator().manual_seed(0))
     steps, batches = zip(*order.from_step(0), strict=True)
     assert steps == tuple(range(9))
     assert order.steps == 9
@@ -24,20 +24,20 @@ def test_every_example_is_visited_once_an_epoch() -> None:
 def test_an_order_goes_on_where_it_was_left(stop: int) -> None:
     """Resume an order while something else draws from the same source at each step, as sampling does."""
 
-    def visits(order: Order, first: int, rng: torch.Generator) -> list[tuple[int, list[int], float]]:
+    def visits(order: BatchOrder, first: int, rng: torch.Generator) -> list[tuple[int, list[int], float]]:
         return [(s, p.tolist(), float(torch.rand((), generator=rng))) for s, p in order.from_step(first)]
 
     rng = torch.Generator().manual_seed(0)
-    whole = visits(Order(10, 4, 3, rng), 0, rng)
+    whole = visits(BatchOrder(10, 4, 3, rng), 0, rng)
     rng = torch.Generator().manual_seed(0)
-    order, before = Order(10, 4, 3, rng), []
+    order, before = BatchOrder(10, 4, 3, rng), []
     steps = order.from_step(0)
     while len(before) < stop:
         step, positions = next(steps)
         before.append((step, positions.tolist(), float(torch.rand((), generator=rng))))
     later = torch.Generator()
     later.set_state(rng.get_state())
-    again = Order(10, 4, 3, later)
+    again = BatchOrder(10, 4, 3, later)
     again.epoch_began = order.epoch_began
     assert before + visits(again, stop, later) == whole
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
-    "Changes",
     "Patch",
-    "Recipe",
+    "RecipeArgument",
     "RunFolder",
+    "SettingsOption",
     "format_hits",
     "format_scores",
     "load_experiment",
@@ -33,8 +33,10 @@ __all__ = [
 
 _MANY_EMPTY_ANSWERS = 50.0  # percent
 
-Recipe = Annotated[str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")]
-Changes = Annotated[
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")
+]
+SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting: section.setting=value. Repeatable.")
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]

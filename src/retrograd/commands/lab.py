@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import Changes, load_experiment, table_console
+from retrograd.commands import SettingsOption, load_experiment, table_console
 from retrograd.types import UserError
 
 __all__ = ["lab"]
@@ -25,7 +25,7 @@ def lab(
     along: Annotated[
         bool, typer.Option("--along", help="Measure at each checkpoint that the run kept (training.keep_checkpoints).")
     ] = False,
-    changes: Changes = None,
+    changes: SettingsOption = None,
 ) -> None:
     """Measure bias, variance and cost of gradient estimators on a model, its data and its knowledge base.
 

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import AsJson, Changes, Recipe, load_experiment, table_console
+from retrograd.commands import AsJson, RecipeArgument, SettingsOption, load_experiment, table_console
 from retrograd.types import UserError
 
 __all__ = ["plan"]
 
 
 def plan(
-    recipe: Recipe,
-    changes: Changes = None,
+    recipe: RecipeArgument,
+    changes: SettingsOption = None,
     hardware: Annotated[
         str, typer.Option(help="h100, h200, a100-80gb, a100-40gb, rtx-4090, t4 or cpu-2-cores; default: this machine.")
     ] = "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrograd.commands import Changes, Recipe, load_experiment
+from retrograd.commands import RecipeArgument, SettingsOption, load_experiment
 
 if TYPE_CHECKING:
     from retrograd.experiments.experiment import Experiment
@@ -21,8 +21,8 @@ _INTRODUCTION = "# Marked lines differ from the paper. What it does not say is n
 
 
 def show(
-    recipe: Recipe,
-    changes: Changes = None,
+    recipe: RecipeArgument,
+    changes: SettingsOption = None,
     json: Annotated[bool, typer.Option("--json", help="JSON instead of TOML.")] = False,
 ) -> None:
     """Print an experiment with every setting resolved, as TOML that `train` reads.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrograd.commands import Changes, format_scores, load_experiment
+from retrograd.commands import SettingsOption, format_scores, load_experiment
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def train(
         str | None, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default runs/NAME.")] = None,
-    changes: Changes = None,
+    changes: SettingsOption = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, which was stopped; no recipe then.")] = None,
     controls: Annotated[
         bool, typer.Option("--controls", help="Train closed book, random, frozen and oracle as well.")

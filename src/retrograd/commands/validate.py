@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import AsJson, Changes, table_console
+from retrograd.commands import AsJson, SettingsOption, table_console
 
 __all__ = ["validate"]
 
 
 def validate(
     names: Annotated[list[str], typer.Argument(help="A recipe, an experiment file, or data files with --kind.")],
-    changes: Changes = None,
+    changes: SettingsOption = None,
     kind: Annotated[
         str, typer.Option(help="What bare data files hold: relations, questions, dialogue or corpus.")
     ] = "",

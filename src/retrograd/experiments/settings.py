@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from retrograd.models.compute.precision import Precision
+from retrograd.models.compute.precision import PrecisionSetting
 from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.rag.answers.written import Marginal
 from retrograd.rag.model_settings import GeneratorSettings, RetrieverSettings, SoftPromptSettings
@@ -173,7 +173,7 @@ class TrainingSettings:
     save_every: int = 0
     save_minutes: float = 15.0
     keep_checkpoints: int = 2
-    precision: Precision = "auto"
+    precision: PrecisionSetting = "auto"
     deterministic: bool = False
 
     def __post_init__(self) -> None:

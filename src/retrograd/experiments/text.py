@@ -21,7 +21,7 @@ from retrograd.util.text_files import read_json
 
 __all__ = ["assign", "read_experiment", "read_file", "update", "write_data", "write_objective"]
 
-Experiment = TypeVar("Experiment")
+ExperimentType = TypeVar("ExperimentType")
 
 
 def read_file(path: Path) -> dict[str, object]:
@@ -32,7 +32,7 @@ def read_file(path: Path) -> dict[str, object]:
     return dict(values)
 
 
-def read_experiment(kind: type[Experiment], values: Mapping[str, object], where: str) -> Experiment:
+def read_experiment(kind: type[ExperimentType], values: Mapping[str, object], where: str) -> ExperimentType:
     """Return an experiment from its tables, the objective and the data by their kind; ``kind`` is its class.
 
     Raises `UserError`, beginning with ``where``, for an unknown key (naming the nearest), a wrong type, and settings

@@ -29,10 +29,10 @@ __all__ = [
     "SEMEVAL_LABELS",
     "SEMEVAL_RELATIONS",
     "WRONG_DIRECTION",
-    "Answers",
     "GoldLabels",
     "MacroAverage",
     "PrecisionRecallF1",
+    "PredictedLabels",
     "RelationLabel",
     "RelationTable",
     "SemEvalEvaluation",
@@ -64,7 +64,7 @@ SEMEVAL_LABELS = (*(name + direction for name in SEMEVAL_RELATIONS for direction
 """The 19 labels: 9 relations in two directions, and Other."""
 
 GoldLabels = Sequence[str] | Mapping[str, str]
-Answers = Sequence[str | None] | Mapping[str, str | None]
+PredictedLabels = Sequence[str | None] | Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class RelationTable:
 
 def relation_table(
     gold: GoldLabels,
-    predicted: Answers,
+    predicted: PredictedLabels,
     negative: str | None = "no_relation",
     labels: Collection[str] | None = None,
 ) -> RelationTable:
@@ -193,7 +193,7 @@ def relation_table(
 
 
 def tacred_score(
-    gold: GoldLabels, predicted: Answers, negative: str = "no_relation", labels: Collection[str] | None = None
+    gold: GoldLabels, predicted: PredictedLabels, negative: str = "no_relation", labels: Collection[str] | None = None
 ) -> PrecisionRecallF1:
     """Return TACRED's official micro P/R/F1; ``negative`` counts neither as an answer nor as a guess.
 
@@ -300,7 +300,7 @@ class SemEvalReport:
         return f"{self.official}\n\nofficial score: macro-F1 {self.macro_f1:.2f} %"
 
 
-def semeval_score(gold: GoldLabels, predicted: Answers) -> SemEvalReport:
+def semeval_score(gold: GoldLabels, predicted: PredictedLabels) -> SemEvalReport:
     """Return the official SemEval-2010 Task 8 report; a missing prediction counts as skipped.
 
     Raises `UserError` for a label outside `SEMEVAL_LABELS`, and for lengths or ids that do not match.
@@ -343,7 +343,9 @@ def _other_last(label: str) -> tuple[bool, str]:
     return (label == OTHER, label)
 
 
-def pair_labels(gold: GoldLabels, predicted: Answers, labels: Collection[str] | None) -> list[tuple[str, str | None]]:
+def pair_labels(
+    gold: GoldLabels, predicted: PredictedLabels, labels: Collection[str] | None
+) -> list[tuple[str, str | None]]:
     """Return gold and predicted label of every item. Raises `UserError` where they do not match, or are unknown."""
     pairs = _by_id(gold, predicted) if isinstance(gold, Mapping) else _in_order(gold, predicted)
     if not pairs:
@@ -354,7 +356,7 @@ def pair_labels(gold: GoldLabels, predicted: Answers, labels: Collection[str] | 
     return pairs
 
 
-def _by_id(gold: Mapping[str, str], predicted: Answers) -> list[tuple[str, str | None]]:
+def _by_id(gold: Mapping[str, str], predicted: PredictedLabels) -> list[tuple[str, str | None]]:
     if not isinstance(predicted, Mapping):
         raise UserError("gold labels are given by id, predictions as a list; give both by id or both as lists")
     for stray in predicted.keys() - gold.keys():
@@ -362,7 +364,7 @@ def _by_id(gold: Mapping[str, str], predicted: Answers) -> list[tuple[str, str |
     return [(label, predicted.get(id_)) for id_, label in gold.items()]
 
 
-def _in_order(gold: Sequence[str], predicted: Answers) -> list[tuple[str, str | None]]:
+def _in_order(gold: Sequence[str], predicted: PredictedLabels) -> list[tuple[str, str | None]]:
     if isinstance(predicted, Mapping):
         raise UserError("gold labels are given as a list, predictions by id; give both by id or both as lists")
     if isinstance(gold, str) or isinstance(predicted, str):

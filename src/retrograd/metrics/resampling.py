@@ -22,8 +22,8 @@ from retrograd.metrics.relations import (
     SEMEVAL_LABELS,
     SEMEVAL_RELATIONS,
     WRONG_DIRECTION,
-    Answers,
     GoldLabels,
+    PredictedLabels,
     official_cell,
     pair_labels,
 )
@@ -103,7 +103,7 @@ def _require_aligned(golds: Golds, answers: Sequence[str]) -> None:
 
 
 def official_resampler(
-    metric: str, gold: GoldLabels, predicted: Answers, negative: str | None
+    metric: str, gold: GoldLabels, predicted: PredictedLabels, negative: str | None
 ) -> Callable[[Int64[np.ndarray, " rows"]], float]:
     """Return a function from rows to the official score of these items; ``metric`` is "semeval", "macro" or "micro"."""
     if metric == "semeval":
@@ -116,7 +116,7 @@ def official_resampler(
 
 
 def tacred_resampler(
-    gold: GoldLabels, predicted: Answers, negative: str | None = "no_relation"
+    gold: GoldLabels, predicted: PredictedLabels, negative: str | None = "no_relation"
 ) -> Callable[[Int64[np.ndarray, " rows"]], float]:
     """Return a function from rows to `relation_table(…).micro.f1` of these items."""
     pairs = pair_labels(gold, predicted, None)
@@ -135,7 +135,7 @@ def tacred_resampler(
 
 
 def macro_resampler(
-    gold: GoldLabels, predicted: Answers, negative: str | None = "no_relation"
+    gold: GoldLabels, predicted: PredictedLabels, negative: str | None = "no_relation"
 ) -> Callable[[Int64[np.ndarray, " rows"]], float]:
     """Return a function from rows to `relation_table(…).macro.f1` of these items.
 
@@ -164,7 +164,7 @@ def macro_resampler(
     return macro_f1
 
 
-def semeval_resampler(gold: GoldLabels, predicted: Answers) -> Callable[[Int64[np.ndarray, " rows"]], float]:
+def semeval_resampler(gold: GoldLabels, predicted: PredictedLabels) -> Callable[[Int64[np.ndarray, " rows"]], float]:
     """Return a function from rows to `semeval_score(…).macro_f1` of these items.
 
     The macro average runs over the relations that the selection has.

@@ -44,7 +44,7 @@ __all__ = [
 Statistic = Callable[[Int64[np.ndarray, " rows"]], float]
 """A corpus score of the answers at these rows; a row may come several times."""
 
-Scores = Sequence[float | int] | Shaped[np.ndarray, " items"]
+ItemScores = Sequence[float | int] | Shaped[np.ndarray, " items"]
 
 _CELLS_AT_ONCE = 1 << 22  # resamples × items drawn at once: bounds the memory at about 64 MB
 _ROUNDING = 1e-10  # differences this close, relative to their scale, are ties broken by the order of summation only
@@ -127,8 +127,8 @@ def bootstrap_corpus(
 
 
 def paired_bootstrap(
-    baseline: Scores,
-    system: Scores,
+    baseline: ItemScores,
+    system: ItemScores,
     rng: np.random.Generator,
     resamples: int = 10_000,
     confidence: float = 0.95,
@@ -161,7 +161,7 @@ def paired_bootstrap_corpus(
 
 
 def paired_permutation(
-    baseline: Scores, system: Scores, rng: np.random.Generator, resamples: int = 10_000
+    baseline: ItemScores, system: ItemScores, rng: np.random.Generator, resamples: int = 10_000
 ) -> PermutationTest:
     """Return the two-sided p of the difference of two means, from one score per item, the same items in the same order.
 
@@ -213,7 +213,7 @@ def _blocks(items: int, resamples: int) -> Iterator[int]:
         yield min(size, resamples - start)
 
 
-def _gains(baseline: Scores, system: Scores) -> Float64[np.ndarray, " items"]:
+def _gains(baseline: ItemScores, system: ItemScores) -> Float64[np.ndarray, " items"]:
     first, second = np.asarray(baseline, dtype=np.float64), np.asarray(system, dtype=np.float64)
     if len(first) != len(second):
         raise UserError(

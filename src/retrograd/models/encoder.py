@@ -36,13 +36,13 @@ from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import require_at_least
 from retrograd.util.text_files import write_json
 
-__all__ = ["ROLES", "Encoder", "Pooling", "RoleSpans"]
+__all__ = ["ROLES", "Encoder", "FindRoleSpans", "Pooling"]
 
 Pooling = Literal["mean", "cls", "roles"]
 
 ROLES = ("head", "tail", "context")
 
-RoleSpans = Callable[[str], Sequence[tuple[int, int]]]
+FindRoleSpans = Callable[[str], Sequence[tuple[int, int]]]
 """A text's spans in characters, [start, end), one per role and in the order of `ROLES`."""
 
 _VOLATILE = {"architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
         token_budget: int = 0,
         *,
         dropout: bool = True,
-        role_spans: RoleSpans | None = None,
+        role_spans: FindRoleSpans | None = None,
         lexical: LexicalProjection | None = None,
     ) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Encoder(nn.Module):
         token_budget: int = 0,
         *,
         dropout: bool = True,
-        role_spans: RoleSpans | None = None,
+        role_spans: FindRoleSpans | None = None,
         lexical: LexicalProjection | None = None,
     ) -> Encoder:
         """Open by hub name, folder or ``builtin:minilm``. Raises `UserError` when the model cannot be had."""

@@ -16,15 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from retrograd.models.encoder import ROLES, Encoder, Pooling, RoleSpans
+from retrograd.models.encoder import ROLES, Encoder, FindRoleSpans, Pooling
 from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.types import UserError
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["Retriever", "Trained"]
+__all__ = ["Retriever", "TrainedTowers"]
 
-Trained = Literal["both", "query", "none"]
+TrainedTowers = Literal["both", "query", "none"]
 
 
 class Retriever(nn.Module):
@@ -47,19 +47,19 @@ class Retriever(nn.Module):
         query_encoder: Encoder,
         passage_encoder: Encoder,
         temperature: float = 0.05,
-        trained: Trained = "both",
+        trained: TrainedTowers = "both",
         learn_temperature: bool = False,
         lexical_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if not temperature > 0 or not math.isfinite(temperature):
             raise UserError(f"temperature is {temperature}; expected a positive number, usually 0.01 to 0.1")
-        if trained not in get_args(Trained):
-            raise UserError(f"trained is {trained!r}; expected one of {', '.join(get_args(Trained))}")
+        if trained not in get_args(TrainedTowers):
+            raise UserError(f"trained is {trained!r}; expected one of {', '.join(get_args(TrainedTowers))}")
         _require_equal_options(query_encoder, passage_encoder)
         self.query_encoder = query_encoder
         self.passage_encoder = passage_encoder
-        self.trained: Trained = trained
+        self.trained: TrainedTowers = trained
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self._learn_temperature = learn_temperature
         self.log_temperature.requires_grad_(learn_temperature)
@@ -162,7 +162,7 @@ class Retriever(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: Path, role_spans: RoleSpans | None = None, passage_encoder: Encoder | None = None
+        cls, folder: Path, role_spans: FindRoleSpans | None = None, passage_encoder: Encoder | None = None
     ) -> Retriever:
         """Read what `save` wrote. Towers with pooling "roles" need ``role_spans``, which no folder holds.
 
@@ -218,7 +218,7 @@ class SavedRetriever:
     """The content of ``retriever.json``: the settings that the towers' own folders do not hold."""
 
     log_temperature: float
-    trained: Trained
+    trained: TrainedTowers
     learn_temperature: bool
     shared: bool
     pooling: Pooling
@@ -233,7 +233,7 @@ class SavedRetriever:
         if not abs(self.log_temperature) < _MOST_LOG_TEMPERATURE:
             raise UserError(f"log_temperature is {self.log_temperature:g}; expected a number near 0")
 
-    def encoder(self, folder: Path, role_spans: RoleSpans | None, lexical: LexicalProjection | None) -> Encoder:
+    def encoder(self, folder: Path, role_spans: FindRoleSpans | None, lexical: LexicalProjection | None) -> Encoder:
         """Open a tower of this retriever."""
         return Encoder.open(
             str(folder),

@@ -38,7 +38,7 @@ __all__ = [
     "open_saved_base",
     "open_saved_task",
     "read_parts",
-    "read_settings",
+    "read_saved_settings",
     "write_parts",
 ]
 
@@ -88,7 +88,7 @@ def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path) -> None:
     write_json(folder / _FILE, record)
 
 
-def read_settings(folder: Path, defaults: Answering = DEFAULT_ANSWERING) -> SavedSettings:
+def read_saved_settings(folder: Path, defaults: Answering = DEFAULT_ANSWERING) -> SavedSettings:
     """Read ``model.json``; what its version did not write of answering yet is as in ``defaults``.
 
     Raises `UserError` for a folder without a model and for wrongly edited settings.

@@ -12,7 +12,7 @@ from retrograd.models.inputs.soft_input import SoftPosition
 from retrograd.models.inputs.soft_prompt import SoftPromptOptions
 from retrograd.models.loading.lora import Lora
 from retrograd.models.loading.quantisation import Quantisation
-from retrograd.models.retriever import Trained
+from retrograd.models.retriever import TrainedTowers
 from retrograd.rag.answers.answering import Answering
 from retrograd.rag.search import SearchKind, search_kind
 from retrograd.types import UserError
@@ -44,7 +44,7 @@ class RetrieverSettings:
     max_tokens: int = 128
     temperature: float = 0.05
     learn_temperature: bool = False
-    trained: Trained = "query"
+    trained: TrainedTowers = "query"
     separate_towers: bool = False
     query_model: str = ""
     posterior: bool = False
@@ -209,7 +209,7 @@ def pretrained_settings(
     posterior: bool,
     lora: Lora | None,
     temperature: float,
-    trained: Trained,
+    trained: TrainedTowers,
     search: str,
     separate_towers: bool,
     null_passage: bool,

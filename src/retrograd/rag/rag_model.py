@@ -19,7 +19,7 @@ from retrograd.models.compute.compute import Compute, ComputePrecision, in_own_p
 from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.loading.lora import Lora
-from retrograd.models.retriever import Retriever, Trained
+from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.rag.answers.answering import (
     DEFAULT_ANSWERING,
     Answering,
@@ -40,7 +40,7 @@ from retrograd.rag.model_folder import (
     open_saved_base,
     open_saved_task,
     read_parts,
-    read_settings,
+    read_saved_settings,
     write_parts,
 )
 from retrograd.rag.model_parts import ModelParts, build_parts
@@ -119,7 +119,7 @@ class RagModel(IndexedModel):
         posterior: bool = False,
         lora: Lora | None = None,
         temperature: float = 0.05,
-        trained: Trained = "both",
+        trained: TrainedTowers = "both",
         search: str = "nearest",
         separate_towers: bool = False,
         null_passage: bool = False,
@@ -188,7 +188,7 @@ class RagModel(IndexedModel):
         The index stays there when the model is moved. Raises `UserError` for a folder without a model, and for an index
         of another base or encoder.
         """
-        saved = read_settings(folder, answering)
+        saved = read_saved_settings(folder, answering)
         parts = read_parts(folder, saved, task, generator_name)
         model = cls(
             parts.retriever,

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from retrograd.evaluation.laboratory.measure import Component
 from retrograd.report.figures import new_figure
-from retrograd.studies.laboratory.lab import Finding, LabReport
+from retrograd.studies.laboratory.lab import EstimatorResult, LabReport
 
 __all__ = ["advice_sentence", "draw", "front", "print_report"]
 
@@ -34,7 +34,7 @@ def print_report(report: LabReport, console: Console) -> None:
     console.print(f"\n{advice_sentence(report)}", highlight=False)
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list[EstimatorResult]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("estimator", no_wrap=True)
     for part in ("prior", "posterior", "generator"):
@@ -47,7 +47,7 @@ def _table(findings: list[Finding]) -> Table:
     return table
 
 
-def _cells(finding: Finding) -> list[str]:
+def _cells(finding: EstimatorResult) -> list[str]:
     measured = finding.measured
     cells = [
         cell
@@ -80,9 +80,9 @@ def _format_number(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.0e}"
 
 
-def front(findings: list[Finding]) -> list[Finding]:
+def front(findings: list[EstimatorResult]) -> list[EstimatorResult]:
     """Return the Pareto front, cheapest first: nothing else is both cheaper and closer to the exact gradient."""
-    best: list[Finding] = []
+    best: list[EstimatorResult] = []
     for finding in sorted(findings, key=lambda one: (one.seconds, one.error)):
         if not best or finding.error < best[-1].error:
             best.append(finding)
@@ -116,7 +116,7 @@ def advice_sentence(report: LabReport) -> str:
     return f"{sentence}{_alignment_remark(trainable, cheapest)}."
 
 
-def _alignment_remark(trainable: list[Finding], advised: Finding) -> str:
+def _alignment_remark(trainable: list[EstimatorResult], advised: EstimatorResult) -> str:
     """Return a remark on the estimator whose step is best aligned with the exact gradient, if it is not the advised
     one.
 
@@ -131,7 +131,7 @@ def _alignment_remark(trainable: list[Finding], advised: Finding) -> str:
     )
 
 
-def _alignment(finding: Finding) -> float:
+def _alignment(finding: EstimatorResult) -> float:
     """Return the mean cosine of the prior's and the generator's step with the exact gradient; 0 for none."""
     return sum(finding.cosine[part] or 0.0 for part in ("prior", "generator")) / 2
 

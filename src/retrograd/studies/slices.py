@@ -33,7 +33,7 @@ LENGTHS = (1, 15, 25, 40)
 FREQUENCIES = (0, 1, 5, 20, 100, 500)
 """Training sentences that bear the gold relation."""
 
-Rows = Int64[np.ndarray, " rows"]
+ItemRows = Int64[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def slice_groups(
     ]
 
 
-def _by_sign(task: RelationExtraction, gold: Sequence[str]) -> dict[str, Rows]:
+def _by_sign(task: RelationExtraction, gold: Sequence[str]) -> dict[str, ItemRows]:
     """Return the slices of relations and of negatives; nothing where there is no negative label."""
     if task.negative is None:
         return {}
@@ -143,7 +143,7 @@ def _lengths(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
     return [max(1, len(words(text))) for text, _, _ in sentences]
 
 
-def _by_trigger(run: LabelledRun, learned: Learned) -> dict[str, Rows]:
+def _by_trigger(run: LabelledRun, learned: Learned) -> dict[str, ItemRows]:
     """Return positive items by whether a trigger of their gold relation is outside the entities; separately, those of a
     relation without any.
     """
@@ -188,7 +188,7 @@ class _Scorer:
             for name, answers in controls.items()
         }
 
-    def slice(self, name: str, rows: Rows) -> Slice:
+    def slice(self, name: str, rows: ItemRows) -> Slice:
         """Return the scores on ``rows``, of which there is at least one."""
         scored = any(self.gold[row] != self.negative for row in rows)
         resampled = scored and len(rows) > 1
@@ -204,9 +204,9 @@ class _Scorer:
             gains={control: self._gain(pair, rows) if resampled else None for control, pair in self.pairs.items()},
         )
 
-    def _interval(self, rows: Rows) -> ScoreInterval:
+    def _interval(self, rows: ItemRows) -> ScoreInterval:
         return bootstrap_corpus(lambda selection: self.own(rows[selection]), len(rows), self.rng, self.resamples)
 
-    def _gain(self, pair: Statistic, rows: Rows) -> BootstrapInterval:
+    def _gain(self, pair: Statistic, rows: ItemRows) -> BootstrapInterval:
         both = np.concatenate([rows, rows + len(self.gold)])
         return paired_bootstrap_corpus(lambda selection: pair(both[selection]), len(rows), self.rng, self.resamples)

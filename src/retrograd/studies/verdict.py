@@ -18,13 +18,13 @@ from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
 from retrograd.util.text_files import write_json
 
-__all__ = ["SECONDARY_METRICS", "Scores", "Verdict", "judge_study"]
+__all__ = ["SECONDARY_METRICS", "ScoresBySystem", "Verdict", "judge_study"]
 
 _RIVALS = {CLOSED_BOOK: "the closed book", RANDOM: "random neighbours", FROZEN: "the frozen retriever"}
 SECONDARY_METRICS = ("exact_match", "f1", "knowledge_f1", "precision@1", "gold_recall@5", "answer_recall@5")
 """Scores that are shown beside the primary one where a run has them."""
 
-Scores = dict[str, dict[str, list[float]]]
+ScoresBySystem = dict[str, dict[str, list[float]]]
 """By system and metric, in percent, one a seed."""
 
 
@@ -34,7 +34,7 @@ class Verdict:
 
     study: Study
     evidence: Evidence
-    scores: Scores
+    scores: ScoresBySystem
 
     @property
     def strongest_rival(self) -> str:
@@ -67,7 +67,7 @@ def judge_study(path: Path) -> Verdict:
     return verdict
 
 
-def _weigh_evidence(study: Study) -> tuple[Evidence, Scores]:
+def _weigh_evidence(study: Study) -> tuple[Evidence, ScoresBySystem]:
     """Return the evidence of a study and the scores of its systems."""
     controls = [name for name in study.systems if name != EXPERIMENT]
     statistics: dict[str, list[Statistic]] = {name: [] for name in controls}

@@ -17,11 +17,11 @@ from retrograd.training.sampling.targets import Targets
 from retrograd.training.stage import Stage
 from retrograd.types import Example
 
-__all__ = ["Gradients"]
+__all__ = ["MicroBatchGradients"]
 
 
 @dataclass(frozen=True)
-class Gradients:
+class MicroBatchGradients:
     """The parts of a stage that the gradients of a micro-batch need; the objective draws from ``sampler``."""
 
     model: RagModel

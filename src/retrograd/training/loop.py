@@ -10,7 +10,7 @@ import torch
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.fitting import MicroBatches
 from retrograd.training.distributed.ranks import Ranks
-from retrograd.training.gradients import Gradients
+from retrograd.training.gradients import MicroBatchGradients
 from retrograd.training.monitoring.alarms import Alarms
 from retrograd.training.monitoring.watch import Score, Watch, is_due
 from retrograd.training.optimiser import build_optimiser, clip, trained_weights
@@ -20,7 +20,7 @@ from retrograd.training.refresh.policies import Never
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.saved_state import StageState
-from retrograd.training.sampling.batches import Order
+from retrograd.training.sampling.batches import BatchOrder
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
 from retrograd.training.stage import Stage
@@ -49,12 +49,12 @@ def train(
     whole run, may say that part of the stage is done. Where passages have moved, the index is fresh again at the end.
     """
     pace, ranks, saves = stage.pace, Ranks(), checkpoints or Checkpoints(run, model, rng)
-    order = Order(len(examples), pace.batch_size, pace.epochs, rng)
+    order = BatchOrder(len(examples), pace.batch_size, pace.epochs, rng)
     optimiser, schedule = build_optimiser(model, stage.objective, pace, order.steps)
     targets, alarms = Targets(examples, stage.targets), Alarms(run, stage, order.steps, len(model.base))
     chains, sampler = Chains(targets.choices), ranks.sampler(rng)
     micro_batches = MicroBatches(pace.micro_batch or pace.batch_size, model, chains, sampler, ranks)
-    gradients = Gradients(model, stage, run, examples, targets, chains, sampler)
+    gradients = MicroBatchGradients(model, stage, run, examples, targets, chains, sampler)
     moves = prepare_index(model, stage, saves.midway)
     refresh = stage.refresh if moves else Never()
     index = LiveIndex(model, draw_probe(model, examples, stage, saves.began) if moves else None, run.path)

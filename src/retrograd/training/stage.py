@@ -22,7 +22,7 @@ from retrograd.training.schedule import Schedule, require_schedule
 from retrograd.types import Example, UserError
 from retrograd.util.guards import require_at_least
 
-__all__ = ["CopyEvidence", "Evidence", "GeneratorEvidence", "Pace", "Stage"]
+__all__ = ["CopyEvidence", "GeneratorEvidence", "Pace", "Stage", "StageEvidence"]
 
 _WHOLE_BASE_CELLS = 2**26
 _OPEN_ANSWERS = 20
@@ -30,7 +30,7 @@ _OPEN_ANSWERS = 20
 
 
 @runtime_checkable
-class Evidence(Protocol):
+class StageEvidence(Protocol):
     """The source of a stage's candidates, and of the likelihood of the target given each of them."""
 
     @property
@@ -211,7 +211,7 @@ class Stage:
 
     name: str
     objective: Objective
-    evidence: Evidence
+    evidence: StageEvidence
     pace: Pace
     refresh: RefreshPolicy
     log_every: int = 10

@@ -13,7 +13,7 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.inputs.soft_prompt import SoftPromptOptions
 from retrograd.models.loading.lora import Lora
-from retrograd.models.retriever import Retriever, Trained
+from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import RelaxedTopK
 from retrograd.rag.answers.answering import Answering
 from retrograd.rag.answers.decision import Decision
@@ -39,7 +39,7 @@ EXAMPLES = [
 def build(
     encoder: Path,
     generator: Path,
-    trained: Trained = "query",
+    trained: TrainedTowers = "query",
     null: bool = False,
     soft: bool = True,
     passages: Sequence[Passage] = BASE,
@@ -58,7 +58,9 @@ def build(
 
 @pytest.mark.parametrize("trained", ["query", "both"])
 @pytest.mark.parametrize("null", [False, True])
-def test_one_loss_reaches_every_part(tiny_encoder: Path, tiny_seq2seq: Path, trained: Trained, null: bool) -> None:
+def test_one_loss_reaches_every_part(
+    tiny_encoder: Path, tiny_seq2seq: Path, trained: TrainedTowers, null: bool
+) -> None:
     model = build(tiny_encoder, tiny_seq2seq, trained, null)
     candidates = model.retrieve(EXAMPLES, 3)
     likelihood = model.likelihood(EXAMPLES, candidates)
@@ -76,7 +78,7 @@ def test_one_loss_reaches_every_part(tiny_encoder: Path, tiny_seq2seq: Path, tra
 @pytest.mark.parametrize("kind", ["tiny_seq2seq", "tiny_causal"])
 @pytest.mark.parametrize("trained", ["both", "none"])
 def test_steps_on_one_loss_move_what_is_trained_and_nothing_else(
-    tiny_encoder: Path, kind: str, trained: Trained, request: pytest.FixtureRequest
+    tiny_encoder: Path, kind: str, trained: TrainedTowers, request: pytest.FixtureRequest
 ) -> None:
     model = build(tiny_encoder, request.getfixturevalue(kind), trained, lora=Lora(rank=2))
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}

@@ -26,7 +26,7 @@ from retrograd.index.sharded import ShardedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.retriever import Retriever, Trained
+from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relations.extraction import RelationExtraction
@@ -54,7 +54,7 @@ class Case:
     """Training on ``examples`` examples in batches of 8. ``exact`` cases draw nothing: ranks change rounding only."""
 
     objective: Objective
-    trained: Trained = "query"
+    trained: TrainedTowers = "query"
     refresh: RefreshPolicy = NEVER
     examples: int = 12
     micro_batch: int = 0

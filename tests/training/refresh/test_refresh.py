@@ -20,7 +20,7 @@ from retrograd.index.restricted import RestrictedIndex
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.retriever import Retriever, Trained
+from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import TopKMarginal
 from retrograd.rag.embedding import build_index
 from retrograd.rag.rag_model import RagModel
@@ -49,7 +49,7 @@ ALL = list(range(N))
 
 
 def build(
-    encoder: Path, generator: Path, trained: Trained = "query", shared: bool = True
+    encoder: Path, generator: Path, trained: TrainedTowers = "query", shared: bool = True
 ) -> tuple[RagModel, list[Example]]:
     task = RelationExtraction.semeval("marked", "labelled")
     labels = {"cup": "Content-Container(e2,e1)", "rain": "Cause-Effect(e1,e2)", "wheel": "Component-Whole(e1,e2)"}
@@ -264,7 +264,7 @@ def trained_log(
     generator: Path,
     folder: Path,
     policy: RefreshPolicy,
-    trained: Trained = "query",
+    trained: TrainedTowers = "query",
     shared: bool = True,
     probe_passages: int = 8,
     save_every: int = 0,

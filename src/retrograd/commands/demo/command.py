@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import Changes
+from retrograd.commands import SettingsOption
 
 __all__ = ["demo"]
 
@@ -15,7 +15,7 @@ __all__ = ["demo"]
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs; made anew.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of data, models and training.")] = 0,
-    changes: Changes = None,
+    changes: SettingsOption = None,
 ) -> None:
     """Train three models on SemEval-2010 Task 8 and compare them: a few minutes on a laptop, no download.
 

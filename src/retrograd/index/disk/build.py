@@ -56,7 +56,7 @@ tensor; a kill costs at most the encoding of one shard."""
 Encode = Callable[[int, int], Iterable[Float[Tensor, "_ D"]]]
 """The vectors of rows first … stop - 1 in blocks; what they are may depend on these two numbers and nothing before."""
 
-Progress = Callable[[int], None]
+ReportProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ def _identity(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progress | None = None, keep: int = 2) -> Path:
+def build_version(
+    root: Path, spec: IndexSpec, encode: Encode, progress: ReportProgress | None = None, keep: int = 2
+) -> Path:
     """Build the next version under ``root``, make it current, and remove all but ``keep`` versions.
 
     If the current version (the newest one, if the file ``current`` is damaged) is already what ``spec`` asks for, and
@@ -149,7 +151,7 @@ def build_version(root: Path, spec: IndexSpec, encode: Encode, progress: Progres
         return current_version(root)
 
 
-def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: Progress | None = None) -> None:
+def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: ReportProgress | None = None) -> None:
     """Make the folder ``target`` an index that `ExactIndex.load` maps; or go on where an earlier call was stopped.
 
     Shards that are finished are verified by their checksums and kept; ``progress`` is told their rows at once, and
@@ -298,7 +300,9 @@ def _remove_leftovers(folder: Path, used: set[str]) -> None:
             path.unlink()
 
 
-def _report_blocks(blocks: Iterable[Float[Tensor, "_ _"]], progress: Progress | None) -> Iterator[Float[Tensor, "_ _"]]:
+def _report_blocks(
+    blocks: Iterable[Float[Tensor, "_ _"]], progress: ReportProgress | None
+) -> Iterator[Float[Tensor, "_ _"]]:
     for block in blocks:
         yield block
         if progress is not None:

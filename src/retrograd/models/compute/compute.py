@@ -53,18 +53,18 @@ class Autocasting(Protocol):
     def autocast(self) -> Autocast: ...
 
 
-Owner = TypeVar("Owner", bound=Autocasting)
+Autocaster = TypeVar("Autocaster", bound=Autocasting)
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 def in_own_precision(
-    method: Callable[Concatenate[Owner, Arguments], Result],
-) -> Callable[Concatenate[Owner, Arguments], Result]:
+    method: Callable[Concatenate[Autocaster, Arguments], Result],
+) -> Callable[Concatenate[Autocaster, Arguments], Result]:
     """Run a method in the precision of its object."""
 
     @wraps(method)
-    def autocasted(owner: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    def autocasted(owner: Autocaster, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         with owner.autocast():
             return method(owner, *args, **kwargs)
 

@@ -14,9 +14,9 @@ import torch
 
 from retrograd.models.compute.precision_cache import MeasureSeconds, PrecisionSeconds, Work, seconds_on_this_machine
 
-__all__ = ["Precision", "PrecisionChoice", "full_precision", "resolve_precision"]
+__all__ = ["PrecisionChoice", "PrecisionSetting", "full_precision", "resolve_precision"]
 
-Precision = Literal["auto", "bf16", "fp32"]
+PrecisionSetting = Literal["auto", "bf16", "fp32"]
 """The setting of a precision; ``auto`` is the faster of the other two."""
 
 
@@ -35,7 +35,7 @@ class PrecisionChoice:
 
 
 def resolve_precision(
-    setting: Precision, device: torch.device, work: Work, width: int, measure: MeasureSeconds
+    setting: PrecisionSetting, device: torch.device, work: Work, width: int, measure: MeasureSeconds
 ) -> PrecisionChoice:
     """Return the precision of a setting on this machine, for a kind of work with a model of ``width``.
 

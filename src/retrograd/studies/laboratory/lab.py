@@ -27,7 +27,7 @@ from retrograd.util.progress import bar
 from retrograd.util.text_files import write_json
 
 __all__ = [
-    "Finding",
+    "EstimatorResult",
     "LabReport",
     "choose_estimators",
     "draw_examples",
@@ -41,7 +41,7 @@ _BUDGET = 16_384
 
 
 @dataclass(frozen=True)
-class Finding:
+class EstimatorResult:
     """One estimator: its errors over redraws at the scores, and one real training step.
 
     ``cosine`` compares that step's gradient with the reference, in the parameters of each part; None: no gradient.
@@ -78,7 +78,7 @@ class LabReport:
     base: int
     reference: str
     posterior: str
-    findings: list[Finding]
+    findings: list[EstimatorResult]
 
     def save(self, folder: Path) -> None:
         """Write ``lab.json``."""
@@ -97,7 +97,7 @@ class LabReport:
         }
 
 
-def _record(finding: Finding) -> JsonValue:
+def _record(finding: EstimatorResult) -> JsonValue:
     return {
         **asdict(finding.measured),
         "error": finding.error,
@@ -231,7 +231,9 @@ def _describe(bench: Bench) -> str:
     )
 
 
-def _finding(model: RagModel, bench: Bench, estimator: Estimator, reference: Step, redraws: int, seed: int) -> Finding:
+def _finding(
+    model: RagModel, bench: Bench, estimator: Estimator, reference: Step, redraws: int, seed: int
+) -> EstimatorResult:
     measured = measure(estimator, bench.tables, redraws, torch.Generator().manual_seed(seed))
     step = training_step(model, bench, estimator, torch.Generator().manual_seed(seed), _MICRO_BATCH)
     cosine = {part: step.cosine(reference, part) for part in step.gradients}
@@ -240,4 +242,4 @@ def _finding(model: RagModel, bench: Bench, estimator: Estimator, reference: Ste
         if model.passage_side.own is not None:
             cosine["posterior"] = None
     joint = step.error(reference, "generator") if measured.generator is None else None
-    return Finding(measured, step.seconds, cosine, joint)
+    return EstimatorResult(measured, step.seconds, cosine, joint)

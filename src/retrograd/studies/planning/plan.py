@@ -23,7 +23,7 @@ from retrograd.studies.planning.data import DataFacts, data_facts
 from retrograd.studies.planning.hardware import Hardware, hardware_named, this_machine
 from retrograd.studies.planning.model import ModelFacts, model_facts
 from retrograd.studies.planning.needs import Memory, Plan, StageCost
-from retrograd.studies.planning.probe import Probe, probe
+from retrograd.studies.planning.probe import MeasuredSeconds, measure_seconds
 from retrograd.studies.planning.stages import Prompts, planned_stages, prompts_per_query
 from retrograd.training.refresh.policies import EverySteps, Rolling, require_one_process
 from retrograd.types import UserError
@@ -80,7 +80,7 @@ def plan_experiment(
         and facts.data is not None
         and _is_small(experiment, model)
     ):
-        plan = _with_probe_times(experiment, plan, probe(experiment, facts.data))
+        plan = _with_probe_times(experiment, plan, measure_seconds(experiment, facts.data))
     return plan
 
 
@@ -242,7 +242,7 @@ def _answering(facts: DataFacts, costs: list[StageCost], on: Hardware) -> float 
     return facts.tests * prompts_read * prompt / on.speed
 
 
-def _with_probe_times(experiment: Experiment, plan: Plan, probed: Probe) -> Plan:
+def _with_probe_times(experiment: Experiment, plan: Plan, probed: MeasuredSeconds) -> Plan:
     """Return the plan with measured seconds in the place of computed ones."""
     stages = tuple(
         replace(

@@ -20,7 +20,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.training.stage import Stage
 from retrograd.types import Example
 
-__all__ = ["Probe", "probe"]
+__all__ = ["MeasuredSeconds", "measure_seconds"]
 
 _PASSAGES = 512
 _ANSWERS = 16
@@ -30,7 +30,7 @@ _RATE = 1e-6
 
 
 @dataclass(frozen=True)
-class Probe:
+class MeasuredSeconds:
     """Seconds of one step of each stage, by its name, of embedding one passage, and of one answer."""
 
     step: dict[str, float]
@@ -38,7 +38,7 @@ class Probe:
     answer: float
 
 
-def probe(experiment: Experiment, data: Data) -> Probe:
+def measure_seconds(experiment: Experiment, data: Data) -> MeasuredSeconds:
     """Time at most four steps and ten seconds of each stage, after one that does not count. Nothing is written."""
     compute = compute_for(experiment)
     rows = list(range(0, len(data.base), max(1, len(data.base) // _PASSAGES)))[:_PASSAGES]
@@ -57,7 +57,7 @@ def probe(experiment: Experiment, data: Data) -> Probe:
     questions = (data.test or data.train)[:_ANSWERS]
     answer = _timed(lambda: _answer(experiment, model, questions), compute.device) / max(1, len(questions))
     torch.random.set_rng_state(state)
-    return Probe(steps, passage, answer)
+    return MeasuredSeconds(steps, passage, answer)
 
 
 def _answer(experiment: Experiment, model: RagModel, questions: list[Example]) -> None:

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Refined", "Rule", "refine_answer"]
+__all__ = ["ReadingRule", "Refined", "refine_answer"]
 
-Rule = Literal["exact", "punctuation", "after colon", "contained", "ambiguous", "nothing"]
+ReadingRule = Literal["exact", "punctuation", "after colon", "contained", "ambiguous", "nothing"]
 
 _DENYING_WORDS = """
 not no never neither nor none nothing nobody non cannot without hardly barely unlikely wrong incorrect false fails
@@ -44,7 +44,7 @@ class Refined:
     """A label, or None for an invalid answer, and the rule that gave it."""
 
     label: str | None
-    rule: Rule
+    rule: ReadingRule
 
     @property
     def is_exact(self) -> bool:

@@ -41,7 +41,7 @@ from retrograd.training.distributed.fitting import MicroBatches
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.monitoring.alarms import Alarms
 from retrograd.training.refresh.live_index import LiveIndex
-from retrograd.training.sampling.batches import Order
+from retrograd.training.sampling.batches import BatchOrder
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
 from retrograd.types import Example, UserError
@@ -76,7 +76,7 @@ class StageState:
     name: str
     examples: Sequence[Example] = field(repr=False)
     began: UInt8[Tensor, " bytes"]
-    order: Order
+    order: BatchOrder
     optimiser: torch.optim.Optimizer
     schedule: LambdaLR
     targets: Targets

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-__all__ = ["Order", "steps_in"]
+__all__ = ["BatchOrder", "steps_in"]
 
 
 def steps_in(examples: int, batch_size: int, epochs: int) -> int:
@@ -16,7 +16,7 @@ def steps_in(examples: int, batch_size: int, epochs: int) -> int:
     return epochs * -(-examples // batch_size)
 
 
-class Order:
+class BatchOrder:
     """The order of visits: positions of the examples of each batch, drawn by ``rng`` at the beginning of each epoch.
 
     The last batch of an epoch may be smaller. ``steps`` is how many batches there are in all, ``epoch_began`` the state
