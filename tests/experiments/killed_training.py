@@ -2,12 +2,15 @@
 
 A KILL is ``module:name:count``, the place (the ``count``-th call there does not return), or ``moment:share``, so much
 of the seconds that a run without kills takes. A process that ends before it is to be killed is the last.
+
+An EXPERIMENT that ends in ``.py`` is a program that calls `rg.train`, with ``out`` for the folder.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import runpy
 import signal
 import sys
 import time
@@ -44,6 +47,8 @@ def trained(experiment: Path, out: Path, kill: str, seconds: float) -> int:
             die_at(module, name, int(count))
         if (out / "experiment.toml").exists():
             resume_run(out)
+        elif experiment.suffix == ".py":
+            runpy.run_path(str(experiment), init_globals={"out": out})
         else:
             run_experiment(Experiment.load(experiment), out)
         os._exit(0)
@@ -67,7 +72,8 @@ def main() -> None:
         assert trained(experiment, out.with_name("measured"), "", 0.0) == 0
         seconds = time.monotonic() - began
     for kill in [*kills, ""]:
-        if not (out / "experiment.toml").exists() and out.exists():  # killed before there was a run to go on with
+        if experiment.suffix == ".toml" and out.exists() and not (out / "experiment.toml").exists():
+            # Killed before there was a run to go on with.
             for left in out.iterdir():
                 left.unlink()
         status = trained(experiment, out, kill, seconds)

@@ -53,4 +53,6 @@ def first_model(
         return build_model(experiment, data, rng, precision, sharded)
     answering = model_settings(experiment).answering
     name = experiment.generator.model
-    return RagModel.load(run.start, data.task, data.base, name, precision=precision, answering=answering)
+    model = RagModel.load(run.start, data.task, data.base, name, precision=precision, answering=answering)
+    model.use_answering(answering)  # the folder has how the model answered before `rg.train` got it
+    return model

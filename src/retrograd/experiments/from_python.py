@@ -138,7 +138,7 @@ def train(
         print(trained.path, trained.scores)
     """
     folder = RunDirectory(Path(out))
-    RunDirectory.require_free(folder.path)
+    RunDirectory.require_free(folder.path, prepared=True)
     settings = _settings_of(model, objective)
     recorded = record_data(model.task, model.base, examples, eval_examples, folder.data.resolve())
     experiment = Experiment(

@@ -13,16 +13,26 @@ from filelock import FileLock, Timeout
 
 from retrograd.types import UserError
 
-__all__ = ["LOCK_FILE", "atomic_directory", "atomic_file", "current_or_backup", "lock_folder", "open_to_umask"]
+__all__ = [
+    "LOCK_FILE",
+    "atomic_directory",
+    "atomic_file",
+    "current_or_backup",
+    "is_unfinished",
+    "lock_folder",
+    "open_to_umask",
+    "remove_unfinished",
+]
 
 LOCK_FILE = ".lock"
+_UNFINISHED = ".tmp"
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Provide a temporary path beside ``path`` that replaces it if the block succeeds, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -52,7 +62,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         if backup.exists() and not path.exists():
             backup.replace(path)
         shutil.rmtree(backup.parent)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -70,6 +80,20 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         backup.parent.replace(temporary)  # in one step: a half-removed folder must not be taken for the older one
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Return whether a file or folder is one that `atomic_file` or `atomic_directory` had not finished."""
+    return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left unfinished in ``folder`` and below; no other process may be writing there."""
+    for path in [one for one in folder.rglob(f".*{_UNFINISHED}") if is_unfinished(one)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def current_or_backup(path: Path) -> Path:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import run_experiment
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
 
@@ -19,6 +21,24 @@ def test_a_model_that_was_being_replaced_is_found_where_it_stood_aside(tmp_path:
     assert run.model == aside
     (run.path / "model").mkdir()
     assert run.model == run.path / "model"
+
+
+def test_only_a_run_from_python_begins_where_one_was_prepared(tmp_path: Path) -> None:
+    """Another run would begin with the model of the one that was killed before it began."""
+    (tmp_path / "start").mkdir()
+    RunDirectory.require_free(tmp_path, prepared=True)
+    with pytest.raises(UserError, match="exists and is not empty"):
+        RunDirectory.require_free(tmp_path)
+    with pytest.raises(UserError, match="exists and is not empty"):
+        run_experiment(Experiment(), tmp_path)
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_when_a_run_begins(tmp_path: Path) -> None:
+    for left in (".experiment.toml.x1.tmp", "data/.train.jsonl.x2.tmp", ".start.x3.tmp/generator/config.json"):
+        (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / left).touch()
+    RunDirectory.create(tmp_path, "", "no")
+    assert {path.name for path in tmp_path.rglob("*")} == {"data", "experiment.toml", "environment.json"}
 
 
 def test_the_newest_checkpoint_is_the_last_written_whatever_the_clock_says(tmp_path: Path) -> None:

@@ -99,7 +99,6 @@ def record_data(
 
 def _question_settings(task: QuestionAnswering) -> QuestionData:
     return QuestionData(
-        format="jsonl",
         base_format="jsonl",
         unanswerable="drop" if task.no_answer is None else "keep",
         query_prefix=task.query_prefix,
@@ -115,7 +114,6 @@ def _question_settings(task: QuestionAnswering) -> QuestionData:
 
 def _dialogue_settings(task: GroundedDialogue) -> DialogueData:
     return DialogueData(
-        format="jsonl",
         base_format="jsonl",
         unanswerable="drop" if task.no_answer is None else "keep",
         query_prefix=task.query_prefix,
@@ -139,7 +137,6 @@ def _relation_settings(task: RelationExtraction) -> RelationData:
     return RelationData(
         train="",
         test="",
-        format="jsonl",
         labels=labels,  # pyright: ignore[reportArgumentType]  (one of the four above)
         negative=(task.negative or "") if labels == "from_train" else "",
         metric="macro" if task.metric == "macro" else "micro",

@@ -36,7 +36,14 @@ from retrograd.training.run.seal import seal
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
 from retrograd.types import Example, UserError
-from retrograd.util.files import atomic_directory, atomic_file, current_or_backup, open_to_umask
+from retrograd.util.files import (
+    atomic_directory,
+    atomic_file,
+    current_or_backup,
+    is_unfinished,
+    open_to_umask,
+    remove_unfinished,
+)
 from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.records import read_value
 from retrograd.util.text_files import read_json, write_json, write_jsonl
@@ -68,10 +75,11 @@ class RunDirectory:
     ) -> RunDirectory:
         """Create a run with its resolved experiment, the machine, the precision and the seconds it was chosen by.
 
-        Raises `UserError` if something is there.
+        Raises `UserError` if something is there but the data and the first model of a run from Python.
         """
-        cls.require_free(path)
+        cls.require_free(path, prepared=True)
         path.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path)
         run = cls(path)
         with atomic_file(run.experiment) as temporary:
             temporary.write_text(experiment_toml, encoding="utf-8")
@@ -79,9 +87,16 @@ class RunDirectory:
         return run
 
     @staticmethod
-    def require_free(path: Path) -> None:
-        """Raise `UserError` if ``path`` is a file, or a folder with something in it but what prepares a run."""
-        if path.exists() and (path.is_file() or any(one.name not in _PREPARED for one in path.iterdir())):
+    def require_free(path: Path, prepared: bool = False) -> None:
+        """Raise `UserError` if ``path`` is a file, or a folder with something in it.
+
+        What killed processes left unfinished does not count, nor, if ``prepared``, do the data and the first model of a
+        run from Python, which are written before it begins.
+        """
+        allowed = _PREPARED if prepared else ()
+        if path.is_file() or (
+            path.exists() and any(one.name not in allowed and not is_unfinished(one) for one in path.iterdir())
+        ):
             raise UserError(f"{path} exists and is not empty; choose another folder with --out, or remove it first")
 
     @classmethod
