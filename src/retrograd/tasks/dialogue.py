@@ -13,19 +13,17 @@ from typing import cast
 
 from retrograd.data.examples import DialogueExample, Turn, dialogue_example
 from retrograd.metrics.answers import token_f1
-from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
-from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_marks
+from retrograd.tasks.free_answers import FreeAnswers
 from retrograd.tasks.support import OverlapSupport
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt, UserError
-from retrograd.util.guards import JsonObject
 
 __all__ = ["GroundedDialogue", "GroundedPrompt", "knowledge_f1"]
 
 
 @dataclass(frozen=True)
-class GroundedDialogue:
+class GroundedDialogue(FreeAnswers):
     """The task of giving the next turn of a dialogue. A plain `Example` is a dialogue of one turn, the user's.
 
     ``turns`` is how many turns are read, the last ones, by retrievers and generator alike; 0 is all. ``user_name`` and
@@ -62,27 +60,7 @@ class GroundedDialogue:
         """Return the text as the one turn of a dialogue. Raises `UserError` for a blank one."""
         return dialogue_example("query", [Turn("user", text)])
 
-    def choices_for(self, example: Example) -> None:
-        """Return None: answers are free text."""
-
-    def negative_for(self, example: Example) -> str | None:
-        """Return the answer that says that nothing can be answered, or None."""
-        return self.no_answer
-
-    def label_record(self, answer: str, example: Example) -> JsonObject:
-        """Return nothing: answers in free words name no label."""
-        return {}
-
-    def role_spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Raise `UserError`: dialogues have no head and tail."""
-        refuse_roles(self.name)
-
     # What the retrievers read
-
-    @property
-    def unsaid(self) -> Unsaid:
-        """Return both prefixes, the separator, and the words that replace a masked word."""
-        return unsaid_marks(self.query_prefix, self.passage_prefix, self.separator)
 
     def query_text(self, example: Example) -> str:
         """Return the prefix and the texts of the turns, the last one first, without the names of speakers."""
@@ -92,10 +70,6 @@ class GroundedDialogue:
         """Return the last turn, the target, then the older turns: a cut takes neither of the first two."""
         *older, last = self._said(example)
         return self.query_prefix + self.separator.join([last, target, *filter(None, [" ".join(reversed(older))])])
-
-    def passage_text(self, passage: Passage) -> str:
-        """Return the prefix, the title and the text."""
-        return self.passage_prefix + self.neighbour_text(passage)
 
     def _read(self, example: Example) -> tuple[Turn, ...]:
         """Return the turns that are read, oldest first."""
@@ -130,15 +104,7 @@ class GroundedDialogue:
             f"\n{last}\n{self.agent_name}:",
         )
 
-    def neighbour_text(self, passage: Passage) -> str:
-        """Return ``title: text``, or the text alone."""
-        return show_passage(passage, self.titles)
-
-    # Equality, support, score
-
-    def identity(self, text: str) -> str:
-        """Return the text with case and spaces normalised."""
-        return fold(text)
+    # Support and score
 
     def support(self, passages: Iterable[Passage]) -> Support:
         """Return the test for passages with the words of the example's target, by the kind of test ``evidence``."""

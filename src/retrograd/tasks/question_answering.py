@@ -10,19 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from retrograd.data.examples import GroundedExample
-from retrograd.metrics.words import Unsaid, fold
 from retrograd.tasks.answer_scores import answer_scores, require_metric
-from retrograd.tasks.free_answers import refuse_roles, show_passage, unsaid_marks
+from retrograd.tasks.free_answers import FreeAnswers
 from retrograd.tasks.support import AnswerSupport
 from retrograd.tasks.task import Support
 from retrograd.types import Example, Passage, Prompt, UserError
-from retrograd.util.guards import JsonObject
 
 __all__ = ["QuestionAnswering"]
 
 
 @dataclass(frozen=True)
-class QuestionAnswering:
+class QuestionAnswering(FreeAnswers):
     """The task of answering a question in few words.
 
     ``query_prefix`` and ``passage_prefix`` stand before what the towers read, for encoders trained with an instruction
@@ -59,27 +57,7 @@ class QuestionAnswering:
             raise UserError("the question is blank; write one")
         return GroundedExample("query", text.strip())
 
-    def choices_for(self, example: Example) -> None:
-        """Return None: answers are free text."""
-
-    def negative_for(self, example: Example) -> str | None:
-        """Return the answer that says that nothing can be answered, or None."""
-        return self.no_answer
-
-    def label_record(self, answer: str, example: Example) -> JsonObject:
-        """Return nothing: answers in free words name no label."""
-        return {}
-
-    def role_spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Raise `UserError`: questions have no head and tail."""
-        refuse_roles(self.name)
-
     # What the retrievers read
-
-    @property
-    def unsaid(self) -> Unsaid:
-        """Return both prefixes, the separator, and the words that replace a masked word."""
-        return unsaid_marks(self.query_prefix, self.passage_prefix, self.separator)
 
     def query_text(self, example: Example) -> str:
         """Return the prefix and the question."""
@@ -88,10 +66,6 @@ class QuestionAnswering:
     def posterior_text(self, example: Example, target: str) -> str:
         """Return the query text, the separator and the target."""
         return f"{self.query_text(example)}{self.separator}{target}"
-
-    def passage_text(self, passage: Passage) -> str:
-        """Return the prefix, the title and the text."""
-        return self.passage_prefix + self.neighbour_text(passage)
 
     # What the generator reads
 
@@ -106,15 +80,7 @@ class QuestionAnswering:
             return Prompt(self.instruction, passage_lines, question)
         return Prompt("", passage_lines[1:], question) if passage_lines else Prompt(question[1:])
 
-    def neighbour_text(self, passage: Passage) -> str:
-        """Return ``title: text``, or the text alone."""
-        return show_passage(passage, self.titles)
-
-    # Equality, support, score
-
-    def identity(self, text: str) -> str:
-        """Return the text with case and spaces normalised: a passage that is the question itself answers nothing."""
-        return fold(text)
+    # Support and score
 
     def support(self, passages: Iterable[Passage]) -> Support:
         """Return the test for passages that hold the example's target, by the kind of test ``evidence``."""

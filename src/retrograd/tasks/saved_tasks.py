@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, TypeVar
 
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.question_answering import QuestionAnswering
@@ -16,59 +18,56 @@ from retrograd.util.guards import JsonObject, suggest_name
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["SAVED_TASKS", "read_task", "write_task"]
+__all__ = ["SAVED_TASKS", "read_task", "task_record", "write_task"]
 
 
-class SavedTask(Protocol):
-    """The way in which tasks of one class are written to a record and read from it."""
-
-    def record(self, task: Task) -> JsonObject | None:
-        """Return the settings of a task of this class; None for a task of another class."""
-        ...
-
-    def read(self, settings: Mapping[str, object], where: str) -> Task:
-        """Return the task of a record. Raises `UserError`, beginning with ``where``, for anything else."""
-        ...
+T = TypeVar("T", bound=Task)
 
 
-class _Questions:
-    def record(self, task: Task) -> JsonObject | None:
-        return record_mapping(task) if type(task) is QuestionAnswering else None
+@dataclass(frozen=True)
+class SavedTask(Generic[T]):
+    """One class of tasks: how a task of exactly this class becomes a record of its settings, and comes back from it.
 
-    def read(self, settings: Mapping[str, object], where: str) -> Task:
-        return read_record(QuestionAnswering, settings, where)
+    ``read`` raises `UserError`, beginning with its second argument, for anything that ``write`` does not return.
+    """
 
+    task: type[T]
+    write: Callable[[T], JsonObject]
+    read: Callable[[Mapping[str, object], str], T]
 
-class _Dialogue:
-    def record(self, task: Task) -> JsonObject | None:
-        return record_mapping(task) if type(task) is GroundedDialogue else None
-
-    def read(self, settings: Mapping[str, object], where: str) -> Task:
-        return read_record(GroundedDialogue, settings, where)
-
-
-class _Relations:
-    def record(self, task: Task) -> JsonObject | None:
-        return relation_extraction_record(task) if type(task) is RelationExtraction else None
-
-    def read(self, settings: Mapping[str, object], where: str) -> Task:
-        return read_relation_extraction(settings, where)
+    def settings(self, task: Task) -> JsonObject | None:
+        """Return the settings of a task of this class; None for a task of another class, a subclass included."""
+        return self.write(task) if isinstance(task, self.task) and type(task) is self.task else None
 
 
-SAVED_TASKS: dict[str, SavedTask] = {"questions": _Questions(), "dialogue": _Dialogue(), "relations": _Relations()}
+def _plain(task: type[T]) -> SavedTask[T]:
+    """Return how tasks are saved whose fields are plain values."""
+    return SavedTask(task, record_mapping, partial(read_record, task))
+
+
+SAVED_TASKS: dict[str, SavedTask[QuestionAnswering] | SavedTask[GroundedDialogue] | SavedTask[RelationExtraction]] = {
+    "questions": _plain(QuestionAnswering),
+    "dialogue": _plain(GroundedDialogue),
+    "relations": SavedTask(RelationExtraction, relation_extraction_record, read_relation_extraction),
+}
 """Every class of tasks that a folder can bring, by its name there."""
 
 _CUSTOM = "custom"
 
 
+def task_record(task: Task) -> tuple[str, JsonObject]:
+    """Return the kind of a task and its settings; "custom" and its class for one that is not in `SAVED_TASKS`."""
+    for kind, saved in SAVED_TASKS.items():
+        settings = saved.settings(task)
+        if settings is not None:
+            return kind, settings
+    return _CUSTOM, {"class": type(task).__qualname__, "name": task.name}
+
+
 def write_task(task: Task, path: Path) -> None:
     """Write the record of a task; of a class that is not in `SAVED_TASKS` its name alone."""
-    for kind, saved in SAVED_TASKS.items():
-        settings = saved.record(task)
-        if settings is not None:
-            write_json(path, {"kind": kind, "settings": settings})
-            return
-    write_json(path, {"kind": _CUSTOM, "settings": {"class": type(task).__qualname__, "name": task.name}})
+    kind, settings = task_record(task)
+    write_json(path, {"kind": kind, "settings": settings})
 
 
 def read_task(path: Path) -> Task:
