@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from retrograd.experiments.build import model_settings
-from retrograd.experiments.data.recorded import ExampleSource, record_data
+from retrograd.experiments.data.example_files import ExampleSource
+from retrograd.experiments.data.recorded import record_data
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run as open_folder

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from retrograd.experiments.data.corpus import CorpusData, DialogueData, QuestionData
+from retrograd.experiments.data.corpus import CorpusData
+from retrograd.experiments.data.free_answers import DialogueData, QuestionData
 from retrograd.experiments.experiment import (
     EvaluationSettings,
     Experiment,

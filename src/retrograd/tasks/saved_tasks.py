@@ -20,8 +20,7 @@ from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["SAVED_TASKS", "read_task", "task_record", "write_task"]
 
-
-T = TypeVar("T", bound=Task)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)

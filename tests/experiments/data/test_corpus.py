@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from retrograd.__main__ import app
 from retrograd.data.examples import DialogueExample, GroundedExample
-from retrograd.experiments.data.corpus import DialogueData, QuestionData
+from retrograd.experiments.data.free_answers import DialogueData, QuestionData
 from retrograd.experiments.experiment import (
     Experiment,
     GeneratorSettings,

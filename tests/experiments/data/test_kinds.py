@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from retrograd.experiments.data import kinds
+from retrograd.experiments.data.example_files import ExampleSource
 from retrograd.experiments.data.findings import Findings
+from retrograd.experiments.data.free_answers import QuestionData
 from retrograd.experiments.data.kinds import KINDS, kind_names, open_data, open_files, read_data
+from retrograd.experiments.data.recorded import record_data
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.data.source import DataKind
 from retrograd.experiments.experiment import (
@@ -25,14 +28,29 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.studies.answers import search_run
 from retrograd.studies.planning.data import data_facts
 from retrograd.studies.validation.validate import validate_experiment
-from retrograd.types import UserError
+from retrograd.tasks.question_answering import QuestionAnswering
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonObject
 
 CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"
 THINGS = ("cup", "box", "wheel", "car", "tea", "rain")
+
+
+class Riddles(QuestionAnswering):
+    """A task that no kind of data of the package makes."""
+
+
+class RiddleData(QuestionData):
+    """A kind of data that makes it; it writes no files."""
+
+    @classmethod
+    def from_python(cls, task: Task, sources: Mapping[str, ExampleSource], folder: Path) -> RiddleData | None:
+        return cls() if type(task) is Riddles else None
 
 
 def lines(path: Path, records: list[JsonObject]) -> str:
@@ -122,6 +140,35 @@ def test_its_task_comes_back_without_the_files(data: DataKind) -> None:
     assert data.task_from_record(record, "here") == task
     with pytest.raises(UserError, match=r"^here: expected .*train"):
         data.task_from_record({"other": 1}, "here")
+
+
+def test_its_examples_from_python_come_back_from_files(data: DataKind, tmp_path: Path) -> None:
+    loaded = data.load(0)
+    train, test = (data.train, data.test) if data.train_is_base else (loaded.train, loaded.test)
+    recorded = record_data(loaded.task, loaded.base, train, test, tmp_path / "recorded")
+    again = recorded.settings.load(0)
+    recorded.check(again.task, again.base)
+    assert again.task == loaded.task
+    for ours, given in ((again.train, loaded.train), (again.dev, []), (again.test, loaded.test)):
+        assert [(one.id, one.query, one.targets) for one in ours] == [(one.id, one.query, one.targets) for one in given]
+    assert list(again.base) == list(loaded.base)
+    alone = record_data(loaded.task, loaded.base, train, None, tmp_path / "alone").settings
+    assert (alone.test, alone.load(0).test) == ("", [])
+
+
+def test_a_task_from_python_is_recorded_by_the_kind_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, train = KnowledgeBase.from_passages([Passage("p", "", "rain")]), [Example("1", "what falls ?", ("rain",))]
+    with pytest.raises(UserError, match=r"your class Riddles, .* or add a kind of data"):
+        record_data(Riddles(), base, train, None, tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(kinds, "KINDS", (*KINDS, RiddleData))
+    recorded = record_data(Riddles(), base, train, None, tmp_path)
+    assert recorded.settings == RiddleData()
+    recorded.check(Riddles(), base)
+    with pytest.raises(UserError, match=r"the model's task has class = 'Riddles'"):
+        recorded.check(QuestionAnswering(), base)
 
 
 def test_files_are_named_from_the_root(data: DataKind, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Question and dialogue data of an experiment have settings, a corpus that answers come from, and draws."""
+"""Data that are answered from a corpus share these settings, the reading of the corpus, gold passages and draws."""
 
 from __future__ import annotations
 
@@ -8,26 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from retrograd.data.dialogues import read_dialogues, read_doc2dial_documents
 from retrograd.data.examples import (
     gold_passages,
-    with_knowledge,
 )
-from retrograd.data.passages import read_corpus
 from retrograd.data.qrels import mark_gold, read_qrels
-from retrograd.data.questions import NO_ANSWER, read_questions
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.splitting import Splitting, split_passages
-from retrograd.data.squad import read_contexts
 from retrograd.experiments.data.draws import Draws, draw_seed, require_draws, shuffle
+from retrograd.experiments.data.example_files import ExampleSource
 from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.part_reading import BaseFile, DataParts, base_file, example_file
 from retrograd.experiments.data.source import Data, absolute_file, relation_extraction
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.tasks.dialogue import GroundedDialogue
-from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relevance import drop_unknown_texts, gold_rows, rows_by_id
-from retrograd.tasks.support import AnswerSupport, OverlapSupport
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.fingerprints import fingerprint
@@ -36,7 +29,7 @@ from retrograd.util.progress import say
 from retrograd.util.records import read_record
 from retrograd.util.text_files import Refuse, raise_error
 
-__all__ = ["CorpusData", "DialogueData", "QuestionData"]
+__all__ = ["CorpusData"]
 
 
 @dataclass(frozen=True)
@@ -168,6 +161,11 @@ class CorpusData(ABC):
         """Return the settings of bare files of a format."""
         return read_record(cls, {"format": format}, f"--kind {cls.kind}")
 
+    @classmethod
+    def from_python(cls, task: Task, sources: Mapping[str, ExampleSource], folder: Path) -> CorpusData | None:
+        """Return None: unless a kind has a method of its own, no task from Python is recorded as its data."""
+        return None
+
     def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
         """Open files of examples, as `DataKind.open_parts`."""
         parts = [example_file(name, source, self.examples, findings) for name, source in sources.items()]
@@ -249,96 +247,3 @@ class CorpusData(ABC):
                 f"{next(iter(relevant))!r}, those of the examples like {ids[0]!r}"
             )
         return {name: list(mark_gold(examples, relevant)) for name, examples in parts.items()}
-
-
-@dataclass(frozen=True)
-class QuestionData(CorpusData):
-    """Settings of questions with answers in free words (`retrograd.tasks.question_answering`).
-
-    ``format`` and ``base_format`` are those of `read_questions` and `read_corpus`; "squad" as ``base_format`` takes the
-    paragraphs of a SQuAD file. A passage is evidence for an answer only if it also holds the share ``question_overlap``
-    of the question's words.
-    """
-
-    kind: ClassVar[str] = "questions"
-
-    format: Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"] = "auto"
-    base_format: Literal["auto", "jsonl", "tsv", "squad"] = "auto"
-    instruction: str = "Answer the question in as few words as possible."
-    question_overlap: float = 0.2
-    metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "exact_match"
-
-    def task(self) -> QuestionAnswering:
-        """Return the task that these settings make."""
-        return QuestionAnswering(
-            query_prefix=self.query_prefix,
-            passage_prefix=self.passage_prefix,
-            titles=self.titles,
-            instruction=self.instruction,
-            no_answer=NO_ANSWER if self.unanswerable == "keep" else None,
-            evidence=AnswerSupport(self.most_share, self.most_passages, self.question_overlap),
-            primary_metric=self.metric,
-        )
-
-    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
-        """Yield the questions of a file."""
-        return read_questions(path, self.format, self.unanswerable, refuse)
-
-    def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
-        """Yield documents as `CorpusData.documents` does; of a SQuAD file its paragraphs."""
-        return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format, refuse)
-
-
-@dataclass(frozen=True)
-class DialogueData(CorpusData):
-    """Settings of dialogues whose turns passages help to give (`retrograd.tasks.dialogue`).
-
-    ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file, "doc2dial" the documents of its ``doc_data``
-    file. ``turns`` is how many of the last turns are read (0: all). ``least_overlap`` and ``near_best`` are what makes
-    a passage evidence for a turn (`OverlapSupport`).
-    """
-
-    kind: ClassVar[str] = "dialogue"
-
-    format: Literal["auto", "jsonl", "quac", "doc2dial"] = "auto"
-    base_format: Literal["auto", "jsonl", "tsv", "quac", "doc2dial"] = "auto"
-    instruction: str = "Give the next turn of the dialogue, with what the passages say."
-    turns: int = 8
-    user_name: str = "user"
-    agent_name: str = "agent"
-    least_overlap: float = 0.5
-    near_best: float = 0.8
-    metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "f1"
-
-    def task(self) -> GroundedDialogue:
-        """Return the task that these settings make."""
-        return GroundedDialogue(
-            turns=self.turns,
-            user_name=self.user_name,
-            agent_name=self.agent_name,
-            query_prefix=self.query_prefix,
-            passage_prefix=self.passage_prefix,
-            titles=self.titles,
-            instruction=self.instruction,
-            no_answer=NO_ANSWER if self.unanswerable == "keep" else None,
-            evidence=OverlapSupport(self.least_overlap, self.near_best, self.most_share, self.most_passages),
-            primary_metric=self.metric,
-        )
-
-    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
-        """Yield the turns of a file that are to be answered."""
-        return read_dialogues(path, self.format, self.unanswerable, refuse)
-
-    def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
-        """Yield documents as `CorpusData.documents` does; of QuAC or DoQA paragraphs, of Doc2Dial documents."""
-        if self.base_format == "quac":
-            return read_contexts(path)
-        if self.base_format == "doc2dial":
-            return read_doc2dial_documents(path)
-        return read_corpus(path, self.base_format, refuse)
-
-    def _with_knowledge(
-        self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
-    ) -> list[Example]:
-        """Add texts as `CorpusData._with_knowledge` does: knowledge F1 reads them."""
-        return list(with_knowledge(examples, lambda id_: base.passages(rows.get(id_, ()))))

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from retrograd.data.passages import read_corpus
-from retrograd.experiments.data.corpus import DialogueData, QuestionData
 from retrograd.experiments.data.findings import Findings
+from retrograd.experiments.data.free_answers import DialogueData, QuestionData
 from retrograd.experiments.data.part_reading import DataParts, base_file
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.data.source import DataKind

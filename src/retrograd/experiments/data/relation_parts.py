@@ -23,6 +23,7 @@ from retrograd.util.text_files import Refuse
 __all__ = [
     "BUILTIN_DATA",
     "RelationPart",
+    "instance_record",
     "labelled_examples",
     "read_instances",
     "read_part",
@@ -97,6 +98,19 @@ def read_instances(path: Path, format: str, patch: Path | None) -> list[Relation
     """Read all instances of a file, with corrected labels where there is a patch. Raises `UserError` as readers do."""
     instances = list(read_relations(path, format))
     return instances if patch is None else read_patch(patch).apply(instances, str(path))
+
+
+def instance_record(instance: RelationInstance) -> JsonObject:
+    """Return the fields of an instance in the format ``jsonl`` of `retrograd.data.relations.formats`."""
+    return {
+        "id": instance.id,
+        "text": instance.text,
+        "head": [instance.head.start, instance.head.end],
+        "tail": [instance.tail.start, instance.tail.end],
+        "relation": instance.relation,
+        "head_type": instance.head_type,
+        "tail_type": instance.tail_type,
+    }
 
 
 def read_part(part: str, source: str, patch: str, format: str, refuse: Refuse) -> RelationPart:  # noqa: A002

@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from retrograd.data.readers import read_relations
 from retrograd.data.relations.entity_pairs import has_entities, read_entity_pairs
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.sampling import stratify
 from retrograd.data.relations.tacred import NO_RELATION
 from retrograd.experiments.data.draws import Draws, draw_seed, require_draws
+from retrograd.experiments.data.example_files import ExampleSource, write_examples
 from retrograd.experiments.data.findings import Findings, split_message
 from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
 from retrograd.experiments.data.relation_parts import (
     BUILTIN_DATA,
     RelationPart,
+    instance_record,
     labelled_examples,
     read_instances,
     read_part,
@@ -41,6 +44,8 @@ _NEGATIVE = {"semeval": "Other", "tacred": NO_RELATION, "retacred": NO_RELATION}
 """The negative label of each label set that is known by name."""
 _TEMPLATES = {"semeval": "builtin:semeval2010_task8", "tacred": "builtin:tacred", "retacred": "builtin:retacred"}
 """The words of each label set that is known by name."""
+_TASK_NAMES = {"semeval": "semeval2010_task8", "tacred": "tacred", "retacred": "retacred"}
+"""The name of the task of each label set that is known by name."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +254,14 @@ class RelationData:
         """Return the settings of bare files: of their format, and with the labels that stand in them."""
         return read_record(RelationData, {"format": format, "labels": "from_train"}, "--kind relations")
 
+    @classmethod
+    def from_python(cls, task: Task, sources: Mapping[str, ExampleSource], folder: Path) -> RelationData | None:
+        """Write relation instances, and return settings as `DataKind.from_python` does."""
+        if type(task) is not RelationExtraction:
+            return None
+        files = write_examples(sources, folder, RelationInstance, read_relations, instance_record)
+        return replace(_settings_of(task), **files)
+
     def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
         """Open all parts, as `DataKind.open_parts`; without the task where its labels cannot be worded."""
         instances = {name: self._instances(name, source, findings) for name, source in sources.items()}
@@ -306,7 +319,6 @@ def _read_verbalisation(settings: RelationData, labels: Sequence[str]) -> Verbal
 def _task(
     settings: RelationData, verbalisation: Verbalisation, constraints: TypeConstraints | None
 ) -> RelationExtraction:
-    names = {"semeval": "semeval2010_task8", "from_train": "relation extraction"}
     metrics = {"semeval": "semeval", "tacred": "micro", "retacred": "micro"}
     return RelationExtraction(
         verbalisation,
@@ -314,10 +326,28 @@ def _task(
         metric=metrics.get(settings.labels, settings.metric),
         query_style=settings.query_style,
         neighbour_style=settings.neighbour_style,
-        name=names.get(settings.labels, settings.labels),
+        name=_TASK_NAMES.get(settings.labels, "relation extraction"),
         target_style=settings.target_style,
         input_style=settings.input_style,
         key_style=settings.key_style,
         exclude=settings.exclude,
         constraints=constraints,
+    )
+
+
+def _settings_of(task: RelationExtraction) -> RelationData:
+    """Return settings, without files, for a task; the words of its labels have no place there."""
+    labels = next((labels for labels, name in _TASK_NAMES.items() if name == task.name), "from_train")
+    return replace(
+        RelationData(train="", test=""),
+        labels=labels,
+        negative=(task.negative or "") if labels == "from_train" else "",
+        metric="macro" if task.metric == "macro" else "micro",
+        query_style=task.query_style,
+        neighbour_style=task.neighbour_style,
+        target_style=task.target_style,
+        input_style=task.input_style,
+        key_style=task.key_style,
+        exclude=task.exclude,
+        type_constraints=task.constraints is not None,
     )

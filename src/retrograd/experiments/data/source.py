@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 from retrograd.data.relations.instance import RelationInstance
+from retrograd.experiments.data.example_files import ExampleSource
 from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.part_reading import BaseFile, DataParts
 from retrograd.index.knowledge_base import KnowledgeBase
@@ -104,6 +105,17 @@ class DataKind(Protocol):
     @classmethod
     def for_files(cls, format: str) -> DataKind:  # noqa: A002 (the field's word)
         """Return the settings by which bare files of a format are read. Raises `UserError` for an unknown format."""
+        ...
+
+    @classmethod
+    def from_python(cls, task: Task, sources: Mapping[str, ExampleSource], folder: Path) -> DataKind | None:
+        """Write examples from Python into ``folder``, and return settings that read them there and make ``task``.
+
+        ``sources`` are by part: "train" and, where there is one, "test". The caller writes the knowledge base into the
+        file `base_source` of the settings. None where tasks of this class are not recorded as this kind of data. What
+        the settings have no place for keeps its default, so the caller compares the tasks. Raises `UserError` as the
+        readers do.
+        """
         ...
 
     def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:

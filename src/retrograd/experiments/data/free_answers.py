@@ -1,0 +1,189 @@
+"""Questions and dialogues are data answered from a corpus in free words: their settings, files and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal, TypeVar
+
+from retrograd.data.dialogues import read_dialogues, read_doc2dial_documents
+from retrograd.data.examples import DialogueExample, Turn, gold_passages, with_knowledge
+from retrograd.data.passages import read_corpus
+from retrograd.data.questions import NO_ANSWER, read_questions
+from retrograd.data.readers import read_dialogues as read_dialogue_source
+from retrograd.data.readers import read_questions as read_question_source
+from retrograd.data.squad import read_contexts
+from retrograd.experiments.data.corpus import CorpusData
+from retrograd.experiments.data.example_files import ExampleSource, write_examples
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.tasks.dialogue import GroundedDialogue
+from retrograd.tasks.question_answering import QuestionAnswering
+from retrograd.tasks.support import AnswerSupport, OverlapSupport
+from retrograd.tasks.task import Task
+from retrograd.types import Example, Passage
+from retrograd.util.guards import JsonObject
+from retrograd.util.text_files import Refuse, raise_error
+
+__all__ = ["DialogueData", "QuestionData"]
+
+_PASSAGES = "passages.jsonl"
+"""The file of the knowledge base in a folder of data from Python."""
+
+
+@dataclass(frozen=True)
+class QuestionData(CorpusData):
+    """Settings of questions with answers in free words (`retrograd.tasks.question_answering`).
+
+    ``format`` and ``base_format`` are those of `read_questions` and `read_corpus`; "squad" as ``base_format`` takes the
+    paragraphs of a SQuAD file. A passage is evidence for an answer only if it also holds the share ``question_overlap``
+    of the question's words.
+    """
+
+    kind: ClassVar[str] = "questions"
+
+    format: Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"] = "auto"
+    base_format: Literal["auto", "jsonl", "tsv", "squad"] = "auto"
+    instruction: str = "Answer the question in as few words as possible."
+    question_overlap: float = 0.2
+    metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "exact_match"
+
+    def task(self) -> QuestionAnswering:
+        """Return the task that these settings make."""
+        evidence = AnswerSupport(self.most_share, self.most_passages, self.question_overlap)
+        return _with_settings(QuestionAnswering(evidence=evidence), self)
+
+    @classmethod
+    def from_python(cls, task: Task, sources: Mapping[str, ExampleSource], folder: Path) -> QuestionData | None:
+        """Write questions, and return settings as `DataKind.from_python` does."""
+        if type(task) is not QuestionAnswering:
+            return None
+        files = write_examples(sources, folder, Example, read_question_source, _question_record)
+        settings = cls(question_overlap=task.evidence.question_overlap, base=str(folder / _PASSAGES))
+        return replace(_with_task(settings, task), **files)
+
+    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+        """Yield the questions of a file."""
+        return read_questions(path, self.format, self.unanswerable, refuse)
+
+    def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
+        """Yield documents as `CorpusData.documents` does; of a SQuAD file its paragraphs."""
+        return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format, refuse)
+
+
+@dataclass(frozen=True)
+class DialogueData(CorpusData):
+    """Settings of dialogues whose turns passages help to give (`retrograd.tasks.dialogue`).
+
+    ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file, "doc2dial" the documents of its ``doc_data``
+    file. ``turns`` is how many of the last turns are read (0: all). ``least_overlap`` and ``near_best`` are what makes
+    a passage evidence for a turn (`OverlapSupport`).
+    """
+
+    kind: ClassVar[str] = "dialogue"
+
+    format: Literal["auto", "jsonl", "quac", "doc2dial"] = "auto"
+    base_format: Literal["auto", "jsonl", "tsv", "quac", "doc2dial"] = "auto"
+    instruction: str = "Give the next turn of the dialogue, with what the passages say."
+    turns: int = 8
+    user_name: str = "user"
+    agent_name: str = "agent"
+    least_overlap: float = 0.5
+    near_best: float = 0.8
+    metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "f1"
+
+    def task(self) -> GroundedDialogue:
+        """Return the task that these settings make."""
+        evidence = OverlapSupport(self.least_overlap, self.near_best, self.most_share, self.most_passages)
+        task = GroundedDialogue(self.turns, self.user_name, self.agent_name, evidence=evidence)
+        return _with_settings(task, self)
+
+    @classmethod
+    def from_python(cls, task: Task, sources: Mapping[str, ExampleSource], folder: Path) -> DialogueData | None:
+        """Write dialogues, and return settings as `DataKind.from_python` does."""
+        if type(task) is not GroundedDialogue:
+            return None
+        files = write_examples(sources, folder, Example, read_dialogue_source, _dialogue_record)
+        settings = cls(
+            turns=task.turns,
+            user_name=task.user_name,
+            agent_name=task.agent_name,
+            least_overlap=task.evidence.least,
+            near_best=task.evidence.near_best,
+            base=str(folder / _PASSAGES),
+        )
+        return replace(_with_task(settings, task), **files)
+
+    def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
+        """Yield the turns of a file that are to be answered."""
+        return read_dialogues(path, self.format, self.unanswerable, refuse)
+
+    def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
+        """Yield documents as `CorpusData.documents` does; of QuAC or DoQA paragraphs, of Doc2Dial documents."""
+        if self.base_format == "quac":
+            return read_contexts(path)
+        if self.base_format == "doc2dial":
+            return read_doc2dial_documents(path)
+        return read_corpus(path, self.base_format, refuse)
+
+    def _with_knowledge(
+        self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
+    ) -> list[Example]:
+        """Add texts as `CorpusData._with_knowledge` does: knowledge F1 reads them."""
+        return list(with_knowledge(examples, lambda id_: base.passages(rows.get(id_, ()))))
+
+
+# What tasks and settings of both kinds share, in either direction
+
+AnyTask = TypeVar("AnyTask", QuestionAnswering, GroundedDialogue)
+AnyData = TypeVar("AnyData", QuestionData, DialogueData)
+
+
+def _with_settings(task: AnyTask, settings: QuestionData | DialogueData) -> AnyTask:
+    """Return the task with the settings that questions and dialogues share."""
+    return replace(
+        task,
+        query_prefix=settings.query_prefix,
+        passage_prefix=settings.passage_prefix,
+        titles=settings.titles,
+        instruction=settings.instruction,
+        no_answer=NO_ANSWER if settings.unanswerable == "keep" else None,
+        primary_metric=settings.metric,
+    )
+
+
+def _with_task(settings: AnyData, task: QuestionAnswering | GroundedDialogue) -> AnyData:
+    """Return the settings with what they share of a task: the inverse of `_with_settings`."""
+    return replace(
+        settings,
+        base_format="jsonl",
+        query_prefix=task.query_prefix,
+        passage_prefix=task.passage_prefix,
+        titles=task.titles,
+        instruction=task.instruction,
+        unanswerable="drop" if task.no_answer is None else "keep",
+        most_share=task.evidence.most_share,
+        most_passages=task.evidence.most_passages,
+        metric=task.primary_metric,
+    )
+
+
+def _question_record(example: Example) -> JsonObject:
+    return {
+        "id": example.id,
+        "question": example.query,
+        "answers": list(example.targets),
+        "gold_passages": list(gold_passages(example)),
+    }
+
+
+def _dialogue_record(example: Example) -> JsonObject:
+    dialogue = example if isinstance(example, DialogueExample) else None
+    history = (Turn("user", example.query),) if dialogue is None else dialogue.history
+    return {
+        "id": example.id,
+        "history": [{"role": turn.role, "text": turn.text} for turn in history],
+        "answers": list(example.targets),
+        "gold_passages": list(gold_passages(example)),
+        "knowledge": [] if dialogue is None else list(dialogue.knowledge),
+    }
