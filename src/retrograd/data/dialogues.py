@@ -29,21 +29,25 @@ from pathlib import Path
 from retrograd.data.examples import DialogueExample, Turn, dialogue_example
 from retrograd.data.record_fields import (
     find_field,
+    find_id,
     locate_errors,
+    missing_field,
     name_type,
+    number_records,
     read_every_string,
-    read_id,
     read_objects,
     read_optional_string,
+    read_records,
     read_string,
     read_strings,
     require_fields,
+    require_known,
     require_new,
 )
 from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_quac, resolve_answers
 from retrograd.types import Passage, UserError
 from retrograd.util import text_files
-from retrograd.util.guards import JsonObject, JsonValue, peek_json_object, suggest_name
+from retrograd.util.guards import JsonObject, JsonValue, peek_json_object
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["DIALOGUE_FORMATS", "dialogue_examples", "read_dialogues", "read_doc2dial_documents"]
@@ -71,41 +75,28 @@ def read_dialogues(
     Malformed lines and repeated ids of JSON Lines go to ``refuse``, with file and place. Raises `UserError` for an
     unknown format or treatment of what is unanswerable, and for the first fault of the other formats.
     """
-    for value, choices, setting in (
-        (format, DIALOGUE_FORMATS, "dialogue format"),
-        (unanswerable, UNANSWERABLE, "treatment of turns without an answer"),
-    ):
-        if value not in choices:
-            raise UserError(f"unknown {setting} {value!r}; {suggest_name(value, choices)}")
+    require_known(format, DIALOGUE_FORMATS, "dialogue format")
+    require_known(unanswerable, UNANSWERABLE, "treatment of turns without an answer")
     detected = detect_dialogue_format(path) if format == "auto" else format
     if detected == "jsonl":
-        return _read_lines(path, unanswerable, refuse)
+        return _read_examples(path, "line", text_files.read_jsonl(path, refuse), unanswerable, refuse)
     return {"quac": read_quac, "doc2dial": _read_doc2dial}[detected](path, unanswerable)
 
 
 def detect_dialogue_format(path: Path) -> str:
     """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    for number, line in text_files.read_lines(path):
-        if not line.strip():
-            continue
-        record = peek_json_object(line)
-        if record is None and line.lstrip().startswith("{"):  # an object over several lines
-            record = text_files.read_json(path)
-        if not isinstance(record, dict):
-            raise UserError(
-                f"{path}, line {number}: no JSON object; name the format: {', '.join(DIALOGUE_FORMATS[1:])}"
-            )
-        if "dial_data" in record:
-            return "doc2dial"
-        return "quac" if "data" in record else "jsonl"
-    raise UserError(f"{path} holds only blank lines; expected dialogues")
+    number, line = text_files.first_line(path, "dialogues")
+    record = peek_json_object(line)
+    if record is None and line.lstrip().startswith("{"):  # an object over several lines
+        record = text_files.read_json(path)
+    if not isinstance(record, dict):
+        raise UserError(f"{path}, line {number}: no JSON object; name the format: {', '.join(DIALOGUE_FORMATS[1:])}")
+    if "dial_data" in record:
+        return "doc2dial"
+    return "quac" if "data" in record else "jsonl"
 
 
 # JSON Lines -----------------------------------------------------------------------------------------------------------
-
-
-def _read_lines(path: Path, unanswerable: str, refuse: Refuse) -> Iterator[DialogueExample]:
-    return _read_examples(path, "line", text_files.read_jsonl(path, refuse), unanswerable, refuse)
 
 
 def dialogue_examples(records: Iterable[JsonObject], unanswerable: str = "keep") -> Iterator[DialogueExample]:
@@ -120,24 +111,19 @@ def _read_examples(
     path: Path, unit: str, records: Iterable[tuple[int, JsonObject]], unanswerable: str, refuse: Refuse
 ) -> Iterator[DialogueExample]:
     """Yield the turns of numbered records; ``unit`` is what the numbers count."""
-    first_numbers: dict[str, int] = {}
-    for number, record in records:
-        with locate_errors(path, f"{unit} {number}", refuse):
-            example = _read_example(record, number)
-            require_new(example.id, number, first_numbers, unit)
-            if unanswerable == "keep" or example.targets != (NO_ANSWER,):
-                yield example
+    for example in read_records(path, number_records(unit, records), _read_example, refuse):
+        if unanswerable == "keep" or example.targets != (NO_ANSWER,):
+            yield example
 
 
 def _read_example(record: JsonObject, number: int) -> DialogueExample:
     history_field, question_field = find_field(record, _HISTORIES), find_field(record, _QUESTIONS)
     if history_field is None and question_field is None:
-        raise UserError(f"no field 'history'; the record has {', '.join(record) or 'no fields'}")
+        raise missing_field(record, "history")
     history = _read_history(record[history_field], history_field, question_field is not None) if history_field else []
     if question_field is not None:
         history.append(Turn("user", read_string(record, question_field).strip()))
-    id_field = find_field(record, _IDS)
-    id_ = read_id({} if id_field is None else {"id": record[id_field]}, number)
+    id_ = find_id(record, number, _IDS)
     answer_field = find_field(record, _ANSWERS)
     targets = () if answer_field is None else _read_answers(record[answer_field], answer_field) or (NO_ANSWER,)
     gold = read_strings(record.get("gold_passages"), "gold_passages")
@@ -207,7 +193,7 @@ def _read_knowledge(record: JsonObject) -> tuple[str, ...]:
 
 def _read_doc2dial(path: Path, unanswerable: str) -> Iterator[DialogueExample]:
     """Yield one example for each turn of the agent that follows another turn; ids are ``dial_id_turn_id``."""
-    first_lines: dict[str, int] = {}
+    first_places: dict[str, str] = {}
     number = 0
     for place, document, value in _read_documents(path, "dial_data"):
         with locate_errors(path, place):
@@ -216,7 +202,7 @@ def _read_doc2dial(path: Path, unanswerable: str) -> Iterator[DialogueExample]:
             number += 1
             with locate_errors(path, f"{place}, dialogue {number}"):
                 for example, grounded in _read_doc2dial_turns(dialogue, document):
-                    require_new(example.id, number, first_lines, "dialogue")
+                    require_new(example.id, f"dialogue {number}", first_places)
                     if grounded or unanswerable == "keep":
                         yield example
 

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from retrograd.data.record_fields import locate_errors, require_known
 from retrograd.types import Passage, UserError
-from retrograd.util.guards import JsonValue, suggest_name
-from retrograd.util.text_files import Refuse, raise_error, read_jsonl, read_lines, read_tsv
+from retrograd.util.guards import JsonValue
+from retrograd.util.text_files import Refuse, first_line, raise_error, read_jsonl, read_tsv
 
 __all__ = ["CORPUS_FORMATS", "passages_of", "read_corpus"]
 
@@ -44,26 +45,22 @@ def read_corpus(
     Malformed records go to ``refuse`` (file and line) and, when all have been read, ids that two lines have (file and
     both lines). Raises `UserError` for an unknown format.
     """
-    if format not in CORPUS_FORMATS:
-        raise UserError(f"unknown corpus format {format!r}; {suggest_name(format, CORPUS_FORMATS)}")
+    require_known(format, CORPUS_FORMATS, "corpus format")
     detected = detect_corpus_format(path) if format == "auto" else format
     return _refuse_repeated(path, {"jsonl": _read_jsonl, "tsv": _read_tsv}[detected], refuse)
 
 
 def detect_corpus_format(path: Path) -> str:
     """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        if line.lstrip().startswith("{"):
-            return "jsonl"
-        if {"id", "text"} <= set(line.split("\t")):
-            return "tsv"
-        raise UserError(
-            f"{path}, line {number}: neither a JSON object nor a header with the columns id and text, "
-            f"separated by tabs; name the format: {', '.join(CORPUS_FORMATS[1:])}"
-        )
-    raise UserError(f"{path} holds only blank lines; expected passages")
+    number, line = first_line(path, "passages")
+    if line.lstrip().startswith("{"):
+        return "jsonl"
+    if {"id", "text"} <= set(line.split("\t")):
+        return "tsv"
+    raise UserError(
+        f"{path}, line {number}: neither a JSON object nor a header with the columns id and text, "
+        f"separated by tabs; name the format: {', '.join(CORPUS_FORMATS[1:])}"
+    )
 
 
 def _read_jsonl(path: Path, refuse: Refuse) -> Numbered:
@@ -80,10 +77,8 @@ def passages_of(records: Iterable[Mapping[str, JsonValue]]) -> Iterator[Passage]
     Raises `UserError`, with the number of the record (from 1), for a malformed one.
     """
     for row, record in enumerate(records):
-        try:
+        with locate_errors(Path("the records"), f"record {row + 1}"):
             yield _read_passage(record, row)
-        except UserError as error:
-            raise UserError(f"the records, record {row + 1}: {error}") from None
 
 
 def _read_passage(record: Mapping[str, JsonValue], row: int) -> Passage:

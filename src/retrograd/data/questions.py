@@ -27,18 +27,22 @@ from pathlib import Path
 
 from retrograd.data.examples import GroundedExample
 from retrograd.data.record_fields import (
+    Records,
     find_field,
+    find_id,
     locate_errors,
+    missing_field,
     name_type,
-    read_id,
+    number_records,
+    read_records,
     read_string,
     read_strings,
-    require_new,
+    require_known,
 )
 from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_squad
 from retrograd.types import UserError
 from retrograd.util import text_files
-from retrograd.util.guards import JsonObject, JsonValue, parse_text_list, peek_json_object, suggest_name
+from retrograd.util.guards import JsonObject, JsonValue, parse_text_list, peek_json_object
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "question_examples", "read_questions"]
@@ -65,12 +69,8 @@ def read_questions(
     Malformed records and repeated ids go to ``refuse``, with file and place. Raises `UserError` for an unknown format
     or treatment of what is unanswerable, and for the first fault of a SQuAD file.
     """
-    for value, choices, setting in (
-        (format, QUESTION_FORMATS, "question format"),
-        (unanswerable, UNANSWERABLE, "treatment of questions without an answer"),
-    ):
-        if value not in choices:
-            raise UserError(f"unknown {setting} {value!r}; {suggest_name(value, choices)}")
+    require_known(format, QUESTION_FORMATS, "question format")
+    require_known(unanswerable, UNANSWERABLE, "treatment of questions without an answer")
     detected = detect_question_format(path) if format == "auto" else format
     if detected == "squad":
         return read_squad(path, unanswerable)
@@ -83,41 +83,34 @@ def question_examples(records: Iterable[JsonObject], unanswerable: str = "drop")
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
-    numbered = ((f"record {number}", number, record) for number, record in enumerate(records, start=1))
+    numbered = number_records("record", enumerate(records, start=1))
     return _read_examples(Path("the records"), numbered, unanswerable, raise_error)
 
 
 def detect_question_format(path: Path) -> str:
     """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    for number, line in text_files.read_lines(path):
-        if not line.strip():
-            continue
-        start = line.lstrip()
-        if start.startswith("["):
-            return "json"
-        if not start.startswith("{"):
-            if "\t" in line:
-                return "tsv"
-            raise UserError(
-                f"{path}, line {number}: neither JSON nor a question, a tab and a list of answers; "
-                f"name the format: {', '.join(QUESTION_FORMATS[1:])}"
-            )
-        record = peek_json_object(line)
-        if record is None:  # an object over several lines
-            whole = text_files.read_json(path)
-            record = whole if isinstance(whole, dict) else {}
-        if "Data" in record:
-            return "triviaqa"
-        return "squad" if "data" in record else "jsonl"
-    raise UserError(f"{path} holds only blank lines; expected questions")
-
-
-Records = Iterator[tuple[str, int, JsonObject]]
-"""Place, number and value of every record."""
+    number, line = text_files.first_line(path, "questions")
+    start = line.lstrip()
+    if start.startswith("["):
+        return "json"
+    if not start.startswith("{"):
+        if "\t" in line:
+            return "tsv"
+        raise UserError(
+            f"{path}, line {number}: neither JSON nor a question, a tab and a list of answers; "
+            f"name the format: {', '.join(QUESTION_FORMATS[1:])}"
+        )
+    record = peek_json_object(line)
+    if record is None:  # an object over several lines
+        whole = text_files.read_json(path)
+        record = whole if isinstance(whole, dict) else {}
+    if "Data" in record:
+        return "triviaqa"
+    return "squad" if "data" in record else "jsonl"
 
 
 def _read_lines(path: Path, refuse: Refuse) -> Records:
-    return ((f"line {number}", number, record) for number, record in text_files.read_jsonl(path, refuse))
+    return number_records("line", text_files.read_jsonl(path, refuse))
 
 
 def _read_list(path: Path, refuse: Refuse) -> Records:
@@ -169,26 +162,18 @@ def _parse_list(cell: str) -> list[JsonValue]:
 
 
 def _read_examples(path: Path, records: Records, unanswerable: str, refuse: Refuse) -> Iterator[GroundedExample]:
-    first_numbers: dict[str, int] = {}
-    for place, number, record in records:
-        with locate_errors(path, place, refuse):
-            example = _read_example(record, number, unanswerable)
-            if example is None:
-                continue
-            require_new(example.id, number, first_numbers, place.rstrip("0123456789 ").split(", ")[-1])
-            yield example
+    return read_records(path, records, lambda record, number: _read_example(record, number, unanswerable), refuse)
 
 
 def _read_example(record: JsonObject, number: int, unanswerable: str) -> GroundedExample | None:
     """Return the example of a record; None for a question without an answer that is to be dropped."""
     question_field = find_field(record, _QUESTIONS)
     if question_field is None:
-        raise UserError(f"no field 'question'; the record has {', '.join(record) or 'no fields'}")
+        raise missing_field(record, "question")
     question = read_string(record, question_field).strip()
     if not question:
         raise UserError(f"{question_field!r} is blank; expected a question")
-    id_field = find_field(record, _IDS)
-    id_ = read_id({} if id_field is None else {"id": record[id_field]}, number)
+    id_ = find_id(record, number, _IDS)
     gold = read_strings(record.get("gold_passages"), "gold_passages")
     answer_field = find_field(record, _ANSWERS)
     targets: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Fields of a JSON record, checked for their type; errors name the field, its value and what to do.
+"""JSON records and their fields, checked for their type; errors name the field, its value and what to do.
 
 Data sets name some fields in several ways, and write some lists as one string: `find_field` and `read_strings`.
 """
@@ -6,32 +6,44 @@ Data sets name some fields in several ways, and write some lists as one string: 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from retrograd.types import Span, UserError
+from retrograd.data.relations.instance import RelationInstance
+from retrograd.types import Example, Span, UserError
 from retrograd.util.guards import JsonObject, JsonValue, suggest_name
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
+    "Records",
     "find_field",
+    "find_id",
     "locate_errors",
     "locate_tokens",
+    "missing_field",
     "name_type",
+    "number_records",
     "read_every_string",
     "read_id",
     "read_number_pair",
     "read_objects",
     "read_optional_string",
+    "read_records",
     "read_string",
     "read_strings",
     "read_tokens",
     "read_whole_number",
     "refuse_unknown",
     "require_fields",
+    "require_known",
     "require_new",
 ]
+
+Item = TypeVar("Item", bound=Example | RelationInstance)
+Records = Iterable[tuple[str, int, JsonObject]]
+"""Place, number and value of every record; a place ends with what the number counts, as in ``line 7, record 2``."""
 
 
 @contextmanager
@@ -41,6 +53,33 @@ def locate_errors(path: Path, place: str, refuse: Refuse = raise_error) -> Itera
         yield
     except UserError as error:
         refuse(UserError(f"{path}, {place}: {error}"))
+
+
+def number_records(unit: str, records: Iterable[tuple[int, JsonObject]]) -> Records:
+    """Yield numbered records with their places; ``unit`` is what the numbers count."""
+    return ((f"{unit} {number}", number, record) for number, record in records)
+
+
+def read_records(
+    path: Path, records: Records, read: Callable[[JsonObject, int], Item | None], refuse: Refuse
+) -> Iterator[Item]:
+    """Yield what ``read`` makes of each record, but for None.
+
+    A malformed record and one with an id that has occurred before go to ``refuse``, with file and place.
+    """
+    first_places: dict[str, str] = {}
+    for place, number, record in records:
+        with locate_errors(path, place, refuse):
+            item = read(record, number)
+            if item is not None:
+                require_new(item.id, place.split(", ")[-1], first_places)
+                yield item
+
+
+def require_known(value: str, known: Sequence[str], what: str) -> None:
+    """Raise `UserError` for a value that is not one of the known ones, with the nearest of them."""
+    if value not in known:
+        raise UserError(f"unknown {what} {value!r}; {suggest_name(value, known)}")
 
 
 def refuse_unknown(record: Mapping[str, JsonValue], known: Sequence[str]) -> None:
@@ -54,7 +93,12 @@ def require_fields(record: Mapping[str, JsonValue], required: Sequence[str]) -> 
     """Raise `UserError` for a missing field."""
     for name in required:
         if name not in record:
-            raise UserError(f"no field {name!r}; the record has {', '.join(record) or 'no fields'}")
+            raise missing_field(record, name)
+
+
+def missing_field(record: Mapping[str, JsonValue], name: str) -> UserError:
+    """Return the error of a record that lacks a field."""
+    return UserError(f"no field {name!r}; the record has {', '.join(record) or 'no fields'}")
 
 
 def read_string(record: Mapping[str, JsonValue], name: str) -> str:
@@ -78,11 +122,17 @@ def read_id(record: Mapping[str, JsonValue], number: int) -> str:
     return str(value)
 
 
-def require_new(id_: str, number: int, first: dict[str, int], unit: str = "line") -> None:
-    """Record in ``first`` the line of an id. Raises `UserError` for an id that has occurred before."""
-    if id_ in first:
-        raise UserError(f"id {id_!r} is already used at {unit} {first[id_]}; give every record an id of its own")
-    first[id_] = number
+def find_id(record: Mapping[str, JsonValue], number: int, synonyms: Sequence[str]) -> str:
+    """Return the record's id, whatever its field is called, as `read_id` does; a null one counts as none."""
+    name = find_field(record, synonyms)
+    return str(number) if name is None else read_id({"id": record[name]}, number)
+
+
+def require_new(id_: str, place: str, first_places: dict[str, str]) -> None:
+    """Record in ``first_places`` where an id occurs. Raises `UserError` for an id that has occurred before."""
+    if id_ in first_places:
+        raise UserError(f"id {id_!r} is already used at {first_places[id_]}; give every record an id of its own")
+    first_places[id_] = place
 
 
 def read_tokens(record: Mapping[str, JsonValue], name: str) -> list[str]:

@@ -22,6 +22,7 @@ from retrograd.data.record_fields import (
     read_optional_string,
     read_string,
     require_fields,
+    require_new,
 )
 from retrograd.types import Passage, UserError
 from retrograd.util.fingerprints import fingerprint
@@ -79,7 +80,7 @@ def read_squad(path: Path, unanswerable: str = "drop") -> Iterator[GroundedExamp
     first_places: dict[str, str] = {}
     for paragraph, place, question, id_ in _read_questions(path):
         with locate_errors(path, place):
-            _require_new(id_, place, first_places)
+            require_new(id_, place, first_places)
             targets = tuple(dict.fromkeys(_read_texts(question, "answers")))
             if question.get("is_impossible") is True or ("answers" in question and not targets):
                 if unanswerable == "drop":
@@ -101,7 +102,7 @@ def read_quac(path: Path, unanswerable: str = "keep") -> Iterator[DialogueExampl
         if paragraph is not current:
             current, history = paragraph, []
         with locate_errors(path, place):
-            _require_new(id_, place, first_places)
+            require_new(id_, place, first_places)
             answers = _read_texts(question, "answers")
             original = next(iter(_read_texts(question, "orig_answer")), "")
             if "answers" in question and not answers and not original:
@@ -152,7 +153,7 @@ def _read_paragraphs(path: Path) -> Iterator[_Paragraph]:
                     context = context.removesuffix(CANNOT_ANSWER).rstrip()
                 id_ = record.get("id")
                 if isinstance(id_, str):
-                    _require_new(id_, place, first_places)
+                    require_new(id_, place, first_places)
                 else:
                     id_ = f"{TEXT_ID}{fingerprint([title, context])[:16]}"
                 paragraph = _Paragraph(place, Passage(id_, title, context), record)
@@ -189,9 +190,3 @@ def _read_texts(question: JsonObject, name: str) -> list[str]:
         require_fields(answer, ("text",))
         texts += read_every_string(answer["text"], f"{name}.text")
     return texts
-
-
-def _require_new(id_: str, place: str, first_places: dict[str, str]) -> None:
-    if id_ in first_places:
-        raise UserError(f"id {id_!r} is already used at {first_places[id_]}; give every record an id of its own")
-    first_places[id_] = place

@@ -24,6 +24,7 @@ from retrograd.util.guards import (
 
 __all__ = [
     "Refuse",
+    "first_line",
     "line_count",
     "raise_error",
     "read_json",
@@ -67,6 +68,17 @@ def read_lines(path: Path, refuse: Refuse = raise_error) -> Iterator[tuple[int, 
             raise UserError(f"{path}: damaged after line {number} ({error}); fetch it or compress it again") from None
     if number == 0:
         raise UserError(f"{path} is empty; expected at least one line")
+
+
+def first_line(path: Path, expected: str) -> tuple[int, str]:
+    """Return number and text of the first line that is not blank.
+
+    Raises `UserError` as `read_lines` does and, with what was ``expected``, where all lines are blank.
+    """
+    for number, line in read_lines(path):
+        if line.strip():
+            return number, line
+    raise UserError(f"{path} holds only blank lines; expected {expected}")
 
 
 def line_count(path: Path) -> int:

@@ -42,11 +42,11 @@ def read_entity_pairs(path: Path, both_orders: bool, most: int = 20) -> Iterator
     each of a pair the head once; otherwise it is the one that stands first in the text. Raises `UserError`
     with file and line for what is wrong, and for more than ``most`` entities in a line, whose pairs would explode.
     """
-    first_lines: dict[str, int] = {}
+    first_places: dict[str, str] = {}
     for number, record in read_jsonl(path):
         try:
             id_ = read_id(record, number)
-            require_new(id_, number, first_lines)
+            require_new(id_, f"line {number}", first_places)
             yield from _read_pairs(record, id_, both_orders, most)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from None

@@ -18,26 +18,29 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from retrograd.data.record_fields import (
     locate_errors,
     locate_tokens,
+    number_records,
     read_id,
     read_number_pair,
     read_optional_string,
+    read_records,
     read_string,
     read_tokens,
     refuse_unknown,
     require_fields,
+    require_known,
     require_new,
 )
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.tacred import read_tacred
 from retrograd.types import Span, UserError
 from retrograd.util import text_files
-from retrograd.util.guards import JsonObject, peek_json_object, suggest_name
+from retrograd.util.guards import JsonObject, peek_json_object
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
@@ -70,8 +73,7 @@ def read_relations(
     Records that are malformed go to ``refuse``. Raises `UserError` for an unknown format and for a file of which
     nothing can be read.
     """
-    if format not in FORMATS:
-        raise UserError(f"unknown relation format {format!r}; {suggest_name(format, FORMATS)}")
+    require_known(format, FORMATS, "relation format")
     detected = detect_format(path) if format == "auto" else format
     readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers, "tacred": read_tacred}
     return readers[detected](path, refuse)
@@ -79,21 +81,18 @@ def read_relations(
 
 def detect_format(path: Path) -> str:
     """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    for number, line in text_files.read_lines(path):
-        if not line.strip():
-            continue
-        if _SENTENCE.fullmatch(line):
-            return "semeval"
-        if _JSON_LIST.fullmatch(line):
-            return "tacred"
-        record = peek_json_object(line)
-        if record is not None:
-            return "jsonl" if "tokens" in record or "head" in record else "markers"
-        raise UserError(
-            f"{path}, line {number}: neither a SemEval line (number, tab, sentence) nor a JSON object or list; "
-            f"name the format: {', '.join(FORMATS[1:])}"
-        )
-    raise UserError(f"{path} holds only blank lines; expected relation instances")
+    number, line = text_files.first_line(path, "relation instances")
+    if _SENTENCE.fullmatch(line):
+        return "semeval"
+    if _JSON_LIST.fullmatch(line):
+        return "tacred"
+    record = peek_json_object(line)
+    if record is not None:
+        return "jsonl" if "tokens" in record or "head" in record else "markers"
+    raise UserError(
+        f"{path}, line {number}: neither a SemEval line (number, tab, sentence) nor a JSON object or list; "
+        f"name the format: {', '.join(FORMATS[1:])}"
+    )
 
 
 # SemEval-2010 Task 8 --------------------------------------------------------------------------------------------------
@@ -105,10 +104,10 @@ def read_semeval(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationI
     Labels are as written, None where missing. Refuses a line that fits nowhere, a second label, a repeated number and
     wrong entity marks.
     """
-    first_lines: dict[str, int] = {}
+    first_places: dict[str, str] = {}
     for number, id_, sentence, relation in _read_semeval_blocks(path, refuse):
         with locate_errors(path, f"line {number}", refuse):
-            require_new(id_, number, first_lines)
+            require_new(id_, f"line {number}", first_places)
             yield parse_markers(sentence, id_, relation)
 
 
@@ -209,11 +208,12 @@ def _shorten(text: str) -> str:
 
 
 def read_markers(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
-    """Yield the instances of JSON Lines with marked text and the relation in ``label`` (or ``relation``).
+    """Return the instances of JSON Lines with marked text and the relation in ``label`` (or ``relation``).
 
     Refuses the others, with file and line.
     """
-    return _read_instances(path, "line", text_files.read_jsonl(path, refuse), _read_marked_instance, refuse)
+    records = number_records("line", text_files.read_jsonl(path, refuse))
+    return read_records(path, records, _read_marked_instance, refuse)
 
 
 def _read_marked_instance(record: JsonObject, number: int) -> RelationInstance:
@@ -229,15 +229,16 @@ def _read_marked_instance(record: JsonObject, number: int) -> RelationInstance:
 
 
 def read_jsonl(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
-    """Yield the instances of plain JSON Lines in either layout of the module's docstring.
+    """Return the instances of plain JSON Lines in either layout of the module's docstring.
 
     Refuses the others, with file and line.
     """
-    return _read_instances(path, "line", text_files.read_jsonl(path, refuse), _read_instance, refuse)
+    records = number_records("line", text_files.read_jsonl(path, refuse))
+    return read_records(path, records, _read_instance, refuse)
 
 
 def relation_instances(records: Iterable[JsonObject]) -> Iterator[RelationInstance]:
-    """Yield the instances of records with the fields of the format ``jsonl`` or ``markers``.
+    """Return the instances of records with the fields of the format ``jsonl`` or ``markers``.
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
@@ -246,23 +247,8 @@ def relation_instances(records: Iterable[JsonObject]) -> Iterator[RelationInstan
         plain = "tokens" in record or "head" in record
         return _read_instance(record, number) if plain else _read_marked_instance(record, number)
 
-    return _read_instances(Path("the records"), "record", enumerate(records, start=1), read, raise_error)
-
-
-def _read_instances(
-    path: Path,
-    unit: str,
-    records: Iterable[tuple[int, JsonObject]],
-    read: Callable[[JsonObject, int], RelationInstance],
-    refuse: Refuse,
-) -> Iterator[RelationInstance]:
-    """Yield the instances of numbered records; ``unit`` is what the numbers count."""
-    first_numbers: dict[str, int] = {}
-    for number, record in records:
-        with locate_errors(path, f"{unit} {number}", refuse):
-            instance = read(record, number)
-            require_new(instance.id, number, first_numbers, unit)
-            yield instance
+    numbered = number_records("record", enumerate(records, start=1))
+    return read_records(Path("the records"), numbered, read, raise_error)
 
 
 def _read_instance(record: JsonObject, number: int) -> RelationInstance:

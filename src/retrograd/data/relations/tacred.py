@@ -26,11 +26,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrograd.data.record_fields import (
-    locate_errors,
     locate_tokens,
     name_type,
     read_id,
     read_optional_string,
+    read_records,
     read_string,
     read_tokens,
     read_whole_number,
@@ -121,16 +121,12 @@ _SIGNS = {
 
 
 def read_tacred(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
-    """Yield the instances of a file in TACRED's format, types and ids with them; ``relation`` may be missing.
+    """Return the instances of a file in TACRED's format, types and ids with them; ``relation`` may be missing.
 
     Refuses, with file, line and record, what is out of range or there twice. Raises `UserError` for what is no JSON.
     """
-    first_numbers: dict[str, int] = {}
-    for number, line, record in text_files.read_json_list(path):
-        with locate_errors(path, f"line {line}, record {number}", refuse):
-            instance = _read_instance(record, number)
-            require_new(instance.id, number, first_numbers, "record")
-            yield instance
+    records = ((f"line {line}, record {number}", number, one) for number, line, one in text_files.read_json_list(path))
+    return read_records(path, records, _read_instance, refuse)
 
 
 def _read_instance(record: JsonObject, number: int) -> RelationInstance:
@@ -206,12 +202,12 @@ def read_patch(path: Path) -> LabelPatch:
 
 def _read_list(path: Path) -> dict[str, str]:
     relations: dict[str, str] = {}
-    first_numbers: dict[str, int] = {}
+    first_places: dict[str, str] = {}
     for number, line, record in text_files.read_json_list(path):
         try:
             require_fields(record, ("id", "relation"))
             id_ = read_id(record, number)
-            require_new(id_, number, first_numbers, "record")
+            require_new(id_, f"record {number}", first_places)
             relations[id_] = read_string(record, "relation")
         except UserError as error:
             raise UserError(f"{path}, line {line}, record {number}: {error}") from None
