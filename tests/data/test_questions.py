@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.reading import Write, assert_refused, json_values, read_any
 
 from retrograd.data.examples import DialogueExample, GroundedExample
 from retrograd.data.questions import NO_ANSWER, QUESTION_FORMATS, read_questions
 from retrograd.data.squad import read_contexts, read_quac
 from retrograd.types import Example, UserError
-
-Write = Callable[[str | list[object]], Path]
 
 SQUAD = {
     "version": "v2.0",
@@ -36,17 +34,6 @@ SQUAD = {
         }
     ],
 }
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(content: str | list[object]) -> Path:
-        path = tmp_path / "data.txt"
-        lines = content if isinstance(content, str) else "\n".join(json.dumps(record) for record in content)
-        path.write_text(lines + "\n", encoding="utf-8")
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize(
@@ -158,10 +145,7 @@ def test_compressed_files(tmp_path: Path) -> None:
     ],
 )
 def test_refusals_name_file_place_and_remedy(write: Write, content: str, message: str) -> None:
-    path = write(content)
-    with pytest.raises(UserError, match=message) as refusal:
-        list(read_questions(path))
-    assert str(path) in str(refusal.value)
+    assert_refused(read_questions, write(content), message)
 
 
 def test_unknown_choices_are_refused(write: Write) -> None:
@@ -172,47 +156,11 @@ def test_unknown_choices_are_refused(write: Write) -> None:
         read_questions(path, unanswerable="kept")
 
 
-def outcome(read: Callable[[], Iterable[object]]) -> list[object] | str:
-    """Return all that was read, or the message of the refusal."""
-    try:
-        return list(read())
-    except UserError as error:
-        return str(error)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("CANNOTANSWER"),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "question",
-                    "answer",
-                    "answers",
-                    "text",
-                    "value",
-                    "aliases",
-                    "id",
-                    "data",
-                    "Data",
-                    "paragraphs",
-                    "qas",
-                    "context",
-                    "is_impossible",
-                    "orig_answer",
-                    "gold_passages",
-                    "title",
-                    "history",
-                    "role",
-                ]
-            ),
-            inner,
-            max_size=5,
-        )
-    ),
-    max_leaves=12,
+FIELDS = (
+    "question answer answers text value aliases id data Data "
+    "paragraphs qas context is_impossible orig_answer gold_passages title history role"
 )
+JSON = json_values(FIELDS.split(), "CANNOTANSWER")
 LINES = st.one_of(JSON.map(json.dumps), st.text(max_size=30), st.builds("{}\t{!r}".format, st.text(max_size=5), JSON))
 
 
@@ -220,22 +168,14 @@ LINES = st.one_of(JSON.map(json.dumps), st.text(max_size=30), st.builds("{}\t{!r
 def test_any_line_gives_examples_or_a_user_error(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], name: str
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzz.txt"
-    path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
-    found = outcome(lambda: read_questions(path, name, "keep"))
-    assert (
-        (str(path) in found)
-        if isinstance(found, str)
-        else (all(isinstance(one, Example) and one.query.strip() for one in found))
-    )
+    examples = read_any(lambda path: read_questions(path, name, "keep"), lines, tmp_path_factory)
+    assert all(isinstance(one, Example) and one.query.strip() for one in examples or ())
 
 
 @given(st.lists(LINES, min_size=1, max_size=3))
 def test_any_file_gives_dialogues_or_a_user_error(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzz.txt"
-    path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
-    found = outcome(lambda: read_quac(path))
-    assert (str(path) in found) if isinstance(found, str) else (all(isinstance(one, DialogueExample) for one in found))
+    dialogues = read_any(read_quac, lines, tmp_path_factory)
+    assert all(isinstance(one, DialogueExample) for one in dialogues or ())
 
 
 def test_half_a_sign_that_a_table_writes_as_python_does_is_no_answer(write: Write) -> None:

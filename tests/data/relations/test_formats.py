@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.reading import Write
 
 from retrograd.data.record_fields import locate_tokens
 from retrograd.data.relations.formats import (
@@ -24,20 +23,7 @@ from retrograd.types import Span, UserError
 
 CHEMPROT = Path(__file__).parents[3] / ".." / "shared" / "data" / "chemprot"
 
-Write = Callable[[str | list[dict[str, object]]], Path]
-
 LAMP = {"text": "The lamp lit the hall.", "head": [4, 8], "tail": [17, 21]}
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(content: str | list[dict[str, object]]) -> Path:
-        path = tmp_path / "data.txt"
-        lines = content if isinstance(content, str) else "\n".join(json.dumps(record) for record in content)
-        path.write_text(lines + "\n", encoding="utf-8")
-        return path
-
-    return write
 
 
 # Marker text
