@@ -18,7 +18,6 @@ from retrograd.data.examples import DialogueExample, Turn, dialogue_example, wit
 from retrograd.models.inputs.prompt_tokens import PromptTokens
 from retrograd.tasks.dialogue import GroundedDialogue, GroundedPrompt, knowledge_f1
 from retrograd.tasks.relevance import gold_rows, rows_by_id
-from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
 
 DOC2DIAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "doc2dial"
@@ -27,15 +26,10 @@ EXAMPLE = dialogue_example("7", TURNS, ("By an hour.", "Late."), ("f#0",))
 PASSAGES = (Passage("a", "Ferry", "It runs late in fog."), Passage("b", "", "Bring a coat."))
 
 
-def test_it_is_a_task_without_choices() -> None:
-    task = GroundedDialogue()
-    assert isinstance(task, Task)
-    assert (task.choices, task.choices_for(EXAMPLE), task.negative_for(EXAMPLE)) == (None, None, None)
+def test_it_reads_a_history_of_turns() -> None:
     assert EXAMPLE.query == "user: Hello.\nagent: Yes?\nuser: Is the ferry late?"
     with pytest.raises(UserError, match="turns is -1"):
         GroundedDialogue(turns=-1)
-    with pytest.raises(UserError, match="no head, tail"):
-        task.role_spans("")
 
 
 def test_retrievers_read_the_last_turn_first() -> None:

@@ -13,7 +13,6 @@ from retrograd.data.questions import read_questions
 from retrograd.tasks.answer_scores import ANSWER_METRICS, answer_scores, bleu_signature
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relevance import answer_rows, gold_rows, rows_by_id
-from retrograd.tasks.task import Task
 from retrograd.tasks.text_index import TextIndex
 from retrograd.types import Example, Passage, Prompt, UserError
 
@@ -22,26 +21,11 @@ PASSAGES = (Passage("a", "Tides", "Water rises twice a day."), Passage("b", "", 
 QUESTION = Example("1", "What pulls the water?", ("the moon", "moon"))
 
 
-def test_it_is_a_task_without_choices() -> None:
-    task = QuestionAnswering()
-    assert isinstance(task, Task)
-    assert task.choices is None
-    assert task.choices_for(QUESTION) is None
-    assert task.negative_for(QUESTION) is None
-    assert QuestionAnswering(no_answer="cannot answer").negative_for(QUESTION) == "cannot answer"
-    with pytest.raises(UserError, match="no head, tail and context"):
-        task.role_spans("text")
-    assert replace(task, titles=False) == QuestionAnswering(titles=False)
-
-
 def test_the_prior_never_reads_the_target() -> None:
-    task = QuestionAnswering(query_prefix="find: ", passage_prefix="read: ")
+    task = QuestionAnswering(query_prefix="find: ")
     assert task.query_text(QUESTION) == "find: What pulls the water?"
     assert task.query_text(QUESTION) == task.query_text(replace(QUESTION, targets=()))
     assert task.posterior_text(QUESTION, "the sun") == "find: What pulls the water? [SEP] the sun"
-    assert task.passage_text(PASSAGES[0]) == "read: Tides: Water rises twice a day."
-    assert task.passage_text(PASSAGES[1]) == "read: The moon pulls."
-    assert replace(task, titles=False).passage_text(PASSAGES[0]) == "read: Water rises twice a day."
 
 
 def test_a_prompt_can_spare_its_passages_and_never_the_question() -> None:
@@ -61,11 +45,6 @@ def test_a_prompt_can_spare_its_passages_and_never_the_question() -> None:
     assert isinstance(prompt, Prompt)
 
 
-def test_identity_levels_case_and_spaces() -> None:
-    task = QuestionAnswering()
-    assert task.identity("What  IS it?") == task.identity("what is it?")
-
-
 def test_scores_counted_by_hand() -> None:
     task = QuestionAnswering(no_answer="cannot answer")
     examples = [QUESTION, Example("2", "Who?", ("Ann Lee",)), Example("3", "?", ("x",)), Example("4", "?", ("x",))]
@@ -82,8 +61,6 @@ def test_scoring_refuses_what_it_cannot_score() -> None:
         answer_scores([QUESTION, QUESTION], ["moon"])
     with pytest.raises(UserError, match="'9' has no target"):
         answer_scores([Example("9", "?")], ["moon"])
-    with pytest.raises(UserError, match="did you mean 'rouge_l'"):
-        QuestionAnswering(primary_metric="rougel")
 
 
 def test_the_signature_tells_bleus_apart_that_do_not_compare() -> None:

@@ -56,7 +56,7 @@ def locate_errors(path: Path, place: str, refuse: Refuse = raise_error) -> Itera
 
 
 def number_records(unit: str, records: Iterable[tuple[int, JsonObject]]) -> Records:
-    """Yield numbered records with their places; ``unit`` is what the numbers count."""
+    """Return numbered records with their places; ``unit`` is what the numbers count."""
     return ((f"{unit} {number}", number, record) for number, record in records)
 
 

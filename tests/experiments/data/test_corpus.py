@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.experiments.data.files import write_lines
 from typer.testing import CliRunner
 
 from retrograd.__main__ import app
 from retrograd.data.examples import DialogueExample, GroundedExample
+from retrograd.data.squad import NO_ANSWER
 from retrograd.experiments.data.free_answers import DialogueData, QuestionData
+from retrograd.experiments.data.kinds import read_data
+from retrograd.experiments.data.recorded import record_data
 from retrograd.experiments.experiment import (
     Experiment,
     GeneratorSettings,
@@ -21,28 +25,27 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.tasks.dialogue import GroundedDialogue
+from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relevance import rows_by_id
-from retrograd.types import Passage, UserError
+from retrograd.tasks.support import AnswerSupport, OverlapSupport
+from retrograd.types import Example, Passage, UserError
 from retrograd.util.text_files import read_json, read_jsonl
 
 PASSAGES = [("cup", "the cup holds tea ."), ("box", "the box holds rain ."), ("car", "the wheel of the car .")]
 QUESTIONS = [("what holds tea ?", "cup", "cup"), ("what holds rain ?", "box", "box"), ("what of car ?", "wheel", "car")]
 
 
-def lines(path: Path, records: list[dict]) -> str:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return str(path)
-
-
 @pytest.fixture
 def questions(tmp_path: Path) -> QuestionData:
-    base = lines(tmp_path / "base.jsonl", [{"id": key, "title": key, "text": text} for key, text in PASSAGES])
+    base = write_lines(tmp_path / "base.jsonl", [{"id": key, "title": key, "text": text} for key, text in PASSAGES])
     asked = [
         {"id": f"q{i}", "question": text, "answers": [answer, f"the {answer}"], "gold_passages": [gold]}
         for i, (text, answer, gold) in enumerate(QUESTIONS)
     ]
     return QuestionData(
-        base=base, train=lines(tmp_path / "train.jsonl", asked), test=lines(tmp_path / "test.jsonl", asked)
+        base=base, train=write_lines(tmp_path / "train.jsonl", asked), test=write_lines(tmp_path / "test.jsonl", asked)
     )
 
 
@@ -53,7 +56,7 @@ def dialogues(questions: QuestionData, tmp_path: Path) -> DialogueData:
         | {"gold_passages": [gold]}
         for i, (text, answer, gold) in enumerate(QUESTIONS)
     ]
-    found = lines(tmp_path / "turns.jsonl", turns)
+    found = write_lines(tmp_path / "turns.jsonl", turns)
     return DialogueData(base=questions.base, train=found, test=found, turns=2)
 
 
@@ -131,9 +134,9 @@ def test_a_run_from_files_to_answers(
 @pytest.mark.parametrize("spans", [False, True])
 def test_masking_needs_a_corpus_alone(spans: bool, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     text = "people say that the old bridge was opened in 1911 by the town council"
-    base = lines(tmp_path / "base.jsonl", [{"id": f"p{i}", "title": "", "text": text} for i in range(4)])
+    base = write_lines(tmp_path / "base.jsonl", [{"id": f"p{i}", "title": "", "text": text} for i in range(4)])
     place = text.index("council")
-    named = lines(tmp_path / "spans.jsonl", [{"id": "p2", "spans": [[place, place + len("council")]]}])
+    named = write_lines(tmp_path / "spans.jsonl", [{"id": "p2", "spans": [[place, place + len("council")]]}])
     what = experiment(QuestionData(base=base), tiny_encoder, tiny_seq2seq)
     alone = ["masking.epochs=1", "training.epochs=0", "warm_start.epochs=0", "training.log_every=1"]
     run = run_experiment(what.with_settings([*alone, *([f"masking.spans={named}"] if spans else [])]), tmp_path / "run")
@@ -147,34 +150,33 @@ def test_masking_needs_a_corpus_alone(spans: bool, tiny_encoder: Path, tiny_seq2
 def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:
     whole = questions.load(3)
     assert [example.id for example in whole.train] == ["q0", "q1", "q2"]
-    two = QuestionData(**{**vars(questions), "train_count": 2}).load(3)
-    one = QuestionData(**{**vars(questions), "train_count": 1}).load(3)
+    two = replace(questions, train_count=2).load(3)
+    one = replace(questions, train_count=1).load(3)
     assert one.train == two.train[:1]
-    held = QuestionData(**{**vars(questions), "dev_from_train": 1}).load(3)
+    held = replace(questions, dev_from_train=1).load(3)
     assert len(held.dev) == 1
     assert {example.id for example in [*held.dev, *held.train]} == {"q0", "q1", "q2"}
     assert two.drawn["seed"] == 3
     assert two.drawn["train"] != whole.drawn["train"]
     assert isinstance(whole.train[0], GroundedExample)
     with pytest.raises(UserError, match=r"data.train_count is 4, but .*train.jsonl holds 3 examples"):
-        QuestionData(**{**vars(questions), "train_count": 4}).load(0)
+        replace(questions, train_count=4).load(0)
     with pytest.raises(UserError, match=r"data.dev_from_train is 3, but .*train.jsonl holds 3 examples; leave some"):
-        QuestionData(**{**vars(questions), "dev_from_train": 3}).load(0)
+        replace(questions, dev_from_train=3).load(0)
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_an_example_that_nobody_answered_is_named_before_anything_is_trained(
     part: str, questions: QuestionData, tmp_path: Path
 ) -> None:
-    file = tmp_path / "some.jsonl"
     records = [{"id": "a", "question": "what ?", "answers": ["tea"]}, {"id": "b", "question": "what is in the cup ?"}]
-    file.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    file = write_lines(tmp_path / "some.jsonl", records)
     with pytest.raises(UserError, match=rf"data\.{part}: .*some\.jsonl, example 'b' has no field for answers"):
-        QuestionData(**{**vars(questions), part: str(file)}).load(0)
+        replace(questions, **{part: file}).load(0)
 
 
 def test_documents_are_split_and_gold_stands_for_their_passages(questions: QuestionData) -> None:
-    data = QuestionData(**{**vars(questions), "split_words": 3}).load(0)
+    data = replace(questions, split_words=3).load(0)
     assert [passage.id for passage in data.base][:2] == ["cup#0", "cup#1"]
     assert len(data.base) == 6
 
@@ -184,13 +186,13 @@ def test_gold_passages_may_stand_in_a_file_of_their_own(
 ) -> None:
     file = tmp_path / "qrels.tsv"
     file.write_text("query-id\tcorpus-id\tscore\nq0\tbox\t1\nd0\tbox\t1\n", "utf-8")
-    data = QuestionData(**{**vars(questions), "qrels": str(file)}).load(0)
+    data = replace(questions, qrels=str(file)).load(0)
     assert [one.gold_passages for one in data.test if isinstance(one, GroundedExample)] == [
         ("box",),
         ("box",),
         ("car",),
     ]
-    first = DialogueData(**{**vars(dialogues), "qrels": str(file)}).load(0).test[0]
+    first = replace(dialogues, qrels=str(file)).load(0).test[0]
     assert isinstance(first, DialogueExample)
     assert (first.gold_passages, first.knowledge) == (("box",), ("the box holds rain .",))
 
@@ -198,7 +200,7 @@ def test_gold_passages_may_stand_in_a_file_of_their_own(
 def test_judgements_of_other_questions_are_refused(questions: QuestionData, tmp_path: Path) -> None:
     file = tmp_path / "qrels.tsv"
     file.write_text("other 0 box 1\n", "utf-8")
-    data = QuestionData(**{**vars(questions), "qrels": str(file)})
+    data = replace(questions, qrels=str(file))
     with pytest.raises(
         UserError, match=r"qrels.tsv judges none of the 6 examples; .* like 'other', those of the examples like 'q0'"
     ):
@@ -208,7 +210,7 @@ def test_judgements_of_other_questions_are_refused(questions: QuestionData, tmp_
 def test_a_finished_run_reads_new_questions_without_its_judgements(questions: QuestionData, tmp_path: Path) -> None:
     file = tmp_path / "qrels.tsv"
     file.write_text("q0 0 box 1\n", "utf-8")
-    data = QuestionData(**{**vars(questions), "qrels": str(file)})
+    data = replace(questions, qrels=str(file))
     base = data.load(0).base
     for gone, gold in ((False, "box"), (True, "cup")):
         if gone:
@@ -263,13 +265,15 @@ def test_paragraphs_of_several_squad_files_are_not_taken_for_each_other(
     assert told[car[1]] == ()  # nobody can judge it here
     assert "test: the paragraphs of 1 of 2 examples are not in the base" in capsys.readouterr().err
     assert [data.base[row].text for id_ in told[box[1]] for row in rows[id_]] == [box[1]]
-    elsewhere = QuestionData(base=lines(tmp_path / "base.jsonl", [{"id": "0#0", "text": "x"}]), train=test).load(0)
+    elsewhere = QuestionData(base=write_lines(tmp_path / "base.jsonl", [{"id": "0#0", "text": "x"}]), train=test).load(
+        0
+    )
     assert all(one.gold_passages == () for one in elsewhere.train if isinstance(one, GroundedExample))
 
 
 def test_a_gold_passage_that_the_base_lacks_is_named_before_a_run(questions: QuestionData, tmp_path: Path) -> None:
     asked = [{"id": "q", "question": "what ?", "answers": ["tea"], "gold_passages": ["cap"]}]
-    test = lines(tmp_path / "other.jsonl", asked)
+    test = write_lines(tmp_path / "other.jsonl", asked)
     with pytest.raises(UserError, match=r"gold passage 'cap' of example 'q'.*did you mean 'cup'"):
         replace(questions, test=test).load(0)
     assert replace(questions, train=test).load(0).train  # it is not scored
@@ -295,3 +299,32 @@ def test_kinds_are_told_apart_strictly(questions: QuestionData) -> None:
         changed.with_settings(["data.dev_from_train=1", "evaluation.calibrate=true"])
     with pytest.raises(UserError, match=r"data.base names no knowledge base"):
         QuestionData(train=questions.train).load(0)
+
+
+SHARED = {
+    "query_prefix": "q: ",
+    "passage_prefix": "p: ",
+    "titles": False,
+    "instruction": "Say.",
+    "no_answer": NO_ANSWER,
+}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        QuestionAnswering(**SHARED, evidence=AnswerSupport(0.5, 7, 0.1), primary_metric="f1"),
+        GroundedDialogue(
+            2, "guest", "host", **SHARED, evidence=OverlapSupport(0.4, 0.7, 0.3, 9), primary_metric="bleu_4"
+        ),
+    ],
+    ids=lambda task: task.name,
+)
+def test_the_settings_of_a_task_from_python_make_it_again(
+    task: QuestionAnswering | GroundedDialogue, tmp_path: Path
+) -> None:
+    base = KnowledgeBase.from_passages([Passage(key, key, text) for key, text in PASSAGES])
+    settings = record_data(task, base, [Example("1", "what holds tea ?", ("cup",))], None, tmp_path).settings
+    assert isinstance(settings, QuestionData | DialogueData)
+    assert settings.task() == task
+    assert read_data(Experiment(data=settings).to_mapping()["data"], "here") == settings

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from tests.experiments.data.files import write_lines
 
 from retrograd.experiments.data import kinds
 from retrograd.experiments.data.example_files import ExampleSource
@@ -53,13 +54,8 @@ class RiddleData(QuestionData):
         return cls() if type(task) is Riddles else None
 
 
-def lines(path: Path, records: list[JsonObject]) -> str:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return str(path)
-
-
 def passages(folder: Path) -> str:
-    return lines(folder / "base.jsonl", [{"id": one, "text": f"the {one} is here ."} for one in THINGS])
+    return write_lines(folder / "base.jsonl", [{"id": one, "text": f"the {one} is here ."} for one in THINGS])
 
 
 def relations(folder: Path) -> JsonObject:
@@ -68,19 +64,19 @@ def relations(folder: Path) -> JsonObject:
         | {"relation": ("holds", "has")[i % 2]}
         for i, one in enumerate(THINGS)
     ]
-    train, test = lines(folder / "train.jsonl", records[:4]), lines(folder / "test.jsonl", records[4:])
+    train, test = write_lines(folder / "train.jsonl", records[:4]), write_lines(folder / "test.jsonl", records[4:])
     return {"train": train, "test": test, "labels": "from_train"}
 
 
 def questions(folder: Path) -> JsonObject:
     records: list[JsonObject] = [{"question": f"where is the {one} ?", "answers": [one]} for one in THINGS]
-    train, test = lines(folder / "train.jsonl", records[:4]), lines(folder / "test.jsonl", records[4:])
+    train, test = write_lines(folder / "train.jsonl", records[:4]), write_lines(folder / "test.jsonl", records[4:])
     return {"base": passages(folder), "train": train, "test": test}
 
 
 def dialogue(folder: Path) -> JsonObject:
     records: list[JsonObject] = [{"history": [f"user: where is the {one} ?"], "answer": one} for one in THINGS]
-    train, test = lines(folder / "train.jsonl", records[:4]), lines(folder / "test.jsonl", records[4:])
+    train, test = write_lines(folder / "train.jsonl", records[:4]), write_lines(folder / "test.jsonl", records[4:])
     return {"base": passages(folder), "train": train, "test": test}
 
 
