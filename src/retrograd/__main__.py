@@ -15,13 +15,13 @@ from retrograd.types import UserError
 __all__ = ["app", "command_line", "main"]
 
 
-def _print_version(wanted: bool) -> bool:
-    if wanted:
+def _print_version(is_wanted: bool) -> bool:
+    if is_wanted:
         from importlib.metadata import version
 
         typer.echo(f"retrograd {version('retrograd')}")
         raise typer.Exit
-    return wanted
+    return is_wanted
 
 
 def _options(

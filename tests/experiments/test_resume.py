@@ -279,7 +279,7 @@ def test_a_full_disk_ends_no_training_that_only_the_clock_would_save(
 
     monkeypatch.setattr(checkpoints_module, "save_run_state", full)
     quick = ["training.save_minutes=1e-9", "training.epochs=1"]
-    assert run_experiment(what("lora", "training.save_every=0", *quick), tmp_path / "run").ended
+    assert run_experiment(what("lora", "training.save_every=0", *quick), tmp_path / "run").has_ended
     assert "File too large" in said[0]
     with pytest.raises(UserError, match=r"File too large.*make room.*--resume"):
         run_experiment(what("lora", "training.save_every=1", *quick), tmp_path / "other")

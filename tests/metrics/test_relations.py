@@ -193,7 +193,7 @@ def test_semeval_by_hand():
     assert official.table.relations["Cause-Effect"] == PrecisionRecallF1(1, 2, 2)
     assert official.table.micro == PrecisionRecallF1(1, 2, 3)
     assert official.table.macro.f1 == pytest.approx((50 + 0) / 2)
-    assert (official.items, official.answered, official.correct) == (5, 3, 1)
+    assert (official.items, official.predicted_items, official.correct) == (5, 3, 1)
     assert official.coverage == pytest.approx(60.0)
     assert official.accuracy == pytest.approx(100 / 3)
     assert official.accuracy_skipped_as_wrong == pytest.approx(20.0)
@@ -244,7 +244,12 @@ def test_the_three_evaluations_agree_where_they_must(items: list[tuple[str, str 
     report = semeval_score(*unzip(items))
     directed, undirected, official = report.directed, report.undirected, report.official
     assert directed.items == undirected.items == official.items == len(items)
-    assert directed.answered == undirected.answered == official.answered == sum(g is not None for _, g in items)
+    assert (
+        directed.predicted_items
+        == undirected.predicted_items
+        == official.predicted_items
+        == sum(g is not None for _, g in items)
+    )
     assert directed.correct == official.correct == sum(gold == guess for gold, guess in items)
     assert undirected.correct == official.correct + sum(official.wrong_direction)
     assert sum(directed.wrong_direction) == sum(undirected.wrong_direction) == 0

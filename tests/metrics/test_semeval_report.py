@@ -79,8 +79,8 @@ def official_section(title: str, part: SemEvalEvaluation, with_direction: bool) 
     lines.append(f"-SUM- {' '.join(map(str, sums))} {margins(part, list(range(len(part.rows))), with_direction)}")
     right, other = part.correct, part.correct_skipped_as_other
     lines += [
-        f"Coverage = {part.answered}/{part.items} = {part.coverage:.2f}%",
-        f"Accuracy (calculated for the above confusion matrix) = {right}/{part.answered} = {part.accuracy:.2f}%",
+        f"Coverage = {part.predicted_items}/{part.items} = {part.coverage:.2f}%",
+        f"Accuracy (calculated for the above confusion matrix) = {right}/{part.predicted_items} = {part.accuracy:.2f}%",
         f"Accuracy (considering all skipped examples as Wrong) = {right}/{part.items} = "
         f"{part.accuracy_skipped_as_wrong:.2f}%",
         f"Accuracy (considering all skipped examples as Other) = {other}/{part.items} = "

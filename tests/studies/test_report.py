@@ -28,7 +28,7 @@ from retrograd.metrics.relations import semeval_score
 from retrograd.metrics.triggers import words
 from retrograd.objectives import NoRetrieval
 from retrograd.report.page import page, print_report, save_page
-from retrograd.studies.compare import answered
+from retrograd.studies.compare import read_labelled_run
 from retrograd.studies.report import report_run, settings_changed
 from retrograd.studies.slices import Learned, Slice
 from retrograd.types import UserError
@@ -138,10 +138,10 @@ def test_slices_by_hand(data: RelationData, tmp_path: Path) -> None:
 
 
 def test_test_labels_teach_the_slices_nothing(data: RelationData, tmp_path: Path) -> None:
-    before = Learned.of(answered(run(tmp_path / "one", ["none"] * 5, data)))
+    before = Learned.of(read_labelled_run(run(tmp_path / "one", ["none"] * 5, data)))
     labels = [record["relation"] for record in TEST]
     rotated = [record | {"relation": label} for record, label in zip(TEST, labels[1:] + labels[:1], strict=True)]
-    after = Learned.of(answered(run(tmp_path / "two", ["none"] * 5, own_data(tmp_path, rotated))))
+    after = Learned.of(read_labelled_run(run(tmp_path / "two", ["none"] * 5, own_data(tmp_path, rotated))))
     assert before == after
     assert [trigger.word for trigger in before.triggers["made"]] == ["built"]
     assert before.frequency == {"eats": 2, "made": 4, "none": 8}

@@ -38,7 +38,7 @@ def test_an_order_goes_on_where_it_was_left(stop: int) -> None:
     later = torch.Generator()
     later.set_state(rng.get_state())
     again = BatchOrder(10, 4, 3, later)
-    again.epoch_began = order.epoch_began
+    again.epoch_start = order.epoch_start
     assert before + visits(again, stop, later) == whole
 
 

@@ -46,5 +46,5 @@ def search(
 
 
 def _format_answer(answer: Prediction, label: str | None) -> str:
-    named = "" if label in (None, answer.answer) else f" ({label})"
-    return f"answer: {answer.answer or '(empty)'}{named}, probability {math.exp(answer.log_probability):.0%}"
+    label_note = "" if label in (None, answer.answer) else f" ({label})"
+    return f"answer: {answer.answer or '(empty)'}{label_note}, probability {math.exp(answer.log_probability):.0%}"

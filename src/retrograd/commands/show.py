@@ -34,13 +34,13 @@ def show(
     experiment = load_experiment(recipe, changes)
     from retrograd.recipes import RECIPES
 
-    named = RECIPES.get(recipe)
+    recipe_entry = RECIPES.get(recipe)
     if json:
         typer.echo(experiment.to_json(), nl=False)
-    elif named is None or not named.published:
+    elif recipe_entry is None or not recipe_entry.published:
         typer.echo(experiment.to_toml(), nl=False)
     else:
-        typer.echo(annotate(experiment, named.published, named.deviations), nl=False)
+        typer.echo(annotate(experiment, recipe_entry.published, recipe_entry.deviations), nl=False)
 
 
 def annotate(experiment: Experiment, published: Mapping[str, object], deviations: Sequence[str]) -> str:

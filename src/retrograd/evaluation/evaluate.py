@@ -31,23 +31,23 @@ NEIGHBOUR_METRICS: tuple[RankingMetric, ...] = (Precision(1), Precision(5))
 class Evaluation:
     """The result of an evaluation: one prediction per example, and scores by name, in percent.
 
-    ``judged`` says over how many examples, where some cannot be judged: those with "gold" passages, those with an
-    "answer" (`retrograd.evaluation.open_retrieval`). ``signatures`` says how scores were computed that have more than
-    one definition: "bleu" is sacreBLEU's.
+    ``example_counts`` says over how many examples, where some cannot be judged: those with "gold" passages, those with
+    an "answer" (`retrograd.evaluation.open_retrieval`). ``signatures`` says how scores were computed that have more
+    than one definition: "bleu" is sacreBLEU's.
     """
 
     predictions: list[Prediction]
     answers: dict[str, float]
     neighbours: dict[str, float]
-    judged: dict[str, int] = field(default_factory=dict)
+    example_counts: dict[str, int] = field(default_factory=dict)
     signatures: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``predictions.jsonl`` and ``scores.json``."""
         write_jsonl(folder / "predictions.jsonl", (prediction_record(p) for p in self.predictions))
         scores: JsonObject = {"answers": dict(self.answers), "neighbours": dict(self.neighbours)}
-        if self.judged:
-            scores["judged"] = dict(self.judged)
+        if self.example_counts:
+            scores["judged"] = dict(self.example_counts)
         if self.signatures:
             scores["signatures"] = dict(self.signatures)
         write_json(folder / "scores.json", scores)
@@ -72,7 +72,7 @@ def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scor
     if k > 0 and model.task.choices is None:
         retrieval = open_retrieval_scores(model, examples)
         scores = retrieval.scores | model.retrieval.scores(examples)
-        fewer = {kind: count for kind, count in retrieval.judged.items() if count < len(examples)}
+        fewer = {kind: count for kind, count in retrieval.example_counts.items() if count < len(examples)}
         return Evaluation(predictions, answers, scores, fewer, signatures)
     neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
     scores = neighbours | (model.retrieval.scores(examples) if k > 0 else {})

@@ -205,18 +205,18 @@ def agreement(
     """
     within_types = reference == "types"
     available = matches.typed_available if within_types else matches.available
-    counted = among & (available > 0) & matches.present[:, 0]
-    if not counted.any():
+    is_scored = among & (available > 0) & matches.present[:, 0]
+    if not is_scored.any():
         return []
-    support = (matches.typed_support if within_types else matches.support)[counted]
-    available = available[counted]
-    shared, present = matches.shared[counted, :k], matches.present[counted, :k]
+    support = (matches.typed_support if within_types else matches.support)[is_scored]
+    available = available[is_scored]
+    shared, present = matches.shared[is_scored, :k], matches.present[is_scored, :k]
     return [
         Agreement(
             trait,
-            queries=int(counted.sum()),
+            queries=int(is_scored.sum()),
             without=int((support[:, column] == 0).sum()),
-            weight=float((weight[counted, :k] * shared[:, :, column]).sum(axis=1).mean()),
+            weight=float((weight[is_scored, :k] * shared[:, :, column]).sum(axis=1).mean()),
             share=float((shared[:, :, column].sum(axis=1) / present.sum(axis=1)).mean()),
             any_of_k=float(shared[:, :, column].any(axis=1).mean()),
             random_share=float((support[:, column] / available).mean()),

@@ -44,10 +44,10 @@ _PASSAGES_AT_ONCE = 8_192
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Mean scores in percent by name; ``judged`` counts the examples behind those of "gold" and of "answer"."""
+    """Mean scores in percent by name; ``example_counts`` counts the examples behind those of "gold" and of "answer"."""
 
     scores: dict[str, float]
-    judged: dict[str, int]
+    example_counts: dict[str, int]
 
 
 def open_retrieval_scores(model: RagModel, examples: Sequence[Example]) -> RetrievalScores:
@@ -62,7 +62,7 @@ def open_retrieval_scores(model: RagModel, examples: Sequence[Example]) -> Retri
     judgeable = [b for b in range(len(examples)) if has_gold[b] or has_answer[b]]
     ranked = dict(zip(judgeable, _rank(model, [examples[b] for b in judgeable], max(cutoffs)), strict=True))
     scores: dict[str, float] = {}
-    judged: dict[str, int] = {}
+    example_counts: dict[str, int] = {}
     gold = [b for b in judgeable if has_gold[b]]
     if gold:
         relevant_rows = gold_rows([examples[b] for b in gold], rows_by_id(model.base))
@@ -70,15 +70,15 @@ def open_retrieval_scores(model: RagModel, examples: Sequence[Example]) -> Retri
         hits = relevance([ranked[b] for b in gold], relevant_rows)
         values = ranking_scores(metrics, hits.relevant, hits.total)
         scores |= {f"gold_{name}": value for name, value in values.items()}
-        judged["gold"] = len(gold)
+        example_counts["gold"] = len(gold)
     answerable = [b for b in judgeable if has_answer[b]]
     if answerable:
         rows = [ranked[b] for b in answerable]
         hits = relevance(rows, _rows_with_answer(model.base, [examples[b] for b in answerable], rows))
         values = ranking_scores([*map(Success, cutoffs)], hits.relevant, hits.total)
         scores |= {f"answer_recall@{k}": value for k, value in zip(cutoffs, values.values(), strict=True)}
-        judged["answer"] = len(answerable)
-    return RetrievalScores(scores, judged)
+        example_counts["answer"] = len(answerable)
+    return RetrievalScores(scores, example_counts)
 
 
 def best_rows(model: RagModel, examples: Sequence[Example], k: int) -> Int[Tensor, "B _"]:

@@ -211,5 +211,5 @@ class Experiment:
             "second_stage": second_stage,
             "evaluation": evaluation,
         }
-        given = {key: value for key, value in changes.items() if value is not None}
-        return self.from_mapping(update(self.to_mapping(), given, "replace"), "replace")
+        present_changes = {key: value for key, value in changes.items() if value is not None}
+        return self.from_mapping(update(self.to_mapping(), present_changes, "replace"), "replace")

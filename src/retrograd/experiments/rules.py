@@ -244,7 +244,7 @@ def _check_dev(e: Sections) -> str | None:
         "training.evaluate_every": e.training.evaluate_every > 0,
         "evaluation.calibrate": e.evaluation.calibrate,
     }
-    setting = next((name for name, wanted in wants.items() if wanted), None)
+    setting = next((name for name, is_needed in wants.items() if is_needed), None)
     if setting is None or e.data.has_dev:
         return None
     return (

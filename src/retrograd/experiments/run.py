@@ -91,8 +91,8 @@ def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory
     _silence_other_ranks()
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
-    data = None if run.ended else experiment.data.load(experiment.seed)
-    if data is None or (run.trained and not data.test):
+    data = None if run.has_ended else experiment.data.load(experiment.seed)
+    if data is None or (run.has_model and not data.test):
         say(f"{path} has ended; there is nothing to go on with")
         return run
     return train_and_score(experiment, data, path, interrupts, resume=True)
@@ -107,13 +107,13 @@ def train_and_score(
     model: RagModel | None = None,
 ) -> RunDirectory:
     """Train, save and evaluate on data that have been read; ``model`` is as in `train_experiment`."""
-    trained = train_experiment(experiment, data, out, interrupts, resume, model)
+    result = train_experiment(experiment, data, out, interrupts, resume, model)
     if data.test:
-        with _lock_run(out), trained.checkpoints.save_when_interrupted():
-            found = evaluate_experiment(experiment, trained.model, data.test)
+        with _lock_run(out), result.checkpoints.save_when_interrupted():
+            evaluation = evaluate_experiment(experiment, result.model, data.test)
             if Ranks().first:
                 with RunDirectory.open(out).writing("answers and scores"):
-                    found.save(out)
+                    evaluation.save(out)
     return RunDirectory.open(out)
 
 
@@ -150,21 +150,21 @@ def train_experiment(
     model = model or first_model(experiment, data, RunDirectory(out), rng, compute.precision, ranks.count > 1)
     _move_to_device(model, experiment, compute, ranks, rng)
     plan = stages(experiment, model, rng)
-    run = RunDirectory(out, written=False)
+    run = RunDirectory(out, is_writer=False)
     if ranks.first:
         run = (_reopen_run if resume else _create_run)(experiment, data, out, choice)
     ranks.wait()
     pace = experiment.training
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
     score = (lambda m: evaluate_experiment(experiment, m, data.dev).answers) if data.dev else None
-    began = time.perf_counter()
+    start = time.perf_counter()
     with _lock_run(out), deterministic(experiment.training.deterministic), saves.save_when_interrupted():
         if resume:
             saves.restore()
         for stage in plan[saves.finished :]:
             examples = data.train if stage.examples is None else stage.examples
             train(model, examples, stage, run, rng, score, saves)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         model.eval()
         embed_base_if_stale(model)
         if experiment.evaluation.calibrate:
@@ -213,8 +213,8 @@ def _create_run(experiment: Experiment, data: Data, out: Path, choice: Precision
 def _reopen_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:
     """Raise `UserError` where the data differ from what the run has written down."""
     run = RunDirectory.open(out)
-    written = {run.labels: experiment.data.task_record(data.task), run.drawn: data.drawn}
-    changed = [path for path, value in written.items() if path.exists() and read_json(path) != _as_json(value)]
+    records = {run.labels: experiment.data.task_record(data.task), run.data_record: data.drawn}
+    changed = [path for path, value in records.items() if path.exists() and read_json(path) != _as_json(value)]
     if run.base.exists() and KnowledgeBase.open(run.base).fingerprint != data.base.fingerprint:
         changed.append(run.base)
     if changed:
@@ -231,7 +231,7 @@ def _reopen_run(experiment: Experiment, data: Data, out: Path, choice: Precision
 def _keep_data(experiment: Experiment, data: Data, run: RunDirectory) -> None:
     data.base.save(run.base)
     write_json(run.labels, experiment.data.task_record(data.task))
-    write_json(run.drawn, data.drawn)
+    write_json(run.data_record, data.drawn)
 
 
 def _as_json(value: JsonObject) -> JsonValue:
@@ -240,15 +240,16 @@ def _as_json(value: JsonObject) -> JsonValue:
 
 def _calibrate(experiment: Experiment, model: RagModel, dev: Sequence[Example], run: RunDirectory) -> None:
     """Fit the model's decision on development data, and write down what that gave."""
-    found = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
-    model.use_decision(found.decision)
-    if run.written:
+    calibration = calibrate(model, dev, experiment.test_passages, experiment.evaluation.scoring)
+    decision = calibration.decision
+    model.use_decision(decision)
+    if run.is_writer:
         with run.writing("the decision"):
-            write_json(run.calibration, found.record())
+            write_json(run.calibration, calibration.record())
     say(
-        f"decision fitted on {found.examples} development examples: vote weight {found.decision.vote_weight:g}, "
-        f"bias of the negative {found.decision.negative_bias:.2f} nats; {found.metric} {found.before:.1f} before, "
-        f"{found.after:.1f} with it"
+        f"decision fitted on {calibration.examples} development examples: vote weight {decision.vote_weight:g}, "
+        f"bias of the negative {decision.negative_bias:.2f} nats; {calibration.metric} {calibration.before:.1f} "
+        f"before, {calibration.after:.1f} with it"
     )
 
 

@@ -61,7 +61,7 @@ class KnowledgeBase:
 
         Raises `UserError` for none, a non-string field or a repeated id.
         """
-        return cls._written(enumerate(passages), lambda number: f"passage {number} (counted from 0)", path)
+        return cls._write_base(enumerate(passages), lambda number: f"passage {number} (counted from 0)", path)
 
     @classmethod
     def from_jsonl(cls, source: str | Path, path: Path | None = None) -> KnowledgeBase:
@@ -73,7 +73,7 @@ class KnowledgeBase:
         numbered = (
             (number, _from_json(source, number, row, record)) for row, (number, record) in enumerate(read_jsonl(source))
         )
-        return cls._written(numbered, lambda number: f"{source}, line {number}", path)
+        return cls._write_base(numbered, lambda number: f"{source}, line {number}", path)
 
     @classmethod
     def from_tsv(cls, source: str | Path, path: Path | None = None) -> KnowledgeBase:
@@ -86,7 +86,7 @@ class KnowledgeBase:
             (number, Passage(row["id"], row["title"], row["text"]))
             for number, row in read_tsv(source, ("id", "text", "title"))
         )
-        return cls._written(numbered, lambda number: f"{source}, line {number}", path)
+        return cls._write_base(numbered, lambda number: f"{source}, line {number}", path)
 
     @classmethod
     def open(cls, path: str | Path) -> KnowledgeBase:
@@ -132,7 +132,9 @@ class KnowledgeBase:
     @cached_property
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the content: equal for equal passages in equal order, in memory or on disk."""
-        return self._known_fingerprint or fingerprint(part for one in self for part in (one.id, one.title, one.text))
+        return self._known_fingerprint or fingerprint(
+            part for passage in self for part in (passage.id, passage.title, passage.text)
+        )
 
     def save(self, path: Path) -> None:
         """Atomically write the base as an Arrow file, batch by batch."""
@@ -142,7 +144,7 @@ class KnowledgeBase:
             writer.write_batch(self._batches[-1], custom_metadata={_FINGERPRINT: self.fingerprint})
 
     def _between(self, first: int, stop: int) -> list[Passage]:
-        found: list[Passage] = []
+        passages: list[Passage] = []
         for number in range(bisect_right(self._starts, first) - 1, len(self._batches)):
             start = self._starts[number]
             if start >= stop:
@@ -150,16 +152,16 @@ class KnowledgeBase:
             offset = max(first - start, 0)
             part = self._batches[number].slice(offset, stop - start - offset)
             try:
-                found.extend(map(Passage, *(part.column(name).to_pylist() for name in _SCHEMA.names)))
+                passages.extend(map(Passage, *(part.column(name).to_pylist() for name in _SCHEMA.names)))
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"passages {first} … {stop - 1} of the knowledge base are damaged ({error}); build it again from "
                     f"its source"
                 ) from None
-        return found
+        return passages
 
     @classmethod
-    def _written(cls, numbered: _Numbered, where: _Where, path: Path | None) -> KnowledgeBase:
+    def _write_base(cls, numbered: _Numbered, where: _Where, path: Path | None) -> KnowledgeBase:
         if path is None:
             sink = pa.BufferOutputStream()
             hashes, numbers = _write(numbered, where, sink)
@@ -199,7 +201,7 @@ def _write(numbered: _Numbered, where: _Where, sink: pa.NativeFile) -> tuple[arr
                 _absorb(digest, passage, number, where)
                 hashes.append(hash(passage.id))
                 numbers.append(number)
-            ids, titles, texts = zip(*((one.id, one.title, one.text) for _, one in group), strict=True)
+            ids, titles, texts = zip(*((passage.id, passage.title, passage.text) for _, passage in group), strict=True)
             batch = pa.record_batch([pa.array(column, pa.string()) for column in (ids, titles, texts)], schema=_SCHEMA)
             writer.write_batch(batch, custom_metadata={_FINGERPRINT: digest.hexdigest()})
     return hashes, numbers

@@ -222,10 +222,10 @@ class SemEvalEvaluation:
     @property
     def items(self) -> int:
         """Return the number of items in the key."""
-        return self.answered + sum(self.skipped)
+        return self.predicted_items + sum(self.skipped)
 
     @property
-    def answered(self) -> int:
+    def predicted_items(self) -> int:
         """Return the number of items with a prediction."""
         return sum(map(sum, self.confusion)) + sum(self.wrong_direction)
 
@@ -242,12 +242,12 @@ class SemEvalEvaluation:
     @property
     def coverage(self) -> float:
         """Return the percentage of the items that have a prediction."""
-        return _percent(self.answered, self.items)
+        return _percent(self.predicted_items, self.items)
 
     @property
     def accuracy(self) -> float:
         """Return the percentage of the answered items that are right."""
-        return _percent(self.correct, self.answered)
+        return _percent(self.correct, self.predicted_items)
 
     @property
     def accuracy_skipped_as_wrong(self) -> float:

@@ -107,8 +107,8 @@ class Generator(nn.Module):
         model, tokenizer = open_generator(name, options.quantisation)
         if lora is not None and lora.rank > 0:
             add_lora(model, lora, rng)
-        drawn = None if soft_prompt is None else draw_soft_prompt(model, tokenizer, soft_prompt, rng)
-        return cls(model, tokenizer, options, drawn)
+        soft_prompt_module = None if soft_prompt is None else draw_soft_prompt(model, tokenizer, soft_prompt, rng)
+        return cls(model, tokenizer, options, soft_prompt_module)
 
     def train(self, mode: bool = True) -> Generator:
         """Set training mode, as for every module; without the option ``dropout`` it is evaluation mode."""
@@ -230,7 +230,7 @@ class Generator(nn.Module):
         start = {"decoder_start_token_id": start_token(self.model, self.tokenizer)} if self.encoder_decoder else {}
         with inference(self.model), plain_search(self.model):
             read = self._input.read(prompt_ids, soft, left=not self.encoder_decoder)
-            written = write(
+            tokens = write(
                 **model_arguments(read),
                 **start,
                 max_new_tokens=max_new_tokens or self.options.max_target_tokens,
@@ -241,8 +241,8 @@ class Generator(nn.Module):
                 pad_token_id=self._input.padding,
             )
         if self.encoder_decoder or soft is not None:  # read as embeddings, the prompt is not repeated
-            return written
-        return written[:, read["input_ids"].shape[1] :]
+            return tokens
+        return tokens[:, read["input_ids"].shape[1] :]
 
     def choice_log_likelihood(
         self,

@@ -175,5 +175,5 @@ def embed_tokens(model: PreTrainedModel, tokens: Int[Tensor, "P L"]) -> Float[Te
 
 def input_sizes(prompt_ids: list[PromptIds], soft: SoftInput | None) -> list[int]:
     """Return how many input positions each prompt takes with its soft input."""
-    taken = [0] * len(prompt_ids) if soft is None else soft.total.tolist()
-    return [s + len(ids) for s, ids in zip(taken, prompt_ids, strict=True)]
+    soft_lengths = [0] * len(prompt_ids) if soft is None else soft.total.tolist()
+    return [s + len(ids) for s, ids in zip(soft_lengths, prompt_ids, strict=True)]

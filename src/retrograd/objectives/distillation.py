@@ -48,14 +48,14 @@ __all__ = ["Distillation"]
 class _Targets:
     """Scores of the pass without gradient.
 
-    ``log_likelihood`` is log p(y|x,z) in nats of each candidate ``scored`` alone, ``-inf`` for the others;
+    ``log_likelihood`` is log p(y|x,z) in nats of each candidate ``is_scored`` alone, ``-inf`` for the others;
     ``log_evidence`` is log p(y|x) as far as the pass can tell; ``prompts`` is how many prompts of several passages a
     query took.
     """
 
     log_target: Float[Tensor, "B K"]
     log_likelihood: Float[Tensor, "B K"]
-    scored: Bool[Tensor, "B K"]
+    is_scored: Bool[Tensor, "B K"]
     log_evidence: Float[Tensor, " B"]
     prompts: int = 0
 
@@ -206,11 +206,11 @@ class Distillation:
         missed = torch.where(present, -evidence / self.temperature, ABSENT)
         # A passage without which the target is impossible scores +inf, and inf - inf is NaN.
         log_target = masked_log_softmax(missed.clamp(max=torch.finfo(missed.dtype).max))
-        alone, scored = torch.full_like(log_prior, ABSENT), torch.zeros_like(present)
+        alone, is_scored = torch.full_like(log_prior, ABSENT), torch.zeros_like(present)
         if self.reader == "marginal":
-            alone, scored = log_likelihood_where(likelihood, present), present
+            alone, is_scored = log_likelihood_where(likelihood, present), present
         log_mean = masked_logsumexp(left_out) - present.sum(dim=-1).clamp(min=1).log()
-        return _Targets(log_target, alone, scored, log_mean, prompts)
+        return _Targets(log_target, alone, is_scored, log_mean, prompts)
 
     def _agreement(self, log_prior: Float[Tensor, "B K"], targets: _Targets) -> Float[Tensor, " B"]:
         """Return what the retriever maximises: a log marginal, or minus a KL."""
@@ -245,7 +245,7 @@ class Distillation:
         # Σ π ∇ log p(y|x,z) is the gradient of the log marginal, whose value is had already.
         log_evidence = log_marginal(log_prior, targets.log_likelihood) + learned - learned.detach()
         return _ReaderTerm(
-            -mean_over_queries(log_evidence), mean_where(log_evidence, targets.scored.any(dim=-1)), heaviest
+            -mean_over_queries(log_evidence), mean_where(log_evidence, targets.is_scored.any(dim=-1)), heaviest
         )
 
     # ---- to be read ---------------------------------------------------------------------------------------------
@@ -265,24 +265,24 @@ class Distillation:
         if self.target == "loop_kl_target_prior" and self.reader != "marginal":
             diagnostics["log_likelihood"] = diagnostics["log_marginal"]
         if reader_term.heaviest is not None:
-            costs = cost(targets.scored, reader_term.heaviest)
+            costs = cost(targets.is_scored, reader_term.heaviest)
         else:
-            scored = targets.scored.sum(dim=-1).float().mean()
-            backwards = scored.new_full((), 1.0 if self.reader == "together" else 0.0)
-            costs = {"generator_forwards": scored + backwards, "generator_backwards": backwards}
+            is_scored = targets.is_scored.sum(dim=-1).float().mean()
+            backwards = is_scored.new_full((), 1.0 if self.reader == "together" else 0.0)
+            costs = {"generator_forwards": is_scored + backwards, "generator_backwards": backwards}
         return {**diagnostics, **costs, "generator_forwards": costs["generator_forwards"] + targets.prompts}
 
 
 def _sum_and_mean_per_token(
-    likelihood: Likelihood, wanted: Bool[Tensor, "B K"]
+    likelihood: Likelihood, mask: Bool[Tensor, "B K"]
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
     """Return log p(y|x,z) of the wanted candidates in nats, and per target token; ``-inf`` for all others."""
-    column = columns_where(wanted)
+    column = columns_where(mask)
     tokens = likelihood.tokens_at(column)
     value = in_full_precision(tokens.value)
     check_log_likelihood(value)
     summed = value.masked_fill(~tokens.present.unsqueeze(1), 0.0).sum(dim=-1)
-    total = spread(summed, column, wanted.shape[1])
+    total = spread(summed, column, mask.shape[1])
     return total, total / tokens.present.sum(dim=-1, keepdim=True).clamp(min=1)
 
 

@@ -115,11 +115,11 @@ def log_multiplicity(log_prior: Float[Tensor, "B K"], times: Float[Tensor, "B K"
     Stratified sampling with one certain stratum (Cochran 1977, §5): Σ_k p_k · multiplicity_k · f(z_k) is unbiased for
     the expectation of f under the prior over the whole base.
     """
-    drawn = times > 0
-    log_tail = log1mexp(masked_logsumexp(log_prior.masked_fill(drawn, ABSENT))).unsqueeze(-1)
+    is_drawn = times > 0
+    log_tail = log1mexp(masked_logsumexp(log_prior.masked_fill(is_drawn, ABSENT))).unsqueeze(-1)
     share = times / times.sum(dim=-1, keepdim=True).clamp(min=1.0)
-    stands_for = torch.where(drawn, share, 1.0).log() + log_tail - torch.where(drawn, log_prior, 0.0)
-    return torch.where(drawn, stands_for, 0.0)
+    stands_for = torch.where(is_drawn, share, 1.0).log() + log_tail - torch.where(is_drawn, log_prior, 0.0)
+    return torch.where(is_drawn, stands_for, 0.0)
 
 
 def entropy(log_probability: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
@@ -160,11 +160,11 @@ def importance_efficiency(log_weight: Float[Tensor, "B M"], count: Float[Tensor,
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def columns_where(wanted: Bool[Tensor, "B K"]) -> Int[Tensor, "B M"]:
+def columns_where(mask: Bool[Tensor, "B K"]) -> Int[Tensor, "B M"]:
     """Return the wanted columns of each row in ascending order, as wide as the fullest row, padded with -1."""
-    width = int(wanted.sum(dim=-1).max()) if wanted.numel() else 0
-    order = wanted.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :width]
-    return order.masked_fill(~wanted.gather(1, order), -1)
+    width = int(mask.sum(dim=-1).max()) if mask.numel() else 0
+    order = mask.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :width]
+    return order.masked_fill(~mask.gather(1, order), -1)
 
 
 def take(value: Float[Tensor, "B K"], column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
@@ -258,12 +258,12 @@ def draw_chain(
     None or -1 or is a column that is absent today. -1 stands throughout an empty row.
     """
     uniform = _uniform((len(log_proposal), 2 * draws + 1), log_proposal, rng)
-    drawn = _column_at(log_proposal, uniform[:, : draws + 1].contiguous())
-    start = drawn[:, 0]
+    columns = _column_at(log_proposal, uniform[:, : draws + 1].contiguous())
+    start = columns[:, 0]
     if previous is not None:
-        known = take(log_proposal, previous.unsqueeze(-1)).squeeze(-1) > ABSENT
-        start = torch.where(known, previous, start)
-    return ChainDraws(start, drawn[:, 1:], uniform[:, draws + 1 :])
+        is_present = take(log_proposal, previous.unsqueeze(-1)).squeeze(-1) > ABSENT
+        start = torch.where(is_present, previous, start)
+    return ChainDraws(start, columns[:, 1:], uniform[:, draws + 1 :])
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ class MetropolisChain:
 def metropolis_independence(
     log_target: Float[Tensor, "B K"],
     log_proposal: Float[Tensor, "B K"],
-    drawn: ChainDraws,
+    draws: ChainDraws,
 ) -> MetropolisChain:
     """Run M steps of the Metropolis independence sampler on all rows; the chain leaves π ∝ exp(log_target) unchanged.
 
@@ -296,9 +296,9 @@ def metropolis_independence(
     the first proposal that has some, and its visits do not count; an empty row has shares of zero and ``last`` -1.
     """
     log_weight = torch.where(log_target > ABSENT, log_target - log_proposal, ABSENT)
-    proposals, log_uniform = drawn.proposals, drawn.uniform.log()
+    proposals, log_uniform = draws.proposals, draws.uniform.log()
     proposal_weight = take(log_weight, proposals)
-    state, state_weight = drawn.start, take(log_weight, drawn.start.unsqueeze(-1)).squeeze(-1)
+    state, state_weight = draws.start, take(log_weight, draws.start.unsqueeze(-1)).squeeze(-1)
     states, accepted = [], []
     for m in range(proposals.shape[1]):
         moves = log_uniform[:, m] < proposal_weight[:, m] - state_weight  # -inf - -inf is NaN, and NaN never moves

@@ -51,7 +51,7 @@ class _Weights:
     """Weights of the pass without gradient, the candidates it scored, and the chain's state if any."""
 
     weight: Float[Tensor, "B K"]
-    scored: Bool[Tensor, "B K"]
+    is_scored: Bool[Tensor, "B K"]
     log_likelihood: Float[Tensor, "B K"]
     acceptance: Float[Tensor, " B"] | None = None
     last: Int[Tensor, " B"] | None = None
@@ -168,10 +168,10 @@ class JointStochasticApproximation:
         proposed = log_prior if log_posterior is None else log_posterior
         log_proposal = defensive(proposed, log_prior, self.proposal_share)
         carried = previous if self.chain == "carried" else None
-        drawn = draw_chain(log_proposal, self.draws, carried, rng)
-        reachable = counts(torch.cat([drawn.start.unsqueeze(-1), drawn.proposals], dim=-1), log_proposal) > 0
+        draws = draw_chain(log_proposal, self.draws, carried, rng)
+        reachable = counts(torch.cat([draws.start.unsqueeze(-1), draws.proposals], dim=-1), log_proposal) > 0
         log_likelihood = log_likelihood_where(likelihood, reachable)
-        chain = metropolis_independence(log_prior + log_likelihood, log_proposal, drawn)
+        chain = metropolis_independence(log_prior + log_likelihood, log_proposal, draws)
         last = chain.last if self.chain == "carried" else None
         return _Weights(chain.share, reachable, log_likelihood, chain.acceptance, last)
 
@@ -185,8 +185,8 @@ class JointStochasticApproximation:
         """Return `describe` and `cost`; where a chain ran, its acceptance, and a log marginal over what it scored."""
         log_evidence = log_marginal(self._normalised(log_prior), weights.log_likelihood)
         shared = describe(weights.weight, log_prior, weights.log_likelihood, log_evidence, log_posterior)
-        diagnostics = {**shared, **cost(weights.scored, heaviest)}
+        diagnostics = {**shared, **cost(weights.is_scored, heaviest)}
         if weights.acceptance is not None:
-            diagnostics["acceptance"] = mean_where(weights.acceptance, weights.scored.any(dim=-1))
-            diagnostics["distinct_proposals"] = weights.scored.sum(dim=-1).float().mean()
+            diagnostics["acceptance"] = mean_where(weights.acceptance, weights.is_scored.any(dim=-1))
+            diagnostics["distinct_proposals"] = weights.is_scored.sum(dim=-1).float().mean()
         return diagnostics

@@ -81,8 +81,8 @@ class TopKMarginal:
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log marginal, in nats. ``rng`` is not used."""
-        given = represented(scores)
-        log_prior = given if self.normaliser == "full" else masked_log_softmax(given)
+        log_represented = represented(scores)
+        log_prior = log_represented if self.normaliser == "full" else masked_log_softmax(log_represented)
         present = log_prior > ABSENT
         if self.form == "sequence":
             log_likelihood = log_likelihood_where(likelihood, present)
@@ -90,7 +90,7 @@ class TopKMarginal:
         else:
             log_evidence, log_likelihood = self._token_form(log_prior, present, likelihood)
         weight = responsibilities(log_prior.detach(), log_likelihood.detach())
-        diagnostics = describe(weight, given, log_likelihood, log_evidence)
+        diagnostics = describe(weight, log_represented, log_likelihood, log_evidence)
         return Estimate(-mean_over_queries(log_evidence), {**diagnostics, **cost(None, present)})
 
     @staticmethod

@@ -116,17 +116,17 @@ class ScoreFunction:
         """
         log_prior, log_posterior = _scores(self, scores)
         log_sampler = masked_log_softmax(log_prior if log_posterior is None else log_posterior)
-        drawn = propose(log_sampler.detach(), self.draws, rng)
-        share = _shares(drawn, log_sampler)
+        columns = propose(log_sampler.detach(), self.draws, rng)
+        share = _shares(columns, log_sampler)
         log_likelihood = log_likelihood_where(likelihood, share > 0)
-        reward = self._reward(log_prior, log_likelihood, log_sampler.detach(), drawn)
+        reward = self._reward(log_prior, log_likelihood, log_sampler.detach(), columns)
         usable = (reward > ABSENT).all(dim=-1, keepdim=True)
         reward = reward.masked_fill(~usable, 0.0)
-        log_drawn = take(log_sampler, drawn).masked_fill(~usable, 0.0)
+        log_proposed = take(log_sampler, columns).masked_fill(~usable, 0.0)
         advantage = reward.detach() - self._baseline(reward.detach())
         # The second term is zero in value: it only carries the score function's gradient.
-        per_query = (reward + advantage * (log_drawn - log_drawn.detach())).mean(dim=-1)
-        diagnostics = self._diagnostics(share, log_prior, log_likelihood, log_posterior, drawn)
+        per_query = (reward + advantage * (log_proposed - log_proposed.detach())).mean(dim=-1)
+        diagnostics = self._diagnostics(share, log_prior, log_likelihood, log_posterior, columns)
         return Estimate(-mean_over_queries(per_query), diagnostics)
 
     def _reward(
@@ -134,15 +134,15 @@ class ScoreFunction:
         log_prior: Float[Tensor, "B K"],
         log_likelihood: Float[Tensor, "B K"],
         log_sampler: Float[Tensor, "B K"],
-        drawn: Int[Tensor, "B M"],
+        columns: Int[Tensor, "B M"],
     ) -> Float[Tensor, "B M"]:
         """Return the reward of each draw, differentiable where J depends on it directly; ``-inf`` without a draw."""
-        earned = take(log_likelihood, drawn)
+        earned = take(log_likelihood, columns)
         if self.reward == "likelihood":
             earned = earned.exp()
         if self.reward == "elbo":
-            earned = earned + take(log_prior, drawn) - take(log_sampler, drawn)
-        return earned.masked_fill(drawn < 0, ABSENT)
+            earned = earned + take(log_prior, columns) - take(log_sampler, columns)
+        return earned.masked_fill(columns < 0, ABSENT)
 
     def _baseline(self, reward: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         if self.baseline == "none":
@@ -156,7 +156,7 @@ class ScoreFunction:
         log_prior: Float[Tensor, "B K"],
         log_likelihood: Float[Tensor, "B K"],
         log_posterior: Float[Tensor, "B K"] | None,
-        drawn: Int[Tensor, "B M"],
+        columns: Int[Tensor, "B M"],
     ) -> dict[str, Float[Tensor, ""]]:
         """Return `describe` and `cost`; the log marginal is that of importance sampling from the same draws.
 
@@ -242,21 +242,21 @@ class Vimco:
             log_proposal = masked_log_softmax(log_prior)
         else:
             log_proposal = defensive(log_posterior, log_prior, self.proposal_share)
-        drawn = propose(log_proposal.detach(), self.draws, rng)
-        scored = _shares(drawn, log_proposal) > 0
-        log_likelihood = log_likelihood_where(likelihood, scored)
+        columns = propose(log_proposal.detach(), self.draws, rng)
+        is_drawn = _shares(columns, log_proposal) > 0
+        log_likelihood = log_likelihood_where(likelihood, is_drawn)
         log_target = (log_prior if self.normaliser == "full" else masked_log_softmax(log_prior)) + log_likelihood
-        log_drawn = take(log_proposal, drawn).masked_fill(drawn < 0, 0.0)
-        log_weight = take(log_target, drawn) - log_drawn
+        log_proposed = take(log_proposal, columns).masked_fill(columns < 0, 0.0)
+        log_weight = take(log_target, columns) - log_proposed
         log_mean = masked_logsumexp(log_weight) - math.log(self.draws)
         signal = _leave_one_out_signal(log_weight.detach())
         # The second term is zero in value: it only carries the score function's gradient.
-        per_query = log_mean + weighted_sum(signal, log_drawn - log_drawn.detach())
-        weight = _per_column(masked_log_softmax(log_weight.detach()).exp(), drawn, log_prior.shape[1])
+        per_query = log_mean + weighted_sum(signal, log_proposed - log_proposed.detach())
+        weight = _per_column(masked_log_softmax(log_weight.detach()).exp(), columns, log_prior.shape[1])
         diagnostics = describe(weight, log_prior, log_likelihood, log_mean, log_posterior)
-        efficiency = importance_efficiency(log_weight.detach(), (drawn >= 0).to(log_weight.dtype))
-        drew = {"importance_efficiency": mean_where(efficiency, scored.any(dim=-1))}
-        return Estimate(-mean_over_queries(per_query), {**diagnostics, **drew, **cost(None, scored)})
+        efficiency = importance_efficiency(log_weight.detach(), (columns >= 0).to(log_weight.dtype))
+        sampling = {"importance_efficiency": mean_where(efficiency, is_drawn.any(dim=-1))}
+        return Estimate(-mean_over_queries(per_query), {**diagnostics, **sampling, **cost(None, is_drawn)})
 
 
 def _check_others(owner: object, draws: int, otherwise: str) -> None:
@@ -276,15 +276,15 @@ def _scores(
     return prior_alone(owner, scores), None
 
 
-def _per_column(value: Float[Tensor, "B M"], drawn: Int[Tensor, "B M"], width: int) -> Float[Tensor, "B width"]:
+def _per_column(value: Float[Tensor, "B M"], columns: Int[Tensor, "B M"], width: int) -> Float[Tensor, "B width"]:
     """Sum the values of the draws that fell on each column; a draw of -1 falls on none."""
-    spare = drawn.masked_fill(drawn < 0, width)
+    spare = columns.masked_fill(columns < 0, width)
     return value.new_zeros((len(value), width + 1)).scatter_add(1, spare, value)[:, :width]
 
 
-def _shares(drawn: Int[Tensor, "B M"], like: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+def _shares(columns: Int[Tensor, "B M"], like: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """Return the share of the draws that fell on each column; more than 0 marks the distinct ones."""
-    return counts(drawn, like) / drawn.shape[1]
+    return counts(columns, like) / columns.shape[1]
 
 
 def _leave_one_out_signal(log_weight: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:

@@ -97,15 +97,15 @@ def pruned_sum(
     return learned + weighted_sum(weight.masked_fill(heaviest, 0.0), log_likelihood), heaviest
 
 
-def log_likelihood_where(likelihood: Likelihood, wanted: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+def log_likelihood_where(likelihood: Likelihood, mask: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """Return log p(y|x,z) of the wanted candidates in nats, ``-inf`` for all others: one forward per wanted pair.
 
     Raises `ValueError` when the likelihood answers with something that no log-likelihood of text can be.
     """
-    column = columns_where(wanted)
+    column = columns_where(mask)
     value = in_full_precision(likelihood.at(column))
     check_log_likelihood(value)
-    return spread(value, column, wanted.shape[1])
+    return spread(value, column, mask.shape[1])
 
 
 def mean_over_queries(value: Float[Tensor, " B"]) -> Float[Tensor, ""]:
@@ -129,11 +129,13 @@ def cost(forwards: Bool[Tensor, "B K"] | None, backwards: Bool[Tensor, "B K"]) -
     with_gradient = backwards.sum(dim=-1).double()
     if forwards is None:
         return {"generator_forwards": with_gradient.mean(), "generator_backwards": with_gradient.mean()}
-    scored = forwards.sum(dim=-1).double()
+    without_gradient = forwards.sum(dim=-1).double()
     return {
-        "generator_forwards": (scored + with_gradient).mean(),
+        "generator_forwards": (without_gradient + with_gradient).mean(),
         "generator_backwards": with_gradient.mean(),
-        "backward_saving": (1.0 - with_gradient / scored.clamp(min=1.0)).masked_fill(scored == 0, 0.0).mean(),
+        "backward_saving": (1.0 - with_gradient / without_gradient.clamp(min=1.0))
+        .masked_fill(without_gradient == 0, 0.0)
+        .mean(),
     }
 
 

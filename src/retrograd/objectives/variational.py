@@ -97,8 +97,8 @@ class Variational:
         Raises `ValueError` when there is no ``log_posterior`` or when scores are not log-probabilities.
         """
         log_prior, log_posterior = prior_and_posterior(self, scores)
-        wanted = self._choose_candidates(log_posterior.detach())
-        log_likelihood, heaviest = self._score(likelihood, log_posterior.detach(), wanted)
+        is_chosen = self._choose_candidates(log_posterior.detach())
+        log_likelihood, heaviest = self._score(likelihood, log_posterior.detach(), is_chosen)
         log_weight = masked_log_softmax(log_posterior.masked_fill(log_likelihood == ABSENT, ABSENT))
         log_q, log_p = log_weight, log_prior
         if self.form == "published":
@@ -109,7 +109,7 @@ class Variational:
         shared = describe(log_weight.detach().exp(), log_prior, log_likelihood, log_evidence, log_posterior)
         # The weights are the posterior retriever itself: how far they are from it says nothing.
         diagnostics = {name: value for name, value in shared.items() if name != "kl_responsibilities_posterior"}
-        return Estimate(-mean_over_queries(per_query), {**diagnostics, **_cost(wanted, heaviest, log_weight)})
+        return Estimate(-mean_over_queries(per_query), {**diagnostics, **_cost(is_chosen, heaviest, log_weight)})
 
     def _choose_candidates(self, log_posterior: Float[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
         """Mark the candidates that reconstruct the target: all present, or the ``passages`` of the highest q."""
@@ -120,20 +120,20 @@ class Variational:
         return torch.zeros_like(present).scatter(1, highest, True) & present
 
     def _score(
-        self, likelihood: Likelihood, log_posterior: Float[Tensor, "B K"], wanted: Bool[Tensor, "B K"]
+        self, likelihood: Likelihood, log_posterior: Float[Tensor, "B K"], is_chosen: Bool[Tensor, "B K"]
     ) -> tuple[Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
         """Return log p(y|x,z) of the wanted candidates, each scored once, and which were scored with gradient."""
-        weight = masked_log_softmax(log_posterior.masked_fill(~wanted, ABSENT)).exp()
+        weight = masked_log_softmax(log_posterior.masked_fill(~is_chosen, ABSENT)).exp()
         heaviest = cover(weight, self.kept_mass)
         with torch.no_grad():
-            constant = log_likelihood_where(likelihood, wanted & ~heaviest)
+            constant = log_likelihood_where(likelihood, is_chosen & ~heaviest)
         return torch.where(heaviest, log_likelihood_where(likelihood, heaviest), constant), heaviest
 
 
 def _cost(
-    wanted: Bool[Tensor, "B K"], heaviest: Bool[Tensor, "B K"], like: Float[Tensor, "B K"]
+    is_chosen: Bool[Tensor, "B K"], heaviest: Bool[Tensor, "B K"], like: Float[Tensor, "B K"]
 ) -> dict[str, Float[Tensor, ""]]:
     """Return `cost` where none is scored twice, so that the saving is a share of all that are wanted."""
-    prompts = wanted.sum(dim=-1)
+    prompts = is_chosen.sum(dim=-1)
     saving = (1.0 - heaviest.sum(dim=-1).to(like.dtype) / prompts.clamp(min=1)).masked_fill(prompts == 0, 0.0)
-    return cost(wanted & ~heaviest, heaviest) | {"backward_saving": saving.mean()}
+    return cost(is_chosen & ~heaviest, heaviest) | {"backward_saving": saving.mean()}

@@ -49,7 +49,7 @@ class _Weights:
     """Weights of the pass without gradient, the candidates it scored, and the importance estimate."""
 
     weight: Float[Tensor, "B K"]
-    scored: Bool[Tensor, "B K"]
+    is_scored: Bool[Tensor, "B K"]
     log_likelihood: Float[Tensor, "B K"]
     log_evidence: Float[Tensor, " B"]
     efficiency: Float[Tensor, " B"]
@@ -114,17 +114,19 @@ class WakeSleep:
 
         Raises `ValueError` when there is no ``log_posterior`` or when scores are not log-probabilities.
         """
-        given_prior, given_posterior = prior_and_posterior(self, scores)
-        log_prior, log_posterior = given_prior, given_posterior
+        raw_log_prior, raw_log_posterior = prior_and_posterior(self, scores)
+        log_prior, log_posterior = raw_log_prior, raw_log_posterior
         if self.normaliser == "candidates":
-            log_prior, log_posterior = masked_log_softmax(given_prior), masked_log_softmax(given_posterior)
+            log_prior, log_posterior = masked_log_softmax(raw_log_prior), masked_log_softmax(raw_log_posterior)
         with torch.no_grad():
             weights = self._weights(log_prior, log_posterior, likelihood, rng)
         per_query, heaviest = pruned_sum(likelihood, weights.weight, weights.log_likelihood, self.kept_mass)
         per_query = per_query + weighted_sum(weights.weight, log_prior) + weighted_sum(weights.weight, log_posterior)
-        shared = describe(weights.weight, given_prior, weights.log_likelihood, weights.log_evidence, given_posterior)
-        drawn = {"importance_efficiency": mean_where(weights.efficiency, weights.scored.any(dim=-1))}
-        return Estimate(-mean_over_queries(per_query), {**shared, **drawn, **cost(weights.scored, heaviest)})
+        shared = describe(
+            weights.weight, raw_log_prior, weights.log_likelihood, weights.log_evidence, raw_log_posterior
+        )
+        sampling = {"importance_efficiency": mean_where(weights.efficiency, weights.is_scored.any(dim=-1))}
+        return Estimate(-mean_over_queries(per_query), {**shared, **sampling, **cost(weights.is_scored, heaviest)})
 
     def _weights(
         self,

@@ -86,8 +86,8 @@ class Pool:
         if self.explorers > 0:
             if rng is None:
                 raise ValueError(f"{self.explorers} explorers are drawn at random; pass rng")
-            drawn = torch.randint(passages, (self.explorers,), generator=rng, device=rng.device)
-            shared = torch.cat([shared, drawn.to(shared.device)])
+            explored = torch.randint(passages, (self.explorers,), generator=rng, device=rng.device)
+            shared = torch.cat([shared, explored.to(shared.device)])
         return shared.unique().expand(len(retrieved), -1)
 
 
@@ -121,10 +121,8 @@ class Exclusions:
 
     def _rows_with_copies(self, ids: Sequence[str]) -> list[Int64[np.ndarray, " _"]]:
         """Return the rows of the passages with these ids, and of every passage with an equal text."""
-        named = np.concatenate(self._by_id.rows(ids))
-        return self._by_text.rows(
-            [self._task.identity(passage.text) for passage in self._base.passages(named.tolist())]
-        )
+        rows = np.concatenate(self._by_id.rows(ids))
+        return self._by_text.rows([self._task.identity(passage.text) for passage in self._base.passages(rows.tolist())])
 
 
 class _RowsByHash:

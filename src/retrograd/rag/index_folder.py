@@ -80,9 +80,9 @@ def _measure_seconds_per_passage(retriever: Retriever, task: Task, base: Knowled
     count = min(_PROBE_PASSAGES, len(base))
     texts = [task.passage_text(base[i * len(base) // count]) for i in range(count)]
     retriever.passage_encoder.embed(texts[:_WARM_UP_PASSAGES])
-    began = time.perf_counter()
+    start = time.perf_counter()
     retriever.passage_encoder.embed(texts).cpu()  # waits for a GPU, whose kernels run asynchronously
-    return (time.perf_counter() - began) / count
+    return (time.perf_counter() - start) / count
 
 
 def _block_encoder(retriever: Retriever, task: Task, base: KnowledgeBase) -> Encode:

@@ -116,11 +116,11 @@ class IndexedModel(nn.Module):
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The weights that training moves: ``prior``, ``posterior``, ``generator``; shared ones belong to the prior."""
         prior = self.retriever.trained_parameters()
-        taken = {id(weight) for weight in prior}
+        prior_weights = {id(weight) for weight in prior}
         posterior = [] if self.posterior is None else self.posterior.trained_parameters()
         return {
             "prior": prior,
-            "posterior": [weight for weight in posterior if id(weight) not in taken],
+            "posterior": [weight for weight in posterior if id(weight) not in prior_weights],
             "generator": [weight for weight in self.generator.parameters() if weight.requires_grad],
         }
 
@@ -180,7 +180,7 @@ class IndexedModel(nn.Module):
         Rows must be distinct. Raises as `require_movable_index`.
         """
         index = self.require_movable_index()
-        for part in (own_rows(some) if self.sharded else some for some in rows.split(_ROWS_AT_ONCE)):
+        for part in (own_rows(block) if self.sharded else block for block in rows.split(_ROWS_AT_ONCE)):
             index.replace(part, self.embedded(part), MIXED)
 
     @in_own_precision

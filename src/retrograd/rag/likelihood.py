@@ -229,6 +229,8 @@ def supported(support: Support, examples: Sequence[Example], rows: Int[Tensor, "
     stride = 1 + max(
         int(rows.max()) if rows.numel() else 0, max((max(own, default=0) for own in supporting), default=0)
     )
-    wanted = torch.cat([b * stride + torch.as_tensor(own, dtype=torch.long) for b, own in enumerate(supporting)])
+    supporting_pairs = torch.cat(
+        [b * stride + torch.as_tensor(own, dtype=torch.long) for b, own in enumerate(supporting)]
+    )
     keys = rows.cpu() + stride * torch.arange(len(rows)).unsqueeze(-1)
-    return (torch.isin(keys, wanted) & (rows.cpu() >= 0)).to(rows.device)
+    return (torch.isin(keys, supporting_pairs) & (rows.cpu() >= 0)).to(rows.device)

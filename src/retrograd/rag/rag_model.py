@@ -317,7 +317,7 @@ class RagModel(IndexedModel):
         k = min(self.answering.passages if k is None else k, len(self.base))
         if k > 0:
             self._require_some_index()
-        examples = [self._example(one) for one in (query if isinstance(query, list) else [query])]
+        examples = [self._example(item) for item in (query if isinstance(query, list) else [query])]
         predictions = [
             replace(prediction, passages=tuple(self.base.passages(prediction.rows)))
             for start in range(0, len(examples), _ANSWERS_AT_ONCE)

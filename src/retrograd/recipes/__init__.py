@@ -71,7 +71,7 @@ _ALL = (
     *(_jsa_rag(name) for name in jsa_rag.DATA),
 )
 
-RECIPES: dict[str, Recipe] = {one().name: one for one in _ALL}
+RECIPES: dict[str, Recipe] = {make().name: make for make in _ALL}
 
 
 def recipe(name: str) -> Experiment:

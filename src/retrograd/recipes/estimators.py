@@ -61,6 +61,6 @@ def estimators(k: int) -> list[Estimator]:
         best("Stochastic top-k", StochasticTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
         best("Relaxed top-k", RelaxedTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
     ]
-    listed = {type(one.objective) for one in known}
-    others = [kind for kind in OBJECTIVES if kind not in listed and kind().reads != Reads.NOTHING]
+    known_objectives = {type(estimator.objective) for estimator in known}
+    others = [kind for kind in OBJECTIVES if kind not in known_objectives and kind().reads != Reads.NOTHING]
     return known + [best(kind.__name__, kind()) for kind in others]

@@ -182,15 +182,15 @@ def improved(data: str, model: str) -> Experiment:
 
 def known_settings(model: str) -> dict[str, object]:
     """Return the published settings by section and name, those of the model included."""
-    chosen = MODELS[model]
+    settings = MODELS[model]
     sections = {
-        "generator": record_mapping(chosen.generator),
-        "training": record_mapping(chosen.training),
+        "generator": record_mapping(settings.generator),
+        "training": record_mapping(settings.training),
     }
     model_settings = {
         f"{section}.{name}": values[name]
         for section, values in sections.items()
-        for name in chosen.known
+        for name in settings.known
         if name in values
     }
     return {**_SETTING, **model_settings}

@@ -79,7 +79,7 @@ def _write_graphml(triples: Sequence[Triple], out: Path, _: str) -> None:
             score=triple.score,
             sentence=_clean_xml(triple.sentence),
             source=_clean_xml(triple.id),
-            neighbours=_clean_xml(" ".join(one.id for one in triple.neighbours)),
+            neighbours=_clean_xml(" ".join(passage.id for passage in triple.neighbours)),
         )
     with atomic_file(out) as temporary:
         nx.write_graphml(graph, temporary)

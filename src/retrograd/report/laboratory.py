@@ -42,7 +42,7 @@ def _table(findings: list[EstimatorResult]) -> Table:
             table.add_column(line, justify="right")
     for heading in ("\nerror", "\nESS", "\nfwd", "\nbwd", "\ns", "error\nx s"):
         table.add_column(heading, justify="right")
-    for finding in sorted(findings, key=lambda one: one.error):
+    for finding in sorted(findings, key=lambda finding: finding.error):
         table.add_row(finding.measured.name, *_cells(finding))
     return table
 
@@ -83,7 +83,7 @@ def _format_number(value: float | None) -> str:
 def front(findings: list[EstimatorResult]) -> list[EstimatorResult]:
     """Return the Pareto front, cheapest first: nothing else is both cheaper and closer to the exact gradient."""
     best: list[EstimatorResult] = []
-    for finding in sorted(findings, key=lambda one: (one.seconds, one.error)):
+    for finding in sorted(findings, key=lambda finding: (finding.seconds, finding.error)):
         if not best or finding.error < best[-1].error:
             best.append(finding)
     return best
@@ -91,17 +91,21 @@ def front(findings: list[EstimatorResult]) -> list[EstimatorResult]:
 
 def advice_sentence(report: LabReport) -> str:
     """Return advice on which estimator to use: the closest, and a cheaper one that is nearly as close."""
-    trainable = [one for one in report.findings if one.measured.prior is not None and one.generator_error is not None]
+    trainable = [
+        finding
+        for finding in report.findings
+        if finding.measured.prior is not None and finding.generator_error is not None
+    ]
     if not trainable:
         return "Advice: none of these trains retriever and generator both; measure some that do."
-    best = min(trainable, key=lambda one: one.error)
+    best = min(trainable, key=lambda finding: finding.error)
     if best.error >= 1.0:
         return (
             f"Advice: none of these is closer to the exact gradient than no update (best: {best.measured.name}, error "
             f"{best.error:.2f}); the generator tells too little about the passages yet: train it, or warm up, first."
         )
-    close = [one for one in trainable if one.error <= 1.25 * best.error + 0.01]
-    cheapest = min(close, key=lambda one: one.seconds)
+    close = [finding for finding in trainable if finding.error <= 1.25 * best.error + 0.01]
+    cheapest = min(close, key=lambda finding: finding.seconds)
     if cheapest is best:
         sentence = (
             f"Advice: use {best.measured.name}; its gradient is the closest to the exact one (error {best.error:.3f}), "
@@ -145,7 +149,11 @@ def draw(report: LabReport, path: Path) -> None:
     axes = figure.add_subplot()
     best = front(report.findings)
     axes.plot(
-        [one.seconds for one in best], [one.error for one in best], color="tab:green", zorder=1, label="Pareto front"
+        [finding.seconds for finding in best],
+        [finding.error for finding in best],
+        color="tab:green",
+        zorder=1,
+        label="Pareto front",
     )
     for finding in report.findings:
         on_front = finding in best

@@ -193,11 +193,11 @@ def _slice_cells(part: Slice) -> list[str]:
     """Return the cells of a slice: the run with its interval, then each control, marked where the run differs."""
     accuracy = f"{part.run.accuracy:.1f}"
     if part.run.score is None:
-        return ["-", accuracy, *(f"(accuracy) {one.accuracy:.1f}  " for one in part.controls.values())]
+        return ["-", accuracy, *(f"(accuracy) {control.accuracy:.1f}  " for control in part.controls.values())]
     cells = [f"{part.run.score:.1f}{_range(part.interval)}", accuracy]
-    for name, one in part.controls.items():
+    for name, control in part.controls.items():
         gain = part.gains[name]
-        cells.append(f"{one.score:.1f} {'†' if gain is not None and gain.excludes_zero else ' '}")
+        cells.append(f"{control.score:.1f} {'†' if gain is not None and gain.excludes_zero else ' '}")
     return cells
 
 

@@ -48,9 +48,11 @@ def _parameters(plan: Plan) -> Table:
     table.add_column("parameters")
     for heading in ("all", "trained", "held in"):
         table.add_column(heading, justify="right")
-    for one in plan.model.weights:
-        table.add_row(one.part, f"{one.parameters:,}", f"{one.trained:,}", readable_bytes(round(one.held)))
-    held_bytes = readable_bytes(round(sum(one.held for one in plan.model.weights)))
+    for weights in plan.model.weights:
+        table.add_row(
+            weights.part, f"{weights.parameters:,}", f"{weights.trained:,}", readable_bytes(round(weights.held))
+        )
+    held_bytes = readable_bytes(round(sum(weights.held for weights in plan.model.weights)))
     table.add_row("all", f"{plan.model.parameters:,}", f"{plan.model.trained:,}", held_bytes)
     return table
 
@@ -73,17 +75,17 @@ def _stages(plan: Plan) -> Table:
     table.add_column("stage")
     for heading in ("steps", "queries", "prompts", "with gradient", "tokens", "TFLOP", "time"):
         table.add_column(heading, justify="right")
-    for one in plan.stages:
-        queries = one.stage.queries
+    for costs in plan.stages:
+        queries = costs.stage.queries
         table.add_row(
-            one.stage.name,
-            "unknown" if one.stage.steps is None else f"{one.stage.steps:,}",
+            costs.stage.name,
+            "unknown" if costs.stage.steps is None else f"{costs.stage.steps:,}",
             f"{queries:,}",
-            f"{queries * (one.prompts.without_gradient + one.prompts.with_gradient):,.0f}",
-            f"{queries * one.prompts.with_gradient:,.0f}",
-            f"{one.tokens:,.0f}",
-            f"{one.operations / 1e12:,.3g}",
-            "unknown" if one.seconds is None else readable_seconds(one.seconds),
+            f"{queries * (costs.prompts.without_gradient + costs.prompts.with_gradient):,.0f}",
+            f"{queries * costs.prompts.with_gradient:,.0f}",
+            f"{costs.tokens:,.0f}",
+            f"{costs.operations / 1e12:,.3g}",
+            "unknown" if costs.seconds is None else readable_seconds(costs.seconds),
         )
     table.caption = "each step; prompts at most: what passages word alike is scored once, and objectives prune"
     table.caption_justify = "left"
@@ -105,7 +107,11 @@ def _times(plan: Plan) -> list[str]:
     how = "a few real steps, timed just now" if plan.probed else f"computed at {speed}"
     passages = "unknown" if data.passages is None else f"{data.passages:,}"
     size = "" if plan.index_bytes is None else f", an index of {readable_bytes(plan.index_bytes)}"
-    read = [str(one.prompt_tokens) for one in plan.stages if one.prompts.with_gradient + one.prompts.without_gradient]
+    read = [
+        str(costs.prompt_tokens)
+        for costs in plan.stages
+        if costs.prompts.with_gradient + costs.prompts.without_gradient
+    ]
     return [
         f"{passages} passages{size}; prompts of {', '.join(read) or 'no'} tokens",
         f"embedding the base {time_or_unknown(plan.embedding)}, answering the test {time_or_unknown(plan.answering)}",

@@ -37,11 +37,11 @@ __all__ = [
     "LabelledRun",
     "RelationGain",
     "RunAnswers",
-    "answered",
     "compare",
+    "compare_scores",
     "official_table",
-    "paired",
     "read_answers",
+    "read_labelled_run",
     "read_run_answers",
     "require_same_items",
     "statistic_of",
@@ -114,7 +114,7 @@ def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0)
     require_same_items(first, second)
     task, gold = first.task, list(first.gold.values())
     answers = list(first.answers.values()), [second.answers[item] for item in first.gold]
-    interval, test = paired(task, gold, *answers, np.random.default_rng(seed), resamples)
+    interval, test = compare_scores(task, gold, *answers, np.random.default_rng(seed), resamples)
     score = official_resampler(task.metric, [*gold, *gold], [*answers[0], *answers[1]], task.negative)
     items = np.arange(len(gold))
     return Comparison(
@@ -143,7 +143,7 @@ def _compare_open(baseline: RunAnswers, system: RunAnswers, resamples: int, seed
     return compare_open(list(baseline.examples.values()), *answers, metrics[0], rng, resamples)
 
 
-def paired(
+def compare_scores(
     task: RelationExtraction,
     gold: Sequence[str],
     baseline: Sequence[str | None],
@@ -201,7 +201,7 @@ def read_run_answers(path: Path, data: Data | None = None) -> RunAnswers:
     return RunAnswers(path, experiment, data, examples, {item: answers[item] for item in examples})
 
 
-def answered(path: Path) -> LabelledRun:
+def read_labelled_run(path: Path) -> LabelledRun:
     """Return the answers of a relation extraction run as labels. Raises `UserError` for another task."""
     return _with_labels(read_run_answers(path))
 

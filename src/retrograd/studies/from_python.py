@@ -60,8 +60,8 @@ def measure(
     if not examples:
         raise UserError("measure needs examples with targets; give a batch of training examples, 64 say")
     passages = min(passages, len(model.base))
-    chosen = estimators(passages)
+    estimators_to_measure = estimators(passages)
     if objectives is not None:
-        chosen = [Estimator(type(one).__name__, one, passages) for one in objectives]
+        estimators_to_measure = [Estimator(type(objective).__name__, objective, passages) for objective in objectives]
     embed_base_if_stale(model)
-    return measure_model(model, list(examples), chosen, passages, redraws, seed)
+    return measure_model(model, list(examples), estimators_to_measure, passages, redraws, seed)

@@ -35,18 +35,18 @@ class Reservoir(Generic[T]):
     """An even sample of at most 10,000 values of a stream (Vitter 1985, algorithm R); equal for equal streams."""
 
     def __init__(self) -> None:
-        self.seen = 0
-        self.kept: list[T] = []
+        self.count = 0
+        self.values: list[T] = []
         self._rng = random.Random(0)
 
     def add(self, text: T) -> None:
-        self.seen += 1
-        if len(self.kept) < _MOST_KEPT:
-            self.kept.append(text)
+        self.count += 1
+        if len(self.values) < _MOST_KEPT:
+            self.values.append(text)
             return
-        place = self._rng.randrange(self.seen)
+        place = self._rng.randrange(self.count)
         if place < _MOST_KEPT:
-            self.kept[place] = text
+            self.values[place] = text
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Lengths:
         return {**asdict(self), "bins": [list(bin_) for bin_ in self.bins]}
 
 
-def measure_lengths(part: str, what: str, texts: Sequence[str], seen: int, ruler: Ruler) -> Lengths | None:
-    """Return the lengths of a sample of the ``seen`` texts; None where there are none."""
+def measure_lengths(part: str, what: str, texts: Sequence[str], total: int, ruler: Ruler) -> Lengths | None:
+    """Return the lengths of a sample of ``total`` texts; None where there are none."""
     if not texts:
         return None
     lengths = sorted(ruler.count(texts))
@@ -96,9 +96,9 @@ def measure_lengths(part: str, what: str, texts: Sequence[str], seen: int, ruler
     cut = 0.0 if limit is None else sum(length > limit for length in lengths) / len(lengths)
     width = -(-(lengths[-1] - lengths[0] + 1) // _BINS)
     bins = [(start, start + width - 1) for start in range(lengths[0], lengths[-1] + 1, width)]
-    counted = tuple((low, high, sum(low <= length <= high for length in lengths)) for low, high in bins)
+    histogram = tuple((low, high, sum(low <= length <= high for length in lengths)) for low, high in bins)
     mean, median = sum(lengths) / len(lengths), lengths[len(lengths) // 2]
-    return Lengths(part, what, ruler.unit, seen, len(lengths), mean, median, lengths[-1], limit, cut, counted)
+    return Lengths(part, what, ruler.unit, total, len(lengths), mean, median, lengths[-1], limit, cut, histogram)
 
 
 def _words(texts: Sequence[str]) -> list[int]:

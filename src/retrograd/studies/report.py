@@ -21,7 +21,7 @@ from retrograd.metrics.breakdowns import Confusion, count_confusions
 from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
 from retrograd.metrics.resampling import official_resampler
 from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, bootstrap_corpus
-from retrograd.studies.compare import LabelledRun, answered, official_table, paired, require_same_items
+from retrograd.studies.compare import LabelledRun, compare_scores, official_table, read_labelled_run, require_same_items
 from retrograd.studies.curves import flat_settings
 from retrograd.studies.slices import Learned, SliceGroup, slice_groups
 from retrograd.tasks.relations.extraction import RelationExtraction
@@ -124,7 +124,7 @@ def report_run(
     ``with_vote`` opens the model for the plain vote of its retriever; nothing else does. Raises `UserError` for a
     folder without predictions, and for a control with other test items, gold labels, label set or metric.
     """
-    run, names = answered(path), _names([path, *controls])
+    run, names = read_labelled_run(path), _names([path, *controls])
     runs_by_control = {name: _control(run, control) for name, control in zip(names[1:], controls, strict=True)}
     notes = _notes(run)
     rivals: dict[str, Answers] = {
@@ -190,14 +190,14 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def _unused_name(name: str, taken: Sequence[str]) -> str:
+def _unused_name(name: str, used: Sequence[str]) -> str:
     """Return a name that no run has."""
-    return name if name not in taken else _unused_name(f"{name} of the run", taken)
+    return name if name not in used else _unused_name(f"{name} of the run", used)
 
 
 def _control(run: LabelledRun, path: Path) -> LabelledRun:
     """Return a control that can be compared with the run."""
-    other = answered(path)
+    other = read_labelled_run(path)
     require_same_items(run, other)
     if odd := sorted(run.task.phrases.keys() ^ other.task.phrases.keys()):
         raise UserError(
@@ -213,12 +213,12 @@ def _notes(run: LabelledRun) -> list[str]:
     file = run.path / "scores.json"
     saved = read_json(file) if file.exists() else {}
     saved_scores = saved.get("answers") if isinstance(saved, dict) else None
-    written = finite_number(saved_scores.get(task.primary_metric)) if isinstance(saved_scores, dict) else None
-    score = _scored(task, list(run.gold.values()), list(run.answers.values()))
-    if written is not None and abs(written - score) > 0.005:
+    saved_score = finite_number(saved_scores.get(task.primary_metric)) if isinstance(saved_scores, dict) else None
+    score = _score(task, list(run.gold.values()), list(run.answers.values()))
+    if saved_score is not None and abs(saved_score - score) > 0.005:
         notes.append(
-            f"scores.json says {task.primary_metric} {written:.2f}, the predictions say {score:.2f}: predictions, data "
-            f"or labels have changed since."
+            f"scores.json says {task.primary_metric} {saved_score:.2f}, the predictions say {score:.2f}: predictions, "
+            f"data or labels have changed since."
         )
     if run.refined_rate > 0:
         notes.append(
@@ -254,7 +254,7 @@ def _systems(
     lines = [first]
     for rival, answers in rivals.items():
         interval = _interval(task, gold, answers, rng, resamples)
-        gain, test = paired(task, gold, answers, run_answers, rng, resamples) if len(gold) > 1 else (None, None)
+        gain, test = compare_scores(task, gold, answers, run_answers, rng, resamples) if len(gold) > 1 else (None, None)
         control = controls.get(rival)
         changes = [] if control is None else settings_changed(run.experiment, control.experiment)
         kind: Kind = "vote" if control is None else "control"
@@ -300,7 +300,7 @@ def _average(task: RelationExtraction, gold: Sequence[str], answers: Answers) ->
     return table.micro if task.metric == "micro" else table.macro
 
 
-def _scored(task: RelationExtraction, gold: Sequence[str], answers: Answers) -> float:
+def _score(task: RelationExtraction, gold: Sequence[str], answers: Answers) -> float:
     return _average(task, gold, answers).f1
 
 

@@ -190,15 +190,15 @@ class _Scorer:
 
     def slice(self, name: str, rows: ItemRows) -> Slice:
         """Return the scores on ``rows``, of which there is at least one."""
-        scored = any(self.gold[row] != self.negative for row in rows)
-        resampled = scored and len(rows) > 1
+        has_score = any(self.gold[row] != self.negative for row in rows)
+        resampled = has_score and len(rows) > 1
         return Slice(
             name=name,
             items=len(rows),
-            run=SliceScore(self.own(rows) if scored else None, 100.0 * float(self.right[rows].mean())),
+            run=SliceScore(self.own(rows) if has_score else None, 100.0 * float(self.right[rows].mean())),
             interval=self._interval(rows) if resampled else None,
             controls={
-                control: SliceScore(pair(rows) if scored else None, 100.0 * float(self.rights[control][rows].mean()))
+                control: SliceScore(pair(rows) if has_score else None, 100.0 * float(self.rights[control][rows].mean()))
                 for control, pair in self.pairs.items()
             },
             gains={control: self._gain(pair, rows) if resampled else None for control, pair in self.pairs.items()},

@@ -130,13 +130,13 @@ class Study:
         with lock_folder(self.path):
             self._announce()
             for number, run in enumerate(self.runs, 1):
-                where = "has ended" if run.folder.ended else f"in {run.path}"
+                where = "has ended" if run.folder.has_ended else f"in {run.path}"
                 say(f"run {number} of {len(self.runs)}: {run.system}, seed {run.experiment.seed}, {where}")
                 _train(run, interrupts)
 
     def require_ended(self) -> None:
         """Raise `UserError` where a run is missing, unfinished, or not this study's."""
-        missing = [run.path.name for run in self.runs if not run.folder.ended]
+        missing = [run.path.name for run in self.runs if not run.folder.has_ended]
         if missing:
             raise UserError(
                 f"{len(missing)} of the {len(self.runs)} runs of {self.path} have not ended ({missing[0]} first); go "
@@ -146,12 +146,12 @@ class Study:
             run.require_own()
 
     def _announce(self) -> None:
-        ended = sum(run.folder.ended for run in self.runs)
+        finished = sum(run.folder.has_ended for run in self.runs)
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
         say(
             f"{len(self.systems)} systems with {seeds} each are {len(self.runs)} runs, one after the "
             f"other; each costs about what the experiment alone does"
-            + (f"; {ended} have ended already" if ended else "")
+            + (f"; {finished} have ended already" if finished else "")
         )
         for name in self.systems:
             changes = ", ".join(
@@ -185,7 +185,7 @@ def _train(run: PlannedRun, interrupts: Interrupts | None) -> None:
         run_experiment(run.experiment, run.path, interrupts)
         return
     run.require_own()
-    if not run.folder.ended:
+    if not run.folder.has_ended:
         resume_run(run.path, interrupts)
 
 

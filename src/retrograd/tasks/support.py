@@ -46,11 +46,11 @@ class AnswerSupport:
 
     def among(self, passages: Iterable[Passage]) -> Support:
         """Return the rows, ascending, of the passages whose text supports an example's target. Titles are not read."""
-        held = _Texts(passages)
+        texts = _Texts(passages)
 
         @lru_cache(_REMEMBERED)
         def rows_for(query: str, target: str) -> Sequence[int]:
-            index = held.index
+            index = texts.index
             rows = index.rows_with_phrase(_without_article(words(target)))
             if len(rows) > _limit(self.most_share, self.most_passages, len(index)):
                 return ()
@@ -85,11 +85,11 @@ class OverlapSupport:
 
     def among(self, passages: Iterable[Passage]) -> Support:
         """Return the rows, ascending, of the passages whose text supports an example's target. Titles are not read."""
-        held = _Texts(passages)
+        texts = _Texts(passages)
 
         @lru_cache(_REMEMBERED)
         def rows_for(target: str) -> Sequence[int]:
-            index = held.index
+            index = texts.index
             shares = index.overlap(content_words(target))
             threshold = max(self.least, self.near_best * shares.max(initial=0.0))
             rows: Rows = np.flatnonzero(shares >= threshold - 1e-9)  # sums of weights differ in the last bits

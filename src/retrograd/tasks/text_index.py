@@ -64,8 +64,10 @@ def has_answer(answers: Iterable[str], text: str) -> bool:
     does.
     """
     # Between bars no word can run into the next, and no word holds a gap.
-    held = f" {' '.join(words(text))} "
-    return any(f" {' '.join(answer_words)} " in held for answer in answers if (answer_words := words(answer)))
+    text_with_spaces = f" {' '.join(words(text))} "
+    return any(
+        f" {' '.join(answer_words)} " in text_with_spaces for answer in answers if (answer_words := words(answer))
+    )
 
 
 class TextIndex:

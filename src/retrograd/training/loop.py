@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from retrograd.rag.rag_model import RagModel
-from retrograd.training.distributed.fitting import MicroBatches
+from retrograd.training.distributed.micro_batches import MicroBatches
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.gradients import MicroBatchGradients
 from retrograd.training.monitoring.alarms import Alarms
@@ -57,12 +57,12 @@ def train(
     gradients = MicroBatchGradients(model, stage, run, examples, targets, chains, sampler)
     moves = prepare_index(model, stage, saves.midway)
     refresh = stage.refresh if moves else Never()
-    index = LiveIndex(model, draw_probe(model, examples, stage, saves.began) if moves else None, run.path)
+    index = LiveIndex(model, draw_probe(model, examples, stage, saves.stage_start) if moves else None, run.path)
     watch = Watch(model, stage, order.steps, run, alarms, saves, index if moves else None, score)
     state = StageState(
         stage.name,
         examples,
-        saves.began,
+        saves.stage_start,
         order,
         optimiser,
         schedule,
@@ -74,9 +74,9 @@ def train(
         micro_batches,
     )
     model.train()
-    with bar(stage.name, order.steps, "steps") as advance, index, saves.stage(state) as made:
-        advance(made)
-        for step, positions in order.from_step(made):
+    with bar(stage.name, order.steps, "steps") as advance, index, saves.stage(state) as steps_before:
+        advance(steps_before)
+        for step, positions in order.from_step(steps_before):
             refresh.apply(index, step)
             visit = micro_batches.run(positions, targets.draw(positions, rng), partial(gradients.add, step))
             index.record_reads(visit.rows, step)

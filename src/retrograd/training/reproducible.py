@@ -12,13 +12,13 @@ __all__ = ["deterministic"]
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Allow only deterministic algorithms inside the block where ``wanted``, and restore the settings at its end.
+def deterministic(is_on: bool) -> Iterator[None]:
+    """Allow only deterministic algorithms inside the block where ``is_on``, and restore the settings at its end.
 
     An operation that has none raises torch's RuntimeError, which names it. Enter the block before CUDA multiplies for
     the first time: cuBLAS reads the size of its workspace then.
     """
-    if not wanted:
+    if not is_on:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

@@ -42,7 +42,7 @@ LEARNED = TypeConstraints.learn(TRAIN)
     ],
 )
 def test_the_rule(head: str, tail: str, relations: set[str] | None) -> None:
-    assert LEARNED.permitted(head, tail) == relations
+    assert LEARNED.permitted_relations(head, tail) == relations
 
 
 def test_a_record_comes_back() -> None:

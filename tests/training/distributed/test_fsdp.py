@@ -108,7 +108,7 @@ def trained(
     pace = Pace(2, 8, RATE, RATE, weight_decay=0.0, warmup=0.0, clip=NORM / 2, micro_batch=case.micro_batch)
     stage = Stage("training", case.objective, GeneratorEvidence(3), pace, EverySteps(1), log_every=1, probe_passages=4)
     rng = torch.Generator().manual_seed(0)
-    run = RunDirectory(folder, written=False)
+    run = RunDirectory(folder, is_writer=False)
     if Ranks().first or (interrupts is None and not resume):  # else the folder is that of both
         run = RunDirectory.open(folder) if resume else RunDirectory.create(folder, "", "no")
     saves = Checkpoints(run, model, rng, interrupts=interrupts)
@@ -217,7 +217,7 @@ def go_on_from_a_checkpoint(rank: int, folder: Path, models: Path) -> None:
     case, whole, out = CASES["adapters"], folder / f"whole.{rank}", folder / "stopped"
     trained(models, case, whole, spread=True)
     stop = Interrupts()
-    stop.asked = True
+    stop.is_requested = True
     with pytest.raises(Interrupted, match="after step 1 of training"):
         trained(models, case, out, spread=True, interrupts=stop)
     generator = trained(models, case, out, spread=True, resume=True)

@@ -27,20 +27,20 @@ def stopped(interrupts: Interrupts, *numbers: signal.Signals, held: bool = True)
 def test_the_first_waits_for_the_end_of_what_is_held(number: signal.Signals) -> None:
     before, interrupts = signal.getsignal(number), Interrupts()
     assert stopped(interrupts, number) == ["step"]
-    assert (interrupts.asked, interrupts.again) == (True, False)
+    assert (interrupts.is_requested, interrupts.is_repeated) == (True, False)
     assert signal.getsignal(number) is before
 
 
 def test_the_second_does_not_wait() -> None:
     interrupts = Interrupts()
     assert stopped(interrupts, signal.SIGTERM, signal.SIGINT) == []
-    assert interrupts.again
+    assert interrupts.is_repeated
 
 
 def test_where_nothing_is_held_the_first_does_not_wait_either() -> None:
     interrupts = Interrupts()
     assert stopped(interrupts, signal.SIGINT, held=False) == ["step"]
-    assert (interrupts.asked, interrupts.again) == (True, False)
+    assert (interrupts.is_requested, interrupts.is_repeated) == (True, False)
 
 
 def test_another_thread_installs_nothing() -> None:

@@ -80,10 +80,10 @@ def _introduction(data: Data) -> str:
 
 
 def _train(name: str, experiment: Experiment, data: Data, out: Path) -> _Row:
-    trained = train_experiment(experiment, data, out)
-    evaluation = evaluate_experiment(experiment, trained.model, data.test)
+    result = train_experiment(experiment, data, out)
+    evaluation = evaluate_experiment(experiment, result.model, data.test)
     evaluation.save(out)
-    return _Row(name, experiment, trained.model, evaluation, trained.seconds)
+    return _Row(name, experiment, result.model, evaluation, result.seconds)
 
 
 def _print_table(console: Console, rows: list[_Row], data: Data) -> None:
@@ -126,8 +126,8 @@ def _print_neighbours(console: Console, before: RagModel, after: RagModel, data:
     neighbours = [model.retrieve(sample, 5).rows for model in (before, after)]
     right = [model.supports(sample, rows).sum(dim=-1) for model, rows in zip((before, after), neighbours, strict=True)]
     changed = ((right[0] == 0) & (right[1] >= 3)).nonzero().flatten().tolist()
-    chosen = changed[0] if changed else int((right[1] - right[0]).argmax())
-    example = sample[chosen]
+    position = changed[0] if changed else int((right[1] - right[0]).argmax())
+    example = sample[position]
     console.print(
         f"\nA query whose neighbours changed (chosen for that):\n  {example.query}", highlight=False, markup=False
     )
@@ -136,6 +136,6 @@ def _print_neighbours(console: Console, before: RagModel, after: RagModel, data:
     relation = relation_of(example.target, example)
     for name, rows in zip(("frozen", "trained"), neighbours, strict=True):
         console.print(f"\n  nearest, {name} retriever:", highlight=False)
-        for passage in data.base.passages([row for row in rows[chosen][:3].tolist() if row >= 0]):
+        for passage in data.base.passages([row for row in rows[position][:3].tolist() if row >= 0]):
             mark = "+" if relation_of(passage.title) == relation else "-"
             console.print(f"   {mark} [{passage.title}] {passage.text}", highlight=False, markup=False)

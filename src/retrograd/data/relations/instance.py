@@ -146,10 +146,10 @@ def _scan(marked: str) -> _Scan:
     text = ""
     bare: dict[str, list[int]] = {HEAD_MARK: [], TAIL_MARK: []}
     inside: dict[str, list[int]] = {HEAD_MARK: [], TAIL_MARK: []}
-    done = 0
+    position = 0
     for token in _TOKEN.finditer(marked):
-        text += marked[done : token.start()]
-        done = token.end()
+        text += marked[position : token.start()]
+        position = token.end()
         if token[1]:
             text += token[1]
             continue
@@ -157,11 +157,11 @@ def _scan(marked: str) -> _Scan:
         opening = len(bare[token[2]]) % 2 == 0
         edge = token.start()
         if opening:
-            done += marked.startswith(" ", done)
-            edge = done
+            position += marked.startswith(" ", position)
+            edge = position
         elif text.endswith(" "):
             text = text[:-1]
             edge -= 1
         bare[token[2]].append(len(text))
         inside[token[2]].append(edge)
-    return _Scan(text + marked[done:], bare, inside)
+    return _Scan(text + marked[position:], bare, inside)

@@ -67,8 +67,8 @@ class Estimator:
         is_best = counts(best, log_prior) > 0
         times = counts(propose(log_prior.masked_fill(is_best, -torch.inf), self.tail, rng), log_prior)
         columns = columns_where(is_best | (times > 0))
-        found = take(times, columns).masked_fill(columns < 0, 0.0)
-        return columns, functional.log_multiplicity(take(log_prior, columns), found)
+        draws = take(times, columns).masked_fill(columns < 0, 0.0)
+        return columns, functional.log_multiplicity(take(log_prior, columns), draws)
 
     def _columns(self, tables: Tables) -> Int[Tensor, "B K"]:
         """The best as columns of the tables."""
@@ -117,19 +117,19 @@ def measure(estimator: Estimator, tables: Tables, redraws: int, rng: torch.Gener
     """Redraw the estimator ``redraws`` times (at least 2) on the tables and compare it with the exact gradient."""
     if redraws < 2:
         raise ValueError(f"redraws is {redraws}; a variance needs at least 2")
-    wanted = min(redraws, estimator.redraws) if estimator.redraws else redraws
+    draws = min(redraws, estimator.redraws) if estimator.redraws else redraws
     reference = tables.exact()
     names = ["prior", "generator"] + ["posterior"] * (reference.posterior is not None)
     moments = {name: _Moments(_part(reference, name)) for name in names}
     totals: dict[str, float] = {}
-    block = max(1, min(wanted, _CELLS // max(1, reference.generator.numel())))
-    for start in range(0, wanted, block):
-        copies = min(block, wanted - start)
-        found, diagnostics = _draw(estimator, tables, copies, rng)
+    block = max(1, min(draws, _CELLS // max(1, reference.generator.numel())))
+    for start in range(0, draws, block):
+        copies = min(block, draws - start)
+        gradients, diagnostics = _draw(estimator, tables, copies, rng)
         for name, moment in moments.items():
-            moment.add(_part(found, name), copies)
+            moment.add(_part(gradients, name), copies)
         for name, value in diagnostics.items():
-            totals[name] = totals.get(name, 0.0) + value * copies / wanted
+            totals[name] = totals.get(name, 0.0) + value * copies / draws
     components = {name: moment.component() for name, moment in moments.items()}
     return Measurement(
         estimator.name, components["prior"], components.get("posterior"), components["generator"], totals
@@ -151,37 +151,37 @@ def _draw(
     if estimate.last is not None:
         for _ in range(_EARLIER_VISITS):
             estimate, scores, likelihood = visit(estimate.last)
-    leaves = [scores.log_prior, likelihood.tokens] + [one for one in (scores.log_posterior,) if one is not None]
+    leaves = [scores.log_prior, likelihood.tokens] + [leaf for leaf in (scores.log_posterior,) if leaf is not None]
     # The loss is the mean over queries; times their number it is the sum, whose gradients are each query's own.
     prior, tokens, *rest = torch.autograd.grad(estimate.loss * len(scores.log_prior), leaves, allow_unused=True)
     posterior = None
     if tables.log_posterior is not None:
         posterior = to_logits(rest[0], tables.log_posterior.repeat(copies, 1), wide)
-    found = Gradients(
+    gradients = Gradients(
         to_logits(prior, tables.log_prior.repeat(copies, 1), wide),
         posterior,
         tables.per_prompt(_scatter_to_table(tokens, wide, tables.log_prior.shape[1], likelihood.tokens)),
     )
-    return found, {name: float(value) for name, value in estimate.diagnostics.items()}
+    return gradients, {name: float(value) for name, value in estimate.diagnostics.items()}
 
 
 def _scatter_to_table(
     gradient: Float[Tensor, "B K T"] | None, columns: Int[Tensor, "B K"], width: int, like: Float[Tensor, "B K T"]
 ) -> Float[Tensor, "B U T"]:
     """Put a gradient in token log-likelihoods where the candidates stand in the tables."""
-    placed = like.new_zeros(len(columns), width + 1, like.shape[2])
+    table = like.new_zeros(len(columns), width + 1, like.shape[2])
     if gradient is not None:
         spare = columns.masked_fill(columns < 0, width).unsqueeze(-1).expand_as(gradient)
-        placed.scatter_(1, spare, gradient)
-    return placed[:, :-1]
+        table.scatter_(1, spare, gradient)
+    return table[:, :-1]
 
 
 def _part(gradients: Gradients, name: str) -> Float[Tensor, "B size"]:
     """One of the three gradients, flat per query."""
     parts = {"prior": gradients.prior, "posterior": gradients.posterior, "generator": gradients.generator}
-    found = parts[name]
-    assert found is not None
-    return found.flatten(start_dim=1)
+    gradient = parts[name]
+    assert gradient is not None
+    return gradient.flatten(start_dim=1)
 
 
 class _Moments:
@@ -194,13 +194,13 @@ class _Moments:
         self._cosine = 0.0
         self._draws = 0
 
-    def add(self, drawn: Float[Tensor, "draws size"], copies: int) -> None:
+    def add(self, gradients: Float[Tensor, "draws size"], copies: int) -> None:
         """Draws one under the other: ``copies`` times the whole batch."""
-        each = drawn.view(copies, *self._reference.shape)
-        self._sum += each.sum(dim=0)
-        self._squares += float(each.square().sum())
-        length = each.flatten(1).norm(dim=-1).clamp(min=torch.finfo(drawn.dtype).tiny)
-        along = (each * self._reference).flatten(1).sum(dim=-1)
+        by_copy = gradients.view(copies, *self._reference.shape)
+        self._sum += by_copy.sum(dim=0)
+        self._squares += float(by_copy.square().sum())
+        length = by_copy.flatten(1).norm(dim=-1).clamp(min=torch.finfo(gradients.dtype).tiny)
+        along = (by_copy * self._reference).flatten(1).sum(dim=-1)
         self._cosine += float((along / length).sum()) / self._length()
         self._draws += copies
 

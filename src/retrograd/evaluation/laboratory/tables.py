@@ -107,16 +107,16 @@ class Tables:
 
 def union_of_best(blocks: list[Float[Tensor, "B U"]], k: int, null: bool = False) -> Int[Tensor, "B K"]:
     """The columns that are among the k best of any block, ascending, padded with -1; with ``null`` the last one too."""
-    wanted = torch.zeros_like(blocks[0], dtype=torch.bool)
+    is_best = torch.zeros_like(blocks[0], dtype=torch.bool)
     passages = blocks[0].shape[1] - null
     for block in blocks:
         best = block[:, :passages].topk(min(k, passages), dim=-1)
-        wanted.scatter_(1, best.indices, True)
-    wanted[:, passages:] = True
-    wanted &= blocks[0] > -torch.inf
-    width = max(int(wanted.sum(dim=-1).max()), 1)
-    order = (~wanted).to(torch.uint8).argsort(dim=-1, stable=True)[:, :width]
-    return order.masked_fill(~wanted.gather(1, order), -1)
+        is_best.scatter_(1, best.indices, True)
+    is_best[:, passages:] = True
+    is_best &= blocks[0] > -torch.inf
+    width = max(int(is_best.sum(dim=-1).max()), 1)
+    order = (~is_best).to(torch.uint8).argsort(dim=-1, stable=True)[:, :width]
+    return order.masked_fill(~is_best.gather(1, order), -1)
 
 
 class TabulatedLikelihood:
@@ -134,27 +134,27 @@ class TabulatedLikelihood:
 
     def at(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, "RB M"]:
         """log p(y|x,z) in nats; column -1 gives ``-inf``."""
-        return self._picked(column).sum(dim=-1).masked_fill(column < 0, -torch.inf)
+        return self._tokens_at(column).sum(dim=-1).masked_fill(column < 0, -torch.inf)
 
     def tokens_at(self, column: Int[Tensor, "RB M"]) -> TokenLogLikelihood:
         """Return `at` per token."""
-        value = self._picked(column).masked_fill((column < 0).unsqueeze(-1), -torch.inf)
+        value = self._tokens_at(column).masked_fill((column < 0).unsqueeze(-1), -torch.inf)
         return TokenLogLikelihood(value.masked_fill(~self._present.unsqueeze(1), 0.0), self._present)
 
-    def _picked(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, "RB M T"]:
+    def _tokens_at(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, "RB M T"]:
         index = column.clamp(min=0).unsqueeze(-1).expand(-1, -1, self.tokens.shape[2])
         return self.tokens.gather(1, index).masked_fill(~self._present.unsqueeze(1), 0.0)
 
     def together(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, " RB"]:
         """Scored by the generator itself, each distinct prompt once, without gradient for the generator."""
-        asked = take_columns(self._columns, column)
+        columns = take_columns(self._columns, column)
         distinct, where = torch.cat(
-            [torch.arange(len(asked)).remainder(self._tables.queries).unsqueeze(-1), asked], dim=-1
+            [torch.arange(len(columns)).remainder(self._tables.queries).unsqueeze(-1), columns], dim=-1
         ).unique(dim=0, return_inverse=True)
-        value = asked.new_zeros(len(distinct), dtype=self.tokens.dtype)
+        value = columns.new_zeros(len(distinct), dtype=self.tokens.dtype)
         prompts = self._joint_prompts()
         for occurrence in _rounds(distinct[:, 0]):
-            block = asked.new_full((self._tables.queries, asked.shape[1]), -1)
+            block = columns.new_full((self._tables.queries, columns.shape[1]), -1)
             block[distinct[occurrence, 0]] = distinct[occurrence, 1:]
             value[occurrence] = prompts.together(block)[distinct[occurrence, 0]].to(value.dtype)
         return value[where]
@@ -163,7 +163,7 @@ class TabulatedLikelihood:
         """Scored by the generator itself, differentiable in ``weight``."""
         prompts, batch = self._joint_prompts(), self._tables.queries
         parts = zip(weight.split(batch), self._columns.split(batch), strict=True)
-        return torch.cat([prompts.at_mixture(one.float(), column) for one, column in parts]).to(weight.dtype)
+        return torch.cat([prompts.at_mixture(part.float(), column) for part, column in parts]).to(weight.dtype)
 
     def supports_at(self, column: Int[Tensor, "RB M"]) -> Bool[Tensor, "RB M"]:
         """The task's cheap test, from its table; False at column -1."""
@@ -171,9 +171,9 @@ class TabulatedLikelihood:
             raise UserError(
                 "the task has no cheap test of support; leave objectives that need one out of the laboratory"
             )
-        asked = take_columns(self._columns, column)
-        query = torch.arange(len(asked)).remainder(self._tables.queries).unsqueeze(-1)
-        return self._tables.supports[query, asked.clamp(min=0)] & (asked >= 0)
+        columns = take_columns(self._columns, column)
+        query = torch.arange(len(columns)).remainder(self._tables.queries).unsqueeze(-1)
+        return self._tables.supports[query, columns.clamp(min=0)] & (columns >= 0)
 
     def _joint_prompts(self) -> JointPrompts:
         if self._tables.joint_prompts is None:
@@ -181,9 +181,9 @@ class TabulatedLikelihood:
         return self._tables.joint_prompts
 
 
-def take_columns(columns: Int[Tensor, "B K"], chosen: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
+def take_columns(columns: Int[Tensor, "B K"], candidates: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
     """The columns of the tables behind chosen candidates; -1 stays -1."""
-    return columns.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -1)
+    return columns.gather(1, candidates.clamp(min=0)).masked_fill(candidates < 0, -1)
 
 
 def _rounds(query: Int[Tensor, " n"]) -> list[Int[Tensor, " m"]]:

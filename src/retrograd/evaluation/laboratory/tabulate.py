@@ -82,13 +82,15 @@ def _on_cpu(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def _numbered_prompts(model: RagModel, examples: Sequence[Example], rows: Int[Tensor, "B U"]) -> Int[Tensor, "B U"]:
     """The distinct prompts of each query, numbered from 0: passages worded alike share one. Padding has number 0."""
-    wanted = sorted({row for found in rows.tolist() for row in found if row >= 0})
-    passage = dict(zip(wanted, model.base.passages(wanted), strict=True))
+    distinct = sorted({row for example_rows in rows.tolist() for row in example_rows if row >= 0})
+    passage = dict(zip(distinct, model.base.passages(distinct), strict=True))
     numbers = []
-    for example, found in zip(examples, rows.tolist(), strict=True):
-        known: dict[str, int] = {}
-        texts = [model.task.prompt(example, (passage[row],) if row >= 0 else ()) if row != -1 else "" for row in found]
-        numbers.append([known.setdefault(text, len(known)) if text else 0 for text in texts])
+    for example, example_rows in zip(examples, rows.tolist(), strict=True):
+        number_of_text: dict[str, int] = {}
+        texts = [
+            model.task.prompt(example, (passage[row],) if row >= 0 else ()) if row != -1 else "" for row in example_rows
+        ]
+        numbers.append([number_of_text.setdefault(text, len(number_of_text)) if text else 0 for text in texts])
     return torch.tensor(numbers, dtype=torch.long)
 
 
@@ -105,17 +107,17 @@ class _ModelPrompts:
         self._rows = rows
 
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
-        bound = self._model.likelihood(self._examples, self._chosen(column))
+        bound = self._model.likelihood(self._examples, self._candidates_at(column))
         place = torch.arange(column.shape[1]).expand_as(column.cpu()).masked_fill(column.cpu() < 0, -1)
         with torch.no_grad():
             return bound.together(place.to(self._rows.device)).cpu()
 
     def at_mixture(self, weight: Float[Tensor, "B R K"], column: Int[Tensor, "B K"]) -> Float[Tensor, " B"]:
-        bound = self._model.likelihood(self._examples, self._chosen(column))
+        bound = self._model.likelihood(self._examples, self._candidates_at(column))
         with _constant(self._model):
             return bound.at_mixture(weight.to(self._rows.device)).cpu()
 
-    def _chosen(self, column: Int[Tensor, "B M"]) -> Candidates:
+    def _candidates_at(self, column: Int[Tensor, "B M"]) -> Candidates:
         """The candidates of some columns; nobody reads their scores."""
         column = column.to(self._rows.device)
         rows = self._rows.gather(1, column.clamp(min=0)).masked_fill(column < 0, -1)

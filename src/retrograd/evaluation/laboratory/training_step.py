@@ -34,10 +34,10 @@ class Step:
 
     def cosine(self, other: Step, part: str) -> float | None:
         """The cosine between two steps' gradients of one part; None where either has none."""
-        mine, theirs = self.gradients[part], other.gradients[part]
-        if mine is None or theirs is None or not mine.any() or not theirs.any():
+        own_gradient, other_gradient = self.gradients[part], other.gradients[part]
+        if own_gradient is None or other_gradient is None or not own_gradient.any() or not other_gradient.any():
             return None
-        return float(torch.dot(mine, theirs) / (mine.norm() * theirs.norm()))
+        return float(torch.dot(own_gradient, other_gradient) / (own_gradient.norm() * other_gradient.norm()))
 
     def error(self, reference: Step, part: str) -> float | None:
         """‖step - reference‖² / ‖reference‖² of one part; None where there is no gradient."""
@@ -63,10 +63,10 @@ def training_step(model: RagModel, bench: Bench, estimator: Estimator, rng: torc
         else:
             options = RetrievalOptions(posterior=objective.needs_posterior, tail=estimator.tail)
             candidates = model.retrieve(batch, estimator.passages, options, rows[part], rng)
-        found = objective(candidates.scores, model.likelihood(batch, candidates), rng)
-        if found.last is not None:
-            rows[part] = candidates.rows.gather(1, found.last.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return found
+        result = objective(candidates.scores, model.likelihood(batch, candidates), rng)
+        if result.last is not None:
+            rows[part] = candidates.rows.gather(1, result.last.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return result
 
     for visit in range(_EARLIER_VISITS):
         with torch.no_grad():
@@ -87,7 +87,7 @@ def reference_step(model: RagModel, bench: Bench, micro_batch: int) -> Step:
     tables = bench.tables
     weight = responsibilities(tables.log_prior, tables.log_likelihood)
     column = columns_where(cover(weight, _REFERENCE_MASS))
-    kept = weight.gather(1, column.clamp(min=0)).masked_fill(column < 0, 0.0).float().to(bench.rows.device)
+    mass = weight.gather(1, column.clamp(min=0)).masked_fill(column < 0, 0.0).float().to(bench.rows.device)
     column = column.to(bench.rows.device)
     rows = bench.rows.gather(1, column.clamp(min=0)).masked_fill(column < 0, -1)
 
@@ -97,15 +97,15 @@ def reference_step(model: RagModel, bench: Bench, micro_batch: int) -> Step:
         candidates = model.candidates_at(batch, rows[where])
         place = torch.arange(rows.shape[1], device=rows.device).expand_as(rows[where])
         log_likelihood = model.likelihood(batch, candidates).at(place.masked_fill(rows[where] == -1, -1))
-        both = weighted_sum(kept[where], log_likelihood) + weighted_sum(kept[where], candidates.scores.log_prior)
-        return -both.mean()
+        log_joint = weighted_sum(mass[where], log_likelihood) + weighted_sum(mass[where], candidates.scores.log_prior)
+        return -log_joint.mean()
 
     def posterior(positions: range) -> Float[Tensor, ""]:
         where = slice(positions.start, positions.stop)
         batch = [bench.examples[i] for i in positions]
         log_posterior = model.candidates_at(batch, rows[where], with_posterior=True).scores.log_posterior
         assert log_posterior is not None
-        return -weighted_sum(kept[where], log_posterior).mean()
+        return -weighted_sum(mass[where], log_posterior).mean()
 
     first = _step(model, bench, prior_and_generator, micro_batch)
     second = _step(model, bench, posterior, micro_batch)
@@ -116,14 +116,14 @@ def _step(model: RagModel, bench: Bench, loss: Callable[[range], Float[Tensor, "
     model.zero_grad()
     device = bench.rows.device
     _wait(device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for positions in bench.parts(micro_batch):
         with training_attention(device):
             part = loss(positions)
         if part.requires_grad:  # not where everything an objective trains is frozen
             (part * (len(positions) / len(bench.examples))).backward()
     _wait(device)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     gradients = {name: _flat(weights) for name, weights in model.parts().items()}
     model.zero_grad()
     return Step(gradients, seconds)

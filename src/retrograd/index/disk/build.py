@@ -338,13 +338,13 @@ def _explain_full_disk(target: Path, spec: IndexSpec) -> Iterator[None]:
             raise
         full = f"the disk of {target.parent} is full ({os.strerror(error.errno)})"
         remedy = f"{_remedy(target, spec)} and repeat the command"
-        done = finished_rows(target, spec)
-        if done == spec.rows:
+        finished = finished_rows(target, spec)
+        if finished == spec.rows:
             raise UserError(
-                f"{full}: all {done:,} rows are finished and kept, only a last small file is missing; {remedy}"
+                f"{full}: all {finished:,} rows are finished and kept, only a last small file is missing; {remedy}"
             ) from None
         needed = _missing_bytes(target, spec)
         raise UserError(
             f"{full}: {needed} more bytes ({readable_bytes(needed)}) are needed, {free_disk(target)} are free; "
-            f"the {done:,} finished rows are kept: {remedy}"
+            f"the {finished:,} finished rows are kept: {remedy}"
         ) from None

@@ -88,11 +88,15 @@ class BuildPlan:
     def __str__(self) -> str:
         """Return the plan as three readable lines."""
         rate = f"{1 / self.seconds_per_passage:,.0f} passages/s" if self.seconds_per_passage > 0 else "rate unknown"
-        done = self.passages - self.remaining
+        finished = self.passages - self.remaining
         return "\n".join(
             [
                 f"{self.passages:,} passages x {self.dimension} numbers in {_dtype_name(self.dtype)}"
-                + (f"; {done:,} are done if undamaged (checked next), {self.remaining:,} remain" if done else ""),
+                + (
+                    f"; {finished:,} are done if undamaged (checked next), {self.remaining:,} remain"
+                    if finished
+                    else ""
+                ),
                 f"{readable_bytes(self.vector_bytes)} on disk, {_describe_free(self.free_disk)}; "
                 f"about {readable_bytes(self.peak_bytes)} of memory (from the probe), "
                 f"{_describe_free(self.free_memory)}",

@@ -156,14 +156,14 @@ def parse_manifest(folder: Path) -> Manifest:
 
 
 def _manifest(path: Path, value: JsonObject) -> Manifest:
-    listed = value.get("shards", [])
-    if not isinstance(listed, list):
-        raise UserError(f"{path}: field 'shards' is {listed!r}, expected a list; rebuild the index")
+    entries = value.get("shards", [])
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: field 'shards' is {entries!r}, expected a list; rebuild the index")
     manifest = _record(Manifest, path, {name: part for name, part in value.items() if name != "shards"})
     if manifest.kind == "exact" and manifest.dtype not in DTYPE_NAMES.values():
         known = ", ".join(DTYPE_NAMES.values())
         raise UserError(f"{path}: field 'dtype' is {manifest.dtype[:40]!r}, expected one of {known}; rebuild the index")
-    shards = tuple(_record(Shard, path, part) for part in listed)
+    shards = tuple(_record(Shard, path, part) for part in entries)
     for shard in shards:
         if not is_file_name(shard.file) or not is_within(path.parent, shard.file):
             raise UserError(f"{path}: a shard is {shard.file!r}, expected a file of this folder; rebuild the index")

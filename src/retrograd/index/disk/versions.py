@@ -48,7 +48,7 @@ def current_version(root: Path) -> Path:
     """Return the folder of the version to read. Raises `UserError` if there is none."""
     if not has_versions(root):
         raise UserError(f"{root} holds no finished index; build one with: retrograd index build RUN --out {root}")
-    version = _named(root)
+    version = _current_version(root)
     if version is None:
         raise UserError(
             f"{root / _CURRENT} is damaged: it names no version that is there; "
@@ -61,7 +61,7 @@ def latest_version(root: Path) -> Path | None:
     """Return the version to read, or the newest one if the file ``current`` is damaged; None if there is none."""
     if not has_versions(root):
         return None
-    return _named(root) or max(versions(root), key=_number, default=None)
+    return _current_version(root) or max(versions(root), key=_number, default=None)
 
 
 def next_version(root: Path) -> Path:
@@ -72,7 +72,7 @@ def next_version(root: Path) -> Path:
 
 def switch_to(version: Path) -> None:
     """Make a finished version the current one; a reader sees either the old or the new name, never neither."""
-    if has_versions(version.parent) and _named(version.parent) == version:
+    if has_versions(version.parent) and _current_version(version.parent) == version:
         return
     with atomic_file(version.parent / _CURRENT) as temporary:
         temporary.write_text(version.name + "\n", encoding="utf-8")
@@ -107,7 +107,7 @@ def read_current(path: Path, read: Callable[[Path], Opened]) -> Opened:
     return read(current_or_backup(path))
 
 
-def _named(root: Path) -> Path | None:
+def _current_version(root: Path) -> Path | None:
     """Return the folder that the file ``current`` names, if it is that of a version."""
     name = (root / _CURRENT).read_bytes().decode(errors="replace").strip()
     return root / name if _NAME.fullmatch(name) and (root / name).is_dir() else None

@@ -14,13 +14,13 @@ _TOKEN_BUDGET_CPU = 2_048
 _TOKEN_BUDGET_ELSEWHERE = 32_768
 
 
-def token_budget_on(device: torch.device, wanted: int) -> int:
-    """Return the padded tokens of one forward pass: ``wanted``, or, if it is 0, what suits the device.
+def token_budget_on(device: torch.device, budget: int) -> int:
+    """Return the padded tokens of one forward pass: ``budget``, or, if it is 0, what suits the device.
 
     On a CPU small batches stay in its cache: MiniLM embeds 725 sentences a second at 2,048 tokens and 398 at 16,384
     (two cores, bf16), and trains 108 against 67. A GPU wants large ones.
     """
-    return wanted or (_TOKEN_BUDGET_CPU if device.type == "cpu" else _TOKEN_BUDGET_ELSEWHERE)
+    return budget or (_TOKEN_BUDGET_CPU if device.type == "cpu" else _TOKEN_BUDGET_ELSEWHERE)
 
 
 def length_buckets(lengths: Sequence[int], budget: int, most: int | None = None) -> list[list[int]]:

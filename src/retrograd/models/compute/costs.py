@@ -36,7 +36,7 @@ class Cost:
 
     forward: float
     backward: float
-    kept: float
+    stored_bytes: float
     squares: float
     copies: float
 
@@ -45,7 +45,7 @@ class Cost:
         return Cost(
             forward=number * self.forward,
             backward=number * self.backward,
-            kept=number * self.kept,
+            stored_bytes=number * self.stored_bytes,
             squares=number * self.squares,
             copies=number * self.copies,
         )
@@ -84,8 +84,8 @@ def generator_cost(model: PreTrainedModel, tokens: int, target_tokens: int, bf16
 def _cost(model: PreTrainedModel, run: Callable[[int], Tensor], width: int, bf16: bool) -> Cost:
     """Return a text's cost from runs of one and of two texts; what does not grow belongs to the batch."""
     (f1, b1, k1, s1), (f2, b2, k2, s2) = (_count_run(model, lambda n=n: run(n), width, bf16) for n in (1, 2))
-    kept = k2 - k1
-    return Cost(f2 - f1, b2 - b1, kept, s2 - s1, max(0.0, k1 - kept))
+    stored_bytes = k2 - k1
+    return Cost(f2 - f1, b2 - b1, stored_bytes, s2 - s1, max(0.0, k1 - stored_bytes))
 
 
 def _count_run(
@@ -93,11 +93,11 @@ def _count_run(
 ) -> tuple[float, float, float, float]:
     """Return forward and backward operations, bytes kept, and bytes of attention weights of one run."""
     own = {_storage(weight) for weight in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Tensor] = {}
+    stored: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         if _storage(tensor) not in own:
-            kept[_storage(tensor)] = tensor
+            stored[_storage(tensor)] = tensor
         return tensor
 
     learns = any(weight.requires_grad for weight in model.parameters())
@@ -110,8 +110,8 @@ def _count_run(
             out.sum().backward()
     for weight in model.parameters():
         weight.grad = None
-    sizes = {key: tensor.untyped_storage().nbytes() for key, tensor in kept.items()}
-    squares = sum(sizes[key] for key, tensor in kept.items() if tensor.shape[-2:] == (width, width))
+    sizes = {key: tensor.untyped_storage().nbytes() for key, tensor in stored.items()}
+    squares = sum(sizes[key] for key, tensor in stored.items() if tensor.shape[-2:] == (width, width))
     counts = (forward.get_total_flops(), backward.get_total_flops(), sum(sizes.values()), squares)
     return float(counts[0]), float(counts[1]), float(counts[2]), float(counts[3])
 

@@ -34,15 +34,19 @@ def plain_search(model: nn.Module) -> Iterator[None]:
     A published model may have settings of its own in ``generation_config.json``: penalties for repetition, which are
     penalties for copying from the prompt; forced first tokens; least lengths. Our likelihoods use none of them.
     """
-    held = [(one, vars(one)["generation_config"]) for one in model.modules() if vars(one).get("generation_config")]
+    own_configs = [
+        (module, vars(module)["generation_config"])
+        for module in model.modules()
+        if vars(module).get("generation_config")
+    ]
     plain = GenerationConfig()
-    for one, _ in held:
-        vars(one)["generation_config"] = plain
+    for module, _ in own_configs:
+        vars(module)["generation_config"] = plain
     try:
         yield
     finally:
-        for one, own in held:
-            vars(one)["generation_config"] = own
+        for module, config in own_configs:
+            vars(module)["generation_config"] = config
 
 
 def forget_casts() -> None:

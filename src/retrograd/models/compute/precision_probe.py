@@ -33,9 +33,9 @@ def measure_seconds(work: Work, width: int) -> PrecisionSeconds:
         layer = _layer(width)
         part, most = _SMALLEST, _batch_tokens(width)
         while True:
-            began = time.perf_counter()
+            start = time.perf_counter()
             seconds = _time_both(layer, _text_tokens(most // part, _TOKENS[work]), work)
-            if part == 1 or time.perf_counter() - began > _SECONDS:
+            if part == 1 or time.perf_counter() - start > _SECONDS:
                 return seconds
             part //= 4
 
@@ -83,7 +83,7 @@ def _time_run(model: BertModel, tokens: torch.Tensor, work: Work, half: bool) ->
     model.train(trains)
     model.zero_grad()
     loss = torch.zeros(())
-    began = time.perf_counter()
+    start = time.perf_counter()
     with torch.set_grad_enabled(trains), Compute(tokens.device, "bf16" if half else "fp32").autocast():
         if trains:
             with training_attention(tokens.device):
@@ -92,4 +92,4 @@ def _time_run(model: BertModel, tokens: torch.Tensor, work: Work, half: bool) ->
             model(input_ids=tokens)
     if trains:
         loss.backward()
-    return time.perf_counter() - began
+    return time.perf_counter() - start

@@ -136,12 +136,12 @@ def _give_positions(model: PreTrainedModel, position: Int[Tensor, "P S"]) -> Ite
     """Give T5's decoder the bias of each pair of positions for the block, because it takes no positions."""
 
     def give(
-        attention: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, object]
+        attention: nn.Module, inputs: tuple[Tensor, ...], arguments: dict[str, object]
     ) -> tuple[tuple[Tensor, ...], dict[str, object]]:
         width = int(position.max()) + 1
         all_biases = cast(Callable[[int, int], Tensor], attention.compute_bias)(width, width)[0]  # [heads width width]
         bias = all_biases[:, position.unsqueeze(-1), position.unsqueeze(-2)].transpose(0, 1)
-        return inputs, named | {"position_bias": bias}
+        return inputs, arguments | {"position_bias": bias}
 
     decoder = cast(nn.Module, model.get_decoder())
     counting = [part for part in decoder.modules() if getattr(part, "has_relative_attention_bias", False)]
@@ -161,8 +161,8 @@ def _continue_as_trees(
     mask = read["attention_mask"].bool()
     prompts, length = mask.shape
     ends = mask.sum(dim=-1)
-    counted = torch.arange(length, device=mask.device)
-    prompt_sees = (counted <= counted.unsqueeze(-1)).expand(prompts, -1, -1)
+    positions = torch.arange(length, device=mask.device)
+    prompt_sees = (positions <= positions.unsqueeze(-1)).expand(prompts, -1, -1)
     blind = mask.new_zeros(prompts, length, forest.token.shape[1] - 1)
     sees_prompt = mask.unsqueeze(1).expand(-1, forest.token.shape[1] - 1, -1)
     sees = torch.cat(
@@ -171,7 +171,7 @@ def _continue_as_trees(
     arguments = {
         **_append_tokens(model, read, forest.token[:, 1:]),
         "attention_mask": _additive_mask(sees, model.dtype),
-        "position_ids": torch.cat([counted.expand(prompts, -1), ends.unsqueeze(-1) + forest.depth[:, 1:] - 1], dim=1),
+        "position_ids": torch.cat([positions.expand(prompts, -1), ends.unsqueeze(-1) + forest.depth[:, 1:] - 1], dim=1),
     }
     prompt, node = forest.asking
     return layer.states(arguments, (prompt, torch.where(node == 0, ends[prompt] - 1, length + node - 1)))
@@ -252,11 +252,11 @@ def _continue_as_rows(
         order += asking
         row = torch.tensor([number[rows.asking[a][0]] for a in asking], dtype=torch.long, device=model.device)
         after = torch.tensor([rows.asking[a][1] for a in asking], dtype=torch.long, device=model.device)
-        chosen = {name: value[prompt] for name, value in read.items()}
-        joined = _append_tokens(model, chosen, tokens)
-        mask = torch.cat([chosen["attention_mask"], present], dim=1)
+        inputs = {name: value[prompt] for name, value in read.items()}
+        extended = _append_tokens(model, inputs, tokens)
+        mask = torch.cat([inputs["attention_mask"], present], dim=1)
         place = mask.argsort(dim=1, descending=True, stable=True)  # padding to the end: models count positions
-        arguments = {name: value[torch.arange(len(group)).unsqueeze(-1), place] for name, value in joined.items()}
+        arguments = {name: value[torch.arange(len(group)).unsqueeze(-1), place] for name, value in extended.items()}
         arguments["attention_mask"] = mask.gather(1, place)
         states.append(layer.states(arguments, (row, ends[prompt][row] - 1 + after)))
     return torch.cat(states)[torch.tensor(order, device=model.device).argsort()]

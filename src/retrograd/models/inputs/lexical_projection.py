@@ -134,9 +134,9 @@ class LexicalProjection:
     def fingerprint(self) -> str:
         """The SHA-256 of all that decides h."""
         s = self.statistics
-        counted = (f"{word} {texts}" for word, texts in sorted(s.frequency.items()))
+        frequencies = (f"{word} {texts}" for word, texts in sorted(s.frequency.items()))
         used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.unsaid.prefixes}"
-        return fingerprint([used, *self.unsaid.marks, *counted])
+        return fingerprint([used, *self.unsaid.marks, *frequencies])
 
     def save(self, path: Path) -> None:
         """Write a JSON file, which `load` reads."""

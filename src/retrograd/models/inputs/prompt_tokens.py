@@ -157,8 +157,8 @@ def _first_token(candidates: tuple[object, ...], name: str, place: str) -> int:
     raise UserError(f"the model has no {name}; set it in {place}")
 
 
-def input_limit(model: PreTrainedModel, wanted: int, reserved: int) -> int:
-    """Return the longest input in tokens: ``wanted``, or what the model's positions leave beside ``reserved``."""
+def input_limit(model: PreTrainedModel, setting: int, reserved: int) -> int:
+    """Return the longest input in tokens: ``setting``, or what the model's positions leave beside ``reserved``."""
     text = model.config.get_text_config(encoder=True) if model.config.is_encoder_decoder else model.config
     positions = getattr(text, "max_position_embeddings", None)  # T5 has none: its positions are relative
-    return wanted if positions is None else max(1, min(wanted, positions - reserved))
+    return setting if positions is None else max(1, min(setting, positions - reserved))

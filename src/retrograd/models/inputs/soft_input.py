@@ -151,11 +151,11 @@ def inserted(
 
 def room_beside(soft: SoftInput | None, prompts: int, most: int, least: int) -> list[int]:
     """Return how many of ``most`` tokens soft input leaves each prompt. Raises `UserError` if fewer than ``least``."""
-    taken = [0] * prompts if soft is None else soft.total.tolist()
-    room = [most - count for count in taken]
-    if min(room, default=least) < least:
+    soft_lengths = [0] * prompts if soft is None else soft.total.tolist()
+    limits = [most - count for count in soft_lengths]
+    if min(limits, default=least) < least:
         raise UserError(
-            f"{max(taken)} soft tokens leave a prompt {max(min(room), 0)} of {most} input tokens, and it needs at "
-            f"least {least}: raise max_input_tokens or retrieve into fewer slots"
+            f"{max(soft_lengths)} soft tokens leave a prompt {max(min(limits), 0)} of {most} input tokens, and it "
+            f"needs at least {least}: raise max_input_tokens or retrieve into fewer slots"
         )
-    return room
+    return limits

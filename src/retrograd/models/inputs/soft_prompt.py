@@ -155,11 +155,12 @@ class SoftPrompt(nn.Module):
 
     def _require_fit(self, query_roles: int, slots: int, value_roles: int) -> None:
         """Raise `UserError` unless the soft prompt was made for these numbers."""
-        made = self.options
-        if slots > made.slots or (query_roles, value_roles) != (made.query_roles, made.value_roles):
+        options = self.options
+        if slots > options.slots or (query_roles, value_roles) != (options.query_roles, options.value_roles):
             raise UserError(
                 f"{slots} slots of {value_roles} roles beside {query_roles} roles of the query, but the soft prompt "
-                f"was made for {made.slots} of {made.value_roles} beside {made.query_roles}; make one that fits"
+                f"was made for {options.slots} of {options.value_roles} beside {options.query_roles}; make one that "
+                f"fits"
             )
 
     def save_weights(self, folder: Path) -> None:

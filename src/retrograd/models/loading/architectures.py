@@ -177,14 +177,14 @@ def adapt(model: PreTrainedModel, rank: int, modules: tuple[str, ...]) -> None:
     for weight in model.parameters():
         weight.requires_grad_(False)
     output, modules = model.get_output_embeddings(), add_copy_layers(model, modules)
-    chosen = [
+    matching = [
         (name, layer)
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Linear)
         and (name.rpartition(".")[2] in modules or name in modules if modules else layer is not output)
     ]
-    if not chosen:
+    if not matching:
         raise UserError(f"generator.lora_modules {list(modules)} name no linear layer of {type(model).__name__}")
-    for name, layer in chosen:
+    for name, layer in matching:
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, Adapted(layer, rank))

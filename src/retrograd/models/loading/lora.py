@@ -70,8 +70,8 @@ def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> None:
     _widen(model)
     for name, weight in _adapters(model):
         if ".lora_A." in name:  # the same distribution as peft's, from our own source of randomness, on its device
-            drawn = torch.empty(weight.shape, device=rng.device)
-            weight.data.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=rng))
+            values = torch.empty(weight.shape, device=rng.device)
+            weight.data.copy_(nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=rng))
 
 
 def has_lora(model: nn.Module) -> bool:

@@ -25,8 +25,8 @@ def require_supported_versions() -> None:
     for package, supported in SUPPORTED.items():
         installed = version(package)
         if not SpecifierSet(supported).contains(installed, prereleases=True):
-            wanted = " ".join(f"'{name}{bounds}'" for name, bounds in SUPPORTED.items())
+            requirements = " ".join(f"'{name}{bounds}'" for name, bounds in SUPPORTED.items())
             raise UserError(
                 f"{package} {installed} is installed, which is not supported; expected {package}{supported} "
-                f"({_REASON[package]}); install a supported version: pip install {wanted}"
+                f"({_REASON[package]}); install a supported version: pip install {requirements}"
             )

@@ -163,7 +163,7 @@ def answers(
     """
     prompts, where = _prompts(task, base, examples, reading)
     manner = reading.manner
-    choices = _permitted(task, examples) if manner.answers == "chosen" else None
+    choices = _permitted_answers(task, examples) if manner.answers == "chosen" else None
     if choices is not None:
         joint = _joint(generator, prompts, where, choices, reading, scoring)
         scores = _choice_scores(task, examples, choices, joint, reading, support if decision.vote_weight > 0 else None)
@@ -174,10 +174,10 @@ def answers(
         ]
     # With one prompt there is nothing to marginalise: its first answer is taken.
     marginal = "best" if reading.soft is not None or manner.one_prompt else manner.marginal
-    written = write_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
+    drafts = write_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
     return [
         _prediction(base, example, answer.answer, answer.joint, answer.log_probability, reading, b)
-        for b, (example, answer) in enumerate(zip(examples, written, strict=True))
+        for b, (example, answer) in enumerate(zip(examples, drafts, strict=True))
     ]
 
 
@@ -191,7 +191,7 @@ def choice_scores(
     support: Support | None,
 ) -> list[ChoiceScores] | None:
     """Return the scores of each permitted answer, the vote included; None if the set of answers is open."""
-    choices = _permitted(task, examples)
+    choices = _permitted_answers(task, examples)
     if choices is None:
         return None
     prompts, where = _prompts(task, base, examples, reading)
@@ -214,7 +214,7 @@ def votes(
     return list(share.sum(dim=-1).split(sizes))
 
 
-def _permitted(task: Task, examples: Sequence[Example]) -> list[tuple[str, ...]] | None:
+def _permitted_answers(task: Task, examples: Sequence[Example]) -> list[tuple[str, ...]] | None:
     """Return each example's permitted answers, or None if any example's set is open."""
     choices = [own for own in map(task.choices_for, examples) if own is not None]
     return choices if len(choices) == len(examples) else None

@@ -101,8 +101,8 @@ def _pairs_to_score(
         for prompt in draft.prompts:
             if prompt >= 0:
                 own = pairs.setdefault(prompt, {})
-                written = set(draft.texts if marginal == "thorough" else hypotheses[prompt])
-                own.update(dict.fromkeys(text for text in draft.texts if text in written))
+                allowed = set(draft.texts if marginal == "thorough" else hypotheses[prompt])
+                own.update(dict.fromkeys(text for text in draft.texts if text in allowed))
     return pairs
 
 
@@ -113,12 +113,14 @@ def _score_pairs(
     soft: SoftInput | None,
 ) -> dict[tuple[int, str], float]:
     """Return log p(text | prompt) in nats of each pair; all texts of a prompt are scored at one reading of it."""
-    chosen = list(pairs)
+    prompt_numbers = list(pairs)
     texts = [list(own) for own in pairs.values()]
-    scores = generator.choice_log_likelihood([prompts[p] for p in chosen], texts, soft=soft and soft.at(chosen))
+    scores = generator.choice_log_likelihood(
+        [prompts[p] for p in prompt_numbers], texts, soft=soft and soft.at(prompt_numbers)
+    )
     return {
         (prompt, text): value
-        for prompt, own, row in zip(chosen, texts, scores.tolist(), strict=True)
+        for prompt, own, row in zip(prompt_numbers, texts, scores.tolist(), strict=True)
         for text, value in zip(own, row, strict=False)  # rows are as long as the longest
     }
 

@@ -49,12 +49,12 @@ def run_laboratory_along(
     """
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
-    chosen = choose_estimators(experiment, names)
+    selected = choose_estimators(experiment, names)
     data = experiment.data.load(experiment.seed, saved_task(experiment, run))
     examples, moments = draw_examples(data.train, queries, seed), []
     for stage, step, opened in _moments(run, experiment, data):
         say(f"{stage} {step}".removesuffix(" 0"))
-        moments.append(Moment(stage, step, measure_estimators(opened, examples, chosen, redraws, seed)))
+        moments.append(Moment(stage, step, measure_estimators(opened, examples, selected, redraws, seed)))
         records = [{"stage": moment.stage, "step": moment.step, **moment.report.record()} for moment in moments]
         write_json(out / "lab-along.json", {"moments": list(records)})
     return moments

@@ -117,8 +117,8 @@ def run_laboratory(
     `UserError` for a name that fits none, and for an experiment without retrieval.
     """
     opened = open_run(source) if isinstance(source, Path) else _untrained(source)
-    chosen = choose_estimators(opened.experiment, names)
-    report = measure_estimators(opened, draw_examples(opened.data.train, queries, seed), chosen, redraws, seed)
+    selected = choose_estimators(opened.experiment, names)
+    report = measure_estimators(opened, draw_examples(opened.data.train, queries, seed), selected, redraws, seed)
     report.save(out)
     return report
 
@@ -171,17 +171,17 @@ def _untrained(experiment: Experiment) -> OpenRun:
 
 
 def measure_estimators(
-    opened: OpenRun, examples: list[Example], chosen: list[Estimator], redraws: int, seed: int
+    opened: OpenRun, examples: list[Example], selected: list[Estimator], redraws: int, seed: int
 ) -> LabReport:
     """Measure estimators on the model of a run as it is now, as `measure_model`."""
     name, passages = opened.experiment.name, opened.experiment.training.passages
-    return measure_model(opened.model, examples, chosen, passages, redraws, seed, name)
+    return measure_model(opened.model, examples, selected, passages, redraws, seed, name)
 
 
 def measure_model(
     model: RagModel,
     examples: list[Example],
-    chosen: list[Estimator],
+    selected: list[Estimator],
     passages: int,
     redraws: int,
     seed: int,
@@ -195,11 +195,11 @@ def measure_model(
     with model.autocast():
         bench = tabulate(model, examples, passages, _BUDGET)
         if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
-            chosen = [estimator for estimator in chosen if estimator.candidates == "best"]
+            selected = [estimator for estimator in selected if estimator.candidates == "best"]
         reference = reference_step(model, bench, _MICRO_BATCH)
-        with bar("estimators", len(chosen), "estimators") as advance:
+        with bar("estimators", len(selected), "estimators") as advance:
             findings = []
-            for estimator in chosen:
+            for estimator in selected:
                 findings.append(_finding(model, bench, estimator, reference, redraws, seed))
                 advance(1)
     return LabReport(name, len(examples), redraws, len(model.base), _describe(bench), posterior, findings)

@@ -83,12 +83,12 @@ def _products(device: torch.device, bf16: bool) -> float:
     """Return the floating-point operations a second of square matrix products."""
     matrix = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
     _ = matrix @ matrix
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < _PROBE_SECONDS:
+    repetitions, start = 0, time.perf_counter()
+    while time.perf_counter() - start < _PROBE_SECONDS:
         _ = matrix @ matrix
-        done += 1
-        if device.type == "cuda" and done % 64 == 0:
+        repetitions += 1
+        if device.type == "cuda" and repetitions % 64 == 0:
             torch.cuda.synchronize(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return done * 2 * _PROBE_WIDTH**3 / (time.perf_counter() - began)
+    return repetitions * 2 * _PROBE_WIDTH**3 / (time.perf_counter() - start)

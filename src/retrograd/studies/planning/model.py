@@ -119,8 +119,8 @@ def model_facts(
 
 def _prompt_tokens(experiment: Experiment, facts: DataFacts, passages: int) -> int:
     """Return the tokens of a prompt with so many passages; of one beside soft slots with as many slots."""
-    held = experiment.selection.slots if experiment.selection is not None and passages == 0 else passages
-    return min(experiment.generator.max_input_tokens, facts.prompt + held * facts.neighbour)
+    neighbours = experiment.selection.slots if experiment.selection is not None and passages == 0 else passages
+    return min(experiment.generator.max_input_tokens, facts.prompt + neighbours * facts.neighbour)
 
 
 def _width(towers: tuple[PreTrainedModel, PreTrainedModel]) -> int:
@@ -203,10 +203,10 @@ def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int)
     return _count(SoftPrompt(settings, torch.ones(1, out), torch.Generator()).parameters())
 
 
-def _fp32(part: str, parameters: int, trained: int, here: float | None = None) -> Weights:
-    """Return a part in fp32; ``here`` is how many of the parameters a process has, None for all of them."""
-    held = parameters if here is None else here
-    return Weights(part, parameters, trained, 4.0 * held, float(trained if trained < parameters else held))
+def _fp32(part: str, parameters: int, trained: int, own_parameters: float | None = None) -> Weights:
+    """Return a part in fp32; ``own_parameters`` is how many of the parameters a process has, None for all of them."""
+    share = parameters if own_parameters is None else own_parameters
+    return Weights(part, parameters, trained, 4.0 * share, float(trained if trained < parameters else share))
 
 
 def _count(weights: Iterable[nn.Parameter]) -> int:

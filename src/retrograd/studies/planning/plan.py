@@ -54,7 +54,7 @@ def plan_experiment(
     whose shape is not known, and for settings that training would refuse; whether it fits is `Plan.refusal`.
     """
     here = hardware == ""
-    chosen = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware, processes)
+    machine = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware, processes)
     facts = data_facts(experiment, examples, passages)
     r = experiment.retriever
     stages = planned_stages(experiment, facts.examples, facts.supports)
@@ -65,12 +65,12 @@ def plan_experiment(
     base = facts.passages or 10**9
     prompts = {stage.name: prompts_per_query(stage, base, r.posterior, r.null_passage) for stage in stages}
     passages_each = {name: stage.passages_each for name, stage in prompts.items()}
-    model = model_facts(experiment, facts, passages_each, chosen.bf16, processes)
-    costs = [_stage_cost(experiment, stage, prompts[stage.name], facts, model, chosen) for stage in stages]
-    embedding, answering = _embedding(experiment, stages, facts, model, chosen), _answering(facts, costs, chosen)
+    model = model_facts(experiment, facts, passages_each, machine.bf16, processes)
+    costs = [_stage_cost(experiment, stage, prompts[stage.name], facts, model, machine) for stage in stages]
+    embedding, answering = _embedding(experiment, stages, facts, model, machine), _answering(facts, costs, machine)
     embedding = None if embedding is None else embedding / processes
     notes = facts.notes + _notes(experiment, processes)
-    plan = Plan(experiment.name, chosen, facts, model, tuple(costs), embedding, answering, False, None, notes)
+    plan = Plan(experiment.name, machine, facts, model, tuple(costs), embedding, answering, False, None, notes)
     plan = replace(plan, refusal=_refusal(experiment, plan))
     if (
         here
@@ -146,16 +146,16 @@ def _memory(
     at_once = stage.at_once
     prompt, tower, passage = model.prompts[stage.name], model.tower, model.passage
 
-    def kept(squares: float, whole: float) -> float:
+    def stored_bytes(squares: float, whole: float) -> float:
         return whole - (squares if on.cuda else 0.0)  # fused attention on a GPU keeps no squares
 
     towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
     embedded = prompts.candidates if experiment.retriever.trained == "both" and not stage.is_copying else 0
     graphs = at_once * prompts.with_gradient
-    activations = graphs * kept(prompt.squares, prompt.kept)
+    activations = graphs * stored_bytes(prompt.squares, prompt.stored_bytes)
     if stage.trains_retriever:
-        activations += at_once * towers * kept(tower.squares, tower.kept)
-        activations += at_once * embedded * kept(passage.squares, passage.kept)
+        activations += at_once * towers * stored_bytes(tower.squares, tower.stored_bytes)
+        activations += at_once * embedded * stored_bytes(passage.squares, passage.stored_bytes)
     if stage.compares_all:
         activations += at_once * (facts.passages or 0) * _WHOLE_BASE_BYTES
     learned = {part.part: part.moved for part in model.weights}

@@ -70,12 +70,12 @@ def _step_seconds(model: RagModel, stage: Stage, examples: list[Example], rng: t
     optimiser = torch.optim.AdamW(moved, lr=_RATE, fused=True)
     size = stage.pace.batch_size
     seconds: list[float] = []
-    began = time.perf_counter()
+    start = time.perf_counter()
     for step in range(_STEPS + 1):
         batch = [examples[(step * size + i) % len(examples)] for i in range(min(size, len(examples)))]
         took = _timed(lambda batch=batch: _step(model, stage, batch, optimiser, rng), model.device)
         seconds += [took] if step > 0 else []
-        if seconds and time.perf_counter() - began > _SECONDS:
+        if seconds and time.perf_counter() - start > _SECONDS:
             break
     return sorted(seconds)[len(seconds) // 2]
 
@@ -100,8 +100,8 @@ def _step(
 def _timed(work: Callable[[], None], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - start

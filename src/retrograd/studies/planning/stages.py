@@ -84,7 +84,7 @@ class CountingLikelihood:
         self.without_gradient = self.with_gradient = self.passages_each = 0
         self._candidates = candidates
 
-    def _asked(self, prompts: int, passages: int) -> None:
+    def _count_prompts(self, prompts: int, passages: int) -> None:
         self.passages_each = max(self.passages_each, passages)
         if torch.is_grad_enabled():
             self.with_gradient += prompts
@@ -92,7 +92,7 @@ class CountingLikelihood:
             self.without_gradient += prompts
 
     def at(self, column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-        self._asked(int((column >= 0).sum()), 1)
+        self._count_prompts(int((column >= 0).sum()), 1)
         return torch.where(column >= 0, -1.0, -torch.inf)
 
     def tokens_at(self, column: Int[Tensor, "B M"]) -> TokenLogLikelihood:
@@ -100,11 +100,11 @@ class CountingLikelihood:
         return TokenLogLikelihood(self.at(column).unsqueeze(-1), present)
 
     def together(self, column: Int[Tensor, "B M"]) -> Float[Tensor, " B"]:
-        self._asked(len(column), column.shape[1])
+        self._count_prompts(len(column), column.shape[1])
         return torch.full((len(column),), -1.0)
 
     def at_mixture(self, weight: Float[Tensor, "B R K"]) -> Float[Tensor, " B"]:
-        self._asked(len(weight), 0)
+        self._count_prompts(len(weight), 0)
         return torch.full((len(weight),), -1.0)
 
     def supports_at(self, column: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:

@@ -206,11 +206,11 @@ def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[
     lengths = [
         length
         for part, sample in zip(contents, samples, strict=True)
-        for length in _lengths(part.name, sample, passages.kept, task, rulers)
+        for length in _lengths(part.name, sample, passages.values, task, rulers)
     ]
-    texts = [passage.text if task is None else task.passage_text(passage) for passage in passages.kept]
+    texts = [passage.text if task is None else task.passage_text(passage) for passage in passages.values]
     named = "train" if data.base is None else "base"
-    lengths.append(measure_lengths(named, "passage", texts, passages.seen, rulers.passage))
+    lengths.append(measure_lengths(named, "passage", texts, passages.count, rulers.passage))
     measured = [length for length in lengths if length is not None]
     for length in measured:
         _check_cut(length, findings)
@@ -241,18 +241,18 @@ def _lengths(
     part: str, sample: Reservoir[Example], passages: Sequence[Passage], task: Task | None, rulers: _Rulers
 ) -> Iterator[Lengths | None]:
     """Measure queries, prompts with passages drawn at random, and targets."""
-    examples = sample.kept
+    examples = sample.values
     if task is None:
         return
     passage_cycle = cycle(passages)
     prompts = [task.prompt(example, list(islice(passage_cycle, rulers.passages))) for example in examples]
     answered_examples = [example for example in examples if example.targets]
-    share = sample.seen * len(answered_examples) // max(1, len(examples))
-    yield measure_lengths(part, "query", [task.query_text(example) for example in examples], sample.seen, rulers.query)
+    share = sample.count * len(answered_examples) // max(1, len(examples))
+    yield measure_lengths(part, "query", [task.query_text(example) for example in examples], sample.count, rulers.query)
     if rulers.posterior:
         texts = [task.posterior_text(example, example.target) for example in answered_examples]
         yield measure_lengths(part, "query and target", texts, share, rulers.query)
-    yield measure_lengths(part, "prompt", prompts, sample.seen, rulers.prompt)
+    yield measure_lengths(part, "prompt", prompts, sample.count, rulers.prompt)
     yield measure_lengths(part, "target", [example.target for example in answered_examples], share, rulers.target)
 
 

@@ -206,8 +206,8 @@ class RelationExtraction:
     def choices_for(self, example: Example) -> tuple[str, ...]:
         """The answers permitted for this example, in the order of the labels and the style of its target: those of all
         labels or, with ``constraints``, of those that its entity types permit and the negative."""
-        permitted, answers = self._permitted(example), self._answers(example)
-        return tuple(answers[label] for label in self.phrases if permitted is None or label in permitted)
+        labels, answers = self._permitted_labels(example), self._answers(example)
+        return tuple(answers[label] for label in self.phrases if labels is None or label in labels)
 
     def negative_for(self, example: Example) -> str | None:
         """Return the negative label in the style of the target, or None without one."""
@@ -217,12 +217,12 @@ class RelationExtraction:
         """Return the answer that names each label for this example."""
         return self._sentences(example.query) if self.target_style == "sentence" else self.phrases
 
-    def _permitted(self, example: Example) -> frozenset[str] | None:
+    def _permitted_labels(self, example: Example) -> frozenset[str] | None:
         """Return the permitted labels; None permits all."""
         if self.constraints is None or not isinstance(example, RelationExample):
             return None
-        permitted = self.constraints.permitted(example.head_type, example.tail_type)
-        return permitted if permitted is None or self.negative is None else permitted | {self.negative}
+        labels = self.constraints.permitted_relations(example.head_type, example.tail_type)
+        return labels if labels is None or self.negative is None else labels | {self.negative}
 
     def _sentences(self, query: str) -> dict[str, str]:
         text, head, tail = unmark(query)
@@ -300,9 +300,9 @@ class RelationExtraction:
         """
         if self.input_style.startswith("instructed"):
             sentence, head, tail = sentence_and_entities(example.query)
-            permitted = self.choices_for(example) if self.input_style == "instructed" else None
+            labels = self.choices_for(example) if self.input_style == "instructed" else None
             texts = [instruction_example(passage, self.neighbour_style) for passage in passages]
-            return instruction(sentence, head, tail, permitted, texts)
+            return instruction(sentence, head, tail, labels, texts)
         described, sentence = self._described(example)
         neighbours = "".join(f"{self.neighbour_text(passage)} | " for passage in passages)
         if self.neighbour_style == "label only":

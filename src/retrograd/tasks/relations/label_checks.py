@@ -30,7 +30,7 @@ def check_labels(
             "sentences as targets need a template for every label; set data.templates to builtin:tacred, "
             "builtin:semeval2010_task8 or a TOML file of your own"
         )
-    for pair, relations in constraints.seen.items() if constraints else ():
+    for pair, relations in constraints.relations_by_types.items() if constraints else ():
         for relation in relations:
             if relation not in words.phrases:
                 raise UserError(

@@ -81,16 +81,16 @@ def refine_answer(
     if behind is not None and _is_unambiguous(behind, mentions, tokens, texts):
         return Refined(behind, "after colon")
     quoted = _words(sentence)
-    spoken = [
+    unquoted = [
         mention
         for mention in mentions
         if mention.end - mention.start >= _LEAST_WORDS and not _places(tokens[mention.start : mention.end], quoted)
     ]
-    if not spoken:
+    if not unquoted:
         return Refined(None, "nothing")
-    label = spoken[0].label
-    turned = any(_is_reversed(mention, tokens, _words(head), _words(tail)) for mention in spoken)
-    if turned or not _is_unambiguous(label, mentions, tokens, texts):
+    label = unquoted[0].label
+    is_reversed = any(_is_reversed(mention, tokens, _words(head), _words(tail)) for mention in unquoted)
+    if is_reversed or not _is_unambiguous(label, mentions, tokens, texts):
         return Refined(None, "ambiguous")
     return Refined(label, "contained")
 

@@ -235,14 +235,14 @@ def derive_phrases(labels: Iterable[str]) -> dict[str, str]:
     """A phrase for every label, one to one: its words in lower case, "reversed" for the direction (e2,e1), and a
     number where another label has the same words."""
     phrases: dict[str, str] = {}
-    taken: set[str] = set()
+    used: set[str] = set()
     for label in sorted(set(labels)):
         words = phrase = _directed_words(label) or "relation"
         number = 1
-        while phrase in taken:
+        while phrase in used:
             number += 1
             phrase = f"{words} {number}"
-        taken.add(phrase)
+        used.add(phrase)
         phrases[label] = phrase
     return phrases
 

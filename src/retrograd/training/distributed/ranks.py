@@ -135,7 +135,7 @@ class Ranks:
         weights = [weight for weight in weights if not is_own_share(weight)]
         has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32)
         anywhere = self._exchange.maximum(has_gradient).tolist()
-        for bucket in _group_weights([weight for weight, wanted in zip(weights, anywhere, strict=True) if wanted]):
+        for bucket in _group_weights([weight for weight, is_moved in zip(weights, anywhere, strict=True) if is_moved]):
             gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
             total = self._exchange.sum(torch.cat([gradient.flatten() for gradient in gradients]))
             parts = total.split([weight.numel() for weight in bucket])

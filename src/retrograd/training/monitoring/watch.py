@@ -55,13 +55,13 @@ class Watch:
         return is_due(step, self.stage.log_every, self.steps)
 
     def _report_health(self, step: int, visit: Visit, norm: float, norms: dict[str, float]) -> None:
-        ranks, made, name = Ranks(), step + 1, self.stage.name
+        ranks, steps, name = Ranks(), step + 1, self.stage.name
         ranks.require_equal(trained_weights(self.model))
         values = ranks.means(health(self.model, visit, norm), visit.weight)
-        values |= norms | ({} if self.index is None else self.index.diagnostics(made))
-        self.run.log(made, name, values)
-        say(health_line(name, made, self.steps, values))
-        self.alarms.check(made, values, visit)
+        values |= norms | ({} if self.index is None else self.index.diagnostics(steps))
+        self.run.log(steps, name, values)
+        say(health_line(name, steps, self.steps, values))
+        self.alarms.check(steps, values, visit)
 
 
 def is_due(step: int, every: int, steps: int | None = None) -> bool:

@@ -76,7 +76,7 @@ def _moves_passages(model: RagModel, stage: Stage) -> bool:
 
 
 def draw_probe(
-    model: RagModel, examples: Sequence[Example], stage: Stage, began: UInt8[Tensor, " bytes"]
+    model: RagModel, examples: Sequence[Example], stage: Stage, stage_start: UInt8[Tensor, " bytes"]
 ) -> Probe | None:
     """Draw the probe on which staleness is measured; None where the stage measures none.
 
@@ -85,5 +85,5 @@ def draw_probe(
     if stage.probe_passages == 0:
         return None
     copy = torch.Generator()
-    copy.set_state(began)
+    copy.set_state(stage_start)
     return Probe.draw(model.index.held_rows, examples, stage.probe_passages, _PROBE_QUERIES, _PROBE_BEST, copy)

@@ -164,7 +164,7 @@ class Checkpoints:
         return self._resume_from is not None
 
     @property
-    def began(self) -> UInt8[Tensor, " bytes"]:
+    def stage_start(self) -> UInt8[Tensor, " bytes"]:
         """Return the state of the random source when the next stage began, or begins now."""
         return self._rng.get_state() if self._resume_from is None else load_stage_start(self._resume_from)
 
@@ -182,9 +182,9 @@ class Checkpoints:
                     )
                 load_stage_state(self._resume_from, state, len(self._model.base), self._progress.step)
                 load_rank_state(self._resume_from, self._ranks, self._model, state.sampler)
-            made = self._progress.step
+            steps_before = self._progress.step
             self._resume_from, self._state = None, state
-            yield made
+            yield steps_before
             self._state = None
             self._advance(finished=self.finished + 1, stage="", step=0)
 
@@ -198,7 +198,7 @@ class Checkpoints:
         """
         assert self._state is not None
         self._advance(finished=self.finished, stage=self._state.name, step=step)
-        is_stopping = self._ranks.any(self._interrupts.asked)
+        is_stopping = self._ranks.any(self._interrupts.is_requested)
         is_late = self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes
         if due or is_stopping:
             self._save()
@@ -219,7 +219,7 @@ class Checkpoints:
         except Interrupted:
             # In the steps of a stage it has been saved already, and what was only just read is still there. Several
             # ranks leave what they do together at different places, and could not save together any more.
-            if self._interrupts.again or self._state is not None or self.midway or self._ranks.count > 1:
+            if self._interrupts.is_repeated or self._state is not None or self.midway or self._ranks.count > 1:
                 raise
             self._save()
             raise Interrupted(f"with {self.finished} stages finished") from None

@@ -23,14 +23,14 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """A handler of SIGINT and SIGTERM, active once it is entered as a context in the main thread.
 
-    ``asked`` says that one has come: inside `hold` it is for the caller to stop where it can, outside `Interrupted` is
-    raised at once. ``again`` says that a second one has come, which is raised everywhere.
+    ``is_requested`` says that one has come: inside `hold` it is for the caller to stop where it can, outside
+    `Interrupted` is raised at once. ``is_repeated`` says that a second one has come, which is raised everywhere.
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self.again = False
-        self._held = False
+        self.is_requested = False
+        self.is_repeated = False
+        self._defers = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -47,19 +47,19 @@ class Interrupts:
 
     @contextmanager
     def hold(self, agreed: Callable[[bool], bool] = bool) -> Iterator[None]:
-        """Only note the first signal in ``asked`` until the block ends. At its end all who ``agreed`` stop."""
-        self._held = True
+        """Only note the first signal in ``is_requested`` until the block ends. At its end all who ``agreed`` stop."""
+        self._defers = True
         try:
             yield
         finally:
-            self._held = False
-        if agreed(self.asked):
+            self._defers = False
+        if agreed(self.is_requested):
             raise Interrupted
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.again = self.asked
-        self.asked = True
-        if self.again or not self._held:
+        self.is_repeated = self.is_requested
+        self.is_requested = True
+        if self.is_repeated or not self._defers:
             raise Interrupted
         # Not through sys.stderr: the signal may have come while something was being written to it.
         if is_first_process():

@@ -62,12 +62,12 @@ _RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "peft", "numpy")
 class RunDirectory:
     """A folder that belongs to one run. All files are written atomically but ``metrics.jsonl``, which grows.
 
-    One that is not ``written`` belongs to a rank other than the first, which leaves all writing to the first.
+    Without ``is_writer`` it belongs to a rank other than the first, which leaves all writing to the first.
     """
 
-    def __init__(self, path: Path, written: bool = True) -> None:
+    def __init__(self, path: Path, is_writer: bool = True) -> None:
         self.path = path
-        self.written = written
+        self.is_writer = is_writer
 
     @classmethod
     def create(
@@ -95,7 +95,7 @@ class RunDirectory:
         """
         allowed = _PREPARED if prepared else ()
         if path.is_file() or (
-            path.exists() and any(one.name not in allowed and not is_unfinished(one) for one in path.iterdir())
+            path.exists() and any(entry.name not in allowed and not is_unfinished(entry) for entry in path.iterdir())
         ):
             raise UserError(f"{path} exists and is not empty; choose another folder with --out, or remove it first")
 
@@ -142,7 +142,7 @@ class RunDirectory:
         return self.path / "calibration.json"
 
     @property
-    def drawn(self) -> Path:
+    def data_record(self) -> Path:
         """Return the file that describes the data drawn: the seed, and counts by part and label."""
         return self.path / "data.json"
 
@@ -158,14 +158,14 @@ class RunDirectory:
         return folder
 
     @property
-    def trained(self) -> bool:
+    def has_model(self) -> bool:
         """Return whether there is a finished model."""
         return current_or_backup(self.path / "model").exists()
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Return whether the run has a model and its scores on the test data, which are written last."""
-        return self.trained and (self.path / "scores.json").exists()
+        return self.has_model and (self.path / "scores.json").exists()
 
     def recorded_precision(self, device: torch.device | None = None) -> PrecisionChoice | None:
         """Return the precision that the run computes in; None where it recorded none, or, with a ``device``, where it
@@ -179,15 +179,15 @@ class RunDirectory:
         precision, seconds = record["precision"], record.get("precision_seconds")
         if precision not in ("fp32", "bf16", _FP32_BEFORE):
             raise UserError(f"{path}: precision is {precision!r}; expected 'fp32' or 'bf16'")
-        measured = None if seconds is None else read_value(PrecisionSeconds, seconds, f"{path}: precision_seconds")
-        assert measured is None or isinstance(measured, PrecisionSeconds)
-        return PrecisionChoice("bf16" if precision == "bf16" else "fp32", measured)
+        recorded = None if seconds is None else read_value(PrecisionSeconds, seconds, f"{path}: precision_seconds")
+        assert recorded is None or isinstance(recorded, PrecisionSeconds)
+        return PrecisionChoice("bf16" if precision == "bf16" else "fp32", recorded)
 
     def changed_environment(self, precision: str, seconds: PrecisionSeconds | None = None) -> list[str]:
         """Describe what has changed since ``environment.json`` was written, and write the present environment."""
         path, now = self.path / "environment.json", _describe_environment(precision, seconds)
         before = read_json(path) if path.exists() else now
-        if self.written:
+        if self.is_writer:
             write_json(path, now)
         old = before if isinstance(before, dict) else {}
         if old.get("precision") == _FP32_BEFORE:
@@ -227,7 +227,7 @@ class RunDirectory:
         self._append({"stage": stage, "step": step, "alarm": alarm, "says": says, "remedy": remedy})
 
     def _append(self, record: Mapping[str, JsonValue]) -> None:
-        if not self.written:
+        if not self.is_writer:
             return
         with self.writing("a line of metrics.jsonl"), self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
@@ -242,7 +242,7 @@ class RunDirectory:
 
     def cut_metrics(self, size: int) -> None:
         """Truncate ``metrics.jsonl`` to its first ``size`` bytes."""
-        if self.written and self._metrics.exists():
+        if self.is_writer and self._metrics.exists():
             os.truncate(self._metrics, size)
 
     @property
@@ -288,7 +288,7 @@ class RunDirectory:
         if not visits:
             return
         self.log(step, stage, visits)
-        if self.written:
+        if self.is_writer:
             own = zip(examples, targets.visits_of_each(), strict=True)
             with self.writing("the targets"):
                 path = self.path / "targets" / f"{_file_name(stage)}.jsonl"
@@ -296,7 +296,7 @@ class RunDirectory:
 
     def save_chains(self, stage: str, chains: Chains) -> None:
         """Write ``chains/STAGE.safetensors``, where the chains are at a stage's end; nothing where there are none."""
-        if self.written and chains.started:
+        if self.is_writer and chains.started:
             path = self.path / "chains" / f"{_file_name(stage)}.safetensors"
             with self.writing("the chains"), atomic_file(path) as temporary:
                 save_file(chains.state(), temporary)
@@ -304,7 +304,7 @@ class RunDirectory:
     def save_model(self, model: RagModel) -> None:
         """Write ``model/``, the result of the run."""
         with gather_model(model):
-            if self.written:
+            if self.is_writer:
                 with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
                     model.save(temporary)
 

@@ -37,7 +37,7 @@ from retrograd.models.compute.fsdp import is_own_share, put, spread_like
 from retrograd.models.inputs.prompt_tokens import PromptCounts
 from retrograd.rag.embedding import shard_index
 from retrograd.rag.rag_model import RagModel
-from retrograd.training.distributed.fitting import MicroBatches
+from retrograd.training.distributed.micro_batches import MicroBatches
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.monitoring.alarms import Alarms
 from retrograd.training.refresh.live_index import LiveIndex
@@ -70,12 +70,12 @@ _BLOCK_ROWS = 65_536
 class StageState:
     """All that changes while a stage runs, except the model and its random states.
 
-    ``began`` is the state of ``rng`` when the stage began, from which its probe was drawn.
+    ``stage_start`` is the state of ``rng`` when the stage began, from which its probe was drawn.
     """
 
     name: str
     examples: Sequence[Example] = field(repr=False)
-    began: UInt8[Tensor, " bytes"]
+    stage_start: UInt8[Tensor, " bytes"]
     order: BatchOrder
     optimiser: torch.optim.Optimizer
     schedule: LambdaLR
@@ -244,7 +244,7 @@ def save_stage_state(folder: Path, state: StageState) -> None:
         for name, value in values.items()
     }
     save_file(moments, _tensor_file(folder, _OPTIMISER))
-    tensors = {"began": state.began, "epoch_began": state.order.epoch_began}
+    tensors = {"began": state.stage_start, "epoch_began": state.order.epoch_start}
     save_file(tensors | state.targets.state() | state.live.state(), _tensor_file(folder, _STAGE))
     if state.chains.started:
         save_file(state.chains.state(), folder / _CHAINS)

@@ -19,7 +19,7 @@ def steps_in(examples: int, batch_size: int, epochs: int) -> int:
 class BatchOrder:
     """The order of visits: positions of the examples of each batch, drawn by ``rng`` at the beginning of each epoch.
 
-    The last batch of an epoch may be smaller. ``steps`` is how many batches there are in all, ``epoch_began`` the state
+    The last batch of an epoch may be smaller. ``steps`` is how many batches there are in all, ``epoch_start`` the state
     of ``rng`` before the present epoch was drawn, from which it can be drawn again.
     """
 
@@ -29,29 +29,29 @@ class BatchOrder:
         self._steps_per_epoch = steps_in(examples, batch_size, 1)
         self.steps = steps_in(examples, batch_size, epochs)
         self._rng = rng
-        self.epoch_began: UInt8[Tensor, " bytes"] = rng.get_state()
+        self.epoch_start: UInt8[Tensor, " bytes"] = rng.get_state()
 
-    def resume_epoch(self, began: UInt8[Tensor, " bytes"]) -> None:
-        """Go on in the epoch that was drawn from the state ``began`` of the random source."""
-        self.epoch_began = began
+    def resume_epoch(self, state: UInt8[Tensor, " bytes"]) -> None:
+        """Go on in the epoch that was drawn from ``state`` of the random source."""
+        self.epoch_start = state
 
     def from_step(self, step: int) -> Iterator[tuple[int, Int[Tensor, " b"]]]:
         """Yield each step from ``step`` on, with its batch.
 
-        In the middle of an epoch, ``epoch_began`` must be that epoch's; ``rng`` is then left as it is.
+        In the middle of an epoch, ``epoch_start`` must be that epoch's; ``rng`` is then left as it is.
         """
         while step < self.steps:
-            made = step % self._steps_per_epoch
-            for positions in self._epoch(again=made > 0)[made:]:
+            batch = step % self._steps_per_epoch
+            for positions in self._epoch(is_resumed=batch > 0)[batch:]:
                 yield step, positions
                 step += 1
 
-    def _epoch(self, again: bool) -> tuple[Int[Tensor, " b"], ...]:
-        now = self._rng.get_state()
-        if again:
-            self._rng.set_state(self.epoch_began)
-        self.epoch_began = self._rng.get_state()
-        drawn = torch.randperm(self._examples, generator=self._rng)
-        if again:
-            self._rng.set_state(now)
-        return drawn.split(self._batch_size)
+    def _epoch(self, is_resumed: bool) -> tuple[Int[Tensor, " b"], ...]:
+        state = self._rng.get_state()
+        if is_resumed:
+            self._rng.set_state(self.epoch_start)
+        self.epoch_start = self._rng.get_state()
+        order = torch.randperm(self._examples, generator=self._rng)
+        if is_resumed:
+            self._rng.set_state(state)
+        return order.split(self._batch_size)

@@ -46,14 +46,14 @@ class Targets:
         if not self._sampled:
             return torch.zeros_like(positions)
         uniform = torch.rand(len(positions), generator=rng, dtype=torch.float64)
-        drawn = (uniform * self.choices[positions]).long()
-        self._visits.index_add_(0, self._first[positions] + drawn, torch.ones_like(drawn))
-        return drawn
+        position = (uniform * self.choices[positions]).long()
+        self._visits.index_add_(0, self._first[positions] + position, torch.ones_like(position))
+        return position
 
     @staticmethod
-    def first(examples: Sequence[Example], drawn: Int[Tensor, " b"]) -> list[Example]:
+    def first(examples: Sequence[Example], position: Int[Tensor, " b"]) -> list[Example]:
         """Return the examples with the drawn target first, the one that all code below the loop trains on."""
-        pairs = zip(examples, drawn.tolist(), strict=True)
+        pairs = zip(examples, position.tolist(), strict=True)
         return [with_target(example, position) if position else example for example, position in pairs]
 
     def state(self) -> dict[str, Tensor]:

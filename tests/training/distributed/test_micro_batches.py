@@ -16,7 +16,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.objectives import JointStochasticApproximation
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relations.extraction import RelationExtraction
-from retrograd.training.distributed import fitting
+from retrograd.training.distributed import micro_batches
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps
 from retrograd.training.run.run_directory import RunDirectory
@@ -71,7 +71,7 @@ def test_the_rest_is_as_if_the_smaller_micro_batch_had_been_asked_for(
     wanted, log = trained(tiny_encoder, tiny_seq2seq, tmp_path / "wanted", size)
     owner = {"backward": torch.Tensor, "retrieve": RagModel}.get(place, Generator)
     real, calls, said = getattr(owner, place), [], []
-    monkeypatch.setattr(fitting, "say", said.append)
+    monkeypatch.setattr(micro_batches, "say", said.append)
 
     def scarce(*arguments: object, **options: object) -> object:
         calls.append(1)

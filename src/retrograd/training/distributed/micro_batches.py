@@ -1,4 +1,4 @@
-"""Hold as many queries in memory at once as asked for, and half as many each time memory runs out.
+"""Split each batch into micro-batches, and halve them each time memory runs out.
 
 A step that found no memory leaves no trace: what it made is freed, gradients are zeroed, random states and chains are
 put back to where the step began. So the run is the one that asked for the smaller micro-batch from this step on.
@@ -70,9 +70,9 @@ class MicroBatches:
         """
         before = self._state(positions, target)
         while (visit := self._attempt(positions, target, add_gradients)) is None:
-            held = self._count_held(len(positions))
+            queries_at_once = self._count_held(len(positions))
             self._restore(before, positions, target)
-            self._halve(held)
+            self._halve(queries_at_once)
         self._chains.put(positions, target, self._ranks.join_shares(self._own_rows(positions, target), len(positions)))
         return visit
 
@@ -123,24 +123,24 @@ class MicroBatches:
             torch.cuda.set_rng_state(before.cuda, self._model.device)
         self._model.generator.prompt_tokens.resume_counts(before.prompts)
 
-    def _halve(self, held: int) -> None:
-        _require_two(held)
-        self.size = held // 2
+    def _halve(self, queries_at_once: int) -> None:
+        _require_two(queries_at_once)
+        self.size = queries_at_once // 2
         say(
-            f"out of memory with {held} queries at once: this step is made again, and the rest, with {self.size}; set "
-            f"training.micro_batch = {self.size} next time"
+            f"out of memory with {queries_at_once} queries at once: this step is made again, and the rest, with "
+            f"{self.size}; set training.micro_batch = {self.size} next time"
         )
 
-    def _refuse(self, held: int) -> NoReturn:
-        _require_two(held)
+    def _refuse(self, queries_at_once: int) -> NoReturn:
+        _require_two(queries_at_once)
         raise UserError(
-            f"out of memory with {held} queries at once, and with generator.fsdp a run cannot go on with fewer; "
-            f"train again with training.micro_batch = {held // 2}"
+            f"out of memory with {queries_at_once} queries at once, and with generator.fsdp a run cannot go on with "
+            f"fewer; train again with training.micro_batch = {queries_at_once // 2}"
         )
 
 
-def _require_two(held: int) -> None:
-    if held == 1:
+def _require_two(queries_at_once: int) -> None:
+    if queries_at_once == 1:
         raise UserError(
             "there is no memory for one query; lower training.passages or generator.max_input_tokens, set "
             "generator.gradient_checkpointing = true, or train adapters alone (generator.lora_rank = 8)"
