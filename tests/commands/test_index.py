@@ -12,7 +12,7 @@ from retrograd import __main__ as cli
 from retrograd.index.disk.storage import write_sealed
 from retrograd.index.exact import ExactIndex
 from retrograd.models.encoder import Encoder
-from retrograd.recipes import named_experiment
+from retrograd.recipes import open_experiment
 from retrograd.studies import index
 from retrograd.studies.index import is_index, open_source
 from retrograd.types import UserError
@@ -223,7 +223,7 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path) -> None:
     (tmp_path / "ended").mkdir()
     (tmp_path / "ended" / "experiment.toml").touch()
     with pytest.raises(UserError, match=r"ended is a run's folder; its experiment is .*ended/experiment\.toml"):
-        named_experiment(str(tmp_path / "ended"))
+        open_experiment(str(tmp_path / "ended"))
     with pytest.raises(UserError, match=r"nowhere does not exist; give a run's folder"):
         command("index", "build", tmp_path / "nowhere", "--out", tmp_path / "index")
     with pytest.raises(UserError, match=r"afile is a file, but no experiment"):

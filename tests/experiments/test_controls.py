@@ -26,14 +26,14 @@ from retrograd.objectives import (
     TopKMarginal,
 )
 from retrograd.recipes import RECIPES
-from retrograd.studies.report import settings_changed
+from retrograd.studies.report import list_setting_changes
 from retrograd.types import UserError
 
 READING = [name for name, recipe in RECIPES.items() if recipe().training.passages > 0]
 
 
 def changed(experiment: Experiment, control: Experiment) -> dict[str, object]:
-    return {one.name: one.control for one in settings_changed(experiment, control)}
+    return {one.name: one.control for one in list_setting_changes(experiment, control)}
 
 
 @pytest.mark.parametrize("name", READING)

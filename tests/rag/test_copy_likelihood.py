@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retrograd.objectives import CandidateScores, JointStochasticApproximation, TopKMarginal
-from retrograd.rag.likelihood import CopyLikelihood, CopySettings, supported
+from retrograd.rag.likelihood import CopyLikelihood, CopySettings, find_support
 from retrograd.types import Example, UserError
 
 SETTINGS = CopySettings(noise=0.1, background=0.2)
@@ -54,7 +54,7 @@ def test_supported_compares_rows_of_the_right_query_only() -> None:
     rows = {"a": (0, 5), "b": (), "c": (7,)}
     examples = [Example(name, "", (name,)) for name in rows]
     candidates = torch.tensor([[5, 7, -1], [0, 5, 7], [7, -1, 0]])
-    found = supported(lambda example: rows[example.target], examples, candidates)
+    found = find_support(lambda example: rows[example.target], examples, candidates)
     assert found.tolist() == [[True, False, False], [False, False, False], [True, False, False]]
 
 

@@ -165,7 +165,7 @@ def test_words_do_not_hide_that_an_index_is_damaged(tiny_encoder, tiny_seq2seq):
     model.retriever.passage_encoder.lexical = lambda texts: 30 * lexical(texts)
     model.retriever.passage_encoder.lexical.dimension = DIMENSION
     width, rows = model.retriever.passage_encoder.semantic_dimension, torch.arange(len(model.base))
-    right = model.embedded(rows)
+    right = model.embed_rows(rows)
     for wrong in (slice(0, width), slice(width, None)):
         damaged = right.clone()
         damaged[:, wrong] = 0

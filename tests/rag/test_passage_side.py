@@ -217,7 +217,7 @@ def test_its_passages_grow_stale_by_themselves(
             weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
     assert not model.index_is_current()
     assert describe_index_fault(model) is not None
-    fresh = model.embedded(rows)[:, -16 - words : -words or None]
+    fresh = model.embed_rows(rows)[:, -16 - words : -words or None]
     drift = (1 - torch.cosine_similarity(stored, fresh)).mean().item()
     assert staleness(model, probe).cosine_drift == pytest.approx(drift, rel=1e-3)
     assert measure_drift(model, rows) == pytest.approx(drift, rel=1e-3)

@@ -124,7 +124,7 @@ def test_an_examples_own_passage_does_not_compete(tiny_encoder: Path, tiny_seq2s
     model, examples = build(tiny_encoder, tiny_seq2seq)
     probe = Probe(torch.arange(len(model.base)), (examples[6],), 3)
     assert isinstance(model.index, ExactIndex)
-    model.index.replace(torch.tensor([6]), -model.embedded(torch.tensor([6])), MIXED)
+    model.index.replace(torch.tensor([6]), -model.embed_rows(torch.tensor([6])), MIXED)
     found = staleness(model, probe)
     assert found.overlap == 1.0
     assert found.cosine_drift == pytest.approx(2 / len(model.base))
@@ -155,7 +155,7 @@ def test_some_rows_embedded_anew_leave_a_mixed_index_that_is_not_saved(
     rows = torch.tensor([17, 3, 4])
     model.refresh_rows(rows)
     after = model.index.vectors(torch.arange(20))
-    assert torch.equal(after[rows], model.embedded(rows))
+    assert torch.equal(after[rows], model.embed_rows(rows))
     others = [row for row in range(20) if row not in rows.tolist()]
     assert torch.equal(after[others], before[others])
     assert model.index.encoder_fingerprint == MIXED
@@ -245,7 +245,7 @@ def test_nothing_is_said_of_vectors_that_are_stored_approximately(
     model, examples = build(tiny_encoder, tiny_seq2seq)
     fingerprints = {"base_fingerprint": model.base.fingerprint, "encoder_fingerprint": model.passage_fingerprint()}
     model.use_index(FaissIndex(model.index.vectors(torch.arange(20)).sign(), "Flat", **fingerprints))
-    assert cosine_drift(model.index.vectors(torch.arange(20)), model.embedded(torch.arange(20))) > 0.01
+    assert cosine_drift(model.index.vectors(torch.arange(20)), model.embed_rows(torch.arange(20))) > 0.01
     assert model.index_is_current()
     assert describe_index_fault(model) is None
     with pytest.raises(UserError, match=r"FaissIndex.*ExactIndex"):

@@ -29,7 +29,7 @@ from retrograd.experiments.open import open_run
 from retrograd.experiments.run import train_experiment
 from retrograd.objectives import CandidateScores, NoRetrieval
 from retrograd.report.analysis import draw_analysis, print_analysis, save_text
-from retrograd.studies.analyse import analyse_run, stratified
+from retrograd.studies.analyse import analyse_run, draw_stratified
 from retrograd.types import UserError
 
 THINGS = ("cup", "box", "wheel", "car")
@@ -178,12 +178,12 @@ def test_soft_slots_are_those_of_the_candidates(run: Path, tmp_path: Path) -> No
 
 def test_a_limit_keeps_the_mix_of_labels(rng: torch.Generator) -> None:
     labels = ["a"] * 70 + ["b"] * 25 + ["c"] * 5
-    drawn = stratified(labels, 20, random.Random(0))
+    drawn = draw_stratified(labels, 20, random.Random(0))
     assert drawn == sorted(set(drawn))
     found = Counter(labels[position] for position in drawn)
     assert all(abs(found[label] - share) < 1 for label, share in (("a", 14), ("b", 5), ("c", 1)))
-    assert drawn == stratified(labels, 20, random.Random(0))
-    assert drawn != stratified(labels, 20, random.Random(1))
+    assert drawn == draw_stratified(labels, 20, random.Random(0))
+    assert drawn != draw_stratified(labels, 20, random.Random(1))
 
 
 def test_the_command_writes_tables_and_pictures(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

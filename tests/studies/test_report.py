@@ -29,7 +29,7 @@ from retrograd.metrics.triggers import words
 from retrograd.objectives import NoRetrieval
 from retrograd.report.page import page, print_report, save_page
 from retrograd.studies.compare import read_labelled_run
-from retrograd.studies.report import report_run, settings_changed
+from retrograd.studies.report import list_setting_changes, report_run
 from retrograd.studies.slices import Learned, Slice
 from retrograd.types import UserError
 
@@ -257,11 +257,11 @@ def test_predictions_that_are_not_those_of_the_scores_are_noted(data: RelationDa
 
 def test_changes_of_an_objective_name_what_the_control_has() -> None:
     own, other = Experiment(), Experiment().with_settings(["objective.kind=NoRetrieval", "training.passages=0"])
-    changes = {change.name: change.control for change in settings_changed(own, other)}
+    changes = {change.name: change.control for change in list_setting_changes(own, other)}
     assert changes["objective.kind"] == "NoRetrieval"
     assert changes["training.passages"] == 0
     assert not any(name.startswith("objective.") and name != "objective.kind" for name in changes)
-    assert settings_changed(own, replace(own, name="another")) == []
+    assert list_setting_changes(own, replace(own, name="another")) == []
 
 
 @pytest.mark.slow

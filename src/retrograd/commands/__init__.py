@@ -48,9 +48,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
 def load_experiment(recipe: str, changes: list[str] | None) -> Experiment:
     """Return the experiment of a recipe or file, with ``--set`` applied. Raises `UserError` with the nearest name."""
-    from retrograd.recipes import named_experiment
+    from retrograd.recipes import open_experiment
 
-    return named_experiment(recipe).with_settings(changes or [])
+    return open_experiment(recipe).with_settings(changes or [])
 
 
 def table_console(width: int) -> Console:

@@ -25,10 +25,10 @@ from retrograd.util.text_files import read_jsonl
 __all__ = ["MASK", "SpanExample", "SpanMasking", "Spans", "read_spans", "salient_spans", "span_examples"]
 
 MASK = "[MASK]"
-"""What stands for what is hidden, unless a `SpanMasking` says otherwise."""
+"""Replacement of a masked span, unless a `SpanMasking` sets another."""
 
 Spans = Callable[[Passage], Iterable[tuple[int, int]]]
-"""Where a passage's text has something worth asking for: characters [start, end). A tagger's names, for example."""
+"""Function from a passage to the spans to mask, characters [start, end): a tagger's names, for example."""
 
 _MONTH = (
     "(?:January|February|March|April|May|June|July|August|September|October|November|December|"

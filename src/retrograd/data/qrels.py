@@ -1,6 +1,6 @@
 """Relevance judgements in separate files, which say which passages are gold for each query.
 
-One file in any of three layouts, told apart by its first line that is not blank:
+One file in any of three layouts, recognised by its first line that is not blank:
 
 JSON   one object ``{query id: {passage id: relevance}}`` (pytrec_eval, OR-QuAC's ``qrels.txt``)
 TREC   four columns a line: query id, anything, passage id, relevance

@@ -17,7 +17,8 @@ from retrograd.util.guards import suggest_name
 __all__ = ["SPLIT_AT", "Splitting", "split_passages"]
 
 SPLIT_AT = ("words", "sentences")
-"""Where a passage may end: after any word, or after a sentence (a sentence longer than a passage is cut as words)."""
+"""Places where a passage may end: after any word, or after a sentence (a sentence longer than a passage is cut as
+words)."""
 
 _WORD = re.compile(r"\S+")
 

@@ -1,7 +1,7 @@
 """Score the prior's ranking over the whole base for tasks of open answers: does it retrieve what answers?
 
-Two notions of relevance, which `retrograd.tasks.relevance` tells apart: the passages that somebody marked as gold, and
-those that hold an answer word for word (for short answers: a passage seldom holds a whole sentence as it is).
+Two notions of relevance, which `retrograd.tasks.relevance` distinguishes: the passages that somebody marked as gold,
+and those that hold an answer word for word (for short answers: a passage seldom holds a whole sentence as it is).
 
 ==================  ===============================================================================================
 gold_recall@k       share of an example's gold passages among the k best; of a gold document, of all its passages

@@ -8,7 +8,7 @@ its own is the exception: the closed book makes its epochs as the first stage do
 closed book        the generator alone, without passages; a second stage becomes as many more epochs of the first
 random neighbours  what an untrained retriever finds for a passage that has nothing to do with the query
 frozen retriever   the retriever stays as it came, only the generator learns
-oracle             passages that support the target, at test time too: a reference that is told the answer
+oracle             passages that support the target, at test time too: a reference that knows the answer
 =================  ===================================================================================================
 
 The last three are read as the experiment reads its passages: one by one, in one prompt, or in soft slots.

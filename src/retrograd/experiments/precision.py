@@ -16,7 +16,7 @@ from retrograd.types import UserError
 __all__ = ["choose_precision"]
 
 _USUAL_WIDTH = 768
-"""Of a model whose configuration is not on this disk yet."""
+"""Assumed width of a model whose configuration is not on this disk yet."""
 
 
 def choose_precision(
@@ -44,7 +44,7 @@ def _width(experiment: Experiment, work: Work) -> int:
     name = experiment.generator.model if work == "training" else experiment.retriever.model
     try:
         config = local_config(name)
-    except UserError:  # opening the model tells what is wrong with it
+    except UserError:  # opening the model reports what is wrong with it
         config = None
     return _USUAL_WIDTH if config is None else _hidden_size(config)
 

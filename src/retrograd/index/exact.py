@@ -286,7 +286,7 @@ class ExactIndex:
             in_shard = (row_here >= first_row) & (row_here < first_row + len(shard))
             shard[row_here[in_shard] - first_row] = stored[in_shard]
             first_row += len(shard)
-        self._top_rows.vectors_changed()
+        self._top_rows.forget_vectors()
         self.encoder_fingerprint = encoder_fingerprint
 
     def save(self, path: Path) -> None:

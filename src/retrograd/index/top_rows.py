@@ -42,7 +42,7 @@ class TopRows:
     """A searcher of one matrix, [N D] in shards, for top-K alone.
 
     What it measures, it measures once: the largest norm (one pass), and whether the bf16 product pays, for each order
-    of magnitude of batch and k. Say `vectors_changed` where vectors are replaced.
+    of magnitude of batch and k. Say `forget_vectors` where vectors are replaced.
     """
 
     def __init__(self, vectors: Sequence[Float[Tensor, "_ D"]], block_rows: int) -> None:
@@ -51,7 +51,7 @@ class TopRows:
         self._largest_norm: float | None = None
         self._pays: dict[tuple[int, int], bool] = {}
 
-    def vectors_changed(self) -> None:
+    def forget_vectors(self) -> None:
         """Forget what depends on the vectors: the largest norm."""
         self._largest_norm = None
 

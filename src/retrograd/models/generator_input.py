@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from retrograd.models.compute.batching import padded, token_budget_on
+from retrograd.models.compute.batching import pad_ids, token_budget_on
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.inputs.fusion import (
     FusedIds,
@@ -26,7 +26,7 @@ from retrograd.models.inputs.fusion import (
     require_encoder,
 )
 from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, end_token, start_token
-from retrograd.models.inputs.soft_input import SoftInput, SoftSlots, inserted, room_beside
+from retrograd.models.inputs.soft_input import SoftInput, SoftSlots, insert_soft_input, remaining_tokens
 from retrograd.types import UserError
 
 __all__ = ["GeneratorInput", "ModelInput", "PromptIds", "embed_tokens", "input_sizes"]
@@ -87,8 +87,8 @@ class GeneratorInput:
             if soft is not None:
                 raise ValueError("soft input is not supported beside a fused prompt; pass plain prompts")
             return [*fused_ids(prompts, self.prompt_tokens, self._options.max_input_tokens)]
-        room = room_beside(soft, len(prompts), self._options.max_input_tokens, self.prompt_tokens.least)
-        return [*self.prompt_tokens.ids(plain, room)]
+        limits = remaining_tokens(soft, len(prompts), self._options.max_input_tokens, self.prompt_tokens.least)
+        return [*self.prompt_tokens.ids(plain, limits)]
 
     def target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
         """Return the tokens that are scored of each target, the end of sequence included."""
@@ -99,13 +99,13 @@ class GeneratorInput:
 
     def word_slots(self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str]) -> SoftSlots:
         """Return R soft slots beside each prompt; see `Generator.word_slots`."""
-        rest = [self._options.max_input_tokens - len(ids) for ids in self.prompt_ids(prompts)]
-        share = [tokens // max(weight.shape[1], 1) for tokens in rest]
+        remaining = [self._options.max_input_tokens - len(ids) for ids in self.prompt_ids(prompts)]
+        share = [tokens // max(weight.shape[1], 1) for tokens in remaining]
         limit = {"truncation": True, "max_length": max([1, *share])}
         ids = self._tokenizer(list(passages), add_special_tokens=False, **limit)["input_ids"] if passages else []
-        tokens, mask = self._padded(ids)
-        room = torch.tensor(share, dtype=torch.long, device=self.device)
-        return SoftSlots.of(embed_tokens(self._model, tokens), mask.sum(-1), weight.to(self.device), room)
+        tokens, mask = self._pad(ids)
+        limits = torch.tensor(share, dtype=torch.long, device=self.device)
+        return SoftSlots.of(embed_tokens(self._model, tokens), mask.sum(-1), weight.to(self.device), limits)
 
     # ---- arguments of the model ---------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class GeneratorInput:
         self, prompt_ids: list[PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> ModelInput:
         start = start_token(self._model, self._tokenizer)
-        tokens, mask = self._padded([[start, *ids[:-1]] for ids in target_ids])  # [P T], [P T]
+        tokens, mask = self._pad([[start, *ids[:-1]] for ids in target_ids])  # [P T], [P T]
         arguments: dict[str, Tensor | BaseModelOutput] = {
             **model_arguments(self.read(prompt_ids, soft)),
             "decoder_input_ids": tokens,
@@ -155,16 +155,16 @@ class GeneratorInput:
             return encode_separately(self._model, fused, self.padding, self.budget)
         plain = [ids for ids in prompt_ids if isinstance(ids, list)]
         ids = [p + w for p, w in zip(plain, written, strict=True)] if written else plain
-        tokens, mask = self._padded(ids, left=left and soft is None)
+        tokens, mask = self._pad(ids, left=left and soft is None)
         if soft is None:
             return {"input_ids": tokens, "attention_mask": mask}
         after = self._options.soft_position == "after"
         place = torch.tensor([(len(ids) - self.prompt_tokens.tail) * after for ids in plain], device=self.device)
-        embeddings, mask = inserted(soft, embed_tokens(self._model, tokens), mask, place, left)
+        embeddings, mask = insert_soft_input(soft, embed_tokens(self._model, tokens), mask, place, left)
         return {"inputs_embeds": embeddings, "attention_mask": mask}
 
-    def _padded(self, ids: list[TokenIds], left: bool = False) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
-        return padded(ids, self.padding, self.device, left)
+    def _pad(self, ids: list[TokenIds], left: bool = False) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
+        return pad_ids(ids, self.padding, self.device, left)
 
 
 def embed_tokens(model: PreTrainedModel, tokens: Int[Tensor, "P L"]) -> Float[Tensor, "P L D"]:

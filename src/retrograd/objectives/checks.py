@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 LOG_LIKELIHOOD_TOLERANCE = 1e-3
-"""How far above zero rounding may lift a log-likelihood, in nats."""
+"""Largest log-likelihood above zero that counts as rounding, in nats."""
 
 
 class NotFiniteError(ValueError):
@@ -51,8 +51,8 @@ def check_log_probability(name: str, value: Float[Tensor, "B K"]) -> None:
     """Raise `ValueError` unless every row of ``value`` can be log-probabilities: Σ_K exp(value) ≤ 1 + 1e-3.
 
     Catches the two classical slips, a probability (every entry ≥ 0, the sum is at least K) and a logit (the sum is
-    anything), as well as NaN. A log-softmax taken of probabilities is a distribution again and cannot be told from
-    outside. In half precision one rounding of log p = -3 moves p by up to 1 %, so 5 % are allowed there. Costs one
+    anything), as well as NaN. A log-softmax taken of probabilities is a distribution again and cannot be distinguished
+    from outside. In half precision one rounding of log p = -3 moves p by up to 1 %, so 5 % are allowed there. Costs one
     reduction over [B K] and, on an accelerator, one wait for it.
     """
     if value.numel() == 0:

@@ -41,7 +41,7 @@ FLATTEST, SHARPEST = 1e-9, 1e3
 """Bounds of γ: a query is at most a thousand times as sharp as the retriever, which bounds the gradient of ties."""
 
 HALVINGS = 50
-"""Of an interval of 28 nats in log γ: down to the rounding of double precision."""
+"""Number of halvings of an interval of 28 nats in log γ: down to the rounding of double precision."""
 
 TOLERANCE = 1e-6
 """In nats of entropy: a query further off than this stands at a bound of γ."""
@@ -154,7 +154,7 @@ class Selection:
     ``perplexity`` above 1 it is solved for each query instead, so that softmax(s / T) over the best M has that
     perplexity (`sharpness`, differentiated), and the retriever's T no longer matters. A query that cannot have it (it
     has fewer candidates, or more equal ones) comes as near as it can, with weights that are constants: ties cannot be
-    told apart by pulling a thousand times as hard. A null candidate is a column like any other.
+    distinguished by pulling a thousand times as hard. A null candidate is a column like any other.
 
     Raises `UserError` for impossible settings, `ValueError` for scores that are no log-probabilities.
     """

@@ -24,10 +24,10 @@ from retrograd.objectives.scoring import (
     cost,
     describe,
     log_likelihood_where,
+    log_represented_mass,
     mean_over_queries,
     mean_where,
     prior_alone,
-    represented,
 )
 
 __all__ = ["FrozenRetriever", "NoRetrieval"]
@@ -79,7 +79,7 @@ class FrozenRetriever:
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
         if self.form == "marginal":
-            return self._marginal(represented(scores).detach(), likelihood)
+            return self._marginal(log_represented_mass(scores).detach(), likelihood)
         return self._together(prior_alone(self, scores).detach(), likelihood)
 
     @staticmethod

@@ -27,7 +27,7 @@ from retrograd.objectives.functional import (
     take,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
-from retrograd.objectives.scoring import cost, describe, log_likelihood_where, mean_over_queries, represented
+from retrograd.objectives.scoring import cost, describe, log_likelihood_where, log_represented_mass, mean_over_queries
 
 __all__ = ["TopKMarginal"]
 
@@ -81,7 +81,7 @@ class TopKMarginal:
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log marginal, in nats. ``rng`` is not used."""
-        log_represented = represented(scores)
+        log_represented = log_represented_mass(scores)
         log_prior = log_represented if self.normaliser == "full" else masked_log_softmax(log_represented)
         present = log_prior > ABSENT
         if self.form == "sequence":

@@ -56,7 +56,7 @@ HEAVY = -0.5
 """A log-weight above this (a share of 0.61) belongs to the one candidate that may hold nearly all of a slot."""
 
 STEEPEST = 1e12
-"""What is left of a derivative that grew beyond it: finite in fp32, squared and summed for a norm as well."""
+"""Bound of a derivative: finite in fp32, squared and summed for a norm as well."""
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Scores to weights
@@ -125,7 +125,8 @@ def _log_unused(log_weight: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
 
 
 def softsort_rows(score: Float[Tensor, "B K"], slots: int, temperature: Temperature) -> Float[Tensor, "B {slots} K"]:
-    """SoftSort: row r = softmax(-|s_[r] - s| / T), s_[r] the r-th largest score. Prillo & Eisenschlos 2020, eq. 4.
+    """Compute SoftSort: row r = softmax(-|s_[r] - s| / T), s_[r] the r-th largest score. Prillo & Eisenschlos 2020, eq.
+    4.
 
     Each row sums to 1 and is largest at the r-th largest score, at every temperature. Of n candidates present the first
     n rows are filled; later ones are zero.

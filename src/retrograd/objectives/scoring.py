@@ -28,12 +28,12 @@ __all__ = [
     "cost",
     "describe",
     "log_likelihood_where",
+    "log_represented_mass",
     "mean_over_queries",
     "mean_where",
     "prior_alone",
     "prior_and_posterior",
     "pruned_sum",
-    "represented",
 ]
 
 
@@ -51,7 +51,7 @@ def prior_alone(owner: object, scores: CandidateScores) -> Float[Tensor, "B K"]:
     return in_full_precision(scores.log_prior)
 
 
-def represented(scores: CandidateScores) -> Float[Tensor, "B K"]:
+def log_represented_mass(scores: CandidateScores) -> Float[Tensor, "B K"]:
     """Return log of the prior mass that each candidate represents: log p(z|x), plus log multiplicity if sampled.
 
     Checked and in full precision; the gradient is that of log p(z|x).

@@ -114,7 +114,9 @@ class IndexedModel(nn.Module):
         self.use_answering(replace(self.answering, decision=decision))
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """The weights that training moves: ``prior``, ``posterior``, ``generator``; shared ones belong to the prior."""
+        """Return the weights that training moves: ``prior``, ``posterior``, ``generator``; shared ones belong to the
+        prior.
+        """
         prior = self.retriever.trained_parameters()
         prior_weights = {id(weight) for weight in prior}
         posterior = [] if self.posterior is None else self.posterior.trained_parameters()
@@ -181,11 +183,11 @@ class IndexedModel(nn.Module):
         """
         index = self.require_movable_index()
         for part in (own_rows(block) if self.sharded else block for block in rows.split(_ROWS_AT_ONCE)):
-            index.replace(part, self.embedded(part), MIXED)
+            index.replace(part, self.embed_rows(part), MIXED)
 
     @in_own_precision
-    def embedded(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
-        """Fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
+    def embed_rows(self, rows: Int[Tensor, " Z"]) -> Float[Tensor, "Z D"]:
+        """Return fresh embeddings of some passages, as an index would store them: no gradient, no dropout."""
         return embed_rows(self.passage_side, self.task, self.base, rows.tolist())
 
     @property
@@ -253,7 +255,7 @@ class IndexedModel(nn.Module):
         return self.retrieval.whole_base(SearchRequest(examples, len(self.base), self._index, options))
 
     def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
-        """Rows that an example must not retrieve, because their text is its own; -1 is padding."""
+        """Return the rows that an example must not retrieve, because their text is its own; -1 is padding."""
         return self._space.own_rows(examples)
 
 

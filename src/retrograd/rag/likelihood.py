@@ -24,7 +24,7 @@ from retrograd.rag.mixture import MakeMixture, WordMixture
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Passage, UserError
 
-__all__ = ["CopyLikelihood", "CopySettings", "GeneratorLikelihood", "join_prompt", "supported"]
+__all__ = ["CopyLikelihood", "CopySettings", "GeneratorLikelihood", "find_support", "join_prompt"]
 
 
 class GeneratorLikelihood:
@@ -119,7 +119,7 @@ class GeneratorLikelihood:
                 f"the task {self._task.name!r} has no test of support, so passages cannot vote for a target; "
                 f"set objective.vote_weight = 0"
             )
-        supports = supported(self._support, self._examples, self._candidates)
+        supports = find_support(self._support, self._examples, self._candidates)
         return supports.gather(1, column.clamp(min=0)) & (column >= 0)
 
     def _at(self, b: int, k: int) -> tuple[Passage, ...] | None:
@@ -223,7 +223,7 @@ class CopyLikelihood:
         return torch.where(is_supported, yes, no)
 
 
-def supported(support: Support, examples: Sequence[Example], rows: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
+def find_support(support: Support, examples: Sequence[Example], rows: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
     """Return whether each candidate row supports its example's target. One set look-up serves the whole batch."""
     supporting = [support(example) for example in examples]
     stride = 1 + max(

@@ -30,7 +30,7 @@ class RetrieverSettings:
     ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of training: a
     quarter of the time of a small encoder on a CPU. ``search`` "bm25" finds passages by their words instead (needs
     bm25s). Two are controls: "random", neighbours of some passage that has nothing to do with the query, and "oracle",
-    which is told the target: the nearest among passages that support it, at test time too.
+    which knows the target: the nearest among passages that support it, at test time too.
 
     ``lexical_dimensions`` makes search hybrid: so many numbers behind each embedding give BM25 as an inner product
     (`retrograd.models.inputs.lexical_projection`); 2048 is a good number, 0 is none. ``lexical_weight`` is what a

@@ -32,7 +32,7 @@ from retrograd.rag.answers.answering import (
 from retrograd.rag.answers.decision import ChoiceScores
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.indexed_model import IndexedModel
-from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, supported
+from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, find_support
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
 from retrograd.rag.model_folder import (
     SavedSettings,
@@ -261,7 +261,7 @@ class RagModel(IndexedModel):
     # ---- likelihood ---------------------------------------------------------------------------------------------
 
     def likelihood(self, examples: Sequence[Example], candidates: Candidates) -> GeneratorLikelihood:
-        """The generator, bound to these examples and candidates."""
+        """Return the generator's likelihood, bound to these examples and candidates."""
         mixture, compute = self._mixture(candidates), Compute(self.device, self.precision)
         return GeneratorLikelihood(
             self.generator, self.task, self.base, examples, candidates.rows, self.support, mixture, compute
@@ -277,14 +277,14 @@ class RagModel(IndexedModel):
     def copy_likelihood(
         self, examples: Sequence[Example], candidates: Candidates, settings: CopySettings
     ) -> CopyLikelihood:
-        """The task's own test of support, as a likelihood."""
+        """Return the task's own test of support, as a likelihood."""
         return CopyLikelihood(self.supports(examples, candidates.rows), settings)
 
     def supports(self, examples: Sequence[Example], rows: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
         """Return which rows support each example's target. Raises `UserError` where the task offers no test."""
         if self.support is None:
             raise UserError(f"the task {self.task.name!r} has no cheap test of support; set warm_start.epochs = 0")
-        return supported(self.support, examples, rows)
+        return find_support(self.support, examples, rows)
 
     # ---- answers ------------------------------------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ def _stored_and_fresh(model: RagModel, rows: Int[Tensor, " Z"]) -> tuple[Float[T
             f"a {type(model.index).__name__} may store approximations, whose error would count as staleness; measure "
             f"on an ExactIndex"
         )
-    return model.index.vectors(rows), model.embedded(rows).cpu()
+    return model.index.vectors(rows), model.embed_rows(rows).cpu()
 
 
 def _distances(stored: Float[Tensor, "Z D"], fresh: Float[Tensor, "Z D"]) -> Float[Tensor, " Z"]:

@@ -11,7 +11,7 @@ from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 
-__all__ = ["RECIPES", "Recipe", "named_experiment", "recipe"]
+__all__ = ["RECIPES", "Recipe", "open_experiment", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,14 @@ def recipe(name: str) -> Experiment:
 
         print(rg.recipe("semeval-joint").training.passages)
     """
-    return named_experiment(name)
+    return open_experiment(name)
 
 
-def named_experiment(name: str) -> Experiment:
-    """The experiment of a recipe, or of a ``.toml`` or ``.json`` file. Raises `UserError` with the nearest name."""
+def open_experiment(name: str) -> Experiment:
+    """Return the experiment of a recipe, or of a ``.toml`` or ``.json`` file.
+
+    Raises `UserError` with the nearest name.
+    """
     if name in RECIPES:
         return RECIPES[name]()
     if name.endswith((".toml", ".json")):

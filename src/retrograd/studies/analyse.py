@@ -37,7 +37,7 @@ __all__ = [
     "QueryStory",
     "Split",
     "analyse_run",
-    "stratified",
+    "draw_stratified",
 ]
 
 Split = Literal["test", "dev", "train"]
@@ -173,7 +173,7 @@ def analyse_run(run: Path, split: Split, limit: int, ks: Sequence[int], out: Pat
     examples = _examples(opened, split, run)
     labels = [example.target for example in examples]
     if 0 < limit < len(examples):
-        examples = [examples[i] for i in stratified(labels, limit, random.Random(seed))]
+        examples = [examples[i] for i in draw_stratified(labels, limit, random.Random(seed))]
     report = _analyse_neighbours(opened, split, examples, requested_ks)
     report.save(out)
     return report
@@ -192,7 +192,7 @@ def _examples(opened: OpenRun, split: Split, run: Path) -> list[Example]:
     return examples
 
 
-def stratified(labels: Sequence[str], count: int, rng: random.Random) -> list[int]:
+def draw_stratified(labels: Sequence[str], count: int, rng: random.Random) -> list[int]:
     """Return ``count`` positions in ascending order; each label's number differs from its share by less than 1.
 
     Systematic sampling from the positions sorted by label, in random order within a label, with a random start.
@@ -299,7 +299,7 @@ def _stories(
     """Return the queries with the most and the least weight on their own label, among those whose label the base has.
 
     Of equal ones those come first whose k best hold the most of p(z|x): the most certain, right or wrong. Where the
-    task has a negative label, queries with a relation are told of, if there are any.
+    task has a negative label, queries with a relation are described, if there are any.
     """
     weight = retrieved.weight(k)
     right = (weight * matches.shared[:, :k, 0]).sum(axis=1)

@@ -33,7 +33,7 @@ from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.model_folder import open_passage_side
 from retrograd.rag.model_parts import build_retriever
 from retrograd.rag.passage_side import PassageSide
-from retrograd.recipes import RECIPES, named_experiment
+from retrograd.recipes import RECIPES, open_experiment
 from retrograd.studies.answers import SearchHit, SearchResult
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
@@ -136,7 +136,7 @@ def open_source(name: str) -> Builder:
             f"{folder} is not a run (it has no experiment.toml); give a folder that `retrograd train` wrote"
         )
     else:
-        experiment = named_experiment(name)
+        experiment = open_experiment(name)
         data = experiment.data.load(experiment.seed)
         task, base = data.task, data.base
         retriever = build_retriever(experiment.retriever, task, base)

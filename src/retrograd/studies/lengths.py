@@ -106,7 +106,7 @@ def _words(texts: Sequence[str]) -> list[int]:
 
 
 IN_WORDS = Ruler(_words, "words", None)
-"""Where there is no tokenizer."""
+"""Lengths in words, for lack of a tokenizer."""
 
 
 def retriever_ruler(settings: RetrieverSettings, queries: bool) -> Ruler:

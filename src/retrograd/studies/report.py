@@ -29,7 +29,7 @@ from retrograd.types import UserError
 from retrograd.util.guards import finite_number
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["RelationReport", "RelationRow", "SettingChange", "System", "report_run", "settings_changed"]
+__all__ = ["RelationReport", "RelationRow", "SettingChange", "System", "list_setting_changes", "report_run"]
 
 VOTE = "kNN vote"
 Answers = Sequence[str | None]
@@ -163,7 +163,7 @@ def report_run(
     return report
 
 
-def settings_changed(run: Experiment, control: Experiment) -> list[SettingChange]:
+def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingChange]:
     """Return the settings that differ, but for the recipe's name; of another objective's settings, those that the
     control has.
     """
@@ -256,7 +256,7 @@ def _systems(
         interval = _interval(task, gold, answers, rng, resamples)
         gain, test = compare_scores(task, gold, answers, run_answers, rng, resamples) if len(gold) > 1 else (None, None)
         control = controls.get(rival)
-        changes = [] if control is None else settings_changed(run.experiment, control.experiment)
+        changes = [] if control is None else list_setting_changes(run.experiment, control.experiment)
         kind: Kind = "vote" if control is None else "control"
         lines.append(_system(task, rival, kind, gold, answers, interval, gain, test, changes))
     trivial = task.negative or Counter(learned.frequency).most_common(1)[0][0]

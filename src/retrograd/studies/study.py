@@ -16,7 +16,7 @@ from pathlib import Path
 from retrograd.experiments.controls import CONTROLS, controls_of
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages, resume_run, run_experiment
-from retrograd.studies.report import SettingChange, settings_changed
+from retrograd.studies.report import SettingChange, list_setting_changes
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
@@ -120,7 +120,7 @@ class Study:
 
     def changes(self, system: str) -> list[SettingChange]:
         """Return the settings in which a system differs from the experiment."""
-        return settings_changed(self.systems[EXPERIMENT], self.systems[system])
+        return list_setting_changes(self.systems[EXPERIMENT], self.systems[system])
 
     def train(self, interrupts: Interrupts | None = None) -> None:
         """Train every run that has not ended, one after the other; one that was stopped goes on from its checkpoint.

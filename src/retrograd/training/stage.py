@@ -26,7 +26,7 @@ __all__ = ["CopyEvidence", "GeneratorEvidence", "Pace", "Stage", "StageEvidence"
 
 _WHOLE_BASE_CELLS = 2**26
 _OPEN_ANSWERS = 20
-"""Of an open set of answers, one is as likely by chance as one of so many."""
+"""Size of a closed set of answers that stands for an open one, in what is likely by chance."""
 
 
 @runtime_checkable

@@ -110,7 +110,7 @@ def test_a_name_that_leads_nowhere_is_refused(tmp_path: Path):
         current_version(tmp_path)
     for name in (b"v000007", b"../elsewhere", b"", b"\xff\xfe"):
         (tmp_path / "current").write_bytes(name)
-        with pytest.raises(UserError, match=r"current is damaged.*mend it with: retrograd index build RUN --out"):
+        with pytest.raises(UserError, match=r"current is damaged.*repair it with: retrograd index build RUN --out"):
             current_version(tmp_path)
 
 

@@ -50,7 +50,7 @@ OPERATIONS: dict[str, Callable[[RagModel, list[Example]], object]] = {
     ),
     "answer": lambda model, examples: model.predict(examples, 3),
     "choice_scores": lambda model, examples: [one.log_probability for one in model.choice_scores(examples, 3) or []],
-    "embedded": lambda model, _: model.embedded(torch.arange(3)),
+    "embedded": lambda model, _: model.embed_rows(torch.arange(3)),
     "staleness": lambda model, examples: staleness(model, Probe(torch.arange(6), tuple(examples), 2)),
 }
 

@@ -26,7 +26,7 @@ from retrograd.models.loading.architectures import KNOWN, build_encoder_shape, b
 from retrograd.objectives import TokenLogLikelihood
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.report.plan import print_plan
-from retrograd.studies.planning.hardware import HARDWARE, Hardware, hardware_named
+from retrograd.studies.planning.hardware import HARDWARE, Hardware, find_hardware
 from retrograd.studies.planning.needs import Plan
 from retrograd.studies.planning.plan import plan_experiment
 from retrograd.studies.planning.stages import planned_stages
@@ -474,7 +474,7 @@ def test_unknown_names_say_what_cannot_be_told(data: Path, tiny_encoder: Path) -
     with pytest.raises(UserError, match=r"cannot be estimated.*--like generator"):
         plan_experiment(tiny(data, tiny_encoder, Path("somebody/unheard-of")), BIG)
     with pytest.raises(UserError, match="did you mean 'h100'"):
-        hardware_named("h10")
+        find_hardware("h10")
     assert all(one.peak > 0 and 0 < one.utilisation < 1 for one in HARDWARE.values())
 
 

@@ -183,7 +183,7 @@ def test_a_full_round_with_weights_at_rest_gives_the_fresh_index(
     for step in range(1, 4):
         Rolling(1 / 3).apply(index, step)
         assert torch.equal(stored(model)[4 * step :], old[4 * step :])
-    parts = [model.embedded(rows) for rows in torch.arange(N).split(4)]
+    parts = [model.embed_rows(rows) for rows in torch.arange(N).split(4)]
     assert torch.equal(stored(model), torch.cat(parts))
     # Of length 1, after 12 products over 16 or 32 numbers.
     torch.testing.assert_close(stored(model), fresh(model), rtol=0, atol=rounding(32, 12))
@@ -423,7 +423,7 @@ class Elsewhere:
     def embed_snapshot(self, model: RagModel) -> None:
         self._index, self.idle, self.done = build_index(model.passage_side, model.task, model.base), False, False
 
-    def finished(self) -> ExactIndex | None:
+    def take_finished(self) -> ExactIndex | None:
         if self.idle or not self.done:
             return None
         self.idle = True
@@ -483,17 +483,17 @@ def test_another_process_embeds_the_snapshot_and_its_death_is_told(
             assert not worker.idle
             disturb(model, seed=seed)
             worker.wait(120.0)
-            found = worker.finished()
+            found = worker.take_finished()
             assert found is not None
             assert worker.idle
-            assert worker.finished() is None
+            assert worker.take_finished() is None
             assert found.encoder_fingerprint == expected.encoder_fingerprint
             assert torch.equal(found.vectors(torch.arange(N)), expected.vectors(torch.arange(N)))
             model.use_index(found)
         worker.process.kill()
         worker.process.wait()
         with pytest.raises(UserError, match=r"killed by signal 9.*training\.refresh = every"):
-            worker.finished()
+            worker.take_finished()
         with pytest.raises(UserError, match="killed by signal 9"):
             worker.embed_snapshot(model)
     finally:

@@ -38,7 +38,7 @@ _CELLS = 2**24
 _ROUNDING = 1e-12
 """Equal draws differ from their mean by no more than this share of their squares, in fp64: no variance."""
 _EARLIER_VISITS = 4
-"""How often a carried chain has been visited before it is measured: by then its state is good to a percent."""
+"""Number of visits of a carried chain before it is measured: by then its state is good to a percent."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Estimator:
         return columns, functional.log_multiplicity(take(log_prior, columns), draws)
 
     def _columns(self, tables: Tables) -> Int[Tensor, "B K"]:
-        """The best as columns of the tables."""
+        """Return the best candidates as columns of the tables."""
         k = tables.log_prior.shape[1] if self.candidates == "all" else self.passages
         return tables.best(k, self.objective.needs_posterior)
 
@@ -139,7 +139,7 @@ def measure(estimator: Estimator, tables: Tables, redraws: int, rng: torch.Gener
 def _draw(
     estimator: Estimator, tables: Tables, copies: int, rng: torch.Generator
 ) -> tuple[Gradients, dict[str, float]]:
-    """The gradients of ``copies`` independent estimates, one under the other, and their diagnostics."""
+    """Return the gradients of ``copies`` independent estimates, one under the other, and their diagnostics."""
     wide, log_multiplicity = estimator.draw_candidates(tables, copies, rng)
 
     def visit(previous: Int[Tensor, " RB"] | None) -> tuple[Estimate, CandidateScores, TabulatedLikelihood]:
@@ -177,7 +177,7 @@ def _scatter_to_table(
 
 
 def _part(gradients: Gradients, name: str) -> Float[Tensor, "B size"]:
-    """One of the three gradients, flat per query."""
+    """Return one of the three gradients, flat per query."""
     parts = {"prior": gradients.prior, "posterior": gradients.posterior, "generator": gradients.generator}
     gradient = parts[name]
     assert gradient is not None
@@ -195,7 +195,7 @@ class _Moments:
         self._draws = 0
 
     def add(self, gradients: Float[Tensor, "draws size"], copies: int) -> None:
-        """Draws one under the other: ``copies`` times the whole batch."""
+        """Add draws that stand one under the other, ``copies`` times the whole batch."""
         by_copy = gradients.view(copies, *self._reference.shape)
         self._sum += by_copy.sum(dim=0)
         self._squares += float(by_copy.square().sum())
@@ -205,7 +205,7 @@ class _Moments:
         self._draws += copies
 
     def component(self) -> Component | None:
-        """Bias and variance so far; None if every draw was zero: the objective sends nothing here."""
+        """Return bias and variance so far; None if every draw was zero: the objective sends nothing here."""
         if self._squares == 0.0:
             return None
         mean = self._sum / self._draws

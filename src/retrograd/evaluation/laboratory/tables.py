@@ -53,7 +53,7 @@ class Gradients:
 class Tables:
     """U reference passages per query. ``log_prior`` and ``log_posterior`` are normalised over the whole base.
 
-    ``whole_base`` tells whether the U passages are all there are. If not, the reference is that of these passages, and
+    ``whole_base`` says whether the U passages are all there are. If not, the reference is that of these passages, and
     a gradient's part on the others (-p(z|x) times its sum over the U) is left out.
 
     ``prompt`` numbers the distinct prompts of a query: passages worded alike are one to the generator, and its gradient
@@ -84,21 +84,21 @@ class Tables:
         return summed.masked_fill(self.log_prior == -torch.inf, -torch.inf)
 
     def exact(self) -> Gradients:
-        """The gradient of -log p(y|x), and for the posterior retriever of KL(p(z|x,y) ‖ q): p - π, q - π and -π."""
+        """Return the gradients of -log p(y|x) and, for the posterior retriever, KL(p(z|x,y) ‖ q): p - π, q - π, -π."""
         weight = responsibilities(self.log_prior, self.log_likelihood)
         posterior = None if self.log_posterior is None else self.log_posterior.exp() - weight
         generator = -weight.unsqueeze(-1) * self.present.unsqueeze(1)
         return Gradients(self.log_prior.exp() - weight, posterior, self.per_prompt(generator))
 
     def per_prompt(self, gradient: Float[Tensor, "RB U T"]) -> Float[Tensor, "RB U T"]:
-        """A gradient in the log-likelihoods with the passages of one prompt added up, in the prompt's own place."""
+        """Return a gradient in the log-likelihoods, summed over the passages of each prompt, in the prompt's place."""
         if self.prompt is None:
             return gradient
         place = self.prompt.repeat(len(gradient) // self.queries, 1).unsqueeze(-1).expand_as(gradient)
         return torch.zeros_like(gradient).scatter_add(1, place, gradient)
 
     def best(self, k: int, with_posterior: bool) -> Int[Tensor, "B K"]:
-        """The columns of the k best of the prior, and of the posterior if asked for, and the null passage's."""
+        """Return the columns of the k best of the prior, and of the posterior if asked for, and the null passage's."""
         blocks = [self.log_prior]
         if with_posterior and self.log_posterior is not None:
             blocks.append(self.log_posterior)
@@ -106,7 +106,9 @@ class Tables:
 
 
 def union_of_best(blocks: list[Float[Tensor, "B U"]], k: int, null: bool = False) -> Int[Tensor, "B K"]:
-    """The columns that are among the k best of any block, ascending, padded with -1; with ``null`` the last one too."""
+    """Return the columns that are among the k best of any block, ascending, padded with -1; with ``null`` the last one
+    too.
+    """
     is_best = torch.zeros_like(blocks[0], dtype=torch.bool)
     passages = blocks[0].shape[1] - null
     for block in blocks:
@@ -133,7 +135,7 @@ class TabulatedLikelihood:
         self._present = tables.present.repeat(copies, 1)
 
     def at(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, "RB M"]:
-        """log p(y|x,z) in nats; column -1 gives ``-inf``."""
+        """Return log p(y|x,z) in nats; column -1 gives ``-inf``."""
         return self._tokens_at(column).sum(dim=-1).masked_fill(column < 0, -torch.inf)
 
     def tokens_at(self, column: Int[Tensor, "RB M"]) -> TokenLogLikelihood:
@@ -146,7 +148,7 @@ class TabulatedLikelihood:
         return self.tokens.gather(1, index).masked_fill(~self._present.unsqueeze(1), 0.0)
 
     def together(self, column: Int[Tensor, "RB M"]) -> Float[Tensor, " RB"]:
-        """Scored by the generator itself, each distinct prompt once, without gradient for the generator."""
+        """Score by the generator itself, each distinct prompt once, without gradient for the generator."""
         columns = take_columns(self._columns, column)
         distinct, where = torch.cat(
             [torch.arange(len(columns)).remainder(self._tables.queries).unsqueeze(-1), columns], dim=-1
@@ -160,13 +162,13 @@ class TabulatedLikelihood:
         return value[where]
 
     def at_mixture(self, weight: Float[Tensor, "RB R K"]) -> Float[Tensor, " RB"]:
-        """Scored by the generator itself, differentiable in ``weight``."""
+        """Score by the generator itself, differentiable in ``weight``."""
         prompts, batch = self._joint_prompts(), self._tables.queries
         parts = zip(weight.split(batch), self._columns.split(batch), strict=True)
         return torch.cat([prompts.at_mixture(part.float(), column) for part, column in parts]).to(weight.dtype)
 
     def supports_at(self, column: Int[Tensor, "RB M"]) -> Bool[Tensor, "RB M"]:
-        """The task's cheap test, from its table; False at column -1."""
+        """Return the result of the task's cheap test from its table; False at column -1."""
         if self._tables.supports is None:
             raise UserError(
                 "the task has no cheap test of support; leave objectives that need one out of the laboratory"
@@ -182,12 +184,12 @@ class TabulatedLikelihood:
 
 
 def take_columns(columns: Int[Tensor, "B K"], candidates: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
-    """The columns of the tables behind chosen candidates; -1 stays -1."""
+    """Return the columns of the tables behind chosen candidates; -1 stays -1."""
     return columns.gather(1, candidates.clamp(min=0)).masked_fill(candidates < 0, -1)
 
 
 def _rounds(query: Int[Tensor, " n"]) -> list[Int[Tensor, " m"]]:
-    """Positions in groups that hold each query at most once, as few groups as can be. ``query`` is ascending."""
+    """Return positions in groups that hold each query at most once, as few groups as can be. ``query`` is ascending."""
     query = query.contiguous()
     first = torch.searchsorted(query, query)
     rank = torch.arange(len(query)) - first
@@ -197,7 +199,7 @@ def _rounds(query: Int[Tensor, " n"]) -> list[Int[Tensor, " m"]]:
 def candidate_scores(
     tables: Tables, columns: Int[Tensor, "RB K"], copies: int, previous: Int[Tensor, " RB"] | None
 ) -> CandidateScores:
-    """Leaves for the retrievers' log-probabilities of the candidates, for R copies of the batch."""
+    """Return leaves for the retrievers' log-probabilities of the candidates, for R copies of the batch."""
 
     def leaf(value: Float[Tensor, "B U"]) -> Float[Tensor, "RB K"]:
         return take(value.repeat(copies, 1), columns).requires_grad_()

@@ -34,7 +34,7 @@ class Bench:
     prompts: int
 
     def parts(self, micro_batch: int) -> list[range]:
-        """Positions of the examples, ``micro_batch`` at a time."""
+        """Return the positions of the examples, ``micro_batch`` at a time."""
         count = len(self.examples)
         return [range(start, min(start + micro_batch, count)) for start in range(0, count, micro_batch)]
 
@@ -76,12 +76,12 @@ def tabulate(model: RagModel, examples: Sequence[Example], passages: int, budget
 
 
 def _on_cpu(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """In float64, so that what is measured is the estimators' error and not that of sums."""
+    """Return a value in float64, so that what is measured is the estimators' error and not that of sums."""
     return value.double().cpu()
 
 
 def _numbered_prompts(model: RagModel, examples: Sequence[Example], rows: Int[Tensor, "B U"]) -> Int[Tensor, "B U"]:
-    """The distinct prompts of each query, numbered from 0: passages worded alike share one. Padding has number 0."""
+    """Number the distinct prompts of each query from 0: passages worded alike share one. Padding has number 0."""
     distinct = sorted({row for example_rows in rows.tolist() for row in example_rows if row >= 0})
     passage = dict(zip(distinct, model.base.passages(distinct), strict=True))
     numbers = []
@@ -118,7 +118,7 @@ class _ModelPrompts:
             return bound.at_mixture(weight.to(self._rows.device)).cpu()
 
     def _candidates_at(self, column: Int[Tensor, "B M"]) -> Candidates:
-        """The candidates of some columns; nobody reads their scores."""
+        """Return the candidates of some columns; nobody reads their scores."""
         column = column.to(self._rows.device)
         rows = self._rows.gather(1, column.clamp(min=0)).masked_fill(column < 0, -1)
         return Candidates(rows, CandidateScores(torch.full(rows.shape, ABSENT, device=rows.device)))
@@ -126,7 +126,7 @@ class _ModelPrompts:
 
 @contextmanager
 def _constant(model: RagModel) -> Iterator[None]:
-    """The generator's weights without gradient, for a while."""
+    """Keep the generator's weights without gradient for the block."""
     learning = [weight for weight in model.generator.parameters() if weight.requires_grad]
     for weight in learning:
         weight.requires_grad_(False)

@@ -33,14 +33,14 @@ class Step:
     seconds: float
 
     def cosine(self, other: Step, part: str) -> float | None:
-        """The cosine between two steps' gradients of one part; None where either has none."""
+        """Return the cosine between two steps' gradients of one part; None where either has none."""
         own_gradient, other_gradient = self.gradients[part], other.gradients[part]
         if own_gradient is None or other_gradient is None or not own_gradient.any() or not other_gradient.any():
             return None
         return float(torch.dot(own_gradient, other_gradient) / (own_gradient.norm() * other_gradient.norm()))
 
     def error(self, reference: Step, part: str) -> float | None:
-        """‖step - reference‖² / ‖reference‖² of one part; None where there is no gradient."""
+        """Return ‖step - reference‖² / ‖reference‖² of one part; None where there is no gradient."""
         mine, theirs = self.gradients[part], reference.gradients[part]
         if mine is None or theirs is None or not mine.any() or not theirs.any():
             return None
@@ -78,7 +78,9 @@ def training_step(model: RagModel, bench: Bench, estimator: Estimator, rng: torc
 
 
 def reference_step(model: RagModel, bench: Bench, micro_batch: int) -> Step:
-    """The gradient of the exact responsibilities, in the parameters: of -Σ π [log p(y|x,z) + log p(z|x) + log q].
+    """Return the gradient of the exact responsibilities in the parameters.
+
+    It is that of -Σ π [log p(y|x,z) + log p(z|x) + log q].
 
     The posterior's term is taken apart from the others, so that what it would send to a passage tower that it shares
     with the prior does not count as the prior's. With both towers trained, passages outside the candidates of a query
@@ -130,7 +132,7 @@ def _step(model: RagModel, bench: Bench, loss: Callable[[range], Float[Tensor, "
 
 
 def _wait(device: torch.device) -> None:
-    """Until the device has done what it was told: a clock read earlier would time the telling."""
+    """Wait until the device has finished its queue: a clock that is read earlier would time the launches alone."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -154,7 +154,7 @@ def build_version(
 def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: ReportProgress | None = None) -> None:
     """Make the folder ``target`` an index that `ExactIndex.load` maps; or go on where an earlier call was stopped.
 
-    Shards that are finished are verified by their checksums and kept; ``progress`` is told their rows at once, and
+    Shards that are finished are verified by their checksums and kept; ``progress`` gets their rows at once, and
     those of each new block as it comes. An unfinished build of something else is discarded, and said so. A ``target``
     that is already there and what ``spec`` asks for is left alone.
 

@@ -30,7 +30,7 @@ __all__ = [
     "MANIFEST",
     "Manifest",
     "Shard",
-    "dtype_named",
+    "find_dtype",
     "index_directory",
     "parse_manifest",
     "read_manifest",
@@ -57,7 +57,7 @@ _WHOLE = "vectors.safetensors"
 _GLANCE_ROWS = 64
 
 
-def dtype_named(name: str) -> torch.dtype:
+def find_dtype(name: str) -> torch.dtype:
     """Return the storage type that a manifest names."""
     return next(dtype for dtype, name_of_dtype in DTYPE_NAMES.items() if name_of_dtype == name)
 
@@ -224,7 +224,7 @@ def write_index(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], manifest: Ma
     """
     require_rows_to_store(manifest.rows)
     with index_directory(path, (MANIFEST, _WHOLE)) as folder:
-        dtype = dtype_named(manifest.dtype)
+        dtype = find_dtype(manifest.dtype)
         checksum = write_vectors(folder / _WHOLE, blocks, manifest.rows, manifest.dimension, dtype)
         whole = Shard(_WHOLE, 0, manifest.rows, checksum)
         write_manifest(folder, replace(manifest, shards=(whole,)))

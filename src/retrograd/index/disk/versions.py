@@ -52,7 +52,7 @@ def current_version(root: Path) -> Path:
     if version is None:
         raise UserError(
             f"{root / _CURRENT} is damaged: it names no version that is there; "
-            f"mend it with: retrograd index build RUN --out {root}"
+            f"repair it with: retrograd index build RUN --out {root}"
         )
     return version
 

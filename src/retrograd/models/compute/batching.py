@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-__all__ = ["length_buckets", "padded", "token_budget_on"]
+__all__ = ["length_buckets", "pad_ids", "token_budget_on"]
 
 _TOKEN_BUDGET_CPU = 2_048
 _TOKEN_BUDGET_ELSEWHERE = 32_768
@@ -40,7 +40,7 @@ def length_buckets(lengths: Sequence[int], budget: int, most: int | None = None)
     return groups
 
 
-def padded(
+def pad_ids(
     ids: list[list[int]], padding: int, device: torch.device, left: bool = False
 ) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
     """Return token ids as one tensor, filled up with ``padding`` on the right or ``left``, and the attention mask."""

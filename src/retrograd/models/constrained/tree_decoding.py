@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from retrograd.models.compute.batching import length_buckets, padded
+from retrograd.models.compute.batching import length_buckets, pad_ids
 from retrograd.models.compute.output_layer import OutputLayer, only_at
 from retrograd.models.constrained.prefix_tree import PrefixTree
 
@@ -222,7 +222,7 @@ def _decode_as_rows(
         cache = cast(EncoderDecoderCache, model(**first).past_key_values)
     prompt = torch.tensor(rows.prompt, device=model.device)
     cache.cross_attention_cache.batch_select_indices(prompt)
-    tokens, present = padded([[start, *ids] for ids in rows.ids], start, model.device)
+    tokens, present = pad_ids([[start, *ids] for ids in rows.ids], start, model.device)
     row, position = torch.tensor(rows.asking, device=model.device).T
     arguments = {
         "encoder_outputs": BaseModelOutput(last_hidden_state=hidden[prompt]),
@@ -246,7 +246,7 @@ def _continue_as_rows(
     order: list[int] = []
     for group in length_buckets(sizes, budget):
         prompt = torch.tensor([rows.prompt[r] for r in group], device=model.device)
-        tokens, present = padded([rows.ids[r] for r in group], 0, model.device)
+        tokens, present = pad_ids([rows.ids[r] for r in group], 0, model.device)
         number = {r: i for i, r in enumerate(group)}
         asking = [a for a, (row, _) in enumerate(rows.asking) if row in number]
         order += asking

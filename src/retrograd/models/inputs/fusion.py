@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from retrograd.models.compute.batching import length_buckets, padded
+from retrograd.models.compute.batching import length_buckets, pad_ids
 from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds
 from retrograd.types import UserError
 
@@ -93,7 +93,7 @@ def _hidden_states(
     states: list[Tensor] = []
     start, offset = [0] * len(parts), 0
     for group in length_buckets([len(part) for part in parts], budget):
-        tokens, mask = padded([parts[i] for i in group], padding, model.device)
+        tokens, mask = pad_ids([parts[i] for i in group], padding, model.device)
         hidden = encoder(input_ids=tokens, attention_mask=mask, return_dict=True).last_hidden_state
         states.append(hidden[mask.bool()])
         for i in group:

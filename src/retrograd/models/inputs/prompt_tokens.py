@@ -68,8 +68,8 @@ class PromptTokens:
         self.read += len(prompts)
         whole = self._all_ids(prompts)
         return [
-            ids if len(ids) <= room else self._shorten_to_fit(prompt, room)
-            for prompt, ids, room in zip(prompts, whole, most, strict=True)
+            ids if len(ids) <= limit else self._shorten_to_fit(prompt, limit)
+            for prompt, ids, limit in zip(prompts, whole, most, strict=True)
         ]
 
     def _shorten_to_fit(self, prompt: str, most: int) -> TokenIds:
@@ -101,8 +101,8 @@ class PromptTokens:
         if self.chat:
             text = self._tokenizer(str(prompt), add_special_tokens=False, verbose=False)["input_ids"]
             # The text of the first tokens may be tokenised otherwise: take fewer until it fits.
-            for room in range(most - self._frame, -1, -1):
-                (ids,) = self._apply_template([str(self._tokenizer.decode(text[:room]))])
+            for limit in range(most - self._frame, -1, -1):
+                (ids,) = self._apply_template([str(self._tokenizer.decode(text[:limit]))])
                 if len(ids) <= most:
                     return ids
         limit = {"truncation": True, "max_length": most - len(self._separator)}

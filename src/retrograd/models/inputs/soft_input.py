@@ -23,7 +23,7 @@ from torch import Tensor
 from retrograd.models.compute.precision import full_precision
 from retrograd.types import UserError
 
-__all__ = ["SoftInput", "SoftPosition", "SoftSlots", "SoftTokens", "inserted", "room_beside"]
+__all__ = ["SoftInput", "SoftPosition", "SoftSlots", "SoftTokens", "insert_soft_input", "remaining_tokens"]
 
 SoftPosition = Literal["before", "after"]
 
@@ -41,7 +41,7 @@ class SoftInput(Protocol):
         """The number of positions that each prompt's soft input takes."""
         ...
 
-    def mixed(self) -> tuple[Float[Tensor, "P S D"], Bool[Tensor, "P S"]]:
+    def mix(self) -> tuple[Float[Tensor, "P S D"], Bool[Tensor, "P S"]]:
         """Return embeddings in the generator's width, and a mask of the positions that hold one; others are absent."""
         ...
 
@@ -63,7 +63,7 @@ class SoftTokens:
         """The number of soft tokens of each prompt."""
         return self.holds.sum(dim=-1)
 
-    def mixed(self) -> tuple[Float[Tensor, "P S D"], Bool[Tensor, "P S"]]:
+    def mix(self) -> tuple[Float[Tensor, "P S D"], Bool[Tensor, "P S"]]:
         """Return both fields."""
         return self.embedding, self.holds
 
@@ -86,15 +86,15 @@ class SoftSlots:
         embedding: Float[Tensor, "Z S D"],
         ends: Int[Tensor, " Z"],
         weight: Float[Tensor, "P R Z"],
-        room: Int[Tensor, " P"],
+        limits: Int[Tensor, " P"],
     ) -> SoftSlots:
-        """Make slots; ``ends`` are the passages' lengths, ``room`` the most positions of each slot of a prompt."""
+        """Make slots; ``ends`` are the passages' lengths, ``limits`` the most positions of each slot of a prompt."""
         position = torch.arange(embedding.shape[1], device=embedding.device)
         inside = embedding.masked_fill((position >= ends.unsqueeze(-1)).unsqueeze(-1), 0.0)
         used = torch.where(weight.detach() != 0, ends, 0)
         # A column of zeros lets the maximum exist where there is no passage at all.
         longest = torch.nn.functional.pad(used, (0, 1)).amax(dim=-1)
-        return cls(inside, weight, torch.minimum(longest, room.unsqueeze(-1)))
+        return cls(inside, weight, torch.minimum(longest, limits.unsqueeze(-1)))
 
     def at(self, position: Sequence[int]) -> SoftSlots:
         """Return the slots of some of the prompts."""
@@ -106,7 +106,7 @@ class SoftSlots:
         """The number of positions that all slots of a prompt take together."""
         return self.length.sum(dim=-1)
 
-    def mixed(self) -> tuple[Float[Tensor, "P RS D"], Bool[Tensor, "P RS"]]:
+    def mix(self) -> tuple[Float[Tensor, "P RS D"], Bool[Tensor, "P RS"]]:
         """Return the slots' embeddings side by side, each as wide as the widest, and a mask of present positions."""
         prompts, slots, passages = self.weight.shape
         width = int(self.length.max()) if self.length.numel() else 0
@@ -122,7 +122,7 @@ class SoftSlots:
         return mixture.to(part.dtype).view(prompts, slots * width, size), holds.view(prompts, slots * width)
 
 
-def inserted(
+def insert_soft_input(
     soft: SoftInput,
     embedding: Float[Tensor, "P L D"],
     mask: Int[Tensor, "P L"],
@@ -134,7 +134,7 @@ def inserted(
     The hard tokens are padded on the right; what is returned, embeddings and attention mask, is padded with zeros on
     the right, or on the ``left``.
     """
-    soft_embedding, holds = soft.mixed()
+    soft_embedding, holds = soft.mix()
     position = torch.arange(mask.shape[1], device=mask.device)
     # What comes first has the smallest number: tokens before the soft input 1, soft input 2, tokens after it 3.
     turn = torch.where(position < place.unsqueeze(-1), 1, 3)
@@ -149,7 +149,7 @@ def inserted(
     return packed.masked_fill(~packed_mask.unsqueeze(-1), 0.0), packed_mask.to(mask.dtype)
 
 
-def room_beside(soft: SoftInput | None, prompts: int, most: int, least: int) -> list[int]:
+def remaining_tokens(soft: SoftInput | None, prompts: int, most: int, least: int) -> list[int]:
     """Return how many of ``most`` tokens soft input leaves each prompt. Raises `UserError` if fewer than ``least``."""
     soft_lengths = [0] * prompts if soft is None else soft.total.tolist()
     limits = [most - count for count in soft_lengths]

@@ -68,7 +68,7 @@ def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A seq2seq or decoder-only generator, and its tokenizer. Weights are fp32, but for the linear layers of a
+    """Open a seq2seq or decoder-only generator, and its tokenizer. Weights are fp32, but for the linear layers of a
     quantised one, which stands on the CUDA device from the start. Raises `UserError` with the remedy if it cannot be
     had.
     """

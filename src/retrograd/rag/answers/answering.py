@@ -25,7 +25,7 @@ from retrograd.objectives.functional import masked_log_softmax
 from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.rag.answers.written import Marginal, write_answers
 from retrograd.rag.candidates import Candidates
-from retrograd.rag.likelihood import join_prompt, supported
+from retrograd.rag.likelihood import find_support, join_prompt
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Prediction, UserError
 
@@ -210,7 +210,7 @@ def votes(
     claims = [replace(e, targets=(choice,)) for e, own in zip(examples, choices, strict=True) for choice in own]
     sizes = [len(own) for own in choices]
     repeated = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(sizes))
-    share = supported(support, claims, rows[repeated]) * log_vote[repeated].exp()
+    share = find_support(support, claims, rows[repeated]) * log_vote[repeated].exp()
     return list(share.sum(dim=-1).split(sizes))
 
 

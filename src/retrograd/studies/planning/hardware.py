@@ -18,12 +18,12 @@ from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 
-__all__ = ["HARDWARE", "Hardware", "hardware_named", "this_machine"]
+__all__ = ["HARDWARE", "Hardware", "find_hardware", "this_machine"]
 
 _PROBE_SECONDS = 2.0
 _PROBE_WIDTH = 1_024
 _MEASURED_UTILISATION = 0.6
-"""Of the speed of bare products: the rest of a step is norms, activations and copies."""
+"""Share of the speed of bare products that a step reaches: the rest of a step is norms, activations and copies."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ HARDWARE: Mapping[str, Hardware] = {
 }
 
 
-def hardware_named(name: str) -> Hardware:
+def find_hardware(name: str) -> Hardware:
     """Return the hardware of a name. Raises `UserError` with the nearest name for an unknown one."""
     if name not in HARDWARE:
         raise UserError(f"--hardware {name}: {suggest_name(name, HARDWARE)} Leave it out to plan for this machine")

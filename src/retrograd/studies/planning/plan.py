@@ -20,7 +20,7 @@ from retrograd.models.compute.batching import token_budget_on
 from retrograd.models.loading.architectures import is_on_disk
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
 from retrograd.studies.planning.data import DataFacts, data_facts
-from retrograd.studies.planning.hardware import Hardware, hardware_named, this_machine
+from retrograd.studies.planning.hardware import Hardware, find_hardware, this_machine
 from retrograd.studies.planning.model import ModelFacts, model_facts
 from retrograd.studies.planning.needs import Memory, Plan, StageCost
 from retrograd.studies.planning.probe import MeasuredSeconds, measure_seconds
@@ -85,7 +85,7 @@ def plan_experiment(
 
 
 def _share(stage: StageDescription, processes: int) -> StageDescription:
-    """The stage as one of several processes runs it, with its share of the queries at once."""
+    """Return the stage as one of several processes runs it, with its share of the queries at once."""
     micro_batch = min(stage.at_once, math.ceil(stage.queries / processes))
     return replace(stage, pace=replace(stage.pace, micro_batch=micro_batch))
 
@@ -99,7 +99,7 @@ def _notes(experiment: Experiment, processes: int) -> tuple[str, ...]:
 def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
     """Return the hardware of one process; those on this machine share its cores and its memory, if not its GPUs."""
     if name:
-        return hardware_named(name)
+        return find_hardware(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = this_machine(device, choose_precision(experiment, device, "training"))
     if machine.cuda or machine.memory is None:
@@ -214,7 +214,7 @@ def _embeddings(experiment: Experiment, stages: list[StageDescription]) -> float
                     count += max(0, steps - 1) // every
                 case Rolling(share):
                     count += max(0, steps - 1) * share
-                case _:  # by drift, by what was retrieved, or elsewhere: not to be told before
+                case _:  # by drift, by what was retrieved, or elsewhere: not known before
                     pass
     return count
 

@@ -19,7 +19,7 @@ from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataPart
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
 from retrograd.experiments.stages import masked_examples
-from retrograd.recipes import RECIPES, named_experiment
+from retrograd.recipes import RECIPES, open_experiment
 from retrograd.studies.lengths import (
     IN_WORDS,
     Lengths,
@@ -94,7 +94,7 @@ def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: st
     if format != "auto":
         raise UserError("--format is for data files; an experiment has data.format")
     try:
-        experiment = named_experiment(names[0])
+        experiment = open_experiment(names[0])
     except UserError as error:
         raise UserError(f"{error} (a file of data needs --kind {'|'.join(kinds)})") from None
     return validate_experiment(experiment.with_settings(changes))

@@ -204,8 +204,9 @@ class RelationExtraction:
             return {}
 
     def choices_for(self, example: Example) -> tuple[str, ...]:
-        """The answers permitted for this example, in the order of the labels and the style of its target: those of all
-        labels or, with ``constraints``, of those that its entity types permit and the negative."""
+        """Return the answers permitted for this example, in the order of the labels and the style of its target: those
+        of all labels or, with ``constraints``, of those that its entity types permit and the negative.
+        """
         labels, answers = self._permitted_labels(example), self._answers(example)
         return tuple(answers[label] for label in self.phrases if labels is None or label in labels)
 
@@ -273,8 +274,9 @@ class RelationExtraction:
         return with_label(self.query_text(example), target)
 
     def passage_text(self, passage: Passage) -> str:
-        """The passage's sentence in the same style as a query; the label stays out of it, but for ``key_style``
-        "published", which adds a bar and the phrase. Raises `UserError` as there."""
+        """Return the passage's sentence in the same style as a query; the label stays out of it, but for ``key_style``
+        "published", which adds a bar and the phrase. Raises `UserError` as there.
+        """
         text = restyle_text(passage.text, self.query_style)
         return with_label(text, passage.title) if self.key_style == "published" else text
 

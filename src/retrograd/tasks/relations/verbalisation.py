@@ -91,8 +91,8 @@ class Verbalisation:
         needed.
 
         Where two labels' sentences are equal for these names (``{subject} leads {object}`` and ``{object} leads
-        {subject}`` for equal names) both are told by their phrases instead. Names are taken literally, whatever signs
-        they hold; runs of spaces in them become one.
+        {subject}`` for equal names) both are identified by their phrases instead. Names are taken literally, whatever
+        signs they hold; runs of spaces in them become one.
         """
         names = {"subject": _spaced(subject), "object": _spaced(object_)}
         filled = {
@@ -232,8 +232,9 @@ def _spaced(text: str) -> str:
 
 
 def derive_phrases(labels: Iterable[str]) -> dict[str, str]:
-    """A phrase for every label, one to one: its words in lower case, "reversed" for the direction (e2,e1), and a
-    number where another label has the same words."""
+    """Return a phrase for every label, one to one: its words in lower case, "reversed" for the direction (e2,e1), and a
+    number where another label has the same words.
+    """
     phrases: dict[str, str] = {}
     used: set[str] = set()
     for label in sorted(set(labels)):

@@ -41,8 +41,8 @@ __all__ = [
 ]
 
 PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for the others. What ends is noticed at once; this is for one that hangs, or that writes a
-checkpoint to a slow disk. Embedding and scoring are done by all together, and so are never waited for."""
+"""Longest time that a rank waits for the others. What ends is noticed at once; this is for one that hangs, or that
+writes a checkpoint to a slow disk. Embedding and scoring are done by all together, and so are never waited for."""
 
 _BUCKET_NUMBERS = 2**24
 _DONE = 1_000  # beyond the methods of an index

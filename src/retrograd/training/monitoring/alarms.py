@@ -55,7 +55,7 @@ ALARMS = (
         "{passage_usage:.0%} of them would",
         "lower training.retriever_learning_rate, warm the retriever longer (warm_start.epochs), or refresh more often",
     ),
-    # Entropy within 2 % of log K: the best and the worst candidate are told apart by next to nothing.
+    # Entropy within 2 % of log K: the best and the worst candidate differ by next to nothing.
     Alarm(
         "prior flat",
         ("prior_entropy", "candidates"),

@@ -128,7 +128,7 @@ class IndexWorker:
         self._send(folder)
         self._job, self._jobs = folder, self._jobs + 1
 
-    def finished(self) -> ExactIndex | None:
+    def take_finished(self) -> ExactIndex | None:
         """Return the index of the last snapshot once, as soon as it is complete; None until then.
 
         It is mapped from its file; on a GPU training waits while all of it is copied there. Raises `UserError` if the

@@ -93,7 +93,7 @@ class LiveIndex:
         Two snapshots lie at least ``every`` steps apart. Raises `UserError` if the process has died.
         """
         if self._worker is not None:
-            index = self._worker.finished()
+            index = self._worker.take_finished()
             if index is not None:
                 self._model.use_index(index)
                 self._embedded_at.fill_(self._snapshot_step)

@@ -47,7 +47,7 @@ class Interrupts:
 
     @contextmanager
     def hold(self, agreed: Callable[[bool], bool] = bool) -> Iterator[None]:
-        """Only note the first signal in ``is_requested`` until the block ends. At its end all who ``agreed`` stop."""
+        """Note the first signal only in ``is_requested`` until the block ends. At its end all who ``agreed`` stop."""
         self._defers = True
         try:
             yield
