@@ -10,12 +10,12 @@ import torch
 
 from retrograd.evaluation.concentration import (
     Distribution,
+    average_slots,
     effective_number,
     hard_distance,
+    measure_usage,
     perplexity,
     slot_similarity,
-    slots,
-    usage,
 )
 
 NONE = np.zeros(0, dtype=np.int64)
@@ -35,7 +35,7 @@ def test_a_distribution_is_mean_and_percentiles() -> None:
 
 def test_usage_counts_each_instance() -> None:
     """Four queries retrieve up to two instances each; row 3 is never retrieved, row 0 always."""
-    found = usage(np.array([[0, 1], [0, 1], [0, 2], [0, -1]]), [NONE] * 4, 4)
+    found = measure_usage(np.array([[0, 1], [0, 1], [0, 2], [0, -1]]), [NONE] * 4, 4)
     assert found.counts.tolist() == [4, 2, 1, 0]
     assert found.never_share == 0.25
     assert found.top10_share == 1.0
@@ -49,14 +49,14 @@ def test_usage_counts_each_instance() -> None:
 
 
 def test_equal_usage_has_gini_zero() -> None:
-    found = usage(np.array([[0, 1], [2, 3]]), [NONE] * 2, 4)
+    found = measure_usage(np.array([[0, 1], [2, 3]]), [NONE] * 2, 4)
     assert (found.gini, found.never_share) == (0.0, 0.0)
     assert found.effective == pytest.approx(4.0)
 
 
 def test_own_rows_cannot_be_drawn_blindly_either() -> None:
     """Row 0 may be drawn by the second query alone, which draws one of two; the first always draws row 1."""
-    found = usage(np.array([[1], [0]]), [np.array([0]), NONE], 2)
+    found = measure_usage(np.array([[1], [0]]), [np.array([0]), NONE], 2)
     assert found.random_never_share == pytest.approx((1 / 2 + 0) / 2)
 
 
@@ -92,9 +92,9 @@ def test_absent_candidates_are_in_no_hard_set() -> None:
 
 def test_slots_are_summed_up_over_queries() -> None:
     narrow = torch.eye(3)[None, :, :2]  # two candidates: the third slot holds nothing
-    found = slots([(torch.cat([ORTHOGONAL, SAME]), LOG_PRIOR.expand(2, -1))])
-    assert slots([(narrow, LOG_PRIOR[:, :2]), (ORTHOGONAL, LOG_PRIOR)]).candidates == 3
-    assert found == slots([(ORTHOGONAL, LOG_PRIOR), (SAME, LOG_PRIOR)])
+    found = average_slots([(torch.cat([ORTHOGONAL, SAME]), LOG_PRIOR.expand(2, -1))])
+    assert average_slots([(narrow, LOG_PRIOR[:, :2]), (ORTHOGONAL, LOG_PRIOR)]).candidates == 3
+    assert found == average_slots([(ORTHOGONAL, LOG_PRIOR), (SAME, LOG_PRIOR)])
     assert (found.count, found.candidates) == (3, 3)
     assert found.similarity == pytest.approx(0.5)
     assert found.hard_distance == pytest.approx((0.0 + 0.5 + 0.5 + 1.0) / 2)

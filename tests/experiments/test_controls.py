@@ -12,8 +12,8 @@ from retrograd.experiments.controls import (
     FROZEN,
     ORACLE,
     RANDOM,
-    controls_of,
     frozen_retriever,
+    make_controls,
     trains_retriever,
 )
 from retrograd.experiments.experiment import Experiment
@@ -39,7 +39,7 @@ def changed(experiment: Experiment, control: Experiment) -> dict[str, object]:
 @pytest.mark.parametrize("name", READING)
 def test_a_control_changes_what_it_is_about_and_nothing_of_the_budget(name: str) -> None:
     experiment = RECIPES[name]()
-    controls, left_out = controls_of(experiment)
+    controls, left_out = make_controls(experiment)
     assert {*controls, *left_out} == {*CONTROLS}
     steps = experiment.training.epochs + experiment.second_stage.epochs
     for control in controls.values():
@@ -65,7 +65,7 @@ def test_a_control_changes_what_it_is_about_and_nothing_of_the_budget(name: str)
 
 def test_the_differences_are_few() -> None:
     experiment = RECIPES["semeval-joint"]()
-    controls, _ = controls_of(experiment)
+    controls, _ = make_controls(experiment)
     reader = {"objective.kind": "FrozenRetriever", "objective.form": "marginal", "retriever.trained": "none"}
     assert changed(experiment, controls[FROZEN]) == reader
     assert changed(experiment, controls[RANDOM]) == reader | {"retriever.search": "random"}
@@ -73,11 +73,11 @@ def test_the_differences_are_few() -> None:
     closed = {"objective.kind": "NoRetrieval", "training.passages": 0, "retriever.trained": "none"}
     assert changed(experiment, controls[CLOSED_BOOK]) == closed
     etrag = RECIPES["etrag-semeval-10"]()
-    controls, _ = controls_of(etrag)
+    controls, _ = make_controls(etrag)
     assert changed(etrag, controls[FROZEN]) == {"retriever.trained": "none"}
     assert changed(etrag, controls[ORACLE])["training.distraction"] == 0.0  # no wrong neighbours beside the answer's
     published = RECIPES["etrag-semeval-10-published"]()
-    pooled = controls_of(published)[0][ORACLE]
+    pooled = make_controls(published)[0][ORACLE]
     assert pooled.training.passages == 16 + 31  # as many candidates as the pool that it replaces
     assert pooled.test_passages == published.test_passages
 
@@ -101,29 +101,29 @@ def test_the_generator_learns_as_in_the_experiment(objective: object, expected: 
 def test_a_second_stage_becomes_epochs_of_the_closed_book() -> None:
     settings = ["second_stage.epochs=2", "training.epochs=3", "generator.fusion=true", "training.distraction=0.2"]
     experiment = Experiment().with_settings(settings)
-    closed = controls_of(experiment)[0][CLOSED_BOOK]
+    closed = make_controls(experiment)[0][CLOSED_BOOK]
     assert (closed.training.epochs, closed.second_stage.epochs) == (5, 0)
-    assert controls_of(experiment)[0][FROZEN].manner == experiment.manner
+    assert make_controls(experiment)[0][FROZEN].manner == experiment.manner
     settings = ["objective.kind=Distillation", "objective.target=loop_kl_target_prior", "objective.reader=marginal"]
     leave_one_out = Experiment().with_settings([*settings, "generator.fusion=true"])
-    assert not controls_of(leave_one_out)[0][FROZEN].generator.fusion  # nothing is left that reads together
+    assert not make_controls(leave_one_out)[0][FROZEN].generator.fusion  # nothing is left that reads together
 
 
 def test_what_says_nothing_is_left_out_or_refused() -> None:
-    _, left_out = controls_of(RECIPES["semeval-frozen"]())
+    _, left_out = make_controls(RECIPES["semeval-frozen"]())
     assert left_out == {FROZEN: "the experiment is this control itself"}
     marginal = RECIPES["semeval-joint"]().with_settings(["retriever.trained=none"])
-    assert controls_of(marginal)[1] == {FROZEN: "the experiment does not train its retriever either"}
+    assert make_controls(marginal)[1] == {FROZEN: "the experiment does not train its retriever either"}
     words = marginal.with_settings(["retriever.search=bm25"])
-    controls, left_out = controls_of(words)
+    controls, left_out = make_controls(words)
     assert [*left_out] == [FROZEN]
     assert controls[RANDOM].retriever.search == "random"
-    controls, left_out = controls_of(CONTROLS[RANDOM](RECIPES["semeval-joint"]()))
+    controls, left_out = make_controls(CONTROLS[RANDOM](RECIPES["semeval-joint"]()))
     assert [*controls] == [CLOSED_BOOK, FROZEN, ORACLE]
-    assert [*controls_of(CONTROLS[ORACLE](RECIPES["semeval-joint"]()))[1]] == [ORACLE]
+    assert [*make_controls(CONTROLS[ORACLE](RECIPES["semeval-joint"]()))[1]] == [ORACLE]
     with pytest.raises(UserError, match="semeval-no-retrieval reads no passages: it is itself the closed book"):
-        controls_of(RECIPES["semeval-no-retrieval"]())
+        make_controls(RECIPES["semeval-no-retrieval"]())
     with pytest.raises(UserError, match=r"training\.generator_learning_rate is 0: the generator of .* does not learn"):
-        controls_of(RECIPES["semeval-joint"]().with_settings(["training.generator_learning_rate=0"]))
+        make_controls(RECIPES["semeval-joint"]().with_settings(["training.generator_learning_rate=0"]))
     with pytest.raises(UserError, match="Distillation as set trains the retriever alone: the generator of"):
-        controls_of(Experiment(objective=Distillation(reader="none")))
+        make_controls(Experiment(objective=Distillation(reader="none")))

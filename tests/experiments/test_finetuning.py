@@ -26,7 +26,7 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import evaluate_experiment, run_experiment
-from retrograd.experiments.stages import stages
+from retrograd.experiments.stages import build_stages
 from retrograd.models.loading.quantisation import Quantisation
 from retrograd.types import UserError
 from retrograd.util.text_files import read_jsonl
@@ -106,7 +106,7 @@ def _data(experiment: Experiment):
 
 def test_the_schedule_is_the_main_stages_and_the_warm_start_keeps_the_linear_one(experiment: Experiment) -> None:
     changed = experiment.with_settings(["training.schedule=constant", "training.warmup=0.0"])
-    warm, main = stages(changed, build_model(changed, *_data(changed)), torch.Generator())
+    warm, main = build_stages(changed, build_model(changed, *_data(changed)), torch.Generator())
     assert (warm.pace.schedule, main.pace.schedule) == ("linear", "constant")
     assert Experiment.from_mapping(json.loads(changed.to_json()), "here") == changed
 

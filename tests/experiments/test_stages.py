@@ -25,7 +25,7 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import require_enough_passages, run_experiment
-from retrograd.experiments.stages import masked_examples, stages
+from retrograd.experiments.stages import build_stages, masked_examples
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
@@ -129,7 +129,7 @@ def jsa(*assignments: str) -> Experiment:
 
 
 def planned(what: Experiment, model: RagModel) -> list[Stage]:
-    return stages(what, model, torch.Generator().manual_seed(0))
+    return build_stages(what, model, torch.Generator().manual_seed(0))
 
 
 def run(model: RagModel, plan: list[Stage], folder: Path) -> list[dict]:
@@ -152,7 +152,7 @@ def test_stages_come_in_their_order_and_only_where_asked_for(folders: tuple[str,
 def test_what_is_not_masked_leaves_the_source_of_randomness_alone(folders: tuple[str, str]) -> None:
     rng = torch.Generator().manual_seed(0)
     before = rng.get_state()
-    stages(experiment("second_stage.epochs=1"), build(folders), rng)
+    build_stages(experiment("second_stage.epochs=1"), build(folders), rng)
     assert torch.equal(rng.get_state(), before)
 
 

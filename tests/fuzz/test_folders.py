@@ -15,7 +15,7 @@ from tests.experiments.test_resume import crashed, tiny
 from tests.fuzz.fuzzing import Reader, fuzz, outcome
 
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.open import open_run, saved_task
+from retrograd.experiments.open import open_run, read_run_task
 from retrograd.experiments.run import resume_run, run_experiment
 from retrograd.index.bm25 import LexicalIndex
 from retrograd.index.disk.build import IndexSpec, build_version
@@ -107,7 +107,7 @@ def _whole(run: Path) -> object:
 
 
 def _labels(run: Path) -> object:
-    return saved_task(Experiment.load(run / "experiment.toml"), RunDirectory.open(run)).primary_metric
+    return read_run_task(Experiment.load(run / "experiment.toml"), RunDirectory.open(run)).primary_metric
 
 
 def _base(run: Path) -> object:

@@ -21,7 +21,7 @@ from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED
 from retrograd.rag.search.substitution import choose_unrelated_rows
-from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift, staleness
+from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift, measure_staleness
 from retrograd.training.stage import CopyEvidence
 from retrograd.types import Example
 
@@ -154,7 +154,7 @@ def test_words_do_not_hide_that_an_index_is_stale(tiny_encoder, tiny_seq2seq):
     assert measure_drift(plain, rows) > 1e-3
     assert measure_drift(model, rows) == pytest.approx(measure_drift(plain, rows), rel=1e-4)
     probe = Probe(rows, tuple(examples), 2)
-    assert staleness(model, probe).cosine_drift == pytest.approx(measure_drift(plain, rows), rel=1e-4)
+    assert measure_staleness(model, probe).cosine_drift == pytest.approx(measure_drift(plain, rows), rel=1e-4)
 
 
 def test_words_do_not_hide_that_an_index_is_damaged(tiny_encoder, tiny_seq2seq):

@@ -21,7 +21,7 @@ from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import UNRELATED, RetrievalOptions
 from retrograd.rag.search.substitution import choose_unrelated_rows
-from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift, staleness
+from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift, measure_staleness
 from retrograd.training.refresh.background import IndexWorker
 from retrograd.types import Example, UserError
 
@@ -211,7 +211,7 @@ def test_its_passages_grow_stale_by_themselves(
     stored = model.index.vectors(rows)[:, -16 - words : -words or None]
     probe = Probe(torch.arange(len(model.base)), tuple(examples), 2)
     assert model.index_is_current()
-    assert staleness(model, probe).cosine_drift == 0
+    assert measure_staleness(model, probe).cosine_drift == 0
     with torch.no_grad():
         for weight in model.posterior.passage_encoder.parameters():
             weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
@@ -219,10 +219,10 @@ def test_its_passages_grow_stale_by_themselves(
     assert describe_index_fault(model) is not None
     fresh = model.embed_rows(rows)[:, -16 - words : -words or None]
     drift = (1 - torch.cosine_similarity(stored, fresh)).mean().item()
-    assert staleness(model, probe).cosine_drift == pytest.approx(drift, rel=1e-3)
+    assert measure_staleness(model, probe).cosine_drift == pytest.approx(drift, rel=1e-3)
     assert measure_drift(model, rows) == pytest.approx(drift, rel=1e-3)
     model.refresh_rows(torch.arange(len(model.base)))
-    assert staleness(model, probe).cosine_drift < 1e-10
+    assert measure_staleness(model, probe).cosine_drift < 1e-10
     model.refresh_index()
     assert describe_index_fault(model) is None
 

@@ -18,7 +18,14 @@ from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.rag.embedding import MIXED
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, cosine_drift, describe_index_fault, measure_drift, overlap_at, staleness
+from retrograd.rag.staleness import (
+    Probe,
+    cosine_drift,
+    describe_index_fault,
+    measure_drift,
+    measure_staleness,
+    overlap_at,
+)
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError
 
@@ -56,10 +63,10 @@ def disturb(model: RagModel, scale: float) -> None:
 
 def test_nothing_is_stale_where_nothing_changed(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
     model, examples = build(tiny_encoder, tiny_seq2seq)
-    found = staleness(model, whole(model, examples))
+    found = measure_staleness(model, whole(model, examples))
     assert (found.cosine_drift, found.overlap) == (0.0, 1.0)
     some = Probe(torch.tensor([1, 7, 12]), tuple(examples[:3]), 1)
-    assert staleness(model, some).cosine_drift < 1e-10  # another batch rounds otherwise
+    assert measure_staleness(model, some).cosine_drift < 1e-10  # another batch rounds otherwise
 
 
 def test_a_tower_turned_round_has_drifted_by_two(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
@@ -69,7 +76,7 @@ def test_a_tower_turned_round_has_drifted_by_two(tiny_encoder: Path, tiny_seq2se
     with torch.no_grad():
         last.weight.neg_()
         last.bias.neg_()
-    assert staleness(model, whole(model, examples)).cosine_drift == pytest.approx(2, abs=1e-6)
+    assert measure_staleness(model, whole(model, examples)).cosine_drift == pytest.approx(2, abs=1e-6)
 
 
 def test_drift_is_the_mean_distance_of_old_and_new(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
@@ -80,7 +87,7 @@ def test_drift_is_the_mean_distance_of_old_and_new(tiny_encoder: Path, tiny_seq2
     after = model.retriever.passage_encoder.embed(texts)
     expected = float((1 - F.cosine_similarity(before.double(), after.double())).mean())
     assert expected > 1e-3
-    assert staleness(model, whole(model, examples)).cosine_drift == pytest.approx(expected, abs=1e-7)
+    assert measure_staleness(model, whole(model, examples)).cosine_drift == pytest.approx(expected, abs=1e-7)
     assert measure_drift(model, torch.arange(len(model.base))) == pytest.approx(expected, abs=1e-7)
 
 
@@ -125,7 +132,7 @@ def test_an_examples_own_passage_does_not_compete(tiny_encoder: Path, tiny_seq2s
     probe = Probe(torch.arange(len(model.base)), (examples[6],), 3)
     assert isinstance(model.index, ExactIndex)
     model.index.replace(torch.tensor([6]), -model.embed_rows(torch.tensor([6])), MIXED)
-    found = staleness(model, probe)
+    found = measure_staleness(model, probe)
     assert found.overlap == 1.0
     assert found.cosine_drift == pytest.approx(2 / len(model.base))
 
@@ -231,7 +238,7 @@ def test_a_restricted_index_is_looked_at_where_it_has_rows(
     assert describe_index_fault(model) is None
     probe = Probe.draw(model.index.held_rows, examples, 8, 4, 2, torch.Generator())
     assert probe.rows.tolist() == kept.tolist()
-    assert staleness(model, probe).cosine_drift < 1e-10
+    assert measure_staleness(model, probe).cosine_drift < 1e-10
     whole.replace(torch.tensor([9]), -whole.vectors(torch.tensor([9])), model.passage_fingerprint())
     model.use_index(RestrictedIndex(whole, kept, gather=gather))
     assert "row 9 is not the embedding" in (describe_index_fault(model) or "")
@@ -249,6 +256,6 @@ def test_nothing_is_said_of_vectors_that_are_stored_approximately(
     assert model.index_is_current()
     assert describe_index_fault(model) is None
     with pytest.raises(UserError, match=r"FaissIndex.*ExactIndex"):
-        staleness(model, whole(model, examples))
+        measure_staleness(model, whole(model, examples))
     with pytest.raises(UserError, match=r"FaissIndex.*ExactIndex"):
         measure_drift(model, torch.arange(3))

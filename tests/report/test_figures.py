@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retrograd import __main__ as cli
-from retrograd.report.figures import new_figure
+from retrograd.report.figures import make_figure
 from retrograd.types import UserError
 
 ADVICE = re.escape("pictures need matplotlib; install it with: pip install 'retrograd[plots]'")
@@ -19,7 +19,7 @@ ADVICE = re.escape("pictures need matplotlib; install it with: pip install 'retr
 def test_a_missing_matplotlib_is_reported_with_the_extra_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=ADVICE):
-        new_figure(1.0, 1.0)
+        make_figure(1.0, 1.0)
 
 
 @pytest.mark.parametrize("words", [["report"], ["analyse"], ["lab"]])

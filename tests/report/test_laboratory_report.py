@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from retrograd.evaluation.laboratory.measure import Component, Measurement
-from retrograd.report.laboratory import advice_sentence, draw, front, print_report
+from retrograd.report.laboratory import draw, find_pareto_front, format_advice, print_report
 from retrograd.studies.laboratory.lab import EstimatorResult, LabReport
 
 
@@ -39,7 +39,7 @@ NOTHING = finding("frozen", None, 0.01, 0.5)
 
 
 def test_the_front_holds_what_nothing_else_beats_in_both() -> None:
-    assert [one.measured.name for one in front([CLOSE, WORSE, FAR, NEARLY])] == [
+    assert [one.measured.name for one in find_pareto_front([CLOSE, WORSE, FAR, NEARLY])] == [
         "far and quick",
         "nearly as close",
         "close and slow",
@@ -67,7 +67,7 @@ def test_a_part_without_gradient_counts_as_no_update() -> None:
     ],
 )
 def test_the_advice_follows_from_the_figures(findings: tuple[EstimatorResult, ...], expected: str) -> None:
-    assert expected in advice_sentence(report(*findings))
+    assert expected in format_advice(report(*findings))
 
 
 def test_the_table_shows_dashes_and_the_picture_and_figures_are_written(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from retrograd import __main__ as cli
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.report.graph import require_writable, write_triples
-from retrograd.studies.extract import Triple, TripleEvidence, extract, triple_of
+from retrograd.studies.extract import Triple, TripleEvidence, extract, make_triple
 from retrograd.types import Passage, Prediction, Span, UserError
 
 TACRED_LIKE = Path(__file__).parents[2] / "examples" / "tacred_like"
@@ -124,7 +124,9 @@ def test_a_missing_library_is_reported_before_a_model_works(
 def test_a_relation_runs_from_head_to_tail(label: str, expected: tuple[str, ...]) -> None:
     instance = RelationInstance("a", "Ada \nLovelace likes tea.", Span(0, 13), Span(20, 23), None, "PERSON", "DRINK")
     base = KnowledgeBase.from_passages([Passage("p", "likes", "x"), Passage("q", "other", "y")])
-    found = triple_of(instance, label, Prediction("a", "likes", math.log(0.5), (1, 0), ("q", "p"), (0.75, 0.25)), base)
+    found = make_triple(
+        instance, label, Prediction("a", "likes", math.log(0.5), (1, 0), ("q", "p"), (0.75, 0.25)), base
+    )
     assert (found.head, found.head_type, found.relation, found.tail, found.tail_type) == expected
     assert found.score == pytest.approx(0.5)
     assert found.neighbours == (TripleEvidence("q", "other", 0.75), TripleEvidence("p", "likes", 0.25))

@@ -27,7 +27,7 @@ from retrograd.metrics.relations import SEMEVAL_LABELS as LABELS
 from retrograd.metrics.relations import semeval_score
 from retrograd.metrics.triggers import words
 from retrograd.objectives import NoRetrieval
-from retrograd.report.page import page, print_report, save_page
+from retrograd.report.page import format_page, print_report, save_page
 from retrograd.studies.compare import read_labelled_run
 from retrograd.studies.report import list_setting_changes, report_run
 from retrograd.studies.slices import Learned, Slice
@@ -174,7 +174,7 @@ def test_without_a_negative_label_the_trivial_answer_is_the_commonest_in_trainin
     assert found.systems[-1].score == pytest.approx(100 * 2 / 3)
     assert (found.negative_share, found.run.negative_f1, found.negative_row) == (None, None, None)
     assert "gold label" not in [group.name for group in found.slices]
-    assert "no negative label" in page(found)
+    assert "no negative label" in format_page(found)
 
 
 def test_names_with_signs_of_markdown_do_not_break_a_table(tmp_path: Path) -> None:

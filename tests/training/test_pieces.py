@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrograd.training.monitoring.health import health_line
+from retrograd.training.monitoring.health import format_health
 from retrograd.training.sampling.batches import BatchOrder
 
 
@@ -43,5 +43,5 @@ def test_an_order_goes_on_where_it_was_left(stop: int) -> None:
 
 
 def test_the_health_line_shows_what_there_is() -> None:
-    line = health_line("training", 3, 9, {"loss": 1.25, "acceptance": 0.5, "unknown": 3.0})
+    line = format_health("training", 3, 9, {"loss": 1.25, "acceptance": 0.5, "unknown": 3.0})
     assert line == "training 3/9 · loss 1.250 · acceptance 50%"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from retrograd.training.schedule import Schedule, rate_share, schedule_of
+from retrograd.training.schedule import Schedule, build_schedule, rate_share
 from retrograd.training.stage import Pace
 from retrograd.types import UserError
 
@@ -16,7 +16,7 @@ STEPS, RISING = 50, 10  # 41 steps from the full rate at step 9 to zero at step 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.37, 0.99])
 @pytest.mark.parametrize("steps", [0, 1, 2, 7, 50])
 def test_linear_is_what_it_was_bit_for_bit(warmup: float, steps: int) -> None:
-    share, rising = schedule_of("linear", warmup, 0, steps), max(1, round(warmup * steps))
+    share, rising = build_schedule("linear", warmup, 0, steps), max(1, round(warmup * steps))
     for step in range(steps + 1):
         assert share(step) == min((step + 1) / rising, (steps - step) / max(1, steps - rising + 1))
 
@@ -36,7 +36,7 @@ def test_linear_is_what_it_was_bit_for_bit(warmup: float, steps: int) -> None:
     ],
 )
 def test_each_curve(schedule: Schedule, restarts: int, expected: dict[int, float]) -> None:
-    share = schedule_of(schedule, RISING / STEPS, restarts, STEPS)
+    share = build_schedule(schedule, RISING / STEPS, restarts, STEPS)
     assert [share(step) for step in (0, 4, 8)] == pytest.approx([0.1, 0.5, 0.9])
     assert share(9) == 1.0
     assert {step: share(step) for step in expected} == pytest.approx(expected, abs=1e-12)
@@ -45,8 +45,8 @@ def test_each_curve(schedule: Schedule, restarts: int, expected: dict[int, float
 
 def test_without_warmup_the_first_step_has_the_full_rate() -> None:
     for schedule in ("linear", "constant", "cosine"):
-        assert schedule_of(schedule, 0.0, 0, 8)(0) == 1.0
-    assert [schedule_of("constant", 0.0, 0, 8)(step) for step in range(9)] == [1.0] * 9
+        assert build_schedule(schedule, 0.0, 0, 8)(0) == 1.0
+    assert [build_schedule("constant", 0.0, 0, 8)(step) for step in range(9)] == [1.0] * 9
 
 
 def test_a_restart_is_at_the_full_rate_and_every_cycle_is_the_first_one() -> None:
@@ -72,7 +72,7 @@ def test_settings_that_do_not_go_together(schedule: Schedule, restarts: int, adv
 
 def test_more_restarts_than_steps() -> None:
     with pytest.raises(UserError, match=r"training\.restarts is 9, but 10 of the 10 steps .*set it to 4 at most"):
-        schedule_of("cosine with restarts", 0.0, 9, 10)
+        build_schedule("cosine with restarts", 0.0, 9, 10)
     with pytest.raises(UserError, match=r'set it to 0, and training\.schedule to "cosine"'):
-        schedule_of("cosine with restarts", 0.0, 1, 3)
-    schedule_of("cosine with restarts", 0.0, 4, 10)
+        build_schedule("cosine with restarts", 0.0, 1, 3)
+    build_schedule("cosine with restarts", 0.0, 4, 10)

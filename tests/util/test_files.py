@@ -11,7 +11,7 @@ from typing import TextIO
 import pytest
 
 from retrograd.types import UserError
-from retrograd.util.files import LOCK_FILE, atomic_directory, atomic_file, current_or_backup, lock_folder
+from retrograd.util.files import LOCK_FILE, atomic_directory, atomic_file, find_current_or_backup, lock_folder
 from retrograd.util.text_files import (
     read_jsonl,
     write_jsonl,
@@ -102,7 +102,7 @@ class TestAtomicDirectory:
 
         def fails_for_the_new_one(source, target):
             if source.suffix == ".tmp":
-                seen.extend(one.name for one in current_or_backup(path).iterdir())
+                seen.extend(one.name for one in find_current_or_backup(path).iterdir())
                 raise PermissionError
             return rename(source, target)
 
@@ -111,7 +111,7 @@ class TestAtomicDirectory:
             (temporary / "new").touch()
         assert seen == ["old"]
         assert sorted(tmp_path.rglob("*")) == [path, path / "old"]
-        assert current_or_backup(tmp_path / "nothing") == tmp_path / "nothing"
+        assert find_current_or_backup(tmp_path / "nothing") == tmp_path / "nothing"
 
     def test_killed_at_any_line_the_old_or_the_new_stands_whole(self, tmp_path):
         """Run in a separate process, which forks one child for each line that a replacement executes."""
@@ -168,7 +168,7 @@ while died:
     path = Path(sys.argv[1]) / str(line) / "folder"
     write(path, "old")
     died = killed(path, line)
-    folder = files.current_or_backup(path)
+    folder = files.find_current_or_backup(path)
     if folder != path:
         sys.stderr.write("aside ")
     texts = {(folder / name).read_text() for name in "ab"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from retrograd.types import UserError
 from retrograd.util.text_files import (
-    line_count,
+    count_lines,
     read_json,
     read_json_list,
     read_jsonl,
@@ -202,7 +202,7 @@ def test_a_number_too_long_to_convert_is_no_valid_json(tmp_path, read):
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300])
 def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
-    assert line_count(tmp_path / name) == 0
+    assert count_lines(tmp_path / name) == 0
     with pytest.raises(UserError, match="check the path"):
         list(read_lines(tmp_path / name))
 

@@ -18,12 +18,12 @@ __all__ = [
     "Distribution",
     "Slots",
     "Usage",
+    "average_slots",
     "effective_number",
     "hard_distance",
+    "measure_usage",
     "perplexity",
     "slot_similarity",
-    "slots",
-    "usage",
 ]
 
 
@@ -83,7 +83,7 @@ class Usage:
         return [(int(row), int(self.counts[row])) for row in order if self.counts[row] > 0]
 
 
-def usage(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base: int) -> Usage:
+def measure_usage(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base: int) -> Usage:
     """Count how often each of ``base`` instances was retrieved (-1 is padding); one at least must have been."""
     counts = np.bincount(rows[rows >= 0], minlength=base)
     share = counts / counts.sum()
@@ -128,7 +128,7 @@ class Slots:
     largest_sum: float
 
 
-def slots(blocks: Iterable[tuple[Float[Tensor, "_ _ _"], Float[Tensor, "_ _"]]]) -> Slots:
+def average_slots(blocks: Iterable[tuple[Float[Tensor, "_ _ _"], Float[Tensor, "_ _"]]]) -> Slots:
     """Average over queries given in blocks of weights and log p(z|x) of the candidates. K may differ between blocks."""
     parts = [(*weight.shape[1:], *_measure_slots(weight, log_prior)) for weight, log_prior in blocks]
     counts, candidates, similarity, distance, largest = zip(*parts, strict=True)

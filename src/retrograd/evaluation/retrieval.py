@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from retrograd.evaluation.concentration import Slots, slots
+from retrograd.evaluation.concentration import Slots, average_slots
 from retrograd.evaluation.neighbours import Retrieved
 from retrograd.models.compute.inference import inference
 from retrograd.objectives.objective import CandidateScores
@@ -69,4 +69,4 @@ def soft_slots(
         for start in range(0, len(examples), _BATCH):
             scores = model.retrieve(examples[start : start + _BATCH], k).scores
             blocks.append((selection(scores), scores.log_prior))
-    return slots(blocks)
+    return average_slots(blocks)

@@ -12,10 +12,10 @@ from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.run.run_directory import RunDirectory
 
-__all__ = ["build_model", "first_model", "model_settings"]
+__all__ = ["build_model", "derive_model_settings", "open_first_model"]
 
 
-def model_settings(experiment: Experiment) -> ModelSettings:
+def derive_model_settings(experiment: Experiment) -> ModelSettings:
     """Return the settings of the model that an experiment trains, and of how it answers afterwards."""
     answering = Answering(
         experiment.manner,
@@ -36,11 +36,11 @@ def build_model(
     sharded: bool = False,
 ) -> RagModel:
     """Build the untrained model of an experiment, as `RagModel.build` does."""
-    settings = model_settings(experiment)
+    settings = derive_model_settings(experiment)
     return RagModel.build(settings, data.task, data.base, rng, precision=precision, sharded=sharded)
 
 
-def first_model(
+def open_first_model(
     experiment: Experiment,
     data: Data,
     run: RunDirectory,
@@ -51,7 +51,7 @@ def first_model(
     """Return the model that a run from Python began with, where it keeps one, else a new one."""
     if not run.start.exists():
         return build_model(experiment, data, rng, precision, sharded)
-    answering = model_settings(experiment).answering
+    answering = derive_model_settings(experiment).answering
     name = experiment.generator.model
     model = RagModel.load(run.start, data.task, data.base, name, precision=precision, answering=answering)
     model.use_answering(answering)  # the folder has how the model answered before `rg.train` got it

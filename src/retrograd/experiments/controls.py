@@ -33,8 +33,8 @@ __all__ = [
     "RANDOM",
     "Control",
     "closed_book",
-    "controls_of",
     "frozen_retriever",
+    "make_controls",
     "oracle",
     "random_neighbours",
     "trains_retriever",
@@ -94,7 +94,7 @@ CONTROLS: Mapping[str, Control] = {
 """By name, in the order in which they run."""
 
 
-def controls_of(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str, str]]:
+def make_controls(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str, str]]:
     """Return the controls that say something about an experiment, by name, and why others are left out.
 
     Raises `UserError` for one without any: it reads no passages, or its generator does not learn.

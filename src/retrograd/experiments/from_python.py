@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from retrograd.experiments.build import model_settings
+from retrograd.experiments.build import derive_model_settings
 from retrograd.experiments.data.example_files import ExampleSource
 from retrograd.experiments.data.recorded import record_data
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run as open_folder
-from retrograd.experiments.open import saved_task
+from retrograd.experiments.open import read_run_task
 from retrograd.experiments.run import resume_run, run_experiment, train_and_score
 from retrograd.experiments.training_config import TrainingConfig
 from retrograd.objectives import Objective, default_objective
@@ -70,7 +70,7 @@ class Run:
 
     @cached_property
     def _data(self) -> Data:
-        task = saved_task(self.experiment, RunDirectory.open(self.path))
+        task = read_run_task(self.experiment, RunDirectory.open(self.path))
         return self.experiment.data.load(self.experiment.seed, task)
 
 
@@ -157,7 +157,7 @@ def train(
     recorded.check(data.task, data.base)
     with atomic_directory(folder.start) as temporary:
         model.save(temporary)
-    model.use_answering(model_settings(experiment).answering)
+    model.use_answering(derive_model_settings(experiment).answering)
     train_and_score(experiment, data, folder.path, model=model)
     return Run(folder.path, experiment, model)
 

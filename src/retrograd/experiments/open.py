@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from retrograd.experiments.build import model_settings
+from retrograd.experiments.build import derive_model_settings
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import compute_for
@@ -20,7 +20,7 @@ from retrograd.types import UserError
 from retrograd.util.progress import say
 from retrograd.util.text_files import read_json
 
-__all__ = ["OpenRun", "open_run", "saved_task"]
+__all__ = ["OpenRun", "open_run", "read_run_task"]
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def open_run(path: Path) -> OpenRun:
     """
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
-    task = saved_task(experiment, run)
+    task = read_run_task(experiment, run)
     compute = compute_for(experiment, run=run)
     base, name = KnowledgeBase.open(run.base), experiment.generator.model
-    answering = model_settings(experiment).answering
+    answering = derive_model_settings(experiment).answering
     model = RagModel.load(run.model, task, base, name, compute.device, compute.precision, answering).eval()
     _require_index(model, run.model / "index")
     return OpenRun(experiment, model, task)
@@ -69,6 +69,6 @@ def _require_index(model: RagModel, folder: Path) -> None:
         raise UserError(f"{folder} is damaged: {fault}; remove the folder, and the base is embedded anew")
 
 
-def saved_task(experiment: Experiment, run: RunDirectory) -> Task:
+def read_run_task(experiment: Experiment, run: RunDirectory) -> Task:
     """Return the task of a run, with the labels, their words and the type constraints it was trained with."""
     return experiment.data.task_from_record(read_json(run.labels), str(run.labels))

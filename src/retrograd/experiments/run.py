@@ -13,11 +13,11 @@ import torch
 
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
-from retrograd.experiments.build import first_model
+from retrograd.experiments.build import open_first_model
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
-from retrograd.experiments.stages import stages
+from retrograd.experiments.stages import build_stages
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.compute.compute import Compute
 from retrograd.models.compute.fsdp import spread_layers
@@ -27,7 +27,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.ranks import Ranks, is_first_process, join_process_group
 from retrograd.training.loop import train
 from retrograd.training.refresh.fresh_index import embed_base_if_stale
-from retrograd.training.reproducible import deterministic
+from retrograd.training.reproducible import require_determinism
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
@@ -147,9 +147,9 @@ def train_experiment(
     compute, ranks = Compute(device, choice.precision), Ranks()
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
-    model = model or first_model(experiment, data, RunDirectory(out), rng, compute.precision, ranks.count > 1)
+    model = model or open_first_model(experiment, data, RunDirectory(out), rng, compute.precision, ranks.count > 1)
     _move_to_device(model, experiment, compute, ranks, rng)
-    plan = stages(experiment, model, rng)
+    plan = build_stages(experiment, model, rng)
     run = RunDirectory(out, is_writer=False)
     if ranks.first:
         run = (_reopen_run if resume else _create_run)(experiment, data, out, choice)
@@ -158,7 +158,7 @@ def train_experiment(
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
     score = (lambda m: evaluate_experiment(experiment, m, data.dev).answers) if data.dev else None
     start = time.perf_counter()
-    with _lock_run(out), deterministic(experiment.training.deterministic), saves.save_when_interrupted():
+    with _lock_run(out), require_determinism(experiment.training.deterministic), saves.save_when_interrupted():
         if resume:
             saves.restore()
         for stage in plan[saves.finished :]:
@@ -255,7 +255,7 @@ def _calibrate(experiment: Experiment, model: RagModel, dev: Sequence[Example], 
 
 def evaluate_experiment(experiment: Experiment, model: RagModel, examples: Sequence[Example]) -> Evaluation:
     """Evaluate a model at the experiment's K."""
-    with deterministic(experiment.training.deterministic):
+    with require_determinism(experiment.training.deterministic):
         return evaluate(model, examples, experiment.test_passages, experiment.evaluation.scoring)
 
 

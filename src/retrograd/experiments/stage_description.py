@@ -16,7 +16,7 @@ from retrograd.experiments.settings import NOTHING_TRAINED
 from retrograd.objectives import Objective, Reads, generator_only, retriever_warm_start
 from retrograd.rag.candidates import Pool
 from retrograd.training.refresh.policies import EverySteps, Never, RefreshPolicy
-from retrograd.training.sampling.batches import steps_in
+from retrograd.training.sampling.batches import count_steps
 from retrograd.training.sampling.targets import TargetChoice
 from retrograd.training.stage import CopyEvidence, GeneratorEvidence, Pace
 from retrograd.types import UserError
@@ -66,7 +66,7 @@ class StageDescription:
     @property
     def steps(self) -> int | None:
         """Return the number of optimiser steps, or None where it is not known."""
-        return None if self.examples is None else steps_in(self.examples, self.pace.batch_size, self.pace.epochs)
+        return None if self.examples is None else count_steps(self.examples, self.pace.batch_size, self.pace.epochs)
 
     @property
     def queries(self) -> int:

@@ -17,12 +17,12 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.training.stage import Stage
 from retrograd.types import Passage, UserError
 
-__all__ = ["masked_examples", "stages"]
+__all__ = ["build_stages", "masked_examples"]
 
 _BLOCK_ROWS = 4_096
 
 
-def stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> list[Stage]:
+def build_stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> list[Stage]:
     """Return the stages of ``experiment`` that have work to do, in order, ready to run.
 
     ``rng`` draws what is masked, and is not used where nothing is. Raises `UserError` where nothing is trained, and for

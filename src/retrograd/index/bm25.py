@@ -24,7 +24,7 @@ from retrograd.index.disk.storage import MANIFEST, index_directory, read_sealed,
 from retrograd.index.protocol import Neighbours, require_rows
 from retrograd.metrics.words import words
 from retrograd.types import UserError
-from retrograd.util.files import current_or_backup, open_to_umask
+from retrograd.util.files import find_current_or_backup, open_to_umask
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
@@ -146,7 +146,7 @@ class LexicalIndex:
     @classmethod
     def load(cls, path: Path, *, base_fingerprint: str | None = None) -> LexicalIndex:
         """Load the index of a folder. Raises `UserError` if it belongs to another base, and for a damaged folder."""
-        path = current_or_backup(path)
+        path = find_current_or_backup(path)
         manifest = _read_manifest(path)
         require_same(path, "knowledge base", manifest.base_fingerprint, base_fingerprint)
         terms = read_json(path / _TERMS)

@@ -29,7 +29,7 @@ from retrograd.index.disk.storage import (
 from retrograd.index.exact import ExactIndex
 from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
-from retrograd.util.files import atomic_file, current_or_backup
+from retrograd.util.files import atomic_file, find_current_or_backup
 from retrograd.util.guards import suggest_name
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class FaissIndex:
 
         Raises `UserError` if a fingerprint given is not its own, and for a damaged folder.
         """
-        faiss, path = _faiss(), current_or_backup(path)
+        faiss, path = _faiss(), find_current_or_backup(path)
         manifest = read_manifest(path, "faiss", base_fingerprint, encoder_fingerprint)
         try:
             stored = faiss.read_index(str(path / _FILE))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from retrograd.index.disk.build import Encode, IndexSpec, build_version, discarded_bytes, remaining_rows
+from retrograd.index.disk.build import Encode, IndexSpec, build_version, count_discarded_bytes, count_remaining_rows
 from retrograd.index.disk.plan import BuildPlan, free_disk, free_memory, peak_memory
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
@@ -64,13 +64,13 @@ def plan_build(retriever: Retriever, task: Task, base: KnowledgeBase, root: Path
     return BuildPlan(
         place=root,
         passages=spec.rows,
-        remaining=remaining_rows(root, spec),
+        remaining=count_remaining_rows(root, spec),
         dimension=spec.dimension,
         dtype=spec.dtype,
         block_rows=_BLOCK_ROWS,
         seconds_per_passage=_measure_seconds_per_passage(retriever, task, base),
         resident_bytes=peak_memory(),
-        free_disk=free_disk(root) + discarded_bytes(root, spec),
+        free_disk=free_disk(root) + count_discarded_bytes(root, spec),
         free_memory=free_memory(),
     )
 

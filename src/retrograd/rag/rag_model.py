@@ -24,8 +24,8 @@ from retrograd.rag.answers.answering import (
     DEFAULT_ANSWERING,
     Answering,
     Reading,
-    answers,
     choice_scores,
+    choose_answers,
     read_alone,
     read_candidates,
 )
@@ -345,7 +345,7 @@ class RagModel(IndexedModel):
             return []
         with inference(self):
             reading = self._reading(examples, k)
-            return answers(
+            return choose_answers(
                 self.generator, self.task, self.base, examples, reading, scoring, self.answering.decision, self.support
             )
 

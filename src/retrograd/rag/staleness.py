@@ -32,7 +32,15 @@ from retrograd.rag.embedding import pick_evenly
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
 
-__all__ = ["Probe", "Staleness", "cosine_drift", "describe_index_fault", "measure_drift", "overlap_at", "staleness"]
+__all__ = [
+    "Probe",
+    "Staleness",
+    "cosine_drift",
+    "describe_index_fault",
+    "measure_drift",
+    "measure_staleness",
+    "overlap_at",
+]
 
 # Half precision, another processor or another batch moves a cosine by some 0.001; zeros and foreign vectors by 1.
 _ROUNDING = 0.01
@@ -78,7 +86,7 @@ class Probe:
 
 
 @torch.no_grad()
-def staleness(model: RagModel, probe: Probe) -> Staleness:
+def measure_staleness(model: RagModel, probe: Probe) -> Staleness:
     """Measure both numbers for the model as it is now. Its index must hold all rows of the probe.
 
     Raises `UserError` for an index that stores approximations.

@@ -19,12 +19,12 @@ from retrograd.objectives import (
     WakeSleep,
 )
 
-__all__ = ["estimators"]
+__all__ = ["make_estimators"]
 
 _EXPENSIVE_REDRAWS = 8
 
 
-def estimators(k: int) -> list[Estimator]:
+def make_estimators(k: int) -> list[Estimator]:
     """Return what the field uses, each with its usual candidates: the k best of every retriever that it has.
 
     JSA and RWS are listed over the whole base as well, as they are defined. Objectives of `OBJECTIVES` that are not

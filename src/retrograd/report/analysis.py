@@ -12,7 +12,7 @@ from rich.text import Text
 
 from retrograd.evaluation.concentration import Distribution
 from retrograd.evaluation.neighbours import Agreement
-from retrograd.report.figures import new_figure
+from retrograd.report.figures import make_figure
 from retrograd.studies.analyse import AnalysisReport, AtK, QueryStory
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def draw_analysis(report: AnalysisReport, folder: Path) -> list[Path]:
 
 def _draw_agreement(at_k: AtK, title: str, path: Path) -> Path:
     groups = {name: lines for name, lines in at_k.base.items() if lines}
-    figure = new_figure(5.5 * len(groups), 4.8)
+    figure = make_figure(5.5 * len(groups), 4.8)
     for axes, (name, lines) in zip(np.ravel(figure.subplots(1, len(groups), sharey=True)), groups.items(), strict=True):
         _draw_bars(axes, lines, at_k.k)
         axes.set_title(f"{name} ({lines[0].queries} queries)", fontsize=9)
@@ -271,7 +271,7 @@ def _draw_bars(axes: Axes, lines: list[Agreement], k: int) -> None:
 
 
 def _draw_weights(at_k: AtK, report: AnalysisReport, title: str, path: Path) -> Path:
-    figure = new_figure(10.0, 3.8)
+    figure = make_figure(10.0, 3.8)
     left, right = figure.subplots(1, 2)
     left.hist(at_k.effective, bins=np.linspace(1, max(at_k.k, 2), 31), color="tab:blue")
     left.set(xlabel=f"effective neighbours of the {at_k.k}, 1 / sum of w²", ylabel="queries")
@@ -285,7 +285,7 @@ def _draw_weights(at_k: AtK, report: AnalysisReport, title: str, path: Path) -> 
 def _draw_usage(at_k: AtK, title: str, path: Path) -> Path:
     ordered = np.sort(at_k.usage.counts)[::-1]
     share = np.concatenate([[0.0], ordered.cumsum() / ordered.sum()])
-    figure = new_figure(5.5, 4.5)
+    figure = make_figure(5.5, 4.5)
     axes = figure.add_subplot()
     place = np.linspace(0, 1, len(share))
     axes.plot(place, share, label=f"Gini {at_k.usage.gini:.2f}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.report.figures import new_figure
+from retrograd.report.figures import make_figure
 from retrograd.studies.curves import CurveReport
 
 __all__ = ["draw_curves", "print_curves", "save_curve_text"]
@@ -50,7 +50,7 @@ def save_curve_text(report: CurveReport, path: Path) -> None:
 
 def draw_curves(report: CurveReport, path: Path) -> None:
     """Draw one line per recipe name: the mean, a band from lowest to highest, and every run as a dot."""
-    figure = new_figure(7.0, 4.8)
+    figure = make_figure(7.0, 4.8)
     axes = figure.add_subplot()
     for number, (name, group) in enumerate(groupby(report.points, key=lambda point: point.name)):
         points = list(group)

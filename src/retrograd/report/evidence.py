@@ -15,18 +15,18 @@ from retrograd.studies.study import EXPERIMENT
 from retrograd.studies.verdict import SECONDARY_METRICS, Verdict
 from retrograd.util.files import atomic_file
 
-__all__ = ["evidence_text", "save_evidence"]
+__all__ = ["format_evidence", "save_evidence"]
 
 
 def save_evidence(verdict: Verdict) -> str:
     """Write ``evidence.txt`` into the folder of the study, and return its text."""
-    text = evidence_text(verdict)
+    text = format_evidence(verdict)
     with atomic_file(verdict.study.path / "evidence.txt") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return text
 
 
-def evidence_text(verdict: Verdict) -> str:
+def format_evidence(verdict: Verdict) -> str:
     """Return the table of systems, notes on how to read its numbers, and the sentence."""
     study, evidence, scores = verdict.study, verdict.evidence, verdict.scores
     file = io.StringIO()

@@ -10,7 +10,7 @@ from retrograd.types import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "require_matplotlib"]
+__all__ = ["make_figure", "require_matplotlib"]
 
 
 def require_matplotlib() -> None:
@@ -19,7 +19,7 @@ def require_matplotlib() -> None:
         raise UserError("pictures need matplotlib; install it with: pip install 'retrograd[plots]'")
 
 
-def new_figure(width: float, height: float) -> Figure:
+def make_figure(width: float, height: float) -> Figure:
     """Return an empty figure of so many inches. Raises as `require_matplotlib` does."""
     require_matplotlib()
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from retrograd.report.ntriples import n_triples, require_rdflib
+from retrograd.report.ntriples import format_n_triples, require_rdflib
 from retrograd.studies.extract import Triple
 from retrograd.types import UserError
 from retrograd.util.files import atomic_file
@@ -58,7 +58,7 @@ def _write_jsonl(triples: Sequence[Triple], out: Path, _: str) -> None:
 
 
 def _write_ntriples(triples: Sequence[Triple], out: Path, base: str) -> None:
-    text = n_triples(triples, lambda kind, name: f"{base}{kind}:{quote(name, safe='')}")
+    text = format_n_triples(triples, lambda kind, name: f"{base}{kind}:{quote(name, safe='')}")
     with atomic_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.laboratory.measure import Component
-from retrograd.report.figures import new_figure
+from retrograd.report.figures import make_figure
 from retrograd.studies.laboratory.lab import EstimatorResult, LabReport
 
-__all__ = ["advice_sentence", "draw", "front", "print_report"]
+__all__ = ["draw", "find_pareto_front", "format_advice", "print_report"]
 
 _LEGEND = """\
 bias, var: bias and variance over redraws, relative to the length and the squared length of the exact gradient.
@@ -31,7 +31,7 @@ def print_report(report: LabReport, console: Console) -> None:
     )
     console.print(_table(report.findings))
     console.print(_LEGEND, highlight=False)
-    console.print(f"\n{advice_sentence(report)}", highlight=False)
+    console.print(f"\n{format_advice(report)}", highlight=False)
 
 
 def _table(findings: list[EstimatorResult]) -> Table:
@@ -80,7 +80,7 @@ def _format_number(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.0e}"
 
 
-def front(findings: list[EstimatorResult]) -> list[EstimatorResult]:
+def find_pareto_front(findings: list[EstimatorResult]) -> list[EstimatorResult]:
     """Return the Pareto front, cheapest first: nothing else is both cheaper and closer to the exact gradient."""
     best: list[EstimatorResult] = []
     for finding in sorted(findings, key=lambda finding: (finding.seconds, finding.error)):
@@ -89,7 +89,7 @@ def front(findings: list[EstimatorResult]) -> list[EstimatorResult]:
     return best
 
 
-def advice_sentence(report: LabReport) -> str:
+def format_advice(report: LabReport) -> str:
     """Return advice on which estimator to use: the closest, and a cheaper one that is nearly as close."""
     trainable = [
         finding
@@ -145,9 +145,9 @@ def draw(report: LabReport, path: Path) -> None:
 
     The suffix decides the format.
     """
-    figure = new_figure(9.0, 6.0)
+    figure = make_figure(9.0, 6.0)
     axes = figure.add_subplot()
-    best = front(report.findings)
+    best = find_pareto_front(report.findings)
     axes.plot(
         [finding.seconds for finding in best],
         [finding.error for finding in best],

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retrograd.evaluation.laboratory.measure import Component
-from retrograd.report.figures import new_figure
+from retrograd.report.figures import make_figure
 from retrograd.studies.laboratory.along import Moment
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
 
 def draw_along(moments: Sequence[Moment], path: Path) -> None:
     """Draw tr Cov over the moments, one line an estimator and one panel a part; no line without variance."""
-    figure = new_figure(12.0, 4.5)
+    figure = make_figure(12.0, 4.5)
     positions = range(len(moments))
     lines: dict[str, Line2D] = {}
     parts = [

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from retrograd.studies.extract import Triple
 from retrograd.types import UserError
 
-__all__ = ["n_triples", "require_rdflib"]
+__all__ = ["format_n_triples", "require_rdflib"]
 
 
 def require_rdflib() -> None:
@@ -17,7 +17,7 @@ def require_rdflib() -> None:
         raise UserError("N-Triples need rdflib; install it with: pip install 'retrograd[graph]'")
 
 
-def n_triples(triples: Sequence[Triple], name: Callable[[str, str], str]) -> str:
+def format_n_triples(triples: Sequence[Triple], name: Callable[[str, str], str]) -> str:
     """Return the statements, each also reified as an ``rdf:Statement`` with score, sentence, source and neighbours.
 
     Lines are sorted, so that equal triples make equal files.

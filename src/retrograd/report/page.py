@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
-from retrograd.report.figures import new_figure
+from retrograd.report.figures import make_figure
 from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
 from retrograd.studies.slices import Slice
 from retrograd.util.files import atomic_file
 
-__all__ = ["draw_slices", "page", "print_report", "save_page"]
+__all__ = ["draw_slices", "format_page", "print_report", "save_page"]
 
 _CONFUSIONS = 10
 _RELATIONS = 20
@@ -39,10 +39,10 @@ def save_page(report: RelationReport, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draw_slices(report, folder / _PICTURE)
     with atomic_file(folder / "report.md") as temporary:
-        temporary.write_text(page(report), encoding="utf-8")
+        temporary.write_text(format_page(report), encoding="utf-8")
 
 
-def page(report: RelationReport) -> str:
+def format_page(report: RelationReport) -> str:
     """Return the whole page as Markdown."""
     parts = [
         _headline(report),
@@ -225,7 +225,7 @@ def _caveats(report: RelationReport) -> list[str]:
 def draw_slices(report: RelationReport, path: Path) -> None:
     """Draw every slice that has a score as a point with its interval, the controls beside it."""
     parts = [(group, part) for group in report.slices for part in group.slices if part.run.score is not None]
-    figure = new_figure(8.5, 1.4 + 0.34 * (len(parts) + 1))
+    figure = make_figure(8.5, 1.4 + 0.34 * (len(parts) + 1))
     axes = figure.add_subplot()
     labels = ["all test items", *(f"{group.name}: {part.name}" for group, part in parts)]
     items = [report.items, *(part.items for _, part in parts)]

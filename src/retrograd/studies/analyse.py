@@ -18,8 +18,8 @@ from retrograd.evaluation.concentration import (
     Slots,
     Usage,
     effective_number,
+    measure_usage,
     perplexity,
-    usage,
 )
 from retrograd.evaluation.neighbours import Agreement, Instance, Matches, Retrieved, agreement, match
 from retrograd.evaluation.retrieval import retrieve, soft_slots
@@ -272,7 +272,7 @@ def _at(
 ) -> AtK:
     weight = retrieved.weight(k)
     is_present = matches.present[:, 0]
-    used = usage(retrieved.rows[:, :k], retrieved.own, len(base))
+    used = measure_usage(retrieved.rows[:, :k], retrieved.own, len(base))
     return AtK(
         k=k,
         base={name: agreement(matches, weight, k, among) for name, among in groups.items()},

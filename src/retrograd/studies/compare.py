@@ -11,7 +11,7 @@ import numpy as np
 from retrograd.evaluation.open_comparison import OpenComparison, compare_open
 from retrograd.experiments.data.source import Data, relation_extraction
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.open import saved_task
+from retrograd.experiments.open import read_run_task
 from retrograd.metrics.relations import (
     PrecisionRecallF1,
     RelationTable,
@@ -37,14 +37,14 @@ __all__ = [
     "LabelledRun",
     "RelationGain",
     "RunAnswers",
+    "build_official_table",
+    "build_statistic",
     "compare",
     "compare_scores",
-    "official_table",
     "read_answers",
     "read_labelled_run",
     "read_run_answers",
     "require_same_items",
-    "statistic_of",
 ]
 
 
@@ -159,7 +159,9 @@ def compare_scores(
     return interval, paired_permutation_corpus(statistic, len(gold), rng, resamples)
 
 
-def statistic_of(task: Task, examples: Sequence[Example], baseline: Sequence[str], system: Sequence[str]) -> Statistic:
+def build_statistic(
+    task: Task, examples: Sequence[Example], baseline: Sequence[str], system: Sequence[str]
+) -> Statistic:
     """Return the task's primary score as a function of a selection of the answers of two systems to the same examples,
     to be resampled.
     """
@@ -187,7 +189,7 @@ def read_run_answers(path: Path, data: Data | None = None) -> RunAnswers:
         raise UserError(f"{path} has no test data of its own (data.test is empty), so it has no answers to score")
     if not file.exists():
         raise UserError(f"{path} has no predictions; score it with: retrograd evaluate {path} --out {path}")
-    data = data or experiment.data.load(experiment.seed, saved_task(experiment, run))
+    data = data or experiment.data.load(experiment.seed, read_run_task(experiment, run))
     examples = {example.id: example for example in data.test}
     if len(examples) != len(data.test):
         raise UserError(f"{experiment.data.test} has ids that stand twice; answers are paired by id, give each its own")
@@ -272,7 +274,7 @@ def _relation_gains(
     task: RelationExtraction, gold: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]
 ) -> list[RelationGain]:
     """Return the gain of each relation, largest first."""
-    before, after = (official_table(task, gold, answers).relations for answers in (first, second))
+    before, after = (build_official_table(task, gold, answers).relations for answers in (first, second))
     nothing = PrecisionRecallF1(0, 0, 0)
     gains: list[RelationGain] = []
     for name in {**before, **after}:
@@ -281,7 +283,7 @@ def _relation_gains(
     return sorted(gains, key=lambda gain: gain.baseline - gain.system)
 
 
-def official_table(task: RelationExtraction, gold: Sequence[str], answers: Sequence[str | None]) -> RelationTable:
+def build_official_table(task: RelationExtraction, gold: Sequence[str], answers: Sequence[str | None]) -> RelationTable:
     """Return the scores by relation, as the task's official scorer counts; of SemEval the nine relations, with
     direction.
     """

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.open import saved_task
+from retrograd.experiments.open import read_run_task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
 from retrograd.util.guards import JsonValue, finite_number, suggest_name
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["CurveReport", "Point", "compare_runs", "flat_settings", "score_of"]
+__all__ = ["CurveReport", "Point", "compare_runs", "flatten_settings", "score_of"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def compare_runs(runs: Sequence[Path], out: Path, over: str = "") -> CurveReport
     for path in _require_distinct(runs):
         run = RunDirectory.open(path)
         experiment = Experiment.load(run.experiment)
-        metric = saved_task(experiment, run).primary_metric
+        metric = read_run_task(experiment, run).primary_metric
         metrics.setdefault(metric, path)
         where = (experiment.name, _value(experiment, over, path))
         scores_by_point.setdefault(where, []).append((experiment.seed, score_of(path, metric)))
@@ -105,7 +105,7 @@ def score_of(path: Path, metric: str) -> float:
 
 
 def _value(experiment: Experiment, over: str, path: Path) -> float:
-    settings = flat_settings(experiment.to_mapping())
+    settings = flatten_settings(experiment.to_mapping())
     if not over:
         over = "objective.slots" if "objective.slots" in settings else "training.passages"
     if over not in settings:
@@ -116,9 +116,9 @@ def _value(experiment: Experiment, over: str, path: Path) -> float:
     return float(value)
 
 
-def flat_settings(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+def flatten_settings(values: dict[str, object], prefix: str = "") -> dict[str, object]:
     """Return settings by their dotted names: ``training.passages``."""
     flat: dict[str, object] = {}
     for name, value in values.items():
-        flat |= flat_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= flatten_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

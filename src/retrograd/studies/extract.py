@@ -18,7 +18,7 @@ from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
 from retrograd.util.records import record_mapping
 
-__all__ = ["Triple", "TripleEvidence", "extract", "triple_of"]
+__all__ = ["Triple", "TripleEvidence", "extract", "make_triple"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def extract(run: Path, data: Path, threshold: float = 0.0) -> tuple[list[Triple]
     answers = predict(opened.model, examples, settings.test_passages, settings.evaluation.scoring)
     _warn_of_cuts(opened.model.generator)
     triples = [
-        triple_of(instance, relation, answer, opened.model.base)
+        make_triple(instance, relation, answer, opened.model.base)
         for (instance, example), answer in zip(pairs, answers, strict=True)
         if (relation := task.read_answer(answer.answer, example).label) is not None
         and relation != task.negative
@@ -93,7 +93,7 @@ def _warn_of_cuts(generator: Generator) -> None:
         )
 
 
-def triple_of(instance: RelationInstance, label: str, answer: Prediction, base: KnowledgeBase) -> Triple:
+def make_triple(instance: RelationInstance, label: str, answer: Prediction, base: KnowledgeBase) -> Triple:
     """Return the triple of an answer whose label is ``label``; the rows of its neighbours are those of ``base``."""
     ends = [
         (" ".join(span.of(instance.text).split()), kind)

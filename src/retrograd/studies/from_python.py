@@ -10,7 +10,7 @@ from retrograd.evaluation.open_comparison import OpenComparison
 from retrograd.experiments.from_python import Run
 from retrograd.objectives import Objective
 from retrograd.rag.rag_model import RagModel
-from retrograd.recipes.estimators import estimators
+from retrograd.recipes.estimators import make_estimators
 from retrograd.studies import compare as comparing
 from retrograd.studies.compare import Comparison
 from retrograd.studies.laboratory.lab import LabReport, measure_model
@@ -60,7 +60,7 @@ def measure(
     if not examples:
         raise UserError("measure needs examples with targets; give a batch of training examples, 64 say")
     passages = min(passages, len(model.base))
-    estimators_to_measure = estimators(passages)
+    estimators_to_measure = make_estimators(passages)
     if objectives is not None:
         estimators_to_measure = [Estimator(type(objective).__name__, objective, passages) for objective in objectives]
     embed_base_if_stale(model)

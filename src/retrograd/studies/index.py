@@ -10,9 +10,9 @@ import torch
 
 from retrograd.experiments.data.source import DataKind
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.open import saved_task
+from retrograd.experiments.open import read_run_task
 from retrograd.experiments.run import compute_for, require_passages
-from retrograd.index.disk.build import remaining_rows
+from retrograd.index.disk.build import count_remaining_rows
 from retrograd.index.disk.storage import (
     MANIFEST,
     Manifest,
@@ -38,7 +38,7 @@ from retrograd.studies.answers import SearchHit, SearchResult
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.files import current_or_backup
+from retrograd.util.files import find_current_or_backup
 from retrograd.util.guards import suggest_name
 from retrograd.util.progress import bar, say
 
@@ -128,7 +128,7 @@ def open_source(name: str) -> Builder:
     if (folder / "experiment.toml").exists():
         run = RunDirectory.open(folder)
         experiment = Experiment.load(run.experiment)
-        task, base = saved_task(experiment, run), KnowledgeBase.open(run.base)
+        task, base = read_run_task(experiment, run), KnowledgeBase.open(run.base)
         retriever = Retriever.load(run.model / "retriever", task.role_spans)
         side = open_passage_side(run.model, retriever, task)
     elif folder.is_dir():
@@ -175,7 +175,7 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
         try:
             version = build_index_folder(builder.retriever, task, base, root, spec)
         except KeyboardInterrupt:
-            kept_rows = spec.rows - remaining_rows(root, spec)
+            kept_rows = spec.rows - count_remaining_rows(root, spec)
             say(f"stopped; {kept_rows:,} of {spec.rows:,} rows are kept, and the same command goes on from there")
             raise
     return BuiltIndex(version, len(base))
@@ -183,7 +183,7 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
 
 def is_index(path: Path) -> bool:
     """Return whether a folder is an index or holds versions of one, the first of which may be unfinished."""
-    return has_versions(path) or (current_or_backup(path) / MANIFEST).is_file() or bool(_unfinished(path))
+    return has_versions(path) or (find_current_or_backup(path) / MANIFEST).is_file() or bool(_unfinished(path))
 
 
 def _unfinished(path: Path) -> list[Path]:
@@ -263,7 +263,7 @@ def _index_folder(path: Path) -> Path:
         raise _not_an_index(path)
     if _unfinished(path) and not has_versions(path):
         raise UserError(f"the index in {path} is not finished; go on with the same `retrograd index build` as before")
-    folder = current_version(path) if has_versions(path) else current_or_backup(path)
+    folder = current_version(path) if has_versions(path) else find_current_or_backup(path)
     kind = read_sealed(folder / MANIFEST).get("kind")
     if kind in _CLASSES:
         raise UserError(f"{folder} holds a {kind!r} index, which this command cannot read; use {_CLASSES[kind]}.load")
@@ -275,7 +275,7 @@ def _not_an_index(path: Path) -> UserError:
     folder = shlex.quote(str(Path("indexes") / path.stem))
     build = f"retrograd index build {shlex.quote(str(path))} --out {folder}"
     if (path / "experiment.toml").is_file():
-        own_index = current_or_backup(path / "model") / "index"
+        own_index = find_current_or_backup(path / "model") / "index"
         hint = f"the one that it was saved with is {own_index}; " if own_index.is_dir() else ""
         return UserError(f"{path} is a run, not an index; {hint}build one with: {build}")
     if path.is_file():

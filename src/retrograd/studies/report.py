@@ -21,8 +21,14 @@ from retrograd.metrics.breakdowns import Confusion, count_confusions
 from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
 from retrograd.metrics.resampling import official_resampler
 from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, bootstrap_corpus
-from retrograd.studies.compare import LabelledRun, compare_scores, official_table, read_labelled_run, require_same_items
-from retrograd.studies.curves import flat_settings
+from retrograd.studies.compare import (
+    LabelledRun,
+    build_official_table,
+    compare_scores,
+    read_labelled_run,
+    require_same_items,
+)
+from retrograd.studies.curves import flatten_settings
 from retrograd.studies.slices import Learned, SliceGroup, slice_groups
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import UserError
@@ -167,7 +173,7 @@ def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingCh
     """Return the settings that differ, but for the recipe's name; of another objective's settings, those that the
     control has.
     """
-    run_values, control_values = (flat_settings(experiment.to_mapping()) for experiment in (run, control))
+    run_values, control_values = (flatten_settings(experiment.to_mapping()) for experiment in (run, control))
     names = [
         *control_values,
         *(name for name in run_values if name not in control_values and not name.startswith("objective.")),
@@ -296,7 +302,7 @@ def _system(
 
 
 def _average(task: RelationExtraction, gold: Sequence[str], answers: Answers) -> PrecisionRecallF1 | MacroAverage:
-    table = official_table(task, gold, answers)
+    table = build_official_table(task, gold, answers)
     return table.micro if task.metric == "micro" else table.macro
 
 
@@ -323,7 +329,7 @@ def _share(labels: Sequence[str | None], negative: str | None) -> float | None:
 
 def _relation_rows(run: LabelledRun) -> tuple[list[RelationRow], RelationRow | None]:
     """Return the relations with items, most frequent first, then those only answered; and the negative label."""
-    table = official_table(run.task, list(run.gold.values()), list(run.answers.values()))
+    table = build_official_table(run.task, list(run.gold.values()), list(run.answers.values()))
     rows = [_row(name, scores) for name, scores in table.relations.items()]
     negative = None if run.task.negative is None else _row(run.task.negative, table.negative_scores)
     return sorted(rows, key=lambda row: (-row.items, row.relation)), negative

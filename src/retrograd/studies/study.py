@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from retrograd.experiments.controls import CONTROLS, controls_of
+from retrograd.experiments.controls import CONTROLS, make_controls
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages, resume_run, run_experiment
 from retrograd.studies.report import SettingChange, list_setting_changes
@@ -75,7 +75,7 @@ class Study:
         """
         RunDirectory.require_free(path)
         resolved = experiment.from_root()
-        controls, left_out = controls_of(resolved)
+        controls, left_out = make_controls(resolved)
         study = cls(path, {EXPERIMENT: resolved} | controls, tuple(seeds), left_out)
         study._require_comparable()
         path.mkdir(parents=True, exist_ok=True)

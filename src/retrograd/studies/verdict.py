@@ -7,11 +7,11 @@ from pathlib import Path
 
 from retrograd.evaluation.evidence import Evidence, difference
 from retrograd.experiments.controls import CLOSED_BOOK, FROZEN, RANDOM, trains_retriever
-from retrograd.experiments.open import saved_task
+from retrograd.experiments.open import read_run_task
 from retrograd.metrics.significance import Statistic
 from retrograd.rag.search.oracle import ORACLE_SHARE
 from retrograd.studies.answers import saved_scores
-from retrograd.studies.compare import RunAnswers, read_run_answers, statistic_of
+from retrograd.studies.compare import RunAnswers, build_statistic, read_run_answers
 from retrograd.studies.curves import score_of
 from retrograd.studies.study import EXPERIMENT, Study
 from retrograd.training.run.run_directory import RunDirectory
@@ -85,7 +85,7 @@ def _weigh_evidence(study: Study) -> tuple[Evidence, ScoresBySystem]:
         items = seed_items
         for name in controls:
             answers = [list(run.answers.values()) for run in (runs[name], reference)]
-            statistics[name].append(statistic_of(reference.data.task, list(reference.examples.values()), *answers))
+            statistics[name].append(build_statistic(reference.data.task, list(reference.examples.values()), *answers))
     scores = {name: _scores(study, name, metric) for name in study.systems}
     subject = "joint training" if trains_retriever(study.systems[EXPERIMENT]) else "retrieval"
     differences = [difference(name, statistics[name], len(items)) for name in controls]
@@ -97,7 +97,7 @@ def _read_runs(study: Study, seed: int) -> dict[str, RunAnswers]:
     """Return the answers of each system for one seed; the data, which all share, are read once."""
     runs = [run for run in study.runs if run.experiment.seed == seed]
     first = runs[0]
-    data = first.experiment.data.load(seed, saved_task(first.experiment, RunDirectory.open(first.path)))
+    data = first.experiment.data.load(seed, read_run_task(first.experiment, RunDirectory.open(first.path)))
     return {run.system: read_run_answers(run.path, data) for run in runs}
 
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["deterministic"]
+__all__ = ["require_determinism"]
 
 
 @contextmanager
-def deterministic(is_on: bool) -> Iterator[None]:
+def require_determinism(is_on: bool) -> Iterator[None]:
     """Allow only deterministic algorithms inside the block where ``is_on``, and restore the settings at its end.
 
     An operation that has none raises torch's RuntimeError, which names it. Enter the block before CUDA multiplies for

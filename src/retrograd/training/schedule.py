@@ -22,7 +22,7 @@ from typing import Literal, get_args
 
 from retrograd.types import UserError
 
-__all__ = ["Schedule", "rate_share", "require_schedule", "schedule_of"]
+__all__ = ["Schedule", "build_schedule", "rate_share", "require_schedule"]
 
 Schedule = Literal["linear", "constant", "cosine", "cosine with restarts"]
 
@@ -43,7 +43,7 @@ def require_schedule(schedule: Schedule, restarts: int) -> None:
         )
 
 
-def schedule_of(schedule: Schedule, warmup: float, restarts: int, steps: int) -> Callable[[int], float]:
+def build_schedule(schedule: Schedule, warmup: float, restarts: int, steps: int) -> Callable[[int], float]:
     """Return `rate_share` as a function of the step. Raises `UserError` for cycles of less than two steps."""
     rising = max(1, round(warmup * steps))
     falling = max(1, steps - rising + 1)

@@ -17,7 +17,7 @@ __all__ = [
     "LOCK_FILE",
     "atomic_directory",
     "atomic_file",
-    "current_or_backup",
+    "find_current_or_backup",
     "is_unfinished",
     "lock_folder",
     "open_to_umask",
@@ -50,7 +50,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Provide a temporary folder that becomes ``path``, complete, if the block succeeds; an older ``path`` is replaced.
 
     No portable system call replaces one folder by another, so the older one is first renamed to a backup. If the
-    process is killed just then, `current_or_backup` finds the backup, and the next writer restores it.
+    process is killed just then, `find_current_or_backup` finds the backup, and the next writer restores it.
 
     Raises `UserError` if ``path`` is a file.
     """
@@ -96,7 +96,7 @@ def remove_unfinished(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def current_or_backup(path: Path) -> Path:
+def find_current_or_backup(path: Path) -> Path:
     """Return where to read a folder that `atomic_directory` writes: ``path``, or its backup while it is being replaced.
 
     Returns ``path`` itself where neither exists.

@@ -24,8 +24,8 @@ from retrograd.util.guards import (
 
 __all__ = [
     "Refuse",
+    "count_lines",
     "first_line",
-    "line_count",
     "raise_error",
     "read_json",
     "read_json_list",
@@ -81,7 +81,7 @@ def first_line(path: Path, expected: str) -> tuple[int, str]:
     raise UserError(f"{path} holds only blank lines; expected {expected}")
 
 
-def line_count(path: Path) -> int:
+def count_lines(path: Path) -> int:
     """Return the number of line ends in a file; 0 for a compressed or missing file."""
     try:
         require_file(path)

@@ -31,7 +31,7 @@ from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.studies.answers import search_run
-from retrograd.studies.planning.data import data_facts
+from retrograd.studies.planning.data import collect_data_facts
 from retrograd.studies.validation.validate import validate_experiment
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.task import Task
@@ -199,10 +199,10 @@ def test_bare_files_are_read_by_its_name(data: DataKind) -> None:
 
 
 def test_a_plan_counts_what_a_run_reads(data: DataKind) -> None:
-    facts = data_facts(Experiment(data=data, training=TrainingSettings(passages=2)), 0, 0)
+    facts = collect_data_facts(Experiment(data=data, training=TrainingSettings(passages=2)), 0, 0)
     assert (facts.examples, facts.tests, facts.passages) == (4, 2, 4 if data.train_is_base else 6)
     missing = read_data({"kind": data.kind, "train": "gone.txt", "train_count": 3, "test": ""}, "here")
-    facts = data_facts(Experiment(data=missing), 0, 0)
+    facts = collect_data_facts(Experiment(data=missing), 0, 0)
     assert (facts.examples, facts.passages) == (3, 3 if data.train_is_base else None)
 
 

@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from retrograd.index.disk import build, storage, versions
-from retrograd.index.disk.build import IndexSpec, build_vectors, build_version, discarded_bytes, finished_rows
+from retrograd.index.disk.build import (
+    IndexSpec,
+    build_vectors,
+    build_version,
+    count_discarded_bytes,
+    count_finished_rows,
+)
 from retrograd.index.exact import ExactIndex
 from retrograd.index.shards import split_blocks, take_rows
 from retrograd.types import UserError
@@ -72,7 +78,7 @@ def test_killed_at_any_line_a_build_goes_on_and_ends_in_the_same_bytes(tmp_path:
 
 def test_goes_on_at_the_first_missing_shard(tmp_path: Path, whole, capsys):
     interrupted(tmp_path / "index")
-    assert finished_rows(tmp_path / "index", SPEC) == 6
+    assert count_finished_rows(tmp_path / "index", SPEC) == 6
     encoder, seen = Encoder(), []
     build_vectors(tmp_path / "index", SPEC, encoder, seen.append)
     assert encoder.asked == [6, 9]
@@ -148,7 +154,7 @@ def test_a_damaged_manifest_costs_the_build_and_nothing_else(content, tmp_path: 
 )
 def test_a_build_of_something_else_is_discarded_and_said_so(change, named, tmp_path: Path, whole, capsys):
     interrupted(tmp_path / "index", replace(SPEC, **change))
-    assert finished_rows(tmp_path / "index", SPEC) == 0
+    assert count_finished_rows(tmp_path / "index", SPEC) == 0
     encoder = Encoder()
     build_vectors(tmp_path / "index", SPEC, encoder)
     assert encoder.asked == [0, 3, 6, 9]
@@ -257,17 +263,17 @@ def test_a_version_that_was_finished_and_not_switched_to_is_read_once(tmp_path: 
 def test_what_a_build_will_discard_is_known_before(tmp_path: Path):
     root = tmp_path / "index"
     other = replace(SPEC, dtype=torch.bfloat16)
-    assert discarded_bytes(root, SPEC) == 0
+    assert count_discarded_bytes(root, SPEC) == 0
     folder = interrupted(root / "v000001", other)
     (folder / ".shard-00002.safetensors.x.tmp").write_bytes(b"half")
-    assert discarded_bytes(root, other) == 4
-    assert discarded_bytes(root, SPEC) == sum(path.stat().st_size for path in folder.iterdir())
+    assert count_discarded_bytes(root, other) == 4
+    assert count_discarded_bytes(root, SPEC) == sum(path.stat().st_size for path in folder.iterdir())
     build_vectors(root / "v000001", other, Encoder())  # finished, and nobody made it current
-    assert discarded_bytes(root, other) == 0
+    assert count_discarded_bytes(root, other) == 0
     whole = sum(path.stat().st_size for path in (root / "v000001").iterdir())
-    assert discarded_bytes(root, SPEC) == whole
+    assert count_discarded_bytes(root, SPEC) == whole
     build_version(root, SPEC, Encoder())
-    assert discarded_bytes(root, other) == 0  # the current version is read until the next one is whole
+    assert count_discarded_bytes(root, other) == 0  # the current version is read until the next one is whole
 
 
 def test_other_errors_of_the_system_pass(tmp_path: Path, monkeypatch):
@@ -283,7 +289,7 @@ def test_a_finished_target_is_left_alone_and_a_foreign_one_refused(tmp_path: Pat
     encoder = Encoder()
     build_vectors(tmp_path / "whole", SPEC, encoder)
     assert encoder.asked == []
-    assert finished_rows(tmp_path / "whole", SPEC) == 11
+    assert count_finished_rows(tmp_path / "whole", SPEC) == 11
     with pytest.raises(UserError, match="exists and is not this index; remove it, or choose another folder"):
         build_vectors(tmp_path / "whole", replace(SPEC, encoder_fingerprint="other"), encoder)
     assert tree(tmp_path / "whole") == whole

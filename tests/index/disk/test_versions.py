@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retrograd.index.disk import versions
-from retrograd.index.disk.build import IndexSpec, build_version, remaining_rows
+from retrograd.index.disk.build import IndexSpec, build_version, count_remaining_rows
 from retrograd.index.disk.versions import current_version, has_versions, next_version, prune, read_current, switch_to
 from retrograd.index.exact import ExactIndex
 from retrograd.types import UserError
@@ -121,7 +121,7 @@ def test_a_build_mends_a_name_that_leads_nowhere(name, encoder, version, number,
     build(tmp_path, "a", 1)
     build(tmp_path, "b", 2)
     (tmp_path / "current").write_bytes(name)
-    assert remaining_rows(tmp_path, spec(encoder)) == (0 if encoder == "b" else ROWS)
+    assert count_remaining_rows(tmp_path, spec(encoder)) == (0 if encoder == "b" else ROWS)
     assert build(tmp_path, encoder, 3).name == version
     assert first_number(ExactIndex.load(tmp_path)) == number
     assert (tmp_path / "v000002").exists()

@@ -18,7 +18,7 @@ from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, staleness
+from retrograd.rag.staleness import Probe, measure_staleness
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage
 
@@ -51,7 +51,7 @@ OPERATIONS: dict[str, Callable[[RagModel, list[Example]], object]] = {
     "answer": lambda model, examples: model.predict(examples, 3),
     "choice_scores": lambda model, examples: [one.log_probability for one in model.choice_scores(examples, 3) or []],
     "embedded": lambda model, _: model.embed_rows(torch.arange(3)),
-    "staleness": lambda model, examples: staleness(model, Probe(torch.arange(6), tuple(examples), 2)),
+    "measure_staleness": lambda model, examples: measure_staleness(model, Probe(torch.arange(6), tuple(examples), 2)),
 }
 
 

@@ -18,7 +18,7 @@ from retrograd.__main__ import app
 from retrograd.experiments.build import build_model
 from retrograd.experiments.controls import trains_retriever
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.stages import stages
+from retrograd.experiments.stages import build_stages
 from retrograd.models.compute.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.compute.fsdp import find_stacks, list_spread_weights
 from retrograd.models.generator import Generator
@@ -29,9 +29,9 @@ from retrograd.report.plan import print_plan
 from retrograd.studies.planning.hardware import HARDWARE, Hardware, find_hardware
 from retrograd.studies.planning.needs import Plan
 from retrograd.studies.planning.plan import plan_experiment
-from retrograd.studies.planning.stages import planned_stages
+from retrograd.studies.planning.stages import plan_stages
 from retrograd.studies.validation.validate import validate_experiment
-from retrograd.training.sampling.batches import steps_in
+from retrograd.training.sampling.batches import count_steps
 from retrograd.training.stage import GeneratorEvidence
 from retrograd.types import UserError
 
@@ -204,7 +204,7 @@ def test_a_run_that_learns_a_lexical_weight_alone_trains_its_retriever(
     experiment = tiny(data, tiny_encoder, tiny_seq2seq, *still)
     assert trains_retriever(experiment)
     assert all(one.stage.trains_retriever for one in plan_experiment(experiment, BIG).stages)
-    made = stages(experiment, build_model(experiment, experiment.data.load(0), rng), rng)
+    made = build_stages(experiment, build_model(experiment, experiment.data.load(0), rng), rng)
     assert [one.pace.scale_learning_rate for one in made] == [0.02, 0.02]
     for more in (["training.scale_learning_rate=0"], ["retriever.lexical_dimensions=0"]):
         idle = experiment.with_settings(more)
@@ -212,7 +212,7 @@ def test_a_run_that_learns_a_lexical_weight_alone_trains_its_retriever(
         with pytest.raises(UserError, match=r"nothing is trained: .* training\.scale_learning_rate"):
             plan_experiment(idle, BIG)
         with pytest.raises(UserError, match=r"nothing is trained: .* training\.scale_learning_rate"):
-            stages(idle, build_model(idle, idle.data.load(0), rng), rng)
+            build_stages(idle, build_model(idle, idle.data.load(0), rng), rng)
 
 
 @pytest.mark.parametrize("kind", ["tiny_bart", "tiny_causal"])
@@ -242,13 +242,13 @@ def test_stages_are_those_of_training(data: Path, tiny_encoder: Path, tiny_seq2s
         data, tiny_encoder, tiny_seq2seq, "second_stage.epochs=3", "training.tail=1", "warm_start.batch_size=5"
     )
     loaded = experiment.data.load(0)
-    real = stages(experiment, build_model(experiment, loaded, rng), rng)
-    planned = planned_stages(experiment, len(loaded.train), supports=True)
+    real = build_stages(experiment, build_model(experiment, loaded, rng), rng)
+    planned = plan_stages(experiment, len(loaded.train), supports=True)
     assert [one.name for one in planned] == [one.name for one in real] == ["warm start", "training", "second stage"]
     for mine, theirs in zip(planned, real, strict=True):
         pace = theirs.pace
         assert mine.objective == theirs.objective
-        assert mine.steps == steps_in(len(loaded.train), pace.batch_size, pace.epochs)
+        assert mine.steps == count_steps(len(loaded.train), pace.batch_size, pace.epochs)
         assert mine.trains_generator == (pace.generator_learning_rate > 0)
         assert mine.trains_retriever == (pace.retriever_learning_rate > 0)
 
@@ -295,7 +295,7 @@ def test_prompts_are_those_of_a_real_step(
     loaded = experiment.data.load(0)
     model = build_model(experiment, loaded, rng)
     model.refresh_index()
-    (stage,) = stages(experiment, model, rng)
+    (stage,) = build_stages(experiment, model, rng)
     assert isinstance(stage.evidence, GeneratorEvidence)
     batch = loaded.train[:4]
     found = stage.evidence.candidates(model, batch, False, None, rng)

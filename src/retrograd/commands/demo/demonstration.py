@@ -19,7 +19,7 @@ from retrograd.experiments.run import evaluate_experiment, train_experiment
 from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
-from retrograd.studies.compare import statistic_of
+from retrograd.studies.compare import build_statistic
 
 __all__ = ["run_demo"]
 
@@ -115,7 +115,7 @@ def _matches(row: _Row) -> tuple[str, str]:
 def _difference(baseline: _Row, system: _Row, data: Data) -> str:
     """Return the paired bootstrap of the official score over the test sentences."""
     answers = [[prediction.answer for prediction in row.evaluation.predictions] for row in (baseline, system)]
-    statistic = statistic_of(data.task, data.test, *answers)
+    statistic = build_statistic(data.task, data.test, *answers)
     return str(paired_bootstrap_corpus(statistic, len(data.test), np.random.default_rng(0)))
 
 

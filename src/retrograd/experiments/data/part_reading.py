@@ -11,7 +11,7 @@ from retrograd.experiments.data.findings import Findings
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.progress import bar
-from retrograd.util.text_files import Refuse, line_count
+from retrograd.util.text_files import Refuse, count_lines
 
 __all__ = ["BaseFile", "DataPart", "DataParts", "LabelledExample", "base_file", "example_file"]
 
@@ -83,7 +83,7 @@ def _ignore(_: UserError) -> None:
 def _with_progress(name: str, source: str, read: Callable[[], Iterable[T]], findings: Findings | None) -> Iterator[T]:
     """Yield what ``read`` yields, with a progress bar; an error that ends the reading is a finding."""
     try:
-        with bar(f"reading {source}", line_count(Path(source)), "records") as advance:
+        with bar(f"reading {source}", count_lines(Path(source)), "records") as advance:
             for record in read():
                 advance(1)
                 yield record

@@ -44,9 +44,9 @@ __all__ = [
     "IndexSpec",
     "build_vectors",
     "build_version",
-    "discarded_bytes",
-    "finished_rows",
-    "remaining_rows",
+    "count_discarded_bytes",
+    "count_finished_rows",
+    "count_remaining_rows",
 ]
 
 SHARD_ROWS = 65_536
@@ -186,18 +186,18 @@ def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: Repor
         folder.replace(target)
 
 
-def finished_rows(target: Path, spec: IndexSpec) -> int:
+def count_finished_rows(target: Path, spec: IndexSpec) -> int:
     """Return how many rows an unfinished build of ``target`` has finished, by its manifest, unverified."""
     return sum(shard.rows for shard in _usable_shards(target if target.exists() else _build_folder(target), spec))
 
 
-def remaining_rows(root: Path, spec: IndexSpec) -> int:
+def count_remaining_rows(root: Path, spec: IndexSpec) -> int:
     """Return how many rows `build_version` will still encode under ``root``, by the manifests, unverified."""
     places = (latest_version(root), next_version(root))
-    return spec.rows - max(finished_rows(place, spec) for place in places if place is not None)
+    return spec.rows - max(count_finished_rows(place, spec) for place in places if place is not None)
 
 
-def discarded_bytes(root: Path, spec: IndexSpec) -> int:
+def count_discarded_bytes(root: Path, spec: IndexSpec) -> int:
     """Return how many bytes of useless unfinished builds `build_version` removes under ``root`` before it encodes.
 
     By the manifests: nothing is verified yet. The current version is not among them, for it is read until the next one
@@ -319,7 +319,7 @@ def _require_width(blocks: Iterable[Float[Tensor, "_ _"]], width: int) -> Iterat
 
 
 def _missing_bytes(target: Path, spec: IndexSpec) -> int:
-    return (spec.rows - finished_rows(target, spec)) * spec.dimension * spec.dtype.itemsize
+    return (spec.rows - count_finished_rows(target, spec)) * spec.dimension * spec.dtype.itemsize
 
 
 def _remedy(target: Path, spec: IndexSpec) -> str:
@@ -338,7 +338,7 @@ def _explain_full_disk(target: Path, spec: IndexSpec) -> Iterator[None]:
             raise
         full = f"the disk of {target.parent} is full ({os.strerror(error.errno)})"
         remedy = f"{_remedy(target, spec)} and repeat the command"
-        finished = finished_rows(target, spec)
+        finished = count_finished_rows(target, spec)
         if finished == spec.rows:
             raise UserError(
                 f"{full}: all {finished:,} rows are finished and kept, only a last small file is missing; {remedy}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrograd.types import UserError
-from retrograd.util.files import atomic_file, current_or_backup
+from retrograd.util.files import atomic_file, find_current_or_backup
 
 __all__ = [
     "current_version",
@@ -104,7 +104,7 @@ def read_current(path: Path, read: Callable[[Path], Opened]) -> Opened:
         except (UserError, OSError):
             if current_version(path) == version:
                 raise
-    return read(current_or_backup(path))
+    return read(find_current_or_backup(path))
 
 
 def _current_version(root: Path) -> Path | None:

@@ -34,13 +34,13 @@ __all__ = [
     "Answering",
     "Manner",
     "Reading",
-    "answers",
     "choice_scores",
+    "choose_answers",
+    "count_votes",
     "read_alone",
     "read_as_slots",
     "read_as_text",
     "read_candidates",
-    "votes",
 ]
 
 
@@ -145,7 +145,7 @@ def read_as_slots(
     return Reading(candidates.rows.cpu(), share.log().cpu(), log_vote, slots(weight), manner, selection.slots)
 
 
-def answers(
+def choose_answers(
     generator: Generator,
     task: Task,
     base: KnowledgeBase,
@@ -199,7 +199,7 @@ def choice_scores(
     return _choice_scores(task, examples, choices, joint, reading, support)
 
 
-def votes(
+def count_votes(
     support: Support,
     examples: Sequence[Example],
     choices: Sequence[Sequence[str]],
@@ -247,7 +247,7 @@ def _choice_scores(
     """Return the scores of each example's choices; without ``support`` there is no vote."""
     shares = [torch.zeros(len(own)) for own in choices]
     if support is not None:
-        shares = votes(support, examples, choices, reading.rows, reading.log_vote)
+        shares = count_votes(support, examples, choices, reading.rows, reading.log_vote)
     negative = [task.negative_for(example) for example in examples]
     return [
         ChoiceScores(own, own_joint.logsumexp(dim=0).log_softmax(dim=0), vote, own.index(no) if no in own else None)

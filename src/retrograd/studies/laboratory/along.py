@@ -11,7 +11,7 @@ import torch
 from retrograd.experiments.build import build_model
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.open import OpenRun, saved_task
+from retrograd.experiments.open import OpenRun, read_run_task
 from retrograd.experiments.run import compute_for
 from retrograd.studies.laboratory.lab import LabReport, choose_estimators, draw_examples, measure_estimators
 from retrograd.training.refresh.fresh_index import embed_base_if_stale
@@ -50,7 +50,7 @@ def run_laboratory_along(
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     selected = choose_estimators(experiment, names)
-    data = experiment.data.load(experiment.seed, saved_task(experiment, run))
+    data = experiment.data.load(experiment.seed, read_run_task(experiment, run))
     examples, moments = draw_examples(data.train, queries, seed), []
     for stage, step, opened in _moments(run, experiment, data):
         say(f"{stage} {step}".removesuffix(" 0"))

@@ -19,7 +19,7 @@ from retrograd.experiments.open import OpenRun, open_run
 from retrograd.experiments.run import compute_for, require_enough_passages
 from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
-from retrograd.recipes.estimators import estimators
+from retrograd.recipes.estimators import make_estimators
 from retrograd.training.refresh.fresh_index import embed_base
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonValue, suggest_name
@@ -93,7 +93,7 @@ class LabReport:
             "passages": self.base,
             "reference": self.reference,
             "posterior": self.posterior,
-            "estimators": [_record(finding) for finding in self.findings],
+            "make_estimators": [_record(finding) for finding in self.findings],
         }
 
 
@@ -132,7 +132,7 @@ def choose_estimators(experiment: Experiment, names: Sequence[str]) -> list[Esti
     if k == 0:
         raise UserError(f"{experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure")
     own_objective = experiment.objective
-    known = estimators(k)
+    known = make_estimators(k)
     if all(estimator.objective != own_objective for estimator in known):
         known.append(Estimator("the experiment's own", own_objective, k, tail=experiment.training.tail))
     return _choose_by_name(known, names)
@@ -197,7 +197,7 @@ def measure_model(
         if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
             selected = [estimator for estimator in selected if estimator.candidates == "best"]
         reference = reference_step(model, bench, _MICRO_BATCH)
-        with bar("estimators", len(selected), "estimators") as advance:
+        with bar("make_estimators", len(selected), "make_estimators") as advance:
             findings = []
             for estimator in selected:
                 findings.append(_finding(model, bench, estimator, reference, redraws, seed))

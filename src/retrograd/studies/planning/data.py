@@ -12,9 +12,9 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
 from retrograd.studies.lengths import Ruler, generator_ruler, retriever_ruler, target_ruler
 from retrograd.types import UserError
-from retrograd.util.text_files import line_count
+from retrograd.util.text_files import count_lines
 
-__all__ = ["DataFacts", "data_facts"]
+__all__ = ["DataFacts", "collect_data_facts"]
 
 _SAMPLE = 512
 _TOKENS_PER_WORD = 1.4
@@ -43,7 +43,7 @@ class DataFacts:
     notes: tuple[str, ...] = ()
 
 
-def data_facts(experiment: Experiment, examples: int, passages: int) -> DataFacts:
+def collect_data_facts(experiment: Experiment, examples: int, passages: int) -> DataFacts:
     """Return counts from the data, where they are on this disk and quickly read; ``examples`` and ``passages`` (0: not
     given) replace them.
 
@@ -69,7 +69,7 @@ def _read_facts(experiment: Experiment) -> DataFacts:
     if base.is_file() and base.stat().st_size > _LOADED_BYTES:
         size = f"{base} has {base.stat().st_size / 1e9:.0f} GB and is not read"
         return _facts_from_settings(
-            experiment, f"{size}; passages: about a line each, or say them with --passages", line_count(base)
+            experiment, f"{size}; passages: about a line each, or say them with --passages", count_lines(base)
         )
     try:
         data = experiment.data.load(experiment.seed)

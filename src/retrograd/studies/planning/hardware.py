@@ -18,7 +18,7 @@ from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 
-__all__ = ["HARDWARE", "Hardware", "find_hardware", "this_machine"]
+__all__ = ["HARDWARE", "Hardware", "find_hardware", "measure_machine"]
 
 _PROBE_SECONDS = 2.0
 _PROBE_WIDTH = 1_024
@@ -70,7 +70,7 @@ def find_hardware(name: str) -> Hardware:
     return HARDWARE[name]
 
 
-def this_machine(device: torch.device, choice: PrecisionChoice) -> Hardware:
+def measure_machine(device: torch.device, choice: PrecisionChoice) -> Hardware:
     """Return this machine with its free memory and the speed of products in a precision, timed for two seconds."""
     cuda = device.type == "cuda"
     memory = torch.cuda.mem_get_info()[0] if cuda else free_memory()

@@ -11,7 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
-from retrograd.experiments.build import model_settings
+from retrograd.experiments.build import derive_model_settings
 from retrograd.experiments.experiment import Experiment
 from retrograd.models.compute.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.compute.fsdp import find_stacks, list_spread_weights, require_spreadable
@@ -25,7 +25,7 @@ from retrograd.studies.planning.data import DataFacts
 from retrograd.types import UserError
 from retrograd.util.guards import require_at_least
 
-__all__ = ["ModelFacts", "Spread", "Weights", "model_facts"]
+__all__ = ["ModelFacts", "Spread", "Weights", "collect_model_facts"]
 
 _NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """A weight in four bits, the scale of its block of 64 in eight, and the scale of 256 of these in 32."""
@@ -79,7 +79,7 @@ class ModelFacts:
         return sum(part.trained for part in self.weights)
 
 
-def model_facts(
+def collect_model_facts(
     experiment: Experiment, facts: DataFacts, passages: dict[str, int], bf16: bool, processes: int = 1
 ) -> ModelFacts:
     """Return the sizes and costs of the models; ``passages`` is the number of passages in a prompt, by stage.
@@ -195,7 +195,7 @@ def _quantised(generator: PreTrainedModel) -> int:
 
 def _soft_prompt(experiment: Experiment, generator: PreTrainedModel, width: int) -> int:
     """Return the parameters of the soft prompt, which is built to count them."""
-    settings = model_settings(experiment).soft_prompt_options(width)
+    settings = derive_model_settings(experiment).soft_prompt_options(width)
     if settings is None:
         return 0
     reader = cast(PreTrainedModel, generator.get_encoder()) if generator.config.is_encoder_decoder else generator

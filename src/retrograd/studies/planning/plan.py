@@ -19,12 +19,12 @@ from retrograd.index.disk.plan import readable_bytes
 from retrograd.models.compute.batching import token_budget_on
 from retrograd.models.loading.architectures import is_on_disk
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
-from retrograd.studies.planning.data import DataFacts, data_facts
-from retrograd.studies.planning.hardware import Hardware, find_hardware, this_machine
-from retrograd.studies.planning.model import ModelFacts, model_facts
+from retrograd.studies.planning.data import DataFacts, collect_data_facts
+from retrograd.studies.planning.hardware import Hardware, find_hardware, measure_machine
+from retrograd.studies.planning.model import ModelFacts, collect_model_facts
 from retrograd.studies.planning.needs import Memory, Plan, StageCost
 from retrograd.studies.planning.probe import MeasuredSeconds, measure_seconds
-from retrograd.studies.planning.stages import Prompts, planned_stages, prompts_per_query
+from retrograd.studies.planning.stages import Prompts, plan_stages, prompts_per_query
 from retrograd.training.refresh.policies import EverySteps, Rolling, require_one_process
 from retrograd.types import UserError
 
@@ -55,9 +55,9 @@ def plan_experiment(
     """
     here = hardware == ""
     machine = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware, processes)
-    facts = data_facts(experiment, examples, passages)
+    facts = collect_data_facts(experiment, examples, passages)
     r = experiment.retriever
-    stages = planned_stages(experiment, facts.examples, facts.supports)
+    stages = plan_stages(experiment, facts.examples, facts.supports)
     if processes > 1:
         if _passages_move(experiment) and any(stage.trains_retriever and not stage.is_copying for stage in stages):
             require_one_process(experiment.training.refresh_policy)
@@ -65,7 +65,7 @@ def plan_experiment(
     base = facts.passages or 10**9
     prompts = {stage.name: prompts_per_query(stage, base, r.posterior, r.null_passage) for stage in stages}
     passages_each = {name: stage.passages_each for name, stage in prompts.items()}
-    model = model_facts(experiment, facts, passages_each, machine.bf16, processes)
+    model = collect_model_facts(experiment, facts, passages_each, machine.bf16, processes)
     costs = [_stage_cost(experiment, stage, prompts[stage.name], facts, model, machine) for stage in stages]
     embedding, answering = _embedding(experiment, stages, facts, model, machine), _answering(facts, costs, machine)
     embedding = None if embedding is None else embedding / processes
@@ -101,7 +101,7 @@ def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
     if name:
         return find_hardware(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    machine = this_machine(device, choose_precision(experiment, device, "training"))
+    machine = measure_machine(device, choose_precision(experiment, device, "training"))
     if machine.cuda or machine.memory is None:
         return machine
     return replace(machine, memory=machine.memory // processes, peak=machine.peak / processes)

@@ -13,7 +13,7 @@ from retrograd.experiments.build import build_model
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import compute_for
-from retrograd.experiments.stages import stages
+from retrograd.experiments.stages import build_stages
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.compute.training_layers import training_attention
 from retrograd.rag.rag_model import RagModel
@@ -52,7 +52,7 @@ def measure_seconds(experiment: Experiment, data: Data) -> MeasuredSeconds:
     model.train()
     steps = {
         stage.name: _step_seconds(model, stage, list(stage.examples or data.train), rng)
-        for stage in stages(experiment, model, rng)
+        for stage in build_stages(experiment, model, rng)
     }
     questions = (data.test or data.train)[:_ANSWERS]
     answer = _timed(lambda: _answer(experiment, model, questions), compute.device) / max(1, len(questions))

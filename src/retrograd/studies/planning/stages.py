@@ -21,13 +21,13 @@ from retrograd.objectives.objective import TokenLogLikelihood
 from retrograd.training.stage import CopyEvidence
 from retrograd.types import UserError
 
-__all__ = ["CountingLikelihood", "Prompts", "planned_stages", "prompts_per_query"]
+__all__ = ["CountingLikelihood", "Prompts", "plan_stages", "prompts_per_query"]
 
 _QUERIES = 64
 _MOST_CANDIDATES = 100_000
 
 
-def planned_stages(experiment: Experiment, examples: int | None, supports: bool) -> list[StageDescription]:
+def plan_stages(experiment: Experiment, examples: int | None, supports: bool) -> list[StageDescription]:
     """Return the stages that a run would have, for a plan. Raises `UserError` where there are none."""
     stages = describe_stages(experiment, supports, examples)
     if not stages:

@@ -24,14 +24,14 @@ from retrograd.tasks.relations.generator_text import (
     INPUT_STYLES,
     NEIGHBOUR_STYLES,
     describe_entities,
-    instruction,
-    instruction_example,
+    format_instruction,
+    format_instruction_example,
     neighbour_text,
-    sentence_and_entities,
+    split_marked,
 )
 from retrograd.tasks.relations.label_checks import check_labels
 from retrograd.tasks.relations.refinement import Refined, refine_answer
-from retrograd.tasks.relations.relation_scores import METRICS, relation_scores
+from retrograd.tasks.relations.relation_scores import METRICS, score_relations
 from retrograd.tasks.relations.retriever_text import QUERY_STYLES, RoleSpans, restyle_text, role_spans, with_label
 from retrograd.tasks.relations.type_constraints import TypeConstraints
 from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, semeval_verbalisation
@@ -190,7 +190,7 @@ class RelationExtraction:
         nothing is marked.
         """
         try:
-            return sentence_and_entities(example.query)
+            return split_marked(example.query)
         except UserError:
             return example.query, "", ""
 
@@ -301,10 +301,10 @@ class RelationExtraction:
         all else; "instructed" has an order of its own. Where a prompt is too long, the last neighbour's words go first.
         """
         if self.input_style.startswith("instructed"):
-            sentence, head, tail = sentence_and_entities(example.query)
+            sentence, head, tail = split_marked(example.query)
             labels = self.choices_for(example) if self.input_style == "instructed" else None
-            texts = [instruction_example(passage, self.neighbour_style) for passage in passages]
-            return instruction(sentence, head, tail, labels, texts)
+            texts = [format_instruction_example(passage, self.neighbour_style) for passage in passages]
+            return format_instruction(sentence, head, tail, labels, texts)
         described, sentence = self._described(example)
         neighbours = "".join(f"{self.neighbour_text(passage)} | " for passage in passages)
         if self.neighbour_style == "label only":
@@ -316,7 +316,7 @@ class RelationExtraction:
         """Return the description of the two entities (in at most one text), and the sentence."""
         if self.input_style == "marked":
             return [], example.query
-        sentence, head, tail = sentence_and_entities(example.query)
+        sentence, head, tail = split_marked(example.query)
         types = (example.head_type, example.tail_type) if isinstance(example, RelationExample) else ("", "")
         return [describe_entities(head, tail, types)], sentence
 
@@ -352,7 +352,7 @@ class RelationExtraction:
             raise UserError(f"{len(answers)} answers to {len(examples)} examples; give one answer per example")
         gold = [self._gold(example) for example in examples]
         readings = [self.read_answer(answer, example) for example, answer in zip(examples, answers, strict=True)]
-        return relation_scores(gold, readings, self.metric, self.negative, self.phrases)
+        return score_relations(gold, readings, self.metric, self.negative, self.phrases)
 
     def _gold(self, example: Example) -> str:
         relation = self.relation_of(example.target, example)

@@ -19,10 +19,10 @@ __all__ = [
     "INPUT_STYLES",
     "NEIGHBOUR_STYLES",
     "describe_entities",
-    "instruction",
-    "instruction_example",
+    "format_instruction",
+    "format_instruction_example",
     "neighbour_text",
-    "sentence_and_entities",
+    "split_marked",
 ]
 
 NEIGHBOUR_STYLES = ("labelled", "unlabelled", "label only")
@@ -38,7 +38,7 @@ _OPEN_QUESTION = "Which relation does the sentence express?"
 _ANSWER = "Write one relation of the list exactly as it stands there, and nothing more."
 
 
-def instruction(
+def format_instruction(
     sentence: str, head: str, tail: str, relations: Sequence[str] | None, examples: Sequence[str]
 ) -> Prompt:
     """Return the prompt of one sentence with its neighbours.
@@ -53,9 +53,9 @@ def instruction(
     return Prompt(before, "".join(f"\nExample: {example}" for example in examples), after)
 
 
-def instruction_example(passage: Passage, style: str) -> str:
+def format_instruction_example(passage: Passage, style: str) -> str:
     """Return the text of a neighbour within an instruction, in one of `NEIGHBOUR_STYLES`."""
-    sentence, head, tail = sentence_and_entities(passage.text)
+    sentence, head, tail = split_marked(passage.text)
     relation = f"The relation of {head} to {tail} is: {passage.title}"
     if style == "label only":
         return relation
@@ -77,7 +77,7 @@ def describe_entities(head: str, tail: str, types: tuple[str, str]) -> str:
     return " ".join([f"What is {head} to {tail}?", *kinds, "Read:"])
 
 
-def sentence_and_entities(marked: str) -> tuple[str, str, str]:
+def split_marked(marked: str) -> tuple[str, str, str]:
     """Return the sentence without marks, head and tail. Raises `UserError` where nothing is marked."""
     sentence, *spans = unmark(marked)
     head, tail = (" ".join(span.of(sentence).split()) for span in spans)

@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 from retrograd.metrics.relations import relation_table, semeval_score
 from retrograd.tasks.relations.refinement import Refined
 
-__all__ = ["METRICS", "relation_scores"]
+__all__ = ["METRICS", "score_relations"]
 
 METRICS = ("semeval", "macro", "micro")
 """``semeval``: the official macro-F1 over nine directed relations; ``macro`` and ``micro``: F1 without the negative."""
 
 
-def relation_scores(
+def score_relations(
     gold: Sequence[str], readings: Sequence[Refined], metric: str, negative: str | None, labels: Collection[str]
 ) -> dict[str, float]:
     """Return the scores of answers in percent: those of one of `METRICS`, and rates over all of them.

@@ -12,7 +12,7 @@ from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example
 
-__all__ = ["Visit", "health", "health_line"]
+__all__ = ["Visit", "format_health", "measure_health"]
 
 # name in the log: (name on the line, format)
 _SHOWN = {
@@ -45,7 +45,7 @@ class Visit:
 
 
 @torch.no_grad()
-def health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, float]:
+def measure_health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, float]:
     """Return the objective's diagnostics of a micro-batch, and how often its best passage supports the target."""
     candidates, estimate = visit.candidates, visit.estimate
     values = {"loss": float(estimate.loss), "gradient_norm": gradient_norm}
@@ -72,7 +72,7 @@ def learned_scales(model: RagModel) -> dict[str, float]:
     return scales
 
 
-def health_line(stage: str, step: int, steps: int, values: Mapping[str, float]) -> str:
+def format_health(stage: str, step: int, steps: int, values: Mapping[str, float]) -> str:
     """Format the values that the objective reports as ``joint 40/100 · loss 1.204 · …``."""
     quiet = {"prompts_cut"} if values.get("prompts_cut") == 0 else set()  # shown only when it happens
     parts = [

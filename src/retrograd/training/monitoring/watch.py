@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.monitoring.alarms import Alarms
-from retrograd.training.monitoring.health import Visit, health, health_line
+from retrograd.training.monitoring.health import Visit, format_health, measure_health
 from retrograd.training.optimiser import norms_by_part, trained_weights
 from retrograd.training.refresh.live_index import LiveIndex
 from retrograd.training.run.checkpoints import Checkpoints
@@ -57,10 +57,10 @@ class Watch:
     def _report_health(self, step: int, visit: Visit, norm: float, norms: dict[str, float]) -> None:
         ranks, steps, name = Ranks(), step + 1, self.stage.name
         ranks.require_equal(trained_weights(self.model))
-        values = ranks.means(health(self.model, visit, norm), visit.weight)
+        values = ranks.means(measure_health(self.model, visit, norm), visit.weight)
         values |= norms | ({} if self.index is None else self.index.diagnostics(steps))
         self.run.log(steps, name, values)
-        say(health_line(name, steps, self.steps, values))
+        say(format_health(name, steps, self.steps, values))
         self.alarms.check(steps, values, visit)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.staleness import Probe, measure_drift, staleness
+from retrograd.rag.staleness import Probe, measure_drift, measure_staleness
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.refresh.background import IndexWorker, remove_leftovers
 from retrograd.types import UserError
@@ -147,6 +147,6 @@ class LiveIndex:
             "index_embedded": float(self._embedded),
         }
         if self._probe is not None:
-            report = staleness(self._model, self._probe)
+            report = measure_staleness(self._model, self._probe)
             values |= {"staleness_drift": report.cosine_drift, "staleness_overlap": report.overlap}
         return values

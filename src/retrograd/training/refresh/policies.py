@@ -24,7 +24,7 @@ __all__ = [
     "RetrievedLately",
     "Rolling",
     "WhenDrifted",
-    "refreshes",
+    "count_refreshes",
     "require_one_process",
 ]
 
@@ -146,7 +146,7 @@ class InBackground:
             index.renew_elsewhere(step, self.every)
 
 
-def refreshes(policy: RefreshPolicy) -> bool:
+def count_refreshes(policy: RefreshPolicy) -> bool:
     """Return whether a policy ever does anything."""
     return policy not in (Never(), EverySteps(0))
 

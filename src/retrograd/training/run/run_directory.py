@@ -39,7 +39,7 @@ from retrograd.types import Example, UserError
 from retrograd.util.files import (
     atomic_directory,
     atomic_file,
-    current_or_backup,
+    find_current_or_backup,
     is_unfinished,
     open_to_umask,
     remove_unfinished,
@@ -149,7 +149,7 @@ class RunDirectory:
     @property
     def model(self) -> Path:
         """Return the folder of the finished model. Raises `UserError` while there is none."""
-        folder = current_or_backup(self.path / "model")
+        folder = find_current_or_backup(self.path / "model")
         if not folder.exists():
             raise UserError(
                 f"{self.path} has no finished model, since its training did not end; go on with it: "
@@ -160,7 +160,7 @@ class RunDirectory:
     @property
     def has_model(self) -> bool:
         """Return whether there is a finished model."""
-        return current_or_backup(self.path / "model").exists()
+        return find_current_or_backup(self.path / "model").exists()
 
     @property
     def has_ended(self) -> bool:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-__all__ = ["BatchOrder", "steps_in"]
+__all__ = ["BatchOrder", "count_steps"]
 
 
-def steps_in(examples: int, batch_size: int, epochs: int) -> int:
+def count_steps(examples: int, batch_size: int, epochs: int) -> int:
     """Return how many batches there are; the last one of an epoch may be smaller."""
     return epochs * -(-examples // batch_size)
 
@@ -26,8 +26,8 @@ class BatchOrder:
     def __init__(self, examples: int, batch_size: int, epochs: int, rng: torch.Generator) -> None:
         self._examples = examples
         self._batch_size = batch_size
-        self._steps_per_epoch = steps_in(examples, batch_size, 1)
-        self.steps = steps_in(examples, batch_size, epochs)
+        self._steps_per_epoch = count_steps(examples, batch_size, 1)
+        self.steps = count_steps(examples, batch_size, epochs)
         self._rng = rng
         self.epoch_start: UInt8[Tensor, " bytes"] = rng.get_state()
 
