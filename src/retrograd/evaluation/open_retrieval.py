@@ -89,12 +89,12 @@ def best_rows(model: RagModel, examples: Sequence[Example], k: int) -> Int[Tenso
     return candidates.rows.gather(1, order)
 
 
-def _rank(model: RagModel, examples: Sequence[Example], most: int) -> list[list[int]]:
+def _rank(model: RagModel, examples: Sequence[Example], cutoff: int) -> list[list[int]]:
     """Return the rows of each example's best passages, best first, without padding and the null passage."""
     ranked: list[list[int]] = []
     with inference(model):
         for start in range(0, len(examples), _BATCH):
-            rows = best_rows(model, examples[start : start + _BATCH], min(most, len(model.base))).tolist()
+            rows = best_rows(model, examples[start : start + _BATCH], min(cutoff, len(model.base))).tolist()
             ranked += [[row for row in best if row >= 0] for best in rows]
     return ranked
 

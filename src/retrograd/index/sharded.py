@@ -53,7 +53,7 @@ class _Requests:
     query: Float[Tensor, "all D"]
     exclude: Int[Tensor, "all E"]
     counts: list[int]
-    most: int
+    per_query: int
     with_gradient: bool
 
 
@@ -115,7 +115,7 @@ class ShardedIndex:
         requests = self._gather_requests(_SEARCH, query, exclude, k)
         with torch.set_grad_enabled(requests.with_gradient):
             neighbours = self._run_pass(
-                lambda: self._shard.search(requests.query, requests.most, self._to_local(requests.exclude))
+                lambda: self._shard.search(requests.query, requests.per_query, self._to_local(requests.exclude))
             )
         row = torch.where(neighbours.row >= 0, neighbours.row + self._first_row, -1)
         log_normaliser = self._combine(query, requests, neighbours.log_normaliser)
@@ -148,7 +148,7 @@ class ShardedIndex:
         source = torch.Generator().manual_seed(_hash(f"{seeds} {self._exchange.rank}"))
         excluded_rows = self._to_local(requests.exclude)
         rows_here, value = self._run_pass(
-            lambda: self._shard.gumbel_maxima(requests.query, requests.most, source, excluded_rows)
+            lambda: self._shard.gumbel_maxima(requests.query, requests.per_query, source, excluded_rows)
         )
         row = torch.where(rows_here >= 0, rows_here + self._first_row, -1)
         rows, values = (self._exchange.return_answers(part, requests.counts) for part in (row, value))
@@ -224,20 +224,20 @@ class ShardedIndex:
         return result
 
     def _gather_requests(
-        self, method: int, query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None, most: int
+        self, method: int, query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"] | None, per_query: int
     ) -> _Requests:
         """Gather all ranks' queries in the type that the pass computes in, and their exclusions, padded to the
         widest.
         """
 
         def check() -> None:
-            if most < 1:
-                raise ValueError(f"{'draws' if method == _SAMPLE else 'k'} is {most}; expected at least 1")
+            if per_query < 1:
+                raise ValueError(f"{'draws' if method == _SAMPLE else 'k'} is {per_query}; expected at least 1")
             require_query(query, exclude, len(self), self.dimension)
 
         with_gradient = query.requires_grad and torch.is_grad_enabled()
         width = 0 if exclude is None else exclude.shape[1]
-        table = self._agree(method, check, [len(query), width, most, int(with_gradient)])
+        table = self._agree(method, check, [len(query), width, per_query, int(with_gradient)])
         counts, widths, limits, gradients = (list(column) for column in zip(*table, strict=True))
         block = torch.full((len(query), max(widths)), -1, dtype=torch.long)
         if exclude is not None:

@@ -161,10 +161,10 @@ def corpus_bleu(
     for gold in golds:
         _require_golds(gold)
     bleu = _bleu(order, lowercase, effective_order=False)
-    most = max(len(gold) for gold in golds)
+    references = max(len(gold) for gold in golds)
     # sacreBLEU wants one stream per gold position; None marks an example that has fewer golds than the richest, which
     # its code and its signature (nrefs:var) provide for, though its annotation does not.
-    streams = [[gold[i] if i < len(gold) else None for gold in golds] for i in range(most)]
+    streams = [[gold[i] if i < len(gold) else None for gold in golds] for i in range(references)]
     result = bleu.corpus_score(list(answers), streams)  # pyright: ignore[reportArgumentType]
     return CorpusBleu(percent=float(result.score), order=order, signature=str(bleu.get_signature()))
 

@@ -57,10 +57,10 @@ class GeneratorInput:
         self.end = end_token(model, tokenizer)
         self.padding = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.end
         self.prompt_tokens = PromptTokens(tokenizer, self._encoder_decoder, options.separator, self.end, options.chat)
-        if options.max_input_tokens < self.prompt_tokens.least:
+        if options.max_input_tokens < self.prompt_tokens.minimum:
             raise UserError(
                 f"max_input_tokens is {options.max_input_tokens}, and this model needs at least "
-                f"{self.prompt_tokens.least} for a prompt: raise max_input_tokens, or lower max_target_tokens if the "
+                f"{self.prompt_tokens.minimum} for a prompt: raise max_input_tokens, or lower max_target_tokens if the "
                 f"model's positions are the limit"
             )
 
@@ -87,7 +87,7 @@ class GeneratorInput:
             if soft is not None:
                 raise ValueError("soft input is not supported beside a fused prompt; pass plain prompts")
             return [*fused_ids(prompts, self.prompt_tokens, self._options.max_input_tokens)]
-        limits = remaining_tokens(soft, len(prompts), self._options.max_input_tokens, self.prompt_tokens.least)
+        limits = remaining_tokens(soft, len(prompts), self._options.max_input_tokens, self.prompt_tokens.minimum)
         return [*self.prompt_tokens.ids(plain, limits)]
 
     def target_ids(self, targets: Sequence[str]) -> list[TokenIds]:

@@ -1,6 +1,6 @@
 """The objectives that a run takes by role, where the experiment does not name one: stages and controls.
 
-Whoever needs an objective for a role asks here, so that no other module names a class.
+Other modules get the objective of a role here, so that none of them names a class.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class CandidateScores:
 class TokenLogLikelihood:
     """Value of log p(y_t | x, z, y_<t) in nats; ``present`` marks where a target has a token t.
 
-    Nobody reads ``value`` elsewhere; it should be zero there. Column -1 is ``-inf`` throughout.
+    ``value`` is not read elsewhere; it should be zero there. Column -1 is ``-inf`` throughout.
     """
 
     value: Float[Tensor, "B M T"]

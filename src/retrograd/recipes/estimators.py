@@ -35,7 +35,7 @@ def make_estimators(k: int) -> list[Estimator]:
     def best(name: str, objective: Objective, redraws: int = 0) -> Estimator:
         return Estimator(name, objective, k, redraws=redraws)
 
-    known = [
+    listed = [
         best("no update (frozen retriever)", FrozenRetriever()),
         best("RAG-sequence, renormalised", TopKMarginal(normaliser="candidates")),
         best("RAG-sequence, full normaliser", TopKMarginal()),
@@ -61,6 +61,6 @@ def make_estimators(k: int) -> list[Estimator]:
         best("Stochastic top-k", StochasticTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
         best("Relaxed top-k", RelaxedTopK(slots=min(k, 3)), redraws=_EXPENSIVE_REDRAWS),
     ]
-    known_objectives = {type(estimator.objective) for estimator in known}
+    known_objectives = {type(estimator.objective) for estimator in listed}
     others = [kind for kind in OBJECTIVES if kind not in known_objectives and kind().reads != Reads.NOTHING]
-    return known + [best(kind.__name__, kind()) for kind in others]
+    return listed + [best(kind.__name__, kind()) for kind in others]

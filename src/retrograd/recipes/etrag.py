@@ -89,7 +89,7 @@ DEVIATIONS = (
     "the retriever reads the marked sentence without entity types; a label joins it as its phrase",
     "training runs a fixed number of epochs; the paper stops by development loss every 100 updates, patience 3",
     "the paper begins with 300 updates of the retriever alone on the generator's loss; here there are none",
-    "rates rise over a tenth of the steps and fall linearly, gradients are clipped at norm 1 (theirs: not known)",
+    "rates rise over a tenth of the steps and fall linearly, gradients are clipped at norm 1 (the paper's: not known)",
     "words of labels and of the input are our own; the paper's are those of SuRE",
 )
 """What differs from the paper in the published form as well, and in no setting."""
@@ -176,7 +176,7 @@ def _tacred(percent: int, **changes: str) -> RelationData:
 
 
 def _epochs(percent: int) -> int:
-    """Return the number of epochs, which is ours; the paper stops by development loss."""
+    """Return the number of epochs, which is our choice; the paper stops by development loss."""
     return {1: 30, 5: 15, 10: 10, 100: 3}[percent]
 
 

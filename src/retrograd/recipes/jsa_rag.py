@@ -51,10 +51,10 @@ PUBLISHED: Mapping[str, object] = {
 Mistral-7B are named there; which version of them is our reading."""
 
 DEVIATIONS = (
-    "training runs whole epochs; theirs 20,000 steps on four GPUs with one example each",
-    "each distinct passage is scored once; theirs score every proposal, repeated ones too",
-    "the state from which a chain starts is not counted as a visit; theirs is",
-    "AdamW with transformers' usual betas; theirs (0.9, 0.95)",
+    "training runs whole epochs; the paper's 20,000 steps on four GPUs with one example each",
+    "each distinct passage is scored once; the published code scores every proposal, repeated ones too",
+    "the state from which a chain starts is not counted as a visit; in the published code it is",
+    "AdamW with transformers' usual betas; the paper's are (0.9, 0.95)",
     "words of the prompts are our own",
 )
 """What differs from the released code, and in no setting."""
@@ -157,10 +157,10 @@ def small_questions() -> Experiment:
 
 def small_dialogue() -> Experiment:
     """Grounded dialogue over a few thousand passages, built-in models, hybrid search, like the small questions."""
-    before = small_questions()
+    questions = small_questions()
     return replace(
-        before,
+        questions,
         name="jsa-rag-small-dialogue",
         data=replace(_turns("doc2dial"), dev=""),
-        generator=replace(before.generator, max_target_tokens=48),
+        generator=replace(questions.generator, max_target_tokens=48),
     )

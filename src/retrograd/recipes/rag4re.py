@@ -40,9 +40,9 @@ DEVIATIONS = (
     "words of the prompt and of the labels are our own; its parts and their order are the paper's",
     "the retriever reads the sentence with both entities marked; the paper's reads the bare sentence",
     "a sentence never retrieves itself, nor an equal one, in training either",
-    "an answer is read as a label by rules that never guess; theirs take the first label that is a substring",
-    "AdamW keeps its state on the device; theirs pages it",
-    "rates rise over a tenth of the steps, gradients are clipped at norm 1 (theirs: not known)",
+    "an answer is read as a label by rules that never guess; the paper's take the first label that is a substring",
+    "AdamW keeps its state on the device; the paper's pages it",
+    "rates rise over a tenth of the steps, gradients are clipped at norm 1 (the paper's: not known)",
     "scores are the official ones; the micro-F1 printed there for the TACRED family is that of no_relation alone",
 )
 """What differs from the paper in the published form as well, in no setting, and for every model."""

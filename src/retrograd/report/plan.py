@@ -64,8 +64,8 @@ def _memory(plan: Plan) -> Table:
     table.add_column("", justify="right")
     for name, size in asdict(plan.memory).items():
         table.add_row(_MEMORY[name], readable_bytes(round(size)))
-    known = plan.hardware.memory
-    of = "" if known is None else f" of {readable_bytes(known)}"
+    capacity = plan.hardware.memory
+    of = "" if capacity is None else f" of {readable_bytes(capacity)}"
     table.add_row("all", readable_bytes(round(plan.memory.total)) + of)
     return table
 

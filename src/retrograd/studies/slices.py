@@ -149,11 +149,13 @@ def _by_trigger(run: LabelledRun, learned: Learned) -> dict[str, ItemRows]:
     """
     names = ("explicit", "implicit", "no trigger known")
     rows: dict[str, list[int]] = {name: [] for name in names}
-    known = {relation: {trigger.word for trigger in triggers} for relation, triggers in learned.triggers.items()}
+    trigger_words = {
+        relation: {trigger.word for trigger in triggers} for relation, triggers in learned.triggers.items()
+    }
     for row, (example, relation) in enumerate(zip(run.data.test, run.gold.values(), strict=True)):
         if relation == run.task.negative:
             continue
-        triggers = known.get(relation, set())
+        triggers = trigger_words.get(relation, set())
         explicit = not triggers.isdisjoint(_context(example))
         rows[names[2] if not triggers else names[0] if explicit else names[1]].append(row)
     return {name: np.array(items, dtype=np.int64) for name, items in rows.items() if items}

@@ -109,8 +109,8 @@ class _Texts:
         return TextIndex(passage.text for passage in self._passages)
 
 
-def _limit(share: float, most: int, passages: int) -> int:
-    return min(most, max(1, int(share * passages)))
+def _limit(share: float, most_passages: int, passages: int) -> int:
+    return min(most_passages, max(1, int(share * passages)))
 
 
 def _without_article(phrase: Sequence[str]) -> Sequence[str]:
@@ -124,6 +124,6 @@ def _require_shares(shares: Mapping[str, float]) -> None:
             raise UserError(f"{name} is {value}; expected a share from 0 to 1")
 
 
-def _require_passages(most: int) -> None:
-    if most < 1:
-        raise UserError(f"most_passages is {most}; expected 1 or more")
+def _require_passages(most_passages: int) -> None:
+    if most_passages < 1:
+        raise UserError(f"most_passages is {most_passages}; expected 1 or more")

@@ -40,7 +40,7 @@ class Task(Protocol):
         ...
 
     def parse_query(self, text: str) -> Example:
-        """Return what somebody types in as an example without a target. Raises `UserError` for what is no query."""
+        """Return a typed-in text as an example without a target. Raises `UserError` for a text that is no query."""
         ...
 
     def choices_for(self, example: Example) -> tuple[str, ...] | None:

@@ -258,11 +258,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_require_distinct_keys)
 # ---- values ----------------------------------------------------------------------------------------------------------
 
 
-def require_at_least(least: int, values: Mapping[str, int | float]) -> None:
-    """Raise `UserError` for the first of ``values``, by the names of their settings, that is below ``least`` or NaN."""
+def require_at_least(minimum: int, values: Mapping[str, int | float]) -> None:
+    """Raise `UserError` for the first of ``values``, by the names of their settings, below ``minimum`` or NaN."""
     for name, value in values.items():
-        if not value >= least:  # NaN is in no order
-            raise UserError(f"{name} is {value}; it must be at least {least}")
+        if not value >= minimum:  # NaN is in no order
+            raise UserError(f"{name} is {value}; it must be at least {minimum}")
 
 
 def is_storable(value: int) -> bool:

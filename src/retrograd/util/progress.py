@@ -35,13 +35,13 @@ def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
     """Show a bar of ``total`` units; call what it yields with the number of units newly done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     console = _console()
-    shown = _SHOWN[-1] and console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+    is_shown = _SHOWN[-1] and console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)
 
 
-def show_progress(shown: bool = True) -> None:
+def show_progress(is_shown: bool = True) -> None:
     """Show bars and lines on stderr from now on, or no more.
 
     Example::
@@ -49,7 +49,7 @@ def show_progress(shown: bool = True) -> None:
         rg.show_progress()
         rg.show_progress(False)
     """
-    _SHOWN[:] = [shown]
+    _SHOWN[:] = [is_shown]
 
 
 def say(line: str) -> None:

@@ -63,8 +63,8 @@ def read_value(hint: object, value: object, where: str) -> object:
             raise UserError(f"{where} is {describe_value(value)}; expected a table of settings")
         return read_record(hint, value, where)
     if get_origin(hint) is UnionType and NoneType in get_args(hint):
-        (known,) = (one for one in get_args(hint) if one is not NoneType)
-        return None if value is None else read_value(known, value, where)
+        (inner,) = (argument for argument in get_args(hint) if argument is not NoneType)
+        return None if value is None else read_value(inner, value, where)
     if get_origin(hint) is Literal:
         allowed = get_args(hint)
         if value not in allowed:

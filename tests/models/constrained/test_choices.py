@@ -342,25 +342,25 @@ class TestPrefixTree:
     def test_of_a_sequence_all_is_asked(self):
         tree = PrefixTree.of(self.CHOICES, "sequence")
         assert len(tree.token) == 1 + 4 + 2  # nothing, 5, 56, 567, 568, 9, 96
-        assert len(tree.asked) == 4 + 2 + 1 + 3
+        assert len(tree.decision_tokens) == 4 + 2 + 1 + 3
         assert [len(terms) for terms in tree.terms] == [4, 4, 2, 3]
 
     def test_of_a_tree_only_branches_are(self):
         tree = PrefixTree.of(self.CHOICES, "tree")
         assert tree.token == (-1, 5, 6)
         assert tree.parent == (-1, 0, 1)
-        assert sorted(tree.asked) == [(0, 5), (0, 9), (1, 1), (1, 6), (2, 7), (2, 8)]
+        assert sorted(tree.decision_tokens) == [(0, 5), (0, 9), (1, 1), (1, 6), (2, 7), (2, 8)]
         assert [len(terms) for terms in tree.terms] == [3, 3, 2, 1]
 
     def test_what_leads_to_a_branch_is_run_and_not_asked(self):
         tree = PrefixTree.of(([5, 6, 1], [5, 7, 1]), "tree")
-        assert (tree.token, tree.asking) == ((-1, 5), (1,))
+        assert (tree.token, tree.decision_points) == ((-1, 5), (1,))
 
     def test_rows_hold_every_prefix_that_asks(self):
         for scoring in ("sequence", "tree"):
             tree = PrefixTree.of(self.CHOICES, scoring)
             sequences, places = tree.rows()
-            for prefix, (row, tokens) in zip(tree.asking, places, strict=True):
+            for prefix, (row, tokens) in zip(tree.decision_points, places, strict=True):
                 path = []
                 while prefix > 0:
                     path.append(tree.token[prefix])

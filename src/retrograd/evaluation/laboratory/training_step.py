@@ -41,10 +41,10 @@ class Step:
 
     def error(self, reference: Step, part: str) -> float | None:
         """Return ‖step - reference‖² / ‖reference‖² of one part; None where there is no gradient."""
-        mine, theirs = self.gradients[part], reference.gradients[part]
-        if mine is None or theirs is None or not mine.any() or not theirs.any():
+        gradient, exact = self.gradients[part], reference.gradients[part]
+        if gradient is None or exact is None or not gradient.any() or not exact.any():
             return None
-        return float((mine - theirs).square().sum() / theirs.square().sum())
+        return float((gradient - exact).square().sum() / exact.square().sum())
 
 
 def training_step(model: RagModel, bench: Bench, estimator: Estimator, rng: torch.Generator, micro_batch: int) -> Step:

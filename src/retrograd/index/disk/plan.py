@@ -215,8 +215,8 @@ def _available_memory() -> int | None:
 def _cgroup_memory(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
     """Return the limit of one control group less its usage; reclaimable file pages count as free."""
     try:
-        most, used = ((group / name).read_text(encoding="ascii").strip() for name in (limit, usage))
+        maximum, used = ((group / name).read_text(encoding="ascii").strip() for name in (limit, usage))
         statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        return max(0, int(most) - int(used) + int(statistics.get(reclaimable, 0)))
+        return max(0, int(maximum) - int(used) + int(statistics.get(reclaimable, 0)))
     except (OSError, ValueError):  # no such group, or its limit is "max", which is none
         return None

@@ -226,8 +226,8 @@ def write_index(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], manifest: Ma
     with index_directory(path, (MANIFEST, _WHOLE)) as folder:
         dtype = find_dtype(manifest.dtype)
         checksum = write_vectors(folder / _WHOLE, blocks, manifest.rows, manifest.dimension, dtype)
-        whole = Shard(_WHOLE, 0, manifest.rows, checksum)
-        write_manifest(folder, replace(manifest, shards=(whole,)))
+        shard = Shard(_WHOLE, 0, manifest.rows, checksum)
+        write_manifest(folder, replace(manifest, shards=(shard,)))
 
 
 def require_rows_to_store(rows: int) -> None:

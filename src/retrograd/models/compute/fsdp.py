@@ -110,9 +110,9 @@ def count_forwards(module: nn.Module, forwards: int) -> int:
     """Return how many forward passes each rank makes of a spread ``module``: as many as the rank with the most."""
     if not is_spread(module):
         return forwards
-    most = torch.tensor(forwards, device=next(module.parameters()).device)
-    dist.all_reduce(most, op=dist.ReduceOp.MAX)
-    return int(most)
+    forwards_of_ranks = torch.tensor(forwards, device=next(module.parameters()).device)
+    dist.all_reduce(forwards_of_ranks, op=dist.ReduceOp.MAX)
+    return int(forwards_of_ranks)
 
 
 # ---- gradients -------------------------------------------------------------------------------------------------------
@@ -125,9 +125,9 @@ def is_own_share(weight: Tensor) -> bool:
 
 def group_by_placement(weights: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Group weights into whole ones and spread ones, in their order; no kernel takes both at once."""
-    whole = [weight for weight in weights if not is_own_share(weight)]
+    full = [weight for weight in weights if not is_own_share(weight)]
     spread = [weight for weight in weights if is_own_share(weight)]
-    return [group for group in (whole, spread) if group]
+    return [group for group in (full, spread) if group]
 
 
 def gradient_norm(weights: Sequence[nn.Parameter]) -> Tensor:
@@ -160,9 +160,9 @@ def gather_weights(module: nn.Module, trained_alone: bool = False) -> Iterator[N
         if is_own_share(weight) and (weight.requires_grad or not trained_alone)
     ]
     for part, name, weight in places:
-        whole = _gather_on_first_rank(weight)
-        if whole is not None:
-            part._parameters[name] = nn.Parameter(whole, weight.requires_grad)
+        full = _gather_on_first_rank(weight)
+        if full is not None:
+            part._parameters[name] = nn.Parameter(full, weight.requires_grad)
     try:
         yield
     finally:
@@ -180,9 +180,9 @@ def gather_moments(optimiser: torch.optim.Optimizer) -> Iterator[None]:
         if is_own_share(value)
     ]
     for state, name, value in places:
-        whole = _gather_on_first_rank(value)
-        if whole is not None:
-            state[name] = whole
+        full = _gather_on_first_rank(value)
+        if full is not None:
+            state[name] = full
     try:
         yield
     finally:
@@ -192,8 +192,8 @@ def gather_moments(optimiser: torch.optim.Optimizer) -> Iterator[None]:
 
 def _gather_on_first_rank(value: Tensor) -> Tensor | None:
     """Return a spread tensor whole on rank 0, and None on all others; all ranks call it."""
-    whole = cast(DTensor, value.detach()).full_tensor()
-    return whole.cpu() if dist.get_rank() == 0 else None
+    full = cast(DTensor, value.detach()).full_tensor()
+    return full.cpu() if dist.get_rank() == 0 else None
 
 
 def put(value: Tensor, place: Tensor) -> None:

@@ -31,13 +31,13 @@ def measure_seconds(work: Work, width: int) -> PrecisionSeconds:
     """
     with torch.random.fork_rng(devices=[]):
         layer = _layer(width)
-        part, most = _SMALLEST, _batch_tokens(width)
+        fraction, batch_tokens = _SMALLEST, _batch_tokens(width)
         while True:
             start = time.perf_counter()
-            seconds = _time_both(layer, _text_tokens(most // part, _TOKENS[work]), work)
-            if part == 1 or time.perf_counter() - start > _SECONDS:
+            seconds = _time_both(layer, _text_tokens(batch_tokens // fraction, _TOKENS[work]), work)
+            if fraction == 1 or time.perf_counter() - start > _SECONDS:
                 return seconds
-            part //= 4
+            fraction //= 4
 
 
 def _time_both(layer: BertModel, tokens: torch.Tensor, work: Work) -> PrecisionSeconds:

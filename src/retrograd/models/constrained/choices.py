@@ -36,19 +36,19 @@ def score_choices(
     if not choices:
         return torch.zeros(0, 0, device=decoder.model.device)
     layer = OutputLayer(decoder.model, decoder.sample(choices[0][0][-1]))
-    known: dict[tuple[tuple[int, ...], ...], PrefixTree] = {}
+    tree_by_ids: dict[tuple[tuple[int, ...], ...], PrefixTree] = {}
     trees: list[PrefixTree] = []
     for own in choices:
         key = tuple(map(tuple, own))
-        known[key] = known.get(key) or PrefixTree.of(key, scoring)
-        trees.append(known[key])
+        tree_by_ids[key] = tree_by_ids.get(key) or PrefixTree.of(key, scoring)
+        trees.append(tree_by_ids[key])
     device = decoder.model.device
     count = torch.tensor([len(own) for own in choices], device=device)
     result = torch.zeros(len(choices), int(count.max()), device=device)
-    undecided = [p for p, tree in enumerate(trees) if tree.asking]
-    most = max(1, _STATES // max(1, *(len(tree.asking) for tree in trees)))
+    undecided = [p for p, tree in enumerate(trees) if tree.decision_points]
+    group_size = max(1, _STATES // max(1, *(len(tree.decision_points) for tree in trees)))
     sizes = [decoder.size(lengths[p], trees[p]) for p in undecided]
-    for group in length_buckets(sizes, decoder.budget, most):
+    for group in length_buckets(sizes, decoder.budget, group_size):
         prompts = [undecided[i] for i in group]
         group_trees = [trees[p] for p in prompts]
         states = decoder.states(prompts, group_trees, layer)
@@ -74,10 +74,10 @@ def _score_tokens(
 def _tokens_to_score(trees: Sequence[PrefixTree], device: torch.device) -> tuple[Int[Tensor, " A"], Int[Tensor, " A"]]:
     """Return the state that each token to score follows, and the token."""
     pairs: list[tuple[int, int]] = []
-    before = 0
+    offset = 0
     for tree in trees:
-        pairs += [(before + place, token) for place, token in tree.asked]
-        before += len(tree.asking)
+        pairs += [(offset + place, token) for place, token in tree.decision_tokens]
+        offset += len(tree.decision_points)
     row, token = torch.tensor(pairs, device=device).T
     return row, token
 
@@ -86,11 +86,11 @@ def _sum_terms(answer: Float[Tensor, " A"], trees: Sequence[PrefixTree], width: 
     """Sum each choice's terms; a choice without any, and a column without a choice, is 0."""
     cells: list[int] = []
     terms: list[int] = []
-    before = 0
+    offset = 0
     for p, tree in enumerate(trees):
         for c, own in enumerate(tree.terms):
             cells += [p * width + c] * len(own)
-            terms += [before + term for term in own]
-        before += len(tree.asked)
+            terms += [offset + term for term in own]
+        offset += len(tree.decision_tokens)
     cell, term = (torch.tensor(index, dtype=torch.long, device=answer.device) for index in (cells, terms))
     return answer.new_zeros(len(trees) * width).index_add(0, cell, answer[term]).view(len(trees), width)

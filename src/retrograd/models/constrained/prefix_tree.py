@@ -29,37 +29,37 @@ Scoring = Literal["sequence", "tree"]
 class PrefixTree:
     """The distinct prefixes that must be run, numbered from the empty one, 0; a parent comes before its children.
 
-    ``token[n]`` is the last token of prefix n, ``parent[n]`` the prefix without it (-1 for both at 0). ``asking`` are
-    the prefixes after which a token's probability counts; ``asked`` lists those tokens, as (position in ``asking``,
-    token), each once; choice c is the product of the ``asked`` numbered in ``terms[c]``. A single choice has
-    no tokens to score in a tree: it is certain.
+    ``token[n]`` is the last token of prefix n, ``parent[n]`` the prefix without it (-1 for both at 0).
+    ``decision_points`` are the prefixes after which a token's probability counts; ``decision_tokens`` lists those
+    tokens, as (position in ``decision_points``, token), each once; choice c is the product of the ``decision_tokens``
+    numbered in ``terms[c]``. A single choice has no tokens to score in a tree: it is certain.
     """
 
     token: tuple[int, ...]
     parent: tuple[int, ...]
-    asking: tuple[int, ...]
-    asked: tuple[tuple[int, int], ...]
+    decision_points: tuple[int, ...]
+    decision_tokens: tuple[tuple[int, int], ...]
     terms: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, choices: Sequence[Sequence[int]], scoring: Scoring) -> PrefixTree:
         """Build the tree of choices, token ids with the end of sequence; equal choices are one and get equal scores."""
         parent, token, following, paths = _grow_prefixes(choices)
-        least = 2 if scoring == "tree" else 1
-        asking = [prefix for prefix, after in enumerate(following) if len(after) >= least]
+        minimum = 2 if scoring == "tree" else 1
+        decision_points = [prefix for prefix, after in enumerate(following) if len(after) >= minimum]
         needed: set[int] = set()
-        for prefix in asking:
+        for prefix in decision_points:
             while prefix >= 0 and prefix not in needed:
                 needed.add(prefix)
                 prefix = parent[prefix]
         number = {old: new for new, old in enumerate(sorted(needed))} | {-1: -1}
-        asked = [(prefix, after) for prefix in asking for after in following[prefix]]
-        term, place = ({key: i for i, key in enumerate(keys)} for keys in (asked, asking))
+        decision_tokens = [(prefix, after) for prefix in decision_points for after in following[prefix]]
+        term, place = ({key: i for i, key in enumerate(keys)} for keys in (decision_tokens, decision_points))
         return cls(
             token=tuple(token[old] for old in sorted(needed)),
             parent=tuple(number[parent[old]] for old in sorted(needed)),
-            asking=tuple(number[prefix] for prefix in asking),
-            asked=tuple((place[prefix], after) for prefix, after in asked),
+            decision_points=tuple(number[prefix] for prefix in decision_points),
+            decision_tokens=tuple((place[prefix], after) for prefix, after in decision_tokens),
             terms=tuple(tuple(term[step] for step in path if step in term) for path in paths),
         )
 
@@ -79,7 +79,8 @@ class PrefixTree:
         return begins_with
 
     def rows(self) -> tuple[list[list[int]], list[tuple[int, int]]]:
-        """Return the prefixes that no other one continues, as token ids, and the end of each ``asking`` prefix in them.
+        """Return the prefixes that no other one continues, as token ids, and the end of each ``decision_points`` prefix
+        in them.
 
         An end is (row, number of tokens).
         """
@@ -95,7 +96,7 @@ class PrefixTree:
             for length, at in enumerate(reversed(path)):
                 place.setdefault(at, (len(sequences), length))
             sequences.append([self.token[at] for at in reversed(path[:-1])])
-        return sequences, [place[prefix] for prefix in self.asking]
+        return sequences, [place[prefix] for prefix in self.decision_points]
 
 
 def _grow_prefixes(

@@ -74,7 +74,7 @@ class TreeDecoder:
         return length + len(sequences) * (1 + max(len(ids) for ids in sequences))
 
     def states(self, prompts: Sequence[int], trees: Sequence[PrefixTree], layer: OutputLayer) -> Float[Tensor, "S W"]:
-        """Return `OutputLayer.states` after each prefix in ``asking``, tree after tree, without gradient."""
+        """Return `OutputLayer.states` after each prefix in ``decision_points``, tree after tree, without gradient."""
         read = self.read(prompts)
         tree = reads_trees(self.model) and self._in_window(read["attention_mask"].shape[1], trees)
         if self.start is not None:
@@ -99,7 +99,7 @@ class _Forest:
     token: Int[Tensor, "P S"]
     depth: Int[Tensor, "P S"]
     sees: Bool[Tensor, "P S S"]
-    asking: tuple[Int[Tensor, " A"], Int[Tensor, " A"]]
+    decision_points: tuple[Int[Tensor, " A"], Int[Tensor, " A"]]
 
     @classmethod
     def of(cls, trees: Sequence[PrefixTree], root: int, device: torch.device) -> _Forest:
@@ -109,8 +109,8 @@ class _Forest:
             mask[: len(tree.token), : len(tree.token)] = tree.sees()
         token = [[root, *tree.token[1:], *[root] * (width - len(tree.token))] for tree in trees]
         depth = [tree.depth + [0] * (width - len(tree.token)) for tree in trees]
-        asking = [(p, node) for p, tree in enumerate(trees) for node in tree.asking]
-        prompt, node = torch.tensor(asking, device=device).T
+        decision_points = [(p, node) for p, tree in enumerate(trees) for node in tree.decision_points]
+        prompt, node = torch.tensor(decision_points, device=device).T
         tokens, depths = (torch.tensor(grid, device=device) for grid in (token, depth))
         return cls(tokens, depths, sees.to(device), (prompt, node))
 
@@ -126,9 +126,9 @@ def _decode_as_trees(
         "decoder_attention_mask": _additive_mask(forest.sees, model.dtype),
     }
     if model.config.model_type == "encoder-decoder":
-        return layer.states(arguments | {"decoder_position_ids": forest.depth}, forest.asking)
+        return layer.states(arguments | {"decoder_position_ids": forest.depth}, forest.decision_points)
     with _give_positions(model, forest.depth):
-        return layer.states(arguments, forest.asking)
+        return layer.states(arguments, forest.decision_points)
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def _continue_as_trees(
         "attention_mask": _additive_mask(sees, model.dtype),
         "position_ids": torch.cat([positions.expand(prompts, -1), ends.unsqueeze(-1) + forest.depth[:, 1:] - 1], dim=1),
     }
-    prompt, node = forest.asking
+    prompt, node = forest.decision_points
     return layer.states(arguments, (prompt, torch.where(node == 0, ends[prompt] - 1, length + node - 1)))
 
 
@@ -191,19 +191,19 @@ class _Rows:
 
     ids: list[list[int]]
     prompt: list[int]
-    asking: list[tuple[int, int]]
+    decision_points: list[tuple[int, int]]
 
     @classmethod
     def of(cls, trees: Sequence[PrefixTree]) -> _Rows:
         ids: list[list[int]] = []
         prompt: list[int] = []
-        asking: list[tuple[int, int]] = []
+        decision_points: list[tuple[int, int]] = []
         for p, tree in enumerate(trees):
             sequences, places = tree.rows()
-            asking += [(len(ids) + row, tokens) for row, tokens in places]
+            decision_points += [(len(ids) + row, tokens) for row, tokens in places]
             ids += sequences
             prompt += [p] * len(sequences)
-        return cls(ids, prompt, asking)
+        return cls(ids, prompt, decision_points)
 
 
 def _decode_as_rows(
@@ -223,7 +223,7 @@ def _decode_as_rows(
     prompt = torch.tensor(rows.prompt, device=model.device)
     cache.cross_attention_cache.batch_select_indices(prompt)
     tokens, present = pad_ids([[start, *ids] for ids in rows.ids], start, model.device)
-    row, position = torch.tensor(rows.asking, device=model.device).T
+    row, position = torch.tensor(rows.decision_points, device=model.device).T
     arguments = {
         "encoder_outputs": BaseModelOutput(last_hidden_state=hidden[prompt]),
         "attention_mask": mask[prompt],
@@ -248,10 +248,14 @@ def _continue_as_rows(
         prompt = torch.tensor([rows.prompt[r] for r in group], device=model.device)
         tokens, present = pad_ids([rows.ids[r] for r in group], 0, model.device)
         number = {r: i for i, r in enumerate(group)}
-        asking = [a for a, (row, _) in enumerate(rows.asking) if row in number]
-        order += asking
-        row = torch.tensor([number[rows.asking[a][0]] for a in asking], dtype=torch.long, device=model.device)
-        after = torch.tensor([rows.asking[a][1] for a in asking], dtype=torch.long, device=model.device)
+        decision_points = [a for a, (row, _) in enumerate(rows.decision_points) if row in number]
+        order += decision_points
+        row = torch.tensor(
+            [number[rows.decision_points[a][0]] for a in decision_points], dtype=torch.long, device=model.device
+        )
+        after = torch.tensor(
+            [rows.decision_points[a][1] for a in decision_points], dtype=torch.long, device=model.device
+        )
         inputs = {name: value[prompt] for name, value in read.items()}
         extended = _append_tokens(model, inputs, tokens)
         mask = torch.cat([inputs["attention_mask"], present], dim=1)

@@ -58,11 +58,11 @@ def require_encoder(model: PreTrainedModel) -> None:
         )
 
 
-def fused_ids(prompts: Sequence[str | FusedPrompt], tokens: PromptTokens, most: int) -> list[FusedIds]:
-    """Return the token ids of each part, at most ``most``; a plain prompt is its own only part."""
+def fused_ids(prompts: Sequence[str | FusedPrompt], tokens: PromptTokens, max_tokens: int) -> list[FusedIds]:
+    """Return the token ids of each part, at most ``max_tokens``; a plain prompt is its own only part."""
     parts = [prompt.parts if isinstance(prompt, FusedPrompt) else (prompt,) for prompt in prompts]
     texts = [text for own in parts for text in own]
-    ids = iter(tokens.ids(texts, [most] * len(texts)))
+    ids = iter(tokens.ids(texts, [max_tokens] * len(texts)))
     return [FusedIds([next(ids) for _ in own]) for own in parts]
 
 

@@ -48,7 +48,7 @@ class PromptTokens:
         # What the template puts around a turn, without the turn, is what a prompt takes at the least.
         self._frame = len(self._apply_template([""])[0]) if self.chat else 0
         self.tail = self._count_tail() if self.chat else len(self._separator)
-        self.least = (self._frame or len(self._separator) + tokenizer.num_special_tokens_to_add()) + 1
+        self.minimum = (self._frame or len(self._separator) + tokenizer.num_special_tokens_to_add()) + 1
         self.read = self.shortened = self.cut = 0
 
     @property
@@ -60,32 +60,32 @@ class PromptTokens:
         """Continue from the counts of another process, or of an attempt that failed."""
         self.read, self.shortened, self.cut = counts
 
-    def ids(self, prompts: Sequence[str], most: Sequence[int]) -> list[TokenIds]:
-        """Return at most ``most`` tokens of each prompt, its tail included; an empty prompt has at least one.
+    def ids(self, prompts: Sequence[str], max_tokens: Sequence[int]) -> list[TokenIds]:
+        """Return at most ``max_tokens`` tokens of each prompt, its tail included; an empty prompt has at least one.
 
-        No prompt fits into fewer than ``least`` tokens.
+        No prompt fits into fewer than ``minimum`` tokens.
         """
         self.read += len(prompts)
         whole = self._all_ids(prompts)
         return [
             ids if len(ids) <= limit else self._shorten_to_fit(prompt, limit)
-            for prompt, ids, limit in zip(prompts, whole, most, strict=True)
+            for prompt, ids, limit in zip(prompts, whole, max_tokens, strict=True)
         ]
 
-    def _shorten_to_fit(self, prompt: str, most: int) -> TokenIds:
+    def _shorten_to_fit(self, prompt: str, max_tokens: int) -> TokenIds:
         """Shorten the spare part until the prompt fits; if it does not suffice, cut the rest."""
         if isinstance(prompt, Prompt) and prompt.spare[0] < prompt.spare[1]:
             self.shortened += 1
             while True:
                 (ids,) = self._all_ids([prompt])
-                if len(ids) <= most:
+                if len(ids) <= max_tokens:
                     return ids
                 start, end = prompt.spare
                 if start == end:
                     break
-                prompt = prompt.shortened(self._shortened_length(prompt[start:end], len(ids) - most))
+                prompt = prompt.shortened(self._shortened_length(prompt[start:end], len(ids) - max_tokens))
         self.cut += 1
-        return self._cut(prompt, most)
+        return self._cut(prompt, max_tokens)
 
     def _shortened_length(self, spare: str, tokens: int) -> int:
         """Return the length in characters of the spare part without its last ``tokens``; less than it is."""
@@ -96,16 +96,16 @@ class PromptTokens:
         offsets = whole["offset_mapping"]
         return min(len(spare) - 1, offsets[-tokens][0] if tokens <= len(offsets) else 0)
 
-    def _cut(self, prompt: str, most: int) -> TokenIds:
+    def _cut(self, prompt: str, max_tokens: int) -> TokenIds:
         """Return the prompt's first tokens, then its tail."""
         if self.chat:
             text = self._tokenizer(str(prompt), add_special_tokens=False, verbose=False)["input_ids"]
             # The text of the first tokens may be tokenised otherwise: take fewer until it fits.
-            for limit in range(most - self._frame, -1, -1):
+            for limit in range(max_tokens - self._frame, -1, -1):
                 (ids,) = self._apply_template([str(self._tokenizer.decode(text[:limit]))])
-                if len(ids) <= most:
+                if len(ids) <= max_tokens:
                     return ids
-        limit = {"truncation": True, "max_length": most - len(self._separator)}
+        limit = {"truncation": True, "max_length": max_tokens - len(self._separator)}
         return self._append_separator(self._tokenizer([str(prompt)], **limit)["input_ids"])[0]
 
     def _all_ids(self, prompts: Sequence[str]) -> list[TokenIds]:

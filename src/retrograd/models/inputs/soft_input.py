@@ -149,13 +149,15 @@ def insert_soft_input(
     return packed.masked_fill(~packed_mask.unsqueeze(-1), 0.0), packed_mask.to(mask.dtype)
 
 
-def remaining_tokens(soft: SoftInput | None, prompts: int, most: int, least: int) -> list[int]:
-    """Return how many of ``most`` tokens soft input leaves each prompt. Raises `UserError` if fewer than ``least``."""
+def remaining_tokens(soft: SoftInput | None, prompts: int, max_tokens: int, min_tokens: int) -> list[int]:
+    """Return how many of ``max_tokens`` tokens soft input leaves each prompt. Raises `UserError` if fewer than
+    ``min_tokens``.
+    """
     soft_lengths = [0] * prompts if soft is None else soft.total.tolist()
-    limits = [most - count for count in soft_lengths]
-    if min(limits, default=least) < least:
+    limits = [max_tokens - count for count in soft_lengths]
+    if min(limits, default=min_tokens) < min_tokens:
         raise UserError(
-            f"{max(soft_lengths)} soft tokens leave a prompt {max(min(limits), 0)} of {most} input tokens, and it "
-            f"needs at least {least}: raise max_input_tokens or retrieve into fewer slots"
+            f"{max(soft_lengths)} soft tokens leave a prompt {max(min(limits), 0)} of {max_tokens} input tokens, and "
+            f"it needs at least {min_tokens}: raise max_input_tokens or retrieve into fewer slots"
         )
     return limits

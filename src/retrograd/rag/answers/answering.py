@@ -94,7 +94,7 @@ class Reading:
 
     ``log_weight`` is the log-weight of each row, log p(z|x) renormalised or its share of the slots; ``log_vote`` its
     share in a vote of the neighbours. Row -1 is not a passage: with weight 0 (``-inf``) it is padding, else the query
-    alone. A prediction lists at most ``shown`` passages, the heaviest.
+    alone. A prediction lists at most ``shown_passages`` passages, the heaviest.
     """
 
     rows: Int[Tensor, "B K"]
@@ -102,7 +102,7 @@ class Reading:
     log_vote: Float[Tensor, "B K"]
     soft: SoftInput | None = None
     manner: Manner = Manner()
-    shown: int | None = None
+    shown_passages: int | None = None
 
 
 def read_alone(queries: int, manner: Manner) -> Reading:
@@ -309,7 +309,7 @@ def _prediction(
 ) -> Prediction:
     """Make a prediction of example ``b``; ``joint`` is log p(z|x) p(answer|x,z), up to a constant."""
     rows, weight = reading.rows[b], joint.softmax(dim=0)
-    order = [k for k in weight.argsort(descending=True, stable=True).tolist() if rows[k] >= 0][: reading.shown]
+    order = [k for k in weight.argsort(descending=True, stable=True).tolist() if rows[k] >= 0][: reading.shown_passages]
     read = [int(rows[k]) for k in order]
     return Prediction(
         id=example.id,

@@ -132,10 +132,10 @@ def choose_estimators(experiment: Experiment, names: Sequence[str]) -> list[Esti
     if k == 0:
         raise UserError(f"{experiment.name} retrieves nothing (training.passages = 0): there is nothing to measure")
     own_objective = experiment.objective
-    known = make_estimators(k)
-    if all(estimator.objective != own_objective for estimator in known):
-        known.append(Estimator("the experiment's own", own_objective, k, tail=experiment.training.tail))
-    return _choose_by_name(known, names)
+    estimators = make_estimators(k)
+    if all(estimator.objective != own_objective for estimator in estimators):
+        estimators.append(Estimator("the experiment's own", own_objective, k, tail=experiment.training.tail))
+    return _choose_by_name(estimators, names)
 
 
 def draw_examples(examples: Sequence[Example], queries: int, seed: int) -> list[Example]:
@@ -143,17 +143,17 @@ def draw_examples(examples: Sequence[Example], queries: int, seed: int) -> list[
     return random.Random(seed).sample(examples, min(queries, len(examples)))
 
 
-def _choose_by_name(known: list[Estimator], names: Sequence[str]) -> list[Estimator]:
+def _choose_by_name(estimators: list[Estimator], names: Sequence[str]) -> list[Estimator]:
     if not names:
-        return known
+        return estimators
     for name in names:
-        if not any(_fits(estimator, name) for estimator in known):
+        if not any(_fits(estimator, name) for estimator in estimators):
             all_names = sorted(
-                {estimator.name.split(",")[0] for estimator in known}
-                | {type(estimator.objective).__name__ for estimator in known}
+                {estimator.name.split(",")[0] for estimator in estimators}
+                | {type(estimator.objective).__name__ for estimator in estimators}
             )
             raise UserError(f"--objectives {name}: no such estimator; {suggest_name(name, all_names)}")
-    return [estimator for estimator in known if any(_fits(estimator, name) for name in names)]
+    return [estimator for estimator in estimators if any(_fits(estimator, name) for name in names)]
 
 
 def _fits(estimator: Estimator, name: str) -> bool:

@@ -81,8 +81,8 @@ class Plan:
     @property
     def seconds(self) -> float | None:
         """Return the seconds of stages, embedding and answering the test; None where any is unknown."""
-        known = [*(stage.seconds for stage in self.stages), self.embedding, self.answering]
-        return None if any(part is None for part in known) else sum(part for part in known if part is not None)
+        durations = [*(stage.seconds for stage in self.stages), self.embedding, self.answering]
+        return None if any(part is None for part in durations) else sum(part for part in durations if part is not None)
 
     def record(self) -> JsonObject:
         """Return the plan as JSON; bytes, seconds, operations."""

@@ -146,8 +146,8 @@ def _memory(
     at_once = stage.at_once
     prompt, tower, passage = model.prompts[stage.name], model.tower, model.passage
 
-    def stored_bytes(squares: float, whole: float) -> float:
-        return whole - (squares if on.cuda else 0.0)  # fused attention on a GPU keeps no squares
+    def stored_bytes(squares: float, all_bytes: float) -> float:
+        return all_bytes - (squares if on.cuda else 0.0)  # fused attention on a GPU keeps no squares
 
     towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
     embedded = prompts.candidates if experiment.retriever.trained == "both" and not stage.is_copying else 0
@@ -164,14 +164,14 @@ def _memory(
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
     gradients = tower_parameters + generator_parameters * (prompts.with_gradient > 0)
     index = 4.0 * (facts.passages or 0) * model.dimension * experiment.retriever.search_kind.needs_index
-    whole = stage.compares_all and model.processes > 1  # each compares with all, and fetches them
+    all_bytes = stage.compares_all and model.processes > 1  # each compares with all, and fetches them
     return Memory(
         weights=sum(part.held for part in model.weights),
         gradients=4.0 * gradients,
         optimiser=8.0 * (tower_parameters + generator_parameters * stage.trains_generator),
         copies=_copies(experiment, model, gradients, graphs, stage.name, on),
         activations=activations,
-        index=index / model.processes + whole * index,
+        index=index / model.processes + all_bytes * index,
         libraries=_CUDA_BYTES if on.cuda else _CPU_BYTES,
     )
 

@@ -157,9 +157,9 @@ class RelationExtraction:
 
         None where it is neither.
         """
-        known = self.verbalisation.relation_of(words)
-        if known is not None or example is None:
-            return known
+        relation = self.verbalisation.relation_of(words)
+        if relation is not None or example is None:
+            return relation
         folded_words = fold(words)
         return next(
             (label for label, own in self._own_sentences(example).items() if own.casefold() == folded_words),
@@ -172,9 +172,9 @@ class RelationExtraction:
 
         Without a label it is an invalid answer, never mapped to one.
         """
-        known = self.relation_of(answer, example)
-        if known is not None:
-            return Refined(known, "exact")
+        label = self.relation_of(answer, example)
+        if label is not None:
+            return Refined(label, "exact")
         sentences = self._own_sentences(example)
         words = {label: [phrase, *filter(None, [sentences.get(label)])] for label, phrase in self.phrases.items()}
         return refine_answer(answer, words, *self._repeatable(example))

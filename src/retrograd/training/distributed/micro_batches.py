@@ -68,10 +68,10 @@ class MicroBatches:
         Where one rank runs out of memory, all begin the batch again with half as many queries at once. Raises
         `UserError` where one query is too much.
         """
-        before = self._state(positions, target)
+        state_before = self._state(positions, target)
         while (visit := self._attempt(positions, target, add_gradients)) is None:
             queries_at_once = self._count_held(len(positions))
-            self._restore(before, positions, target)
+            self._restore(state_before, positions, target)
             self._halve(queries_at_once)
         self._chains.put(positions, target, self._ranks.join_shares(self._own_rows(positions, target), len(positions)))
         return visit
@@ -111,17 +111,17 @@ class MicroBatches:
         rows = self._chains.at(positions, target)
         return _StateBefore(rows, self._sampler.get_state(), torch.get_rng_state(), cuda, prompts.counts)
 
-    def _restore(self, before: _StateBefore, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> None:
+    def _restore(self, state_before: _StateBefore, positions: Int[Tensor, " b"], target: Int[Tensor, " b"]) -> None:
         self._model.zero_grad()
         torch.clear_autocast_cache()
         gc.collect()  # graphs that hold themselves, as recomputed layers do
-        self._chains.put(positions, target, before.rows)
-        self._sampler.set_state(before.sampler)
-        torch.set_rng_state(before.cpu)
-        if before.cuda is not None:
+        self._chains.put(positions, target, state_before.rows)
+        self._sampler.set_state(state_before.sampler)
+        torch.set_rng_state(state_before.cpu)
+        if state_before.cuda is not None:
             torch.cuda.empty_cache()
-            torch.cuda.set_rng_state(before.cuda, self._model.device)
-        self._model.generator.prompt_tokens.resume_counts(before.prompts)
+            torch.cuda.set_rng_state(state_before.cuda, self._model.device)
+        self._model.generator.prompt_tokens.resume_counts(state_before.prompts)
 
     def _halve(self, queries_at_once: int) -> None:
         _require_two(queries_at_once)

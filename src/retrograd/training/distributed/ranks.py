@@ -102,13 +102,13 @@ class Ranks:
         counts = [len(share) for share in self._shares(torch.empty(queries))]
         return self._exchange.gather_lines(own, counts).cpu()
 
-    def share(self, whole: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
+    def share(self, batch: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
         """Return this rank's share of one number per query of a batch."""
-        return self._shares(whole)[self.rank]
+        return self._shares(batch)[self.rank]
 
-    def _shares(self, whole: Tensor) -> tuple[Tensor, ...]:
+    def _shares(self, batch: Tensor) -> tuple[Tensor, ...]:
         # The first ranks have more where it does not come out even: the first always has some.
-        return whole.tensor_split(self.count)
+        return batch.tensor_split(self.count)
 
     # ---- randomness -------------------------------------------------------------------------------------------------
 

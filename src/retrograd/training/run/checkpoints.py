@@ -191,7 +191,7 @@ class Checkpoints:
     # ---- saving --------------------------------------------------------------------------------------------------
 
     def after_step(self, step: int, due: bool) -> None:
-        """Save where a checkpoint is ``due`` or late, and where somebody asks to stop: then raise `Interrupted`.
+        """Save where a checkpoint is ``due`` or late, and where a stop is requested: then raise `Interrupted`.
 
         ``step`` steps of the present stage are made. Raises `UserError` where a checkpoint that is due, or was asked
         for, cannot be written; where only the clock wants one, that is said, and training goes on.

@@ -318,7 +318,7 @@ def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _require_whole(folder: Path) -> Iterator[None]:
-    """Raise `UserError` where something is missing from a folder, which somebody else may have sealed."""
+    """Raise `UserError` where something is missing from a folder, which another program may have sealed."""
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:

@@ -40,13 +40,13 @@ def find_flaw(folder: Path) -> str | None:
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(manifest, dict) or not isinstance(files, dict) or manifest.get("checksum") != _checksum(files):
         return f"{_FILE} has changed since it was written"
-    for name, known in files.items():
+    for name, checksum in files.items():
         path = folder / name
         if not is_within(folder, name):
             return f"{name!r} leads out of the folder"
         if not _is_file(path):
             return f"{name} is missing"
-        size, digest = (known.get("bytes"), known.get("sha256")) if isinstance(known, dict) else (None, None)
+        size, digest = (checksum.get("bytes"), checksum.get("sha256")) if isinstance(checksum, dict) else (None, None)
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, but {size} were written"
         if sha256_of(path) != digest:
@@ -64,4 +64,4 @@ def _is_file(path: Path) -> bool:
 
 
 def _checksum(files: Mapping[str, object]) -> str:
-    return fingerprint(f"{name} {known}" for name, known in sorted(files.items()))
+    return fingerprint(f"{name} {checksum}" for name, checksum in sorted(files.items()))
