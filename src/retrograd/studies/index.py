@@ -16,7 +16,7 @@ from retrograd.index.disk.build import count_remaining_rows
 from retrograd.index.disk.storage import (
     MANIFEST,
     Manifest,
-    dtype_named,
+    find_dtype,
     read_manifest,
     read_sealed,
     read_shards,
@@ -247,7 +247,7 @@ def describe_index(path: Path) -> IndexDescription:
         folder=folder,
         rows=manifest.rows,
         dimension=manifest.dimension,
-        dtype=dtype_named(manifest.dtype),
+        dtype=find_dtype(manifest.dtype),
         files=max(1, len(manifest.shards)),
         encoding=manifest.encoding,
         base_fingerprint=manifest.base_fingerprint,
