@@ -1,8 +1,17 @@
-"""CONTRIBUTING.md shows a whole index, search and command; each is taken from the text, added by its line, and used."""
+"""CONTRIBUTING.md shows a whole objective, kind of data, index, search and command, each one file and one line.
+
+Here all five are taken from the text, added to a copy of the package, and used by commands and from Python; the last
+three are also put through the contracts. `tests/objectives/test_contributing.py` and
+`tests/experiments/data/test_kinds.py` do the same with the first two.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +34,15 @@ from retrograd.rag import search
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Passage
 
-CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
+ROOT = Path(__file__).parent.parent
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 Load = Callable[[str], ModuleType]
+
+
+def code(marker: str) -> str:
+    """Return the code under a marker of CONTRIBUTING.md."""
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    return text.split(f"<!-- {marker} -->\n```python\n", 1)[1].split("```", 1)[0]
 
 
 @pytest.fixture
@@ -34,10 +50,9 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Return a function that saves the code under a marker of CONTRIBUTING.md as a file, and imports it."""
 
     def save_and_import(marker: str) -> ModuleType:
-        text = CONTRIBUTING.read_text(encoding="utf-8")
         name = marker.replace(" ", "_")
         file = tmp_path / f"{name}.py"
-        file.write_text(text.split(f"<!-- {marker} -->\n```python\n", 1)[1].split("```", 1)[0], encoding="utf-8")
+        file.write_text(code(marker), encoding="utf-8")
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None
         assert spec.loader is not None
@@ -96,3 +111,102 @@ def test_a_command_joins_the_others(load: Load, tmp_path: Path) -> None:
     run.experiment.write_text("", encoding="utf-8")
     answer = CliRunner().invoke(app, ["count", str(run.path)])
     assert answer.stdout == "2 passages, 5 words\n", answer.exception
+
+
+FILES = {
+    "toy objective": "objectives/hard_em.py",
+    "toy kind of data": "experiments/data/card_data.py",
+    "toy index": "index/sorting.py",
+    "toy search": "rag/search/first.py",
+    "toy command": "commands/count.py",
+}
+LINES = (
+    ("objectives/__init__.py", "objectives.hard_em import HardEM", "OBJECTIVES", "HardEM"),
+    ("experiments/data/kinds.py", "experiments.data.card_data import CardData", "KINDS", "CardData"),
+    ("rag/search/__init__.py", "rag.search.first import FIRST", "SEARCHES", "FIRST"),
+    ("cli.py", "commands.count import count", "COMMANDS", "count"),
+)
+"""File, import, tuple and entry; an index needs no line."""
+
+PROGRAM = """
+import torch
+
+import retrograd as rg
+from retrograd.__main__ import app
+from retrograd.index.sorting import SortingIndex
+
+
+def command(*words):
+    app(list(words), standalone_mode=False)
+
+
+joint = ["--set", "objective.kind=HardEM"]
+frozen = ["--set", "objective.kind=FrozenRetriever", "--set", "retriever.search=first"]
+frozen += ["--set", "retriever.trained=none"]
+command("validate", "toy.toml")
+command("train", "toy.toml", "--out", "joint", *joint)
+command("train", "toy.toml", "--out", "frozen", *frozen)
+command("count", "joint")
+command("search", "frozen", "where is the wheel ?", "-k", "2")
+
+run = rg.open_run("joint")
+print(type(run.experiment.objective).__name__, run.experiment.data.kind, [one.target for one in run.test_examples])
+before = run.model.search("where is the cup ?", k=3)
+every = run.model.index.vectors(torch.arange(len(run.model.base)))
+run.model.use_index(SortingIndex(every, run.model.base.fingerprint, run.model.passage_fingerprint()))
+print([one.row for one in before] == [one.row for one in run.model.search("where is the cup ?", k=3)])
+"""
+
+
+@pytest.mark.slow
+def test_all_five_are_used_by_commands_and_from_python(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+    """The copy differs from the package in the files of the text, an import and an entry each."""
+    package = tmp_path / "retrograd"
+    shutil.copytree(ROOT / "src" / "retrograd", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for marker, name in FILES.items():
+        assert f"`{name}`" in CONTRIBUTING.read_text(encoding="utf-8")
+        (package / name).write_text(code(marker), encoding="utf-8")
+    for name, imported, tuple_name, entry in LINES:
+        text = (package / name).read_text(encoding="utf-8")
+        with_entry = rf"from retrograd.{imported}\n\g<0>{entry}, "
+        text, replaced = re.subn(rf"^{tuple_name}\b[^(]*\(", with_entry, text, count=1, flags=re.MULTILINE)
+        assert replaced == 1, name
+        (package / name).write_text(text, encoding="utf-8")
+    things = ("cup", "box", "wheel", "car", "tea", "rain")
+    (tmp_path / "base.jsonl").write_text(
+        "".join(f'{{"id": "{one}", "text": "the {one} is here ."}}\n' for one in things), encoding="utf-8"
+    )
+    (tmp_path / "cards.txt").write_text("".join(f"where is the {one} ? = {one}\n" for one in things[:4]), "utf-8")
+    (tmp_path / "toy.toml").write_text(
+        f"""[data]
+kind = "cards"
+base = "base.jsonl"
+train = "cards.txt"
+test = "cards.txt"
+[retriever]
+model = "{tiny_encoder}"
+[generator]
+model = "{tiny_seq2seq}"
+max_target_tokens = 4
+[warm_start]
+epochs = 0
+[training]
+epochs = 1
+batch_size = 2
+passages = 2
+precision = "fp32"
+""",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "6 passages, 30 words" in done.stdout
+    assert done.stdout.count("the cup is here .") == done.stdout.count("the box is here .") == 1
+    assert done.stdout.endswith("HardEM cards ['cup', 'box', 'wheel', 'car']\nTrue\n"), done.stdout[-2000:]

@@ -22,12 +22,12 @@ def test_one_file_and_one_entry_put_an_objective_under_the_contract(tmp_path: Pa
     package = tmp_path / "retrograd"
     shutil.copytree(ROOT / "src" / "retrograd", package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "objectives" / "hard_em.py").write_text(code, encoding="utf-8")
-    house = package / "objectives" / "__init__.py"
-    listed = house.read_text(encoding="utf-8").replace("OBJECTIVES = (\n", "OBJECTIVES = (\n    HardEM,\n")
-    house.write_text("from retrograd.objectives.hard_em import HardEM\n" + listed, encoding="utf-8")
-    rooms = [f"tests/objectives/test_{name}.py" for name in ("contract", "learning")]
+    listing = package / "objectives" / "__init__.py"
+    listed = listing.read_text(encoding="utf-8").replace("OBJECTIVES = (\n", "OBJECTIVES = (\n    HardEM,\n")
+    listing.write_text("from retrograd.objectives.hard_em import HardEM\n" + listed, encoding="utf-8")
+    files = [f"tests/objectives/test_{name}.py" for name in ("contract", "learning")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=-v", *rooms, "-k", "HardEM"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=-v", *files, "-k", "HardEM"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
