@@ -123,7 +123,7 @@ class Prompt(str):
         prompt.spare = (len(before), len(before) + len(spare))
         return prompt
 
-    def shortened(self, characters: int) -> Prompt:
+    def shorten(self, characters: int) -> Prompt:
         """Return the prompt with only the first ``characters`` of its spare part; fewer where half a word would
         join the rest.
         """

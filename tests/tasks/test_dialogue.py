@@ -67,26 +67,26 @@ def test_a_prompt_loses_other_passages_then_old_turns_then_the_best_passage() ->
         "\nuser: Hello.\nagent: Yes?",
     )
     spare = len(best + other + old)
-    assert prompt.shortened(spare) == prompt
-    assert prompt.shortened(spare - 6) == f"Go on.{best}{other[:-6]}{old}{last}"
-    assert prompt.shortened(spare - len(other)) == f"Go on.{best}{old}{last}"
+    assert prompt.shorten(spare) == prompt
+    assert prompt.shorten(spare - 6) == f"Go on.{best}{other[:-6]}{old}{last}"
+    assert prompt.shorten(spare - len(other)) == f"Go on.{best}{old}{last}"
     # A turn goes as a whole.
-    assert prompt.shortened(spare - len(other) - 1) == f"Go on.{best}\nagent: Yes?{last}"
-    assert prompt.shortened(spare - len(other) - 14) == f"Go on.{best}{last}"
-    assert prompt.shortened(len(best) - 5) == f"Go on.{best[:-5]}{last}"
-    assert prompt.shortened(0) == prompt.shortened(-3) == f"Go on.{last}"
+    assert prompt.shorten(spare - len(other) - 1) == f"Go on.{best}\nagent: Yes?{last}"
+    assert prompt.shorten(spare - len(other) - 14) == f"Go on.{best}{last}"
+    assert prompt.shorten(len(best) - 5) == f"Go on.{best[:-5]}{last}"
+    assert prompt.shorten(0) == prompt.shorten(-3) == f"Go on.{last}"
 
 
 @given(st.integers(0, 120), st.integers(0, 120), st.booleans())
 def test_shortening_keeps_what_it_promises(first: int, second: int, instructed: bool) -> None:
     prompt = GroundedDialogue(instruction="Go on." if instructed else "").prompt(EXAMPLE, PASSAGES)
     for characters in (first, min(first, second)):
-        prompt = prompt.shortened(characters)
+        prompt = prompt.shorten(characters)
         start, end = prompt.spare
         assert end - start <= characters
         assert prompt.endswith("user: Is the ferry late?\nagent:")
         assert isinstance(prompt, GroundedPrompt)
-    assert prompt.shortened(end - start) == prompt
+    assert prompt.shorten(end - start) == prompt
 
 
 def test_a_model_with_little_room_still_reads_the_last_turn() -> None:

@@ -35,10 +35,8 @@ def test_a_prompt_can_spare_its_passages_and_never_the_question() -> None:
         "Short answers.\nPassage: Tides: Water rises twice a day.\nPassage: The moon pulls.\n"
         "Question: What pulls the water?\nAnswer:"
     )
-    assert (
-        prompt.shortened(0) == task.prompt(QUESTION, ()) == "Short answers.\nQuestion: What pulls the water?\nAnswer:"
-    )
-    assert prompt.shortened(40) == "Short answers.\nPassage: Tides: Water rises twice a day" + prompt[prompt.spare[1] :]
+    assert prompt.shorten(0) == task.prompt(QUESTION, ()) == "Short answers.\nQuestion: What pulls the water?\nAnswer:"
+    assert prompt.shorten(40) == "Short answers.\nPassage: Tides: Water rises twice a day" + prompt[prompt.spare[1] :]
     bare = QuestionAnswering(instruction="")
     assert bare.prompt(QUESTION, ()) == "Question: What pulls the water?\nAnswer:"
     assert bare.prompt(QUESTION, PASSAGES[1:]) == "Passage: The moon pulls.\nQuestion: What pulls the water?\nAnswer:"

@@ -185,7 +185,7 @@ def _read_knowledge(record: JsonObject) -> tuple[str, ...]:
     evidence = record[name]
     if not isinstance(labels, list) or not isinstance(evidence, list) or len(labels) != len(evidence):
         raise UserError(f"{name!r} and 'retrieval_labels' differ; expected two lists of one length")
-    return read_strings([one for one, label in zip(evidence, labels, strict=True) if label == 1], name)
+    return read_strings([text for text, label in zip(evidence, labels, strict=True) if label == 1], name)
 
 
 # Doc2Dial -------------------------------------------------------------------------------------------------------------
@@ -238,8 +238,8 @@ def read_doc2dial_documents(path: Path) -> Iterator[Passage]:
 
 def _read_documents(path: Path, name: str) -> Iterator[tuple[str, str, JsonValue]]:
     """Yield place, id and value of every document of a file ``{name: {domain: {document: value}}}``."""
-    whole = text_files.read_json(path)
-    domains = whole.get(name) if isinstance(whole, dict) else None
+    content = text_files.read_json(path)
+    domains = content.get(name) if isinstance(content, dict) else None
     if not isinstance(domains, dict):
         raise UserError(f"{path}: expected a JSON object whose {name!r} is an object of domains, as Doc2Dial has it")
     for domain, documents in domains.items():

@@ -126,7 +126,7 @@ def _refuse_repeated(path: Path, read: Callable[[Path, Refuse], Numbered], refus
     for number, passage in read(path, lambda _: None):  # what is malformed has been refused
         if number in suspects:
             if passage.id in first:
-                again = f"the id {passage.id!r} is already used at line {first[passage.id]}"
+                message = f"the id {passage.id!r} is already used at line {first[passage.id]}"
                 remedy = "ids must be distinct (leave them out to number the passages)"
-                refuse(UserError(f"{path}, line {number}: {again}; {remedy}"))
+                refuse(UserError(f"{path}, line {number}: {message}; {remedy}"))
             first.setdefault(passage.id, number)

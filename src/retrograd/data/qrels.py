@@ -62,10 +62,10 @@ def _read_judgements(path: Path, first: tuple[int, str], rest: Iterable[tuple[in
 
 
 def _read_object(path: Path) -> Iterator[Judgement]:
-    whole = text_files.read_json(path)
-    if not isinstance(whole, dict):
-        raise UserError(f"{path}: {name_type(whole)}; expected {_LAYOUTS}")
-    for query, passages in whole.items():
+    content = text_files.read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: {name_type(content)}; expected {_LAYOUTS}")
+    for query, passages in content.items():
         with locate_errors(path, f"query {query!r}"):
             if not isinstance(passages, dict):
                 raise UserError(f"{name_type(passages)}; expected an object {{passage: relevance}}")

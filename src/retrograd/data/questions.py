@@ -102,8 +102,8 @@ def detect_question_format(path: Path) -> str:
         )
     record = peek_json_object(line)
     if record is None:  # an object over several lines
-        whole = text_files.read_json(path)
-        record = whole if isinstance(whole, dict) else {}
+        content = text_files.read_json(path)
+        record = content if isinstance(content, dict) else {}
     if "Data" in record:
         return "triviaqa"
     return "squad" if "data" in record else "jsonl"
@@ -120,8 +120,8 @@ def _read_list(path: Path, refuse: Refuse) -> Records:
 
 
 def _read_triviaqa(path: Path, refuse: Refuse) -> Records:
-    whole = text_files.read_json(path)
-    records = whole.get("Data") if isinstance(whole, dict) else None
+    content = text_files.read_json(path)
+    records = content.get("Data") if isinstance(content, dict) else None
     if not isinstance(records, list):
         raise UserError(f"{path}: expected a JSON object whose 'Data' is a list, as TriviaQA has it")
     for number, record in enumerate(records, start=1):

@@ -81,9 +81,9 @@ def _passage_spans(text: str, splitting: Splitting) -> Iterator[tuple[int, int]]
         first = stop - _count_fitting((units[i].words for i in range(stop - 1, first, -1)), budget)
 
 
-def _count_fitting(words: Iterable[int], most: int) -> int:
-    """Return how many of the first units have at most ``most`` words together."""
-    return sum(1 for _ in itertools.takewhile(lambda total: total <= most, itertools.accumulate(words)))
+def _count_fitting(words: Iterable[int], limit: int) -> int:
+    """Return how many of the first units have at most ``limit`` words together."""
+    return sum(1 for _ in itertools.takewhile(lambda total: total <= limit, itertools.accumulate(words)))
 
 
 def _split_units(text: str, splitting: Splitting) -> list[_Unit]:

@@ -134,11 +134,13 @@ def _normalise_answer(answer: str) -> str:
 
 
 def _read_paragraphs(path: Path) -> Iterator[_Paragraph]:
-    whole = read_json(path)
-    if not isinstance(whole, dict):
-        raise UserError(f"{path}: expected a JSON object whose 'data' is a list of articles, found {name_type(whole)}")
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: expected a JSON object whose 'data' is a list of articles, found {name_type(content)}"
+        )
     with locate_errors(path, "top level"):
-        articles = read_objects(whole, "data")
+        articles = read_objects(content, "data")
     first_places: dict[str, str] = {}
     for a, article in enumerate(articles, start=1):
         with locate_errors(path, f"article {a}"):

@@ -213,7 +213,7 @@ def _create_run(experiment: Experiment, data: Data, out: Path, choice: Precision
 def _reopen_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:
     """Raise `UserError` where the data differ from what the run has written down."""
     run = RunDirectory.open(out)
-    records = {run.labels: experiment.data.task_record(data.task), run.data_record: data.drawn}
+    records = {run.labels: experiment.data.task_record(data.task), run.data_record: data.draw_record}
     changed = [path for path, value in records.items() if path.exists() and read_json(path) != _as_json(value)]
     if run.base.exists() and KnowledgeBase.open(run.base).fingerprint != data.base.fingerprint:
         changed.append(run.base)
@@ -231,7 +231,7 @@ def _reopen_run(experiment: Experiment, data: Data, out: Path, choice: Precision
 def _keep_data(experiment: Experiment, data: Data, run: RunDirectory) -> None:
     data.base.save(run.base)
     write_json(run.labels, experiment.data.task_record(data.task))
-    write_json(run.data_record, data.drawn)
+    write_json(run.data_record, data.draw_record)
 
 
 def _as_json(value: JsonObject) -> JsonValue:

@@ -64,29 +64,29 @@ class GroundedDialogue(FreeAnswers):
 
     def query_text(self, example: Example) -> str:
         """Return the prefix and the texts of the turns, the last one first, without the names of speakers."""
-        return self.query_prefix + " ".join(reversed(self._said(example)))
+        return self.query_prefix + " ".join(reversed(self._utterances(example)))
 
     def posterior_text(self, example: Example, target: str) -> str:
         """Return the last turn, the target, then the older turns: a cut takes neither of the first two."""
-        *older, last = self._said(example)
+        *older, last = self._utterances(example)
         return self.query_prefix + self.separator.join([last, target, *filter(None, [" ".join(reversed(older))])])
 
-    def _read(self, example: Example) -> tuple[Turn, ...]:
+    def _turns_of(self, example: Example) -> tuple[Turn, ...]:
         """Return the turns that are read, oldest first."""
         history = example.history if isinstance(example, DialogueExample) else (Turn("user", example.query),)
         return history[-self.turns :]
 
-    def _said(self, example: Example) -> list[str]:
+    def _utterances(self, example: Example) -> list[str]:
         """Return the texts of the turns, each on one line.
 
         Names of roles would only tell a sentence encoder what all queries share.
         """
-        return [" ".join(turn.text.split()) for turn in self._read(example)]
+        return [" ".join(turn.text.split()) for turn in self._turns_of(example)]
 
     def _turns(self, example: Example) -> list[str]:
         """Return the texts of the turns with the names of speakers."""
         names = {"user": self.user_name, "agent": self.agent_name}
-        return [str(Turn(names.get(turn.role, turn.role), turn.text)) for turn in self._read(example)]
+        return [str(Turn(names.get(turn.role, turn.role), turn.text)) for turn in self._turns_of(example)]
 
     # What the generator reads
 
@@ -147,7 +147,7 @@ class GroundedPrompt(Prompt):
     """
 
     _best: str
-    _others: str
+    _other_passages: str
     _turns: str
 
     @classmethod
@@ -167,21 +167,21 @@ class GroundedPrompt(Prompt):
     def __new__(cls, before: str, spare: tuple[str, str, str] = ("", "", ""), after: str = "") -> GroundedPrompt:
         """Join the parts; ``spare`` is the best passage, the others, and the turns."""
         prompt = cast(GroundedPrompt, super().__new__(cls, before, "".join(spare), after))
-        prompt._best, prompt._others, prompt._turns = spare
+        prompt._best, prompt._other_passages, prompt._turns = spare
         return prompt
 
-    def shortened(self, characters: int) -> GroundedPrompt:
+    def shorten(self, characters: int) -> GroundedPrompt:
         """Return the prompt with at most so many characters of its spare part, which is between instruction and last
         turn.
         """
         start, end = self.spare
-        lost = end - start - max(characters, 0)
-        other_passages = self._others[: max(len(self._others) - lost, 0)]
-        lost -= len(self._others) - len(other_passages)
+        removed = end - start - max(characters, 0)
+        other_passages = self._other_passages[: max(len(self._other_passages) - removed, 0)]
+        removed -= len(self._other_passages) - len(other_passages)
         turns = self._turns
-        if lost > 0:
-            kept_turns = turns[lost:]
+        if removed > 0:
+            kept_turns = turns[removed:]
             turns = kept_turns[kept_turns.find("\n") :] if "\n" in kept_turns else ""
-            lost -= len(self._turns) - len(turns)
-        best = self._best[: len(self._best) - max(lost, 0)]
+            removed -= len(self._turns) - len(turns)
+        best = self._best[: len(self._best) - max(removed, 0)]
         return GroundedPrompt(self[:start], (best, other_passages, turns), self[end:])

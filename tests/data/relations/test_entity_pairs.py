@@ -70,7 +70,7 @@ def test_no_entity_or_one_makes_no_pair(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_names_its_line(record: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        list(read_entity_pairs(written(tmp_path, record), both_orders=True, most=5))
+        list(read_entity_pairs(written(tmp_path, record), both_orders=True, max_entities=5))
 
 
 def test_marked_text_speaks_of_no_entities(tmp_path: Path) -> None:

@@ -156,8 +156,8 @@ def test_draws_are_nested_and_recorded(questions: QuestionData) -> None:
     held = replace(questions, dev_from_train=1).load(3)
     assert len(held.dev) == 1
     assert {example.id for example in [*held.dev, *held.train]} == {"q0", "q1", "q2"}
-    assert two.drawn["seed"] == 3
-    assert two.drawn["train"] != whole.drawn["train"]
+    assert two.draw_record["seed"] == 3
+    assert two.draw_record["train"] != whole.draw_record["train"]
     assert isinstance(whole.train[0], GroundedExample)
     with pytest.raises(UserError, match=r"data.train_count is 4, but .*train.jsonl holds 3 examples"):
         replace(questions, train_count=4).load(0)

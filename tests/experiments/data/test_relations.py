@@ -141,18 +141,18 @@ def test_sentences_of_the_base_can_exchange_their_labels_as_a_control() -> None:
 
 def test_what_was_drawn_is_recorded() -> None:
     settings = RelationData(**FILES, **RETACRED, labels="retacred", train_share=0.5, seed=11)
-    drawn = settings.load(0).drawn
-    assert drawn == settings.load(1).drawn
+    drawn = settings.load(0).draw_record
+    assert drawn == settings.load(1).draw_record
     assert drawn["seed"] == 11
     train = drawn["train"]
     assert isinstance(train, dict)
     assert (train["instances"], train["available"]) == (17, 34)
     assert (train["relabelled_by_patch"], train["dropped_by_patch"]) == (3, 3)
     assert sum(train["by_label"].values()) == 17  # pyright: ignore[reportAttributeAccessIssue]
-    other = RelationData(**FILES, **RETACRED, labels="retacred", train_share=0.5, seed=12).load(0).drawn
+    other = RelationData(**FILES, **RETACRED, labels="retacred", train_share=0.5, seed=12).load(0).draw_record
     assert other["train"]["ids_sha256"] != train["ids_sha256"]  # pyright: ignore
     assert other["test"] == drawn["test"]
-    assert "dev" not in RelationData(train=FILES["train"], test="", labels="tacred").load(0).drawn
+    assert "dev" not in RelationData(train=FILES["train"], test="", labels="tacred").load(0).draw_record
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,9 @@ def test_a_prompt_is_its_text_and_remembers_what_it_can_spare() -> None:
     assert hash(prompt) == hash("a b c d")
     assert "a b c d" in {prompt}
     assert prompt[slice(*prompt.spare)] == "b c "
-    assert [prompt.shortened(n) for n in (9, 2, 0, -1)] == ["a b c d", "a b d", "a d", "a d"]
-    assert prompt.shortened(2).shortened(1) == "a d"  # half a word would join what follows
-    assert Prompt("a ", "b c ").shortened(3) == "a b c"
+    assert [prompt.shorten(n) for n in (9, 2, 0, -1)] == ["a b c d", "a b d", "a d", "a d"]
+    assert prompt.shorten(2).shorten(1) == "a d"  # half a word would join what follows
+    assert Prompt("a ", "b c ").shorten(3) == "a b c"
 
 
 def test_the_loss_is_of_the_answer_alone_behind_the_template(tiny_causal: Path) -> None:

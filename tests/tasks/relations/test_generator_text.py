@@ -29,7 +29,7 @@ def test_without_the_list_nothing_speaks_of_one() -> None:
     assert [line for line in listed if line not in prompt.splitlines()] == [listed[1], listed[7], listed[8]]
     assert "list" not in prompt
     assert isinstance(prompt, Prompt)
-    assert prompt.shortened(0) == replace(TASK, input_style="instructed, no list").prompt(EXAMPLE, [])
+    assert prompt.shorten(0) == replace(TASK, input_style="instructed, no list").prompt(EXAMPLE, [])
 
 
 def test_retrieval_adds_the_examples_and_nothing_else_and_they_are_spared_first() -> None:
@@ -38,22 +38,22 @@ def test_retrieval_adds_the_examples_and_nothing_else_and_they_are_spared_first(
     start, end = retrieved.spare
     assert retrieved[:start] + retrieved[end:] == simple
     assert retrieved[start:end].count("Example: ") == 2
-    assert retrieved.shortened(0) == simple
+    assert retrieved.shorten(0) == simple
 
 
 def test_an_example_that_is_shortened_leaves_every_other_line_as_it_was() -> None:
     simple, retrieved = TASK.prompt(EXAMPLE, []), TASK.prompt(EXAMPLE, PASSAGES)
     start, end = retrieved.spare
     for characters in range(end - start):
-        lines = [line for line in retrieved.shortened(characters).splitlines() if line not in simple.splitlines()]
+        lines = [line for line in retrieved.shorten(characters).splitlines() if line not in simple.splitlines()]
         assert "".join(lines) == retrieved[start : start + characters].replace("\n", "")
 
 
 def test_a_shortened_label_does_not_run_into_the_sentence() -> None:
     prompt = replace(TASK, neighbour_style="label only", input_style="marked").prompt(EXAMPLE, PASSAGES)
-    assert prompt.shortened(8) == f"part of {EXAMPLE.query}"
-    assert prompt.shortened(10) == f"part of {EXAMPLE.query}"
-    assert prompt.shortened(2) == EXAMPLE.query
+    assert prompt.shorten(8) == f"part of {EXAMPLE.query}"
+    assert prompt.shorten(10) == f"part of {EXAMPLE.query}"
+    assert prompt.shorten(2) == EXAMPLE.query
 
 
 def test_examples_bear_the_label_or_not() -> None:
@@ -73,4 +73,4 @@ def test_other_styles_spare_their_neighbours_too() -> None:
         for input_style in ("marked", "described"):
             task = replace(TASK, neighbour_style=style, input_style=input_style)
             prompt = task.prompt(EXAMPLE, PASSAGES)
-            assert prompt.shortened(0) == task.prompt(EXAMPLE, [])
+            assert prompt.shorten(0) == task.prompt(EXAMPLE, [])

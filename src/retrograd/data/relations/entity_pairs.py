@@ -35,24 +35,24 @@ def has_entities(path: Path) -> bool:
     return "entities" in (peek_json_object(first) or ())
 
 
-def read_entity_pairs(path: Path, both_orders: bool, most: int = 20) -> Iterator[RelationInstance]:
+def read_entity_pairs(path: Path, both_orders: bool, max_entities: int = 20) -> Iterator[RelationInstance]:
     """Yield every pair of a line's entities as an instance without a relation.
 
     Its id is that of the line with the places of head and tail in the list, from 0: ``a:0-2``. ``both_orders`` makes
-    each of a pair the head once; otherwise it is the one that stands first in the text. Raises `UserError`
-    with file and line for what is wrong, and for more than ``most`` entities in a line, whose pairs would explode.
+    each of a pair the head once; otherwise it is the one that stands first in the text. Raises `UserError` with file
+    and line for what is wrong, and for more than ``max_entities`` entities in a line, whose pairs would explode.
     """
     first_places: dict[str, str] = {}
     for number, record in read_jsonl(path):
         try:
             id_ = read_id(record, number)
             require_new(id_, f"line {number}", first_places)
-            yield from _read_pairs(record, id_, both_orders, most)
+            yield from _read_pairs(record, id_, both_orders, max_entities)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from None
 
 
-def _read_pairs(record: JsonObject, id_: str, both_orders: bool, most: int) -> Iterator[RelationInstance]:
+def _read_pairs(record: JsonObject, id_: str, both_orders: bool, max_entities: int) -> Iterator[RelationInstance]:
     refuse_unknown(record, ("id", "text", "entities", "metadata"))
     require_fields(record, ("text", "entities"))
     text, values = read_string(record, "text"), record["entities"]
@@ -62,9 +62,9 @@ def _read_pairs(record: JsonObject, id_: str, both_orders: bool, most: int) -> I
     for place, value in enumerate(values):
         span, kind = _read_entity(value, place, text)
         entities.setdefault(span, (place, kind))
-    if len(entities) > most:
+    if len(entities) > max_entities:
         raise UserError(
-            f"{len(entities)} entities make too many pairs; split the text into sentences of {most} at most"
+            f"{len(entities)} entities make too many pairs; split the text into sentences of {max_entities} at most"
         )
     ordered = sorted(entities, key=lambda span: (span.start, span.end))
     for first, second in itertools.combinations(ordered, 2):

@@ -130,8 +130,8 @@ def _read_semeval_blocks(path: Path, refuse: Refuse) -> Iterator[tuple[int, str,
             refuse(UserError(f"{where}: {expected}; found {stripped[:60]!r}"))
         elif label is not None:
             where = f"{path}, line {number}"
-            again = f"a second label {stripped!r} for the sentence of line {current[0]}, already {label!r}"
-            refuse(UserError(f"{where}: {again}; keep one"))
+            message = f"a second label {stripped!r} for the sentence of line {current[0]}, already {label!r}"
+            refuse(UserError(f"{where}: {message}; keep one"))
         else:
             label = stripped
     if current is None:

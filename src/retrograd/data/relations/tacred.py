@@ -125,7 +125,9 @@ def read_tacred(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationIn
 
     Refuses, with file, line and record, what is out of range or there twice. Raises `UserError` for what is no JSON.
     """
-    records = ((f"line {line}, record {number}", number, one) for number, line, one in text_files.read_json_list(path))
+    records = (
+        (f"line {line}, record {number}", number, value) for number, line, value in text_files.read_json_list(path)
+    )
     return read_records(path, records, _read_instance, refuse)
 
 

@@ -108,27 +108,27 @@ class CorpusData(ABC):
         draws: Draws[Example] = Draws(draw_seed(self.seed, seed), "examples", shuffle, self.dev_from_train)
         base = KnowledgeBase.from_passages(self.passages(Path(self.base), raise_error))
         sources = {"train": self.train, "dev": self.dev, "test": self.test}
-        whole = self._mark_gold({name: self._read_part(name, source) for name, source in sources.items()})
-        rest, held = draws.hold_out(whole["train"], self.train)
+        all_parts = self._mark_gold({name: self._read_part(name, source) for name, source in sources.items()})
+        rest, dev_examples = draws.hold_out(all_parts["train"], self.train)
         parts = {
             "train": draws.take(rest, "train", self.train, self.train_count),
-            "dev": held or draws.take(whole["dev"], "dev", self.dev, self.dev_count),
-            "test": draws.take(whole["test"], "test", self.test, self.test_count),
+            "dev": dev_examples or draws.take(all_parts["dev"], "dev", self.dev, self.dev_count),
+            "test": draws.take(all_parts["test"], "test", self.test, self.test_count),
         }
         record: JsonObject = {"seed": draws.seed, "passages": len(base)}
         for name, examples in parts.items():
             ids = fingerprint(sorted(example.id for example in examples))
             record[name] = {"examples": len(examples), "ids_sha256": ids}
         known = self._resolve_gold(parts, base, ("dev", "test"))
-        return Data(task or self.task(), base, known["train"], known["dev"], known["test"], drawn=record)
+        return Data(task or self.task(), base, known["train"], known["dev"], known["test"], draw_record=record)
 
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
         """Read another file, as `DataKind.read`. Runs need no training files: where ``qrels`` is gone, examples have
         the gold passages that they bring."""
         if patch is not None:
             raise UserError(f"--patch {patch} corrects relations; the task of this run is {task.name}")
-        here = self if Path(self.qrels).exists() else replace(self, qrels="")
-        return self._resolve_gold({"read": list(here.examples(path))}, base)["read"]
+        settings = self if Path(self.qrels).exists() else replace(self, qrels="")
+        return self._resolve_gold({"read": list(settings.examples(path))}, base)["read"]
 
     def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
         """Raise `UserError`: these data have no pairs of entities."""
@@ -212,9 +212,12 @@ class CorpusData(ABC):
         rows = rows_by_id(base)
         known = {name: drop_unknown_texts(part, rows) for name, part in parts.items()}
         for name, part in known.items():
-            lost = sum(one != before for one, before in zip(part, parts[name], strict=True))
-            if lost and name != "train":
-                say(f"{name}: the paragraphs of {lost:,} of {len(part):,} examples are not in the base: no gold there")
+            removed = sum(example != before for example, before in zip(part, parts[name], strict=True))
+            if removed and name != "train":
+                say(
+                    f"{name}: the paragraphs of {removed:,} of {len(part):,} examples are not in the base: no gold "
+                    f"there"
+                )
         for name in scored:
             gold_rows(known[name], rows)
         return {name: self._with_knowledge(part, base, rows) for name, part in known.items()}

@@ -53,32 +53,32 @@ class Draws(Generic[T]):
     order: Order[T]
     held_out: int = 0
 
-    def hold_out(self, whole: list[T], source: str) -> tuple[list[T], list[T]]:
+    def hold_out(self, items: list[T], source: str) -> tuple[list[T], list[T]]:
         """Return the rest of the training examples, and those that become development data.
 
         Raises `UserError` where nothing would be left.
         """
         if self.held_out == 0:
-            return whole, []
-        if self.held_out >= len(whole):
+            return items, []
+        if self.held_out >= len(items):
             raise UserError(
-                f"data.dev_from_train is {self.held_out}, but {source or 'data.train'} holds {len(whole)} "
+                f"data.dev_from_train is {self.held_out}, but {source or 'data.train'} holds {len(items)} "
                 f"{self.items}; leave some for training"
             )
-        ordered = self.order(whole, random.Random(self.seed))
+        ordered = self.order(items, random.Random(self.seed))
         return ordered[self.held_out :], ordered[: self.held_out]
 
-    def take(self, whole: list[T], part: str, source: str, count: int, share: float = 0.0) -> list[T]:
+    def take(self, items: list[T], part: str, source: str, count: int, share: float = 0.0) -> list[T]:
         """Return ``count`` examples of a part, or a ``share`` of them (at least one), drawn; or all, in their order.
 
         Raises `UserError` for more than there are.
         """
-        if count > len(whole):
+        if count > len(items):
             beside = " beside those of data.dev_from_train" if part == "train" and self.held_out else ""
             raise UserError(
-                f"data.{part}_count is {count}, but {source or f'data.{part}'} holds {len(whole)} {self.items}"
+                f"data.{part}_count is {count}, but {source or f'data.{part}'} holds {len(items)} {self.items}"
                 f"{beside}; set it to 0 for all of them"
             )
-        if 0 < share < 1 and whole:
-            count = max(1, round(share * len(whole)))
-        return self.order(whole, random.Random(self.seed))[:count] if count else whole
+        if 0 < share < 1 and items:
+            count = max(1, round(share * len(items)))
+        return self.order(items, random.Random(self.seed))[:count] if count else items

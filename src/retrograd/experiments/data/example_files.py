@@ -44,10 +44,10 @@ def _read_items(source: ExampleSource, item: type[Item], read: Callable[[Source]
     if isinstance(source, str | Path | pa.Table):
         return list(read(source))
     items: list[object] = list(source)  # pyright: ignore[reportArgumentType]  (a table was read above)
-    ready = [one for one in items if isinstance(one, item)]
-    records = [one for one in items if isinstance(one, Mapping)]
+    ready = [entry for entry in items if isinstance(entry, item)]
+    records = [entry for entry in items if isinstance(entry, Mapping)]
     if max(len(ready), len(records)) < len(items):
-        kinds = sorted({type(one).__name__ for one in items})
+        kinds = sorted({type(entry).__name__ for entry in items})
         raise UserError(
             f"the examples are of the types {', '.join(kinds)}; expected {item.__name__} objects, or records, alone"
         )

@@ -67,7 +67,7 @@ class Findings:
 
     def total(self, severity: Severity) -> int:
         """Return the number of findings, shown or not."""
-        return sum(count for (one, _, _), count in self.counts.items() if one == severity)
+        return sum(count for (level, _, _), count in self.counts.items() if level == severity)
 
     def hidden(self) -> list[tuple[Severity, str, str, int]]:
         """Return severity, check and part of the findings not shown, with the number of each."""
@@ -93,7 +93,7 @@ class Findings:
 def split_message(error: UserError) -> tuple[str, str]:
     """Split a message of this package into what is wrong and the remedy."""
     what, _, remedy = str(error).partition("; ")
-    return what, remedy or "mend it, or take it out"
+    return what, remedy or "fix it, or take it out"
 
 
 def _split_fault(message: str, source: str) -> tuple[str, str, str]:

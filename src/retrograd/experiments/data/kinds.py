@@ -67,10 +67,11 @@ def open_files(paths: Sequence[Path], kind: str, format: str, findings: Findings
     """
     names = [str(path) for path in paths]
     if len(set(names)) < len(names):
-        raise UserError(f"{next(one for one in names if names.count(one) > 1)} is named twice; name each file once")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{repeated} is named twice; name each file once")
     if kind == _CORPUS:
         return [_open_corpus(name, format, findings) for name in names]
-    settings = next(one for one in KINDS if one.kind == kind).for_files(format)
+    settings = next(candidate for candidate in KINDS if candidate.kind == kind).for_files(format)
     return [settings.open_parts({name: name for name in names}, findings)]
 
 

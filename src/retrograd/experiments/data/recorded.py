@@ -29,11 +29,11 @@ class RecordedData:
     def check(self, task: Task, base: KnowledgeBase) -> None:
         """Raise `UserError` where the files make another task or another base than the model's."""
         if task != self.task:
-            (_, given), (_, made) = task_record(self.task), task_record(task)
-            name, ours, theirs = _first_difference(given, made)
+            (_, recorded), (_, expected) = task_record(self.task), task_record(task)
+            name, model_value, run_value = _first_difference(recorded, expected)
             raise UserError(
-                f"the model's task has {name} = {ours!r}, and the settings of data that a run records make it "
-                f"{theirs!r}; give the model a task with that value, or train by an experiment: rg.run"
+                f"the model's task has {name} = {model_value!r}, and the settings of data that a run records make it "
+                f"{run_value!r}; give the model a task with that value, or train by an experiment: rg.run"
             )
         if base.fingerprint != self.base.fingerprint:
             remedy = (
@@ -64,11 +64,11 @@ def record_data(
             f"rg.RelationExtraction, or add a kind of data (CONTRIBUTING.md)"
         )
     if settings.base_source:
-        passages = ({"id": one.id, "title": one.title, "text": one.text} for one in base)
+        passages = ({"id": passage.id, "title": passage.title, "text": passage.text} for passage in base)
         write_jsonl(Path(settings.base_source), passages)
     return RecordedData(settings, task, base)
 
 
-def _first_difference(ours: Mapping[str, object], theirs: Mapping[str, object]) -> tuple[str, object, object]:
-    name = next(name for name, value in ours.items() if theirs.get(name) != value)
-    return name, ours[name], theirs.get(name)
+def _first_difference(first: Mapping[str, object], second: Mapping[str, object]) -> tuple[str, object, object]:
+    name = next(name for name, value in first.items() if second.get(name) != value)
+    return name, first[name], second.get(name)

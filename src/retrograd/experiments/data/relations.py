@@ -181,7 +181,7 @@ class RelationData:
             name: labelled_examples(relations, part.instances, sources[name], self.labels)
             for name, part in parts.items()
         }
-        drawn: JsonObject = {
+        draw_record: JsonObject = {
             "seed": draws.seed,
             **{name: part.record() for name, part in parts.items() if part.instances},
         }
@@ -189,15 +189,15 @@ class RelationData:
         if self.base_labels == "shuffled":
             titles = random.Random(draws.seed).sample([passage.title for passage in passages], len(passages))
             passages = [replace(passage, title=title) for passage, title in zip(passages, titles, strict=True)]
-        return Data(relations, KnowledgeBase.from_passages(passages), **examples, drawn=drawn)
+        return Data(relations, KnowledgeBase.from_passages(passages), **examples, draw_record=draw_record)
 
     def _draw_parts(self, whole: RelationPart, draws: Draws[RelationInstance]) -> dict[str, RelationPart]:
         """Read and draw all parts; development data held out of training are drawn no further."""
-        rest, held = draws.hold_out(whole.instances, self.train)
-        train_pool = replace(whole, instances=rest, available=len(rest)) if held else whole
+        rest, dev_instances = draws.hold_out(whole.instances, self.train)
+        train_pool = replace(whole, instances=rest, available=len(rest)) if dev_instances else whole
         train = train_pool.draw(draws, "train", self.train, self.train_count, self.train_share)
-        if held:
-            dev = RelationPart(held, whole.available)
+        if dev_instances:
+            dev = RelationPart(dev_instances, whole.available)
         else:
             dev = self._read_part("dev").draw(draws, "dev", self.dev, self.dev_count, self.dev_share)
         test = self._read_part("test").draw(draws, "test", self.test, self.test_count)
@@ -265,7 +265,7 @@ class RelationData:
     def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
         """Open all parts, as `DataKind.open_parts`; without the task where its labels cannot be worded."""
         instances = {name: self._instances(name, source, findings) for name, source in sources.items()}
-        train = instances.get("train") or [one for part in instances.values() for one in part]
+        train = instances.get("train") or [instance for part in instances.values() for instance in part]
         try:
             task = relation_task(self, train, train)
         except UserError as error:
@@ -274,7 +274,9 @@ class RelationData:
             return DataParts(None, tuple(DataPart(name, source, lambda: iter(())) for name, source in sources.items()))
         worded = {name: report_examples(task, name, sources[name], part, findings) for name, part in instances.items()}
         parts = tuple(DataPart(name, sources[name], lambda part=part: iter(part)) for name, part in worded.items())
-        return DataParts(task, parts, neighbours=[task.passage(one) for one in train if one.relation in task.phrases])
+        return DataParts(
+            task, parts, neighbours=[task.passage(instance) for instance in train if instance.relation in task.phrases]
+        )
 
     def open_base(self, findings: Findings) -> BaseFile | None:
         """Return None: the training instances are the passages."""
@@ -291,14 +293,14 @@ class RelationData:
 
 
 def relation_task(
-    settings: RelationData, whole: Sequence[RelationInstance], drawn: Sequence[RelationInstance]
+    settings: RelationData, whole: Sequence[RelationInstance], sample: Sequence[RelationInstance]
 ) -> RelationExtraction:
     """Return the task of settings and training data: labels of all data, type constraints of what was drawn.
 
     Raises `UserError` where the words of the labels do not fit.
     """
     labels = [instance.relation for instance in whole if instance.relation is not None]
-    constraints = TypeConstraints.learn(drawn) if settings.type_constraints else None
+    constraints = TypeConstraints.learn(sample) if settings.type_constraints else None
     return _task(settings, _read_verbalisation(settings, labels), constraints)
 
 

@@ -29,7 +29,7 @@ class Data:
     train: list[Example]
     dev: list[Example]
     test: list[Example]
-    drawn: JsonObject
+    draw_record: JsonObject
 
 
 @runtime_checkable

@@ -83,7 +83,7 @@ class PromptTokens:
                 start, end = prompt.spare
                 if start == end:
                     break
-                prompt = prompt.shortened(self._shortened_length(prompt[start:end], len(ids) - max_tokens))
+                prompt = prompt.shorten(self._shortened_length(prompt[start:end], len(ids) - max_tokens))
         self.cut += 1
         return self._cut(prompt, max_tokens)
 
