@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from retrograd.data.masking import MASK
-from retrograd.metrics.words import Unsaid
+from retrograd.metrics.words import NonWords
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.task import Task
@@ -44,7 +44,7 @@ def test_passages_are_read_with_titles_unless_it_is_set_otherwise(task: FreeTask
 
 
 def test_prefixes_and_separators_are_no_words(task: FreeTask) -> None:
-    assert task.unsaid == Unsaid(("find: ", "read: "), (" [SEP] ", MASK))
+    assert task.non_words == NonWords(("find: ", "read: "), (" [SEP] ", MASK))
 
 
 def test_identity_levels_case_and_spaces(task: FreeTask) -> None:

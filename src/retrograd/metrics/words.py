@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-__all__ = ["Unsaid", "fold", "words"]
+__all__ = ["NonWords", "fold", "words"]
 
 _WORD = re.compile(r"\w+")
 
@@ -22,7 +22,7 @@ def fold(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsaid:
+class NonWords:
     """Parts of the texts that retrievers read which are not words, so that search by words leaves them out.
 
     ``prefixes`` begin a text: an instruction to an encoder. ``marks`` stand anywhere: what parts two texts, or shows

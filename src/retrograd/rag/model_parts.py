@@ -91,8 +91,8 @@ def _lexical_projection(settings: RetrieverSettings, task: Task, base: Knowledge
 
         def texts() -> Iterator[str]:
             for block in passage_texts(task, base):
-                yield from map(task.unsaid.remove_from, block)
+                yield from map(task.non_words.remove_from, block)
                 advance(len(block))
 
         statistics = WordStatistics.of(texts())
-    return LexicalProjection(statistics, settings.lexical_dimensions, task.unsaid)
+    return LexicalProjection(statistics, settings.lexical_dimensions, task.non_words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from retrograd.data.masking import MASK
-from retrograd.metrics.words import Unsaid, fold
+from retrograd.metrics.words import NonWords, fold
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonObject
 
@@ -43,9 +43,9 @@ class FreeAnswers:
         )
 
     @property
-    def unsaid(self) -> Unsaid:
+    def non_words(self) -> NonWords:
         """Return both prefixes, the separator, and the words that replace a masked word."""
-        return Unsaid((self.query_prefix, self.passage_prefix), (self.separator, MASK))
+        return NonWords((self.query_prefix, self.passage_prefix), (self.separator, MASK))
 
     def passage_text(self, passage: Passage) -> str:
         """Return the prefix, the title and the text."""

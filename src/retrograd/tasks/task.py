@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
-from retrograd.metrics.words import Unsaid
+from retrograd.metrics.words import NonWords
 from retrograd.types import Example, Passage
 from retrograd.util.guards import JsonObject
 
@@ -67,7 +67,7 @@ class Task(Protocol):
         ...
 
     @property
-    def unsaid(self) -> Unsaid:
+    def non_words(self) -> NonWords:
         """Return the parts of retriever texts that are not words: instructions to an encoder, separators, masks."""
         ...
 

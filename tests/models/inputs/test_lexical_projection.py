@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 import torch
 
-from retrograd.metrics.words import Unsaid, words
+from retrograd.metrics.words import NonWords, words
 from retrograd.models.encoder import Encoder
 from retrograd.models.inputs.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.models.retriever import Retriever
@@ -107,8 +107,8 @@ def test_no_text_no_word_and_signs_alone():
 
 
 def test_an_instruction_is_no_word_of_a_text():
-    unsaid = (Unsaid(), Unsaid(("find: ", "read: "), ("[SEP]",)))
-    plain, told = (LexicalProjection(WordStatistics.of(TEXTS), 64, one) for one in unsaid)
+    non_words = (NonWords(), NonWords(("find: ", "read: "), ("[SEP]",)))
+    plain, told = (LexicalProjection(WordStatistics.of(TEXTS), 64, one) for one in non_words)
     assert torch.equal(told(["find: tea cup", "read: rain", "a find: cup"]), plain(["tea cup", "rain", "a find: cup"]))
     assert torch.equal(told(["find: read: tea"]), plain(["read: tea"]))
     assert torch.equal(told(["find: tea [SEP] cup [SEP] sep"]), plain(["tea cup sep"]))
@@ -121,14 +121,14 @@ def test_h_is_a_multiple_of_four(dimension):
 
 
 def test_saved_and_loaded_is_the_same(tmp_path):
-    first = LexicalProjection(WordStatistics.of([*TEXTS, "öl Öl ÖL"]), 16, Unsaid(("find: ", "read: "), ("[SEP]",)))
+    first = LexicalProjection(WordStatistics.of([*TEXTS, "öl Öl ÖL"]), 16, NonWords(("find: ", "read: "), ("[SEP]",)))
     first.save(tmp_path / "lexical.json")
     again = LexicalProjection.load(tmp_path / "lexical.json")
     assert torch.equal(again(TEXTS), first(TEXTS))
-    assert again.unsaid == first.unsaid
+    assert again.non_words == first.non_words
     assert again.fingerprint == first.fingerprint
     assert LexicalProjection(first.statistics, 20).fingerprint != first.fingerprint
-    assert LexicalProjection(first.statistics, 16, Unsaid(("say: ",))).fingerprint != first.fingerprint
+    assert LexicalProjection(first.statistics, 16, NonWords(("say: ",))).fingerprint != first.fingerprint
     assert LexicalProjection(WordStatistics.of(TEXTS), 16).fingerprint != first.fingerprint
 
 

@@ -35,7 +35,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from retrograd.metrics.words import Unsaid, words
+from retrograd.metrics.words import NonWords, words
 from retrograd.types import UserError
 from retrograd.util.fingerprints import fingerprint
 from retrograd.util.records import read_record, record_mapping
@@ -45,7 +45,7 @@ __all__ = ["LexicalProjection", "WordStatistics"]
 
 _K1, _B = 1.5, 0.75
 _PARTS = 4
-_NOTHING = Unsaid()
+_NOTHING = NonWords()
 
 
 @dataclass(frozen=True)
@@ -100,21 +100,21 @@ class LexicalProjection:
 
     Equal texts give equal numbers on every machine whose Python has the same Unicode version.
 
-    ``dimension`` is H. ``unsaid`` is left out of a text. Raises `UserError` unless H is a multiple of 4.
+    ``dimension`` is H. ``non_words`` is left out of a text. Raises `UserError` unless H is a multiple of 4.
     """
 
-    def __init__(self, statistics: WordStatistics, dimension: int, unsaid: Unsaid = _NOTHING) -> None:
+    def __init__(self, statistics: WordStatistics, dimension: int, non_words: NonWords = _NOTHING) -> None:
         if dimension < _PARTS or dimension % _PARTS:
             raise UserError(
                 f"the dimension of a lexical projection is {dimension}; expected a multiple of {_PARTS}, such as 2048"
             )
         self.statistics = statistics
         self.dimension = dimension
-        self.unsaid = unsaid
+        self.non_words = non_words
 
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "B H"]:
         """Return h(t) of whole texts, on the CPU, in fp32, without gradient."""
-        bags = [Counter(words(self.unsaid.remove_from(text))) for text in texts]
+        bags = [Counter(words(self.non_words.remove_from(text))) for text in texts]
         number = {word: i for i, word in enumerate(dict.fromkeys(word for bag in bags for word in bag))}
         if not number:
             return torch.zeros(len(texts), self.dimension)
@@ -135,14 +135,14 @@ class LexicalProjection:
         """The SHA-256 of all that decides h."""
         s = self.statistics
         frequencies = (f"{word} {texts}" for word, texts in sorted(s.frequency.items()))
-        used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.unsaid.prefixes}"
-        return fingerprint([used, *self.unsaid.marks, *frequencies])
+        used = f"{self.dimension} {_PARTS} {_K1} {_B} {s.texts} {s.mean_length!r} {self.non_words.prefixes}"
+        return fingerprint([used, *self.non_words.marks, *frequencies])
 
     def save(self, path: Path) -> None:
         """Write a JSON file, which `load` reads."""
         s = self.statistics
-        unsaid = (self.unsaid.prefixes, self.unsaid.marks)
-        settings = record_mapping(_Settings(self.dimension, s.texts, s.mean_length, *unsaid))
+        non_words = (self.non_words.prefixes, self.non_words.marks)
+        settings = record_mapping(_Settings(self.dimension, s.texts, s.mean_length, *non_words))
         write_json(path, settings | {"frequency": dict(s.frequency)})
 
     @classmethod
@@ -158,7 +158,7 @@ class LexicalProjection:
         settings = read_record(_Settings, content, str(path))
         try:
             statistics = WordStatistics(settings.texts, settings.mean_length, counts)
-            return cls(statistics, settings.dimension, Unsaid(settings.prefixes, settings.marks))
+            return cls(statistics, settings.dimension, NonWords(settings.prefixes, settings.marks))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 

@@ -23,7 +23,8 @@ _BLOCK_ROWS = 4_096
 
 
 class Bm25Search:
-    """The search by BM25 over the task's retriever texts, its ``unsaid`` left out; p(z|x) is the softmax of the scores.
+    """The search by BM25 over the task's retriever texts, its ``non_words`` left out; p(z|x) is the softmax of the
+    scores.
 
     The softmax is over the candidates, for BM25 has no log Z. A passage that shares no word with the query is not a
     candidate. The base is indexed at the first search, which raises `UserError` without bm25s.
@@ -65,10 +66,10 @@ BM25 = SearchKind(
 def index_words(task: Task, base: KnowledgeBase) -> LexicalIndex:
     """Index the words of a base, as the task words its passages. Raises `UserError` without bm25s."""
     passages = (passage for block in base.blocks(_BLOCK_ROWS) for passage in block)
-    texts = (task.unsaid.remove_from(task.passage_text(passage)) for passage in passages)
+    texts = (task.non_words.remove_from(task.passage_text(passage)) for passage in passages)
     return LexicalIndex.build(texts, base.fingerprint)
 
 
 def words_of_query(task: Task, example: Example) -> str:
     """Return the words to search for."""
-    return task.unsaid.remove_from(task.query_text(example))
+    return task.non_words.remove_from(task.query_text(example))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from retrograd.data.relations.formats import parse_markers
 from retrograd.data.relations.instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
 from retrograd.metrics.relations import DIRECTIONS
-from retrograd.metrics.words import Unsaid, fold
+from retrograd.metrics.words import NonWords, fold
 from retrograd.tasks.relations.generator_text import (
     INPUT_STYLES,
     NEIGHBOUR_STYLES,
@@ -262,7 +262,7 @@ class RelationExtraction:
 
     # What the retrievers read
 
-    unsaid = Unsaid()
+    non_words = NonWords()
     """Nothing: what marks entities stands in queries and passages alike, and the posterior's bar is no word."""
 
     def query_text(self, example: Example) -> str:

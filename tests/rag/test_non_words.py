@@ -41,7 +41,7 @@ def test_hybrid_search_reads_query_and_target_without_what_parts_them(
     kind: type[QuestionAnswering | GroundedDialogue],
 ) -> None:
     task: Task = kind(query_prefix="sentence: ")
-    h = LexicalProjection(WordStatistics.of(TEXTS), 4096, task.unsaid)
+    h = LexicalProjection(WordStatistics.of(TEXTS), 4096, task.non_words)
     told, posterior, bare = h(
         [
             task.query_text(EXAMPLE),
