@@ -54,7 +54,7 @@ class TestTrained:
 
     def test_a_shared_tower(self, tiny_encoder, trained, query_learns, passage_learns):
         retriever = Retriever(*towers(tiny_encoder, shared=True), trained=trained)
-        assert retriever.shared
+        assert retriever.shares_tower
         assert retriever.queries(QUERIES).requires_grad == query_learns
         assert retriever.passages(PASSAGES).requires_grad == passage_learns
         # A shared tower that learns from queries alone moves passages too, at the next refresh.
@@ -104,7 +104,7 @@ def test_saved_and_loaded_is_the_same_to_the_last_bit(tiny_encoder, tmp_path, sh
     again = Retriever.load(tmp_path).eval()
     assert torch.equal(again.log_temperature, first.log_temperature)
     assert torch.equal(logits(again), logits(first))
-    assert (again.shared, again.trained) == (shared, trained)
+    assert (again.shares_tower, again.trained) == (shared, trained)
     assert len(again.trained_parameters()) == len(first.trained_parameters())
     assert (tmp_path / "passage").exists() == (not shared)
     assert len({path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()}) == 1

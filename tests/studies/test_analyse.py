@@ -97,7 +97,7 @@ def test_training_queries_never_retrieve_themselves(run: Path, tmp_path: Path) -
     for row, neighbours in enumerate(found.rows.tolist()):
         assert row not in neighbours
         assert neighbours[-1] == -1
-        assert row in found.own[row]
+        assert row in found.own_rows[row]
     report = analyse_run(run, "train", 0, [2], tmp_path)
     assert "own text" in report.notes[0]
 

@@ -35,5 +35,5 @@ def validate(
         typer.echo(writer.dumps(validation.record(), ensure_ascii=False, indent=2))
     else:
         print_validation(validation, table_console(120))
-    if not validation.sound:
+    if not validation.is_sound:
         raise typer.Exit(1)

@@ -47,13 +47,13 @@ class Instance:
 class Retrieved:
     """The K best instances of Q queries, best first, with p(z|x) over the whole base; row -1 is padding, with p = 0.
 
-    ``own`` are the rows that each query may not retrieve. ``entropy`` is that of p(z|x) over the whole base in nats,
-    ``null`` the probability of reading nothing (0 where the model has no such choice).
+    ``own_rows`` are the rows that each query may not retrieve. ``entropy`` is that of p(z|x) over the whole base in
+    nats, ``null`` the probability of reading nothing (0 where the model has no such choice).
     """
 
     rows: Integer[np.ndarray, "Q K"]
     probability: Float[np.ndarray, "Q K"]
-    own: Sequence[Integer[np.ndarray, " _"]]
+    own_rows: Sequence[Integer[np.ndarray, " _"]]
     entropy: Float[np.ndarray, " Q"]
     null: Float[np.ndarray, " Q"]
 
@@ -89,12 +89,12 @@ def match(queries: Sequence[Instance], base: Sequence[Instance], retrieved: Retr
     available, typed_available = (np.zeros(count, dtype=np.int64) for _ in range(2))
     for q, query in enumerate(queries):
         shares, typed = trait_rows.sharing(query), trait_rows.of_same_types(query)
-        shares[:, retrieved.own[q]] = False
-        typed[retrieved.own[q]] = False
+        shares[:, retrieved.own_rows[q]] = False
+        typed[retrieved.own_rows[q]] = False
         present = retrieved.rows[q] >= 0
         shared[q, present] = shares[:, retrieved.rows[q, present]].T
         support[q], typed_support[q] = shares.sum(axis=1), shares[:, typed].sum(axis=1)
-        available[q], typed_available[q] = len(base) - len(retrieved.own[q]), typed.sum()
+        available[q], typed_available[q] = len(base) - len(retrieved.own_rows[q]), typed.sum()
     return Matches(shared, retrieved.rows >= 0, support, available, typed_support, typed_available)
 
 

@@ -37,7 +37,7 @@ def retrieve(model: RagModel, examples: Sequence[Example], k: int) -> Retrieved:
     return Retrieved(
         rows=np.concatenate([part.rows for part in batches]),
         probability=np.concatenate([part.probability for part in batches]),
-        own=[rows for part in batches for rows in part.own],
+        own_rows=[rows for part in batches for rows in part.own_rows],
         entropy=np.concatenate([part.entropy for part in batches]),
         null=np.concatenate([part.null for part in batches]),
     )
@@ -51,9 +51,9 @@ def _retrieve_batch(model: RagModel, examples: Sequence[Example], k: int) -> Ret
     best = log_prior[:, : len(model.base)].topk(k, dim=-1)
     rows = best.indices.masked_fill(best.values == -torch.inf, -1)
     null = probability[:, len(model.base) :].sum(dim=-1)
-    own = [np.unique(rows[rows >= 0]) for rows in model.own_rows(examples).numpy()]
+    own_rows = [np.unique(rows[rows >= 0]) for rows in model.own_rows(examples).numpy()]
     return Retrieved(
-        rows.cpu().numpy(), best.values.exp().cpu().numpy(), own, entropy.cpu().numpy(), null.cpu().numpy()
+        rows.cpu().numpy(), best.values.exp().cpu().numpy(), own_rows, entropy.cpu().numpy(), null.cpu().numpy()
     )
 
 

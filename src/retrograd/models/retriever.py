@@ -70,14 +70,14 @@ class Retriever(nn.Module):
             self.lexical_weight = nn.Parameter(torch.tensor(float(lexical_weight)))
 
     @property
-    def shared(self) -> bool:
+    def shares_tower(self) -> bool:
         """True if both towers are one module."""
         return self.query_encoder is self.passage_encoder
 
     @property
     def passages_move(self) -> bool:
         """True if training changes passage embeddings, so that an index grows stale."""
-        return self.trained == "both" or (self.trained == "query" and self.shared)
+        return self.trained == "both" or (self.trained == "query" and self.shares_tower)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the weights that training changes; all others get no gradient from `queries` and `passages`."""
@@ -87,7 +87,7 @@ class Retriever(nn.Module):
         """Return the trained weights of the towers."""
         if self.trained == "none":
             return []
-        towers = [self.query_encoder] + [self.passage_encoder] * (self.trained == "both" and not self.shared)
+        towers = [self.query_encoder] + [self.passage_encoder] * (self.trained == "both" and not self.shares_tower)
         return [weight for tower in towers for weight in tower.parameters()]
 
     def trained_scales(self) -> list[nn.Parameter]:
@@ -141,13 +141,13 @@ class Retriever(nn.Module):
     def save(self, folder: Path) -> None:
         """Write ``query/`` and, unless shared, ``passage/`` as sentence-transformers directories, and the settings."""
         self.query_encoder.save(folder / "query")
-        if not self.shared:
+        if not self.shares_tower:
             self.passage_encoder.save(folder / "passage")
         settings = SavedRetriever(
             log_temperature=float(self.log_temperature.detach()),
             trained=self.trained,
             learn_temperature=self._learn_temperature,
-            shared=self.shared,
+            shared=self.shares_tower,
             pooling=self.query_encoder.pooling,
             normalise=self.query_encoder.normalise,
             max_tokens=self.query_encoder.max_tokens,

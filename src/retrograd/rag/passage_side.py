@@ -30,13 +30,13 @@ Owner = Literal["prior", "posterior"]
 
 @dataclass(frozen=True)
 class PassageSide:
-    """The passage tower of the prior, and of a posterior that has its ``own``; None if it shares the prior's.
+    """The passage tower of the prior, and of ``own_posterior``, which is None if the posterior shares the prior's.
 
     D is the width of a row, D_i the width of one retriever's embedding.
     """
 
     prior: Retriever
-    own: Retriever | None = None
+    own_posterior: Retriever | None = None
 
     @classmethod
     def of(cls, prior: Retriever, posterior: Retriever | None) -> PassageSide:
@@ -48,7 +48,7 @@ class PassageSide:
     @property
     def retrievers(self) -> list[Retriever]:
         """The retrievers with a passage tower of their own, in the order of their numbers in a row."""
-        return [self.prior] if self.own is None else [self.prior, self.own]
+        return [self.prior] if self.own_posterior is None else [self.prior, self.own_posterior]
 
     @property
     def towers(self) -> list[Encoder]:
@@ -89,8 +89,8 @@ class PassageSide:
             tower.eval()
         try:
             rows = self.prior.passages(texts)
-            if self.own is not None and posterior:
-                return torch.cat([rows, self.own.passages(texts)], dim=-1)
+            if self.own_posterior is not None and posterior:
+                return torch.cat([rows, self.own_posterior.passages(texts)], dim=-1)
             return self.pad_to_row(rows, "prior")
         finally:
             for tower, mode in zip(self.towers, training, strict=True):
@@ -99,8 +99,8 @@ class PassageSide:
     def no_passage(self, text: str, posterior: bool) -> Float[Tensor, " D"]:
         """Return the row of the null passage, whose text is ``text``; otherwise as `passages`."""
         row = self.prior.no_passage(text)
-        if self.own is not None and posterior:
-            return torch.cat([row, self.own.no_passage(text)])
+        if self.own_posterior is not None and posterior:
+            return torch.cat([row, self.own_posterior.no_passage(text)])
         return self.pad_to_row(row, "prior")
 
     def pad_to_row(self, vectors: Float[Tensor, "*at D_i"], owner: Owner) -> Float[Tensor, "*at D"]:
@@ -128,7 +128,7 @@ class PassageSide:
 
     def _widths_around(self, owner: Owner) -> tuple[int, int]:
         """Return how many numbers of a row come before and after those of ``owner``."""
-        if self.own is None:
+        if self.own_posterior is None:
             return 0, 0
         first, second = (tower.dimension for tower in self.towers)
         return (0, second) if owner == "prior" else (first, 0)

@@ -216,7 +216,7 @@ class RagModel(IndexedModel):
         """Write ``retriever/``, ``generator/``, ``index/``, ``model.json`` and, if there is one, ``posterior/``."""
         saved = SavedSettings(
             has_posterior=self.posterior is not None,
-            own_passages=self.passage_side.own is not None,
+            own_passages=self.passage_side.own_posterior is not None,
             null_passage=self.null_passage,
             search=self.search_kind,
             answering=self.answering,

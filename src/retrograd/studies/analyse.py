@@ -272,7 +272,7 @@ def _at(
 ) -> AtK:
     weight = retrieved.weight(k)
     is_present = matches.present[:, 0]
-    used = measure_usage(retrieved.rows[:, :k], retrieved.own, len(base))
+    used = measure_usage(retrieved.rows[:, :k], retrieved.own_rows, len(base))
     return AtK(
         k=k,
         base={name: agreement(matches, weight, k, among) for name, among in groups.items()},
@@ -341,8 +341,8 @@ def _notes(
     notes = [f"k = {k} is more than the base holds; all {size} instances are taken." for k in ks if k > size]
     if split == "train":
         notes.append("The queries are the base's own instances; none retrieves its own text.")
-    if any(len(rows) for rows in retrieved.own) and split != "train":
-        count = sum(len(rows) > 0 for rows in retrieved.own)
+    if any(len(rows) for rows in retrieved.own_rows) and split != "train":
+        count = sum(len(rows) > 0 for rows in retrieved.own_rows)
         notes.append(f"{count} of the queries have a text of the base; they do not retrieve it.")
     typed = int((matches.typed_available > 0).sum())
     if not any(item.types for item in base) or not any(item.types for item in queries):

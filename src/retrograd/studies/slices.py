@@ -183,7 +183,7 @@ class _Scorer:
             name: official_resampler(task.metric, [*self.gold, *self.gold], [*answers, *run_answers], task.negative)
             for name, answers in controls.items()
         }
-        self.own = official_resampler(task.metric, self.gold, run_answers, task.negative)
+        self.run_score = official_resampler(task.metric, self.gold, run_answers, task.negative)
         self.right = np.array([a == g for a, g in zip(run_answers, self.gold, strict=True)])
         self.rights = {
             name: np.array([a == g for a, g in zip(answers, self.gold, strict=True)])
@@ -197,7 +197,7 @@ class _Scorer:
         return Slice(
             name=name,
             items=len(rows),
-            run=SliceScore(self.own(rows) if has_score else None, 100.0 * float(self.right[rows].mean())),
+            run=SliceScore(self.run_score(rows) if has_score else None, 100.0 * float(self.right[rows].mean())),
             interval=self._interval(rows) if resampled else None,
             controls={
                 control: SliceScore(pair(rows) if has_score else None, 100.0 * float(self.rights[control][rows].mean()))
@@ -207,7 +207,7 @@ class _Scorer:
         )
 
     def _interval(self, rows: ItemRows) -> ScoreInterval:
-        return bootstrap_corpus(lambda selection: self.own(rows[selection]), len(rows), self.rng, self.resamples)
+        return bootstrap_corpus(lambda selection: self.run_score(rows[selection]), len(rows), self.rng, self.resamples)
 
     def _gain(self, pair: Statistic, rows: ItemRows) -> BootstrapInterval:
         both = np.concatenate([rows, rows + len(self.gold)])

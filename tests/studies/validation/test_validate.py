@@ -61,7 +61,7 @@ def test_good_data_have_no_findings(tmp_path: Path, tiny_encoder: Path, tiny_seq
     made = experiment(tmp_path, good(0), good(100), encoder=str(tiny_encoder), generator=str(tiny_seq2seq))
     found = validate_experiment(made)
     assert found.findings.shown == []
-    assert found.sound
+    assert found.is_sound
     assert found.notes == ()
     assert [(part.name, part.records, part.labels) for part in found.parts] == [("train", 10, 2), ("test", 10, 2)]
 
@@ -105,7 +105,7 @@ def test_squads_questions_over_another_corpus_are_not_judged(tmp_path: Path) -> 
     base = [{"id": f"p{i}", "text": f"the {one} is number {i}"} for i, one in enumerate(THINGS)]
     train = [{"id": "1", "question": "which box ?", "answers": ["box"]}]
     found = validate_experiment(questions(tmp_path, train, [], base).with_settings([f"data.test={squad}"]))
-    assert found.sound
+    assert found.is_sound
     (told,) = [one for one in found.findings.shown if one.check == "gold passage"]
     assert (told.severity, told.part) == ("warning", "test")
 
@@ -164,7 +164,7 @@ def test_broken_json_is_one_finding(tmp_path: Path) -> None:
     path.write_text('[{"id": ', "utf-8")
     found = validate_files([path], "relations")
     assert "malformed record" in {one.check for one in found.findings.shown}
-    assert not found.sound
+    assert not found.is_sound
 
 
 def test_duplicate_ids(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_duplicates_and_contradictions_within_a_part(tmp_path: Path) -> None:
     ]
     found = validate_experiment(experiment(tmp_path, train, good(100)))
     assert sorted(one.check for one in found.findings.shown) == ["contradiction", "duplicate"]
-    assert found.sound  # both are worth a look, neither breaks anything
+    assert found.is_sound  # both are worth a look, neither breaks anything
 
 
 def test_another_pair_in_the_same_sentence_is_no_duplicate(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_between_train_and_dev_a_leak_is_a_warning(tmp_path: Path) -> None:
 def test_what_the_official_parts_of_semeval_share_is_a_warning() -> None:
     found = validate_experiment(RECIPES["semeval-joint"]())
     assert [one.check for one in found.findings.shown].count("leak") == 16
-    assert found.sound
+    assert found.is_sound
 
 
 def test_labels_that_train_lacks_and_labels_with_few_examples(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_labels_that_train_lacks_and_labels_with_few_examples(tmp_path: Path) ->
     found = validate_experiment(
         Experiment().with_settings(["data.labels=from_train", f"data.train={train}", f"data.test={test}"])
     )
-    assert not found.sound  # training would refuse it, because there are no words for it
+    assert not found.is_sound  # training would refuse it, because there are no words for it
     assert any("unheard" in one.what for one in found.findings.shown)
 
 
@@ -298,7 +298,7 @@ def test_what_is_cut_is_counted_in_the_models_tokens(tmp_path: Path, tiny_encode
     assert sum(count for _, _, count in target.bins) == target.sampled == 10
     assert by_text["test", "query"].cut == 1.0
     assert {one.place for one in only(found, "cut")} == {"retriever.max_tokens", "generator.max_target_tokens"}
-    assert found.sound
+    assert found.is_sound
 
 
 def test_bare_files_are_splits_of_one_set_of_data(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_bare_files_are_splits_of_one_set_of_data(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_a_finding(tmp_path: Path) -> None:
     found = validate_experiment(experiment(tmp_path, good(0), good(100), f"data.test={tmp_path / 'tset.jsonl'}"))
-    assert not found.sound
+    assert not found.is_sound
     assert any("no such file" in one.what for one in found.findings.shown)
 
 

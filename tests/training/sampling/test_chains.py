@@ -38,7 +38,7 @@ def test_without_a_chain_nothing_is_stored_and_a_cold_one_is_forgotten() -> None
     chains = Chains(torch.ones(2, dtype=torch.long))
     both = torch.arange(2)
     chains.remember(both, ZERO, candidates([[3, 4], [5, 6]]), None)
-    assert not chains.started
+    assert not chains.has_started
     chains.remember(both, ZERO, candidates([[3, 4], [5, 6]]), torch.tensor([0, 1]))
     chains.remember(both, ZERO, candidates([[3, 4], [5, 6]]), torch.tensor([-1, 0]))
     assert chains.rows(both, ZERO).tolist() == [-1, 5]

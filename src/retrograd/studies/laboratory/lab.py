@@ -239,7 +239,7 @@ def _finding(
     cosine = {part: step.cosine(reference, part) for part in step.gradients}
     if estimator.candidates == "all" and model.retriever.trained == "both":
         cosine["prior"] = None  # the whole base is looked at without gradient for its passages
-        if model.passage_side.own is not None:
+        if model.passage_side.own_posterior is not None:
             cosine["posterior"] = None
     joint = step.error(reference, "generator") if measured.generator is None else None
     return EstimatorResult(measured, step.seconds, cosine, joint)

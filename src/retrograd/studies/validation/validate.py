@@ -61,7 +61,7 @@ class Validation:
     notes: tuple[str, ...] = ()
 
     @property
-    def sound(self) -> bool:
+    def is_sound(self) -> bool:
         """Return whether nothing would break or leak."""
         return self.findings.total("error") == 0
 

@@ -100,7 +100,7 @@ class IndexWorker:
         is no more.
         """
         tower = model.retriever.passage_encoder
-        if model.passage_side.own is not None:
+        if model.passage_side.own_posterior is not None:
             raise UserError(
                 "another process embeds for one passage tower, and the posterior has its own; refresh the index here "
                 '(training.refresh = "every"), or share it (retriever.posterior_passages = "shared")'

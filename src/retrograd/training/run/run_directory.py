@@ -296,7 +296,7 @@ class RunDirectory:
 
     def save_chains(self, stage: str, chains: Chains) -> None:
         """Write ``chains/STAGE.safetensors``, where the chains are at a stage's end; nothing where there are none."""
-        if self.is_writer and chains.started:
+        if self.is_writer and chains.has_started:
             path = self.path / "chains" / f"{_file_name(stage)}.safetensors"
             with self.writing("the chains"), atomic_file(path) as temporary:
                 save_file(chains.state(), temporary)

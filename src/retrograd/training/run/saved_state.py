@@ -246,7 +246,7 @@ def save_stage_state(folder: Path, state: StageState) -> None:
     save_file(moments, _tensor_file(folder, _OPTIMISER))
     tensors = {"began": state.stage_start, "epoch_began": state.order.epoch_start}
     save_file(tensors | state.targets.state() | state.live.state(), _tensor_file(folder, _STAGE))
-    if state.chains.started:
+    if state.chains.has_started:
         save_file(state.chains.state(), folder / _CHAINS)
     schedule = {name: value for name, value in state.schedule.state_dict().items() if name != "lr_lambdas"}
     plain = {"groups": optimiser["param_groups"], "schedule": schedule, "examples": _identity(state.examples)}

@@ -30,7 +30,7 @@ class Chains:
         self._row = torch.full((int(targets.sum()),), -1, dtype=torch.long)
 
     @property
-    def started(self) -> bool:
+    def has_started(self) -> bool:
         """Return whether any chain has started."""
         return bool((self._row != -1).any())
 
