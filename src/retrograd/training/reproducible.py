@@ -1,4 +1,7 @@
-"""Make torch refuse operations whose result may differ from run to run."""
+"""Make torch refuse operations whose result may differ from run to run.
+
+The only file that changes these settings of the whole process, and puts them back.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fingerprints of texts and files: SHA-256, in hex."""
+"""Fingerprints of texts and files: SHA-256, in hex.
+
+A file of its own, because folders keep fingerprints: a change to how parts are framed makes every saved one differ.
+"""
 
 from __future__ import annotations
 
