@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Shapes and types of every call are checked at run time; that costs time, and `make check` leaves it out.
-TYPED := --jaxtyping-packages=retrograd,beartype.beartype
+# Shapes and types of every call are checked at run time, at twice the time: by CI, and by `make test TYPED=1`.
+HOOK := --jaxtyping-packages=retrograd,beartype.beartype
+# The order of files is that of `tests/conftest.py`, slow ones first, so that no process waits at the end for another.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check integrations fuzz format static install
 
@@ -14,15 +16,15 @@ demo: $(INSTALLED)
 
 # The tests that take less than a few seconds each.
 check: static
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not sweep"
+	$(PYTEST) -m "not slow and not sweep"
 
-# Every mechanism at least once. PYTEST_OPTIONS is for `.ci/run`.
+# Every mechanism at least once. TYPED and PYTEST_OPTIONS are for `.ci/run`.
 test: static
-	$(BIN)/pytest -n 2 --dist loadfile -m "not sweep" $(TYPED) $(PYTEST_OPTIONS)
+	$(PYTEST) -m "not sweep" $(if $(TYPED),$(HOOK)) $(PYTEST_OPTIONS)
 
 # Sweeps: every combination of what `make test` runs once, a kill at every place, more examples of hypothesis.
 integrations: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile -m "sweep or hypothesis" --hypothesis-profile=thorough $(TYPED) $(PYTEST_OPTIONS)
+	$(PYTEST) -m "sweep or hypothesis" --hypothesis-profile=thorough $(HOOK) $(PYTEST_OPTIONS)
 
 # More than 100,000 damaged files; a table at the end says what the readers did with them.
 fuzz: $(INSTALLED)
