@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: a name th
 # Before torch is imported, here and in the processes that tests start: models this small lose by sharing.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,6 +88,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that hold a slow test first: a process that ends early has short ones left to take."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Spare each collection of garbage the million objects that the imports have made, which live to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
