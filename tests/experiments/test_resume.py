@@ -204,6 +204,18 @@ def what(whole: dict[str, Path], models: dict[str, Path]) -> Callable[..., Exper
     return lambda kind, *changes: tiny(kind, whole[kind].parent / "data", models, *changes)
 
 
+@pytest.fixture(scope="session")
+def crashed_lora(whole: dict[str, Path], models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of adapters that ended after step 4, with two checkpoints; `copied` gives a test its own."""
+    return crashed(tiny("lora", whole["lora"].parent / "data", models), tmp_path_factory.mktemp("crashed") / "run", 4)
+
+
+@pytest.fixture
+def copied(crashed_lora: Path, tmp_path: Path) -> Path:
+    shutil.copytree(crashed_lora, tmp_path / "run")
+    return tmp_path / "run"
+
+
 def test_the_runs_have_what_must_be_gone_on_with(whole: dict[str, Path]) -> None:
     """The tests below would prove nothing otherwise."""
     for kind in KINDS:
@@ -325,11 +337,8 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_it_is_used(
     assert differing(out, whole["full"]) == []
 
 
-def test_a_checkpoint_that_may_not_be_read_is_not_thrown_away(
-    what: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_that_may_not_be_read_is_not_thrown_away(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint on a share that is not mounted is kept too."""
-    out = crashed(what("lora"), tmp_path / "run", 4)
 
     def away(path: Path) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -337,22 +346,19 @@ def test_a_checkpoint_that_may_not_be_read_is_not_thrown_away(
     with monkeypatch.context() as patched:
         patched.setattr(seal_module, "sha256_of", away)
         with pytest.raises(PermissionError):
-            resume_run(out)
-    assert len(RunDirectory.open(out).checkpoints()) == 2
-    (newest, _) = RunDirectory.open(out).checkpoints()
+            resume_run(copied)
+    assert len(RunDirectory.open(copied).checkpoints()) == 2
+    (newest, _) = RunDirectory.open(copied).checkpoints()
     mask = os.umask(0)
     os.umask(mask)
     assert all(path.stat().st_mode & 0o777 == 0o666 & ~mask for path in newest.glob("*.safetensors"))
 
 
-def test_sound_checkpoints_are_never_thrown_away_for_a_lost_log(
-    what: Callable[..., Experiment], tmp_path: Path
-) -> None:
-    out = crashed(what("lora"), tmp_path / "run", 4)
-    (out / "metrics.jsonl").unlink()
+def test_sound_checkpoints_are_never_thrown_away_for_a_lost_log(copied: Path) -> None:
+    (copied / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match=r"metrics\.jsonl has lost lines .* put it"):
-        resume_run(out)
-    assert len(RunDirectory.open(out).checkpoints()) == 2
+        resume_run(copied)
+    assert len(RunDirectory.open(copied).checkpoints()) == 2
 
 
 def test_without_a_sound_checkpoint_training_begins_anew(
@@ -369,15 +375,14 @@ def test_without_a_sound_checkpoint_training_begins_anew(
 
 
 @pytest.mark.parametrize("name", ["weights", "optimiser", "random", "stage"])
-def test_nothing_but_safetensors_is_ever_loaded(name: str, what: Callable[..., Experiment], tmp_path: Path) -> None:
+def test_nothing_but_safetensors_is_ever_loaded(name: str, copied: Path) -> None:
     """A pickle is refused even where the manifest lists it."""
-    out = crashed(what("lora"), tmp_path / "run", 4)
-    newest = RunDirectory.open(out).checkpoints()[0]
+    newest = RunDirectory.open(copied).checkpoints()[0]
     (newest / f"{name}.safetensors").write_bytes(pickle.dumps({"weight": [1.0]}))
     (newest / "manifest.json").unlink()
     seal(newest)
     with pytest.raises(UserError, match=rf"{name}\.safetensors is not a safetensors file"):
-        resume_run(out)
+        resume_run(copied)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

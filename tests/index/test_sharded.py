@@ -226,7 +226,7 @@ def run_rank(rank: int, ranks: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.sweep), 3])  # of three, one has no rows
 def test_ranks_find_together_what_one_finds_alone(ranks: int, tmp_path: Path) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", CHILD, __file__, str(rank), str(ranks), str(tmp_path)])

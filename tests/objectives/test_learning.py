@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from retrograd.objectives import OBJECTIVES, CandidateScores, NoRetrieval, Objective, TokenLogLikelihood
 
 QUERIES, PASSAGES, ANSWERS = 6, 6, 4
-STEPS = 400
+STEPS = 150
+"""From this seed, the slowest objective has its last wrong answer after 51 steps."""
 
 
 class TinyModel(nn.Module):

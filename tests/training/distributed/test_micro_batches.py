@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,16 @@ def trained(encoder: Path, generator: Path, folder: Path, micro_batch: int = 0) 
     return model, (folder / "metrics.jsonl").read_text()
 
 
+@pytest.fixture(scope="module")
+def trained_with(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], tuple[RagModel, str]]:
+    """Return what training gives that was asked for a micro-batch of some size from the start."""
+    return functools.cache(
+        lambda size: trained(tiny_encoder, tiny_seq2seq, tmp_path_factory.mktemp("asked") / "run", size)
+    )
+
+
 @pytest.mark.parametrize(
     ("place", "error", "failing", "size"),
     [
@@ -62,16 +74,17 @@ def test_the_rest_is_as_if_the_smaller_micro_batch_had_been_asked_for(
     error: Exception,
     failing: set[int],
     size: int,
+    trained_with: Callable[[int], tuple[RagModel, str]],
     tiny_encoder: Path,
     tiny_seq2seq: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The rest is equal to the last bit, dropout, chains and the log included."""
-    wanted, log = trained(tiny_encoder, tiny_seq2seq, tmp_path / "wanted", size)
+    wanted, log = trained_with(size)
     owner = {"backward": torch.Tensor, "retrieve": RagModel}.get(place, Generator)
-    real, calls, said = getattr(owner, place), [], []
-    monkeypatch.setattr(micro_batches, "say", said.append)
+    real, calls, messages = getattr(owner, place), [], []
+    monkeypatch.setattr(micro_batches, "say", messages.append)
 
     def scarce(*arguments: object, **options: object) -> object:
         calls.append(1)
@@ -82,13 +95,13 @@ def test_the_rest_is_as_if_the_smaller_micro_batch_had_been_asked_for(
         return real(*arguments, **options)
 
     monkeypatch.setattr(owner, place, scarce)
-    found, found_log = trained(tiny_encoder, tiny_seq2seq, tmp_path / "found")
-    assert found_log == log
-    for (name, one), other in zip(wanted.named_parameters(), found.parameters(), strict=True):
-        assert torch.equal(one, other), name
-    assert len(said) == len(failing)
-    assert "with 8 queries at once" in said[0]
-    assert f"training.micro_batch = {size} next time" in said[-1]
+    repeated, repeated_log = trained(tiny_encoder, tiny_seq2seq, tmp_path / "repeated")
+    assert repeated_log == log
+    for (name, weight), other in zip(wanted.named_parameters(), repeated.parameters(), strict=True):
+        assert torch.equal(weight, other), name
+    assert len(messages) == len(failing)
+    assert "with 8 queries at once" in messages[0]
+    assert f"training.micro_batch = {size} next time" in messages[-1]
 
 
 def test_where_one_query_is_too_much_the_remedies_are_named(
