@@ -15,10 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-__all__ = ["assert_same_gradients", "descent_tolerance", "plain_descent", "rounding"]
+__all__ = ["TINY_DEPTH", "TINY_TERMS", "assert_same_gradients", "descent_tolerance", "plain_descent", "rounding"]
 
 UNIT = 2.0**-24
 """The unit roundoff of fp32."""
+
+TINY_TERMS, TINY_DEPTH = 64, 24
+"""Of the models of `tests/conftest.py` on a few short texts: a sum runs over at most 64 numbers (words, tokens of the
+batch, a width of 16 or 32), and a weight is within 12 matrix products of the loss, made again on the way back.
+"""
 
 
 def rounding(terms: int, depth: int) -> float:
@@ -42,8 +47,8 @@ def assert_same_gradients(found: Sequence[Tensor], expected: Sequence[Tensor], t
     is zero in theory is what is left of terms of that size."""
     assert len(found) == len(expected) > 0
     largest = max(float(gradient.abs().max()) for gradient in expected)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=largest * rounding(terms, depth))
+    for gradient, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=0, atol=largest * rounding(terms, depth))
 
 
 @contextmanager

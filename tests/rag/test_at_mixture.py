@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import CLS, bert_config, word_tokenizer
+from tests.tolerances import TINY_DEPTH, TINY_TERMS, assert_same_gradients
 from torch import Tensor, nn
 from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderConfig, EncoderDecoderModel
 
@@ -166,14 +167,11 @@ def test_value_and_both_gradients_are_the_slow_twins(kind: str, token_budget: in
     (expected @ upstream).backward()
     assert ours.grad is not None
     assert theirs.grad is not None
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+    assert_same_gradients([ours.grad], [theirs.grad], TINY_TERMS, TINY_DEPTH)
     assert not ours.grad[(ROWS < 0).unsqueeze(1).expand_as(ours)].any()
     assert ours.grad[0, 0, [0, 1, 2]].all()  # of 0, too
-    other = dict(twin.named_parameters())
-    for name, parameter in generator.named_parameters():
-        torch.testing.assert_close(
-            parameter.grad, other[name].grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    gradients, wanted = ([weight.grad for weight in model.parameters()] for model in (generator, twin))
+    assert_same_gradients(gradients, wanted, TINY_TERMS, TINY_DEPTH)
 
 
 def test_a_weight_of_zero_is_absence_for_its_passage(request) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.rag.variants import variant
+from tests.tolerances import TINY_DEPTH, TINY_TERMS, assert_same_gradients, rounding
 from torch import Tensor
 
 from retrograd.index.knowledge_base import KnowledgeBase
@@ -122,12 +123,11 @@ def check_batches(model: RagModel, objective: Objective) -> None:
     for example in EXAMPLES:
         one = loss(model, objective, [example], rng)
         parts.append((one.detach(), gradients(model, one)))
-    torch.testing.assert_close(both.detach(), (parts[0][0] + parts[1][0]) / 2, rtol=1e-4, atol=1e-4)
-    for name, value in whole.items():
-        halves = [found.get(name, torch.zeros_like(value)) / 2 for _, found in parts]
-        torch.testing.assert_close(
-            value, halves[0] + halves[1], rtol=1e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    mean = (parts[0][0] + parts[1][0]) / 2
+    atol = rounding(TINY_TERMS, TINY_DEPTH) * max(abs(float(value)) for value, _ in parts)
+    torch.testing.assert_close(both.detach(), mean, rtol=0, atol=atol)
+    means = [sum(part.get(name, torch.zeros_like(value)) for _, part in parts) / 2 for name, value in whole.items()]
+    assert_same_gradients([*whole.values()], means, TINY_TERMS, TINY_DEPTH)
 
 
 @pytest.mark.parametrize("objective", [*EXACT, *DRAWING], ids=repr)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.conftest import EOS, VOCABULARY
 from tests.rag.test_at_mixture import KINDS, opened
+from tests.tolerances import TINY_DEPTH, TINY_TERMS, assert_same_gradients
 from torch import Tensor, nn
 
 from retrograd.models.generator import Generator
@@ -81,14 +82,11 @@ def test_value_and_gradients_are_the_slow_twins(kind, position, token_budget, re
     upstream = torch.tensor([1.0, -2.0, 0.5])
     (scores.value.sum(-1) @ upstream).backward()
     (torch.stack([one.sum() for one in expected]) @ upstream).backward()
-    torch.testing.assert_close(soft.embedding.grad, other.embedding.grad, rtol=1e-4, atol=1e-5)
+    assert_same_gradients([soft.embedding.grad], [other.embedding.grad], TINY_TERMS, TINY_DEPTH)
     assert not soft.embedding.grad[~HOLDS].any()
     assert soft.embedding.grad[HOLDS].any(dim=-1).all()
-    theirs = dict(twin.named_parameters())
-    for name, weight in generator.named_parameters():
-        torch.testing.assert_close(
-            weight.grad, theirs[name].grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    gradients, wanted = ([weight.grad for weight in model.parameters()] for model in (generator, twin))
+    assert_same_gradients(gradients, wanted, TINY_TERMS, TINY_DEPTH)
 
 
 def test_without_soft_tokens_it_is_the_prompt_alone(kind, position, request):
