@@ -90,7 +90,7 @@ def test_a_run_records_its_precision_and_keeps_it(
     """The run is stopped, resumed and opened where the other precision is now the faster one."""
     use_seconds(monkeypatch, tmp_path, SLOW_BF16)
     stop, out = Interrupts(), tmp_path / "run"
-    stop.asked = True
+    stop.is_requested = True
     with pytest.raises(Interrupted):
         run_experiment(experiment, out, stop)
     begun = read_json(out / "environment.json")

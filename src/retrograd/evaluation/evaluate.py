@@ -11,6 +11,7 @@ import torch
 
 from retrograd.evaluation.open_retrieval import best_rows, open_retrieval_scores
 from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
+from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.answer_scores import bleu_signature
@@ -81,16 +82,11 @@ def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scor
 
 def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
     """Return answers with their passages, in the order of the examples; the model is in evaluation mode meanwhile."""
-    was_training = model.training
-    model.eval()
     predictions: list[Prediction] = []
-    try:
-        with bar("answering", len(examples), "examples") as advance:
-            for batch in answering_batches(examples, k):
-                predictions += model.predict(batch, k, scoring)
-                advance(len(batch))
-    finally:
-        model.train(was_training)
+    with inference(model), bar("answering", len(examples), "examples") as advance:
+        for batch in answering_batches(examples, k):
+            predictions += model.predict(batch, k, scoring)
+            advance(len(batch))
     return predictions
 
 
@@ -101,22 +97,18 @@ def answering_batches(examples: Sequence[Example], k: int) -> Iterator[Sequence[
         yield examples[start : start + size]
 
 
-@torch.no_grad()
 def neighbour_scores(model: RagModel, examples: Sequence[Example]) -> dict[str, float]:
     """Return precision@1 and precision@5 in percent: how often what the prior retrieves supports the target."""
-    was_training = model.training
-    model.eval()
     relevant = []
-    for start in range(0, len(examples), _BATCH):
-        batch = examples[start : start + _BATCH]
-        supported = model.supports(batch, best_rows(model, batch, 5)).cpu().numpy()
-        relevant.append(np.pad(supported, ((0, 0), (0, 5 - supported.shape[1]))))
-    model.train(was_training)
+    with inference(model):
+        for start in range(0, len(examples), _BATCH):
+            batch = examples[start : start + _BATCH]
+            supported = model.supports(batch, best_rows(model, batch, 5)).cpu().numpy()
+            relevant.append(np.pad(supported, ((0, 0), (0, 5 - supported.shape[1]))))
     total = np.array([len(model.support(example)) for example in examples]) if model.support else np.zeros(0, int)
     return ranking_scores(NEIGHBOUR_METRICS, np.concatenate(relevant), total)
 
 
-@torch.no_grad()
 def vote(model: RagModel, examples: Sequence[Example]) -> list[str]:
     """Answer by the plain nearest-neighbour vote: the choice with the largest share of p(z|x) over the whole base.
 
@@ -125,16 +117,14 @@ def vote(model: RagModel, examples: Sequence[Example]) -> list[str]:
     choices, support = model.task.choices, model.support
     if choices is None or support is None:
         raise ValueError(f"the task {model.task.name!r} has no closed set of answers to vote on")
-    was_training = model.training
-    model.eval()
     label = torch.full((len(model.base),), len(choices))
     for number, choice in enumerate(choices):
         label[torch.as_tensor(support(Example("", "", (choice,))), dtype=torch.long)] = number
     answers: list[str] = []
-    for start in range(0, len(examples), _BATCH):
-        log_prior = model.retrieve_all(examples[start : start + _BATCH]).scores.log_prior
-        share = log_prior[:, : len(model.base)].exp().cpu()
-        votes = torch.zeros(len(share), len(choices) + 1).index_add(1, label, share)[:, :-1]
-        answers += [choices[best] for best in votes.argmax(dim=-1).tolist()]
-    model.train(was_training)
+    with inference(model):
+        for start in range(0, len(examples), _BATCH):
+            log_prior = model.retrieve_all(examples[start : start + _BATCH]).scores.log_prior
+            share = log_prior[:, : len(model.base)].exp().cpu()
+            votes = torch.zeros(len(share), len(choices) + 1).index_add(1, label, share)[:, :-1]
+            answers += [choices[best] for best in votes.argmax(dim=-1).tolist()]
     return answers

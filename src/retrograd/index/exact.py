@@ -1,6 +1,7 @@
 """The exact index: everything over the *whole* base in one streaming pass (`retrograd.index.streaming`).
 
-It is the reference for every other index, and the only one with a log-normaliser, its gradient and exact samples.
+It is the reference for every other index. It has the log-normaliser over all passages, its gradient, and exact samples;
+restricted and sharded indexes have them too, faiss and BM25 do not.
 """
 
 from __future__ import annotations

@@ -83,12 +83,12 @@ class IndexedModel(nn.Module):
 
     @property
     def base(self) -> KnowledgeBase:
-        """The passages."""
+        """Return the knowledge base, whose passages are retrieved."""
         return self._space.base
 
     @property
     def support(self) -> Support | None:
-        """The task's test of which passages support a target; None where it has none."""
+        """Return the task's test of which passages support a target; None where it has none."""
         return self._space.support
 
     @property
@@ -172,7 +172,8 @@ class IndexedModel(nn.Module):
         there is an index.
         """
         dtype = self.require_movable_index().dtype if self.has_index else torch.float32
-        self._index, build = None, build_shards if self.sharded else build_index
+        self._index = None
+        build = build_shards if self.sharded else build_index
         self.use_index(build(self.passage_side, self.task, self.base, dtype, progress))
 
     @in_own_precision

@@ -255,7 +255,8 @@ class RagModel(IndexedModel):
             precision=self.precision,
             settings=self.settings,
         )
-        other._index = self._index
+        if self.has_index:
+            other.use_index(self.index)
         return other.train(self.training)
 
     # ---- likelihood ---------------------------------------------------------------------------------------------

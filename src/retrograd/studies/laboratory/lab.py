@@ -93,7 +93,7 @@ class LabReport:
             "passages": self.base,
             "reference": self.reference,
             "posterior": self.posterior,
-            "make_estimators": [_record(finding) for finding in self.findings],
+            "estimators": [_record(finding) for finding in self.findings],
         }
 
 
@@ -197,7 +197,7 @@ def measure_model(
         if not bench.tables.whole_base:  # "whole base" would be a promise the tables do not keep
             selected = [estimator for estimator in selected if estimator.candidates == "best"]
         reference = reference_step(model, bench, _MICRO_BATCH)
-        with bar("make_estimators", len(selected), "make_estimators") as advance:
+        with bar("estimators", len(selected), "estimators") as advance:
             findings = []
             for estimator in selected:
                 findings.append(_finding(model, bench, estimator, reference, redraws, seed))
