@@ -25,7 +25,8 @@ import torch
 from retrograd.experiments.build import build_model
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.run import compute_for, evaluate_experiment, stages
+from retrograd.experiments.run import compute_for, evaluate_experiment
+from retrograd.experiments.stages import build_stages
 from retrograd.recipes.quickstart import semeval_joint
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import (
@@ -113,7 +114,7 @@ def measured(experiment: Experiment, data: Data, policy: RefreshPolicy, folder: 
     model = build_model(experiment, data, rng, compute.precision).to(compute.device)
     run = RunDirectory.create(folder, experiment.to_toml(), compute.precision)
     began = time.perf_counter()
-    for stage in stages(experiment, model, rng):
+    for stage in build_stages(experiment, model, rng):
         train(model, data.train, replace(stage, refresh=policy), run, rng)
     seconds = time.perf_counter() - began
     found = evaluate_experiment(experiment, model, data.test)

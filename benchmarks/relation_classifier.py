@@ -24,7 +24,7 @@ from retrograd.models.compute.precision_probe import measure_seconds
 from retrograd.models.compute.training_layers import training_attention
 from retrograd.models.encoder import Encoder
 from retrograd.rag.answers.decision import ChoiceScores, Decision
-from retrograd.training.sampling.batches import Order
+from retrograd.training.sampling.batches import BatchOrder
 from retrograd.types import Example
 from retrograd.util.progress import bar
 
@@ -63,7 +63,7 @@ def train_classifier(data: Data, epochs: int, seed: int, encoder: str = "builtin
     torch.manual_seed(seed)
     model = Classifier(data, encoder)
     number = {answer: i for i, answer in enumerate(model.answers)}
-    order = Order(len(data.train), BATCH, epochs, torch.Generator().manual_seed(seed))
+    order = BatchOrder(len(data.train), BATCH, epochs, torch.Generator().manual_seed(seed))
     groups = [
         {"params": list(model.tower.parameters()), "lr": RATE},
         {"params": list(model.head.parameters()), "lr": HEAD_RATE},

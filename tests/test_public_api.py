@@ -248,7 +248,12 @@ def test_a_run_from_python_goes_on_from_the_model_it_began_with(
     for name in ("model", "checkpoints"):
         shutil.rmtree(killed / name)
     resumed = rg.resume(killed)
-    assert resumed.model.search("what holds tea ?") == whole.model.search("what holds tea ?")
+    weights, others = whole.model.state_dict(), resumed.model.state_dict()
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    # Where an index lies in memory decides in which order a matrix product adds up, so probabilities are not compared.
+    rows = [[hit.row for hit in run.model.search("what holds tea ?")] for run in (whole, resumed)]
+    assert rows[0] == rows[1]
 
 
 def test_relations_are_trained_from_python(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
