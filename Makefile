@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Shapes and types of every call are checked at run time, at twice the time: by CI, and by `make test TYPED=1`.
+# Shapes and types of every call are checked at run time, for 1.7 times the processor time (LOG.md): by CI, and by `make test TYPED=1`.
 HOOK := --jaxtyping-packages=retrograd,beartype.beartype
 # The order of files is that of `tests/conftest.py`, slow ones first, so that no process waits at the end for another.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder

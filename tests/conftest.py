@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare each collection of garbage the million objects that the imports have made, which live to the end."""
+    """Spare each collection of garbage the objects that the imports have made, which live to the end."""
     gc.collect()
     gc.freeze()
 

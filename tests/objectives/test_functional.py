@@ -128,7 +128,7 @@ def test_columns_where_compacts_and_spread_puts_back() -> None:
     column = f.columns_where(wanted)
     assert column.tolist() == [[0, 2], [3, -1], [-1, -1]]
     value = torch.arange(12.0).reshape(3, 4).requires_grad_()
-    back = f.spread(f.take(value, column), column, 4)
+    back = f.put_back(f.take(value, column), column, 4)
     torch.testing.assert_close(back.detach(), value.detach().masked_fill(~wanted, -INF))
     total = back.masked_fill(~wanted, 0.0).sum()
     assert gradient(total, value).tolist() == wanted.float().tolist()

@@ -81,9 +81,9 @@ def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scor
 
 
 def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:
-    """Return answers with their passages, in the order of the examples; the model is in evaluation mode meanwhile."""
+    """Return answers with their passages, in the order of the examples; the model keeps its mode."""
     predictions: list[Prediction] = []
-    with inference(model), bar("answering", len(examples), "examples") as advance:
+    with bar("answering", len(examples), "examples") as advance:
         for batch in answering_batches(examples, k):
             predictions += model.predict(batch, k, scoring)
             advance(len(batch))

@@ -119,7 +119,7 @@ def train_and_score(
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model, and the seconds that training took."""
+    """A trained model, the seconds that training took, and the checkpoints that a later interruption adds to."""
 
     model: RagModel
     seconds: float

@@ -27,7 +27,7 @@ from retrograd.objectives.functional import (
     in_full_precision,
     masked_log_softmax,
     masked_logsumexp,
-    spread,
+    put_back,
     weighted_sum,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
@@ -133,7 +133,7 @@ class Neighbourhood:
 
     def log_vote(self) -> Float[Tensor, "B K"]:
         """Return log softmax(s / T), the first soft slot; ``-inf`` outside the neighbourhood."""
-        return spread(masked_log_softmax(_times(self.score, 1.0 / self.temperature)), self.column, self.width)
+        return put_back(masked_log_softmax(_times(self.score, 1.0 / self.temperature)), self.column, self.width)
 
 
 @dataclass(frozen=True)

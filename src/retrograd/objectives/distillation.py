@@ -26,8 +26,8 @@ from retrograd.objectives.functional import (
     log_marginal,
     masked_log_softmax,
     masked_logsumexp,
+    put_back,
     responsibilities,
-    spread,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
 from retrograd.objectives.scoring import (
@@ -282,7 +282,7 @@ def _sum_and_mean_per_token(
     value = in_full_precision(tokens.value)
     check_log_likelihood(value)
     summed = value.masked_fill(~tokens.present.unsqueeze(1), 0.0).sum(dim=-1)
-    total = spread(summed, column, mask.shape[1])
+    total = put_back(summed, column, mask.shape[1])
     return total, total / tokens.present.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
@@ -304,4 +304,4 @@ def _without_each(log_prior: Float[Tensor, "B K"], likelihood: Likelihood) -> tu
         return torch.full_like(log_prior, ABSENT), 0
     value = torch.stack(values, dim=-1)
     check_log_likelihood(value)
-    return spread(value, order[:, :prompts], log_prior.shape[1]), prompts
+    return put_back(value, order[:, :prompts], log_prior.shape[1]), prompts

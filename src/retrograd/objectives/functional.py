@@ -34,8 +34,8 @@ __all__ = [
     "masked_logsumexp",
     "metropolis_independence",
     "propose",
+    "put_back",
     "responsibilities",
-    "spread",
     "take",
     "weighted_sum",
 ]
@@ -168,11 +168,11 @@ def columns_where(mask: Bool[Tensor, "B K"]) -> Int[Tensor, "B M"]:
 
 
 def take(value: Float[Tensor, "B K"], column: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-    """Return ``value`` at the columns; ``-inf`` without gradient at column -1. The inverse of `spread`."""
+    """Return ``value`` at the columns; ``-inf`` without gradient at column -1. The inverse of `put_back`."""
     return value.gather(1, column.clamp(min=0)).masked_fill(column < 0, ABSENT)
 
 
-def spread(value: Float[Tensor, "B M"], column: Int[Tensor, "B M"], width: int) -> Float[Tensor, "B width"]:
+def put_back(value: Float[Tensor, "B M"], column: Int[Tensor, "B M"], width: int) -> Float[Tensor, "B width"]:
     """Put values back at their columns among ``width`` candidates; ``-inf`` at all other columns."""
     # Padding lands in one spare column that is cut off again, so it can overwrite nothing and returns no gradient.
     spare = column.masked_fill(column < 0, width)

@@ -22,8 +22,8 @@ from retrograd.objectives.functional import (
     log_marginal,
     masked_log_softmax,
     masked_logsumexp,
+    put_back,
     responsibilities,
-    spread,
     take,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
@@ -106,4 +106,4 @@ class TopKMarginal:
         per_token = masked_logsumexp((log_mixture.unsqueeze(-1) + value).transpose(1, 2))
         log_evidence = masked_logsumexp(log_prior) + per_token.masked_fill(~tokens.present, 0.0).sum(dim=-1)
         summed = value.detach().masked_fill(~tokens.present.unsqueeze(1), 0.0).sum(dim=-1)
-        return log_evidence, spread(summed, column, log_prior.shape[1])
+        return log_evidence, put_back(summed, column, log_prior.shape[1])

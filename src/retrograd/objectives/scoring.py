@@ -19,7 +19,7 @@ from retrograd.objectives.functional import (
     kl_p_q,
     masked_log_softmax,
     masked_logsumexp,
-    spread,
+    put_back,
     weighted_sum,
 )
 from retrograd.objectives.objective import CandidateScores, Likelihood
@@ -105,7 +105,7 @@ def log_likelihood_where(likelihood: Likelihood, mask: Bool[Tensor, "B K"]) -> F
     column = columns_where(mask)
     value = in_full_precision(likelihood.at(column))
     check_log_likelihood(value)
-    return spread(value, column, mask.shape[1])
+    return put_back(value, column, mask.shape[1])
 
 
 def mean_over_queries(value: Float[Tensor, " B"]) -> Float[Tensor, ""]:

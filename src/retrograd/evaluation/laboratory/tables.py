@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from retrograd.objectives.functional import responsibilities, spread, take
+from retrograd.objectives.functional import put_back, responsibilities, take
 from retrograd.objectives.objective import CandidateScores, TokenLogLikelihood
 from retrograd.types import UserError
 
@@ -215,5 +215,5 @@ def to_logits(
     if gradient is None:
         return torch.zeros_like(log_probability)
     safe = gradient.masked_fill(columns < 0, 0.0)
-    wide = spread(safe, columns, log_probability.shape[1])
+    wide = put_back(safe, columns, log_probability.shape[1])
     return wide.masked_fill(wide == -torch.inf, 0.0) - log_probability.exp() * safe.sum(dim=-1, keepdim=True)

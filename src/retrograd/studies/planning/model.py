@@ -103,7 +103,7 @@ def collect_model_facts(
         share = 1 / processes if g.fsdp else 1.0
         counts = [_count(tower.parameters()) for tower in towers]
         weights = [*_towers(experiment, *counts), *_generator(experiment, generator, width, share)]
-        spread = _spread(generator, share, g.dropout) if g.fsdp else None
+        spread = _plan_spread(generator, share, g.dropout) if g.fsdp else None
         generator.train(g.dropout)
         query, passage = (
             encoder_cost(tower.train(r.dropout), tokens, bf16)
@@ -172,7 +172,8 @@ def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, s
     return [*weights, *([_fp32("soft prompt", soft, soft)] if soft else [])]
 
 
-def _spread(generator: PreTrainedModel, share: float, dropout: bool) -> Spread | None:
+def _plan_spread(generator: PreTrainedModel, share: float, dropout: bool) -> Spread | None:
+    """Return what each rank holds and moves of a generator whose layers are spread; None where one rank has it all."""
     require_spreadable(generator, dropout)
     if share == 1:
         return None
