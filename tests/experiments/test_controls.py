@@ -14,9 +14,9 @@ from retrograd.experiments.controls import (
     RANDOM,
     frozen_retriever,
     make_controls,
-    trains_retriever,
 )
 from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.stage_description import trains_retriever
 from retrograd.objectives import (
     Distillation,
     FrozenRetriever,

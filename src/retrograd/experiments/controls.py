@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from retrograd import objectives
 from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.stage_description import trains_retriever
 from retrograd.rag.search import DENSE, UNRELATED, SearchKind
 from retrograd.rag.search import ORACLE as SUPPORTING
 from retrograd.types import UserError
@@ -37,7 +38,6 @@ __all__ = [
     "make_controls",
     "oracle",
     "random_neighbours",
-    "trains_retriever",
 ]
 
 Control = Callable[[Experiment], Experiment]
@@ -122,20 +122,6 @@ def make_controls(experiment: Experiment) -> tuple[dict[str, Experiment], dict[s
         else:
             useful[name] = replace(changed, name=f"{experiment.name}-{name.replace(' ', '-')}")
     return useful, left_out
-
-
-def trains_retriever(experiment: Experiment) -> bool:
-    """Return whether any stage trains the retriever."""
-    e = experiment
-    rates = (
-        e.training.retriever_learning_rate * e.training.epochs,
-        e.masking.retriever_learning_rate * e.masking.epochs,
-        e.warm_start.learning_rate * e.warm_start.epochs,
-        e.training.scale_learning_rate
-        * e.retriever.learns_scales
-        * (e.training.epochs + e.masking.epochs + e.warm_start.epochs),
-    )
-    return e.objective.trains_retriever and e.retriever.trained != "none" and any(rate > 0 for rate in rates)
 
 
 def _untrained(experiment: Experiment, search: SearchKind) -> Experiment:

@@ -18,10 +18,10 @@ from retrograd.rag.candidates import Pool
 from retrograd.training.refresh.policies import EverySteps, Never, RefreshPolicy
 from retrograd.training.sampling.batches import count_steps
 from retrograd.training.sampling.targets import TargetChoice
-from retrograd.training.stage import CopyEvidence, GeneratorEvidence, Pace
+from retrograd.training.stage import CopyEvidence, GeneratorEvidence, LearningParts, Pace, learning_parts
 from retrograd.types import UserError
 
-__all__ = ["StageDescription", "describe_stages"]
+__all__ = ["StageDescription", "describe_stages", "trains_retriever"]
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,9 @@ class StageDescription:
         return isinstance(self.evidence, CopyEvidence) and self.evidence.passages == 0
 
     @property
-    def trains_retriever(self) -> bool:
-        """Return whether a weight or a scale of the retriever changes."""
-        rate = max(self.pace.retriever_learning_rate, self.pace.scale_learning_rate)
-        return self.moves_retriever and self.objective.trains_retriever and rate > 0
-
-    @property
-    def trains_generator(self) -> bool:
-        """Return whether the generator has a learning rate."""
-        return self.pace.generator_learning_rate > 0
+    def learns(self) -> LearningParts:
+        """Return the parts that learn."""
+        return learning_parts(self.objective, self.pace, retriever_rests=not self.moves_retriever)
 
     @property
     def steps(self) -> int | None:
@@ -92,8 +86,18 @@ def describe_stages(experiment: Experiment, supports: bool, examples: int | None
     the training examples. Raises `UserError` where nothing is trained.
     """
     main = _training(experiment, examples)
-    if not (main.trains_retriever or main.trains_generator):
-        raise UserError(NOTHING_TRAINED)
+    if not any(main.learns):
+        raise UserError(_say_why_nothing_learns(main.objective))
+    return _stages_with_work(experiment, main, supports)
+
+
+def trains_retriever(experiment: Experiment) -> bool:
+    """Return whether any stage trains the retriever, for a task that has a test of support."""
+    stages = _stages_with_work(experiment, _training(experiment, None), supports=True)
+    return any(stage.learns.retriever for stage in stages)
+
+
+def _stages_with_work(experiment: Experiment, main: StageDescription, supports: bool) -> list[StageDescription]:
     stages = [
         _warm_start(experiment, main) if supports else None,
         _masking(experiment, main),
@@ -101,6 +105,15 @@ def describe_stages(experiment: Experiment, supports: bool, examples: int | None
         _second_stage(experiment, main),
     ]
     return [stage for stage in stages if stage is not None]
+
+
+def _say_why_nothing_learns(objective: Objective) -> str:
+    if objective.trains_generator:
+        return NOTHING_TRAINED
+    return (
+        f"nothing is trained: {type(objective).__name__} as set trains the retriever alone, and it rests; set "
+        f'retriever.trained = "query" and training.retriever_learning_rate above 0'
+    )
 
 
 def _training(experiment: Experiment, examples: int | None) -> StageDescription:

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from retrograd.evaluation.evidence import Evidence, difference
-from retrograd.experiments.controls import CLOSED_BOOK, FROZEN, RANDOM, trains_retriever
+from retrograd.experiments.controls import CLOSED_BOOK, FROZEN, RANDOM
 from retrograd.experiments.open import read_run_task
+from retrograd.experiments.stage_description import trains_retriever
 from retrograd.metrics.significance import Statistic
 from retrograd.rag.search.oracle import ORACLE_SHARE
 from retrograd.studies.answers import saved_scores

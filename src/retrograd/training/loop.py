@@ -50,7 +50,7 @@ def train(
     """
     pace, ranks, saves = stage.pace, Ranks(), checkpoints or Checkpoints(run, model, rng)
     order = BatchOrder(len(examples), pace.batch_size, pace.epochs, rng)
-    optimiser, schedule = build_optimiser(model, stage.objective, pace, order.steps)
+    optimiser, schedule = build_optimiser(model, stage, order.steps)
     targets, alarms = Targets(examples, stage.targets), Alarms(run, stage, order.steps, len(model.base))
     chains, sampler = Chains(targets.choices), ranks.sampler(rng)
     micro_batches = MicroBatches(pace.micro_batch or pace.batch_size, model, chains, sampler, ranks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -22,7 +22,7 @@ from retrograd.training.schedule import Schedule, require_schedule
 from retrograd.types import Example, UserError
 from retrograd.util.guards import require_at_least
 
-__all__ = ["CopyEvidence", "GeneratorEvidence", "Pace", "Stage", "StageEvidence"]
+__all__ = ["CopyEvidence", "GeneratorEvidence", "LearningParts", "Pace", "Stage", "StageEvidence", "learning_parts"]
 
 _WHOLE_BASE_CELLS = 2**26
 _OPEN_ANSWERS = 20
@@ -198,6 +198,35 @@ class Pace:
         require_schedule(self.schedule, self.restarts)
 
 
+class LearningParts(NamedTuple):
+    """The parts of a model that change in a stage."""
+
+    towers: bool
+    """The weights of the retrievers, so that an embedded base goes stale."""
+    scales: bool
+    """The single numbers of the retrievers: temperature, weight of words."""
+    generator: bool
+
+    @property
+    def retriever(self) -> bool:
+        """Return whether a weight or a single number of the retrievers changes."""
+        return self.towers or self.scales
+
+
+def learning_parts(objective: Objective, pace: Pace, retriever_rests: bool = False) -> LearningParts:
+    """Return the parts that ``objective`` has a gradient for and ``pace`` a learning rate.
+
+    ``retriever_rests`` where all weights of the retrievers are frozen, whatever the pace says. All that depends on
+    which parts learn asks here: optimiser, refreshes, alarms, controls, the plan.
+    """
+    moves = objective.trains_retriever and not retriever_rests
+    return LearningParts(
+        towers=moves and pace.retriever_learning_rate > 0,
+        scales=moves and pace.scale_learning_rate > 0,
+        generator=objective.trains_generator and pace.generator_learning_rate > 0,
+    )
+
+
 @dataclass(frozen=True)
 class Stage:
     """A named part of a training run: an objective, its evidence, a pace, and when things are due (in steps).
@@ -220,3 +249,8 @@ class Stage:
     probe_passages: int = 64
     targets: TargetChoice = "first"
     examples: Sequence[Example] | None = field(default=None, repr=False)
+
+    @property
+    def learns(self) -> LearningParts:
+        """Return the parts that learn, unless their weights are frozen."""
+        return learning_parts(self.objective, self.pace)

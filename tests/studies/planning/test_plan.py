@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from retrograd.__main__ import app
 from retrograd.experiments.build import build_model
-from retrograd.experiments.controls import trains_retriever
 from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.stage_description import trains_retriever
 from retrograd.experiments.stages import build_stages
 from retrograd.models.compute.costs import Cost, encoder_cost, generator_cost
 from retrograd.models.compute.fsdp import find_stacks, list_spread_weights
@@ -203,7 +203,7 @@ def test_a_run_that_learns_a_lexical_weight_alone_trains_its_retriever(
     still += ["warm_start.learning_rate=0", "retriever.lexical_dimensions=8"]
     experiment = tiny(data, tiny_encoder, tiny_seq2seq, *still)
     assert trains_retriever(experiment)
-    assert all(one.stage.trains_retriever for one in plan_experiment(experiment, BIG).stages)
+    assert all(one.stage.learns.retriever for one in plan_experiment(experiment, BIG).stages)
     made = build_stages(experiment, build_model(experiment, experiment.data.load(0), rng), rng)
     assert [one.pace.scale_learning_rate for one in made] == [0.02, 0.02]
     for more in (["training.scale_learning_rate=0"], ["retriever.lexical_dimensions=0"]):
@@ -213,6 +213,19 @@ def test_a_run_that_learns_a_lexical_weight_alone_trains_its_retriever(
             plan_experiment(idle, BIG)
         with pytest.raises(UserError, match=r"nothing is trained: .* training\.scale_learning_rate"):
             build_stages(idle, build_model(idle, idle.data.load(0), rng), rng)
+
+
+def test_an_objective_of_the_retriever_alone_beside_a_resting_retriever_is_refused(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator
+) -> None:
+    alone = ("objective.kind=Distillation", "objective.reader=none", "retriever.trained=none")
+    experiment = tiny(data, tiny_encoder, tiny_seq2seq, *alone)
+    assert not trains_retriever(experiment)
+    message = r'nothing is trained: Distillation as set trains the retriever alone.* retriever\.trained = "query"'
+    with pytest.raises(UserError, match=message):
+        plan_experiment(experiment, BIG)
+    with pytest.raises(UserError, match=message):
+        build_stages(experiment, build_model(experiment, experiment.data.load(0), rng), rng)
 
 
 @pytest.mark.parametrize("kind", ["tiny_bart", "tiny_causal"])
@@ -249,8 +262,7 @@ def test_stages_are_those_of_training(data: Path, tiny_encoder: Path, tiny_seq2s
         pace = theirs.pace
         assert mine.objective == theirs.objective
         assert mine.steps == count_steps(len(loaded.train), pace.batch_size, pace.epochs)
-        assert mine.trains_generator == (pace.generator_learning_rate > 0)
-        assert mine.trains_retriever == (pace.retriever_learning_rate > 0)
+        assert mine.learns == theirs.learns
 
 
 class Counted(GeneratorLikelihood):

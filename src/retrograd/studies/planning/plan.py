@@ -59,7 +59,7 @@ def plan_experiment(
     r = experiment.retriever
     stages = plan_stages(experiment, facts.examples, facts.supports)
     if processes > 1:
-        if _passages_move(experiment) and any(stage.trains_retriever and not stage.is_copying for stage in stages):
+        if _passages_move(experiment) and any(stage.learns.retriever and not stage.is_copying for stage in stages):
             require_one_process(experiment.training.refresh_policy)
         stages = [_share(stage, processes) for stage in stages]
     base = facts.passages or 10**9
@@ -119,7 +119,7 @@ def _stage_cost(
     queries, tokens = stage.queries, model.prompt_tokens[stage.name]
     prompt = model.prompts[stage.name]
     towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
-    learns = stage.trains_retriever
+    learns = stage.learns.retriever
     embedded = prompts.candidates if learns and experiment.retriever.trained == "both" and not stage.is_copying else 0
     searched = stage.evidence.retrieves
     operations = queries * (
@@ -153,13 +153,13 @@ def _memory(
     embedded = prompts.candidates if experiment.retriever.trained == "both" and not stage.is_copying else 0
     graphs = at_once * prompts.with_gradient
     activations = graphs * stored_bytes(prompt.squares, prompt.stored_bytes)
-    if stage.trains_retriever:
+    if stage.learns.retriever:
         activations += at_once * towers * stored_bytes(tower.squares, tower.stored_bytes)
         activations += at_once * embedded * stored_bytes(passage.squares, passage.stored_bytes)
     if stage.compares_all:
         activations += at_once * (facts.passages or 0) * _WHOLE_BASE_BYTES
     learned = {part.part: part.moved for part in model.weights}
-    tower_parameters = sum(n for part, n in learned.items() if part.endswith("tower")) * stage.trains_retriever
+    tower_parameters = sum(n for part, n in learned.items() if part.endswith("tower")) * stage.learns.retriever
     generator_parameters = sum(n for part, n in learned.items() if not part.endswith("tower"))
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
     gradients = tower_parameters + generator_parameters * (prompts.with_gradient > 0)
@@ -168,7 +168,7 @@ def _memory(
     return Memory(
         weights=sum(part.held for part in model.weights),
         gradients=4.0 * gradients,
-        optimiser=8.0 * (tower_parameters + generator_parameters * stage.trains_generator),
+        optimiser=8.0 * (tower_parameters + generator_parameters * stage.learns.generator),
         copies=_copies(experiment, model, gradients, graphs, stage.name, on),
         activations=activations,
         index=index / model.processes + all_bytes * index,
@@ -206,7 +206,7 @@ def _embeddings(experiment: Experiment, stages: list[StageDescription]) -> float
     moves = _passages_move(experiment)
     count = 1.0
     for stage in stages:
-        if stage.trains_retriever and moves and stage.pace.retriever_learning_rate > 0:
+        if stage.learns.towers and moves:
             steps = stage.steps or 0
             count += steps > 0
             match stage.refresh:

@@ -145,9 +145,7 @@ class Alarms:
         self._run = run
         self._stage = stage.name
         self._from_step = _FROM_SHARE * steps
-        pace = stage.pace
-        rate = max(pace.retriever_learning_rate, pace.scale_learning_rate)
-        self._learning = stage.objective.trains_retriever and rate > 0
+        self._learning = stage.learns.retriever
         self._large = passages >= _LEAST_PASSAGES
         self._lines: deque[dict[str, float]] = deque(maxlen=_LINES)
         self._best: deque[int] = deque(maxlen=_QUERIES)

@@ -66,8 +66,7 @@ def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
 
 def _moves_passages(model: RagModel, stage: Stage) -> bool:
     """Return whether this stage makes an index stale; say so where it does not, though a refresh is wanted."""
-    learns = stage.objective.trains_retriever and stage.pace.retriever_learning_rate > 0
-    if not (stage.evidence.retrieves and learns):
+    if not (stage.evidence.retrieves and stage.learns.towers):
         return False
     moves = model.passage_side.moves
     if model.retriever.trained == "query" and not moves and count_refreshes(stage.refresh):
