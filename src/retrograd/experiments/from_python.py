@@ -21,7 +21,6 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Example, UserError
 from retrograd.util.files import atomic_directory
-from retrograd.util.text_files import read_json
 
 __all__ = ["Run", "open_run", "resume", "run", "train"]
 
@@ -46,17 +45,8 @@ class Run:
     @property
     def scores(self) -> dict[str, float]:
         """The scores on the test data by name, in percent; none where the run had no test data."""
-        file = self.path / "scores.json"
-        record = read_json(file) if file.exists() else {}
-        parts = record if isinstance(record, dict) else {}
-        tables = [parts.get("answers"), parts.get("neighbours")]
-        return {
-            name: value
-            for table in tables
-            if isinstance(table, dict)
-            for name, value in table.items()
-            if isinstance(value, float)
-        }
+        scores = RunDirectory(self.path).scores()
+        return scores["answers"] | scores["neighbours"]
 
     @property
     def train_examples(self) -> list[Example]:

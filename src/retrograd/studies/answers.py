@@ -15,9 +15,9 @@ from retrograd.evaluation.evaluate import Evaluation, evaluate, predict, predict
 from retrograd.experiments.open import OpenRun, open_run
 from retrograd.experiments.run import require_passages
 from retrograd.rag.answers.decision import Decision
+from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Example, Passage, Prediction, UserError
 from retrograd.util.guards import JsonObject
-from retrograd.util.text_files import read_json
 
 __all__ = ["RunEvaluation", "SearchHit", "SearchResult", "evaluate_run", "predict_file", "saved_scores", "search_run"]
 
@@ -105,11 +105,9 @@ def _labelled_examples(run: Path, opened: OpenRun, data: Path | None, patch: Pat
 
 
 def saved_scores(run: Path) -> dict[str, float]:
-    """Return the scores in ``scores.json``, by name and in percent; empty where the run had no test data."""
-    file = run / "scores.json"
-    record = read_json(file) if file.exists() else {}
-    parts = [part for part in record.values() if isinstance(part, dict)] if isinstance(record, dict) else []
-    return {name: value for part in parts for name, value in part.items() if isinstance(value, float)}
+    """Return the scores of a run by name, in percent; empty where it had no test data."""
+    scores = RunDirectory(run).scores()
+    return scores["answers"] | scores["neighbours"]
 
 
 def predict_file(run: Path, data: Path, patch: Path | None = None) -> list[JsonObject]:

@@ -11,8 +11,8 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import read_run_task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.guards import JsonValue, finite_number, suggest_name
-from retrograd.util.text_files import read_json, write_json
+from retrograd.util.guards import JsonValue, suggest_name
+from retrograd.util.text_files import write_json
 
 __all__ = ["CurveReport", "Point", "compare_runs", "flatten_settings", "score_of"]
 
@@ -93,15 +93,13 @@ def _require_distinct(runs: Sequence[Path]) -> list[Path]:
 
 def score_of(path: Path, metric: str) -> float:
     """Return a score of the answers of the run in ``path``. Raises `UserError` where its ``scores.json`` has none."""
-    place = path / "scores.json"
-    if not place.exists():
+    run = RunDirectory(path)
+    if not run.scores_file.exists():
         raise UserError(f"{path} has no scores.json; evaluate it first: retrograd evaluate {path} --out {path}")
-    record = read_json(place)
-    answers = record.get("answers") if isinstance(record, dict) else None
-    value = finite_number(answers.get(metric)) if isinstance(answers, dict) else None
-    if value is None:
-        raise UserError(f"{place}: no number under answers, {metric}; evaluate the run again")
-    return value
+    answers = run.scores()["answers"]
+    if metric not in answers:
+        raise UserError(f"{run.scores_file}: no number under answers, {metric}; evaluate the run again")
+    return answers[metric]
 
 
 def _value(experiment: Experiment, over: str, path: Path) -> float:

@@ -31,9 +31,9 @@ from retrograd.studies.compare import (
 from retrograd.studies.curves import flatten_settings
 from retrograd.studies.slices import Learned, SliceGroup, slice_groups
 from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.guards import finite_number
-from retrograd.util.text_files import read_json, write_json
+from retrograd.util.text_files import write_json
 
 __all__ = ["RelationReport", "RelationRow", "SettingChange", "System", "list_setting_changes", "report_run"]
 
@@ -216,10 +216,7 @@ def _control(run: LabelledRun, path: Path) -> LabelledRun:
 def _notes(run: LabelledRun) -> list[str]:
     """Return notes that a reader must know before the figures."""
     task, notes = run.task, []
-    file = run.path / "scores.json"
-    saved = read_json(file) if file.exists() else {}
-    saved_scores = saved.get("answers") if isinstance(saved, dict) else None
-    saved_score = finite_number(saved_scores.get(task.primary_metric)) if isinstance(saved_scores, dict) else None
+    saved_score = RunDirectory(run.path).scores()["answers"].get(task.primary_metric)
     score = _score(task, list(run.gold.values()), list(run.answers.values()))
     if saved_score is not None and abs(saved_score - score) > 0.005:
         notes.append(

@@ -44,7 +44,7 @@ from retrograd.util.files import (
     open_to_umask,
     remove_unfinished,
 )
-from retrograd.util.guards import JsonObject, JsonValue
+from retrograd.util.guards import JsonObject, JsonValue, finite_number
 from retrograd.util.records import read_value
 from retrograd.util.text_files import read_json, write_json, write_jsonl
 
@@ -165,7 +165,21 @@ class RunDirectory:
     @property
     def has_ended(self) -> bool:
         """Return whether the run has a model and its scores on the test data, which are written last."""
-        return self.has_model and (self.path / "scores.json").exists()
+        return self.has_model and self.scores_file.exists()
+
+    @property
+    def scores_file(self) -> Path:
+        """Return the file of the scores on the test data."""
+        return self.path / "scores.json"
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Return the scores on the test data in percent: by name, those of "answers" and those of "neighbours".
+
+        Both are empty where the run had no test data.
+        """
+        record = read_json(self.scores_file) if self.scores_file.exists() else {}
+        parts = record if isinstance(record, dict) else {}
+        return {part: _finite_numbers(parts.get(part)) for part in ("answers", "neighbours")}
 
     def recorded_precision(self, device: torch.device | None = None) -> PrecisionChoice | None:
         """Return the precision that the run computes in; None where it recorded none, or, with a ``device``, where it
@@ -331,6 +345,11 @@ def _number(checkpoint: Path) -> int:
     """Return a checkpoint's number, counted from 1; 0 for one of a version that did not number them."""
     number = checkpoint.name.partition("-")[0]
     return int(number) if number.isdecimal() else 0
+
+
+def _finite_numbers(table: JsonValue) -> dict[str, float]:
+    values = {name: finite_number(value) for name, value in table.items()} if isinstance(table, dict) else {}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _finite_or_none(value: float) -> float | None:
