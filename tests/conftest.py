@@ -85,7 +85,12 @@ def build(folder: Path, make: Callable[[], PreTrainedModel], template: str) -> P
 
 @pytest.hookimpl(tryfirst=True)  # before the slow tests are left out, so that their files come first in any case
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that hold a slow test first: a process that ends early has short ones left to take."""
+    """Put the files that hold a slow test first where processes share them: one that ends early has short ones left.
+
+    A process that runs alone takes the files as they were named.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
