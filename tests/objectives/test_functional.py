@@ -51,6 +51,15 @@ def test_masked_log_softmax_renormalises_what_is_present() -> None:
     assert gradient(f.weighted_sum(out.detach().exp(), out).sum(), value).isfinite().all()
 
 
+@pytest.mark.parametrize("offset", [1e3, 1e5, 1e7])
+def test_masked_log_softmax_of_large_logits_sums_to_one(offset: float) -> None:
+    value = torch.randn(6, 5, generator=torch.Generator().manual_seed(2)) + offset
+    out = f.masked_log_softmax(value)
+    eps = torch.finfo(torch.float32).eps
+    torch.testing.assert_close(out.exp().sum(dim=-1), torch.ones(6), atol=8 * eps, rtol=0)
+    torch.testing.assert_close(out, value.double().log_softmax(-1).float(), atol=8 * eps, rtol=8 * eps)
+
+
 def test_weighted_sum_gives_nothing_to_weight_zero() -> None:
     weight = torch.tensor([[0.0, 0.25, 0.75]], dtype=torch.float64, requires_grad=True)
     value = torch.tensor([[-INF, -2.0, -4.0]], dtype=torch.float64, requires_grad=True)

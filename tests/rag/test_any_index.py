@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,55 @@ class SamplingIndex(SortingIndex):
     ) -> Int[Tensor, "B M"]:
         found = self.search(query, len(self), exclude)
         return found.row.gather(1, found.logit.softmax(dim=-1).multinomial(draws, replacement=True, generator=rng))
+
+
+class ScriptedIndex(SamplingIndex):
+    """The same, whose vectors are ``older`` than the model's, whose log Z is known, and whose next draw is given."""
+
+    log_z = "exact"
+
+    def __init__(self, model: RagModel, older: Float[Tensor, "N D"]) -> None:
+        super().__init__(model)
+        self._vectors = older
+        self.next_draw = 0
+
+    def logits(self, query: Float[Tensor, "B D"], exclude: Int[Tensor, "B E"]) -> Float[Tensor, "B N"]:
+        score = query.detach() @ self._vectors.T
+        hidden = (torch.arange(len(self)).view(1, -1, 1) == exclude.unsqueeze(1)).any(dim=-1)
+        return score.masked_fill(hidden, -torch.inf)
+
+    def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
+        assert exclude is not None
+        nearest = super().search(query, k, exclude)
+        return replace(nearest, log_normaliser=self.logits(query, exclude).logsumexp(-1))
+
+    def sample(
+        self, query: Float[Tensor, "B D"], draws: int, rng: torch.Generator, exclude: Int[Tensor, "B E"] | None = None
+    ) -> Int[Tensor, "B M"]:
+        return torch.full((len(query), draws), self.next_draw)
+
+
+def test_a_tail_drawn_from_older_embeddings_is_weighed_by_them(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """Over all draws the candidates stand for the base as the trained tower embeds it now: Σ exp(s') exactly."""
+    model, examples = build(tiny_encoder, tiny_seq2seq, trained="both", posterior=False)
+    now = model.index.vectors(torch.arange(len(model.base)))
+    older = now + 0.1 * torch.randn(now.shape, generator=seeded())
+    index = ScriptedIndex(model, older)
+    model.use_index(index)
+    example, excluded = examples[:1], model.own_rows(examples[:1])
+    query = model.retriever.queries([model.task.query_text(example[0])]).detach()
+    stored, head = index.logits(query, excluded), index.search(query, 2, excluded).row
+    tail = stored.scatter(1, head, -torch.inf)
+    mean = 0.0
+    for row in tail.isfinite().nonzero()[:, 1].tolist():
+        index.next_draw = row
+        candidates = model.retrieve(example, 2, RetrievalOptions(tail=1), rng=seeded())
+        assert candidates.scores.log_multiplicity is not None
+        represented = (query @ now[candidates.rows[0]].T + candidates.scores.log_multiplicity).exp().sum()
+        mean += float(tail.softmax(-1)[0, row] * represented)
+    allowed = index.logits(query, excluded).isfinite()
+    expected = float((query @ now.T).exp()[allowed].sum())
+    assert mean == pytest.approx(expected, rel=64 * torch.finfo(torch.float32).eps)
 
 
 def test_a_new_index_is_searched_and_asked_for_nothing_that_it_cannot_do(

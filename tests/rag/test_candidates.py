@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.objectives.checks import check_log_probability
 from retrograd.rag.candidates import (
     Exclusions,
     find_column,
@@ -75,6 +78,31 @@ def test_log_probability_is_over_the_whole_base_in_value_and_gradient(
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1.0, 50.0, 2_000.0, 100_000.0])
+def test_shares_of_large_logits_sum_to_one_at_most(scale: float) -> None:
+    """log Z is added up by the index and logits by the candidates, in other orders: they differ in the last bits."""
+    rng = torch.Generator().manual_seed(0)
+    vectors = torch.randn(40, 384, generator=rng)
+    query = vectors[:8] * (scale / vectors.square().sum(-1).mean()) + torch.randn(8, 384, generator=rng) * 1e-3
+    index = index_of(vectors)
+    excluded = torch.empty(8, 0, dtype=torch.long)
+    neighbours = index.search(query, 4, excluded)
+    log_prior = log_probability(query, vectors[neighbours.row], neighbours.row, neighbours, index, fresh=False)
+    check_log_probability("log_prior", log_prior)
+    assert (log_prior.exp().sum(-1) <= 1 + 4 * torch.finfo(torch.float32).eps).all()
+
+
+def test_more_than_rounding_is_left_for_the_objective_to_refuse() -> None:
+    rng = torch.Generator().manual_seed(0)
+    vectors, query = torch.randn(9, 4, generator=rng), torch.randn(3, 4, generator=rng)
+    index = index_of(vectors)
+    neighbours = index.search(query, 4, torch.empty(3, 0, dtype=torch.long))
+    wrong = replace(neighbours, log_normaliser=neighbours.log_normaliser - 1.0)
+    log_prior = log_probability(query, vectors[neighbours.row], neighbours.row, wrong, index, fresh=False)
+    with pytest.raises(ValueError, match="a row sums to"):
+        check_log_probability("log_prior", log_prior)
+
+
 def test_padding_is_absent_and_a_query_without_rows_is_not_nan(world: tuple[torch.Tensor, torch.Tensor]) -> None:
     query, vectors = world
     query = query.requires_grad_()
@@ -126,6 +154,24 @@ def test_a_normaliser_is_renewed_whatever_the_drift(drift: float, held: int) -> 
     assert leaf.grad.isfinite().all()
     share = (fresh[:, :held] - exact.unsqueeze(-1)).exp()
     assert ((leaf.grad.double() - share).abs() <= allowed.unsqueeze(-1)).all()
+
+
+@pytest.mark.parametrize("gain", [0.9, 1.1, 30.0, 88.0, 89.0, 200.0, 5_000.0])
+@pytest.mark.parametrize("share", [0.0, -40.0, -120.0])
+def test_a_normaliser_is_renewed_however_much_a_logit_gains(gain: float, share: float) -> None:
+    """exp of the gain overflows at 88.7 nats, and the row's share of Z underflows at -103."""
+    stored = torch.tensor([[share, 0.0, -5.0, -torch.inf]])
+    fresh = torch.tensor([[share + gain, 0.1, -5.0, -torch.inf]], requires_grad=True)
+    total = torch.tensor([1.5])
+    renewed = renew_log_normaliser(stored, fresh, total)
+    others = (total.double().exp() - stored.double().logsumexp(-1).exp()).log()
+    exact = torch.logaddexp(others, fresh.detach().double().logsumexp(-1))
+    # Rounded are the largest logit, and the share of the others where nearly nothing is left of it.
+    assert abs(float(renewed.detach().double() - exact)) <= 4 * torch.finfo(torch.float32).eps * max(gain, 10.0)
+    renewed.sum().backward()
+    assert fresh.grad is not None
+    expected = (fresh.detach().double() - exact.unsqueeze(-1)).exp()
+    torch.testing.assert_close(fresh.grad.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_normaliser_of_absent_rows_is_left_alone() -> None:

@@ -64,9 +64,16 @@ def masked_logsumexp(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"
 
 
 def masked_log_softmax(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
-    """Return v_k - log Σ_j exp(v_j), over the entries present. Absent entries, and empty rows, stay ``-inf``."""
-    total = masked_logsumexp(value).unsqueeze(-1)
-    return value - total.masked_fill(total == ABSENT, 0.0)
+    """Return v_k - log Σ_j exp(v_j), over the entries present. Absent entries, and empty rows, stay ``-inf``.
+
+    The largest entry is taken away first: a log-sum in the thousands is rounded to 1e-4, and a row would miss 1 by that.
+    """
+    if value.shape[-1] == 0:
+        return value
+    largest = value.detach().amax(dim=-1, keepdim=True)
+    below = value - largest.masked_fill(largest == ABSENT, 0.0)
+    total = masked_logsumexp(below).unsqueeze(-1)
+    return below - total.masked_fill(total == ABSENT, 0.0)
 
 
 def weighted_sum(weight: Float[Tensor, "*batch K"], value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:

@@ -44,6 +44,7 @@ NULL_ROW = -2
 """The row of the null passage: to read nothing is one of the choices (REALM, Guu et al. 2020, arXiv 2002.08909)."""
 
 _BLOCK_ROWS = 4_096
+_LOG_GROWN = 2.0  # exp(2) - 2 > 1: one row with that much alone makes Z more than double, whatever the others lose
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,23 @@ def log_probability(
         total = torch.logaddexp(total, null_logit)
         empty = torch.zeros_like(empty)
     absent = rows < 0 if null is None else rows == -1
-    return (logit - total.masked_fill(empty, 0.0).unsqueeze(-1)).masked_fill(absent, -torch.inf)
+    log_share = (logit - total.masked_fill(empty, 0.0).unsqueeze(-1)).masked_fill(absent, -torch.inf)
+    return log_share - _rounding_above_one(log_share, query, vectors).unsqueeze(-1)
+
+
+@torch.no_grad()
+def _rounding_above_one(
+    log_share: Float[Tensor, "B K"], query: Float[Tensor, "B D"], vectors: Float[Tensor, "B K D"]
+) -> Float[Tensor, " B"]:
+    """Return by how many nats the shares of a row sum to more than 1, where rounding explains it, else 0.
+
+    An inner product of D terms is known to D · eps · |query| · |vector| (Higham 2002, §3.1). The index and the
+    candidates add in different orders, so that log Z and a logit in the thousands differ by that much.
+    """
+    excess = masked_logsumexp(log_share).clamp(min=0.0)
+    largest = query.norm(dim=-1) * vectors.norm(dim=-1).amax(dim=-1)
+    bound = 2 * query.shape[-1] * torch.finfo(query.dtype).eps * largest
+    return torch.where(excess <= bound, excess, 0.0)
 
 
 def whole_base(
@@ -240,13 +257,22 @@ def renew_log_normaliser(
     """Return log Z after the logits s of K rows were exchanged for s', with gradient through all three arguments.
 
     log Z' = log Z + log1p(Σ_k p_k (exp(s'_k - s_k) - 1)), p_k = exp(s_k - log Z): exact to rounding while the logits
-    move little. Where more than half of Z goes, that sum cancels; there log Z' is the log-sum of the other rows'
-    share, log Z + log(1 - Σ p_k), and of the fresh logits. Absent rows are -inf in both.
+    move little. Where Z loses more than half that sum cancels, and where it more than doubles the sum may overflow;
+    there log Z' is the log-sum of the other rows' share, log Z + log(1 - Σ p_k), and of the fresh logits. Absent rows
+    are -inf in both.
     """
     present = stored > -torch.inf
     log_share = (stored - log_normaliser.unsqueeze(-1)).masked_fill(~present, -torch.inf)
-    change = torch.expm1(torch.where(present, fresh, 0.0) - torch.where(present, stored, 0.0))
-    moved = (log_share.exp() * change).sum(dim=-1)
+    growth = torch.where(present, fresh, 0.0) - torch.where(present, stored, 0.0)
+    grows = growth > 1.0  # p_k may underflow where exp(s'_k - s_k) overflows, so they are not multiplied
+    log_grown = torch.where(grows, fresh - log_normaliser.unsqueeze(-1), -torch.inf)
+    share = log_share.exp()
+    change = torch.where(
+        grows,
+        log_grown.clamp(max=_LOG_GROWN).exp() - share,
+        share * torch.expm1(growth.masked_fill(grows, 0.0)),
+    )
+    moved = change.sum(dim=-1)
     near = log_normaliser + torch.log1p(moved.clamp(min=-0.5))
     others = log_normaliser + log1mexp(masked_logsumexp(log_share))
-    return torch.where(moved > -0.5, near, torch.logaddexp(others, masked_logsumexp(fresh)))
+    return torch.where((moved > -0.5) & (moved <= 1.0), near, torch.logaddexp(others, masked_logsumexp(fresh)))

@@ -102,7 +102,8 @@ def make_candidates(
     scores = candidates.scores
     if request.options.tail > 0:
         times = (rows.unsqueeze(-1) == tail_rows.unsqueeze(1)).sum(dim=-1).masked_fill(rows < 0, 0)
-        scores = replace(scores, log_multiplicity=log_multiplicity(scores.log_prior, times.float()))
+        stored = _stored_log_prior(index, queries, neighbours[0], rows)
+        scores = replace(scores, log_multiplicity=log_multiplicity(stored, times.float()))
     previous = None if previous_row is None else find_column(rows, previous_row)
     return replace(candidates, scores=replace(scores, previous=previous))
 
@@ -172,6 +173,19 @@ def _draw_tail(
         )
     with full_precision(rows.device):
         return index.sample(queries.search_embeddings[0], draws, rng, torch.cat([queries.excluded_rows, rows], dim=-1))
+
+
+@torch.no_grad()
+def _stored_log_prior(
+    index: Index, queries: Queries, nearest: Neighbours, rows: Int[Tensor, "B K"]
+) -> Float[Tensor, "B K"]:
+    """Return log p(z|x) by the embeddings in the index, which the tail was drawn from; ``-inf`` for what it has not.
+
+    The candidates' own embeddings are newer where passages are trained: weights by them would be of other draws.
+    """
+    with full_precision(rows.device):
+        vectors = index.vectors(rows.clamp(min=-1))
+        return log_probability(queries.search_embeddings[0], vectors, rows.clamp(min=-1), nearest, index, fresh=False)
 
 
 def _embed_candidates(
