@@ -66,7 +66,7 @@ def masked_logsumexp(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"
 def masked_log_softmax(value: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
     """Return v_k - log Σ_j exp(v_j), over the entries present. Absent entries, and empty rows, stay ``-inf``.
 
-    The largest entry is taken away first: a log-sum in the thousands is rounded to 1e-4, and a row would miss 1 by that.
+    The largest entry is taken away first: a log-sum in the thousands is rounded to 1e-4, by which a row would miss 1.
     """
     if value.shape[-1] == 0:
         return value

@@ -17,6 +17,8 @@ from transformers import (
     BertModel,
     BloomConfig,
     BloomForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
     EncoderDecoderConfig,
     EncoderDecoderModel,
     Gemma2Config,
@@ -130,10 +132,14 @@ ROWS: dict[str, tuple[Callable[[], PreTrainedModel], str]] = {
     "bart with bias": (bart_with_bias, "[CLS] $A </s>"),
     "bloom": (lambda: BloomForCausalLM(BloomConfig(hidden_size=16, n_layer=2, n_head=2, **GPT)), CAUSAL_TEMPLATE),
     "gpt neo": (gpt_neo, CAUSAL_TEMPLATE),
+    "cohere": (
+        lambda: CohereForCausalLM(CohereConfig(**LLAMA | {"pad_token_id": EOS}, logit_scale=0.25)),
+        CAUSAL_TEMPLATE,
+    ),
     "mistral, short window": (small_window(MistralConfig, MistralForCausalLM), CAUSAL_TEMPLATE),
     "gemma2, short window": (small_window(Gemma2Config, Gemma2ForCausalLM), CAUSAL_TEMPLATE),
 }
-LOGITS_CHANGED = ("pointer", "gemma2", "gemma2, short window", "bart with bias")
+LOGITS_CHANGED = ("cohere", "pointer", "gemma2", "gemma2, short window", "bart with bias")
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +335,7 @@ class TestWork:
         generator.choice_log_likelihood(["what", "who"], [CHOICES[0]] * 2)
         handle.remove()
         # Nothing, alpha, alpha beta, alpha beta gamma, delta.
-        assert sum(tokens[2:]) == 2 * 5
+        assert sum(tokens[1:]) == 2 * 5
 
     def test_families(self, models):
         assert all(reads_trees(models[kind].model) for kind in TREES)

@@ -37,8 +37,11 @@ class OutputLayer:
     """The output layer of a model: hidden states at chosen positions, and scores of chosen tokens there.
 
     ``linear`` is true if the model's logits are exactly what one linear layer makes of its last hidden states. Then
-    those states are kept and only the tokens asked for are projected. Other models (Gemma 2 caps its logits, BART can
-    add a bias to them) give the logits of the whole vocabulary. One position of ``sample``, a small input, decides.
+    those states are kept and only the tokens asked for are projected. Other models (Gemma 2 caps its logits, Cohere
+    scales them, BART can add a bias) give the logits of the whole vocabulary.
+
+    A large state of no token decides, put before the layer while the model reads ``sample``, a small input. A token's
+    own state would not do: that of padding may be zero, and what is zero stays so under any cap or scale.
     """
 
     def __init__(self, model: PreTrainedModel, sample: Mapping[str, Tensor]) -> None:
@@ -46,11 +49,24 @@ class OutputLayer:
         self._layer = _layer_of(model)
         self.linear = type(self._layer) is nn.Linear  # a subclass, or an adapter around one, computes something else
         if self.linear:
-            origin = torch.zeros(1, dtype=torch.long, device=model.device)
-            with only_at(model, (origin, origin)):
-                logits = model(**sample, use_cache=False).logits
-            # Compared bit for bit: a cap hardly moves small logits.
-            self.linear = torch.equal(logits.float(), self._layer(self.states(sample, (origin, origin))).float())
+            state, logits = self._logits_of_large_state(sample)
+            self.linear = torch.equal(logits.float(), self._layer(state).float())  # bit for bit
+
+    def _logits_of_large_state(self, sample: Mapping[str, Tensor]) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "1 V"]]:
+        """Return a state between -8 and 8, whose logits are far from zero, and what the model makes of it."""
+        states: list[Tensor] = []
+
+        def replace_state(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            wave = 8 * torch.cos(torch.arange(1, inputs[0].shape[-1] + 1, dtype=torch.float32))
+            states.append(wave.unsqueeze(0).to(inputs[0]))
+            return (states[0], *inputs[1:])
+
+        handle = self._layer.register_forward_pre_hook(replace_state)
+        try:
+            logits = self._model(**sample, use_cache=False).logits
+        finally:
+            handle.remove()
+        return states[0], logits
 
     def states(self, arguments: Mapping[str, object], place: Place) -> Float[Tensor, "S W"]:
         """Run one forward pass; return hidden states at ``place`` (W = D), or logits unless ``linear`` (W = V)."""
