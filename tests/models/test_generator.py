@@ -218,9 +218,27 @@ class TestGenerate:
         expected = torch.stack([slow_tokens(usual, p, t).sum() for p, t in zip(PROMPTS, TARGETS, strict=True)])
         torch.testing.assert_close(generator.log_likelihood(PROMPTS, TARGETS), expected)
 
-    def test_as_long_as_a_target_unless_told(self, folder):
-        generator = opened(folder, max_target_tokens=2)
-        assert generator.generate(PROMPTS) == [self.by_hand(generator, prompt, 2) for prompt in PROMPTS]
+    @pytest.mark.parametrize("limit", [2, 4])
+    def test_what_is_written_is_scored_token_for_token(self, folder, limit):
+        """The last of a target's tokens is its end, so that a text which is cut has one token less."""
+        generator = opened(folder, max_target_tokens=limit)
+        texts = generator.generate(PROMPTS)
+        assert texts == [self.by_hand(generator, prompt, limit - 1) for prompt in PROMPTS]
+        assert [generator.tokenizer.decode(ids[:-1]) for ids in generator.target_ids(texts)] == texts
+
+    def test_a_target_of_its_end_alone_is_written_without_words(self, folder):
+        assert opened(folder, max_target_tokens=1).hypotheses(PROMPTS, 2) == [["", ""]] * len(PROMPTS)
+
+    def test_a_text_that_takes_more_tokens_than_it_was_written_in_is_cut_to_what_is_scored(self, folder):
+        """Other tokens of the same text may be more."""
+        generator = opened(folder, max_target_tokens=4)
+        decode = generator.tokenizer.batch_decode
+        generator.tokenizer.batch_decode = lambda *given, **named: [
+            text + " alpha beta delta gamma" for text in decode(*given, **named)
+        ]
+        for text in generator.generate(PROMPTS):
+            (ids,) = generator.target_ids([text])
+            assert generator.tokenizer.decode(ids[:-1]) == text
 
     def test_with_as_many_beams_as_words_two_tokens_are_searched_exhaustively(self, generator):
         prompt = prompt_tokens(generator, "what")

@@ -198,7 +198,9 @@ class Generator(nn.Module):
     ) -> list[str]:
         """Return the most likely continuation of each prompt, given ``soft`` beside it: greedy, or by beam search.
 
-        Never sampled, never with dropout. Raises `UserError` where soft input leaves a prompt no room.
+        Never sampled, never with dropout. A text has at most ``max_new_tokens`` tokens beside its end; by default as
+        many as targets have, so that what is written is what `log_likelihood` scores, token for token. Raises
+        `UserError` where soft input leaves a prompt no room.
         """
         return [texts[0] for texts in self.hypotheses(prompts, beams, max_new_tokens, soft)]
 
@@ -213,17 +215,23 @@ class Generator(nn.Module):
 
         Some may be equal as text. Otherwise as `generate`.
         """
+        # The last token of a target is its end, which a text that is cut there does not have of its own.
+        most = max_new_tokens or self.options.max_target_tokens - 1
+        if most == 0:
+            return [[""] * beams for _ in prompts]
         prompt_ids = self._input.prompt_ids(prompts, soft)
         texts: list[list[str]] = [[] for _ in prompts]
         for group in length_buckets(input_sizes(prompt_ids, soft), self._input.budget // beams):
             chosen = [prompt_ids[i] for i in group]
-            written = self._write(chosen, soft and soft.at(group), beams, max_new_tokens)
+            written = self._write(chosen, soft and soft.at(group), beams, most)
             for n, text in enumerate(self.tokenizer.batch_decode(written, skip_special_tokens=True)):
-                texts[group[n // beams]].append(text.strip())
+                texts[group[n // beams]].append(
+                    text.strip() if max_new_tokens else self._input.scored_text(text.strip())
+                )
         return texts
 
     def _write(
-        self, prompt_ids: list[PromptIds], soft: SoftInput | None, beams: int, max_new_tokens: int | None
+        self, prompt_ids: list[PromptIds], soft: SoftInput | None, beams: int, max_new_tokens: int
     ) -> Int[Tensor, "PB T"]:
         """Return the tokens of ``beams`` continuations of each prompt, one prompt's after the other's."""
         write = cast(Callable[..., Tensor], self.model.generate)
@@ -233,7 +241,7 @@ class Generator(nn.Module):
             tokens = write(
                 **model_arguments(read),
                 **start,
-                max_new_tokens=max_new_tokens or self.options.max_target_tokens,
+                max_new_tokens=max_new_tokens,
                 num_beams=beams,
                 num_return_sequences=beams,
                 do_sample=False,

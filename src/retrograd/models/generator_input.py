@@ -97,6 +97,24 @@ class GeneratorInput:
         encoded = self._tokenizer(list(targets), add_special_tokens=False, verbose=False)["input_ids"]
         return [[*ids[: self._options.max_target_tokens - 1], self.end] for ids in encoded]
 
+    def scored_text(self, text: str) -> str:
+        """Return the text, or as much of its beginning as `target_ids` has tokens for.
+
+        A text that was written in few tokens may be tokenised into more.
+        """
+        most = self._options.max_target_tokens - 1
+
+        def tokenise(words: str) -> TokenIds:
+            return self._tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
+
+        ids = tokenise(text)
+        if len(ids) <= most:
+            return text
+        shorter = (
+            str(self._tokenizer.decode(ids[:count], skip_special_tokens=True)).strip() for count in range(most, 0, -1)
+        )
+        return next((words for words in shorter if len(tokenise(words)) <= most), "")
+
     def word_slots(self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str]) -> SoftSlots:
         """Return R soft slots beside each prompt; see `Generator.word_slots`."""
         remaining = [self._options.max_input_tokens - len(ids) for ids in self.prompt_ids(prompts)]
