@@ -101,6 +101,22 @@ def test_a_saved_index_answers_the_same(tmp_path: Path):
     assert len({path.stat().st_mode for path in (tmp_path / "bm25").iterdir()}) == 1
 
 
+@pytest.mark.parametrize(
+    ("texts", "is_read"), [(TEXTS, True), (["ein Bär", "ваш чай"], True), (["चाय", "पानी"], False)]
+)
+def test_an_index_of_0_1_0_is_read_where_its_words_are_the_same(tmp_path: Path, texts: list[str], is_read: bool):
+    path = tmp_path / "bm25"
+    LexicalIndex.build(texts, "base").save(path)
+    written = read_sealed(path / "manifest.json")
+    assert written.pop("words") == 2
+    write_sealed(path / "manifest.json", written)
+    if is_read:
+        assert len(LexicalIndex.load(path)) == len(texts)
+    else:
+        with pytest.raises(UserError, match=r"words such as 'चाय' as retrograd 0.1.0 cut them.*build it again"):
+            LexicalIndex.load(path)
+
+
 def test_save_replaces_nothing_but_an_index(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"it holds 'notes.txt'; choose another folder"):

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.tasks.text_index import TextIndex, content_words, has_answer, words
+from retrograd.metrics.words import words_and_signs as words
+from retrograd.metrics.words import words_without_signs as content_words
+from retrograd.tasks.text_index import TextIndex, has_answer
 
 TEXT = st.text(alphabet="ab .-é\u0301$\n\u200b", max_size=24)
 TEXTS = st.lists(TEXT, max_size=6)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from retrograd.data.record_fields import locate_errors, name_type, read_string, require_fields
 from retrograd.data.sentences import ABBREVIATIONS, sentence_spans
+from retrograd.metrics.words import MARKS
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonValue
 from retrograd.util.text_files import read_jsonl
@@ -44,7 +45,8 @@ _NUMBER = re.compile(
     r"(?<![\w.,-])(?:[$€£¥]\s?)?\d+(?:[.,]\d+)*(?:\s?%|\s(?:percent|per cent|thousand|million|billion|trillion)\b)?"
     r"(?![\w-]|[.,]\d)"
 )
-_WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_]+(?:[-&][^\W_]+|['’](?!s\b)[^\W_]+)*")
+_RUN = rf"(?:[^\W_][{MARKS}]*)+"
+_WORD = re.compile(rf"(?:[^\W\d_]\.){{2,}}|{_RUN}(?:[-&]{_RUN}|['’](?!s\b){_RUN})*")
 _JOINING = frozenset(
     {"of", "de", "da", "di", "del", "della", "der", "den", "van", "von", "la", "le", "du", "al", "ibn"}
 )

@@ -1,6 +1,7 @@
 """Split documents into passages of a number of words, anywhere or at sentence ends, with or without an overlap.
 
-Nothing is rewritten: a passage is a piece of the document's own text, from its first word to its last.
+Nothing is rewritten: a passage is a piece of the document's own text, from its first word to its last. In scripts that
+are written without spaces each character is a word.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from retrograd.data.sentences import sentence_spans
+from retrograd.metrics.words import CHARACTER, MARKS
 from retrograd.types import Passage, UserError
 from retrograd.util.guards import suggest_name
 
@@ -20,7 +22,8 @@ SPLIT_AT = ("words", "sentences")
 """Places where a passage may end: after any word, or after a sentence (a sentence longer than a passage is cut as
 words)."""
 
-_WORD = re.compile(r"\S+")
+_WORD = re.compile(rf"{CHARACTER}[^\w\s{MARKS}]*|(?:(?!{CHARACTER})\S)+")
+"""What stands between spaces; of scripts without spaces each character, with the signs behind it."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from retrograd.index.disk.storage import MANIFEST, index_directory, read_sealed, require_same, write_sealed
 from retrograd.index.protocol import Neighbours, require_rows
-from retrograd.metrics.words import words
+from retrograd.metrics.words import WORDS_VERSION, require_same_words, words
 from retrograd.types import UserError
 from retrograd.util.files import find_current_or_backup, open_to_umask
 from retrograd.util.records import read_record, record_mapping
@@ -63,6 +63,7 @@ class _Manifest:
     rows: int
     settings: LexicalSettings
     kind: str = "bm25"
+    words: int = 1
 
 
 class LexicalIndex:
@@ -136,7 +137,7 @@ class LexicalIndex:
         An index saved so is replaced. Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
         """
         arrays = {name: np.ascontiguousarray(self._scores.scores[name], dtype) for name, dtype in _ARRAYS.items()}
-        manifest = _Manifest(self.base_fingerprint, len(self), self.settings)
+        manifest = _Manifest(self.base_fingerprint, len(self), self.settings, words=WORDS_VERSION)
         with index_directory(path, (_SCORES, _TERMS, MANIFEST)) as folder:
             save_file(arrays, folder / _SCORES)
             open_to_umask(folder)
@@ -156,6 +157,7 @@ class LexicalIndex:
             raise UserError(f"{path / _SCORES} cannot be read ({error}); copy it again or rebuild the index") from None
         if not isinstance(terms, list) or not _is_sparse_matrix(arrays, len(terms), manifest.rows):
             raise UserError(f"{path}: scores, terms and manifest do not belong together; rebuild the index")
+        require_same_words(manifest.words, map(str, terms), str(path))
         settings = manifest.settings
         scores = _bm25s().BM25(k1=settings.k1, b=settings.b, method="lucene", dtype="float32", backend="numpy")
         scores.scores = {**arrays, "num_docs": manifest.rows}

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics.bleu import BLEU
 
+from retrograd.metrics.words import MARKS, is_unspaced, space_characters, words_without_signs
 from retrograd.types import UserError
 
 __all__ = [
@@ -36,15 +39,39 @@ __all__ = [
 ]
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+_ARTICLE = re.compile(rf"\b(?:a|an|the)\b(?![{MARKS}])")
+_SHARED_PUNCTUATION = re.compile(r"[\u00a1-\u00bf\u2000-\u206f]")
+"""Marks of punctuation, such as a long dash, that English texts have too, where SQuAD's rules keep them."""
 _ROUGE_TYPES = ["rouge1", "rouge2", "rougeL"]
 
 
 def normalise_answer(text: str) -> str:
     """Return an answer in lower case, without ASCII punctuation, English articles and repeated spaces, as SQuAD
     does.
+
+    Beyond ASCII, equal texts are made equal (NFC) and the punctuation of other scripts is left out, too; that which
+    English has as well (“ ” – …) only beside characters of a script without spaces.
     """
+    if not text.isascii():
+        text = _remove_punctuation(unicodedata.normalize("NFC", text))
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split())
+
+
+def _remove_punctuation(text: str) -> str:
+    """Return a text without punctuation beyond ASCII, as `normalise_answer` says."""
+    keeps_shared = not is_unspaced(text)
+    return "".join(
+        sign
+        for sign in text
+        if sign.isascii()
+        or unicodedata.category(sign)[0] != "P"
+        or (keeps_shared and _SHARED_PUNCTUATION.match(sign) is not None)
+    )
+
+
+def _answer_tokens(text: str) -> list[str]:
+    """Return the tokens of a normalised answer: what stands between spaces, and the characters of scripts without."""
+    return space_characters(normalise_answer(text)).split()
 
 
 def exact_match(golds: Sequence[str], answer: str) -> float:
@@ -65,8 +92,8 @@ def token_f1(golds: Sequence[str], answer: str) -> float:
     Where either side has no token left, both must be empty to score 1 (the SQuAD 2.0 rule).
     """
     _require_golds(golds)
-    tokens = normalise_answer(answer).split()
-    return max(_bag_f1(normalise_answer(gold).split(), tokens) for gold in golds)
+    tokens = _answer_tokens(answer)
+    return max(_bag_f1(_answer_tokens(gold), tokens) for gold in golds)
 
 
 def _bag_f1(gold: list[str], answer: list[str]) -> float:
@@ -111,10 +138,31 @@ class Rouge:
 def rouge(golds: Sequence[str], answer: str, stemmer: bool = False) -> Rouge:
     """Return ROUGE-1, ROUGE-2 and sentence-level ROUGE-L in [0, 1], each the best over the golds.
 
-    ``stemmer`` compares Porter stems. The package's tokeniser keeps ASCII letters and digits only, so text in another
-    script scores 0. Raises `UserError` without a gold.
+    ``stemmer`` compares Porter stems of English words. The package's tokeniser keeps ASCII letters and digits only; a
+    text with words beyond them is split by `words_without_signs`. Raises `UserError` without a gold.
     """
-    return _rouge(RougeScorer(_ROUGE_TYPES, use_stemmer=stemmer), golds, answer)
+    return _rouge(_rouge_scorer(stemmer), golds, answer)
+
+
+class _EveryScript(DefaultTokenizer):
+    """The tokeniser of ``rouge-score``, but for texts with words beyond ASCII, of which it would keep nothing."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of a text."""
+        words = [] if text.isascii() else words_without_signs(text)
+        if not any(_is_beyond_ascii(word) for word in words):
+            return super().tokenize(text)
+        read_ascii = super().tokenize
+        return [token for word in words for token in (read_ascii(word) if word.isascii() else [word])]
+
+
+def _is_beyond_ascii(word: str) -> bool:
+    """Return whether a word has letters, marks or digits beyond ASCII; ² and ½ are none."""
+    return any(not sign.isascii() and (sign.isalpha() or sign.isdecimal() or not sign.isnumeric()) for sign in word)
+
+
+def _rouge_scorer(stemmer: bool) -> RougeScorer:
+    return RougeScorer(_ROUGE_TYPES, tokenizer=_EveryScript(stemmer))
 
 
 def _rouge(scorer: RougeScorer, golds: Sequence[str], answer: str) -> Rouge:
@@ -126,7 +174,7 @@ def _rouge(scorer: RougeScorer, golds: Sequence[str], answer: str) -> Rouge:
 def corpus_rouge(golds: Sequence[Sequence[str]], answers: Sequence[str], stemmer: bool = False) -> Rouge:
     """Return the mean ROUGE in percent; one list of golds per answer. Raises `UserError` for unequal or no lengths."""
     _require_aligned(golds, answers)
-    scorer = RougeScorer(_ROUGE_TYPES, use_stemmer=stemmer)
+    scorer = _rouge_scorer(stemmer)
     scores = [_rouge(scorer, gold, answer) for gold, answer in zip(golds, answers, strict=True)]
     return Rouge(
         rouge_1=100.0 * sum(score.rouge_1 for score in scores) / len(scores),
@@ -154,8 +202,9 @@ def corpus_bleu(
     sentences).
 
     ``order=1`` is BLEU-1 and ``order=4`` BLEU-4, both with the brevity penalty. Examples may differ in their number of
-    golds. A corpus in which no answer has ``order`` tokens scores 0: prefer BLEU-1 for short answers. Raises
-    `UserError` for unequal or no lengths, or an order below 1.
+    golds. A corpus in which no answer has ``order`` tokens scores 0: prefer BLEU-1 for short answers. In scripts
+    without spaces the tokens are characters, and the signature says so. Raises `UserError` for unequal or no lengths,
+    or an order below 1.
     """
     _require_aligned(golds, answers)
     for gold in golds:
@@ -164,9 +213,12 @@ def corpus_bleu(
     references = max(len(gold) for gold in golds)
     # sacreBLEU wants one stream per gold position; None marks an example that has fewer golds than the richest, which
     # its code and its signature (nrefs:var) provide for, though its annotation does not.
-    streams = [[gold[i] if i < len(gold) else None for gold in golds] for i in range(references)]
-    result = bleu.corpus_score(list(answers), streams)  # pyright: ignore[reportArgumentType]
-    return CorpusBleu(percent=float(result.score), order=order, signature=str(bleu.get_signature()))
+    streams = [[space_characters(gold[i]) if i < len(gold) else None for gold in golds] for i in range(references)]
+    result = bleu.corpus_score(list(map(space_characters, answers)), streams)  # pyright: ignore[reportArgumentType]
+    signature = str(bleu.get_signature())
+    if any(is_unspaced(gold) for gold_answers in golds for gold in gold_answers):
+        signature += "|unspaced:characters"
+    return CorpusBleu(percent=float(result.score), order=order, signature=signature)
 
 
 def sentence_bleu(golds: Sequence[str], answer: str, order: int = 4, lowercase: bool = False) -> float:
@@ -176,7 +228,9 @@ def sentence_bleu(golds: Sequence[str], answer: str, order: int = 4, lowercase: 
     below 1.
     """
     _require_golds(golds)
-    result = _bleu(order, lowercase, effective_order=True).sentence_score(answer, list(golds))
+    result = _bleu(order, lowercase, effective_order=True).sentence_score(
+        space_characters(answer), list(map(space_characters, golds))
+    )
     return float(result.score) / 100.0
 
 

@@ -25,6 +25,8 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from retrograd.metrics.words import MARKS, space_characters
+
 __all__ = [
     "MINIMUM_PMI",
     "MINIMUM_SENTENCES",
@@ -41,7 +43,8 @@ MINIMUM_SHARE = 0.02
 MINIMUM_PMI = 1.0
 MOST = 20
 
-_WORD = re.compile(r"\w+(?:['’\-]\w+)*")
+_RUN = rf"[\w{MARKS}]+"
+_WORD = re.compile(rf"{_RUN}(?:['’\-]{_RUN})*")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -55,8 +58,11 @@ class Trigger:
 
 
 def words(text: str) -> list[str]:
-    """Return runs of letters and digits in order, with inner hyphens and apostrophes and without punctuation."""
-    return _WORD.findall(text)
+    """Return runs of letters, marks and digits in order, with inner hyphens and apostrophes, without punctuation.
+
+    Characters of scripts without spaces are words of their own.
+    """
+    return _WORD.findall(space_characters(text))
 
 
 def context_words(text: str, *entities: tuple[int, int]) -> frozenset[str]:

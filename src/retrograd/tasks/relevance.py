@@ -13,7 +13,8 @@ import numpy as np
 
 from retrograd.data.examples import GroundedExample, gold_passages
 from retrograd.data.squad import TEXT_ID
-from retrograd.tasks.text_index import TextIndex, words
+from retrograd.metrics.words import words_and_signs
+from retrograd.tasks.text_index import TextIndex
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import suggest_name
 
@@ -74,5 +75,7 @@ def answer_rows(examples: Sequence[Example], index: TextIndex) -> list[tuple[int
 
     ``index`` is over the passages' texts, in order of rows.
     """
-    rows_by_answer = [[index.rows_with_phrase(words(target)) for target in example.targets] for example in examples]
+    rows_by_answer = [
+        [index.rows_with_phrase(words_and_signs(target)) for target in example.targets] for example in examples
+    ]
     return [tuple(np.unique(np.concatenate(rows)).tolist()) if rows else () for rows in rows_by_answer]

@@ -15,8 +15,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from retrograd.metrics.words import words_and_signs, words_without_signs
 from retrograd.tasks.task import Support
-from retrograd.tasks.text_index import Rows, TextIndex, content_words, words
+from retrograd.tasks.text_index import Rows, TextIndex
 from retrograd.types import Passage, UserError
 
 __all__ = ["AnswerSupport", "OverlapSupport"]
@@ -51,11 +52,11 @@ class AnswerSupport:
         @lru_cache(_REMEMBERED)
         def rows_for(query: str, target: str) -> Sequence[int]:
             index = texts.index
-            rows = index.rows_with_phrase(_without_article(words(target)))
+            rows = index.rows_with_phrase(_without_article(words_and_signs(target)))
             if len(rows) > _limit(self.most_share, self.most_passages, len(index)):
                 return ()
             if self.question_overlap > 0:
-                query_words = [word for word in content_words(query) if word in index]
+                query_words = [word for word in words_without_signs(query) if word in index]
                 shares = index.overlap_at(rows, query_words)
                 rows = rows[shares >= self.question_overlap]
             return tuple(rows.tolist())
@@ -90,7 +91,7 @@ class OverlapSupport:
         @lru_cache(_REMEMBERED)
         def rows_for(target: str) -> Sequence[int]:
             index = texts.index
-            shares = index.overlap(content_words(target))
+            shares = index.overlap(words_without_signs(target))
             threshold = max(self.least, self.near_best * shares.max(initial=0.0))
             rows: Rows = np.flatnonzero(shares >= threshold - 1e-9)  # sums of weights differ in the last bits
             return tuple(rows.tolist()) if len(rows) <= _limit(self.most_share, self.most_passages, len(index)) else ()

@@ -1,62 +1,28 @@
 """An inverted index of words with positions, for cheap tests of which texts support a target.
 
-A word is a run of letters, numbers and marks; any other visible sign is a word of its own. Texts are decomposed (NFD)
-and in lower case. That is how DPR compares answers with passages (Karpukhin et al. 2020, "Dense Passage Retrieval for
-Open-Domain Question Answering", arXiv 2004.04906; there after DrQA, Chen et al. 2017, arXiv 1704.00051): an answer is
-in a passage if its words stand there one after the other, so that "art" is not in "party" and "U.S." is in "U. S.".
+Texts are read by `words_and_signs`. That is how DPR compares answers with passages (Karpukhin et al. 2020, "Dense
+Passage Retrieval for Open-Domain Question Answering", arXiv 2004.04906; there after DrQA, Chen et al. 2017, arXiv
+1704.00051): an answer is in a passage if its words stand there one after the other, so that "art" is not in "party" and
+"U.S." is in "U. S.". Where a script has no spaces, its characters stand for words.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import re
-import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float64, Integer
 
-__all__ = ["TextIndex", "content_words", "has_answer", "words"]
+from retrograd.metrics.words import words_and_signs
 
-_ASCII_WORD = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
+__all__ = ["TextIndex", "has_answer"]
+
 _BOUNDARY = 0
 
 Rows = Integer[np.ndarray, " R"]
 Places = Integer[np.ndarray, " _"]
-
-
-def words(text: str) -> list[str]:
-    """Return the words of a text in order, signs among them; lower case, NFD."""
-    text = unicodedata.normalize("NFD", text).lower()
-    if text.isascii():
-        return _ASCII_WORD.findall(text)
-    tokens: list[str] = []
-    for part in text.split():
-        tokens += _ASCII_WORD.findall(part) if part.isascii() else _general_words(part)
-    return tokens
-
-
-def _general_words(text: str) -> Iterator[str]:
-    for kind, run in groupby(text, key=_kind):
-        if kind == "word":
-            yield "".join(run)
-        elif kind == "sign":
-            yield from run
-
-
-@functools.cache
-def _kind(character: str) -> str:
-    """Return ``word`` for letters, numbers and marks; ``gap`` for separators and control characters; else ``sign``."""
-    category = unicodedata.category(character)[0]
-    return "word" if category in "LNM" else "gap" if category in "ZC" else "sign"
-
-
-def content_words(text: str) -> set[str]:
-    """Return the distinct words of a text, without signs."""
-    return {word for word in words(text) if word[0].isalnum()}
 
 
 def has_answer(answers: Iterable[str], text: str) -> bool:
@@ -64,10 +30,9 @@ def has_answer(answers: Iterable[str], text: str) -> bool:
     does.
     """
     # Between bars no word can run into the next, and no word holds a gap.
-    text_with_spaces = f" {' '.join(words(text))} "
-    return any(
-        f" {' '.join(answer_words)} " in text_with_spaces for answer in answers if (answer_words := words(answer))
-    )
+    text_with_spaces = f" {' '.join(words_and_signs(text))} "
+    answers_with_spaces = (f" {' '.join(words)} " for answer in answers if (words := words_and_signs(answer)))
+    return any(answer in text_with_spaces for answer in answers_with_spaces)
 
 
 class TextIndex:
@@ -82,7 +47,7 @@ class TextIndex:
         numbers: dict[str, int] = {}
         stream, lengths = array("i", [_BOUNDARY]), array("i")
         for text in texts:
-            tokens = words(text)
+            tokens = words_and_signs(text)
             stream.extend(numbers.setdefault(word, len(numbers) + 1) for word in tokens)
             stream.append(_BOUNDARY)  # no phrase holds it, so none runs from one text into the next
             lengths.append(len(tokens) + 1)

@@ -120,6 +120,20 @@ def test_h_is_a_multiple_of_four(dimension):
         LexicalProjection(WordStatistics.of(TEXTS), dimension)
 
 
+def test_statistics_of_0_1_0_are_read_where_the_words_are_the_same(tmp_path):
+    path = tmp_path / "lexical.json"
+    for texts, is_read in ((TEXTS, True), (["चाय पानी", "चाय"], False)):
+        LexicalProjection(WordStatistics.of(texts), 16).save(path)
+        content = read_json(path)
+        assert content.pop("words") == 2
+        write_json(path, content)
+        if is_read:
+            assert LexicalProjection.load(path).dimension == 16
+        else:
+            with pytest.raises(UserError, match=r"words such as 'चाय' as retrograd 0.1.0 cut them"):
+                LexicalProjection.load(path)
+
+
 def test_saved_and_loaded_is_the_same(tmp_path):
     first = LexicalProjection(WordStatistics.of([*TEXTS, "öl Öl ÖL"]), 16, NonWords(("find: ", "read: "), ("[SEP]",)))
     first.save(tmp_path / "lexical.json")

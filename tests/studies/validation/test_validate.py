@@ -79,6 +79,25 @@ def test_good_questions_have_no_findings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "held", "is_told"),
+    [
+        ("热茶", "渔夫每天早上喝热茶。", False),
+        ("咖啡", "渔夫每天早上喝热茶。", True),
+        ("चाय", "मछुआरा चाय पीता है।", False),
+        ("Tea", "there is tea", False),
+        ("tea pot", "a pot of tea", True),
+    ],
+)
+def test_answers_that_stand_in_no_passage_are_told(tmp_path: Path, answer: str, held: str, is_told: bool) -> None:
+    base = [{"id": f"p{i}", "text": text} for i, text in enumerate([held, "another text", "a third"])]
+    asked = [{"id": "a", "question": "what ?", "answers": [answer]}]
+    validation = validate_experiment(questions(tmp_path, asked, [], base, "data.test="))
+    findings = [one for one in validation.findings.shown if one.check == "answers"]
+    assert [one.severity for one in findings] == (["warning"] if is_told else [])
+    assert all("no answer of 1 examples stands in any of the 3 passages" in one.what for one in findings)
+
+
+@pytest.mark.parametrize(
     ("spans", "told"),
     [
         ([[4, 6]], []),
@@ -252,6 +271,7 @@ def test_passages(tmp_path: Path) -> None:
     checks = [(one.severity, one.check, one.part) for one in found.findings.shown]
     assert sorted(checks) == [
         ("error", "gold passage", "test"),
+        ("warning", "answers", "test"),
         ("warning", "duplicate passage", "base"),
         ("warning", "empty passage", "base"),
         ("warning", "empty passage", "base"),

@@ -52,6 +52,8 @@ class CorpusData(ABC):
     has_closed_answers: ClassVar[bool] = False
     train_is_base: ClassVar[bool] = False
     embeds_labels = False
+    answers_stand_in_base: ClassVar[bool] = False
+    """Whether passages are expected to hold answers word for word."""
 
     base: str = ""
     train: str = ""
@@ -169,7 +171,7 @@ class CorpusData(ABC):
     def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
         """Open files of examples, as `DataKind.open_parts`."""
         parts = [example_file(name, source, self.examples, findings) for name, source in sources.items()]
-        return DataParts(self.task(), tuple(parts))
+        return DataParts(self.task(), tuple(parts), answers_stand_in_base=self.answers_stand_in_base)
 
     def open_base(self, findings: Findings) -> BaseFile | None:
         """Open the passages, as `DataKind.open_base`."""

@@ -41,6 +41,7 @@ class QuestionData(CorpusData):
     """
 
     kind: ClassVar[str] = "questions"
+    answers_stand_in_base: ClassVar[bool] = True
 
     format: Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"] = "auto"
     base_format: Literal["auto", "jsonl", "tsv", "squad"] = "auto"

@@ -42,13 +42,14 @@ class DataParts:
     """The parts of one set of data, and what their examples are answered from.
 
     That is ``base`` or, where the training instances are the passages, ``neighbours``. ``task`` is None where there is
-    none, or none can be made.
+    none, or none can be made. ``answers_stand_in_base`` says that passages are expected to hold answers word for word.
     """
 
     task: Task | None
     parts: tuple[DataPart, ...]
     base: BaseFile | None = None
     neighbours: Sequence[Passage] = ()
+    answers_stand_in_base: bool = False
 
 
 def example_file(

@@ -35,7 +35,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from retrograd.metrics.words import NonWords, words
+from retrograd.metrics.words import WORDS_VERSION, NonWords, require_same_words, words
 from retrograd.types import UserError
 from retrograd.util.fingerprints import fingerprint
 from retrograd.util.records import read_record, record_mapping
@@ -93,6 +93,7 @@ class _Settings:
     mean_length: float
     prefixes: tuple[str, ...]
     marks: tuple[str, ...] = ()
+    words: int = 1
 
 
 class LexicalProjection:
@@ -142,7 +143,7 @@ class LexicalProjection:
         """Write a JSON file, which `load` reads."""
         s = self.statistics
         non_words = (self.non_words.prefixes, self.non_words.marks)
-        settings = record_mapping(_Settings(self.dimension, s.texts, s.mean_length, *non_words))
+        settings = record_mapping(_Settings(self.dimension, s.texts, s.mean_length, *non_words, words=WORDS_VERSION))
         write_json(path, settings | {"frequency": dict(s.frequency)})
 
     @classmethod
@@ -156,6 +157,7 @@ class LexicalProjection:
         if len(counts) < len(frequency):
             raise UserError(f"{path}: expected frequency to map each word to the whole number of texts that have it")
         settings = read_record(_Settings, content, str(path))
+        require_same_words(settings.words, counts, str(path))
         try:
             statistics = WordStatistics(settings.texts, settings.mean_length, counts)
             return cls(statistics, settings.dimension, NonWords(settings.prefixes, settings.marks))

@@ -30,6 +30,7 @@ from retrograd.studies.lengths import (
     retriever_ruler,
     target_ruler,
 )
+from retrograd.studies.validation.answers import AnswerSearch
 from retrograd.studies.validation.checks import BaseContents, PartContents, check_labels, check_leaks, check_queries
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
@@ -202,7 +203,9 @@ def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[
     for passage in data.neighbours:
         passages.add(passage)
     if data.base is not None:
-        summaries.append(_read_base(data.base, contents, passages, findings))
+        asked = [(part, sample.kept) for part, sample in zip(contents, samples, strict=True)]
+        answers = AnswerSearch(asked, task) if task is not None and data.answers_stand_in_base else None
+        summaries.append(_read_base(data.base, contents, passages, answers, findings))
     lengths = [
         length
         for part, sample in zip(contents, samples, strict=True)
@@ -227,12 +230,19 @@ def _read_part(part: DataPart, contents: PartContents, task: Task | None, findin
 
 
 def _read_base(
-    file: BaseFile, parts: Sequence[PartContents], sample: Reservoir[Passage], findings: Findings
+    file: BaseFile,
+    parts: Sequence[PartContents],
+    sample: Reservoir[Passage],
+    answers: AnswerSearch | None,
+    findings: Findings,
 ) -> PartSummary:
     base = BaseContents(file.source, [id_ for part in parts for id_ in part.gold])
-    for passage in base.check(file.passages(), findings):
+    passages = base.check(file.passages(), findings)
+    for passage in passages if answers is None else answers.check(passages):
         sample.add(passage)
     base.check_gold(parts, findings)
+    if answers is not None:
+        answers.report(base.passages, findings)
     base.check_repeated(file.passages, findings)
     return PartSummary("base", file.source, base.passages, 0)
 

@@ -20,7 +20,7 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from retrograd.metrics.words import fold
+from retrograd.metrics.words import MARKS, fold
 from retrograd.types import UserError
 from retrograd.util.guards import JsonObject, suggest_name
 from retrograd.util.records import read_toml
@@ -39,7 +39,7 @@ BUILTIN_TEMPLATES = ("builtin:semeval2010_task8", "builtin:tacred", "builtin:ret
 
 _DIRECTED = re.compile(r"(.+)\((e[12]),(e[12])\)")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_BETWEEN_WORDS = re.compile(r"[\W_]+")
+_BETWEEN_WORDS = re.compile(rf"(?:_|(?![{MARKS}])\W)+")
 _SLOT = re.compile(r"\{(.*?)\}")
 _SLOTS: tuple[str, ...] = ("subject", "object")
 _KEYS = ("phrase", "template")
