@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.reading import Write, assert_refused, json_values, read_any
 
+from retrograd.data.dialogues import dialogue_examples
 from retrograd.data.examples import DialogueExample, GroundedExample
-from retrograd.data.questions import NO_ANSWER, QUESTION_FORMATS, read_questions
+from retrograd.data.questions import NO_ANSWER, QUESTION_FORMATS, question_examples, read_questions
 from retrograd.data.squad import read_contexts, read_quac
 from retrograd.types import Example, UserError
 
@@ -83,6 +84,49 @@ def test_tables_of_dpr(write: Write) -> None:
         ("4", 'say "hi"', ("hi",)),
     ]
     assert [one.id for one in read_questions(write("question\tanswers\nwho\t['Ann']"))] == ["2"]
+
+
+TEXT_LISTS = [
+    ("['Ann', 'A. Lee']", ("Ann", "A. Lee")),
+    ('["Ann", "A. Lee"]', ("Ann", "A. Lee")),
+    (' ["Ann"] ', ("Ann",)),
+    (r'["\ud83c\udf55", "a\/b"]', ("\U0001f355", "a/b")),  # JSON in ASCII
+    ("['Ann' 'A. Lee'\n \"O'Hara\"]", ("Ann", "A. Lee", "O'Hara")),  # an array, as numpy prints it
+    ("[1905]", ("[1905]",)),
+    ("[Ann]", ("[Ann]",)),
+    ("Ann [sic]", ("Ann [sic]",)),
+]
+
+
+@pytest.mark.parametrize(("text", "targets"), TEXT_LISTS)
+def test_answers_that_are_the_text_of_a_list_are_that_list_to_every_reader(
+    write: Write, text: str, targets: tuple[str, ...]
+) -> None:
+    record = {"question": "who?", "answers": text}
+    sources = [
+        write([record]),
+        write(json.dumps([record])),
+        write(json.dumps({"Data": [{"Question": "who?", "Answer": {"Value": text, "Aliases": []}}]})),
+        write([{"question": "who?", "answers": {"text": text}}]),
+    ]
+    if targets != (text,) and "\n" not in text:
+        sources.append(write(f"who?\t{text}"))
+    for source in sources:
+        assert [one.targets for one in read_questions(source)] == [targets]
+    assert [one.targets for one in question_examples([record])] == [targets]
+    (turn,) = dialogue_examples([{"history": ["who?"], "answers": text}])
+    assert turn.targets == targets
+    (literal,) = question_examples([{"question": "who?", "answers": [text]}])
+    assert literal.targets == (text.strip(),)
+
+
+def test_an_empty_list_in_text_is_no_answer_and_lists_of_ids_are_read_alike(write: Write) -> None:
+    path = write(
+        [{"question": "who?", "answers": "[]"}, {"question": "a", "answer": "b", "gold_passages": "['p', 'q']"}]
+    )
+    first, second = read_questions(path, unanswerable="keep")
+    assert first.targets == (NO_ANSWER,)
+    assert second.gold_passages == ("p", "q")
 
 
 def test_squad_and_its_paragraphs(write: Write) -> None:

@@ -5,7 +5,8 @@ Every reader yields `GroundedExample` lazily, and every error names the file, th
 ``jsonl``     one object a line. Only the question is required; other fields than these are not read:
               question   ``question``, ``query`` or ``Question``
               answers    ``answers``, ``answer`` or ``Answer``: a string, a list of strings, or an object with ``text``
-                         (SQuAD) or with ``value`` and ``aliases``, also in capitals (TriviaQA)
+                         (SQuAD) or with ``value`` and ``aliases``, also in capitals (TriviaQA); a string that is the
+                         text of a list, as in ``tsv``, is that list
               id         ``id``, ``_id``, ``qid``, ``query_id``, ``question_id`` or ``QuestionId``; else the line
               gold       ``gold_passages``, a list of passage ids
               Natural Questions open, TriviaQA and MS MARCO, as commonly distributed, are of this kind.

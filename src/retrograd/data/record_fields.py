@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.types import Example, Span, UserError
-from retrograd.util.guards import JsonObject, JsonValue, suggest_name
+from retrograd.util.guards import JsonObject, JsonValue, parse_text_list, suggest_name
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
@@ -202,6 +202,9 @@ def find_field(record: Mapping[str, JsonValue], synonyms: Sequence[str]) -> str 
 def read_strings(value: JsonValue, name: str) -> tuple[str, ...]:
     """Return the distinct strings of a field in order, stripped; a string is a list of one, null an empty list.
 
+    A string that is itself the text of a list of strings, ``"['one', 'two']"``, is that list: so tables have them, and
+    what was made of tables. The entries of a list are taken as they are.
+
     Raises `UserError` for anything else and for a blank string.
     """
     return tuple(dict.fromkeys(read_every_string(value, name)))
@@ -211,6 +214,9 @@ def read_every_string(value: JsonValue, name: str) -> list[str]:
     """Return the strings of a field in order, stripped, repetitions included."""
     if value is None:
         return []
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        listed = parse_text_list(value)
+        value = value if listed is None else [*listed]
     entries = value if isinstance(value, list) else [value]
     texts: list[str] = []
     for position, entry in enumerate(entries):

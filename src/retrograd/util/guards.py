@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import ast
 import gzip
+import io
 import json
 import math
 import os
 import re
 import stat
+import tokenize
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -202,15 +204,24 @@ def parse_toml_value(text: str) -> object:
 
 
 def parse_text_list(text: str) -> list[str] | None:
-    """Return a list of strings as Python or JSON writes it, or None for anything else; no part of it is executed."""
-    try:
-        value = ast.literal_eval(text.strip())
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            "".join(value).encode()  # "\\ud800" is half a character, which no file can store: a ValueError
-            return list(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass
+    """Return a list of strings as JSON, Python or numpy (without commas) writes it, or None for anything else.
+
+    No part of it is executed.
+    """
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = read(text.strip())
+            if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+                "".join(value).encode()  # "\\ud800" is half a character, which no file can store: a ValueError
+                return _part_strings(text.strip(), list(value))
     return None
+
+
+def _part_strings(text: str, value: list[str]) -> list[str]:
+    """Return the strings of a list one by one where no comma parts them, so that Python has read several as one."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    strings = [token.string for token in tokens if token.type == tokenize.STRING]
+    return [ast.literal_eval(string) for string in strings] if len(strings) > len(value) else value
 
 
 def _explain(error: Exception) -> str:
