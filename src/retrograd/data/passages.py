@@ -6,7 +6,8 @@
 ``tsv``    a header and rows with the columns id, text and title in any order: DPR's ``psgs_w100.tsv``. Title may be
            missing.
 
-Names ending in ``.gz`` are decompressed on the way. 16 bytes a passage are kept, to find repeated ids; nothing else.
+Compressed files are read as they are (`retrograd.util.packed_files`). 16 bytes a passage are kept, to find repeated
+ids; nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from retrograd.data.record_fields import locate_errors, require_known
 from retrograd.types import Passage, UserError
 from retrograd.util.guards import JsonValue
-from retrograd.util.text_files import Refuse, first_line, raise_error, read_jsonl, read_tsv
+from retrograd.util.text_files import Refuse, first_line, raise_error, read_jsonl, read_tsv, split_row
 
 __all__ = ["CORPUS_FORMATS", "passages_of", "read_corpus"]
 
@@ -55,7 +56,7 @@ def detect_corpus_format(path: Path) -> str:
     number, line = first_line(path, "passages")
     if line.lstrip().startswith("{"):
         return "jsonl"
-    if {"id", "text"} <= set(line.split("\t")):
+    if {"id", "text"} <= set(split_row(line, line.count("\t") + 1)):
         return "tsv"
     raise UserError(
         f"{path}, line {number}: neither a JSON object nor a header with the columns id and text, "

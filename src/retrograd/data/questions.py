@@ -22,7 +22,6 @@ no field for answers at all can be predicted, not trained on.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -56,7 +55,6 @@ _IDS = ("id", "_id", "qid", "query_id", "question_id", "QuestionId")
 _VALUES = ("value", "Value")
 _ALIASES = ("aliases", "Aliases")
 _NONE_PRESENT = "No Answer Present."
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def read_questions(
@@ -137,7 +135,7 @@ def _read_table(path: Path, refuse: Refuse) -> Records:
     for number, line in text_files.read_lines(path, refuse):
         if not line.strip():
             continue
-        cells = [_unquote(cell) for cell in line.split("\t")]
+        cells = text_files.split_row(line, 2)
         if number == 1 and [cell.strip().casefold() for cell in cells] in (
             ["question", "answer"],
             ["question", "answers"],
@@ -147,11 +145,6 @@ def _read_table(path: Path, refuse: Refuse) -> Records:
             if len(cells) != 2:
                 raise UserError(f"{len(cells)} cells; expected a question, a tab and a list of answers")
             yield f"line {number}", number, {"question": cells[0], "answers": _parse_list(cells[1])}
-
-
-def _unquote(cell: str) -> str:
-    """Return a cell without the quotation marks that a table puts around cells containing some."""
-    return cell[1:-1].replace('""', '"') if _QUOTED.fullmatch(cell) else cell
 
 
 def _parse_list(cell: str) -> list[JsonValue]:

@@ -1,16 +1,14 @@
 """Checks of values and files from any source: each returns a value or raises `UserError`.
 
-Files: `require_file`, `open_packed`, `is_file_name` and `is_within`, before anything is opened. Text: `parse_json`,
-`parse_json_at`, `parse_json_line`, `peek_json_object`, `parse_toml`, `parse_toml_value` and `parse_text_list` survive
-any nesting, any number of digits and half surrogate pairs. Values: `finite_number`, `is_storable`, `require_at_least`,
-and `describe_value`
-and `suggest_name` for messages.
+Files: `require_file`, `is_file_name` and `is_within`, before anything is opened. Text: `parse_json`, `parse_json_at`,
+`parse_json_line`, `peek_json_object`, `parse_toml`, `parse_toml_value` and `parse_text_list` survive any nesting, any
+number of digits and half surrogate pairs. Values: `finite_number`, `is_storable`, `require_at_least`, and
+`describe_value` and `suggest_name` for messages.
 """
 
 from __future__ import annotations
 
 import ast
-import gzip
 import io
 import json
 import math
@@ -19,18 +17,15 @@ import re
 import stat
 import tokenize
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
-from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
     JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
 else:  # a checker at run time cannot look up an alias that names itself
     JsonValue = str | int | float | bool | None | list | dict
@@ -43,7 +38,6 @@ __all__ = [
     "is_file_name",
     "is_storable",
     "is_within",
-    "open_packed",
     "parse_json",
     "parse_json_at",
     "parse_json_line",
@@ -59,11 +53,6 @@ __all__ = [
 JsonObject = dict[str, JsonValue]
 
 # ---- files -----------------------------------------------------------------------------------------------------------
-
-# Text shrinks 3 to 30 times, and nothing more than 1,032 times. A bomb of one line would be held in memory whole.
-_MOST_GROWTH = 200
-_SURE_BYTES = 1 << 23
-_BUFFER_BYTES = 1 << 17
 
 
 def require_file(path: Path) -> None:
@@ -103,38 +92,6 @@ def is_within(folder: Path, name: str) -> bool:
         return (folder / name).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # a name with a NUL, links in a circle
         return False
-
-
-@contextmanager
-def open_packed(path: Path) -> Iterator[BinaryIO]:
-    """Open the bytes that a ``.gz`` file was made from.
-
-    Reading raises `UserError` once more than 8 MiB have come out of less than a 200th of it, and `OSError`, `EOFError`
-    or `zlib.error` where the file is damaged.
-    """
-    with path.open("rb") as file, BufferedReader(_Unpacked(path, file), _BUFFER_BYTES) as unpacked:
-        yield unpacked
-
-
-class _Unpacked(RawIOBase):
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path = path
-        self._file = file
-        self._unpacked = gzip.GzipFile(fileobj=file, mode="rb")
-        self._count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        count = self._unpacked.readinto(buffer)
-        self._count += count
-        if self._count > max(_SURE_BYTES, _MOST_GROWTH * self._file.tell()):
-            raise UserError(
-                f"{self._path}: its unpacked content is more than {_MOST_GROWTH} times as large, which text never is; "
-                f"download it again, or unpack it (gunzip) and look at it"
-            )
-        return count
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------

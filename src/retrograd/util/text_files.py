@@ -6,8 +6,8 @@ import csv
 import itertools
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from retrograd.types import UserError
@@ -15,12 +15,12 @@ from retrograd.util.files import atomic_file
 from retrograd.util.guards import (
     JsonObject,
     JsonValue,
-    open_packed,
     parse_json,
     parse_json_at,
     parse_json_line,
     require_file,
 )
+from retrograd.util.packed_files import DAMAGES, is_packed, open_text_bytes
 
 __all__ = [
     "Refuse",
@@ -32,6 +32,7 @@ __all__ = [
     "read_jsonl",
     "read_lines",
     "read_tsv",
+    "split_row",
     "write_json",
     "write_jsonl",
 ]
@@ -46,16 +47,16 @@ def raise_error(error: UserError) -> None:
 
 
 def read_lines(path: Path, refuse: Refuse = raise_error) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines (from 1) of a UTF-8 file without line ends; a name ending in ``.gz`` is decompressed
-    on the way.
+    """Yield the numbered lines (from 1) of a text file without line ends, unpacked and decoded on the way.
 
-    A line that is not UTF-8 is refused. Raises `UserError` for a missing or empty file, and for a damaged compressed
-    one.
+    `retrograd.util.packed_files` says what can be unpacked and decoded; a file without such a beginning is UTF-8. A
+    line that is not UTF-8 is refused. Raises `UserError` for a missing or empty file, for one that is no text, and for
+    a damaged compressed one.
     """
     require_file(path)
     number = 0
-    with open_packed(path) if path.suffix == ".gz" else path.open("rb") as file:
-        try:
+    try:
+        with open_text_bytes(path) as file:
             for number, raw in enumerate(file, start=1):
                 try:
                     line = raw.decode("utf-8")
@@ -64,8 +65,8 @@ def read_lines(path: Path, refuse: Refuse = raise_error) -> Iterator[tuple[int, 
                     refuse(UserError(f"{path}, line {number}: not UTF-8 ({place}); re-save the file as UTF-8"))
                     continue
                 yield number, line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path}: damaged after line {number} ({error}); fetch it or compress it again") from None
+    except DAMAGES as error:
+        raise UserError(f"{path}: damaged after line {number} ({error}); fetch it or compress it again") from None
     if number == 0:
         raise UserError(f"{path} is empty; expected at least one line")
 
@@ -87,7 +88,7 @@ def count_lines(path: Path) -> int:
         require_file(path)
     except UserError:
         return 0
-    if path.suffix == ".gz":
+    if is_packed(path):
         return 0
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
@@ -175,22 +176,37 @@ def read_tsv(
     """
     lines = read_lines(path, refuse)
     _, header_line = next(lines, (0, ""))
-    header = header_line.split("\t")
+    header = split_row(header_line, header_line.count("\t") + 1)
     missing = [name for name in columns if name not in header]
     if missing:
         raise UserError(f"{path}, line 1: no column {missing[0]!r}; the header has {', '.join(header)}")
     for number, line in lines:
         if not line.strip():
             continue
-        try:
-            cells = next(csv.reader([line], delimiter="\t", strict=True))
-        except (csv.Error, StopIteration) as error:
-            refuse(UserError(f"{path}, line {number}: malformed row ({error})"))
-            continue
+        cells = split_row(line, len(header))
         if len(cells) != len(header):
-            refuse(UserError(f"{path}, line {number}: {len(cells)} cells; the header has {len(header)} columns"))
+            expected = f"the header has {len(header)} columns: write one tab between two cells, and none inside a cell"
+            refuse(UserError(f"{path}, line {number}: {len(cells)} cells; {expected}"))
             continue
         yield number, dict(zip(header, cells, strict=True))
+
+
+def split_row(line: str, columns: int) -> list[str]:
+    """Return the cells of a row of a table with tabs, without the quotation marks that quote a whole cell.
+
+    A quotation mark that quotes no whole cell is text: many tables, DPR's among them, quote where they must and leave
+    other cells as they are. A row of another number of cells than ``columns`` is read by the rules of quoting alone, by
+    which a quoted cell may hold a tab.
+    """
+    cells = line.split("\t")
+    if len(cells) != columns:
+        with suppress(csv.Error, StopIteration):
+            quoted = next(csv.reader([line], delimiter="\t", strict=True))
+            return quoted if len(quoted) == columns else cells
+    return [cell[1:-1].replace('""', '"') if _QUOTED.fullmatch(cell) else cell for cell in cells]
+
+
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def write_json(path: Path, value: object) -> None:
