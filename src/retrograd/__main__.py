@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
 from retrograd.cli import COMMANDS
 from retrograd.types import UserError
+from retrograd.util.files import advise_on_writing
 
 __all__ = ["app", "command_line", "main"]
 
@@ -62,16 +65,53 @@ def main() -> None:
     Of several processes of one run each names itself.
     """
     name = "retrograd" if os.environ.get("RANK", "0") == "0" else f"retrograd, process {os.environ['RANK']}"
+    output = sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a sign that the encoding lacks ends no command
     try:
-        app()
-    except UserError as error:
-        typer.secho(f"{name}: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
-        sys.exit(2)
-    except OSError as error:
-        if error.filename is None:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told
+    except SystemExit:
+        if sys.stdout is output:
             raise
-        typer.secho(f"{name}: {error.filename}: {error.strerror}; check the path and its permissions", err=True)
-        sys.exit(2)
+        _end(f"{name}: {_CLOSED}", output)  # click has met the closed pipe, and put another stream there
+    except UserError as error:
+        _end(f"{name}: {error}", output)
+    except Exception as error:
+        problem = _describe_failed_writing(error)
+        if problem is None:
+            raise
+        _end(f"{name}: {problem}", output)
+
+
+_CLOSED = "the output was closed before all of it was written; let its reader read to the end"
+
+
+def _end(message: str, output: TextIO) -> NoReturn:
+    """Print the message on stderr, drop output that cannot be written, and exit with status 2."""
+    typer.secho(message, err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+    try:
+        output.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), output.fileno())  # or Python, at its end, tries again and complains
+    sys.exit(2)
+
+
+def _describe_failed_writing(error: Exception) -> str | None:
+    """Return a sentence about a file or output that could not be used; None for any other error."""
+    if isinstance(error, BrokenPipeError):
+        return _CLOSED
+    advice = advise_on_writing(error)
+    if isinstance(error, OSError):
+        if error.filename is not None:
+            advice = advice if advice.startswith("make room") else "check the path and its permissions"
+            return f"{error.filename}: {error.strerror}; {advice}"
+        return f"{error.strerror}; {advice}" if advice else None
+    return f"{error}; {advice}" if advice else None
 
 
 if __name__ == "__main__":

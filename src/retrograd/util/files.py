@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from retrograd.types import UserError
 
 __all__ = [
     "LOCK_FILE",
+    "advise_on_writing",
     "atomic_directory",
     "atomic_file",
     "find_current_or_backup",
@@ -26,6 +28,20 @@ __all__ = [
 
 LOCK_FILE = ".lock"
 _UNFINISHED = ".tmp"
+
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_PERMISSION = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def advise_on_writing(error: Exception) -> str:
+    """Return what to do about an error of writing; "" where nothing is known."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _NO_PERMISSION:
+        return "check its permissions, or choose another folder"
+    # safetensors and tokenizers pass the system's message on, but not its number
+    told = any(os.strerror(code) in str(error) for code in _NO_ROOM)
+    return "make room there" if number in _NO_ROOM or told else ""
 
 
 @contextmanager

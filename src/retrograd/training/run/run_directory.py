@@ -37,6 +37,7 @@ from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
 from retrograd.types import Example, UserError
 from retrograd.util.files import (
+    advise_on_writing,
     atomic_directory,
     atomic_file,
     find_current_or_backup,
@@ -331,9 +332,13 @@ class RunDirectory:
             # For a full disk safetensors has an error of its own, and tokenizers raise an Exception of no kind.
             if not isinstance(error, (OSError, SafetensorError)) and type(error) is not Exception:
                 raise
+            advice = advise_on_writing(error) or "make room there"
+            then = (
+                "go on from the last checkpoint" if self.checkpoints() else "begin anew, as there is no checkpoint yet"
+            )
             raise UserError(
-                f"{what} could not be written to {self.path} ({error}); make room there, then go on from the last "
-                f"checkpoint: retrograd train --resume {shlex.quote(str(self.path))}"
+                f"{what} could not be written to {self.path} ({error}); {advice}, then {then}: "
+                f"retrograd train --resume {shlex.quote(str(self.path))}"
             ) from None
 
 
