@@ -203,7 +203,7 @@ def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[
     for passage in data.neighbours:
         passages.add(passage)
     if data.base is not None:
-        asked = [(part, sample.kept) for part, sample in zip(contents, samples, strict=True)]
+        asked = [(part, sample.values) for part, sample in zip(contents, samples, strict=True)]
         answers = AnswerSearch(asked, task) if task is not None and data.answers_stand_in_base else None
         summaries.append(_read_base(data.base, contents, passages, answers, findings))
     lengths = [
