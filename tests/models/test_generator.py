@@ -85,10 +85,16 @@ class TestLogLikelihood:
         torch.testing.assert_close(scores.value.sum(-1), generator.log_likelihood(PROMPTS, TARGETS))
 
     def test_first_tokens_share_out_one(self, generator):
-        # Every token of the vocabulary begins a target; the end of sequence is the empty target itself.
-        targets = [word for word in VOCABULARY if word != VOCABULARY[EOS]] + [""]
+        # Every word begins a target; the end of sequence is the empty target itself. No text begins with the names of
+        # padding and other control tokens, whose share is read off the logits.
+        tokenizer = generator.tokenizer
+        special = {tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, EOS}
+        control = sorted(token for token in special if token is not None)
+        targets = [word for token, word in enumerate(VOCABULARY) if token not in control] + [""]
         first = generator.token_log_likelihood(["who is alpha"] * len(targets), targets).value[:, 0]
-        torch.testing.assert_close(first.exp().sum(), torch.tensor(1.0))
+        logits = all_logits(generator.model, prompt_tokens(generator, "who is alpha"), [])[0]
+        rest = logits.softmax(-1)[[token for token in control if token != EOS]].sum()
+        torch.testing.assert_close(first.exp().sum() + rest, torch.tensor(1.0))
 
     @pytest.mark.parametrize("token_budget", [1, 16_384])
     def test_gradient_equals_the_slow_twins(self, folder, token_budget):
@@ -293,3 +299,15 @@ class TestDisk:
     def test_a_folder_without_settings(self, tmp_path):
         with pytest.raises(UserError, match=r"no such file: .*generator\.json"):
             Generator.load(tmp_path, "unused")
+
+
+def test_names_of_control_tokens_inside_a_target_are_text(generator: Generator) -> None:
+    """A target that says </s> ends at its own end: else what follows is scored behind the end of the sequence."""
+    tokenizer = generator.tokenizer
+    control = {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, EOS}
+    names = [tokenizer.convert_ids_to_tokens(token) for token in control if token is not None]
+    for name in names:
+        (plain, typed) = generator.target_ids(["alpha beta", f"alpha {name} beta"])
+        assert typed[-1] == EOS
+        assert control.isdisjoint(typed[:-1])
+        assert [token for token in typed if token in plain] == plain
