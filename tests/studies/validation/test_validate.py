@@ -66,6 +66,13 @@ def test_good_data_have_no_findings(tmp_path: Path, tiny_encoder: Path, tiny_seq
     assert [(part.name, part.records, part.labels) for part in found.parts] == [("train", 10, 2), ("test", 10, 2)]
 
 
+def test_labels_that_look_alike_are_told(tmp_path: Path) -> None:
+    train = [*good(0), *({**one, "relation": "Part  of "} for one in good(50, 5))]
+    validation = validate_experiment(experiment(tmp_path, train, good(100)))
+    told = [(one.severity, one.part, one.what) for one in validation.findings.shown if one.check == "label spelling"]
+    assert told == [("warning", "train", "the labels 'Part  of ' and 'part of' differ only by spaces or case")]
+
+
 def test_good_questions_have_no_findings(tmp_path: Path) -> None:
     base = [{"id": f"p{i}", "text": f"the {thing} is number {i}"} for i, thing in enumerate(THINGS)]
     asked = [

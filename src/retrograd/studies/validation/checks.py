@@ -108,7 +108,8 @@ def check_leaks(parts: Iterable[PartContents], findings: Findings) -> None:
 
 
 def check_labels(parts: Mapping[str, PartContents], findings: Findings) -> None:
-    """Report labels of dev and test that train lacks, and labels of train with few examples."""
+    """Report labels of dev and test that train lacks, labels of train with few examples, and labels that look alike."""
+    _check_spelling(parts.values(), findings)
     train = parts.get("train")
     if train is None or not train.labels:
         return
@@ -123,6 +124,26 @@ def check_labels(parts: Mapping[str, PartContents], findings: Findings) -> None:
             findings.warning(
                 "few examples", "train", train.source, message, f"add some: below {_FEW} little is learned"
             )
+
+
+def _check_spelling(parts: Iterable[PartContents], findings: Findings) -> None:
+    """Report blank labels, and labels that differ from another, of any part, only by spaces or case."""
+    first: dict[str, str] = {}
+    known: set[str] = set()
+    for part in parts:
+        for label, count in sorted(part.labels.items()):
+            if label in known:
+                continue
+            known.add(label)
+            if not label.strip():
+                message, remedy = f"{count} examples have the label {label!r}", "give it a name"
+                findings.warning("label spelling", part.name, part.source, message, remedy)
+                continue
+            other = first.setdefault(fold(label), label)
+            if other != label:
+                message = f"the labels {other!r} and {label!r} differ only by spaces or case"
+                remedy = "write them alike, unless they are two relations"
+                findings.warning("label spelling", part.name, part.source, message, remedy)
 
 
 class BaseContents:
