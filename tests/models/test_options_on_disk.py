@@ -76,7 +76,7 @@ def test_the_file_of_an_older_version_is_read(tiny_causal: Path, tmp_path: Path)
 
 def test_the_file_of_a_retriever_has_a_place_for_every_argument() -> None:
     """But for what other files hold, and the spans, which a task gives."""
-    elsewhere = {"self", "model", "tokenizer", "role_spans", "query_encoder", "passage_encoder", "temperature"}
+    elsewhere = {"self", "model", "tokenizer", "head", "role_spans", "query_encoder", "passage_encoder", "temperature"}
     named = set(inspect.signature(Encoder.__init__).parameters) | set(inspect.signature(Retriever.__init__).parameters)
     assert named - elsewhere <= {field.name for field in fields(SavedRetriever)}
 

@@ -13,13 +13,13 @@ So an inner product of two embeddings is the mean of three cosines, role by role
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,20 +27,25 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.models.compute.batching import length_buckets, token_budget_on
 from retrograd.models.compute.inference import inference
-from retrograd.models.compute.precision import full_precision
+from retrograd.models.compute.pooling import ROLES, PoolingMode, pool, pool_roles, role_masks
+from retrograd.models.compute.sentence_head import SentenceHead, Side
 from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.models.loading.loading import open_encoder, quiet_transformers
+from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, write_sentence_folder
 from retrograd.types import UserError
 from retrograd.util.files import open_to_umask
 from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import require_at_least
-from retrograd.util.text_files import write_json
 
-__all__ = ["ROLES", "Encoder", "FindRoleSpans", "Pooling"]
+__all__ = ["ROLES", "Encoder", "FindRoleSpans", "Pooling", "PoolingChoice"]
 
-Pooling = Literal["mean", "cls", "roles"]
+Pooling = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "roles", "concatenated"]
+"""The modes of sentence-transformers, several of them side by side, or roles."""
 
-ROLES = ("head", "tail", "context")
+PoolingChoice = Literal[
+    "auto", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "roles", "concatenated"
+]
+"""A pooling, or "auto": what the model's folder declares, and the mean where it declares nothing."""
 
 FindRoleSpans = Callable[[str], Sequence[tuple[int, int]]]
 """A text's spans in characters, [start, end), one per role and in the order of `ROLES`."""
@@ -63,7 +68,11 @@ class Encoder(nn.Module):
     With ``lexical`` the numbers of that projection follow those of the model, neither scaled nor trained. `Retriever`
     weighs them.
 
-    Raises `UserError` for settings out of range, and for "roles" with a tokenizer without character offsets.
+    ``head`` is what a folder of sentence-transformers declares beside its transformer, as `open` reads it: pooling
+    modes side by side, Dense and Normalize modules, which are trained and saved with the model, and prompts.
+
+    Raises `UserError` for settings out of range, and for "roles" with a tokenizer without character offsets or with a
+    head that has layers.
 
     Example::
 
@@ -83,10 +92,17 @@ class Encoder(nn.Module):
         dropout: bool = True,
         role_spans: FindRoleSpans | None = None,
         lexical: LexicalProjection | None = None,
+        head: SentenceHead | None = None,
     ) -> None:
         super().__init__()
         if pooling not in get_args(Pooling):
             raise UserError(f"pooling is {pooling!r}; expected one of {', '.join(get_args(Pooling))}")
+        self.head = _make_head(pooling) if head is None else head
+        if pooling == "roles" and len(self.head.layers):
+            raise UserError(
+                "pooling 'roles' gives a vector to each role, and the Dense modules of this model read one for the "
+                "whole text; choose pooling 'auto', or a model without them"
+            )
         require_at_least(2, {"max_tokens": max_tokens})
         require_at_least(0, {"token_budget": token_budget})
         if tokenizer.pad_token_id is None:
@@ -119,8 +135,8 @@ class Encoder(nn.Module):
     def open(
         cls,
         name: str,
-        pooling: Pooling = "mean",
-        normalise: bool = True,
+        pooling: PoolingChoice = "auto",
+        normalise: bool | Literal["auto"] = "auto",
         max_tokens: int = 256,
         token_budget: int = 0,
         *,
@@ -128,18 +144,29 @@ class Encoder(nn.Module):
         role_spans: FindRoleSpans | None = None,
         lexical: LexicalProjection | None = None,
     ) -> Encoder:
-        """Open by hub name, folder or ``builtin:minilm``. Raises `UserError` when the model cannot be had."""
-        model, tokenizer = open_encoder(name)
+        """Open by hub name, folder or ``builtin:minilm``.
+
+        "auto" is what a folder of sentence-transformers declares, and for any other model mean pooling to length 1.
+        Such a folder's Dense modules and prompts are used with any setting; ``max_tokens`` is not read from it.
+        Raises `UserError` when the model cannot be had, and for a setting that contradicts its folder.
+        """
+        declared = read_sentence_folder(name)
+        model, tokenizer = open_encoder(name if declared is None else declared.model)
+        head = None
+        if declared is not None:
+            declared.lower(tokenizer)
+            head = declared.open_head(int(model.config.hidden_size))
         return cls(
             model,
             tokenizer,
-            pooling,
-            normalise,
+            _choose_pooling(pooling, declared),
+            _choose_length(normalise, pooling, declared),
             max_tokens,
             token_budget,
             dropout=dropout,
             role_spans=role_spans,
             lexical=lexical,
+            head=head,
         )
 
     @property
@@ -150,7 +177,7 @@ class Encoder(nn.Module):
     @property
     def semantic_dimension(self) -> int:
         """The number of an embedding's first entries that are the model's."""
-        return self.width * (len(ROLES) if self.pooling == "roles" else 1)
+        return self.width * len(ROLES) if self.pooling == "roles" else self.head.width(self.width)
 
     @property
     def width(self) -> int:
@@ -162,32 +189,52 @@ class Encoder(nn.Module):
         """The device of the model."""
         return next(self.model.parameters()).device
 
-    def forward(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+    def forward(self, texts: Sequence[str], side: Side | None = None) -> Float[Tensor, "B D"]:
         """Return embeddings in fp32, differentiable with respect to the weights, in the order given.
 
+        Where the model has prompts, that of the ``side`` stands before each text; without a side, its default prompt.
         Raises `UserError` for pooling "roles" without ``role_spans``.
         """
-        semantic = self._embed_semantic(texts, self.pooling, self.normalise)
+        semantic = self._embed_semantic(texts, self.head.prompts.before(side))
         if self.lexical is None:
             return semantic
         return torch.cat([semantic, self.lexical(texts).to(semantic.device)], dim=-1)
 
-    def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Return embeddings without gradient and without dropout, for an index."""
+    def embed(self, texts: Sequence[str], side: Side | None = None) -> Float[Tensor, "B D"]:
+        """Return embeddings without gradient and without dropout."""
         with inference(self):
-            return self(texts)
+            return self(texts, side)
+
+    def embed_passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Return embeddings for an index: `embed` on the side of passages."""
+        return self.embed(texts, "passage")
 
     def mean_vectors(self, texts: Sequence[str]) -> Float[Tensor, "B width"]:
         """Return mean-pooled vectors of length 1, with gradient, whatever the pooling: phrases have no roles."""
-        return self._embed_semantic(texts, "mean", normalise=True)
-
-    def _embed_semantic(self, texts: Sequence[str], pooling: Pooling, normalise: bool) -> Float[Tensor, "B _"]:
-        """Embed texts with the model alone, in micro-batches of like length."""
         if not texts:
-            width = self.semantic_dimension if pooling == self.pooling else self.width
-            return torch.zeros(0, width, device=self.device)
-        by_role = pooling == "roles"
-        spans = self._role_spans(texts) if by_role else []
+            return torch.zeros(0, self.width, device=self.device)
+        return self._in_groups(texts, lambda group: F.normalize(pool(group.hidden, group.mask, "mean"), dim=-1))
+
+    def _embed_semantic(self, texts: Sequence[str], prompt: str) -> Float[Tensor, "B _"]:
+        """Embed texts with the model and its head alone."""
+        if not texts:
+            return torch.zeros(0, self.semantic_dimension, device=self.device)
+        read = [prompt + text for text in texts] if prompt else texts
+        if self.pooling == "roles":
+            spans = self._role_spans(texts)
+            return self._in_groups(read, lambda group: self._pool_roles(group, spans, len(prompt)), by_role=True)
+        skipped = 0 if self.head.pools_prompt or not prompt else self._count_tokens(prompt)
+
+        def vectors(group: _Group) -> Float[Tensor, "b _"]:
+            pooled = self.head(group.hidden, group.mask, skipped)
+            return F.normalize(pooled, dim=-1) if self.normalise else pooled
+
+        return self._in_groups(read, vectors)
+
+    def _in_groups(
+        self, texts: Sequence[str], vectors: Callable[[_Group], Float[Tensor, "b _"]], by_role: bool = False
+    ) -> Float[Tensor, "B _"]:
+        """Return the ``vectors`` of all texts, read in micro-batches of like length, in the order given."""
         limit = {"truncation": True, "max_length": self.max_tokens}
         encoded = self.tokenizer(list(texts), return_offsets_mapping=by_role, **limit)
         offsets = encoded.pop("offset_mapping") if by_role else []
@@ -196,15 +243,23 @@ class Encoder(nn.Module):
         rows = []
         for group in groups:
             hidden, mask = self._run_model(encoded, group)
-            if by_role:
-                roles = _role_masks([offsets[i] for i in group], [spans[i] for i in group], hidden.shape[1])
-                self.roles_missed += int((~roles.any(dim=-1)).sum())
-                rows.append(_pool_roles(hidden, mask, roles.to(hidden.device), normalise))
-            else:
-                pooled = _pool(hidden, mask, pooling)
-                rows.append(F.normalize(pooled, dim=-1) if normalise else pooled)
+            rows.append(vectors(_Group(group, hidden, mask, [offsets[i] for i in group] if by_role else [])))
         order = torch.tensor([position for group in groups for position in group], device=self.device)
         return torch.cat(rows)[torch.argsort(order)]
+
+    def _pool_roles(
+        self, group: _Group, spans: Sequence[Sequence[tuple[int, int]]], shift: int
+    ) -> Float[Tensor, "b _"]:
+        """Return the vectors of roles, whose spans begin ``shift`` characters later in what was read."""
+        own = [[(start + shift, end + shift) for start, end in spans[i]] for i in group.positions]
+        roles = role_masks(group.offsets, own, group.hidden.shape[1])
+        self.roles_missed += int((~roles.any(dim=-1)).sum())
+        return pool_roles(group.hidden, group.mask, roles.to(group.hidden.device), self.normalise)
+
+    def _count_tokens(self, prompt: str) -> int:
+        """Return the tokens of a prompt in front of a text, special tokens at its beginning included."""
+        ids = self.tokenizer(prompt)["input_ids"]
+        return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
     def _role_spans(self, texts: Sequence[str]) -> list[Sequence[tuple[int, int]]]:
         """Return the spans of each text's roles."""
@@ -234,11 +289,11 @@ class Encoder(nn.Module):
         Paths and versions are left out; a model saved and opened again keeps its fingerprint.
         """
         used = f"{self.pooling} {self.normalise} {self.max_tokens}"
-        state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        weights = (part for name in sorted(state) for part in (name, save({"": state[name]})))
+        described = [used, _describe_configuration(self.model), _describe_tokenizer(self.tokenizer)]
         lexical = [] if self.lexical is None else [self.lexical.fingerprint]
-        settings = [used, _describe_configuration(self.model), _describe_tokenizer(self.tokenizer)]
-        return fingerprint([*settings, *lexical, *weights])
+        head = self.head.describe()
+        more = [head, *_hash_parts(self.head)] if head else []
+        return fingerprint([*described, *lexical, *_hash_parts(self.model), *more])
 
     def save(self, folder: Path) -> None:
         """Write a sentence-transformers directory, which `open` also reads.
@@ -251,19 +306,63 @@ class Encoder(nn.Module):
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         open_to_umask(folder)
-        pooling = {"word_embedding_dimension": self.width}
-        modes = {"pooling_mode_cls_token": self.pooling == "cls", "pooling_mode_mean_tokens": self.pooling != "cls"}
-        write_json(folder / "1_Pooling" / "config.json", pooling | modes)
-        names = ["Transformer", "Pooling"] + ["Normalize"] * self.normalise
-        paths = ["", "1_Pooling", "2_Normalize"]
-        modules = [
-            {"idx": i, "name": str(i), "path": paths[i], "type": f"sentence_transformers.models.{name}"}
-            for i, name in enumerate(names)
-        ]
-        write_json(folder / "modules.json", list(modules))
-        write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.max_tokens, "do_lower_case": False})
-        if self.normalise:
-            (folder / "2_Normalize").mkdir(exist_ok=True)
+        write_sentence_folder(folder, self.head, self.normalise, self.max_tokens, self.width)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Texts that are read together: their positions in the list, hidden states, mask and offsets of tokens."""
+
+    positions: Sequence[int]
+    hidden: Float[Tensor, "b L width"]
+    mask: Int[Tensor, "b L"]
+    offsets: Sequence[Sequence[tuple[int, int]]]
+
+
+def _make_head(pooling: Pooling) -> SentenceHead:
+    """Return the head of a model that declares none; a directory that is written for roles states the mean."""
+    if pooling == "concatenated":
+        raise UserError(
+            "pooling is 'concatenated', which only a folder that declares several poolings has; choose one of them"
+        )
+    return SentenceHead(("mean" if pooling == "roles" else cast(PoolingMode, pooling),))
+
+
+def _choose_pooling(choice: PoolingChoice, declared: SentenceFolder | None) -> Pooling:
+    """Return the pooling that setting and folder agree on. Raises `UserError` where they do not."""
+    if declared is None:
+        return "mean" if choice == "auto" else choice
+    own: Pooling = declared.modes[0] if len(declared.modes) == 1 else "concatenated"
+    if choice not in ("auto", "roles", own):
+        raise UserError(
+            f"pooling (retriever.pooling) is {choice!r}, but the folder of {declared.name!r} declares "
+            f"{' + '.join(declared.modes)}; leave it out or set 'auto', or give a folder without modules.json"
+        )
+    return "roles" if choice == "roles" else own
+
+
+def _choose_length(choice: bool | Literal["auto"], pooling: PoolingChoice, declared: SentenceFolder | None) -> bool:
+    """Return whether embeddings have length 1, by setting and folder; a folder says nothing of roles.
+
+    Raises `UserError` where they contradict each other.
+    """
+    if declared is None or pooling == "roles":
+        return choice is not False
+    if choice not in ("auto", declared.normalise):
+        how = "ends with" if declared.normalise else "has no"
+        raise UserError(
+            f"normalise (retriever.normalise) is {str(choice).lower()}, but the folder of {declared.name!r} {how} "
+            f"Normalize in its modules.json; leave it out or set 'auto', or give a folder without modules.json"
+        )
+    return declared.normalise
+
+
+def _hash_parts(module: nn.Module) -> Iterator[str | bytes]:
+    """Yield names and bytes of all weights, in the order of the names."""
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    for name in sorted(state):
+        yield name
+        yield save({"": state[name]})
 
 
 def _describe_configuration(model: PreTrainedModel) -> str:
@@ -294,33 +393,3 @@ def _describe_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
         special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
         state = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), "special": special}
     return json.dumps([state, tokenizer.model_input_names], sort_keys=True)
-
-
-def _pool(hidden: Float[Tensor, "b L D"], mask: Int[Tensor, "b L"], pooling: Pooling) -> Float[Tensor, "b D"]:
-    """Pool hidden states to one vector per text; padding tokens never count."""
-    if pooling == "cls":
-        return hidden[:, 0]
-    weight = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1)
-
-
-def _role_masks(
-    offsets: Sequence[Sequence[tuple[int, int]]], spans: Sequence[Sequence[tuple[int, int]]], width: int
-) -> Bool[Tensor, "b roles L"]:
-    """Return whether each token overlaps each role's span, in characters [start, end); special tokens never do."""
-    special = [(0, 0)]  # the offsets that a tokenizer gives to a token that it has added
-    token = torch.tensor([[*row, *special * (width - len(row))] for row in offsets]).view(len(offsets), 1, width, 2)
-    span = torch.tensor([[*own] for own in spans]).view(len(spans), len(ROLES), 1, 2)
-    overlaps = (token[..., 0] < span[..., 1]) & (span[..., 0] < token[..., 1])
-    return overlaps & (span[..., 0] < span[..., 1])
-
-
-def _pool_roles(
-    hidden: Float[Tensor, "b L width"], mask: Int[Tensor, "b L"], roles: Bool[Tensor, "b roles L"], normalise: bool
-) -> Float[Tensor, "b D"]:
-    """Return masked means side by side, divided by √3; a role without a token gets the mean over the whole text."""
-    weight = torch.where(roles.any(dim=-1, keepdim=True), roles, mask.bool().unsqueeze(1)).float()
-    with full_precision(hidden.device):
-        mean = (weight / weight.sum(dim=-1, keepdim=True)) @ hidden
-    each = F.normalize(mean, dim=-1) if normalise else mean
-    return each.flatten(1) / math.sqrt(len(ROLES))

@@ -110,8 +110,8 @@ class Retriever(nn.Module):
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return e(x)/T; its inner product with a passage embedding is an unnormalised log-probability in nats."""
         if self.trained == "none":  # without dropout: a frozen retriever ranks in training as it does later
-            return self.as_queries(self.query_encoder.embed(texts)).detach()
-        return self.as_queries(self.query_encoder(texts))
+            return self.as_queries(self.query_encoder.embed(texts, "query")).detach()
+        return self.as_queries(self.query_encoder(texts, "query"))
 
     def as_queries(self, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """Scale embeddings so that inner products with passages are in nats: e / T, followed by v · h."""
@@ -122,7 +122,8 @@ class Retriever(nn.Module):
 
     def passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return passage embeddings, with gradient if ``trained`` is ``both``."""
-        return self.passage_encoder(texts) if self.trained == "both" else self.passage_encoder.embed(texts)
+        tower = self.passage_encoder
+        return tower(texts, "passage") if self.trained == "both" else tower.embed_passages(texts)
 
     def no_passage(self, text: str) -> Float[Tensor, " D"]:
         """Embed the null passage: ``text``, taken for every role where there are roles.

@@ -51,7 +51,7 @@ class PassageEmbedder(Protocol):
         """The device on which passages are embedded."""
         ...
 
-    def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+    def embed_passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return rows of texts, without gradient and without dropout."""
         ...
 
@@ -144,7 +144,7 @@ def _embed_blocks(
 ) -> Iterator[Float[Tensor, "n D"]]:
     """Yield the embeddings of the base, block by block."""
     for texts in passage_texts(task, base):
-        yield embedder.embed(texts)
+        yield embedder.embed_passages(texts)
         if progress is not None:
             progress(len(texts))
 
@@ -157,7 +157,7 @@ def passage_texts(task: Task, base: KnowledgeBase) -> Iterator[list[str]]:
 
 def embed_rows(embedder: PassageEmbedder, task: Task, base: KnowledgeBase, rows: Sequence[int]) -> Float[Tensor, "Z D"]:
     """Return the embeddings of some passages, without gradient and without dropout."""
-    return embedder.embed([task.passage_text(passage) for passage in base.passages(rows)])
+    return embedder.embed_passages([task.passage_text(passage) for passage in base.passages(rows)])
 
 
 def passage_fingerprint(embedder: PassageEmbedder, task: Task, base: KnowledgeBase) -> str:

@@ -79,9 +79,9 @@ def _measure_seconds_per_passage(retriever: Retriever, task: Task, base: Knowled
     """Return seconds per passage. A few passages are embedded before, untimed, so that caches are warm."""
     count = min(_PROBE_PASSAGES, len(base))
     texts = [task.passage_text(base[i * len(base) // count]) for i in range(count)]
-    retriever.passage_encoder.embed(texts[:_WARM_UP_PASSAGES])
+    retriever.passage_encoder.embed_passages(texts[:_WARM_UP_PASSAGES])
     start = time.perf_counter()
-    retriever.passage_encoder.embed(texts).cpu()  # waits for a GPU, whose kernels run asynchronously
+    retriever.passage_encoder.embed_passages(texts).cpu()  # waits for a GPU, whose kernels run asynchronously
     return (time.perf_counter() - start) / count
 
 
@@ -90,7 +90,7 @@ def _block_encoder(retriever: Retriever, task: Task, base: KnowledgeBase) -> Enc
 
     def encode(first: int, stop: int) -> Iterator[Float[Tensor, "n D"]]:
         for block in base.blocks(_BLOCK_ROWS, first, stop):
-            yield retriever.passage_encoder.embed([task.passage_text(passage) for passage in block])
+            yield retriever.passage_encoder.embed_passages([task.passage_text(passage) for passage in block])
 
     return encode
 

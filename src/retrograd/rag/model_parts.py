@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.sentence_head import Side
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.inputs.fusion import require_encoder
@@ -16,6 +17,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.rag.embedding import passage_texts
 from retrograd.rag.model_settings import ModelSettings, RetrieverSettings
 from retrograd.tasks.task import Task
+from retrograd.types import UserError
 from retrograd.util.progress import bar
 
 __all__ = ["ModelParts", "build_parts", "build_retriever"]
@@ -74,7 +76,7 @@ def _passage_tower(s: RetrieverSettings, task: Task, query: Encoder) -> Encoder:
 
 
 def _tower(name: str, s: RetrieverSettings, task: Task, lexical: LexicalProjection | None) -> Encoder:
-    return Encoder.open(
+    tower = Encoder.open(
         name,
         s.pooling,
         s.normalise,
@@ -83,6 +85,22 @@ def _tower(name: str, s: RetrieverSettings, task: Task, lexical: LexicalProjecti
         role_spans=task.role_spans,
         lexical=lexical,
     )
+    _require_one_prompt(name, tower, task)
+    return tower
+
+
+def _require_one_prompt(name: str, tower: Encoder, task: Task) -> None:
+    """Raise `UserError` where both the model and the task put something before texts."""
+    sides: tuple[Side, ...] = ("query", "passage")
+    prompts = {side: tower.head.prompts.before(side) for side in sides}
+    prefix = next(filter(None, task.unsaid.prefixes), "")
+    own = next(((side, prompt) for side, prompt in prompts.items() if prompt), None)
+    if prefix and own is not None:
+        raise UserError(
+            f"data.query_prefix or data.passage_prefix is {prefix!r}, and the folder of {name!r} has prompts of its "
+            f"own (config_sentence_transformers.json; for a {own[0]}: {own[1]!r}), which stand before texts already; "
+            f"leave the prefixes out"
+        )
 
 
 def _lexical_projection(settings: RetrieverSettings, task: Task, base: KnowledgeBase) -> LexicalProjection:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from retrograd.models.encoder import ROLES, Pooling
+from retrograd.models.encoder import ROLES, PoolingChoice
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.inputs.soft_input import SoftPosition
 from retrograd.models.inputs.soft_prompt import SoftPromptOptions
@@ -23,7 +23,8 @@ __all__ = ["GeneratorSettings", "ModelSettings", "RetrieverSettings", "SoftPromp
 @dataclass(frozen=True)
 class RetrieverSettings:
     """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
-    ``query_model`` is then what the query side begins with, where that is another model: DPR has two.
+    ``query_model`` is then what the query side begins with, where that is another model: DPR has two. ``pooling`` and
+    ``normalise`` "auto" are what a folder of sentence-transformers declares; for any other model, mean and length 1.
 
     ``posterior`` adds q(z|x,y); its ``posterior_passages`` are embedded by the prior's tower ("shared") or by its
     "own", which makes the index twice as wide. ``null_passage`` makes reading nothing one of the candidates.
@@ -39,8 +40,8 @@ class RetrieverSettings:
     """
 
     model: str = "builtin:minilm"
-    pooling: Pooling = "mean"
-    normalise: bool = True
+    pooling: PoolingChoice = "auto"
+    normalise: bool | Literal["auto"] = "auto"
     max_tokens: int = 128
     temperature: float = 0.05
     learn_temperature: bool = False

@@ -75,9 +75,9 @@ class PassageSide:
         """True if any passage embedding has a gradient."""
         return any(retriever.trained == "both" for retriever in self.retrievers)
 
-    def embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+    def embed_passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return rows of texts, without gradient and without dropout."""
-        return torch.cat([tower.embed(texts) for tower in self.towers], dim=-1)
+        return torch.cat([tower.embed_passages(texts) for tower in self.towers], dim=-1)
 
     def passages(self, texts: Sequence[str], posterior: bool) -> Float[Tensor, "B D"]:
         """Return rows, with gradient where passages are trained; zeros for the posterior's part unless ``posterior``.

@@ -2,7 +2,8 @@
 type is an error.
 
 Nesting is by dataclass-typed fields. Permitted leaves: str, int, float, bool, ``Literal`` of strings, and tuples of
-strings; each may be optional, as in ``str | None``. Everything else about a record's values is checked by its own
+strings; each may be optional, as in ``str | None``, or one of a few words instead, as in
+``bool | Literal["auto"]``. Everything else about a record's values is checked by its own
 ``__post_init__``.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from retrograd.types import UserError
 from retrograd.util.guards import JsonObject, JsonValue, describe_value, is_storable, parse_toml, suggest_name
@@ -62,6 +63,14 @@ def read_value(hint: object, value: object, where: str) -> object:
         if not isinstance(value, Mapping):
             raise UserError(f"{where} is {describe_value(value)}; expected a table of settings")
         return read_record(hint, value, where)
+    if get_origin(hint) is Union:  # of a literal and a type
+        literal, other = sorted(get_args(hint), key=lambda one: get_origin(one) is not Literal)
+        if isinstance(value, str) and value in get_args(literal):
+            return value
+        expected = f"{', '.join(repr(choice) for choice in get_args(literal))} or {_NAMES.get(other, other)}"
+        if type(value) is not other:
+            raise UserError(f"{where} is {describe_value(value)}; expected {expected}")
+        return value
     if get_origin(hint) is UnionType and NoneType in get_args(hint):
         (inner,) = (argument for argument in get_args(hint) if argument is not NoneType)
         return None if value is None else read_value(inner, value, where)

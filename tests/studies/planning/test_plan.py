@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from tests.sentence_folders import declare
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
@@ -164,6 +165,18 @@ def test_queries_may_have_a_model_of_their_own(
     ]
     assert (found.tower, found.passage) == (alike[0].tower, alike[1].passage)
     assert alike[0].tower != alike[1].tower
+
+
+def test_dense_modules_and_poolings_side_by_side_are_counted(
+    data: Path, tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, rng: torch.Generator
+) -> None:
+    for number, modules in enumerate(([], ["Dense", "Normalize"])):
+        folder = declare(tiny_encoder, tmp_path / f"{number}", {"pooling_mode": ["cls", "mean"]}, *modules)
+        experiment = tiny(data, folder, tiny_seq2seq)
+        found = plan_experiment(experiment, BIG).model
+        model = build_model(experiment, experiment.data.load(0), rng)
+        assert found.dimension == model.retriever.passage_encoder.dimension == (8 if modules else 32)
+        assert found.parameters == sum(weight.numel() for weight in model.parameters())
 
 
 def test_more_passages_than_there_are_is_refused_as_in_training(

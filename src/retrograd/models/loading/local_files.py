@@ -10,17 +10,21 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from retrograd.models.loading.builtin import BUILTIN_ENCODER, BUILTIN_GENERATORS, minilm_folder
 from retrograd.models.loading.loading import quiet_transformers
+from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, transformer_folder
 from retrograd.types import UserError
 
-__all__ = ["local_config", "local_folder", "local_tokenizer", "weight_names"]
+__all__ = ["local_config", "local_declaration", "local_folder", "local_tokenizer", "weight_names"]
 
 
 def local_folder(name: str) -> Path | None:
-    """Return a model's folder on this disk: the built-in one, the folder itself, or the hub's cache; else None."""
+    """Return a model's folder on this disk: the built-in one, the folder itself, or the hub's cache; else None.
+
+    Of a folder of sentence-transformers, that is where its transformer lies.
+    """
     if name in (BUILTIN_ENCODER, *BUILTIN_GENERATORS):
         return minilm_folder()
     if Path(name).is_dir():
-        return Path(name)
+        return transformer_folder(Path(name))
     try:
         cached = try_to_load_from_cache(name, "config.json")
     except ValueError:  # not a name that the hub could have
@@ -38,6 +42,12 @@ def local_config(name: str) -> PretrainedConfig | None:
     except Exception as error:  # a wrong value may end in any error
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder / 'config.json'} could not be read ({first}); correct or replace it") from None
+
+
+def local_declaration(name: str) -> SentenceFolder | None:
+    """Return what the folder of an encoder declares beside its transformer, or None if this disk has nothing of it."""
+    folder = Path(name) if Path(name).is_dir() else local_folder(name)
+    return None if folder is None else read_sentence_folder(str(folder))
 
 
 def local_tokenizer(name: str) -> PreTrainedTokenizerBase | None:

@@ -19,6 +19,7 @@ from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.encoder import ROLES
 from retrograd.models.inputs.soft_prompt import SoftPrompt
 from retrograd.models.loading.architectures import adapt, build_encoder_shape, build_generator_shape
+from retrograd.models.loading.local_files import local_declaration
 from retrograd.models.loading.lora import Lora
 from retrograd.models.loading.quantisation import require_adapters
 from retrograd.studies.planning.data import DataFacts
@@ -96,12 +97,13 @@ def collect_model_facts(
     with FakeTensorMode():
         tower = build_encoder_shape(r.model)
         towers = (build_encoder_shape(r.query_model, "retriever.query_model") if r.query_model else tower, tower)
-        width = _width(towers)
+        width = int(tower.config.hidden_size)
+        heads = _heads((r.query_model or r.model, r.model), towers)
         generator = build_generator_shape(g.model)
         if g.gradient_checkpointing:
             checkpoint_layers(generator)
         share = 1 / processes if g.fsdp else 1.0
-        counts = [_count(tower.parameters()) for tower in towers]
+        counts = [_count(tower.parameters()) + dense for tower, (_, dense) in zip(towers, heads, strict=True)]
         weights = [*_towers(experiment, *counts), *_generator(experiment, generator, width, share)]
         spread = _plan_spread(generator, share, g.dropout) if g.fsdp else None
         generator.train(g.dropout)
@@ -110,7 +112,7 @@ def collect_model_facts(
             for tower, tokens in zip(towers, (facts.query, facts.passage), strict=True)
         )
         distinct = {tokens: generator_cost(generator, tokens, facts.target, bf16) for tokens in set(lengths.values())}
-    dimension = width * (len(ROLES) if r.pooling == "roles" else 1) + r.lexical_dimensions
+    dimension = (width * len(ROLES) if r.pooling == "roles" else heads[1][0]) + r.lexical_dimensions
     if r.posterior and r.posterior_passages == "own":
         dimension, passage = 2 * dimension, passage.times(2)
     prompts = {stage: distinct[tokens] for stage, tokens in lengths.items()}
@@ -123,15 +125,22 @@ def _prompt_tokens(experiment: Experiment, facts: DataFacts, passages: int) -> i
     return min(experiment.generator.max_input_tokens, facts.prompt + neighbours * facts.neighbour)
 
 
-def _width(towers: tuple[PreTrainedModel, PreTrainedModel]) -> int:
-    """Raise `UserError` where queries and passages have no inner product."""
-    query, passage = (int(tower.config.hidden_size) for tower in towers)
+def _heads(names: tuple[str, str], towers: tuple[PreTrainedModel, PreTrainedModel]) -> tuple[tuple[int, int], ...]:
+    """Return the width of an embedding and the weights of Dense modules, of queries' and of passages' tower.
+
+    Raises `UserError` where queries and passages have no inner product.
+    """
+    heads: list[tuple[int, int]] = []
+    for name, tower in zip(names, towers, strict=True):
+        hidden, declared = int(tower.config.hidden_size), local_declaration(name)
+        heads.append((hidden, 0) if declared is None else (declared.width(hidden), declared.dense_weights))
+    (query, _), (passage, _) = heads
     if query != passage:
         raise UserError(
             f"retriever.query_model is {query} wide, retriever.model {passage}: they have no inner product; name two "
             f"of one width"
         )
-    return passage
+    return tuple(heads)
 
 
 def _towers(experiment: Experiment, query: int, passage: int) -> list[Weights]:

@@ -245,7 +245,7 @@ def read_texts(path: Path) -> Iterator[list[str]]:
 def _embed(tower: Encoder, blocks: Iterable[list[str]], compute: Compute) -> Iterator[Float[Tensor, "n D"]]:
     for texts in blocks:
         with compute.autocast():
-            yield tower.embed(texts)
+            yield tower.embed_passages(texts)
 
 
 def _while_child_of(parent: int, blocks: Iterable[list[str]]) -> Iterator[list[str]]:
