@@ -112,7 +112,13 @@ def published(name: str) -> Experiment:
         name=f"jsa-rag-{name}",
         data=replace(data_set.data, query_prefix=_BGE),
         retriever=RetrieverSettings(
-            "BAAI/bge-large-en-v1.5", "cls", max_tokens=256, temperature=0.1, separate_towers=True, posterior=True
+            "BAAI/bge-large-en-v1.5",
+            "cls",
+            normalise=True,
+            max_tokens=256,
+            temperature=0.1,
+            separate_towers=True,
+            posterior=True,
         ),
         generator=GeneratorSettings(
             "mistralai/Mistral-7B-Instruct-v0.2",

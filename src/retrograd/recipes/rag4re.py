@@ -156,7 +156,7 @@ def published(data: str, model: str) -> Experiment:
     return Experiment(
         name=f"rag4re-{data}-{model}-published",
         data=replace(DATA[data], query_style="marked", input_style="instructed", neighbour_style="unlabelled"),
-        retriever=RetrieverSettings(trained="none"),
+        retriever=RetrieverSettings(pooling="mean", trained="none"),
         generator=language_model.generator,
         objective=FrozenRetriever(form="together"),
         warm_start=WarmStartSettings(epochs=0),
