@@ -93,7 +93,7 @@ def _require_one_prompt(name: str, tower: Encoder, task: Task) -> None:
     """Raise `UserError` where both the model and the task put something before texts."""
     sides: tuple[Side, ...] = ("query", "passage")
     prompts = {side: tower.head.prompts.before(side) for side in sides}
-    prefix = next(filter(None, task.unsaid.prefixes), "")
+    prefix = next(filter(None, task.non_words.prefixes), "")
     own = next(((side, prompt) for side, prompt in prompts.items() if prompt), None)
     if prefix and own is not None:
         raise UserError(
