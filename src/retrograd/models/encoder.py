@@ -12,24 +12,25 @@ So an inner product of two embeddings is the mean of three cosines, role by role
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.models.compute.batching import length_buckets, token_budget_on
+from retrograd.models.compute.descriptions import describe_configuration, describe_tokenizer, hash_parts
 from retrograd.models.compute.inference import inference
 from retrograd.models.compute.pooling import ROLES, PoolingMode, pool, pool_roles, role_masks
+from retrograd.models.compute.positions import position_limit
 from retrograd.models.compute.sentence_head import SentenceHead, Side
 from retrograd.models.inputs.lexical_projection import LexicalProjection
+from retrograd.models.loading.encoder_classes import READS_PADDING
 from retrograd.models.loading.loading import open_encoder, quiet_transformers
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, write_sentence_folder
 from retrograd.types import UserError
@@ -49,8 +50,6 @@ PoolingChoice = Literal[
 
 FindRoleSpans = Callable[[str], Sequence[tuple[int, int]]]
 """A text's spans in characters, [start, end), one per role and in the order of `ROLES`."""
-
-_VOLATILE = {"architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 
 class Encoder(nn.Module):
@@ -119,8 +118,7 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
         self.normalise = normalise
-        positions = getattr(model.config, "max_position_embeddings", None)  # None where positions are relative
-        self.max_tokens = min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
+        self.max_tokens = min(max_tokens, tokenizer.model_max_length, position_limit(model.config) or max_tokens)
         self.token_budget = token_budget
         self.dropout = dropout
         self.role_spans = role_spans
@@ -240,6 +238,8 @@ class Encoder(nn.Module):
         offsets = encoded.pop("offset_mapping") if by_role else []
         lengths = [len(ids) for ids in encoded["input_ids"]]
         groups = length_buckets(lengths, token_budget_on(self.device, self.token_budget))
+        if self.model.config.model_type in READS_PADDING:
+            groups = [same for group in groups for same in _split_by_length(group, lengths)]
         rows = []
         for group in groups:
             hidden, mask = self._run_model(encoded, group)
@@ -289,11 +289,11 @@ class Encoder(nn.Module):
         Paths and versions are left out; a model saved and opened again keeps its fingerprint.
         """
         used = f"{self.pooling} {self.normalise} {self.max_tokens}"
-        described = [used, _describe_configuration(self.model), _describe_tokenizer(self.tokenizer)]
+        described = [used, describe_configuration(self.model), describe_tokenizer(self.tokenizer)]
         lexical = [] if self.lexical is None else [self.lexical.fingerprint]
         head = self.head.describe()
-        more = [head, *_hash_parts(self.head)] if head else []
-        return fingerprint([*described, *lexical, *_hash_parts(self.model), *more])
+        more = [head, *hash_parts(self.head)] if head else []
+        return fingerprint([*described, *lexical, *hash_parts(self.model), *more])
 
     def save(self, folder: Path) -> None:
         """Write a sentence-transformers directory, which `open` also reads.
@@ -307,6 +307,11 @@ class Encoder(nn.Module):
             self.tokenizer.save_pretrained(folder)
         open_to_umask(folder)
         write_sentence_folder(folder, self.head, self.normalise, self.max_tokens, self.width)
+
+
+def _split_by_length(group: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Split a group of positions into those of texts of one length."""
+    return [[i for i in group if lengths[i] == length] for length in dict.fromkeys(lengths[i] for i in group)]
 
 
 @dataclass(frozen=True)
@@ -355,41 +360,3 @@ def _choose_length(choice: bool | Literal["auto"], pooling: PoolingChoice, decla
             f"Normalize in its modules.json; leave it out or set 'auto', or give a folder without modules.json"
         )
     return declared.normalise
-
-
-def _hash_parts(module: nn.Module) -> Iterator[str | bytes]:
-    """Yield names and bytes of all weights, in the order of the names."""
-    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    for name in sorted(state):
-        yield name
-        yield save({"": state[name]})
-
-
-def _describe_configuration(model: PreTrainedModel) -> str:
-    """Return the settings of a model that decide what it computes, as JSON."""
-    return json.dumps(_select_decisive(json.loads(model.config.to_json_string())), sort_keys=True)
-
-
-def _select_decisive(settings: dict[str, object]) -> dict[str, object]:
-    """Leave out settings of a model that may vary while it computes the same.
-
-    None and False are left out as well: later versions of transformers add settings with these values to every model.
-    """
-    return {
-        name: _select_decisive(value) if isinstance(value, dict) else value
-        for name, value in settings.items()
-        if not (name.startswith("_") or name in _VOLATILE or value is None or value is False)
-    }
-
-
-def _describe_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return how texts become ids, without truncation and padding, which a tokenizer keeps from its last call.
-
-    A tokenizer written in Python is described by its class, its vocabulary and its special tokens.
-    """
-    if isinstance(tokenizer, PreTrainedTokenizerFast):
-        state = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-    else:
-        special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-        state = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), "special": special}
-    return json.dumps([state, tokenizer.model_input_names], sort_keys=True)

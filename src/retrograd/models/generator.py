@@ -29,7 +29,7 @@ from retrograd.models.constrained.tree_decoding import TreeDecoder
 from retrograd.models.generator_input import GeneratorInput, PromptIds, embed_tokens, input_sizes
 from retrograd.models.generator_settings import GeneratorOptions, SavedGenerator, read_settings, write_settings
 from retrograd.models.inputs.fusion import FusedPrompt, model_arguments, require_encoder
-from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, input_limit, start_token
+from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, input_limit, start_token, target_limit
 from retrograd.models.inputs.soft_input import SoftInput, SoftSlots
 from retrograd.models.inputs.soft_prompt import SoftPrompt, SoftPromptOptions
 from retrograd.models.loading.loading import open_generator, quiet_transformers
@@ -81,7 +81,9 @@ class Generator(nn.Module):
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         reserved = 0 if self.encoder_decoder else options.max_target_tokens
         limit = input_limit(model, options.max_input_tokens, reserved)
-        self.options = replace(options, max_input_tokens=limit)
+        self.options = replace(
+            options, max_input_tokens=limit, max_target_tokens=target_limit(model, options.max_target_tokens)
+        )
         self._input = GeneratorInput(model, tokenizer, self.options)
         self.end = self._input.end
         if options.fusion:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Generic, TypeVar
 
 from retrograd.experiments.settings import GeneratorSettings, RetrieverSettings
+from retrograd.models.compute.positions import position_limit
 from retrograd.models.inputs.prompt_tokens import PromptTokens
 from retrograd.models.loading.local_files import local_config, local_tokenizer
 from retrograd.util.guards import JsonObject
@@ -115,8 +116,7 @@ def retriever_ruler(settings: RetrieverSettings, queries: bool) -> Ruler:
     tokenizer, config = local_tokenizer(name), local_config(name)
     if tokenizer is None or config is None:
         return IN_WORDS
-    positions = getattr(config, "max_position_embeddings", None) or settings.max_tokens
-    limit = min(settings.max_tokens, tokenizer.model_max_length, positions)
+    limit = min(settings.max_tokens, tokenizer.model_max_length, position_limit(config) or settings.max_tokens)
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
@@ -132,7 +132,7 @@ def generator_ruler(settings: GeneratorSettings) -> Ruler:
     seq2seq = bool(config.is_encoder_decoder) or settings.model.startswith("builtin:")
     end = next((token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if isinstance(token, int)), 0)
     tokens = PromptTokens(tokenizer, seq2seq, "\n", end, settings.chat)
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    positions = position_limit(config)
     limit = settings.max_input_tokens
     if positions:
         limit = min(limit, positions - (0 if seq2seq else settings.max_target_tokens))
@@ -141,11 +141,14 @@ def generator_ruler(settings: GeneratorSettings) -> Ruler:
 
 def target_ruler(settings: GeneratorSettings) -> Ruler:
     """Return a counter of targets for the generator: the end of sequence included."""
-    tokenizer = local_tokenizer(settings.model)
+    tokenizer, config = local_tokenizer(settings.model), local_config(settings.model)
     if tokenizer is None:
         return IN_WORDS
+    seq2seq = config is not None and config.is_encoder_decoder
+    positions = position_limit(config, "decoder") if config is not None and seq2seq else None
+    limit = settings.max_target_tokens if positions is None else min(settings.max_target_tokens, positions)
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) + 1 for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
-    return Ruler(count, "tokens", settings.max_target_tokens)
+    return Ruler(count, "tokens", limit)

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from retrograd.models.compute.positions import position_limit
 from retrograd.types import Prompt, UserError
 
-__all__ = ["PromptCounts", "PromptTokens", "TokenIds", "end_token", "input_limit", "start_token"]
+__all__ = ["PromptCounts", "PromptTokens", "TokenIds", "end_token", "input_limit", "start_token", "target_limit"]
 
 TokenIds = list[int]
 
@@ -158,7 +159,19 @@ def _first_token(candidates: tuple[object, ...], name: str, place: str) -> int:
 
 
 def input_limit(model: PreTrainedModel, setting: int, reserved: int) -> int:
-    """Return the longest input in tokens: ``setting``, or what the model's positions leave beside ``reserved``."""
-    text = model.config.get_text_config(encoder=True) if model.config.is_encoder_decoder else model.config
-    positions = getattr(text, "max_position_embeddings", None)  # T5 has none: its positions are relative
-    return setting if positions is None else max(1, min(setting, positions - reserved))
+    """Return the longest input in tokens: ``setting``, or what the model's positions leave beside ``reserved``.
+
+    Raises `UserError` where they leave nothing.
+    """
+    positions = position_limit(model.config)
+    if positions is not None and reserved >= positions:
+        raise UserError(
+            f"max_target_tokens is {reserved}, and the model has {positions} positions for prompt and target; lower it"
+        )
+    return setting if positions is None else min(setting, positions - reserved)
+
+
+def target_limit(model: PreTrainedModel, setting: int) -> int:
+    """Return the longest target in tokens: ``setting``, or as many as a decoder beside an encoder has positions."""
+    positions = position_limit(model.config, "decoder") if model.config.is_encoder_decoder else None
+    return setting if positions is None else min(setting, positions)

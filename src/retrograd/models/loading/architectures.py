@@ -28,6 +28,7 @@ from transformers import (
 
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER, minilm_seq2seq_from
 from retrograd.models.loading.dpr import bert_config, dpr_class
+from retrograd.models.loading.encoder_classes import make_encoder
 from retrograd.models.loading.loading import quiet_transformers
 from retrograd.models.loading.local_files import local_config, weight_names
 from retrograd.models.pointer import PointerGenerator, add_copy_layers, generator_class
@@ -108,7 +109,7 @@ def build_encoder_shape(name: str, setting: str = "retriever.model") -> PreTrain
     if dpr_class(config) is not None:
         config = bert_config(cast(DPRConfig, config))
     with quiet_transformers():
-        model = AutoModel.from_config(config)
+        model = make_encoder(config)
     pooler = architecture.pooler if architecture else any("pooler." in weight for weight in weight_names(name))
     if not pooler and getattr(model, "pooler", None) is not None:
         model.register_module("pooler", None)  # as `open_encoder` does

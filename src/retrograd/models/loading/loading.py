@@ -13,6 +13,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForTextEncoding,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,6 +29,7 @@ from retrograd.models.loading.builtin import (
     minilm_seq2seq,
 )
 from retrograd.models.loading.dpr import dpr_class, extract_bert
+from retrograd.models.loading.encoder_classes import encoder_class, require_hidden_states
 from retrograd.models.loading.folder_checks import require_model_files
 from retrograd.models.loading.quantisation import Quantisation, nf4_config, require_quantisable
 from retrograd.models.loading.versions import require_supported_versions
@@ -62,9 +64,12 @@ def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     require_model_files(name)
     with quiet_transformers(), _explain_errors(name):
         tokenizer = _tokenizer(name)
-        kind = dpr_class(AutoConfig.from_pretrained(name, trust_remote_code=False))
-        model = _open_with_weights(kind or AutoModel, name)
-        return (model if kind is None else extract_bert(model)), tokenizer
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        kind = dpr_class(config)
+        model = _open_with_weights(kind or encoder_class(config), name)
+        model = model if kind is None else extract_bert(model)
+        require_hidden_states(name, model, tokenizer)
+        return model, tokenizer
 
 
 def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -97,7 +102,13 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-_Auto = type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[PreTrainedModel]
+_Auto = (
+    type[AutoModel]
+    | type[AutoModelForCausalLM]
+    | type[AutoModelForSeq2SeqLM]
+    | type[AutoModelForTextEncoding]
+    | type[PreTrainedModel]
+)
 
 
 def _open_with_weights(auto: _Auto, name: str, quantisation: Quantisation = "none") -> PreTrainedModel:
