@@ -17,6 +17,7 @@ from retrograd.index.faiss import FaissIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index
 from retrograd.index.restricted import RestrictedIndex
+from retrograd.models.compute.sentence_head import Side
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
@@ -95,9 +96,9 @@ class Encoded:
         row_of = {model.task.passage_text(passage): row for row, passage in enumerate(model.base)}
         real = Encoder.embed
 
-        def embed(tower: Encoder, texts: list[str]) -> torch.Tensor:
+        def embed(tower: Encoder, texts: list[str], side: Side | None = None) -> torch.Tensor:
             self._rows += [row_of[text] for text in texts if text in row_of]
-            return real(tower, texts)
+            return real(tower, texts, side)
 
         monkeypatch.setattr(Encoder, "embed", embed)
 
