@@ -278,16 +278,16 @@ def test_an_index_of_another_kind_is_named(tmp_path: Path) -> None:
 def test_an_interrupted_build_says_what_it_keeps(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made, embed, calls = index.index_spec, Encoder.embed, []
+    made, embed_passages, calls = index.index_spec, Encoder.embed_passages, []
 
     def interrupted(encoder: Encoder, texts: list[str]) -> torch.Tensor:
         calls.append(len(texts))
         if len(calls) == 4:  # the probe takes two, and the first shard one
             raise KeyboardInterrupt
-        return embed(encoder, texts)
+        return embed_passages(encoder, texts)
 
     monkeypatch.setattr(index, "index_spec", lambda *given: replace(made(*given), shard_rows=2))
-    monkeypatch.setattr(Encoder, "embed", interrupted)
+    monkeypatch.setattr(Encoder, "embed_passages", interrupted)
     words = ["index", "build", str(experiment), "--out", str(tmp_path / "my index")]
     with pytest.raises(SystemExit) as ended:
         cli.app(words)
