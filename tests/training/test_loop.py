@@ -205,6 +205,7 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
         reads = Reads.SEPARATELY
         selection = None
         leaves_one_out = False
+        mixes_tokens = False
 
         def __call__(self, scores, likelihood, rng):
             estimate = objective(scores, likelihood, rng)

@@ -100,7 +100,10 @@ class Experiment:
             reading = "singly"
             if self.ends_together:
                 reading = "fused" if self.generator.fusion else "together"
-        return Manner(self.evaluation.answers, reading, self.evaluation.beams, self.evaluation.marginal)
+        # A second stage trains the generator on the likelihood of whole targets.
+        mixes_tokens = self.objective.mixes_tokens and self.second_stage.epochs == 0
+        mixture = "tokens" if mixes_tokens else "answers"
+        return Manner(self.evaluation.answers, reading, self.evaluation.beams, self.evaluation.marginal, mixture)
 
     @property
     def ends_together(self) -> bool:

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.models.compute.batching import length_buckets
 from retrograd.models.compute.fsdp import count_forwards
@@ -23,8 +23,9 @@ from retrograd.models.compute.inference import forget_casts, inference, plain_se
 from retrograd.models.compute.output_layer import only_at
 from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.compute.vocabulary import token_log_probability
-from retrograd.models.constrained.choices import score_choices
+from retrograd.models.constrained.choices import MixtureScores, score_choices, score_token_mixtures
 from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.models.constrained.token_mixture import MixTokens, PromptMixture
 from retrograd.models.constrained.tree_decoding import TreeDecoder
 from retrograd.models.generator_input import GeneratorInput, PromptIds, embed_tokens, input_sizes
 from retrograd.models.generator_settings import GeneratorOptions, SavedGenerator, read_settings, write_settings
@@ -232,10 +233,41 @@ class Generator(nn.Module):
                 )
         return texts
 
+    def mixture_hypotheses(
+        self, prompts: Sequence[str | FusedPrompt], mixtures: Sequence[PromptMixture], beams: int
+    ) -> list[list[str]]:
+        """Return the results of one beam search a query, over the mixture of its prompts token by token, best first.
+
+        All prompts of a query are read side by side and continued by the same tokens. Otherwise as `hypotheses`.
+        """
+        most = self.options.max_target_tokens - 1
+        if most == 0:
+            return [[""] * beams for _ in mixtures]
+        prompt_ids = self._input.prompt_ids(prompts, None)
+        lengths = input_sizes(prompt_ids, None)
+        sizes = [len(one.prompts) * max(lengths[p] for p in one.prompts) for one in mixtures]
+        texts: list[list[str]] = [[] for _ in mixtures]
+        for group in length_buckets(sizes, self._input.budget // beams):
+            own = [mixtures[i] for i in group]
+            processor = MixTokens(own, beams)
+            rows = [prompt_ids[p] for mixture in own for p in mixture.prompts]
+            written = self._write(rows, None, beams, most, processor)[processor.first_rows]
+            for n, text in enumerate(self.tokenizer.batch_decode(written, skip_special_tokens=True)):
+                texts[group[n // beams]].append(self._input.scored_text(text.strip()))
+        return texts
+
     def _write(
-        self, prompt_ids: list[PromptIds], soft: SoftInput | None, beams: int, max_new_tokens: int
+        self,
+        prompt_ids: list[PromptIds],
+        soft: SoftInput | None,
+        beams: int,
+        max_new_tokens: int,
+        mix: MixTokens | None = None,
     ) -> Int[Tensor, "PB T"]:
-        """Return the tokens of ``beams`` continuations of each prompt, one prompt's after the other's."""
+        """Return the tokens of ``beams`` continuations of each prompt, one prompt's after the other's.
+
+        ``mix`` replaces the distributions of each next token.
+        """
         write = cast(Callable[..., Tensor], self.model.generate)
         start = {"decoder_start_token_id": start_token(self.model, self.tokenizer)} if self.encoder_decoder else {}
         with inference(self.model), plain_search(self.model):
@@ -249,6 +281,7 @@ class Generator(nn.Module):
                 do_sample=False,
                 eos_token_id=self.end,
                 pad_token_id=self._input.padding,
+                logits_processor=LogitsProcessorList([mix] if mix else []),
             )
         if self.encoder_decoder or soft is not None:  # read as embeddings, the prompt is not repeated
             return tokens
@@ -267,20 +300,48 @@ class Generator(nn.Module):
         choice, "tree" its probability among the prompt's (`prefix_tree`). A prompt is read once where its model allows
         that (`tree_decoding`). Raises `UserError` where soft input leaves a prompt no room.
         """
+        prompt_ids = self._input.prompt_ids(prompts, soft)
+        with inference(self.model):
+            decoder, choice_ids = self._tree_decoder(prompt_ids, soft), self._choice_ids(prompts, choices)
+            return score_choices(decoder, input_sizes(prompt_ids, soft), choice_ids, scoring)
+
+    def token_mixture_scores(
+        self,
+        prompts: Sequence[str | FusedPrompt],
+        choices: Sequence[Sequence[str]],
+        where: Int[Tensor, "B K"],
+        log_weight: Float[Tensor, "B K"],
+        scoring: Scoring = "sequence",
+    ) -> list[MixtureScores]:
+        """Return Σ_t log Σ_k p̃(z_k|x) p(y_t|x,z_k,y_<t) in nats of each query's choices, and each passage's share.
+
+        Query b mixes the prompts numbered ``where[b]`` by ``log_weight[b]``, log p̃(z|x); these prompts have the same
+        choices. Otherwise as `choice_log_likelihood`.
+        """
+        prompt_ids = self._input.prompt_ids(prompts, None)
+        with inference(self.model):
+            decoder, choice_ids = self._tree_decoder(prompt_ids, None), self._choice_ids(prompts, choices)
+            sizes = input_sizes(prompt_ids, None)
+            return score_token_mixtures(decoder, sizes, choice_ids, where, log_weight, scoring)
+
+    def _choice_ids(
+        self, prompts: Sequence[str | FusedPrompt], choices: Sequence[Sequence[str]]
+    ) -> list[list[TokenIds]]:
+        """Return the tokens of each prompt's choices. Raises `ValueError` for a prompt without choices."""
         if len(prompts) != len(choices) or not all(choices):
             raise ValueError(f"{len(prompts)} prompts but choices for {sum(map(bool, choices))} of them")
-        prompt_ids = self._input.prompt_ids(prompts, soft)
         distinct = list(dict.fromkeys(text for texts in choices for text in texts))
         ids = dict(zip(distinct, self.target_ids(distinct), strict=True))
-        start = start_token(self.model, self.tokenizer) if self.encoder_decoder else None
+        return [[ids[text] for text in texts] for texts in choices]
+
+    def _tree_decoder(self, prompt_ids: list[PromptIds], soft: SoftInput | None) -> TreeDecoder:
+        """Return a decoder of the prefix trees that follow the prompts."""
 
         def read(chosen: Sequence[int]) -> dict[str, Tensor]:
             return self._input.read([prompt_ids[i] for i in chosen], soft and soft.at(chosen))
 
-        with inference(self.model):
-            decoder = TreeDecoder(self.model, read, start, self._input.budget)
-            own = [[ids[text] for text in texts] for texts in choices]
-            return score_choices(decoder, input_sizes(prompt_ids, soft), own, scoring)
+        start = start_token(self.model, self.tokenizer) if self.encoder_decoder else None
+        return TreeDecoder(self.model, read, start, self._input.budget)
 
     # ---- disk ---------------------------------------------------------------------------------------------------
 

@@ -255,6 +255,7 @@ class RelaxedTopK:
     needs_posterior = False
     reads = Reads.SLOTS
     leaves_one_out = False
+    mixes_tokens = False
 
     slots: int = 2
     best: int = 0

@@ -119,6 +119,7 @@ class Distillation:
 
     trains_retriever = True
     needs_posterior = False
+    mixes_tokens = False
     selection = None
 
     target: Literal["emdr2", "pdist_kl_target_prior", "loop_kl_target_prior", "replug_kl_prior_target"] = (

@@ -65,6 +65,7 @@ class FrozenRetriever:
     needs_posterior = False
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     form: Literal["marginal", "together"] = "marginal"
 
@@ -132,6 +133,7 @@ class NoRetrieval:
     reads = Reads.NOTHING
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""

@@ -100,6 +100,7 @@ class JointStochasticApproximation:
     reads = Reads.SEPARATELY
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     sampler: Literal["exact", "metropolis"] = "exact"
     draws: int = 50

@@ -79,6 +79,11 @@ class TopKMarginal:
         check_choice(self, "form", self.form, ("sequence", "token"))
         check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
 
+    @property
+    def mixes_tokens(self) -> bool:
+        """Return whether passages are mixed token by token."""
+        return self.form == "token"
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log marginal, in nats. ``rng`` is not used."""
         log_represented = log_represented_mass(scores)

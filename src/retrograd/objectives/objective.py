@@ -192,4 +192,13 @@ class Objective(Protocol):
         """
         ...
 
+    @property
+    def mixes_tokens(self) -> bool:
+        """Return whether the generator's distributions of each token are mixed over passages that are read separately.
+
+        The trained model then answers by Π_t Σ_z p̃(z|x) p(y_t|x,z,y_<t), p̃ over the passages that it reads, and else
+        by Σ_z p̃(z|x) Π_t p(y_t|x,z,y_<t).
+        """
+        ...
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate: ...

@@ -282,6 +282,7 @@ class StochasticTopK:
     reads = Reads.SLOTS
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     slots: int = 2
     temperature: float = 1.0

@@ -91,6 +91,7 @@ class ScoreFunction:
     reads = Reads.SEPARATELY
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     reward: Literal["log_likelihood", "likelihood", "elbo"] = "log_likelihood"
     baseline: Literal["none", "leave_one_out"] = "leave_one_out"
@@ -213,6 +214,7 @@ class Vimco:
     reads = Reads.SEPARATELY
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     draws: int = 8
     proposal: Literal["posterior", "prior"] = "posterior"

@@ -78,6 +78,7 @@ class Variational:
     reads = Reads.SEPARATELY
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     form: Literal["elbo", "published"] = "elbo"
     beta: float = 1.0

@@ -97,6 +97,7 @@ class WakeSleep:
     reads = Reads.SEPARATELY
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     draws: int = 50
     proposal_share: float = 1.0

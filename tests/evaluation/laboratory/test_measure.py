@@ -106,6 +106,7 @@ class Noisy:
     reads = Reads.SEPARATELY
     selection = None
     leaves_one_out = False
+    mixes_tokens = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         estimate = EXACT(scores, likelihood, rng)

@@ -1,5 +1,7 @@
 """Answer queries: argmax_y Σ_z p(z|x) p(y|x,z), or argmax_y p(y|x, soft slots), over a closed set or written texts.
 
+A model that was trained to mix passages token by token is asked for argmax_y Π_t Σ_z p(z|x) p(y_t|x,z,y_<t) instead
+(`retrograd.rag.answers.token_mixture`).
 Without a closed set the generator writes an answer from each passage, and one of them is taken
 (`retrograd.rag.answers.written`). Each distinct prompt, and each distinct (prompt, answer), is run once. With soft
 slots, or all passages in one prompt, there is one answer, the first that beam search finds.
@@ -23,7 +25,8 @@ from retrograd.models.inputs.soft_input import SoftInput
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.rag.answers.decision import ChoiceScores, Decision
-from retrograd.rag.answers.written import Marginal, write_answers
+from retrograd.rag.answers.token_mixture import distinct_questions, score_by_tokens, write_by_tokens
+from retrograd.rag.answers.written import Marginal, WrittenAnswer, write_answers
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import find_support, join_prompt
 from retrograd.tasks.task import Support, Task
@@ -49,15 +52,17 @@ class Manner:
     """The manner of answering: choosing among permitted answers, if a task has a closed set, or writing.
 
     Passages are read one by one, "singly"; all of them in one prompt, best first, "together"; or each in a prompt of
-    its own that an encoder-decoder encodes by itself, "fused" (`retrograd.models.inputs.fusion`). ``beams`` and
-    ``marginal`` are for written answers: the width of the beam search, and, for answers written singly, which of them
-    is taken (`retrograd.rag.answers.written`). Raises `UserError` for less than one beam.
+    its own that an encoder-decoder encodes by itself, "fused" (`retrograd.models.inputs.fusion`). Passages that are
+    read singly are mixed answer by answer, or token by token (`retrograd.rag.answers.token_mixture`), as ``mixture``
+    says. ``beams`` and ``marginal`` are for written answers: the width of the beam search, and, for answers written
+    singly, which of them is taken (`retrograd.rag.answers.written`). Raises `UserError` for less than one beam.
     """
 
     answers: Literal["chosen", "written"] = "chosen"
     reading: Literal["singly", "together", "fused"] = "singly"
     beams: int = 1
     marginal: Marginal = "thorough"
+    mixture: Literal["answers", "tokens"] = "answers"
 
     def __post_init__(self) -> None:
         if self.beams < 1:
@@ -67,6 +72,11 @@ class Manner:
     def one_prompt(self) -> bool:
         """True if a query's passages are read at once."""
         return self.reading != "singly"
+
+    @property
+    def mixes_tokens(self) -> bool:
+        """True if a query's passages are read singly and mixed token by token."""
+        return self.mixture == "tokens" and not self.one_prompt
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,11 @@ class Reading:
     soft: SoftInput | None = None
     manner: Manner = Manner()
     shown_passages: int | None = None
+
+    @property
+    def mixes_tokens(self) -> bool:
+        """True if passages are mixed token by token; in soft slots they are one prompt."""
+        return self.soft is None and self.manner.mixes_tokens
 
 
 def read_alone(queries: int, manner: Manner) -> Reading:
@@ -172,13 +187,23 @@ def choose_answers(
             _prediction(base, example, choices[b][best], joint[b][:, best], float(log_p[best]), reading, b)
             for b, (example, (log_p, best)) in enumerate(zip(examples, decisions, strict=True))
         ]
-    # With one prompt there is nothing to marginalise: its first answer is taken.
-    marginal = "best" if reading.soft is not None or manner.one_prompt else manner.marginal
-    drafts = write_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
+    drafts = _write(generator, prompts, where, reading)
     return [
         _prediction(base, example, answer.answer, answer.joint, answer.log_probability, reading, b)
         for b, (example, answer) in enumerate(zip(examples, drafts, strict=True))
     ]
+
+
+def _write(
+    generator: Generator, prompts: Sequence[str | FusedPrompt], where: Int[Tensor, "B K"], reading: Reading
+) -> list[WrittenAnswer]:
+    """Return one written answer for each query, as the reading says."""
+    manner = reading.manner
+    if reading.mixes_tokens:
+        return write_by_tokens(generator, prompts, where, reading.log_weight, manner.marginal, manner.beams)
+    # With one prompt there is nothing to marginalise: its first answer is taken.
+    marginal = "best" if reading.soft is not None or manner.one_prompt else manner.marginal
+    return write_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
 
 
 def choice_scores(
@@ -228,8 +253,13 @@ def _joint(
     reading: Reading,
     scoring: Scoring,
 ) -> list[Float[Tensor, "K _"]]:
-    """Return log p(z|x) p(choice|x,z) for each example; with soft slots every row reads the same prompt."""
-    questions, pairs = _distinct_questions(where, choices)
+    """Return log p(z|x) p(choice|x,z) for each example; with soft slots every row reads the same prompt.
+
+    Where passages are mixed token by token it is each passage's part of the choice's likelihood (`score_by_tokens`).
+    """
+    if reading.mixes_tokens:
+        return score_by_tokens(generator, prompts, where, choices, reading.log_weight, scoring)
+    questions, pairs = distinct_questions(where, choices)
     score = generator.choice_log_likelihood(
         [prompts[prompt] for prompt, _ in questions], [own for _, own in questions], scoring, reading.soft
     ).cpu()
@@ -284,18 +314,6 @@ def _prompts(
 def _one_prompt_each(reading: Reading) -> Int[Tensor, "B K"]:
     """Return the number of the example's one prompt for each of its rows."""
     return torch.arange(len(reading.rows)).unsqueeze(-1).expand_as(reading.rows)
-
-
-def _distinct_questions(
-    where: Int[Tensor, "B K"], choices: list[tuple[str, ...]]
-) -> tuple[list[tuple[int, tuple[str, ...]]], list[Int[Tensor, " K"]]]:
-    """Return the distinct (prompt, choices), and the number of the pair for each example's passages."""
-    number: dict[tuple[int, tuple[str, ...]], int] = {}
-    pairs = [
-        torch.tensor([number.setdefault((prompt, own), len(number)) for prompt in used])
-        for used, own in zip(where.tolist(), choices, strict=True)
-    ]
-    return list(number), pairs
 
 
 def _prediction(
