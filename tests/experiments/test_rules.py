@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from retrograd.experiments.build import derive_model_settings
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.rules import RULES
+from retrograd.objectives import StochasticTopK
 from retrograd.recipes import RECIPES
 from retrograd.types import UserError
 
@@ -60,3 +62,27 @@ def test_a_message_says_what_to_set(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_meets_every_rule(name: str) -> None:
     assert [rule(RECIPES[name]()) for rule in RULES] == [None] * len(RULES)
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["second_stage.epochs=1"],
+        ["evaluation.reading=singly"],
+        ["evaluation.reading=together"],
+        ["retriever.search=bm25", "retriever.trained=none", "evaluation.reading=singly"],
+    ],
+    ids=repr,
+)
+def test_one_passage_a_slot_may_be_read_as_text(assignments: list[str]) -> None:
+    """Runs with these settings exist: they open, and read text where a setting says so."""
+    experiment = Experiment().with_settings(["objective.kind=StochasticTopK", *assignments])
+    assert experiment.selection is None
+    assert experiment.prompt_passages > 0
+    assert derive_model_settings(experiment).answering.selection is None
+
+
+def test_sampled_slots_are_answered_from_the_best() -> None:
+    experiment = Experiment().with_settings(["objective.kind=StochasticTopK", "objective.slots=3"])
+    assert derive_model_settings(experiment).answering.selection == StochasticTopK(slots=3).selection
+    assert experiment.with_settings(["retriever.search=bm25", "retriever.trained=none"]).selection is not None

@@ -16,6 +16,7 @@ from retrograd.objectives import (
     JointStochasticApproximation,
     NoRetrieval,
     Objective,
+    Reads,
     RelaxedTopK,
     ScoreFunction,
     StochasticTopK,
@@ -258,6 +259,9 @@ def test_passages_reach_the_generator_as_the_objective_says(world, objective) ->
 
 
 def test_a_model_answers_from_the_slots_that_it_was_trained_with(world, objective) -> None:
+    """Where training draws slots, from those that it sees without noise."""
+    if isinstance(objective, StochasticTopK):
+        objective = dataclasses.replace(objective, noise=0.0, draws=1)
     here = world(15)
     likelihood, weights = here.likelihood(), []
     read = likelihood.at_mixture
@@ -279,3 +283,9 @@ def test_the_calls_depend_on_the_candidates_only_where_each_is_left_out(world, o
 
 def test_settings_can_be_read_back(objective) -> None:
     assert type(objective)(**dataclasses.asdict(objective)) == objective
+
+
+def test_objectives_that_train_on_soft_slots_answer_from_soft_slots(objective) -> None:
+    """A model is tested on inputs of the kind that it has seen."""
+    assert (objective.reads == Reads.SLOTS) == (objective.selection is not None)
+    assert not objective.mixes_tokens or objective.reads == Reads.SEPARATELY

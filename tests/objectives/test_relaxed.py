@@ -398,3 +398,16 @@ def test_impossible_settings_are_refused(setting: str, value: float | str, advic
 def test_draws_that_would_all_be_the_same_are_refused() -> None:
     with pytest.raises(UserError, match="without noise all 2 draws are the same; set draws = 1"):
         StochasticTopK(noise=0.0, draws=2)
+
+
+@pytest.mark.parametrize("relaxation", ["successive_softmax", "softsort"])
+@pytest.mark.parametrize("slots", [1, 2, 7])
+def test_the_trained_model_answers_from_the_slots_of_training_without_noise(world, slots: int, relaxation: str) -> None:
+    """Nothing is drawn: the R best, one a slot, with exactly the likelihood that training without noise sees."""
+    here = world(41, b=3, k=5)
+    objective = StochasticTopK(slots=slots, noise=0.0, relaxation=relaxation)
+    weight = objective.selection(here.scores())
+    assert torch.equal(weight.detach(), hard_top_k(here.scores().log_prior, slots))
+    expected = here.likelihood().at_mixture(weight).mean()
+    torch.testing.assert_close(-here.differentiate(objective).estimate.loss, expected.detach(), **TIGHT)
+    assert StochasticTopK(slots=slots, relaxation=relaxation).selection == objective.selection

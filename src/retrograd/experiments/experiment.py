@@ -89,8 +89,13 @@ class Experiment:
 
     @property
     def selection(self) -> Selection | None:
-        """Return how the trained model fills soft slots when it answers; None where it reads passages one by one."""
-        return self.objective.selection
+        """Return how the trained model fills soft slots when it answers; None where it reads passages as text.
+
+        A model that was trained on one passage a slot reads them as text where a second stage or ``reading`` says so.
+        """
+        selection = self.objective.selection
+        as_text = self.second_stage.epochs > 0 or self.evaluation.reading != "as trained"
+        return None if selection is not None and selection.is_hard and as_text else selection
 
     @property
     def manner(self) -> Manner:

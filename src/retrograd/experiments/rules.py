@@ -18,7 +18,7 @@ from retrograd.experiments.settings import (
     SoftPromptSettings,
     TrainingSettings,
 )
-from retrograd.objectives import OBJECTIVES, Objective, Reads, closed_book
+from retrograd.objectives import OBJECTIVES, Objective, Reads, Selection, closed_book
 from retrograd.rag.answers.answering import Manner
 from retrograd.types import UserError
 
@@ -52,6 +52,11 @@ class Sections(Protocol):
 
     @property
     def evaluation(self) -> EvaluationSettings: ...
+
+    @property
+    def selection(self) -> Selection | None:
+        """Return how the trained model fills soft slots when it answers, or None where it reads passages as text."""
+        ...
 
     @property
     def manner(self) -> Manner:
@@ -101,7 +106,7 @@ def _check_passages(e: Sections) -> str | None:
 
 
 def _check_soft_prompt(e: Sections) -> str | None:
-    if e.soft_prompt.form == "words" or e.objective.selection is not None:
+    if e.soft_prompt.form == "words" or e.selection is not None:
         return None
     others = " or ".join(kind.__name__ for kind in OBJECTIVES if kind().selection is not None)
     return (
@@ -122,7 +127,7 @@ def _check_prior_only(e: Sections) -> str | None:
 
 def _check_second_stage(e: Sections) -> str | None:
     reads_nothing = e.training.passages == 0
-    if e.second_stage.epochs == 0 or not (reads_nothing or e.objective.selection is not None):
+    if e.second_stage.epochs == 0 or not (reads_nothing or e.selection is not None):
         return None
     how = "reads no passages" if reads_nothing else "reads them in soft slots"
     return f"second_stage.epochs has the generator read passages as text, but {_name(e.objective)} {how}; set it to 0"
@@ -175,7 +180,9 @@ def _check_distraction(e: Sections) -> str | None:
 
 def _check_vectors(e: Sections) -> str | None:
     t, search = e.training, e.retriever.search_kind
-    takes_vectors = t.pool or t.tail > 0 or t.distraction > 0 or e.objective.selection is not None
+    # Soft weights depend on the scale of the scores, hard ones on their order alone.
+    slots_take_vectors = e.selection is not None and (e.soft_prompt.form != "words" or not e.selection.is_hard)
+    takes_vectors = t.pool or t.tail > 0 or t.distraction > 0 or slots_take_vectors
     if search.has_vectors or not takes_vectors:
         return None
     return (
@@ -204,7 +211,7 @@ def _check_explorers(e: Sections) -> str | None:
 
 
 def _check_reading(e: Sections) -> str | None:
-    if not e.manner.one_prompt or e.objective.selection is None:
+    if not e.manner.one_prompt or e.selection is None:
         return None
     return (
         f'evaluation.reading = "{e.manner.reading}" reads passages as text at once, but {_name(e.objective)} reads '

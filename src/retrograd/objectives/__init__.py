@@ -16,8 +16,8 @@ from retrograd.objectives.frozen import FrozenRetriever, NoRetrieval
 from retrograd.objectives.jsa import JointStochasticApproximation
 from retrograd.objectives.marginal import TopKMarginal
 from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Objective, Reads, TokenLogLikelihood
-from retrograd.objectives.relaxed import StochasticTopK
 from retrograd.objectives.score_function import ScoreFunction, Vimco
+from retrograd.objectives.stochastic_top_k import StochasticTopK
 from retrograd.objectives.variational import Variational
 from retrograd.objectives.wake_sleep import WakeSleep
 

@@ -167,6 +167,11 @@ class Selection:
     def __post_init__(self) -> None:
         _check_selection(self, self.slots, self.best, self.operator, self.perplexity)
 
+    @property
+    def is_hard(self) -> bool:
+        """Return whether each slot holds one passage, so that only the order of the scores matters when answering."""
+        return self.operator.startswith("hard")
+
     def __call__(self, scores: CandidateScores) -> Float[Tensor, "B R K"]:
         """Return weights whose rows sum to 1; absent candidates and slots beyond the candidates have 0."""
         return self.neighbourhood(scores).weights(self.slots, self.operator)

@@ -180,7 +180,7 @@ class Objective(Protocol):
     def selection(self) -> Selection | None:
         """Return how the trained model fills soft slots when it answers, or None where passages are read as text.
 
-        An objective that samples its slots (`StochasticTopK`) has none: the trained model reads passages separately.
+        An objective that samples its slots answers from the most likely ones: nothing is drawn.
         """
         ...
 

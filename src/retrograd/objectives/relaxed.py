@@ -3,8 +3,9 @@
     hard    slot r holds the candidate with the r-th largest score
     soft    slot r holds Σ_k w_k^r (candidate k), w^r a softmax that hardens to the hard choice as T → 0
 
-Everything runs in log space; the temperature stands inside each softmax. `StochasticTopK` puts the pieces together
-for sampled selections, `RelaxedTopK` (`retrograd.objectives.differentiable_knn`) for the one best.
+Everything runs in log space; the temperature stands inside each softmax. `StochasticTopK`
+(`retrograd.objectives.stochastic_top_k`) puts the pieces together for sampled selections, `RelaxedTopK`
+(`retrograd.objectives.differentiable_knn`) for the one best.
 
 Plötz & Roth 2018, "Neural Nearest Neighbors Networks" (arXiv 1810.12575); Prillo & Eisenschlos 2020, "SoftSort"
 (arXiv 2006.16038); Kool et al. 2019, "Stochastic Beams and Where to Find Them" (arXiv 1903.06059), Gumbel top-k.
@@ -12,15 +13,12 @@ Plötz & Roth 2018, "Neural Nearest Neighbors Networks" (arXiv 1810.12575); Pril
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood
 from retrograd.objectives.functional import (
     ABSENT,
     effective_sample_size,
@@ -30,13 +28,10 @@ from retrograd.objectives.functional import (
     masked_log_softmax,
     masked_logsumexp,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
-from retrograd.objectives.scoring import mean_over_queries, mean_where, prior_alone
-from retrograd.types import UserError
+from retrograd.objectives.scoring import mean_over_queries, mean_where
 
 __all__ = [
     "Operator",
-    "StochasticTopK",
     "describe_slots",
     "gumbel",
     "hard_top_k",
@@ -179,20 +174,6 @@ def gumbel(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Float[
     return -(-uniform.clamp(min=tiny).log()).log().to(like.device, like.dtype)
 
 
-def _gumbel_where(
-    present: Bool[Tensor, "B K"], draws: int, rng: torch.Generator, like: Tensor
-) -> Float[Tensor, "{draws} B K"]:
-    """Draw noise for the candidates present, 0 elsewhere.
-
-    Numbers are drawn for present candidates alone, row after row, so that neither padding nor the batch changes what
-    the others get.
-    """
-    noise = gumbel((draws * int(present.sum()),), rng, like)
-    everywhere = present.unsqueeze(1).expand(-1, draws, -1)
-    scattered = torch.zeros(everywhere.shape, dtype=like.dtype, device=like.device).masked_scatter(everywhere, noise)
-    return scattered.transpose(0, 1)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Diagnostics
 # ---------------------------------------------------------------------------------------------------------------------
@@ -233,94 +214,3 @@ def _slot_cosine(weight: Float[Tensor, "M B R K"], filled: Int[Tensor, "M B"]) -
     length = weight.norm(dim=-1, keepdim=True)
     together = (weight / length.masked_fill(length == 0, 1.0)).sum(dim=-2).square().sum(dim=-1)
     return (together - filled) / (filled * (filled - 1)).clamp(min=1)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The objective
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StochasticTopK:
-    """Stochastic RAG: sample R passages without replacement, read them together, differentiate through a relaxation.
-
-    **Equation.** -1/M Σ_m log p(y|x, z_1 … z_R), (z_1 … z_R) the R = ``slots`` candidates with the largest
-    log p(z|x) + ``noise``·g, best first, g standard Gumbel noise, anew in each of the M = ``draws``. With ``noise`` = 1
-    they are a sample without replacement in the order of its draws (Plackett-Luce); with 0 simply the R best. The
-    likelihood is that of soft slots (`Likelihood.at_mixture`) with straight-through weights hard + soft - sg[soft]:
-    hard are one-hot rows, soft the ``relaxation`` of the same perturbed scores at ``temperature``.
-
-    **Paper.** Zamani & Bendersky 2024, "Stochastic RAG" (arXiv 2405.02816). The law of the top R: Kool et al. 2019
-    (arXiv 1903.06059). ``"successive_softmax"``: Plötz & Roth 2018 (arXiv 1810.12575), for sampled sets Xie & Ermon
-    2019 (arXiv 1901.10517). ``"softsort"``: Prillo & Eisenschlos 2020 (arXiv 2006.16038).
-
-    **Bias.** The value, and the generator's gradient, are unbiased for J = E[log p(y|x, z_1 … z_R)] under Plackett-Luce
-    over the candidates (``noise`` = 1), a lower bound on the log of the mean likelihood. The prior's gradient is that
-    of the soft rows at the hard point. Where log p is linear in the weights its mean is the gradient of the same J with
-    the mean soft rows in place of the probabilities; a lower ``temperature`` removes that at the price of variance.
-    What log p curves between a soft and a hard slot is not removed by anything. Only the prior renormalised over the
-    candidates matters: the mass outside them gets no gradient.
-
-    **Gradient.** Prior logits get the relaxation's, through the soft rows alone: from chosen candidates, and from the
-    others as far as `at_mixture` knows what a little of them would change. The generator gets ∇ log p of the one prompt
-    with the chosen passages. There is no posterior.
-
-    **Cost.** Generator forwards with gradient: ``draws``, each with R passages in its prompt; none without gradient.
-
-    **Padding.** An absent candidate (``-inf``) gets no noise, is never chosen and has weight 0 and gradient 0. With
-    fewer candidates than slots the last slots are empty; a query without any is answered from the prompt without
-    passages.
-
-    Example::
-
-        print(rg.StochasticTopK().trains_retriever)
-    """
-
-    trains_retriever = True
-    trains_generator = True
-    needs_posterior = False
-    reads = Reads.SLOTS
-    selection = None
-    leaves_one_out = False
-    mixes_tokens = False
-
-    slots: int = 2
-    temperature: float = 1.0
-    noise: float = 1.0
-    relaxation: Literal["successive_softmax", "softsort"] = "successive_softmax"
-    draws: int = 1
-
-    def __post_init__(self) -> None:
-        check_count(self, "slots", self.slots)
-        check_count(self, "draws", self.draws)
-        check_choice(self, "relaxation", self.relaxation, ("successive_softmax", "softsort"))
-        if not 0.0 < self.temperature < math.inf:
-            raise UserError(f"StochasticTopK: temperature is {self.temperature!r}; it must be above 0 and finite")
-        if not 0.0 <= self.noise < math.inf:
-            raise UserError(f"StochasticTopK: noise is {self.noise!r}; it must be at least 0 and finite")
-        if self.noise == 0 and self.draws > 1:
-            raise UserError(f"StochasticTopK: without noise all {self.draws} draws are the same; set draws = 1")
-
-    def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
-        """Return the mean over queries and draws of the negative log-likelihood in nats. ``rng`` draws any noise."""
-        log_prior = prior_alone(self, scores)
-        softs, values = [], []
-        for noise in self._noise(log_prior, rng):
-            perturbed = log_prior + noise
-            soft = slot_weights(perturbed, self.slots, self.temperature, self._operator)
-            value = in_full_precision(likelihood.at_mixture(straight_through(hard_top_k(perturbed, self.slots), soft)))
-            check_log_likelihood(value)
-            softs.append(soft.detach())
-            values.append(value)
-        log_likelihood = torch.stack(values).mean(dim=0)
-        diagnostics = describe_slots(log_prior.detach(), torch.stack(softs), log_likelihood.detach())
-        return Estimate(-mean_over_queries(log_likelihood), diagnostics)
-
-    def _noise(self, log_prior: Float[Tensor, "B K"], rng: torch.Generator) -> Float[Tensor, "M B K"]:
-        if self.noise == 0:
-            return torch.zeros_like(log_prior).unsqueeze(0)
-        return self.noise * _gumbel_where(log_prior > ABSENT, self.draws, rng, log_prior)
-
-    @property
-    def _operator(self) -> Operator:
-        return "softsort" if self.relaxation == "softsort" else "n3"
