@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from retrograd.models.compute.training_layers import training_attention
+from retrograd.objectives.objective import Estimate
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.ranks import MicroBatch
 from retrograd.training.monitoring.health import Visit
@@ -17,7 +18,7 @@ from retrograd.training.sampling.targets import Targets
 from retrograd.training.stage import Stage
 from retrograd.types import Example
 
-__all__ = ["MicroBatchGradients"]
+__all__ = ["MicroBatchGradients", "add_gradients"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ class MicroBatchGradients:
             with model.autocast(), training_attention(model.device):
                 candidates = evidence.candidates(model, batch, objective.needs_posterior, previous, rng)
                 estimate = objective(candidates.scores, evidence.likelihood(model, batch, candidates), rng)
-            (estimate.loss * micro_batch.weight).backward()
+            add_gradients(estimate, micro_batch.weight)
             self.chains.remember(positions, target, candidates, estimate.last)
         return Visit(batch, candidates, estimate, micro_batch.weight)
+
+
+def add_gradients(estimate: Estimate, weight: float) -> None:
+    """Add the gradients of a micro-batch's loss, ``weight`` times, to those that the weights hold.
+
+    A loss without gradient adds nothing: that of queries for which no candidate was found, under a prior that does not
+    learn. They weigh nothing, as they do beside other queries.
+    """
+    if estimate.loss.requires_grad:
+        (estimate.loss * weight).backward()

@@ -17,6 +17,7 @@ from retrograd.experiments.stages import build_stages
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.compute.training_layers import training_attention
 from retrograd.rag.rag_model import RagModel
+from retrograd.training.gradients import add_gradients
 from retrograd.training.stage import Stage
 from retrograd.types import Example
 
@@ -90,7 +91,7 @@ def _step(
         with model.autocast(), training_attention(model.device):
             candidates = stage.evidence.candidates(model, part, stage.objective.needs_posterior, None, rng)
             estimate = stage.objective(candidates.scores, stage.evidence.likelihood(model, part, candidates), rng)
-        (estimate.loss * (len(part) / len(batch))).backward()
+        add_gradients(estimate, len(part) / len(batch))
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     nn.utils.clip_grad_norm_(weights, 1.0)
     optimiser.step()
