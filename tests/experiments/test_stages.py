@@ -230,7 +230,7 @@ def test_the_second_stage_sees_what_the_prior_finds_and_asks_no_posterior(
     seen: list[CandidateScores] = []
 
     class Spy:
-        trains_retriever = needs_posterior = leaves_one_out = mixes_tokens = False
+        trains_retriever = needs_posterior = leaves_one_out = mixes_tokens = needs_log_normaliser = False
         trains_generator = True
         reads = Reads.TOGETHER
         selection = None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tolerances import assert_same_gradients
+from tests.tolerances import assert_same_gradients, plain_descent
 from tests.training.distributed.test_ranks import DEPTH, TERMS
 
+from retrograd.index.faiss import FaissIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
@@ -18,6 +19,7 @@ from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.loading.lora import Lora
 from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import (
+    OBJECTIVES,
     FrozenRetriever,
     JointStochasticApproximation,
     NoRetrieval,
@@ -25,9 +27,15 @@ from retrograd.objectives import (
     Reads,
     TopKMarginal,
 )
+from retrograd.rag.candidates import Candidates
 from retrograd.rag.embedding import build_index
+from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
+from retrograd.rag.search.bm25 import BM25
+from retrograd.rag.search.dense import DENSE
+from retrograd.rag.search.search import SearchKind
+from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.training.loop import train
 from retrograd.training.refresh.policies import EverySteps
@@ -206,6 +214,7 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
         selection = None
         leaves_one_out = False
         mixes_tokens = False
+        needs_log_normaliser = False
 
         def __call__(self, scores, likelihood, rng):
             estimate = objective(scores, likelihood, rng)
@@ -235,6 +244,121 @@ def test_checkpoints_are_rotated_and_load(tiny_encoder: Path, tiny_seq2seq: Path
     assert checkpoints == ["0003-training-step-0000003", "0004-training-step-0000004"]
     assert not list((tmp_path / "run").rglob("*.bin"))
     assert not list((tmp_path / "run").rglob("*.pt"))
+
+
+WORDLESS = [Example("w1", "alpha ?", ("tea",)), Example("w2", "beta ?", ("cup",))]
+"""Queries that share no word with any passage."""
+
+
+def build_for_words(encoder: Path, generator: Path, search: SearchKind = BM25) -> RagModel:
+    tower = Encoder.open(str(encoder))
+    options = GeneratorOptions(max_target_tokens=8, dropout=False)
+    reader = Generator.open(str(generator), torch.Generator(), None, options)
+    base = KnowledgeBase.from_passages([Passage("a", "", "the cup holds tea"), Passage("b", "", "rain caused flood")])
+    return RagModel(Retriever(tower, tower, 0.1, "none"), reader, QuestionAnswering(), base, search=search)
+
+
+def is_usable_by_words(objective: Objective) -> bool:
+    return not objective.needs_posterior and objective.trains_generator
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OBJECTIVES if is_usable_by_words(kind())])
+def test_queries_without_a_candidate_weigh_nothing_or_are_read_alone(
+    kind: type[Objective], tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    """Also where they are all of a micro-batch, or of a step: no part of the model then has a gradient."""
+    pytest.importorskip("bm25s")
+    usable = [Example("u1", "what holds tea ?", ("cup",)), Example("u2", "what caused flood ?", ("rain",))]
+    weights: list[dict[str, torch.Tensor]] = []
+    for name, micro_batch in (("whole", 0), ("split", 1)):
+        model = build_for_words(tiny_encoder, tiny_seq2seq)
+        with plain_descent():
+            run(
+                model,
+                [*usable, *WORDLESS],
+                stage(kind(), GeneratorEvidence(2), micro_batch=micro_batch),
+                tmp_path / name,
+            )
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    model = build_for_words(tiny_encoder, tiny_seq2seq)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    lines = run(model, WORDLESS, stage(kind(), GeneratorEvidence(2)), tmp_path / "nothing")
+    reads_alone = kind().reads in (Reads.SLOTS, Reads.NOTHING, Reads.TOGETHER)
+    assert bool(moved(model, before)) == (lines[0]["gradient_norm"] > 0)
+    assert reads_alone or not moved(model, before)
+
+
+def test_halving_may_leave_a_micro_batch_without_gradient(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out with two queries at once; of one of the queries alone there is nothing to learn."""
+    pytest.importorskip("bm25s")
+    real = RagModel.likelihood
+
+    def likelihood(model: RagModel, examples: list[Example], candidates: Candidates) -> GeneratorLikelihood:
+        if len(examples) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(model, examples, candidates)
+
+    monkeypatch.setattr(RagModel, "likelihood", likelihood)
+    model = build_for_words(tiny_encoder, tiny_seq2seq)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    examples = [Example("u1", "what holds tea ?", ("cup",)), WORDLESS[0]]
+    run(model, examples, stage(TopKMarginal(), GeneratorEvidence(2)), tmp_path / "run")
+    assert moved(model, before)
+
+
+def test_passages_that_are_all_the_queries_own_are_no_batch_to_fail_on(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    """The same under a dense search: nothing is left of the base, and the retriever does not learn."""
+    model = build_for_words(tiny_encoder, tiny_seq2seq, DENSE)
+    own = KnowledgeBase.from_passages([Passage("w1", "", "alpha ?")])
+    model = RagModel(model.retriever, model.generator, model.task, own)
+    run(model, [Example("w1", "alpha ?", ("tea",))], stage(TopKMarginal(), GeneratorEvidence(1)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_prior_over_the_whole_base_is_not_learned_from_an_index_without_log_z(
+    kind: type[Objective], tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    """It would be another loss, without a word. Where no prior learns, or over candidates, nothing is refused."""
+    pytest.importorskip("faiss")
+    others = [*with_settings(kind, normaliser="candidates"), *with_settings(kind, form="published")]
+    for objective in dict.fromkeys([kind(), *others]):
+        for trained in ("query", "none"):
+            model, examples = build_over_faiss(tiny_encoder, tiny_seq2seq, trained, objective.needs_posterior)
+            what = stage(objective, GeneratorEvidence(2))
+            refused = trained == "query" and objective.trains_retriever and objective.needs_log_normaliser
+            folder = tmp_path / f"{trained}-{objective!r}"
+            if not refused:
+                run(model, examples[:2], what, folder)
+                continue
+            with pytest.raises(UserError, match=r'FaissIndex has no log Z; set objective.normaliser = "candidates"'):
+                run(model, examples[:2], what, folder)
+
+
+def with_settings(kind: type[Objective], **settings: str) -> list[Objective]:
+    try:
+        return [kind(**settings)]
+    except (TypeError, UserError):
+        return []
+
+
+def build_over_faiss(
+    encoder: Path, generator: Path, trained: TrainedTowers, posterior: bool
+) -> tuple[RagModel, list[Example]]:
+    model, examples = build(encoder, generator, trained, posterior)
+    own = Encoder.open(str(encoder))  # passages do not move
+    prior = Retriever(model.retriever.query_encoder, own, 0.1, trained)
+    q = Retriever(Encoder.open(str(encoder)), own, 0.1, trained) if posterior else None
+    model = RagModel(prior, model.generator, model.task, model.base, q)
+    whole = build_index(model.passage_side, model.task, model.base)
+    fingerprints = {"base_fingerprint": whole.base_fingerprint, "encoder_fingerprint": whole.encoder_fingerprint}
+    model.use_index(FaissIndex(whole.vectors(torch.arange(len(model.base))), "Flat", **fingerprints))
+    return model, examples
 
 
 def test_nothing_to_train_is_an_error(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:

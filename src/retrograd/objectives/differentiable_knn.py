@@ -261,6 +261,7 @@ class RelaxedTopK:
     reads = Reads.SLOTS
     leaves_one_out = False
     mixes_tokens = False
+    needs_log_normaliser = False
 
     slots: int = 2
     best: int = 0

@@ -171,6 +171,11 @@ class Distillation:
         """The target "loop_kl_target_prior" takes a prompt of all the others for each candidate."""
         return self.target == "loop_kl_target_prior"
 
+    @property
+    def needs_log_normaliser(self) -> bool:
+        """Return whether the prior's mass outside the candidates counts."""
+        return self.normaliser == "full"
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the retriever's and the reader's term, in nats. ``rng`` is not used."""
         log_prior = prior_alone(self, scores)

@@ -66,6 +66,7 @@ class FrozenRetriever:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    needs_log_normaliser = False
 
     form: Literal["marginal", "together"] = "marginal"
 
@@ -134,6 +135,7 @@ class NoRetrieval:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    needs_log_normaliser = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""

@@ -123,6 +123,11 @@ class JointStochasticApproximation:
         """Return whether the candidates must come with log q(z|x,y)."""
         return self.posterior
 
+    @property
+    def needs_log_normaliser(self) -> bool:
+        """Return whether the prior's mass outside the candidates counts."""
+        return self.normaliser == "full"
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the weighted sum, in nats. ``rng`` is used by ``sampler="metropolis"`` only.
 

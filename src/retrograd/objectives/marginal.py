@@ -84,6 +84,11 @@ class TopKMarginal:
         """Return whether passages are mixed token by token."""
         return self.form == "token"
 
+    @property
+    def needs_log_normaliser(self) -> bool:
+        """Return whether the prior's mass outside the candidates counts."""
+        return self.normaliser == "full"
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log marginal, in nats. ``rng`` is not used."""
         log_represented = log_represented_mass(scores)

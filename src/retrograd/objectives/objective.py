@@ -201,4 +201,12 @@ class Objective(Protocol):
         """
         ...
 
+    @property
+    def needs_log_normaliser(self) -> bool:
+        """Return whether the prior learns from ``log_prior`` as normalised over the base, not over the candidates.
+
+        Its retriever then cannot be trained over an index without log Z.
+        """
+        ...
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate: ...

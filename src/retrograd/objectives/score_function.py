@@ -92,6 +92,7 @@ class ScoreFunction:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    needs_log_normaliser = False
 
     reward: Literal["log_likelihood", "likelihood", "elbo"] = "log_likelihood"
     baseline: Literal["none", "leave_one_out"] = "leave_one_out"
@@ -232,6 +233,11 @@ class Vimco:
     def needs_posterior(self) -> bool:
         """Return whether the draws come from q(z|x,y)."""
         return self.proposal == "posterior"
+
+    @property
+    def needs_log_normaliser(self) -> bool:
+        """Return whether the prior's mass outside the candidates counts."""
+        return self.normaliser == "full"
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of -log (1/n) Σ_i ω_i, in nats.

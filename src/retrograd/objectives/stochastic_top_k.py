@@ -69,6 +69,7 @@ class StochasticTopK:
     reads = Reads.SLOTS
     leaves_one_out = False
     mixes_tokens = False
+    needs_log_normaliser = False
 
     slots: int = 2
     temperature: float = 1.0

@@ -92,6 +92,11 @@ class Variational:
         check_count(self, "passages", self.passages)
         check_share(self, "kept_mass", self.kept_mass)
 
+    @property
+    def needs_log_normaliser(self) -> bool:
+        """Return whether the prior's mass outside the candidates counts."""
+        return self.form == "elbo"
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative bound (or estimate), in nats. ``rng`` is not used.
 

@@ -110,6 +110,11 @@ class WakeSleep:
         check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
         check_share(self, "kept_mass", self.kept_mass)
 
+    @property
+    def needs_log_normaliser(self) -> bool:
+        """Return whether the prior's mass outside the candidates counts."""
+        return self.normaliser == "full"
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the weighted sum, in nats. ``rng`` draws the candidates.
 

@@ -38,6 +38,11 @@ class StageEvidence(Protocol):
         """Return whether an index is needed at all."""
         ...
 
+    @property
+    def needs_log_normaliser(self) -> bool:
+        """Return whether the candidates are a part of the base, so that only the index can know log Z."""
+        ...
+
     def candidates(
         self,
         model: RagModel,
@@ -78,6 +83,10 @@ class GeneratorEvidence:
 
     @property
     def retrieves(self) -> bool:
+        return self.passages > 0
+
+    @property
+    def needs_log_normaliser(self) -> bool:
         return self.passages > 0
 
     def candidates_per_query(self, base: int, queries: int, posterior: bool) -> int:
@@ -122,6 +131,10 @@ class CopyEvidence:
     @property
     def retrieves(self) -> bool:
         return True
+
+    @property
+    def needs_log_normaliser(self) -> bool:
+        return self.passages > 0
 
     def candidates(
         self,

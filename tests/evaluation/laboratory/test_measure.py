@@ -107,6 +107,7 @@ class Noisy:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    needs_log_normaliser = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         estimate = EXACT(scores, likelihood, rng)

@@ -14,7 +14,7 @@ from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.optimiser import trained_weights
 from retrograd.training.refresh.policies import count_refreshes, require_one_process
 from retrograd.training.stage import Stage
-from retrograd.types import Example
+from retrograd.types import Example, UserError
 from retrograd.util.progress import bar, say
 
 __all__ = ["draw_probe", "embed_base", "embed_base_if_stale", "prepare_index"]
@@ -51,7 +51,8 @@ def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
 
     A stage that goes on ``midway`` keeps its stale index.
 
-    Raises `UserError` for an index that cannot be refreshed where it will have to be.
+    Raises `UserError` for an index that cannot be refreshed where it will have to be, and for one without log Z where
+    the retriever learns from it.
     """
     Ranks().require_equal(trained_weights(model))  # or each would search with another tower
     moves = _moves_passages(model, stage)
@@ -61,7 +62,23 @@ def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
         embed_base_if_stale(model)
     if moves:
         model.require_movable_index()  # or the last refresh would refuse, after all steps
+    _require_log_normaliser(model, stage)
     return moves
+
+
+def _require_log_normaliser(model: RagModel, stage: Stage) -> None:
+    """Raise `UserError` where a prior would silently be normalised over its candidates: for want of log Z."""
+    learns = stage.objective.trains_retriever and model.retriever.trained != "none"
+    moves = max(stage.pace.retriever_learning_rate, stage.pace.scale_learning_rate) > 0
+    if not (stage.evidence.needs_log_normaliser and stage.objective.needs_log_normaliser and learns and moves):
+        return
+    if not model.needs_index or model.index.log_z != "none":
+        return
+    raise UserError(
+        f"{stage.name}: {type(stage.objective).__name__} as set normalises p(z|x) over the whole base, and a "
+        f'{type(model.index).__name__} has no log Z; set objective.normaliser = "candidates", take an objective that '
+        f"normalises over its candidates, or search an exact index"
+    )
 
 
 def _moves_passages(model: RagModel, stage: Stage) -> bool:
