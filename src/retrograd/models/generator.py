@@ -400,5 +400,7 @@ def _rows(
     ``scores`` lists the tokens of the pairs in ``order``, one pair after the other; what follows them belongs to none.
     """
     own = scores[: int(present.sum())]
-    rows = torch.zeros(present.shape, device=scores.device).masked_scatter(present[order], own)  # in ``order``
+    rows = torch.zeros(present.shape, dtype=scores.dtype, device=scores.device).masked_scatter(
+        present[order], own
+    )  # in ``order``
     return rows[torch.argsort(order)]  # in the order of the pairs

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from retrograd.models.compute.vocabulary import log_partition, projected_log_probability, projected_logit
+from retrograd.objectives.functional import in_full_precision
 from retrograd.types import UserError
 
 __all__ = ["OutputLayer", "only_at"]
@@ -93,7 +94,7 @@ class OutputLayer:
         """Return log p(token) after the state ``row``, in nats, over the whole vocabulary."""
         if self.linear:
             return projected_log_probability(states, cast(nn.Linear, self._layer), row, token)
-        return states[row, token].float() - log_partition(states)[row]
+        return in_full_precision(states[row, token]) - log_partition(states)[row]
 
     def logit(
         self, states: Float[Tensor, "S W"], row: Int[Tensor, " A"], token: Int[Tensor, " A"]
@@ -101,7 +102,7 @@ class OutputLayer:
         """Return the logit of ``token`` after the state ``row``: log p up to a constant per state."""
         if self.linear:
             return projected_logit(states, cast(nn.Linear, self._layer), row, token)
-        return states[row, token].float()
+        return in_full_precision(states[row, token])
 
 
 def _layer_of(model: PreTrainedModel) -> nn.Module:

@@ -52,7 +52,8 @@ def score_choices(
     trees = _grow_trees(choices, scoring)
     device = decoder.model.device
     count = torch.tensor([len(own) for own in choices], device=device)
-    result = torch.zeros(len(choices), int(count.max()), device=device)
+    dtype = torch.promote_types(decoder.model.dtype, torch.float32)
+    result = torch.zeros(len(choices), int(count.max()), dtype=dtype, device=device)
     for prompts, scores in _score_groups(decoder, lengths, trees, choices[0][0][-1], scoring == "tree"):
         result[prompts] = _sum_terms(scores, [trees[p] for p in prompts], result.shape[1]).to(result)
     return result.masked_fill(torch.arange(result.shape[1], device=device) >= count.unsqueeze(-1), -torch.inf)

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.models.compute.precision import full_precision
+from retrograd.objectives.functional import in_full_precision
 from retrograd.types import UserError
 
 __all__ = ["SoftInput", "SoftPosition", "SoftSlots", "SoftTokens", "insert_soft_input", "remaining_tokens"]
@@ -115,8 +116,8 @@ class SoftSlots:
         # One product over the distinct passages: gathering [P K S D] first would take K / R times the memory. Not under
         # autocast, which would round the embedding of a hard choice.
         with full_precision(part.device):
-            flat = part.reshape(passages, width * size).float()
-            mixture = self.weight.reshape(prompts * slots, passages).float() @ flat
+            flat = in_full_precision(part.reshape(passages, width * size))
+            mixture = self.weight.reshape(prompts * slots, passages).to(flat.dtype) @ flat
         position = torch.arange(width, device=part.device)
         holds = position < self.length.unsqueeze(-1)
         return mixture.to(part.dtype).view(prompts, slots * width, size), holds.view(prompts, slots * width)

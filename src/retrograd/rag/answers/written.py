@@ -83,7 +83,7 @@ def write_answers(
     answers: list[WrittenAnswer] = []
     for draft, weight in zip(drafts, log_weight, strict=True):
         rows = [[score.get((prompt, text), -torch.inf) for text in draft.texts] for prompt in draft.prompts]
-        answers.append(_choose_text(generator, draft.texts, weight, torch.tensor(rows), marginal))
+        answers.append(_choose_text(generator, draft.texts, weight, torch.tensor(rows, dtype=torch.float64), marginal))
     return answers
 
 
