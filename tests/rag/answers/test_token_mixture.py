@@ -23,6 +23,7 @@ from retrograd.objectives import CandidateScores, TopKMarginal
 from retrograd.rag.answers.answering import Answering, Manner
 from retrograd.rag.answers.token_mixture import score_by_tokens, write_by_tokens
 from retrograd.rag.answers.written import Marginal, write_answers
+from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.types import Example
@@ -181,8 +182,8 @@ def test_a_model_answers_a_closed_set_by_the_likelihood_it_was_trained_on(model:
         candidates = model.retrieve(claims, len(BASE))
         expected = []
         for b in range(len(claims)):
-            one = replace(candidates, rows=candidates.rows[b : b + 1])
             prior = CandidateScores(candidates.scores.log_prior[b : b + 1])
+            one = Candidates(candidates.rows[b : b + 1], prior)
             with torch.no_grad():
                 estimate = TopKMarginal("token")(prior, model.likelihood(claims[b : b + 1], one), torch.Generator())
             expected.append(-estimate.loss)
