@@ -170,9 +170,36 @@ def test_the_wrong_base_is_refused(tiny_seq2seq, tiny_causal, tmp_path):
         Generator.load(tmp_path, str(tiny_seq2seq))
 
 
-def test_unknown_module(folder, kind):
-    with pytest.raises(UserError, match=rf"lora modules \['nonesuch'\].*the model has .*{MODULES[kind][0]}"):
-        adapted(folder, lora=Lora(rank=2, modules=("nonesuch",)))
+NEARLY = {"tiny_seq2seq": ("wo_", "wo"), "tiny_pointer": ("quary", "query"), "tiny_causal": ("v_prj", "v_proj")}
+
+
+def test_a_name_that_no_layer_has_is_refused_with_the_nearest_one_whatever_is_named_beside_it(folder, kind):
+    name, nearest = NEARLY[kind]
+    expected = rf"lora_modules names '{name}', which no layer of \w+ has; did you mean '{nearest}'\?"
+    for modules in ((name,), (*MODULES[kind], name)):
+        with pytest.raises(UserError, match=expected):
+            adapted(folder, lora=Lora(rank=2, modules=modules))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("self_attn", "LlamaAttention"),
+        ("embed_tokens", "Embedding"),
+        ("norm", "LlamaRMSNorm"),
+    ],
+)
+def test_the_name_of_something_else_than_a_linear_layer_is_refused(tiny_causal, name, what):
+    with pytest.raises(UserError, match=rf"names '{name}', but .*{name} of .* is no linear layer \({what}\); adapters"):
+        adapted(tiny_causal, lora=Lora(rank=2, modules=("q_proj", name)))
+
+
+def test_the_end_of_a_longer_name_reaches_those_layers_alone(tiny_causal):
+    named = adapters(
+        adapted(tiny_causal, lora=Lora(rank=2, modules=("self_attn.q_proj", "model.layers.0.mlp.up_proj")))
+    )
+    layers = {name.split(".lora_")[0].removeprefix("model.model.") for name in named}
+    assert layers == {"layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj", "layers.0.mlp.up_proj"}
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,18 @@ def test_parameters_are_those_of_the_built_model(
     assert found.model.trained == sum(weight.numel() for part in model.parts().values() for weight in part)
 
 
+def test_a_lora_name_that_no_layer_has_is_refused_as_in_training(
+    data: Path, tiny_encoder: Path, tiny_causal: Path, rng: torch.Generator
+) -> None:
+    adapters = ("generator.lora_rank=2", 'generator.lora_modules=["q_proj", "v_prj"]')
+    experiment = tiny(data, tiny_encoder, tiny_causal, *adapters)
+    expected = r"lora_modules names 'v_prj', which no layer of LlamaForCausalLM has; did you mean 'v_proj'\?"
+    with pytest.raises(UserError, match=expected):
+        plan_experiment(experiment, BIG)
+    with pytest.raises(UserError, match=expected):
+        build_model(experiment, experiment.data.load(0), rng)
+
+
 def test_queries_may_have_a_model_of_their_own(
     data: Path, tiny_encoder: Path, deep_encoder: Path, tiny_seq2seq: Path, rng: torch.Generator
 ) -> None:

@@ -25,13 +25,15 @@ from transformers import (
     RobertaConfig,
     T5Config,
 )
+from transformers.pytorch_utils import Conv1D
 
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER, minilm_seq2seq_from
 from retrograd.models.loading.dpr import bert_config, dpr_class
 from retrograd.models.loading.encoder_classes import make_encoder
 from retrograd.models.loading.loading import quiet_transformers
 from retrograd.models.loading.local_files import local_config, weight_names
-from retrograd.models.pointer import PointerGenerator, add_copy_layers, generator_class
+from retrograd.models.loading.lora import Lora, choose_layers
+from retrograd.models.pointer import PointerGenerator, generator_class
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 
@@ -154,11 +156,13 @@ def _config(name: str, setting: str) -> tuple[PretrainedConfig, Architecture | N
 class Adapted(nn.Module):
     """A linear layer beside a low-rank adapter: W x + s B A x, as `retrograd.models.loading.lora` adds it."""
 
-    def __init__(self, base: nn.Linear, rank: int) -> None:
+    def __init__(self, base: nn.Linear | Conv1D, rank: int) -> None:
         super().__init__()
         self.base = base
-        self.down = nn.Linear(base.in_features, rank, bias=False)
-        self.up = nn.Linear(rank, base.out_features, bias=False)
+        # Conv1D, a linear layer of GPT-2 and its kin, holds its weight transposed.
+        width, height = base.weight.shape if isinstance(base, Conv1D) else base.weight.shape[::-1]
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, height, bias=False)
 
     @property
     def weight(self) -> Tensor:
@@ -170,22 +174,12 @@ class Adapted(nn.Module):
         return self.base(x) + self.up(self.down(x))
 
 
-def adapt(model: PreTrainedModel, rank: int, modules: tuple[str, ...]) -> None:
-    """Freeze the model and adapt the named linear layers, or all but the output layer if none is named.
-
-    Raises `UserError` for names that no layer has.
-    """
+def adapt(model: PreTrainedModel, lora: Lora) -> None:
+    """Freeze the model and put adapters beside the linear layers that `add_lora` would choose. Raises as it does."""
     for weight in model.parameters():
         weight.requires_grad_(False)
-    output, modules = model.get_output_embeddings(), add_copy_layers(model, modules)
-    matching = [
-        (name, layer)
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear)
-        and (name.rpartition(".")[2] in modules or name in modules if modules else layer is not output)
-    ]
-    if not matching:
-        raise UserError(f"generator.lora_modules {list(modules)} name no linear layer of {type(model).__name__}")
-    for name, layer in matching:
+    for name in choose_layers(model, lora):
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, Adapted(layer, rank))
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear | Conv1D)
+        setattr(model.get_submodule(parent), own, Adapted(layer, lora.rank))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +11,26 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from retrograd.models.loading.folder_checks import ADAPTER_WEIGHTS, require_adapters_alone
+from retrograd.models.loading.lora_layers import describe_fused_experts, find_layers, is_linear
 from retrograd.models.pointer import add_copy_layers
 from retrograd.types import UserError
 
-__all__ = ["Lora", "add_lora", "has_lora", "load_lora"]
+__all__ = ["Lora", "add_lora", "choose_layers", "has_lora", "load_lora"]
 
 
 @dataclass(frozen=True)
 class Lora:
     """Frozen settings of adapters: W + (alpha / rank) · B A, with B starting at zero. Rank 0 means full fine-tuning.
 
-    ``modules`` are names of linear layers; empty means all linear layers but the output layer. Layers that copy
-    (`retrograd.models.pointer`) are always among them.
+    ``modules`` are names of linear layers, or ends of names from a dot on; empty means all linear layers but the output
+    layer. Layers that copy (`retrograd.models.pointer`) are always among them. Experts that a model holds in one tensor
+    are no linear layers.
 
     Example::
 
@@ -50,28 +54,38 @@ class Lora:
             raise UserError(f"lora dropout is {self.dropout}; expected a number in [0, 1)")
 
 
+def choose_layers(model: PreTrainedModel, lora: Lora) -> set[str]:
+    """Return the full names of the linear layers that adapters are put beside; a plan asks as training does.
+
+    Raises `UserError` for a name that no linear layer has, and where peft would adapt other layers than those named:
+    it reads some names as parts of experts that are fused into one tensor, and leaves their namesakes out.
+    """
+    layers = find_layers(model, add_copy_layers(model, lora.modules))
+    config = _peft_config(model, lora)
+    try:
+        convert_peft_config_for_transformers(config, model, None)
+    except ValueError as error:
+        raise UserError(f"{describe_fused_experts(model, layers)} ({error})") from None
+    if config.target_parameters or config.rank_pattern:
+        raise UserError(describe_fused_experts(model, layers))
+    return layers
+
+
 def add_lora(model: PreTrainedModel, lora: Lora, rng: torch.Generator) -> None:
     """Freeze ``model`` and put trainable adapters, drawn from ``rng``, into it.
 
-    Raises `UserError` when a named module does not exist.
+    Raises `UserError` as `choose_layers` does.
     """
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  (peft accepts any number)
-        lora_dropout=lora.dropout,
-        target_modules=list(add_copy_layers(model, lora.modules)) or "all-linear",
-    )
-    with torch.random.fork_rng(devices=[]):  # peft draws from the global random state; leave it as it was
-        try:
-            model.add_adapter(config)
-        except ValueError as error:
-            names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if hasattr(part, "weight")})
-            raise UserError(f"lora modules {list(lora.modules)}: {error}; the model has {', '.join(names)}") from None
+    choose_layers(model, lora)
+    # peft draws from the global random state, which is left as it was, and adjusts to a Conv1D with a warning.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set", UserWarning)
+        model.add_adapter(_peft_config(model, lora))
     _widen(model)
     for name, weight in _adapters(model):
         if ".lora_A." in name:  # the same distribution as peft's, from our own source of randomness, on its device
-            values = torch.empty(weight.shape, device=rng.device)
-            weight.data.copy_(nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=rng))
+            drawn = torch.empty(weight.shape, device=rng.device)
+            weight.data.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=rng))
 
 
 def has_lora(model: nn.Module) -> bool:
@@ -100,6 +114,19 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
         saved = load_file(folder / ADAPTER_WEIGHTS)
         for name, weight in _adapters(model):
             weight.data.copy_(saved[f"base_model.model.{name.replace('.default.', '.')}"])
+
+
+def _peft_config(model: PreTrainedModel, lora: Lora) -> LoraConfig:
+    """Return the settings of adapters as peft has them."""
+    targets: list[str] | str = list(add_copy_layers(model, lora.modules)) or "all-linear"
+    if not lora.modules and any(isinstance(part, nn.Linear) and not is_linear(part) for part in model.modules()):
+        targets = sorted(find_layers(model, ()))  # "all-linear" would take routers for linear layers
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  (peft accepts any number)
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
 
 
 def _adapters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

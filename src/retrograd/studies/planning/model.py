@@ -173,7 +173,7 @@ def _generator(experiment: Experiment, generator: PreTrainedModel, width: int, s
         quantised = _quantised(generator)
         weights = [Weights("generator", whole, 0, (whole - quantised) * 4 + quantised * _NF4_BYTES, 0.0)]
     if g.lora_rank:
-        adapt(generator, g.lora_rank, g.lora_modules)
+        adapt(generator, Lora(g.lora_rank, g.lora_alpha, g.lora_dropout, g.lora_modules))
         adapters = _count(weight for weight in generator.parameters() if weight.requires_grad)
         inside = _count(weight for weight in list_spread_weights(generator) if weight.requires_grad)
         weights.append(_fp32("adapters (LoRA)", adapters, adapters, adapters - inside + share * inside))
