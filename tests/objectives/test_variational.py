@@ -275,3 +275,13 @@ def test_an_unknown_form_is_refused() -> None:
     object.__setattr__(objective, "form", "vrag")
     with pytest.raises(UserError, match="Variational: form is 'vrag'; it must be 'elbo' or 'published'"):
         objective.__post_init__()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_where_the_target_is_impossible_the_bound_trains_nothing_and_the_published_estimate_its_kl(world, form) -> None:
+    here = world(8, b=1)
+    here.table.data.fill_(-math.inf)
+    found = here.differentiate(Variational(form=form, kept_mass=1.0))
+    assert found.estimate.loss.isfinite()
+    assert not found.table.any()
+    assert bool(found.prior.any()) == bool(found.posterior.any()) == (form == "published")

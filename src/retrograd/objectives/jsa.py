@@ -81,7 +81,8 @@ class JointStochasticApproximation:
 
     **Gradient.** Prior logits get w - p from the second term only, posterior logits w - q from the third only, the
     generator Σ_k w_k ∇ log p(y|x,z_k) from the first only (ascent). Nothing flows through w. With exact weights the
-    prior and the generator get exactly the gradient of `TopKMarginal`.
+    prior and the generator get exactly the gradient of `TopKMarginal` where both passes give one log-likelihood. Under
+    dropout they draw two masks, so that w belongs to another mask than ∇ log p(y|x,z_k).
 
     **Cost.** Generator forwards without gradient: K (exact), or the distinct columns among start and proposals
     (metropolis); then, with gradient, those of them that are visited and belong to the heaviest that hold ``kept_mass``

@@ -65,7 +65,9 @@ class Variational:
 
     **Padding.** A candidate whose ``log_prior`` or ``log_posterior`` is -inf is absent: not scored, no gradient. One
     under which the target is impossible (log-likelihood -inf) is left out of q̃ ("elbo") or q_A ("published"), or the
-    loss would be infinite; the bound holds without it. A query without candidates adds 0 to the mean.
+    loss would be infinite; the bound holds without it. Where the target is impossible under all that are scored, "elbo"
+    has no term left and trains nothing, while "published" keeps its β KL(q̃ ‖ p̃), which does not read the target. A
+    query without candidates adds 0 to the mean.
 
     Example::
 
