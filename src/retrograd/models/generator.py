@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
-from retrograd.models.compute.batching import length_buckets
+from retrograd.models.compute.batching import lay_out_rows, length_buckets, mark_present
 from retrograd.models.compute.fsdp import count_forwards
 from retrograd.models.compute.inference import forget_casts, inference, plain_search
 from retrograd.models.compute.output_layer import only_at
@@ -164,7 +164,7 @@ class Generator(nn.Module):
         self, prompt_ids: list[PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
     ) -> TargetScores:
         """Score pairs in micro-batches of like length, as many on each rank as on the one with the most."""
-        present = _present(target_ids, self.device)  # [P T]
+        present = mark_present(target_ids, self.device)  # [P T]
         sizes = [p + len(t) for p, t in zip(input_sizes(prompt_ids, soft), target_ids, strict=True)]
         groups = length_buckets(sizes, self._input.budget)
         forwards = count_forwards(self.model, len(groups))
@@ -178,7 +178,7 @@ class Generator(nn.Module):
         scores += [self._score([[self.end]], [[self.end]], None) for _ in range(forwards - len(groups))]
         forget_casts()
         order = torch.tensor([i for group in groups for i in group], dtype=torch.long, device=self.device)  # [P]
-        return TargetScores(_rows(torch.cat(scores), order, present), present)
+        return TargetScores(lay_out_rows(torch.cat(scores), order, present), present)
 
     def _score(
         self, prompt_ids: list[PromptIds], target_ids: list[TokenIds], soft: SoftInput | None
@@ -383,24 +383,3 @@ def draw_soft_prompt(
     with torch.no_grad():
         words = embed_tokens(model, sample.unsqueeze(0)).squeeze(0)  # [V D]
     return SoftPrompt(options, words, rng).to(device)
-
-
-def _present(target_ids: list[TokenIds], device: torch.device) -> Bool[Tensor, "P T"]:
-    """Mark the tokens of each target in a table as wide as the longest."""
-    width = max((len(ids) for ids in target_ids), default=0)
-    lengths = torch.tensor([len(ids) for ids in target_ids], device=device)  # [P]
-    return torch.arange(width, device=device) < lengths[:, None]
-
-
-def _rows(
-    scores: Float[Tensor, " tokens"], order: Int[Tensor, " P"], present: Bool[Tensor, "P T"]
-) -> Float[Tensor, "P T"]:
-    """Lay scores out as one row a pair, zero where not ``present``.
-
-    ``scores`` lists the tokens of the pairs in ``order``, one pair after the other; what follows them belongs to none.
-    """
-    own = scores[: int(present.sum())]
-    rows = torch.zeros(present.shape, dtype=scores.dtype, device=scores.device).masked_scatter(
-        present[order], own
-    )  # in ``order``
-    return rows[torch.argsort(order)]  # in the order of the pairs

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["length_buckets", "pad_ids", "token_budget_on"]
+__all__ = ["lay_out_rows", "length_buckets", "mark_present", "pad_ids", "token_budget_on"]
 
 _TOKEN_BUDGET_CPU = 2_048
 _TOKEN_BUDGET_ELSEWHERE = 32_768
@@ -52,3 +52,24 @@ def pad_ids(
     shape = (len(ids), width)
     as_tensor = [torch.tensor(rows, dtype=torch.long, device=device).view(shape) for rows in (tokens, mask)]
     return as_tensor[0], as_tensor[1]
+
+
+def mark_present(target_ids: Sequence[Sequence[int]], device: torch.device) -> Bool[Tensor, "P T"]:
+    """Mark the tokens of each target in a table as wide as the longest."""
+    width = max((len(ids) for ids in target_ids), default=0)
+    lengths = torch.tensor([len(ids) for ids in target_ids], device=device)  # [P]
+    return torch.arange(width, device=device) < lengths[:, None]
+
+
+def lay_out_rows(
+    scores: Float[Tensor, " tokens"], order: Int[Tensor, " P"], present: Bool[Tensor, "P T"]
+) -> Float[Tensor, "P T"]:
+    """Lay scores out as one row a pair, zero where not ``present``.
+
+    ``scores`` lists the tokens of the pairs in ``order``, one pair after the other; what follows them belongs to none.
+    """
+    own = scores[: int(present.sum())]
+    rows = torch.zeros(present.shape, dtype=scores.dtype, device=scores.device).masked_scatter(
+        present[order], own
+    )  # in ``order``
+    return rows[torch.argsort(order)]  # in the order of the pairs
