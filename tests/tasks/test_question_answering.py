@@ -13,7 +13,6 @@ from retrograd.data.questions import read_questions
 from retrograd.tasks.answer_scores import ANSWER_METRICS, answer_scores, bleu_signature
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relevance import answer_rows, gold_rows, rows_by_id
-from retrograd.tasks.text_index import TextIndex
 from retrograd.types import Example, Passage, Prompt, UserError
 
 SQUAD = Path(__file__).parents[2] / ".." / "shared" / "data" / "squad_dev_qa"
@@ -79,7 +78,7 @@ def test_gold_and_answer_rows() -> None:
     rows = rows_by_id(base)
     examples = [GroundedExample("1", "?", ("sun", "moon"), ("d",)), GroundedExample("2", "?", ("light",), ("e", "d#1"))]
     assert gold_rows([*examples, QUESTION], rows) == [(0, 1), (1, 2), ()]
-    assert answer_rows([*examples, Example("3", "?")], TextIndex(one.text for one in base)) == [(0, 2), (), ()]
+    assert answer_rows([*examples, Example("3", "?")], [one.text for one in base]) == [(0, 2), (), ()]
     with pytest.raises(UserError, match=r"gold passage 'f' of example '4' is not in the knowledge base; known: 'd', "):
         gold_rows([GroundedExample("4", "?", (), ("f",))], rows)
 
@@ -96,7 +95,7 @@ def test_the_sharp_test_keeps_the_gold_passage_and_little_else() -> None:
     kept = [bool(rows & set(wanted)) for rows, wanted in zip(found, gold, strict=True) if rows]
     assert len(kept) / len(found) > 0.85
     assert sum(kept) / len(kept) > 0.97
-    holding = answer_rows(questions, TextIndex(one.text for one in base))
+    holding = answer_rows(questions, [one.text for one in base])
     assert sum(bool(set(a) & set(g)) for a, g in zip(holding, gold, strict=True)) / len(gold) > 0.99
 
 

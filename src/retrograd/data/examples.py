@@ -18,6 +18,7 @@ __all__ = [
     "Turn",
     "dialogue_example",
     "gold_passages",
+    "has_patterns",
     "with_knowledge",
     "with_target",
 ]
@@ -27,9 +28,14 @@ E = TypeVar("E", bound=Example)
 
 @dataclass(frozen=True, slots=True)
 class GroundedExample(Example):
-    """A question with its answers; ``gold_passages`` are ids in the knowledge base, empty where none are marked."""
+    """A question with its answers; ``gold_passages`` are ids in the knowledge base, empty where none are marked.
+
+    ``has_patterns`` says that the targets are regular expressions, which scores and evidence match
+    (`retrograd.metrics.patterns`).
+    """
 
     gold_passages: tuple[str, ...] = ()
+    has_patterns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,11 @@ def gold_passages(example: Example) -> tuple[str, ...]:
     return example.gold_passages if isinstance(example, GroundedExample) else ()
 
 
+def has_patterns(example: Example) -> bool:
+    """Return whether the targets of an example are regular expressions."""
+    return isinstance(example, GroundedExample) and example.has_patterns
+
+
 def dialogue_example(
     id: str,  # noqa: A002 (the record's field)
     history: Sequence[Turn],
@@ -76,7 +87,9 @@ def dialogue_example(
     if not history[-1].text.strip():
         raise UserError(f"the last turn of dialogue {id!r} is blank; its history must end with the turn to be answered")
     query = "\n".join(map(str, history))
-    return DialogueExample(id, query, tuple(targets), tuple(gold_passages), tuple(history), tuple(knowledge))
+    return DialogueExample(
+        id, query, tuple(targets), tuple(gold_passages), history=tuple(history), knowledge=tuple(knowledge)
+    )
 
 
 def with_knowledge(examples: Iterable[E], passages: Callable[[str], Iterable[Passage]]) -> Iterator[E]:

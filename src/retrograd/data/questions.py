@@ -40,14 +40,17 @@ from retrograd.data.record_fields import (
     require_known,
 )
 from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_squad
+from retrograd.metrics.patterns import compile_pattern
 from retrograd.types import UserError
 from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, parse_text_list, peek_json_object
 from retrograd.util.text_files import Refuse, raise_error
 
-__all__ = ["NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "question_examples", "read_questions"]
+__all__ = ["ANSWERS_ARE", "NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "question_examples", "read_questions"]
 
 QUESTION_FORMATS = ("auto", "jsonl", "json", "tsv", "triviaqa", "squad")
+ANSWERS_ARE = ("text", "regex")
+"""Plain text, or regular expressions (`retrograd.metrics.patterns`)."""
 
 _QUESTIONS = ("question", "query", "Question")
 _ANSWERS = ("answers", "answer", "Answer")
@@ -62,28 +65,34 @@ def read_questions(
     format: str = "auto",  # noqa: A002 (the field's word)
     unanswerable: str = "drop",
     refuse: Refuse = raise_error,
+    answers_are: str = "text",
 ) -> Iterator[GroundedExample]:
     """Return the questions of a file in one of `QUESTION_FORMATS`; ``auto`` looks at its beginning.
 
-    Malformed records and repeated ids go to ``refuse``, with file and place. Raises `UserError` for an unknown format
-    or treatment of what is unanswerable, and for the first fault of a SQuAD file.
+    ``answers_are`` is one of `ANSWERS_ARE`. Malformed records and repeated ids go to ``refuse``, with file and place.
+    Raises `UserError` for an unknown format or treatment of what is unanswerable, and for the first fault of a SQuAD
+    file.
     """
+    require_known(answers_are, ANSWERS_ARE, "kind of answers")
     require_known(format, QUESTION_FORMATS, "question format")
     require_known(unanswerable, UNANSWERABLE, "treatment of questions without an answer")
     detected = detect_question_format(path) if format == "auto" else format
     if detected == "squad":
-        return read_squad(path, unanswerable)
+        return read_squad(path, unanswerable)  # answers are spans of its paragraphs
     readers = {"jsonl": _read_lines, "json": _read_list, "tsv": _read_table, "triviaqa": _read_triviaqa}
-    return _read_examples(path, readers[detected](path, refuse), unanswerable, refuse)
+    return _read_examples(path, readers[detected](path, refuse), unanswerable, refuse, answers_are == "regex")
 
 
-def question_examples(records: Iterable[JsonObject], unanswerable: str = "drop") -> Iterator[GroundedExample]:
+def question_examples(
+    records: Iterable[JsonObject], unanswerable: str = "drop", answers_are: str = "text"
+) -> Iterator[GroundedExample]:
     """Return the questions of records with the fields of the format ``jsonl``.
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
     numbered = number_records("record", enumerate(records, start=1))
-    return _read_examples(Path("the records"), numbered, unanswerable, raise_error)
+    require_known(answers_are, ANSWERS_ARE, "kind of answers")
+    return _read_examples(Path("the records"), numbered, unanswerable, raise_error, answers_are == "regex")
 
 
 def detect_question_format(path: Path) -> str:
@@ -155,11 +164,16 @@ def _parse_list(cell: str) -> list[JsonValue]:
     raise UserError(f"the second cell is {cell[:60]!r}; expected a list of answers such as ['one', 'two']")
 
 
-def _read_examples(path: Path, records: Records, unanswerable: str, refuse: Refuse) -> Iterator[GroundedExample]:
-    return read_records(path, records, lambda record, number: _read_example(record, number, unanswerable), refuse)
+def _read_examples(
+    path: Path, records: Records, unanswerable: str, refuse: Refuse, patterns: bool
+) -> Iterator[GroundedExample]:
+    def read(record: JsonObject, number: int) -> GroundedExample | None:
+        return _read_example(record, number, unanswerable, patterns)
+
+    return read_records(path, records, read, refuse)
 
 
-def _read_example(record: JsonObject, number: int, unanswerable: str) -> GroundedExample | None:
+def _read_example(record: JsonObject, number: int, unanswerable: str, patterns: bool) -> GroundedExample | None:
     """Return the example of a record; None for a question without an answer that is to be dropped."""
     question_field = find_field(record, _QUESTIONS)
     if question_field is None:
@@ -177,7 +191,10 @@ def _read_example(record: JsonObject, number: int, unanswerable: str) -> Grounde
             if unanswerable == "drop":
                 return None
             targets = (NO_ANSWER,)
-    return GroundedExample(id_, question, targets, gold)
+    if patterns:
+        for target in targets:
+            compile_pattern(target)
+    return GroundedExample(id_, question, targets, gold, patterns)
 
 
 def _read_answers(value: JsonValue, name: str) -> tuple[str, ...]:

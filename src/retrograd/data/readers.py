@@ -21,12 +21,18 @@ Source = str | Path | pa.Table | Iterable[Mapping[str, object]]
 """A file, an Arrow table, or records: a list of dicts, a Hugging Face ``Dataset``, a generator of dicts."""
 
 
-def read_questions(source: Source, format: str = "auto", unanswerable: str = "drop") -> list[GroundedExample]:  # noqa: A002
+def read_questions(
+    source: Source,
+    format: str = "auto",  # noqa: A002 (the field's word)
+    unanswerable: str = "drop",
+    answers_are: str = "text",
+) -> list[GroundedExample]:
     """Return the questions of a file or of records, with their answers.
 
     ``format`` is that of a file: "jsonl", "json", "tsv", "triviaqa" or "squad"; "auto" looks at its beginning. A record
     has the fields of "jsonl": ``question`` and ``answers``, and may have ``id`` and ``gold_passages``
     (`retrograd.data.questions`). ``unanswerable`` questions are dropped, or kept, with the target "cannot answer".
+    ``answers_are`` "regex" for answers that are regular expressions, as those of CuratedTREC, instead of "text".
     Raises `UserError` with the place of what is malformed.
 
     Example::
@@ -35,8 +41,8 @@ def read_questions(source: Source, format: str = "auto", unanswerable: str = "dr
         print(train[0].query, train[0].targets)
     """
     if isinstance(source, str | Path):
-        return list(questions.read_questions(Path(source), format, unanswerable))
-    return list(questions.question_examples(records_of(source), unanswerable))
+        return list(questions.read_questions(Path(source), format, unanswerable, answers_are=answers_are))
+    return list(questions.question_examples(records_of(source), unanswerable, answers_are))
 
 
 def read_dialogues(source: Source, format: str = "auto", unanswerable: str = "keep") -> list[DialogueExample]:  # noqa: A002

@@ -34,6 +34,7 @@ _METRICS = {
     "micro_f1": "micro-F1",
     "f1": "F1",
     "exact_match": "exact match",
+    "regex_match": "exact match (patterns)",
     "rouge_1": "ROUGE-1",
     "rouge_2": "ROUGE-2",
     "rouge_l": "ROUGE-L",

@@ -31,7 +31,6 @@ from retrograd.models.compute.inference import inference
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relevance import answer_rows, gold_rows, rows_by_id
 from retrograd.tasks.task import Task
-from retrograd.tasks.text_index import TextIndex
 from retrograd.types import Example
 
 __all__ = ["RetrievalScores", "best_rows", "open_retrieval_scores"]
@@ -106,8 +105,8 @@ def _is_answerable(task: Task, example: Example) -> bool:
 def _rows_with_answer(base: KnowledgeBase, examples: Sequence[Example], ranked: list[list[int]]) -> list[list[int]]:
     """Return the ranked rows whose passages contain an answer. Only ranked passages are read: the base may be large."""
     distinct = sorted({row for rows in ranked for row in rows})
-    index = TextIndex(_read_texts(base, distinct))
-    return [[distinct[position] for position in positions] for positions in answer_rows(examples, index)]
+    texts = list(_read_texts(base, distinct))
+    return [[distinct[position] for position in positions] for positions in answer_rows(examples, texts)]
 
 
 def _read_texts(base: KnowledgeBase, rows: Sequence[int]) -> Iterator[str]:

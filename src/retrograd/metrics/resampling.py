@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int64
 from sacrebleu.metrics.bleu import BLEU
 
 from retrograd.metrics.answers import exact_match, rouge, token_f1
+from retrograd.metrics.patterns import regex_match
 from retrograd.metrics.relations import (
     OTHER,
     SEMEVAL_LABELS,
@@ -43,6 +44,7 @@ Golds = Sequence[Sequence[str]]
 _BLEU_ORDERS = {"bleu_1": 1, "bleu_4": 4}
 _ITEM_SCORES: dict[str, Callable[[Sequence[str], str], float]] = {
     "exact_match": exact_match,
+    "regex_match": regex_match,
     "f1": token_f1,
     "rouge_1": lambda golds, answer: rouge(golds, answer).rouge_1,
     "rouge_2": lambda golds, answer: rouge(golds, answer).rouge_2,

@@ -29,7 +29,8 @@ class QuestionAnswering(FreeAnswers):
     "" leaves it out. ``no_answer`` is what the targets say where nothing can be answered, None where all can.
 
     ``primary_metric`` is exact match, as in the literature on Natural Questions and TriviaQA; set ``rouge_l`` or
-    ``bleu_1`` for answers of whole sentences (MS MARCO). Raises `UserError` for an unknown one.
+    ``bleu_1`` for answers of whole sentences (MS MARCO), ``regex_match`` for patterns (CuratedTREC). Raises `UserError`
+    for an unknown one.
 
     Example::
 
@@ -87,5 +88,15 @@ class QuestionAnswering(FreeAnswers):
         return self.evidence.among(passages)
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
-        """Return `answer_scores` in percent: exact match, F1, ROUGE, BLEU, rates. Raises `UserError` as that does."""
-        return answer_scores(examples, answers, self.no_answer)
+        """Return `answer_scores` in percent: exact match, F1, ROUGE, BLEU, rates; of patterns their matches.
+
+        Raises `UserError` as that does, and where the answers do not have the primary metric.
+        """
+        scores = answer_scores(examples, answers, self.no_answer)
+        if self.primary_metric not in scores:
+            kind = "patterns" if "regex_match" in scores else "text"
+            raise UserError(
+                f"primary_metric is {self.primary_metric!r}, and the answers are {kind}; set it to "
+                f"{'regex_match' if kind == 'patterns' else 'exact_match'!r}"
+            )
+        return scores

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from retrograd.data.examples import GroundedExample, gold_passages
+from retrograd.data.examples import GroundedExample, gold_passages, has_patterns
 from retrograd.data.squad import TEXT_ID
+from retrograd.metrics.patterns import search_patterns
 from retrograd.metrics.words import words_and_signs
 from retrograd.tasks.text_index import TextIndex
 from retrograd.types import Example, Passage, UserError
@@ -69,13 +70,20 @@ def _gold_rows(example: Example, rows: Mapping[str, Sequence[int]]) -> tuple[int
     return tuple(sorted(rows_found))
 
 
-def answer_rows(examples: Sequence[Example], index: TextIndex) -> list[tuple[int, ...]]:
-    """Return for each example the rows of the texts that hold any of its answers, ascending: `has_answer` for all at
-    once.
+def answer_rows(examples: Sequence[Example], texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return for each example the rows of the passages' ``texts`` that hold any of its answers, ascending.
 
-    ``index`` is over the passages' texts, in order of rows.
+    That is `has_answer` for all at once, or a match where the answers of an example are patterns.
     """
-    rows_by_answer = [
-        [index.rows_with_phrase(words_and_signs(target)) for target in example.targets] for example in examples
+    index = TextIndex(texts if any(not has_patterns(example) for example in examples) else ())
+    return [
+        tuple(row for row, text in enumerate(texts) if search_patterns(example.targets, text))
+        if has_patterns(example)
+        else _rows_with_text(example.targets, index)
+        for example in examples
     ]
-    return [tuple(np.unique(np.concatenate(rows)).tolist()) if rows else () for rows in rows_by_answer]
+
+
+def _rows_with_text(targets: Sequence[str], index: TextIndex) -> tuple[int, ...]:
+    rows = [index.rows_with_phrase(words_and_signs(target)) for target in targets]
+    return tuple(np.unique(np.concatenate(rows)).tolist()) if rows else ()

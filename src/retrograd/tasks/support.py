@@ -15,6 +15,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from retrograd.data.examples import has_patterns
+from retrograd.metrics.patterns import search_patterns
 from retrograd.metrics.words import words_and_signs, words_without_signs
 from retrograd.tasks.task import Support
 from retrograd.tasks.text_index import Rows, TextIndex
@@ -29,7 +31,8 @@ _REMEMBERED = 1024
 
 @dataclass(frozen=True)
 class AnswerSupport:
-    """A test that a passage holds the words of the answer one after the other (an article before them aside).
+    """A test that a passage holds the words of the answer one after the other (an article before them aside), or
+    matches the answer where that is a pattern.
 
     ``most_share`` and ``most_passages``: an answer in more than that share of the passages, or in more than so many,
     supports none (one passage may always support). ``question_overlap``: the passage must also hold that share of the
@@ -50,9 +53,9 @@ class AnswerSupport:
         texts = _Texts(passages)
 
         @lru_cache(_REMEMBERED)
-        def rows_for(query: str, target: str) -> Sequence[int]:
+        def rows_for(query: str, target: str, is_pattern: bool) -> Sequence[int]:
             index = texts.index
-            rows = index.rows_with_phrase(_without_article(words_and_signs(target)))
+            rows = texts.rows_with_match(target) if is_pattern else index.rows_with_phrase(_phrase(target))
             if len(rows) > _limit(self.most_share, self.most_passages, len(index)):
                 return ()
             if self.question_overlap > 0:
@@ -61,7 +64,7 @@ class AnswerSupport:
                 rows = rows[shares >= self.question_overlap]
             return tuple(rows.tolist())
 
-        return lambda example: rows_for(example.query, example.target)
+        return lambda example: rows_for(example.query, example.target, has_patterns(example))
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,19 @@ class _Texts:
     def index(self) -> TextIndex:
         return TextIndex(passage.text for passage in self._passages)
 
+    def rows_with_match(self, pattern: str) -> Rows:
+        """Return the rows, ascending, of the texts in which the pattern matches: a pass over all of them."""
+        rows = [row for row, passage in enumerate(self._passages) if search_patterns([pattern], passage.text)]
+        return np.array(rows, dtype=np.int64)
+
 
 def _limit(share: float, most_passages: int, passages: int) -> int:
     return min(most_passages, max(1, int(share * passages)))
 
 
-def _without_article(phrase: Sequence[str]) -> Sequence[str]:
+def _phrase(target: str) -> Sequence[str]:
+    """Return the words of a target, without an article before them."""
+    phrase = words_and_signs(target)
     return phrase[1:] if len(phrase) > 1 and phrase[0] in _ARTICLES else phrase
 
 

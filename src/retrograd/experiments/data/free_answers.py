@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from retrograd.data.dialogues import read_dialogues, read_doc2dial_documents
-from retrograd.data.examples import DialogueExample, Turn, gold_passages, with_knowledge
+from retrograd.data.examples import DialogueExample, GroundedExample, Turn, gold_passages, with_knowledge
 from retrograd.data.passages import read_corpus
 from retrograd.data.questions import NO_ANSWER, read_questions
 from retrograd.data.readers import read_dialogues as read_dialogue_source
@@ -17,12 +17,14 @@ from retrograd.data.squad import read_contexts
 from retrograd.experiments.data.corpus import CorpusData
 from retrograd.experiments.data.example_files import ExampleSource, write_examples
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.metrics.patterns import plain_texts
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.support import AnswerSupport, OverlapSupport
 from retrograd.tasks.task import Task
-from retrograd.types import Example, Passage
+from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonObject
+from retrograd.util.progress import say
 from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = ["DialogueData", "QuestionData"]
@@ -37,7 +39,8 @@ class QuestionData(CorpusData):
 
     ``format`` and ``base_format`` are those of `read_questions` and `read_corpus`; "squad" as ``base_format`` takes the
     paragraphs of a SQuAD file. A passage is evidence for an answer only if it also holds the share ``question_overlap``
-    of the question's words.
+    of the question's words. ``answers_are`` "regex" reads answers as patterns (`retrograd.metrics.patterns`): they are
+    matched for exact match and for evidence, and training takes those of them that stand for plain texts.
     """
 
     kind: ClassVar[str] = "questions"
@@ -47,12 +50,22 @@ class QuestionData(CorpusData):
     base_format: Literal["auto", "jsonl", "tsv", "squad"] = "auto"
     instruction: str = "Answer the question in as few words as possible."
     question_overlap: float = 0.2
+    answers_are: Literal["text", "regex"] = "text"
     metric: Literal["exact_match", "f1", "rouge_l", "bleu_1", "bleu_4"] = "exact_match"
+
+    def __post_init__(self) -> None:
+        CorpusData.__post_init__(self)
+        if self.answers_are == "regex" and self.metric != "exact_match":
+            raise UserError(
+                f'data.metric is "{self.metric}", which compares words, and data.answers_are = "regex" has none to '
+                f'compare with; set data.metric = "exact_match", which then is a match of the pattern'
+            )
 
     def task(self) -> QuestionAnswering:
         """Return the task that these settings make."""
         evidence = AnswerSupport(self.most_share, self.most_passages, self.question_overlap)
-        return _with_settings(QuestionAnswering(evidence=evidence), self)
+        task = _with_settings(QuestionAnswering(evidence=evidence), self)
+        return replace(task, primary_metric="regex_match") if self.answers_are == "regex" else task
 
     @classmethod
     def from_python(cls, task: Task, sources: Mapping[str, ExampleSource], folder: Path) -> QuestionData | None:
@@ -61,11 +74,19 @@ class QuestionData(CorpusData):
             return None
         files = write_examples(sources, folder, Example, read_question_source, _question_record)
         settings = cls(question_overlap=task.evidence.question_overlap, base=str(folder / _PASSAGES))
-        return replace(_with_task(settings, task), **files)
+        if task.primary_metric == "regex_match":
+            settings = replace(_with_task(settings, replace(task, primary_metric="exact_match")), answers_are="regex")
+        else:
+            settings = _with_task(settings, task)
+        return replace(settings, **files)
 
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """Yield the questions of a file."""
-        return read_questions(path, self.format, self.unanswerable, refuse)
+        return read_questions(path, self.format, self.unanswerable, refuse, self.answers_are)
+
+    def teachable(self, examples: list[Example]) -> list[Example]:
+        """Return examples with the texts that their patterns stand for as targets; those without any are left out."""
+        return examples if self.answers_are == "text" else teach_plain_texts(examples)
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """Yield documents as `CorpusData.documents` does; of a SQuAD file its paragraphs."""
@@ -132,6 +153,30 @@ class DialogueData(CorpusData):
     ) -> list[Example]:
         """Add texts as `CorpusData._with_knowledge` does: knowledge F1 reads them."""
         return list(with_knowledge(examples, lambda id_: base.passages(rows.get(id_, ()))))
+
+
+def teach_plain_texts(examples: list[Example]) -> list[Example]:
+    """Return the examples with the texts that their patterns stand for as targets, and say how many have none.
+
+    Raises `UserError` where no example has any.
+    """
+    texts = [[text for pattern in example.targets for text in plain_texts(pattern)] for example in examples]
+    teachable: list[Example] = [
+        replace(example, targets=tuple(dict.fromkeys(own)), has_patterns=False)
+        for example, own in zip(examples, texts, strict=True)
+        if own and isinstance(example, GroundedExample)
+    ]
+    if examples and not teachable:
+        raise UserError(
+            f"data.train: no answer of the {len(examples):,} examples is a plain text (the first is "
+            f"{examples[0].target[:60]!r}), and a generator cannot learn to write a pattern; give texts to train on"
+        )
+    if len(teachable) < len(examples):
+        say(
+            f"train: {len(examples) - len(teachable):,} of {len(examples):,} examples have patterns alone, and are left "
+            f"out"
+        )
+    return teachable
 
 
 # What tasks and settings of both kinds share, in either direction

@@ -8,7 +8,6 @@ from retrograd.experiments.data.findings import Findings
 from retrograd.studies.validation.checks import PartContents
 from retrograd.tasks.relevance import answer_rows
 from retrograd.tasks.task import Task
-from retrograd.tasks.text_index import TextIndex
 from retrograd.types import Example, Passage
 
 __all__ = ["AnswerSearch"]
@@ -44,8 +43,7 @@ class AnswerSearch:
             self._look_in(texts)
 
     def _look_in(self, texts: Sequence[str]) -> None:
-        index = TextIndex(texts)
-        self._missing = [(part, examples) for part, examples in self._missing if not any(answer_rows(examples, index))]
+        self._missing = [(part, examples) for part, examples in self._missing if not any(answer_rows(examples, texts))]
 
     def report(self, passages: int, findings: Findings) -> None:
         """Warn of each part of which no answer stands in any passage, where there are passages."""

@@ -15,14 +15,15 @@ from itertools import combinations
 
 import numpy as np
 
-from retrograd.data.examples import gold_passages
+from retrograd.data.examples import gold_passages, has_patterns
 from retrograd.data.squad import TEXT_ID
 from retrograd.experiments.data.findings import Findings
+from retrograd.metrics.patterns import looks_like_pattern
 from retrograd.metrics.words import fold
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage
 
-__all__ = ["BaseContents", "PartContents", "check_labels", "check_leaks", "check_queries"]
+__all__ = ["BaseContents", "PartContents", "check_labels", "check_leaks", "check_patterns", "check_queries"]
 
 _FEW = 5
 
@@ -41,6 +42,8 @@ class PartContents:
     queries: dict[bytes, tuple[str, str]] = field(default_factory=dict)
     labels: Counter[str] = field(default_factory=Counter)
     gold: dict[str, str] = field(default_factory=dict)
+    pattern: tuple[str, str] | None = None
+    """Id and text of the first answer that looks like a regular expression and is read as text."""
 
     def place(self, id_: str) -> str:
         """Return where an example is; one without an id has the number of its line."""
@@ -57,10 +60,22 @@ def check_queries(
             part.labels[label] += 1
         part.identities.setdefault(_key(task.identity(example.query)), example.id)
         _check_target(part, example, findings)
+        if part.pattern is None and not has_patterns(example):
+            part.pattern = next(((example.id, one) for one in example.targets if looks_like_pattern(one)), None)
         _check_repeated(part, example, findings)
         for id_ in gold_passages(example):
             part.gold.setdefault(id_, example.id)
         yield example
+
+
+def check_patterns(parts: Iterable[PartContents], findings: Findings) -> None:
+    """Report parts with an answer that looks like a regular expression."""
+    for part in parts:
+        if part.pattern is not None:
+            id_, answer = part.pattern
+            message = f"the answer {answer[:60]!r} looks like a regular expression, and is read as text"
+            remedy = 'if answers are patterns, as those of CuratedTREC, set data.answers_are = "regex"'
+            findings.warning("answers", part.name, part.place(id_), message, remedy)
 
 
 def _check_target(part: PartContents, example: Example, findings: Findings) -> None:

@@ -31,7 +31,14 @@ from retrograd.studies.lengths import (
     target_ruler,
 )
 from retrograd.studies.validation.answers import AnswerSearch
-from retrograd.studies.validation.checks import BaseContents, PartContents, check_labels, check_leaks, check_queries
+from retrograd.studies.validation.checks import (
+    BaseContents,
+    PartContents,
+    check_labels,
+    check_leaks,
+    check_patterns,
+    check_queries,
+)
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonObject, suggest_name
@@ -205,6 +212,8 @@ def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[
     if data.base is not None:
         asked = [(part, sample.values) for part, sample in zip(contents, samples, strict=True)]
         answers = AnswerSearch(asked, task) if task is not None and data.answers_stand_in_base else None
+        if data.answers_stand_in_base:
+            check_patterns(contents, findings)
         summaries.append(_read_base(data.base, contents, passages, answers, findings))
     lengths = [
         length
