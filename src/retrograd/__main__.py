@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, NoReturn, Protocol, runtime_checkable
 
 import typer
 
@@ -90,7 +90,16 @@ def main() -> None:
 _CLOSED = "the output was closed before all of it was written; let its reader read to the end"
 
 
-def _end(message: str, output: TextIO) -> NoReturn:
+@runtime_checkable
+class _Output(Protocol):
+    """What stands for ``sys.stdout``, a terminal's stream or a test's."""
+
+    def flush(self) -> None: ...
+
+    def fileno(self) -> int: ...
+
+
+def _end(message: str, output: _Output) -> NoReturn:
     """Print the message on stderr, drop output that cannot be written, and exit with status 2."""
     typer.secho(message, err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
     try:

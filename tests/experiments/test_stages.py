@@ -310,6 +310,7 @@ def test_a_masked_sentence_meets_its_source_only_where_it_may(
 
     class Spy:
         retrieves = True
+        needs_log_normaliser = True
 
         def candidates(self, model, examples, posterior, previous, rng):
             found = evidence.candidates(model, examples, posterior, previous, rng)

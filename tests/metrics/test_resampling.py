@@ -38,7 +38,7 @@ def test_only_means_have_item_scores() -> None:
 
 
 def test_unknown_metrics_and_unequal_lengths_are_refused() -> None:
-    with pytest.raises(UserError, match=r"metric 'f2' .* expected one of exact_match, f1, .*bleu_4"):
+    with pytest.raises(UserError, match=r"metric 'f2' .* expected one of exact_match, .*f1, .*bleu_4"):
         item_scores("f2", GOLDS, ANSWERS)
     with pytest.raises(UserError, match="4 answers to 5 lists"):
         answer_resampler("bleu_1", GOLDS, ANSWERS[:4])

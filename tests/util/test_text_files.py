@@ -69,7 +69,7 @@ class TestReadLines:
         path = write_file(tmp_path, pack(text.encode(encoding)), name)
         assert [line for _, line in read_lines(path)] == ["alpha", "b\u00e9ta \U0001f355", "\u8336" * 100_000, "end"]
         if encoding == "utf-8":
-            assert line_count(path) == (3 if pack(b"a") == b"a" else 0)
+            assert count_lines(path) == (3 if pack(b"a") == b"a" else 0)
 
     @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress])
     def test_any_damaged_packing_is_refused_in_a_sentence(self, tmp_path, pack):

@@ -14,9 +14,9 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader, RawIOBase
+from io import BufferedIOBase, BufferedReader, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 from retrograd.types import UserError
 
@@ -63,7 +63,7 @@ def is_packed(path: Path) -> bool:
 
 
 @contextmanager
-def open_text_bytes(path: Path) -> Iterator[BinaryIO]:
+def open_text_bytes(path: Path) -> Iterator[BufferedIOBase]:
     """Open the UTF-8 bytes of a text file.
 
     Reading raises `UserError` once more than 8 MiB have come out of less than a 200th of it, and one of `DAMAGES` where
@@ -75,7 +75,7 @@ def open_text_bytes(path: Path) -> Iterator[BinaryIO]:
         packing = _packing(path, beginning)
         if packing is None:
             _require_text(path, beginning)
-            source: BinaryIO = file
+            source = file
         else:
             source = BufferedReader(_Unpacked(path, file, _unpack(file, packing)), _BUFFER_BYTES)
             beginning = source.peek(_PEEKED_BYTES)[:_PEEKED_BYTES]
@@ -102,12 +102,10 @@ def _is_text(beginning: bytes) -> bool:
     return b"\0" not in beginning
 
 
-def _unpack(file: BinaryIO, packing: str) -> BinaryIO:
+def _unpack(file: BufferedReader, packing: str) -> BufferedIOBase:
     if packing == "gzip":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb"))
-    if packing == "xz":
-        return cast(BinaryIO, lzma.LZMAFile(file))
-    return cast(BinaryIO, bz2.BZ2File(file))
+        return gzip.GzipFile(fileobj=file, mode="rb")
+    return lzma.LZMAFile(file) if packing == "xz" else bz2.BZ2File(file)
 
 
 def _require_text(path: Path, beginning: bytes) -> None:
@@ -130,7 +128,7 @@ def _encoding(beginning: bytes) -> str | None:
 class _Unpacked(RawIOBase):
     """What comes out of a compressed file, counted."""
 
-    def __init__(self, path: Path, file: BinaryIO, unpacked: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BufferedIOBase, unpacked: BufferedIOBase) -> None:
         self._path = path
         self._file = file
         self._unpacked = unpacked
@@ -155,7 +153,7 @@ class _Unpacked(RawIOBase):
 class _Recoded(RawIOBase):
     """The UTF-8 bytes of a text in another encoding."""
 
-    def __init__(self, path: Path, source: BinaryIO, encoding: str) -> None:
+    def __init__(self, path: Path, source: BufferedIOBase, encoding: str) -> None:
         self._path = path
         self._source = source
         self._encoding = encoding

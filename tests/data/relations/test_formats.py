@@ -152,7 +152,7 @@ def test_compressed_files_read_the_same_and_damaged_ones_say_so(tmp_path: Path) 
     path = tmp_path / "data.txt.gz"
     path.write_bytes(gzip.compress(SENTENCE.encode()))
     assert [instance.text for instance in read_semeval(path)] == ["An owl saw a fox."]
-    for damaged in (b"not compressed", path.read_bytes()[:-12]):
+    for damaged in (b"\x80 not compressed", path.read_bytes()[:-12]):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"damaged after line .*compress it again"):
             list(read_semeval(path))

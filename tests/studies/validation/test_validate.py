@@ -392,8 +392,8 @@ def test_answers_that_look_like_patterns_are_told(tmp_path: Path) -> None:
     base = [{"id": "p", "text": "it was dug in 1921 by Ann"}]
     train = [{"id": "t", "question": "who dug it ?", "answers": ["Ann"]}]
     test = [{"id": "x", "question": "when was it dug ?", "answers": [r"19\d\d"]}]
-    validation = validate_experiment(questions(tmp_path, train, test, base, "evaluation.k=1"))
+    validation = validate_experiment(questions(tmp_path, train, test, base, "training.passages=1"))
     messages = [one.what for one in validation.findings.shown if one.check == "answers"]
     assert r"the answer '19\\d\\d' looks like a regular expression, and is read as text" in messages
-    regex = questions(tmp_path, train, test, base, "evaluation.k=1", "data.answers_are=regex")
+    regex = questions(tmp_path, train, test, base, "training.passages=1", "data.answers_are=regex")
     assert [one for one in validate_experiment(regex).findings.shown if one.check == "answers"] == []

@@ -172,10 +172,8 @@ def teach_plain_texts(examples: list[Example]) -> list[Example]:
             f"{examples[0].target[:60]!r}), and a generator cannot learn to write a pattern; give texts to train on"
         )
     if len(teachable) < len(examples):
-        say(
-            f"train: {len(examples) - len(teachable):,} of {len(examples):,} examples have patterns alone, and are left "
-            f"out"
-        )
+        left_out = len(examples) - len(teachable)
+        say(f"train: {left_out:,} of {len(examples):,} examples have patterns alone, and are left out")
     return teachable
 
 

@@ -68,9 +68,8 @@ def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
 
 def _require_log_normaliser(model: RagModel, stage: Stage) -> None:
     """Raise `UserError` where a prior would silently be normalised over its candidates: for want of log Z."""
-    learns = stage.objective.trains_retriever and model.retriever.trained != "none"
-    moves = max(stage.pace.retriever_learning_rate, stage.pace.scale_learning_rate) > 0
-    if not (stage.evidence.needs_log_normaliser and stage.objective.needs_log_normaliser and learns and moves):
+    learns = stage.learns.retriever and model.retriever.trained != "none"
+    if not (stage.evidence.needs_log_normaliser and stage.objective.needs_log_normaliser and learns):
         return
     if not model.needs_index or model.index.log_z != "none":
         return
