@@ -124,8 +124,7 @@ CAUSAL = [
     "vaultgemma",
     "whisper",
     "xglm",
-    "xlm-",
-    "roberta",
+    "xlm-roberta",
     "xlm-roberta-xl",
 ]
 
