@@ -31,7 +31,7 @@ from retrograd.models.compute.positions import position_limit
 from retrograd.models.compute.sentence_head import SentenceHead, Side
 from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.models.loading.encoder_classes import READS_PADDING
-from retrograd.models.loading.loading import open_encoder, quiet_transformers
+from retrograd.models.loading.loading import open_encoder, save_with_tokenizer
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, write_sentence_folder
 from retrograd.types import UserError
 from retrograd.util.files import open_to_umask
@@ -302,9 +302,7 @@ class Encoder(nn.Module):
         what `mean_vectors` does. The caller of `open` passes the pooling; `Retriever` writes it beside the towers, with
         ``lexical``, ``dropout`` and ``token_budget``, which the directory does not hold either.
         """
-        with quiet_transformers():
-            self.model.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
+        save_with_tokenizer(self.model, self.tokenizer, folder)
         open_to_umask(folder)
         write_sentence_folder(folder, self.head, self.normalise, self.max_tokens, self.width)
 

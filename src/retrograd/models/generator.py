@@ -33,7 +33,7 @@ from retrograd.models.inputs.fusion import FusedPrompt, model_arguments, require
 from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, input_limit, start_token, target_limit
 from retrograd.models.inputs.soft_input import SoftInput, SoftSlots
 from retrograd.models.inputs.soft_prompt import SoftPrompt, SoftPromptOptions
-from retrograd.models.loading.loading import open_generator, quiet_transformers
+from retrograd.models.loading.loading import open_generator, save_with_tokenizer
 from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.loading.quantisation import require_adapters
 from retrograd.util.files import open_to_umask
@@ -350,9 +350,7 @@ class Generator(nn.Module):
 
         Beside it are the options and, if there is one, the soft prompt (``soft_prompt.safetensors``).
         """
-        with quiet_transformers():
-            self.model.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
+        save_with_tokenizer(self.model, self.tokenizer, folder)
         if self.soft_prompt is not None:
             self.soft_prompt.save_weights(folder)
         open_to_umask(folder)

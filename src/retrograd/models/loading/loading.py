@@ -17,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -36,7 +37,7 @@ from retrograd.models.loading.versions import require_supported_versions
 from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
 from retrograd.types import UserError
 
-__all__ = ["open_encoder", "open_generator", "quiet_transformers"]
+__all__ = ["open_encoder", "open_generator", "quiet_transformers", "save_with_tokenizer"]
 
 _BUILTIN = f"{BUILTIN_ENCODER} to retrieve, {' and '.join(BUILTIN_GENERATORS)} to generate"
 
@@ -53,6 +54,19 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def save_with_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a transformers directory, without the truncation and padding that the tokenizer keeps from its last call.
+
+    With them the files would depend on what was read last, and a tokenizer opened from them would have more settings.
+    """
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
