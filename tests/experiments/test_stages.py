@@ -31,7 +31,7 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
-from retrograd.objectives import CandidateScores, Estimate, FrozenRetriever, Likelihood, Reads
+from retrograd.objectives import CandidateScores, Estimate, FrozenRetriever, Goal, Likelihood, Reads
 from retrograd.rag.candidates import Pool
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.question_answering import QuestionAnswering
@@ -233,6 +233,7 @@ def test_the_second_stage_sees_what_the_prior_finds_and_asks_no_posterior(
         trains_retriever = needs_posterior = leaves_one_out = mixes_tokens = needs_log_normaliser = False
         trains_generator = True
         reads = Reads.TOGETHER
+        goal = Goal.OTHER
         selection = None
 
         def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:

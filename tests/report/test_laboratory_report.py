@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from retrograd.evaluation.laboratory.measure import Component, Measurement
+from retrograd.objectives import Goal
 from retrograd.report.laboratory import draw, find_pareto_front, format_advice, print_report
 from retrograd.studies.laboratory.lab import EstimatorResult, LabReport
 
@@ -86,3 +88,20 @@ def test_the_table_shows_dashes_and_the_picture_and_figures_are_written(tmp_path
     assert saved["estimators"][1]["prior"] is None
     assert saved["estimators"][0]["error_seconds"] == pytest.approx(0.9)
     console.file.close()
+
+
+def test_the_table_marks_other_goals_and_shows_the_distance_from_them() -> None:
+    own = {"prior": Component(0.25, 0.5, 0.9, 0.0), "posterior": None, "generator": Component(0.125, 0.0, 0.9, 0.0)}
+    token = replace(FAR, measured=replace(FAR.measured, name="RAG-token", goal=Goal.TOKEN_MARGINAL, own=own))
+    reader = replace(WORSE, measured=replace(WORSE.measured, name="EMDR2", goal=Goal.OTHER))
+    file = io.StringIO()
+    print_report(report(CLOSE, token, reader), Console(width=160, file=file))
+    lines = file.getvalue().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("RAG-token †"))
+    assert lines[at + 1].split() == ["against", "its", "own", "goal", "0.25", "0.50", "-", "-", "0.12", "0.00"]
+    assert any(line.startswith("EMDR2 †") for line in lines)
+    assert any(line.startswith("close and slow  ") for line in lines)
+    assert f"  RAG-token: {Goal.TOKEN_MARGINAL}" in lines
+    alike = io.StringIO()
+    print_report(report(CLOSE, NEARLY), Console(width=160, file=alike))
+    assert "†" not in alike.getvalue()

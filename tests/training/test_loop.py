@@ -21,6 +21,7 @@ from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import (
     OBJECTIVES,
     FrozenRetriever,
+    Goal,
     JointStochasticApproximation,
     NoRetrieval,
     Objective,
@@ -214,6 +215,7 @@ def test_chains_are_carried_from_visit_to_visit(tiny_encoder: Path, tiny_seq2seq
         selection = None
         leaves_one_out = False
         mixes_tokens = False
+        goal = Goal.MARGINAL
         needs_log_normaliser = False
 
         def __call__(self, scores, likelihood, rng):

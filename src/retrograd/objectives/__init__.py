@@ -15,7 +15,15 @@ from retrograd.objectives.distillation import Distillation
 from retrograd.objectives.frozen import FrozenRetriever, NoRetrieval
 from retrograd.objectives.jsa import JointStochasticApproximation
 from retrograd.objectives.marginal import TopKMarginal
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Objective, Reads, TokenLogLikelihood
+from retrograd.objectives.objective import (
+    CandidateScores,
+    Estimate,
+    Goal,
+    Likelihood,
+    Objective,
+    Reads,
+    TokenLogLikelihood,
+)
 from retrograd.objectives.score_function import ScoreFunction, Vimco
 from retrograd.objectives.stochastic_top_k import StochasticTopK
 from retrograd.objectives.variational import Variational
@@ -27,6 +35,7 @@ __all__ = [
     "Distillation",
     "Estimate",
     "FrozenRetriever",
+    "Goal",
     "JointStochasticApproximation",
     "Likelihood",
     "NoRetrieval",

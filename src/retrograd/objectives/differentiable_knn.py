@@ -30,7 +30,7 @@ from retrograd.objectives.functional import (
     put_back,
     weighted_sum,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.relaxed import Operator, describe_slots, slot_weights
 from retrograd.objectives.scoring import mean_over_queries, mean_where, prior_alone
 from retrograd.types import UserError
@@ -261,6 +261,7 @@ class RelaxedTopK:
     reads = Reads.SLOTS
     leaves_one_out = False
     mixes_tokens = False
+    goal = Goal.OTHER
     needs_log_normaliser = False
 
     slots: int = 2

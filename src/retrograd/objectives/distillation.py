@@ -29,7 +29,7 @@ from retrograd.objectives.functional import (
     put_back,
     responsibilities,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -120,6 +120,7 @@ class Distillation:
     trains_retriever = True
     needs_posterior = False
     mixes_tokens = False
+    goal = Goal.OTHER
     selection = None
 
     target: Literal["emdr2", "pdist_kl_target_prior", "loop_kl_target_prior", "replug_kl_prior_target"] = (

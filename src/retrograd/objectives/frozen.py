@@ -19,7 +19,7 @@ from retrograd.objectives.functional import (
     masked_logsumexp,
     responsibilities,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -78,6 +78,11 @@ class FrozenRetriever:
         """Passages are in one prompt with ``form="together"``, else in a prompt each."""
         return Reads.TOGETHER if self.form == "together" else Reads.SEPARATELY
 
+    @property
+    def goal(self) -> Goal:
+        """Return the marginal, of which only the generator's part is taken; one prompt of all has another goal."""
+        return Goal.OTHER if self.form == "together" else Goal.MARGINAL
+
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log-likelihood in nats. ``rng`` is not used."""
         if self.form == "marginal":
@@ -135,6 +140,7 @@ class NoRetrieval:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    goal = Goal.OTHER
     needs_log_normaliser = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:

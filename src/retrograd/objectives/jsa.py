@@ -31,7 +31,7 @@ from retrograd.objectives.functional import (
     responsibilities,
     weighted_sum,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -102,6 +102,7 @@ class JointStochasticApproximation:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    goal = Goal.MARGINAL
 
     sampler: Literal["exact", "metropolis"] = "exact"
     draws: int = 50

@@ -26,7 +26,7 @@ from retrograd.objectives.functional import (
     responsibilities,
     take,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.scoring import cost, describe, log_likelihood_where, log_represented_mass, mean_over_queries
 
 __all__ = ["TopKMarginal"]
@@ -83,6 +83,11 @@ class TopKMarginal:
     def mixes_tokens(self) -> bool:
         """Return whether passages are mixed token by token."""
         return self.form == "token"
+
+    @property
+    def goal(self) -> Goal:
+        """Return the marginal of the target, or of each of its tokens."""
+        return Goal.TOKEN_MARGINAL if self.form == "token" else Goal.MARGINAL
 
     @property
     def needs_log_normaliser(self) -> bool:

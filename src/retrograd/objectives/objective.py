@@ -17,7 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from retrograd.objectives.differentiable_knn import Selection
 
-__all__ = ["CandidateScores", "Estimate", "Likelihood", "Objective", "Reads", "TokenLogLikelihood"]
+__all__ = ["CandidateScores", "Estimate", "Goal", "Likelihood", "Objective", "Reads", "TokenLogLikelihood"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,22 @@ class Reads(StrEnum):
     NOTHING = "nothing"
 
 
+class Goal(StrEnum):
+    """What an objective maximises for a query, where that is a sum over passages that can be enumerated.
+
+    An objective over K candidates, or with few draws, estimates the gradient of its goal over the whole base. ``OTHER``
+    is every goal that reads several passages in one prompt, teaches by other targets, or depends on a setting or a
+    number of draws. Members equal their texts.
+    """
+
+    MARGINAL = "log Σ_z p(z|x) p(y|x,z)"
+    TOKEN_MARGINAL = "Σ_t log Σ_z p(z|x) p(y_t|x,z,y_<t)"
+    EXPECTED_LOG_LIKELIHOOD = "Σ_z p(z|x) log p(y|x,z)"
+    EXPECTED_LIKELIHOOD = "Σ_z p(z|x) p(y|x,z)"
+    ELBO = "Σ_z q(z|x,y) log[p(z|x) p(y|x,z) / q(z|x,y)]"
+    OTHER = "other"
+
+
 @runtime_checkable
 class Objective(Protocol):
     """An estimator of the gradient of -log p(y|x). A value: settings in, no state.
@@ -199,6 +215,11 @@ class Objective(Protocol):
         The trained model then answers by Π_t Σ_z p̃(z|x) p(y_t|x,z,y_<t), p̃ over the passages that it reads, and else
         by Σ_z p̃(z|x) Π_t p(y_t|x,z,y_<t).
         """
+        ...
+
+    @property
+    def goal(self) -> Goal:
+        """Return what is maximised. The laboratory takes the gradient of that as a second reference."""
         ...
 
     @property

@@ -31,7 +31,7 @@ from retrograd.objectives.functional import (
     take,
     weighted_sum,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -104,6 +104,12 @@ class ScoreFunction:
         check_count(self, "draws", self.draws)
         if self.baseline == "leave_one_out":
             _check_others(self, self.draws, "or set baseline = 'none'")
+
+    @property
+    def goal(self) -> Goal:
+        """Return J, the expectation of the reward."""
+        goals = {"log_likelihood": Goal.EXPECTED_LOG_LIKELIHOOD, "likelihood": Goal.EXPECTED_LIKELIHOOD}
+        return goals.get(self.reward, Goal.ELBO)
 
     @property
     def needs_posterior(self) -> bool:
@@ -216,6 +222,7 @@ class Vimco:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    goal = Goal.OTHER
 
     draws: int = 8
     proposal: Literal["posterior", "prior"] = "posterior"

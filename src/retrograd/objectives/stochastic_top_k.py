@@ -19,7 +19,7 @@ from torch import Tensor
 from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.objectives.functional import ABSENT, in_full_precision
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.relaxed import Operator, describe_slots, gumbel, hard_top_k, slot_weights, straight_through
 from retrograd.objectives.scoring import mean_over_queries, prior_alone
 from retrograd.types import UserError
@@ -69,6 +69,7 @@ class StochasticTopK:
     reads = Reads.SLOTS
     leaves_one_out = False
     mixes_tokens = False
+    goal = Goal.OTHER
     needs_log_normaliser = False
 
     slots: int = 2

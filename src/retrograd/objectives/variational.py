@@ -21,7 +21,7 @@ from torch import Tensor
 
 from retrograd.objectives.checks import check_choice, check_count, check_share
 from retrograd.objectives.functional import ABSENT, cover, kl_p_q, log_marginal, masked_log_softmax, weighted_sum
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -93,6 +93,11 @@ class Variational:
             raise UserError(f"Variational: beta is {self.beta!r}; it must be a finite number of at least 0")
         check_count(self, "passages", self.passages)
         check_share(self, "kept_mass", self.kept_mass)
+
+    @property
+    def goal(self) -> Goal:
+        """Return the evidence lower bound; the published form, and another β, maximise no bound."""
+        return Goal.ELBO if self.form == "elbo" and self.beta == 1.0 else Goal.OTHER
 
     @property
     def needs_log_normaliser(self) -> bool:

@@ -30,7 +30,7 @@ from retrograd.objectives.functional import (
     propose,
     weighted_sum,
 )
-from retrograd.objectives.objective import CandidateScores, Estimate, Likelihood, Reads
+from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
 from retrograd.objectives.scoring import (
     cost,
     describe,
@@ -98,6 +98,7 @@ class WakeSleep:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    goal = Goal.MARGINAL
 
     draws: int = 50
     proposal_share: float = 1.0

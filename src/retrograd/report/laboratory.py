@@ -7,11 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.evaluation.laboratory.measure import Component
+from retrograd.evaluation.laboratory.measure import Component, Measurement
+from retrograd.objectives import Goal
 from retrograd.report.figures import make_figure
 from retrograd.studies.laboratory.lab import EstimatorResult, LabReport
 
-__all__ = ["draw", "find_pareto_front", "format_advice", "print_report"]
+__all__ = ["draw", "find_pareto_front", "format_advice", "mark_goal", "print_report"]
 
 _LEGEND = """\
 bias, var: bias and variance over redraws, relative to the length and the squared length of the exact gradient.
@@ -19,6 +20,10 @@ error: mean over prior and generator of bias² + var; no update has 1. cos: one 
 gradient, in the parameters. ESS: effective sample size. fwd, bwd: candidates scored per query, in all and with gradient
 (equal prompts are run once). s: seconds of the step. A dash: this part gets no gradient, or (*) from prompts of several
 passages; the error is then that of the one step, in the parameters. The posterior's reference is KL(p(z|x,y) || q).\
+"""
+_OTHER_GOALS = """\
+†: maximises something else than log p(y|x), so that its distance from this gradient is no mistake. Where that can be
+enumerated, the line below has bias and variance against the exact gradient of it:\
 """
 
 
@@ -30,7 +35,7 @@ def print_report(report: LabReport, console: Console) -> None:
         highlight=False,
     )
     console.print(_table(report.findings))
-    console.print(_LEGEND, highlight=False)
+    console.print("\n".join([_LEGEND, *_describe_goals(report.findings)]), highlight=False, markup=False)
     console.print(f"\n{format_advice(report)}", highlight=False)
 
 
@@ -43,8 +48,29 @@ def _table(findings: list[EstimatorResult]) -> Table:
     for heading in ("\nerror", "\nESS", "\nfwd", "\nbwd", "\ns", "error\nx s"):
         table.add_column(heading, justify="right")
     for finding in sorted(findings, key=lambda finding: finding.error):
-        table.add_row(finding.measured.name, *_cells(finding))
+        table.add_row(mark_goal(finding.measured), *_cells(finding))
+        own = finding.measured.own
+        if own:
+            parts = [own.get(part) for part in finding.measured.parts]
+            cells = [cell for component in parts for cell in (*_format_component(component), "")]
+            table.add_row("  against its own goal", *cells)
     return table
+
+
+def mark_goal(measured: Measurement) -> str:
+    """Return the name of an estimator, with a dagger where it maximises something else than log p(y|x)."""
+    return measured.name if measured.goal == Goal.MARGINAL else f"{measured.name} †"
+
+
+def _describe_goals(findings: list[EstimatorResult]) -> list[str]:
+    """Return what the dagger means and the goals that were enumerated; nothing where all maximise the marginal."""
+    if all(finding.measured.goal == Goal.MARGINAL for finding in findings):
+        return []
+    names: dict[Goal, list[str]] = {}
+    for finding in findings:
+        if finding.measured.own:
+            names.setdefault(finding.measured.goal, []).append(finding.measured.name)
+    return [_OTHER_GOALS, *(f"  {'; '.join(same)}: {goal}" for goal, same in names.items())]
 
 
 def _cells(finding: EstimatorResult) -> list[str]:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from retrograd.evaluation.laboratory.measure import Component
 from retrograd.report.figures import make_figure
+from retrograd.report.laboratory import mark_goal
 from retrograd.studies.laboratory.along import Moment
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
         f"{report.name}: {report.queries} training queries, {report.base} passages, {report.redraws} redraws, "
         f"{len(moments)} moments.\nReference at the first: {report.reference}.\n"
         f"Posterior retriever: {report.posterior}.\n"
-        f"Each cell: bias and variance relative to the exact gradient, and tr Cov itself; a dash: no gradient.",
+        f"Each cell: bias and variance relative to the exact gradient, and tr Cov itself; a dash: no gradient.\n"
+        f"†: maximises something else than log p(y|x), so that its distance from this gradient is no mistake.",
         highlight=False,
     )
+    marked = {one.measured.name: mark_goal(one.measured) for moment in moments for one in moment.report.findings}
     for part in _PARTS:
         rows = {name: _components(moments, name, part) for name in _estimator_names(moments)}
         if not any(any(row) for row in rows.values()):
@@ -42,7 +45,7 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
         for moment in moments:
             table.add_column(moment.name, justify="right")
         for name, row in rows.items():
-            table.add_row(name, *(_format_cell(component) for component in row))
+            table.add_row(marked[name], *(_format_cell(component) for component in row))
         console.print(table)
 
 

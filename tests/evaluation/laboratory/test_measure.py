@@ -25,11 +25,15 @@ from retrograd.objectives import (
     Distillation,
     Estimate,
     FrozenRetriever,
+    Goal,
     JointStochasticApproximation,
     Likelihood,
     Reads,
+    ScoreFunction,
     StochasticTopK,
     TopKMarginal,
+    Variational,
+    Vimco,
     WakeSleep,
 )
 from retrograd.rag.rag_model import RagModel
@@ -94,6 +98,86 @@ def test_truncation_is_a_bias_without_variance_and_is_the_one_written_out() -> N
     assert found.cosine == pytest.approx(float((estimate * exact).sum() / estimate.norm() / exact.norm()))
 
 
+def enumerate_goal(objective: ScoreFunction | TopKMarginal | Variational, here: Tables) -> tuple[Tensor, Tensor]:
+    """Return minus the gradient of a goal written out passage by passage and token by token: logits and tokens."""
+    logits = here.log_prior.clone().requires_grad_()
+    tokens = here.token_log_likelihood.clone().requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for query in range(here.queries):
+        prior = logits[query].softmax(-1)
+        own = tokens[query][:, here.present[query]]
+        if isinstance(objective, TopKMarginal):
+            for t in range(own.shape[1]):
+                total = total + (prior * own[:, t].exp()).sum().log()
+        elif isinstance(objective, Variational) or objective.reward == "elbo":
+            assert here.log_posterior is not None
+            q = here.log_posterior[query].exp()
+            total = total + (q * (prior.log() + own.sum(-1) - q.log())).sum()
+        else:
+            earned = own.sum(-1) if objective.reward == "log_likelihood" else own.sum(-1).exp()
+            total = total + (prior * earned).sum()
+    return torch.autograd.grad(-total, (logits, tokens))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        TopKMarginal(form="token"),
+        Variational(kept_mass=1.0),
+        ScoreFunction(),
+        ScoreFunction(reward="likelihood"),
+        ScoreFunction(reward="elbo"),
+    ],
+)
+def test_objectives_with_another_goal_are_measured_against_the_gradient_of_it(
+    objective: ScoreFunction | TopKMarginal | Variational,
+) -> None:
+    here = tables(seed=2)
+    prior, tokens = enumerate_goal(objective, here)
+    reference = here.exact_for(objective.goal)
+    torch.testing.assert_close(reference.prior, prior)
+    torch.testing.assert_close(reference.generator, tokens)
+    redraws = 20_000 if isinstance(objective, ScoreFunction) else 2
+    found = measure(Estimator("all", objective, 7, "all"), here, redraws, seeded())
+    assert found.prior is not None
+    assert found.prior.relative_bias > 0.1  # the marginal's gradient is another
+    for part in ("prior", "generator", *["posterior"] * objective.needs_posterior):
+        component = found.own[part]
+        assert component is not None
+        # Squared, the mean of the draws is off by variance / redraws, which is taken away, up to a few times itself.
+        assert component.relative_bias**2 <= 1e-12 + 5 * component.relative_variance / redraws, part
+    if objective.needs_posterior:
+        assert found.posterior is not None
+        assert found.posterior.relative_bias > 0.1  # that of the other KL
+
+
+def test_the_marginal_and_goals_that_no_table_holds_have_no_reference_of_their_own() -> None:
+    for objective in (TopKMarginal(), EXACT, WakeSleep(), FrozenRetriever(), Vimco(), Variational(form="published")):
+        assert measure(Estimator("one", objective, 7, "all"), tables(), 2, seeded()).own == {}
+    with pytest.raises(ValueError, match="not enumerated"):
+        tables().exact_for(Goal.OTHER)
+
+
+def test_absent_passages_have_no_part_in_the_gradient_of_a_goal() -> None:
+    here = tables(seed=4)
+    absent = torch.zeros(3, 7, dtype=torch.bool)
+    absent[1, 5:] = True
+    prior = here.log_prior.masked_fill(absent, -torch.inf).log_softmax(-1)
+    posterior = tables(seed=5).log_prior.masked_fill(absent, -torch.inf).log_softmax(-1)
+    here = replace(here, log_prior=prior, log_posterior=posterior)
+    fewer = Tables(
+        prior[1:2, :5], posterior[1:2, :5], here.token_log_likelihood[1:2, :5], here.present[1:2], whole_base=True
+    )
+    for goal in (Goal.TOKEN_MARGINAL, Goal.EXPECTED_LOG_LIKELIHOOD, Goal.EXPECTED_LIKELIHOOD, Goal.ELBO):
+        wide, narrow = here.exact_for(goal), fewer.exact_for(goal)
+        assert wide.posterior is not None
+        assert narrow.posterior is not None
+        for own, other in ((wide.prior, narrow.prior), (wide.posterior, narrow.posterior)):
+            torch.testing.assert_close(own[1], torch.cat([other[0], torch.zeros(2, dtype=torch.float64)]))
+        torch.testing.assert_close(wide.generator[1, :5], narrow.generator[0])
+        assert not wide.generator[1, 5:].any()
+
+
 @dataclass(frozen=True)
 class Noisy:
     """The exact estimate plus noise of known variance on every log-prior, and a known shift: to be measured back."""
@@ -107,6 +191,7 @@ class Noisy:
     selection = None
     leaves_one_out = False
     mixes_tokens = False
+    goal = Goal.MARGINAL
     needs_log_normaliser = False
 
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:

@@ -9,13 +9,14 @@ for each place where an objective meets a model: the logits of the prior retriev
 and the log-likelihoods that the generator gives to the target tokens, per distinct prompt. The gradient of any
 parameter is a linear image of these three. The posterior's reference is the gradient of KL(p(z|x,y) ‖ q), which JSA
 and wake-sleep estimate; the variational objectives and VIMCO train q towards another end, and their distance from it
-is no mistake.
+is no mistake. Nor is that of an objective with another goal than log p(y|x) (`Goal`): where its goal can be enumerated,
+the same draws are compared with the gradient of that as well.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ from retrograd.evaluation.laboratory.tables import (
     candidate_scores,
     to_logits,
 )
-from retrograd.objectives import CandidateScores, Estimate, Objective, functional
+from retrograd.objectives import CandidateScores, Estimate, Goal, Objective, functional
 from retrograd.objectives.functional import columns_where, counts, propose, take
 
 __all__ = ["Component", "Estimator", "Measurement", "measure"]
@@ -98,7 +99,9 @@ class Component:
 class Measurement:
     """Errors and costs of one estimator. A component is None where the objective sends nothing there by design.
 
-    ``diagnostics`` are the objective's own, meaned over queries and redraws.
+    ``diagnostics`` are the objective's own, meaned over queries and redraws. ``goal`` is what the objective maximises;
+    where that is not the marginal and can be enumerated, ``own`` has the errors against the gradient of the goal, by
+    part, and is else empty.
     """
 
     name: str
@@ -106,6 +109,8 @@ class Measurement:
     posterior: Component | None
     generator: Component | None
     diagnostics: dict[str, float]
+    goal: Goal = Goal.MARGINAL
+    own: dict[str, Component | None] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, Component | None]:
@@ -114,26 +119,34 @@ class Measurement:
 
 
 def measure(estimator: Estimator, tables: Tables, redraws: int, rng: torch.Generator) -> Measurement:
-    """Redraw the estimator ``redraws`` times (at least 2) on the tables and compare it with the exact gradient."""
+    """Redraw the estimator ``redraws`` times (at least 2) on the tables and compare it with the exact gradient, and
+    with that of its own goal where it has another one.
+    """
     if redraws < 2:
         raise ValueError(f"redraws is {redraws}; a variance needs at least 2")
     draws = min(redraws, estimator.redraws) if estimator.redraws else redraws
-    reference = tables.exact()
-    names = ["prior", "generator"] + ["posterior"] * (reference.posterior is not None)
-    moments = {name: _Moments(_part(reference, name)) for name in names}
+    reference, goal = tables.exact(), estimator.objective.goal
+    moments = _moments(reference)
+    own = {} if goal in (Goal.MARGINAL, Goal.OTHER) else _moments(tables.exact_for(goal))
     totals: dict[str, float] = {}
     block = max(1, min(draws, _CELLS // max(1, reference.generator.numel())))
     for start in range(0, draws, block):
         copies = min(block, draws - start)
         gradients, diagnostics = _draw(estimator, tables, copies, rng)
-        for name, moment in moments.items():
+        for name, moment in [*moments.items(), *own.items()]:
             moment.add(_part(gradients, name), copies)
         for name, value in diagnostics.items():
             totals[name] = totals.get(name, 0.0) + value * copies / draws
     components = {name: moment.component() for name, moment in moments.items()}
-    return Measurement(
-        estimator.name, components["prior"], components.get("posterior"), components["generator"], totals
-    )
+    prior, posterior, generator = (components.get(name) for name in ("prior", "posterior", "generator"))
+    of_goal = {name: moment.component() for name, moment in own.items()}
+    return Measurement(estimator.name, prior, posterior, generator, totals, goal, of_goal)
+
+
+def _moments(reference: Gradients) -> dict[str, _Moments]:
+    """Return empty moments of each part of a reference."""
+    names = ["prior"] + ["posterior"] * (reference.posterior is not None) + ["generator"]
+    return {name: _Moments(_part(reference, name)) for name in names}
 
 
 def _draw(

@@ -14,8 +14,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from retrograd.objectives.functional import put_back, responsibilities, take
-from retrograd.objectives.objective import CandidateScores, TokenLogLikelihood
+from retrograd.objectives.functional import (
+    log_marginal,
+    masked_log_softmax,
+    masked_logsumexp,
+    put_back,
+    responsibilities,
+    take,
+    weighted_sum,
+)
+from retrograd.objectives.objective import CandidateScores, Goal, TokenLogLikelihood
 from retrograd.types import UserError
 
 __all__ = [
@@ -80,7 +88,11 @@ class Tables:
     @property
     def log_likelihood(self) -> Float[Tensor, "B U"]:
         """log p(y|x,z) in nats, -inf where there is no passage."""
-        summed = self.token_log_likelihood.masked_fill(~self.present.unsqueeze(1), 0.0).sum(dim=-1)
+        return self._summed(self.token_log_likelihood)
+
+    def _summed(self, tokens: Float[Tensor, "B U T"]) -> Float[Tensor, "B U"]:
+        """Return the sum over the tokens of the targets, -inf where there is no passage."""
+        summed = tokens.masked_fill(~self.present.unsqueeze(1), 0.0).sum(dim=-1)
         return summed.masked_fill(self.log_prior == -torch.inf, -torch.inf)
 
     def exact(self) -> Gradients:
@@ -89,6 +101,52 @@ class Tables:
         posterior = None if self.log_posterior is None else self.log_posterior.exp() - weight
         generator = -weight.unsqueeze(-1) * self.present.unsqueeze(1)
         return Gradients(self.log_prior.exp() - weight, posterior, self.per_prompt(generator))
+
+    def exact_for(self, goal: Goal) -> Gradients:
+        """Return the gradients of minus another goal than the marginal, by enumeration. Raises `ValueError` for a goal
+        that cannot be enumerated.
+        """
+        log_prior = self.log_prior.clone().requires_grad_()
+        log_posterior = None if self.log_posterior is None else self.log_posterior.clone().requires_grad_()
+        tokens = self.token_log_likelihood.clone().requires_grad_()
+        leaves = [log_prior, tokens] + ([] if log_posterior is None else [log_posterior])
+        with torch.enable_grad():
+            value = self._value(goal, log_prior, log_posterior, tokens)
+            prior, generator, *posterior = torch.autograd.grad(-value.sum(), leaves, allow_unused=True)
+        every = torch.arange(self.log_prior.shape[1]).expand_as(self.log_prior)
+        every = every.masked_fill(self.log_prior == -torch.inf, -1)
+        return Gradients(
+            to_logits(prior, self.log_prior, every),
+            None if self.log_posterior is None else to_logits(posterior[0], self.log_posterior, every),
+            self.per_prompt(generator),
+        )
+
+    def _value(
+        self,
+        goal: Goal,
+        log_prior: Float[Tensor, "B U"],
+        log_posterior: Float[Tensor, "B U"] | None,
+        tokens: Float[Tensor, "B U T"],
+    ) -> Float[Tensor, " B"]:
+        """Return the goal of each query. Over a part of the base it is that of the objective with these candidates:
+        expectations are over the prior renormalised there.
+        """
+        log_likelihood, log_mixture = self._summed(tokens), masked_log_softmax(log_prior)
+        match goal:
+            case Goal.TOKEN_MARGINAL:
+                per_token = masked_logsumexp((log_mixture.unsqueeze(-1) + tokens).transpose(1, 2))
+                return masked_logsumexp(log_prior) + per_token.masked_fill(~self.present, 0.0).sum(dim=-1)
+            case Goal.EXPECTED_LOG_LIKELIHOOD:
+                return weighted_sum(log_mixture.exp(), log_likelihood)
+            case Goal.EXPECTED_LIKELIHOOD:
+                return log_marginal(log_mixture, log_likelihood).exp()
+            case Goal.ELBO if log_posterior is not None:
+                log_q = masked_log_softmax(log_posterior)
+                return weighted_sum(
+                    log_q.exp(), log_likelihood + log_prior - log_q.masked_fill(log_q == -torch.inf, 0.0)
+                )
+            case _:
+                raise ValueError(f"the gradient of {goal!r} is not enumerated here")
 
     def per_prompt(self, gradient: Float[Tensor, "RB U T"]) -> Float[Tensor, "RB U T"]:
         """Return a gradient in the log-likelihoods, summed over the passages of each prompt, in the prompt's place."""
