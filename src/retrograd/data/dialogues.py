@@ -50,7 +50,13 @@ from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, peek_json_object
 from retrograd.util.text_files import Refuse, raise_error
 
-__all__ = ["DIALOGUE_FORMATS", "dialogue_examples", "read_dialogues", "read_doc2dial_documents"]
+__all__ = [
+    "DIALOGUE_FORMATS",
+    "detect_dialogue_format",
+    "dialogue_examples",
+    "read_dialogues",
+    "read_doc2dial_documents",
+]
 
 DIALOGUE_FORMATS = ("auto", "jsonl", "quac", "doc2dial")
 

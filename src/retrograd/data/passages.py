@@ -24,7 +24,7 @@ from retrograd.types import Passage, UserError
 from retrograd.util.guards import JsonValue
 from retrograd.util.text_files import Refuse, first_line, raise_error, read_jsonl, read_tsv, split_row
 
-__all__ = ["CORPUS_FORMATS", "passages_of", "read_corpus"]
+__all__ = ["CORPUS_FORMATS", "detect_corpus_format", "passages_of", "read_corpus"]
 
 CORPUS_FORMATS = ("auto", "jsonl", "tsv")
 

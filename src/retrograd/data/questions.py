@@ -46,7 +46,15 @@ from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, parse_text_list, peek_json_object
 from retrograd.util.text_files import Refuse, raise_error
 
-__all__ = ["ANSWERS_ARE", "NO_ANSWER", "QUESTION_FORMATS", "UNANSWERABLE", "question_examples", "read_questions"]
+__all__ = [
+    "ANSWERS_ARE",
+    "NO_ANSWER",
+    "QUESTION_FORMATS",
+    "UNANSWERABLE",
+    "detect_question_format",
+    "question_examples",
+    "read_questions",
+]
 
 QUESTION_FORMATS = ("auto", "jsonl", "json", "tsv", "triviaqa", "squad")
 ANSWERS_ARE = ("text", "regex")

@@ -7,15 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
-from retrograd.data.dialogues import read_dialogues, read_doc2dial_documents
+from retrograd.data.dialogues import (
+    DIALOGUE_FORMATS,
+    detect_dialogue_format,
+    read_dialogues,
+    read_doc2dial_documents,
+)
 from retrograd.data.examples import DialogueExample, GroundedExample, Turn, gold_passages, with_knowledge
-from retrograd.data.passages import read_corpus
-from retrograd.data.questions import NO_ANSWER, read_questions
+from retrograd.data.passages import CORPUS_FORMATS, read_corpus
+from retrograd.data.questions import NO_ANSWER, QUESTION_FORMATS, detect_question_format, read_questions
 from retrograd.data.readers import read_dialogues as read_dialogue_source
 from retrograd.data.readers import read_questions as read_question_source
 from retrograd.data.squad import read_contexts
 from retrograd.experiments.data.corpus import CorpusData
 from retrograd.experiments.data.example_files import ExampleSource, write_examples
+from retrograd.experiments.data.layouts import Layout, detect_base_layout, read_in_layout
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.metrics.patterns import plain_texts
 from retrograd.tasks.dialogue import GroundedDialogue
@@ -31,6 +37,8 @@ __all__ = ["DialogueData", "QuestionData"]
 
 _PASSAGES = "passages.jsonl"
 """The file of the knowledge base in a folder of data from Python."""
+_QUESTION_BASES = (*CORPUS_FORMATS, "squad")
+_DIALOGUE_BASES = (*CORPUS_FORMATS, "quac", "doc2dial")
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,13 @@ class QuestionData(CorpusData):
 
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """Yield the questions of a file."""
-        return read_questions(path, self.format, self.unanswerable, refuse, self.answers_are)
+        layout = Layout("data.format", self.format, QUESTION_FORMATS, detect_question_format, QUESTION_FORMATS)
+        return read_in_layout(
+            path,
+            layout,
+            lambda own: read_questions(path, self.format, self.unanswerable, own, self.answers_are),
+            refuse,
+        )
 
     def teachable(self, examples: list[Example]) -> list[Example]:
         """Return examples with the texts that their patterns stand for as targets; those without any are left out."""
@@ -90,7 +104,10 @@ class QuestionData(CorpusData):
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """Yield documents as `CorpusData.documents` does; of a SQuAD file its paragraphs."""
-        return read_contexts(path) if self.base_format == "squad" else read_corpus(path, self.base_format, refuse)
+        layout = Layout("data.base_format", self.base_format, _QUESTION_BASES, detect_base_layout, CORPUS_FORMATS)
+        if self.base_format == "squad":
+            return read_in_layout(path, layout, lambda _: read_contexts(path), refuse)
+        return read_in_layout(path, layout, lambda own: read_corpus(path, self.base_format, own), refuse)
 
 
 @dataclass(frozen=True)
@@ -138,21 +155,31 @@ class DialogueData(CorpusData):
 
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """Yield the turns of a file that are to be answered."""
-        return read_dialogues(path, self.format, self.unanswerable, refuse)
+        layout = Layout("data.format", self.format, DIALOGUE_FORMATS, detect_dialogue_format, DIALOGUE_FORMATS)
+        return read_in_layout(
+            path, layout, lambda own: read_dialogues(path, self.format, self.unanswerable, own), refuse
+        )
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """Yield documents as `CorpusData.documents` does; of QuAC or DoQA paragraphs, of Doc2Dial documents."""
+        layout = Layout("data.base_format", self.base_format, _DIALOGUE_BASES, _detect_dialogue_base, CORPUS_FORMATS)
         if self.base_format == "quac":
-            return read_contexts(path)
+            return read_in_layout(path, layout, lambda _: read_contexts(path), refuse)
         if self.base_format == "doc2dial":
-            return read_doc2dial_documents(path)
-        return read_corpus(path, self.base_format, refuse)
+            return read_in_layout(path, layout, lambda _: read_doc2dial_documents(path), refuse)
+        return read_in_layout(path, layout, lambda own: read_corpus(path, self.base_format, own), refuse)
 
     def _with_knowledge(
         self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]
     ) -> list[Example]:
         """Add texts as `CorpusData._with_knowledge` does: knowledge F1 reads them."""
         return list(with_knowledge(examples, lambda id_: base.passages(rows.get(id_, ()))))
+
+
+def _detect_dialogue_base(path: Path) -> str:
+    """Return the layout of a file as dialogues call it: SQuAD's is QuAC's."""
+    layout = detect_base_layout(path)
+    return "quac" if layout == "squad" else layout
 
 
 def teach_plain_texts(examples: list[Example]) -> list[Example]:
