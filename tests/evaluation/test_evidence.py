@@ -59,8 +59,18 @@ def test_the_three_forms_of_the_sentence() -> None:
     )
     assert even.main.test.p_value > 0.5
     one = evidence([0], [80])
-    assert one.sentence.startswith("joint training made no difference that this test can tell: +0.0 macro-F1 over the")
-    assert one.sentence.endswith("1 seed")
+    assert one.sentence.startswith(
+        "joint training made no difference that this test can tell in the one seed trained: +0.0 macro-F1 over the"
+    )
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(40, "helped"), (-40, "hurt")])
+def test_what_one_seed_gave_is_said_of_one_seed(gain: int, verdict: str) -> None:
+    assert evidence([gain], [gain]).sentence == (
+        f"joint training {verdict} in the one seed trained: {gain / 2:+.1f} macro-F1 over the frozen retriever, "
+        "p = 0.001, 1 seed, and what others would give is not known"
+    )
+    assert "one seed" not in evidence([gain, gain], [gain, gain]).sentence
 
 
 def test_who_is_not_told_apart_from_a_weaker_rival_has_not_helped() -> None:

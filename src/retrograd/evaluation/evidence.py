@@ -86,7 +86,7 @@ class Evidence:
 
     @property
     def sentence(self) -> str:
-        """Return the result as one sentence."""
+        """Return the result as one sentence, which says so where there is one seed alone."""
         main = self.main
         seeds = f"{len(main.by_seed)} seed{'s' if len(main.by_seed) > 1 else ''}"
         if not any(fmean(by_seed) > 0 for by_seed in self.scores.values()):
@@ -98,6 +98,8 @@ class Evidence:
             verdict = "hurt"
         opposite = sum(gain * main.mean < 0 for gain in main.by_seed) if main.is_significant else 0
         against = f"; {opposite} of {seeds} went the other way" if opposite else ""
+        if len(main.by_seed) == 1:
+            verdict, against = f"{verdict} in the one seed trained", ", and what others would give is not known"
         return (
             f"{self.subject} {verdict}: {format_spread(main.by_seed, '+')} {metric_name(self.metric)} over "
             f"{self.rivals[main.control]}, p = {main.test.p_value:.2g}, {seeds}{against}"
