@@ -108,20 +108,29 @@ class Example:
 
 
 class Prompt(str):
-    """The text that a generator reads, with the part of it (``spare``) that may be shortened from its end.
+    """A text that a model reads, with the part of it (``spare``) that may be shortened from its end.
 
     Where it has more tokens than a model reads, the spare part goes first, so that neither the query nor what asks for
-    the answer is lost. It is a string like any other, and equal to one.
+    the answer is lost, nor the target that a posterior retriever reads behind a query. It is a string like any other,
+    and equal to one. A retriever first cuts ``rest``, which ends its text.
     """
 
     spare: tuple[int, int]
     """Characters [start, end)."""
+    rest: str
 
-    def __new__(cls, before: str, spare: str = "", after: str = "") -> Prompt:
-        """Create the text ``before + spare + after``."""
-        prompt = super().__new__(cls, before + spare + after)
+    def __new__(cls, before: str, spare: str = "", after: str = "", rest: str = "") -> Prompt:
+        """Create the text ``before + spare + after + rest``."""
+        prompt = super().__new__(cls, before + spare + after + rest)
         prompt.spare = (len(before), len(before) + len(spare))
+        prompt.rest = rest
         return prompt
+
+    @property
+    def core(self) -> Prompt:
+        """Return the text without its ``rest``."""
+        start, end = self.spare
+        return Prompt(self[:start], self[start:end], self[end : len(self) - len(self.rest)])
 
     def shorten(self, characters: int) -> Prompt:
         """Return the prompt with only the first ``characters`` of its spare part; fewer where half a word would

@@ -30,6 +30,7 @@ from retrograd.models.compute.pooling import ROLES, PoolingMode, pool, pool_role
 from retrograd.models.compute.positions import position_limit
 from retrograd.models.compute.sentence_head import SentenceHead, Side
 from retrograd.models.inputs.lexical_projection import LexicalProjection
+from retrograd.models.inputs.prompt_tokens import fit_text
 from retrograd.models.loading.encoder_classes import READS_PADDING
 from retrograd.models.loading.loading import open_encoder, save_with_tokenizer
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, write_sentence_folder
@@ -55,9 +56,9 @@ FindRoleSpans = Callable[[str], Sequence[tuple[int, int]]]
 class Encoder(nn.Module):
     """Texts in, embeddings [B D] out: hidden states pooled over tokens, then scaled to length 1 if ``normalise``.
 
-    ``max_tokens`` is the longest input read; longer texts are cut at the end. ``token_budget`` bounds the padded tokens
-    of one forward pass and with it the memory; 0 chooses what suits the device. Without ``dropout`` training mode is
-    evaluation mode.
+    ``max_tokens`` is the longest input read; longer texts are cut at the end, and a `Prompt` first in its spare part.
+    ``token_budget`` bounds the padded tokens of one forward pass and with it the memory; 0 chooses what suits the
+    device. Without ``dropout`` training mode is evaluation mode.
 
     Pooling "roles" (see above) needs ``role_spans``, which return the spans of a text's roles and are never written to
     disk. A role without a token, because its span is empty or was cut off, gets the mean over the whole text;
@@ -217,8 +218,8 @@ class Encoder(nn.Module):
         """Embed texts with the model and its head alone."""
         if not texts:
             return torch.zeros(0, self.semantic_dimension, device=self.device)
-        read = [prompt + text for text in texts] if prompt else texts
-        if self.pooling == "roles":
+        if self.pooling == "roles":  # whose spans are those of the whole text
+            read = [prompt + text for text in texts]
             spans = self._role_spans(texts)
             return self._in_groups(read, lambda group: self._pool_roles(group, spans, len(prompt)), by_role=True)
         skipped = 0 if self.head.pools_prompt or not prompt else self._count_tokens(prompt)
@@ -227,7 +228,7 @@ class Encoder(nn.Module):
             pooled = self.head(group.hidden, group.mask, skipped)
             return F.normalize(pooled, dim=-1) if self.normalise else pooled
 
-        return self._in_groups(read, vectors)
+        return self._in_groups([fit_text(self.tokenizer, prompt, text, self.max_tokens) for text in texts], vectors)
 
     def _in_groups(
         self, texts: Sequence[str], vectors: Callable[[_Group], Float[Tensor, "b _"]], by_role: bool = False

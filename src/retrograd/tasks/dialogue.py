@@ -66,10 +66,15 @@ class GroundedDialogue(FreeAnswers):
         """Return the prefix and the texts of the turns, the last one first, without the names of speakers."""
         return self.query_prefix + " ".join(reversed(self._utterances(example)))
 
-    def posterior_text(self, example: Example, target: str) -> str:
-        """Return the last turn, the target, then the older turns: a cut takes neither of the first two."""
+    def posterior_text(self, example: Example, target: str) -> Prompt:
+        """Return the last turn, the target, then the older turns.
+
+        Where it is too long the older turns go first, then the end of the last turn, and the target stays.
+        """
         *older, last = self._utterances(example)
-        return self.query_prefix + self.separator.join([last, target, *filter(None, [" ".join(reversed(older))])])
+        rest = " ".join(reversed(older))
+        rest = f"{self.separator}{rest}" if rest else ""
+        return Prompt(self.query_prefix, last, f"{self.separator}{target}", rest)
 
     def _turns_of(self, example: Example) -> tuple[Turn, ...]:
         """Return the turns that are read, oldest first."""

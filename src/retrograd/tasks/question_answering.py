@@ -64,9 +64,9 @@ class QuestionAnswering(FreeAnswers):
         """Return the prefix and the question."""
         return self.query_prefix + example.query
 
-    def posterior_text(self, example: Example, target: str) -> str:
-        """Return the query text, the separator and the target."""
-        return f"{self.query_text(example)}{self.separator}{target}"
+    def posterior_text(self, example: Example, target: str) -> Prompt:
+        """Return the query text, the separator and the target. Where it is too long the question's end goes first."""
+        return Prompt(self.query_prefix, example.query, f"{self.separator}{target}")
 
     # What the generator reads
 

@@ -76,7 +76,10 @@ class Task(Protocol):
         ...
 
     def posterior_text(self, example: Example, target: str) -> str:
-        """Return the text for the posterior retriever: the query and the target."""
+        """Return the text for the posterior retriever: the query and the target.
+
+        Of a `Prompt` the tower cuts the query where both have no room; of a plain string it cuts the end, the target.
+        """
         ...
 
     def passage_text(self, passage: Passage) -> str:

@@ -15,9 +15,45 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from retrograd.models.compute.positions import position_limit
 from retrograd.types import Prompt, UserError
 
-__all__ = ["PromptCounts", "PromptTokens", "TokenIds", "end_token", "input_limit", "start_token", "target_limit"]
+__all__ = [
+    "PromptCounts",
+    "PromptTokens",
+    "TokenIds",
+    "end_token",
+    "fit_text",
+    "input_limit",
+    "start_token",
+    "target_limit",
+]
 
 TokenIds = list[int]
+
+
+def fit_text(tokenizer: PreTrainedTokenizerBase, instruction: str, text: str, max_tokens: int) -> str:
+    """Return the text behind an instruction, as a retriever reads it: `Prompt.core` shortened where it has no room.
+
+    All else is cut at its end by the tokenizer, as it comes: plain strings, what `Prompt.rest` is, and a core whose
+    spare part does not suffice.
+    """
+    if not isinstance(text, Prompt):
+        return instruction + text
+    core = text.core
+    while (over := len(tokenizer(instruction + core, verbose=False)["input_ids"]) - max_tokens) > 0:
+        start, end = core.spare
+        if start == end:
+            break
+        core = core.shorten(_shortened_length(tokenizer, core[start:end], over))
+    return instruction + (text if core == text.core else core)
+
+
+def _shortened_length(tokenizer: PreTrainedTokenizerBase, spare: str, tokens: int) -> int:
+    """Return the length in characters of a spare part without its last ``tokens``; less than it is."""
+    if not tokenizer.is_fast:
+        count = len(tokenizer(spare, add_special_tokens=False, verbose=False)["input_ids"])
+        return min(len(spare) - 1, len(spare) * max(count - tokens, 0) // max(count, 1))
+    whole = tokenizer(spare, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets = whole["offset_mapping"]
+    return min(len(spare) - 1, offsets[-tokens][0] if tokens <= len(offsets) else 0)
 
 
 class PromptCounts(NamedTuple):
@@ -84,18 +120,10 @@ class PromptTokens:
                 start, end = prompt.spare
                 if start == end:
                     break
-                prompt = prompt.shorten(self._shortened_length(prompt[start:end], len(ids) - max_tokens))
+                length = _shortened_length(self._tokenizer, prompt[start:end], len(ids) - max_tokens)
+                prompt = prompt.shorten(length)
         self.cut += 1
         return self._cut(prompt, max_tokens)
-
-    def _shortened_length(self, spare: str, tokens: int) -> int:
-        """Return the length in characters of the spare part without its last ``tokens``; less than it is."""
-        if not self._tokenizer.is_fast:
-            count = len(self._tokenizer(spare, add_special_tokens=False, verbose=False)["input_ids"])
-            return min(len(spare) - 1, len(spare) * max(count - tokens, 0) // max(count, 1))
-        whole = self._tokenizer(spare, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        offsets = whole["offset_mapping"]
-        return min(len(spare) - 1, offsets[-tokens][0] if tokens <= len(offsets) else 0)
 
     def _cut(self, prompt: str, max_tokens: int) -> TokenIds:
         """Return the prompt's first tokens, then its tail."""

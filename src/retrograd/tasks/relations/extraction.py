@@ -269,9 +269,12 @@ class RelationExtraction:
         """Return the marked sentence in the task's query style. Raises `UserError` where a query is not marked."""
         return restyle_text(example.query, self.query_style)
 
-    def posterior_text(self, example: Example, target: str) -> str:
-        """Return the query text, a bar, and the target."""
-        return with_label(self.query_text(example), target)
+    def posterior_text(self, example: Example, target: str) -> Prompt:
+        """Return the query text, a bar, and the target. Where it is too long the query's end goes first, unless vectors
+        are pooled by role.
+        """
+        query = self.query_text(example)
+        return Prompt("", query, with_label(query, target).removeprefix(query))
 
     def passage_text(self, passage: Passage) -> str:
         """Return the passage's sentence in the same style as a query; the label stays out of it, but for ``key_style``
