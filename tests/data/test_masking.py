@@ -94,7 +94,8 @@ def test_spans_from_a_file(tmp_path: Path) -> None:
         f'{{"id": "b", "spans": [[{iron}, {iron + 4}]]}}\n{{"id": "other", "spans": [[0, 999]]}}\n', "utf-8"
     )
     spans = read_spans(path)
-    found = span_examples([BRIDGE, Passage("unnamed", "", BRIDGE.text)], SpanMasking(), random.Random(0), spans)
+    passages = [BRIDGE, Passage("unnamed", "", BRIDGE.text)]
+    found = span_examples(passages, SpanMasking(), random.Random(0), lambda passage: spans.get(passage.id, ()))
     assert [(one.source, one.target) for one in found] == [("b", "iron")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -361,6 +362,27 @@ def test_a_base_without_anything_to_mask_says_so() -> None:
     base = KnowledgeBase.from_passages([Passage("a", "", "water is wet and the sky is blue today")])
     with pytest.raises(UserError, match=r"no name, date or number .* in 1 passages; set masking\.epochs = 0"):
         masked_examples(base, MaskingSettings(epochs=1), torch.Generator())
+
+
+def test_ids_of_spans_that_are_in_no_passage_are_counted_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = KnowledgeBase.from_passages(PASSAGES)
+    number = re.search(r"\d+", PASSAGES[0].text)
+    assert number is not None
+    good = {"id": PASSAGES[0].id, "spans": [list(number.span())]}
+    file = tmp_path / "spans.jsonl"
+    settings = MaskingSettings(epochs=1, spans=str(file))
+    for ids, told in (([], ""), (["x", "y", "x"], "2 ids of"), (["x"], "1 ids of")):
+        file.write_text("".join(json.dumps(one) + "\n" for one in [good, *({**good, "id": id_} for id_ in ids)]))
+        caplog.clear()
+        with caplog.at_level("INFO", logger="retrograd"):
+            assert [one.source for one in masked_examples(base, settings, torch.Generator())] == [PASSAGES[0].id]
+        assert ("are in no passage" in caplog.text) == bool(told)
+        assert told in caplog.text
+    file.write_text(json.dumps({**good, "id": "x"}) + "\n")
+    with pytest.raises(UserError, match=r"masking\.spans: .*: none of its 1 ids is in a passage .* such as '"):
+        masked_examples(base, settings, torch.Generator())
 
 
 def test_more_passages_than_there_are_is_an_error() -> None:

@@ -114,11 +114,11 @@ def span_examples(
             yield examples[position]
 
 
-def read_spans(path: Path) -> Spans:
-    """Read spans, such as a tagger may have written, from a file.
+def read_spans(path: Path) -> dict[str, list[tuple[int, int]]]:
+    """Return spans by the id of their passage, such as a tagger may have written them, from a file.
 
     It has JSON Lines of ``id``, that of a passage of the base, and ``spans``, a list of ``[start, end]`` in characters
-    of its text. Passages that the file does not name have no spans.
+    of its text. Passages that the file does not name have no spans: ``lambda passage: spans.get(passage.id, ())``.
 
     Raises `UserError` with file and line.
     """
@@ -127,7 +127,7 @@ def read_spans(path: Path) -> Spans:
         with locate_errors(path, f"line {number}"):
             require_fields(record, ("id", "spans"))
             spans[read_string(record, "id")] += _read_pairs(record["spans"])
-    return lambda passage: spans.get(passage.id, ())
+    return dict(spans)
 
 
 def _read_pairs(value: JsonValue) -> list[tuple[int, int]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,12 +15,16 @@ from retrograd.experiments.settings import MaskingSettings
 from retrograd.experiments.stage_description import describe_stages
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.rag.rag_model import RagModel
+from retrograd.tasks.task import Task
 from retrograd.training.stage import Stage
 from retrograd.types import Passage, UserError
+from retrograd.util.progress import say
 
-__all__ = ["build_stages", "masked_examples"]
+__all__ = ["build_stages", "count_masked", "count_unknown_spans", "masked_examples", "require_free_answers"]
 
 _BLOCK_ROWS = 4_096
+_MOST_COUNTED = 4_096
+"""Passages in which a plan counts what can be masked."""
 
 
 def build_stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> list[Stage]:
@@ -50,35 +55,90 @@ def build_stages(experiment: Experiment, model: RagModel, rng: torch.Generator) 
 
 def _masked_sentences(experiment: Experiment, model: RagModel, rng: torch.Generator) -> list[SpanExample]:
     """Return the masked sentences of the base, for a task whose answers are not a closed set."""
-    if model.task.choices is not None:
-        raise UserError(
-            f"masking.epochs is {experiment.masking.epochs}, but the answers of {model.task.name!r} are a closed set, "
-            f"and a masked word is not in that set; set masking.epochs = 0"
-        )
+    require_free_answers(model.task, experiment.masking)
     return masked_examples(model.base, experiment.masking, rng)
+
+
+def require_free_answers(task: Task, settings: MaskingSettings) -> None:
+    """Raise `UserError` for masking in a task whose answers are a closed set."""
+    if task.choices is not None:
+        raise UserError(
+            f"masking.epochs is {settings.epochs}, but the answers of {task.name!r} are a closed set, and a masked "
+            f"word is not in that set; set masking.epochs = 0"
+        )
 
 
 def masked_examples(base: KnowledgeBase, settings: MaskingSettings, rng: torch.Generator) -> list[SpanExample]:
     """Return sentences of the base in which a name, date or number, or what ``spans`` names, is masked: the target.
 
-    Raises `UserError` where there is nothing to mask.
+    Raises `UserError` where there is nothing to mask, and where ``spans`` names no passage of the base.
     """
-    source = random.Random(int(torch.randint(2**31, (), generator=rng)))
-    masking = SpanMasking(most_per_passage=settings.per_passage, may_see_source=settings.may_see_source)
-    spans = read_spans(Path(settings.spans)) if settings.spans else None
-    try:
-        examples = list(span_examples(_draw_passages(base, settings.passages, rng), masking, source, spans))
-    except UserError as error:
-        raise UserError(f"masking.spans: {settings.spans}: {error}") from None
+    masking = _masking(settings)
+    examples = list(_mask_passages(base, settings, _draw_passages(base, settings.passages, rng), rng))
     if not examples:
         where = f"a sentence of {masking.least_words} words or more, in {settings.passages or len(base)} passages"
         if settings.spans:
             raise UserError(
-                f"masking.spans: {settings.spans} names nothing in {where}; its ids must be those of passages, such as "
-                f"{base[0].id!r}, or leave it empty"
+                f"masking.spans: {settings.spans} names nothing in {where}; give spans that each lie in one such "
+                f"sentence, or leave it empty"
             )
         raise UserError(f"masking found no name, date or number in {where}; set masking.epochs = 0")
     return examples
+
+
+def count_masked(base: KnowledgeBase, settings: MaskingSettings, passages: int, seed: int) -> tuple[int, bool]:
+    """Return how many sentences `masked_examples` gives for a base of so many ``passages``, and whether that is exact.
+
+    Of more than 4,096 passages that many are looked at, drawn by ``seed``, and their mean is taken for all.
+    Raises `UserError` as `masked_examples` does, where it is exact.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    is_exact = passages == len(base) <= _MOST_COUNTED and settings.passages in (0, len(base))
+    if is_exact:
+        return len(masked_examples(base, replace(settings, passages=0), rng)), True
+    counted = min(len(base), _MOST_COUNTED)
+    found = sum(1 for _ in _mask_passages(base, settings, _draw_passages(base, counted, rng), rng))
+    return round(found / max(counted, 1) * min(settings.passages or passages, passages)), False
+
+
+def count_unknown_spans(base: KnowledgeBase, file: str) -> tuple[int, str]:
+    """Return the number of ids in a file of spans that are in no passage, and the first of them or "".
+
+    Raises `UserError` where no id is in any passage.
+    """
+    unknown = dict.fromkeys(read_spans(Path(file)))
+    named = len(unknown)
+    for block in base.blocks(_BLOCK_ROWS):
+        for passage in block:
+            unknown.pop(passage.id, None)
+    if unknown and len(unknown) == named:
+        raise UserError(
+            f"masking.spans: {file}: none of its {named:,} ids is in a passage of the base (the first is "
+            f"{next(iter(unknown))!r}); its ids must be those of passages, such as {base[0].id!r}"
+        )
+    return len(unknown), next(iter(unknown), "")
+
+
+def _masking(settings: MaskingSettings) -> SpanMasking:
+    return SpanMasking(most_per_passage=settings.per_passage, may_see_source=settings.may_see_source)
+
+
+def _mask_passages(
+    base: KnowledgeBase, settings: MaskingSettings, passages: Iterable[Passage], rng: torch.Generator
+) -> Iterator[SpanExample]:
+    """Yield the masked sentences of some passages; say which ids of the file of spans are in no passage."""
+    source = random.Random(int(torch.randint(2**31, (), generator=rng)))
+    if not settings.spans:
+        yield from span_examples(passages, _masking(settings), source)
+        return
+    unknown, first = count_unknown_spans(base, settings.spans)
+    if unknown:
+        say(f"masking.spans: {unknown:,} ids of {settings.spans} are in no passage (the first is {first!r})")
+    spans = read_spans(Path(settings.spans))
+    try:
+        yield from span_examples(passages, _masking(settings), source, lambda passage: spans.get(passage.id, ()))
+    except UserError as error:
+        raise UserError(f"masking.spans: {settings.spans}: {error}") from None
 
 
 def _draw_passages(base: KnowledgeBase, count: int, rng: torch.Generator) -> Iterator[Passage]:

@@ -123,6 +123,25 @@ def test_what_may_be_masked_is_read_before_a_run(tmp_path: Path, spans: list | N
     assert all(part in f"{one.place} {one.what}; {one.remedy}" for one, part in zip(found, told, strict=True)), found
 
 
+@pytest.mark.parametrize(
+    ("ids", "severity", "told"),
+    [
+        (["p0"], None, ""),
+        (["p0", "x", "y"], "warning", "2 ids are in no passage of the base (the first is 'x')"),
+        (["x"], "error", "none of its 1 ids is in a passage"),
+    ],
+)
+def test_ids_of_spans_that_are_in_no_passage_are_told(
+    tmp_path: Path, ids: list[str], severity: str | None, told: str
+) -> None:
+    base = [{"id": f"p{i}", "text": f"the {one} is number {i} of all that stand there"} for i, one in enumerate(THINGS)]
+    tagged = lines(tmp_path, "spans.jsonl", [{"id": id_, "spans": [[4, 6]]} for id_ in ids])
+    alone = ["data.train=", "data.test=", "warm_start.epochs=0", "training.epochs=0", "masking.epochs=1"]
+    found = validate_experiment(questions(tmp_path, [], [], base, *alone, f"masking.spans={tagged}")).findings.shown
+    assert [one.severity for one in found] == [severity] * (severity is not None)
+    assert all(told in one.what for one in found)
+
+
 def test_squads_questions_over_another_corpus_are_not_judged(tmp_path: Path) -> None:
     asked = {"id": "q", "question": "which cup ?", "answers": [{"text": "cup"}]}
     squad = tmp_path / "squad.json"

@@ -10,6 +10,7 @@ from pathlib import Path
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
+from retrograd.experiments.stages import count_masked, require_free_answers
 from retrograd.studies.lengths import Ruler, generator_ruler, retriever_ruler, target_ruler
 from retrograd.types import UserError
 from retrograd.util.text_files import count_lines
@@ -27,7 +28,8 @@ class DataFacts:
     limits.
 
     ``prompt`` is a prompt without passages, ``neighbour`` what one passage adds to it. ``supports`` says whether the
-    task can tell which passages support a target. ``data`` is what was read, where it was.
+    task can tell which passages support a target. ``masked`` counts the masked sentences of the base, None where they
+    are not known or not used. ``data`` is what was read, where it was.
     """
 
     examples: int | None
@@ -39,6 +41,7 @@ class DataFacts:
     target: int
     passage: int
     supports: bool = True
+    masked: int | None = None
     data: Data | None = None
     notes: tuple[str, ...] = ()
 
@@ -61,7 +64,21 @@ def collect_data_facts(experiment: Experiment, examples: int, passages: int) -> 
     if facts.examples is None:
         note = "the number of training examples is not known; say it with --examples"
         facts = replace(facts, notes=(*facts.notes, note))
-    return facts
+    return _count_masked(experiment, facts) if experiment.masking.epochs > 0 else facts
+
+
+def _count_masked(experiment: Experiment, facts: DataFacts) -> DataFacts:
+    """Return the facts with the number of masked sentences, where the base was read; else a note that it is missing.
+
+    Raises `UserError` where there is nothing to mask.
+    """
+    if facts.data is None or facts.passages is None:
+        note = "the number of masked sentences is not known without the base: steps and time of masking are left out"
+        return replace(facts, notes=(*facts.notes, note))
+    require_free_answers(facts.data.task, experiment.masking)
+    masked, is_exact = count_masked(facts.data.base, experiment.masking, facts.passages, experiment.seed)
+    note = "" if is_exact else "the masked sentences are counted in a part of the base: steps of masking are estimates"
+    return replace(facts, masked=masked, notes=(*facts.notes, *filter(None, [note])))
 
 
 def _read_facts(experiment: Experiment) -> DataFacts:
@@ -121,8 +138,8 @@ def _measure_facts(experiment: Experiment, data: Data) -> DataFacts:
         _mean(targets, [item.target for item in examples if item.targets], experiment.generator.max_target_tokens),
         _mean(reader, [task.passage_text(item) for item in passages], experiment.retriever.max_tokens),
         task.support(data.base) is not None,
-        data,
-        notes,
+        data=data,
+        notes=notes,
     )
 
 

@@ -57,7 +57,7 @@ def plan_experiment(
     machine = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware, processes)
     facts = collect_data_facts(experiment, examples, passages)
     r = experiment.retriever
-    stages = plan_stages(experiment, facts.examples, facts.supports)
+    stages = plan_stages(experiment, facts.examples, facts.supports, facts.masked)
     if processes > 1:
         if _passages_move(experiment) and any(stage.learns.retriever and not stage.is_copying for stage in stages):
             require_one_process(experiment.training.refresh_policy)

@@ -8,7 +8,7 @@ and the variational objectives go backward through fewer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,14 +27,19 @@ _QUERIES = 64
 _MOST_CANDIDATES = 100_000
 
 
-def plan_stages(experiment: Experiment, examples: int | None, supports: bool) -> list[StageDescription]:
-    """Return the stages that a run would have, for a plan. Raises `UserError` where there are none."""
+def plan_stages(
+    experiment: Experiment, examples: int | None, supports: bool, masked: int | None = None
+) -> list[StageDescription]:
+    """Return the stages that a run would have, for a plan, with ``masked`` sentences where there are any.
+
+    Raises `UserError` where there are no stages.
+    """
     stages = describe_stages(experiment, supports, examples)
     if not stages:
         raise UserError(
             f"{experiment.name} trains nothing, so that there is nothing to plan; set training.epochs to 1, say"
         )
-    return stages
+    return [replace(stage, examples=masked) if stage.is_masking else stage for stage in stages]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from retrograd.experiments.data.kinds import file_kinds, open_data, open_files
 from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
-from retrograd.experiments.stages import masked_examples
+from retrograd.experiments.stages import count_unknown_spans, masked_examples
 from retrograd.recipes import RECIPES, open_experiment
 from retrograd.studies.lengths import (
     IN_WORDS,
@@ -179,6 +179,10 @@ def _check_loading(experiment: Experiment, findings: Findings) -> None:
         require_enough_passages(experiment, base)
         if _spans(experiment):
             masked_examples(base, replace(experiment.masking, passages=0), torch.Generator())
+            unknown, first = count_unknown_spans(base, _spans(experiment))
+            if unknown:
+                what = f"{unknown:,} ids are in no passage of the base (the first is {first!r}), and are left out"
+                findings.warning("masking", "base", _spans(experiment), what, "give the ids of passages")
     except UserError as error:
         findings.error("settings", "data", "the experiment", *split_message(error))
 
