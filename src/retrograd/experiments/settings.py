@@ -117,6 +117,10 @@ class SecondStageSettings:
 class TrainingSettings:
     """Settings of the main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
 
+    What ``tail``, ``distraction``, ``prior_only`` and ``explorers`` draw is drawn for a micro-batch at once, by one
+    source: a batch of two draws other passages than two batches of one, though each query's chances are the same. A
+    ``pool`` depends on the micro-batch itself.
+
     ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base. With ``pool``
     the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random. A share of
     the queries, ``distraction``, reads what was found for an unrelated passage: where training queries retrieve far

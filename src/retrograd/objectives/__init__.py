@@ -8,6 +8,7 @@ from retrograd.objectives.defaults import (
     default_objective,
     generator_only,
     generator_part,
+    remark_on_cost,
     retriever_warm_start,
 )
 from retrograd.objectives.differentiable_knn import RelaxedTopK, Selection
@@ -54,6 +55,7 @@ __all__ = [
     "default_objective",
     "generator_only",
     "generator_part",
+    "remark_on_cost",
     "retriever_warm_start",
 ]
 

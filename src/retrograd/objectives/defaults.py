@@ -8,10 +8,20 @@ from __future__ import annotations
 from retrograd.objectives.differentiable_knn import RelaxedTopK
 from retrograd.objectives.distillation import Distillation
 from retrograd.objectives.frozen import FrozenRetriever, NoRetrieval
+from retrograd.objectives.jsa import JointStochasticApproximation
 from retrograd.objectives.marginal import TopKMarginal
 from retrograd.objectives.objective import Objective, Reads
 
-__all__ = ["closed_book", "default_objective", "generator_only", "generator_part", "retriever_warm_start"]
+__all__ = [
+    "closed_book",
+    "default_objective",
+    "generator_only",
+    "generator_part",
+    "remark_on_cost",
+    "retriever_warm_start",
+]
+
+_MANY_DRAWS = 10
 
 
 def default_objective() -> Objective:
@@ -53,3 +63,19 @@ def retriever_warm_start(objective: Objective) -> Objective:
     without a gradient, and copying has no prompt to mix them in.
     """
     return objective if objective.selection is None else TopKMarginal()
+
+
+def remark_on_cost(objective: Objective) -> str | None:
+    """Return a remark on settings that make an objective cost more than it needs, or None.
+
+    The number of draws stays what it is: 2 visits of a carried chain have several times the variance of 50.
+    """
+    match objective:
+        case JointStochasticApproximation(sampler="metropolis", chain="carried", draws=draws) if draws > _MANY_DRAWS:
+            return (
+                f'objective.draws is {draws} beside objective.chain = "carried": a chain that goes on from visit to '
+                f"visit is nearly unbiased with 2, which read fewer prompts a step, at more variance; set "
+                f"objective.draws = 2 where steps are many"
+            )
+        case _:
+            return None

@@ -123,6 +123,22 @@ def test_what_may_be_masked_is_read_before_a_run(tmp_path: Path, spans: list | N
     assert all(part in f"{one.place} {one.what}; {one.remedy}" for one, part in zip(found, told, strict=True)), found
 
 
+def test_a_history_that_ends_with_the_agents_turn_is_told(tmp_path: Path) -> None:
+    turns = ["user: which cup ?", "agent: the red one", "user: why ?", "assistant: it holds tea"]
+    train = [
+        {"id": "good", "history": turns[:3], "answer": "it holds tea"},
+        {"id": "plain", "history": ["which box ?"], "answer": "a box"},
+        {"id": "late", "history": turns, "answer": "why not"},
+        {"id": "records", "history": [{"role": "bot", "text": "a wheel"}], "answer": "a car"},
+    ]
+    found = validate_files([lines(tmp_path, "turns.jsonl", train)], "dialogue").findings.shown
+    assert [(one.severity, one.check, one.place.rpartition(" ")[2]) for one in found] == [
+        ("warning", "last turn", "'late'"),
+        ("warning", "last turn", "'records'"),
+    ]
+    assert "ends with the agent's turn, 'it holds tea'" in found[0].what
+
+
 @pytest.mark.parametrize(
     ("ids", "severity", "told"),
     [

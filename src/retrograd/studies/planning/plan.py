@@ -19,6 +19,7 @@ from retrograd.index.disk.plan import readable_bytes
 from retrograd.models.compute.batching import token_budget_on
 from retrograd.models.loading.architectures import is_on_disk
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
+from retrograd.objectives import remark_on_cost
 from retrograd.studies.planning.data import DataFacts, collect_data_facts
 from retrograd.studies.planning.hardware import Hardware, find_hardware, measure_machine
 from retrograd.studies.planning.model import ModelFacts, collect_model_facts
@@ -91,9 +92,9 @@ def _share(stage: StageDescription, processes: int) -> StageDescription:
 
 
 def _notes(experiment: Experiment, processes: int) -> tuple[str, ...]:
-    if experiment.generator.fsdp and processes == 1:
-        return ("one process holds all of generator.fsdp; say how many there will be: --processes",)
-    return ()
+    spread = "one process holds all of generator.fsdp; say how many there will be: --processes"
+    is_alone = experiment.generator.fsdp and processes == 1
+    return tuple(filter(None, [spread if is_alone else None, remark_on_cost(experiment.objective)]))
 
 
 def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:

@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
-from retrograd.data.examples import gold_passages, has_patterns
+from retrograd.data.examples import DialogueExample, gold_passages, has_patterns
 from retrograd.data.squad import TEXT_ID
 from retrograd.experiments.data.findings import Findings
 from retrograd.metrics.patterns import looks_like_pattern
@@ -63,6 +63,7 @@ def check_queries(
         if part.pattern is None and not has_patterns(example):
             part.pattern = next(((example.id, one) for one in example.targets if looks_like_pattern(one)), None)
         _check_repeated(part, example, findings)
+        _check_last_turn(part, example, findings)
         for id_ in gold_passages(example):
             part.gold.setdefault(id_, example.id)
         yield example
@@ -101,6 +102,14 @@ def _check_repeated(part: PartContents, example: Example, findings: Findings) ->
         message = f"the same as id {first!r}, but the target is {target[:60]!r}, there {other[:60]!r}"
         remedy = "keep the right one, or put all answers into one record where several are right"
         findings.warning("contradiction", part.name, place, message, remedy)
+
+
+def _check_last_turn(part: PartContents, example: Example, findings: Findings) -> None:
+    """Report a dialogue in which the turn to be answered is the agent's, who is to give the next one."""
+    if isinstance(example, DialogueExample) and example.history and example.history[-1].role == "agent":
+        message = f"the history ends with the agent's turn, {example.history[-1].text[:40]!r}"
+        remedy = "end it with the turn that is to be answered, the user's; the agent's next one is the target"
+        findings.warning("last turn", part.name, part.place(example.id), message, remedy)
 
 
 def check_leaks(parts: Iterable[PartContents], findings: Findings) -> None:

@@ -1,4 +1,4 @@
-"""The masked sentences of a plan: their steps are those of the run, or an estimate that is called one."""
+"""What a plan says of masked sentences (steps as in the run, or an estimate that is called one) and of many draws."""
 
 from __future__ import annotations
 
@@ -76,6 +76,23 @@ def test_a_plan_refuses_masking_as_training_would(masked: Experiment, tmp_path: 
     spans = write(tmp_path / "spans.jsonl", [{"id": "another", "spans": [[0, 3]]}])
     with pytest.raises(UserError, match="none of its 1 ids is in a passage of the base"):
         plan_experiment(masked.with_settings([f"masking.spans={spans}"]), BIG)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_told"),
+    [
+        ((), True),
+        (("objective.draws=2",), False),
+        (("objective.chain=cold",), False),
+        (("objective.sampler=exact",), False),
+    ],
+)
+def test_many_draws_of_a_carried_chain_are_remarked_on(
+    masked: Experiment, more: tuple[str, ...], is_told: bool
+) -> None:
+    jsa = ["objective.kind=JointStochasticApproximation", "objective.sampler=metropolis", "retriever.posterior=true"]
+    notes = plan_experiment(masked.with_settings([*jsa, *more]), BIG).notes
+    assert any("objective.draws is 50" in note and "set objective.draws = 2" in note for note in notes) == is_told
 
 
 def test_a_large_base_is_counted_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
