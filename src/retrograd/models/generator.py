@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
-from retrograd.models.compute.batching import lay_out_rows, length_buckets, mark_present
+from retrograd.models.compute.batching import equal_length_buckets, lay_out_rows, length_buckets, mark_present
 from retrograd.models.compute.fsdp import count_forwards
 from retrograd.models.compute.inference import forget_casts, inference, plain_search
 from retrograd.models.compute.output_layer import only_at
+from retrograd.models.compute.positions import left_padding_moves
 from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.compute.vocabulary import token_log_probability
 from retrograd.models.constrained.choices import MixtureScores, score_choices, score_token_mixtures
@@ -36,6 +37,7 @@ from retrograd.models.inputs.soft_prompt import SoftPrompt, SoftPromptOptions
 from retrograd.models.loading.loading import open_generator, save_with_tokenizer
 from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.loading.quantisation import require_adapters
+from retrograd.types import UserError
 from retrograd.util.files import open_to_umask
 
 __all__ = ["Generator", "TargetScores", "draw_soft_prompt"]
@@ -224,7 +226,8 @@ class Generator(nn.Module):
             return [[""] * beams for _ in prompts]
         prompt_ids = self._input.prompt_ids(prompts, soft)
         texts: list[list[str]] = [[] for _ in prompts]
-        for group in length_buckets(input_sizes(prompt_ids, soft), self._input.budget // beams):
+        buckets = equal_length_buckets if left_padding_moves(self.model) else length_buckets
+        for group in buckets(input_sizes(prompt_ids, soft), self._input.budget // beams):
             chosen = [prompt_ids[i] for i in group]
             written = self._write(chosen, soft and soft.at(group), beams, most)
             for n, text in enumerate(self.tokenizer.batch_decode(written, skip_special_tokens=True)):
@@ -246,6 +249,9 @@ class Generator(nn.Module):
         prompt_ids = self._input.prompt_ids(prompts, None)
         lengths = input_sizes(prompt_ids, None)
         sizes = [len(one.prompts) * max(lengths[p] for p in one.prompts) for one in mixtures]
+        if left_padding_moves(self.model) and len(set(lengths)) > 1:
+            kind = type(self.model).__name__
+            raise UserError(f"{kind} cannot read prompts of different lengths side by side; set form to 'sequence'")
         texts: list[list[str]] = [[] for _ in mixtures]
         for group in length_buckets(sizes, self._input.budget // beams):
             own = [mixtures[i] for i in group]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.models.compute.batching import length_buckets
+from retrograd.models.compute.batching import equal_length_buckets, length_buckets
 
 
 @given(st.lists(st.integers(0, 30), max_size=40), st.integers(0, 90), st.one_of(st.none(), st.integers(1, 5)))
@@ -23,3 +23,8 @@ def test_buckets(lengths, budget, max_items):
 def test_a_group_is_filled_before_the_next_begins():
     assert length_buckets([1, 4, 4, 2, 4], budget=8) == [[1, 2], [4, 3], [0]]
     assert length_buckets([1, 4, 4, 2, 4], budget=12, max_items=4) == [[1, 2, 4], [3, 0]]
+
+
+def test_groups_of_one_length_each() -> None:
+    assert equal_length_buckets([1, 4, 4, 2, 4], budget=8) == [[1, 2], [4], [3], [0]]
+    assert equal_length_buckets([], budget=8) == []

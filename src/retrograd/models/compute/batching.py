@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["lay_out_rows", "length_buckets", "mark_present", "pad_ids", "token_budget_on"]
+__all__ = ["equal_length_buckets", "lay_out_rows", "length_buckets", "mark_present", "pad_ids", "token_budget_on"]
 
 _TOKEN_BUDGET_CPU = 2_048
 _TOKEN_BUDGET_ELSEWHERE = 32_768
@@ -37,6 +37,15 @@ def length_buckets(lengths: Sequence[int], budget: int, max_items: int | None = 
             groups.append([])
             longest = max(lengths[position], 1)
         groups[-1].append(position)
+    return groups
+
+
+def equal_length_buckets(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Split positions 0 … n-1 into groups of one length each, longest first. Otherwise as `length_buckets`."""
+    groups: list[list[int]] = []
+    for length in sorted(set(lengths), reverse=True):
+        equal = [i for i, other in enumerate(lengths) if other == length]
+        groups += [[equal[i] for i in group] for group in length_buckets([length] * len(equal), budget)]
     return groups
 
 

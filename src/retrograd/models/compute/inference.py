@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
 
-__all__ = ["forget_casts", "inference", "plain_search"]
+__all__ = ["EncoderStates", "forget_casts", "inference", "plain_search"]
+
+
+@dataclass
+class EncoderStates(BaseModelOutput):
+    """What an encoder has read, as every decoder of transformers takes it: that of Switch looks for routers' logits."""
+
+    router_logits: None = None
 
 
 @contextmanager

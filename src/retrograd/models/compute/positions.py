@@ -1,12 +1,13 @@
-"""How many tokens a model can read or write, by its configuration alone: fewer than some configurations state."""
+"""How many tokens a model can read or write, fewer than some configurations state; and whether padding moves them."""
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Literal
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["position_limit"]
+__all__ = ["left_padding_moves", "position_limit"]
 
 _COUNTED_FROM_PADDING = frozenset(
     (
@@ -31,6 +32,9 @@ _COUNTED_FROM_PADDING = frozenset(
 _MPNET_PADDING = 1
 """MPNet's modules count from 1 whatever padding token the configuration names."""
 
+_WITHOUT_POSITIONS = frozenset(("bloom", "falcon_mamba", "mamba", "mamba2", "mpt", "roformer"))
+"""Families that take no positions and need none: theirs are relative, or they are recurrent."""
+
 _NAMES = {
     "encoder": ("max_encoder_position_embeddings", "max_position_embeddings", "max_seq_len"),
     "decoder": ("max_decoder_position_embeddings", "max_position_embeddings", "max_seq_len"),
@@ -53,6 +57,17 @@ def position_limit(config: PretrainedConfig, side: Literal["encoder", "decoder"]
     if stated <= 0:
         return None
     return max(0, stated - _first_position(config))
+
+
+def left_padding_moves(model: PreTrainedModel) -> bool:
+    """Return whether padding on the left moves a text to other positions.
+
+    A decoder-only model that takes no positions counts them from the first token, be it padding, as the decoders of
+    BART and its kin do where they stand alone.
+    """
+    takes_positions = "position_ids" in signature(type(model).forward).parameters
+    family = model.config.model_type
+    return not (model.config.is_encoder_decoder or takes_positions or family in _WITHOUT_POSITIONS)
 
 
 def _first_position(config: PretrainedConfig) -> int:

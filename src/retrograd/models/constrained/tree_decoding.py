@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutput
 
 from retrograd.models.compute.batching import length_buckets, pad_ids
+from retrograd.models.compute.inference import EncoderStates
 from retrograd.models.compute.output_layer import OutputLayer, only_at
 from retrograd.models.constrained.prefix_tree import PrefixTree
 
@@ -120,7 +120,7 @@ def _decode_as_trees(
 ) -> Float[Tensor, "S W"]:
     forest = _Forest.of(trees, start, model.device)
     arguments: dict[str, object] = {
-        "encoder_outputs": BaseModelOutput(last_hidden_state=_encode(model, read)),
+        "encoder_outputs": EncoderStates(last_hidden_state=_encode(model, read)),
         "attention_mask": read["attention_mask"],
         "decoder_input_ids": forest.token,
         "decoder_attention_mask": _additive_mask(forest.sees, model.dtype),
@@ -212,7 +212,7 @@ def _decode_as_rows(
     rows = _Rows.of(trees)
     hidden, mask = _encode(model, read), read["attention_mask"]
     first = {
-        "encoder_outputs": BaseModelOutput(last_hidden_state=hidden),
+        "encoder_outputs": EncoderStates(last_hidden_state=hidden),
         "attention_mask": mask,
         "decoder_input_ids": mask.new_full((len(mask), 1), start),
         "use_cache": True,
@@ -225,7 +225,7 @@ def _decode_as_rows(
     tokens, present = pad_ids([[start, *ids] for ids in rows.ids], start, model.device)
     row, position = torch.tensor(rows.decision_points, device=model.device).T
     arguments = {
-        "encoder_outputs": BaseModelOutput(last_hidden_state=hidden[prompt]),
+        "encoder_outputs": EncoderStates(last_hidden_state=hidden[prompt]),
         "attention_mask": mask[prompt],
         "decoder_input_ids": tokens,
         "decoder_attention_mask": present,

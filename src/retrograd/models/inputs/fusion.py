@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from retrograd.models.compute.batching import length_buckets, pad_ids
+from retrograd.models.compute.inference import EncoderStates
 from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds
 from retrograd.types import UserError
 
@@ -107,4 +108,4 @@ def model_arguments(read: dict[str, Tensor]) -> dict[str, Tensor | BaseModelOutp
     rest = {name: value for name, value in read.items() if name != _ENCODED}
     if _ENCODED not in read:
         return {**rest}
-    return {**rest, "encoder_outputs": BaseModelOutput(last_hidden_state=read[_ENCODED])}
+    return {**rest, "encoder_outputs": EncoderStates(last_hidden_state=read[_ENCODED])}

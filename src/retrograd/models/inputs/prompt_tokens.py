@@ -167,7 +167,8 @@ class PromptTokens:
 def start_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token before the first target token of a decoder. Raises `UserError` if none is named."""
     generation = model.generation_config.decoder_start_token_id if model.generation_config else None
-    named = (model.config.decoder_start_token_id, generation, tokenizer.cls_token_id, tokenizer.pad_token_id)
+    configured = getattr(model.config, "decoder_start_token_id", None)  # T5's configuration need not have one
+    named = (configured, generation, tokenizer.cls_token_id, tokenizer.pad_token_id)
     return _first_token(named, "decoder_start_token", "the model's config.json")
 
 

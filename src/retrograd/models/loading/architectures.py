@@ -30,6 +30,7 @@ from transformers.pytorch_utils import Conv1D
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER, minilm_seq2seq_from
 from retrograd.models.loading.dpr import bert_config, dpr_class
 from retrograd.models.loading.encoder_classes import make_encoder
+from retrograd.models.loading.generator_checks import require_family
 from retrograd.models.loading.loading import quiet_transformers
 from retrograd.models.loading.local_files import local_config, weight_names
 from retrograd.models.loading.lora import Lora, choose_layers
@@ -121,6 +122,7 @@ def build_encoder_shape(name: str, setting: str = "retriever.model") -> PreTrain
 def build_generator_shape(name: str) -> PreTrainedModel:
     """Return the generator that `open_generator` would open, without weights. Raises as `build_encoder_shape`."""
     config, architecture = _config(name, "generator.model")
+    require_family(config)
     with quiet_transformers():
         if name in BUILTIN_GENERATORS:
             model = minilm_seq2seq_from(AutoModel.from_config(config, add_pooling_layer=False))

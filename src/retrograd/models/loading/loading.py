@@ -32,6 +32,7 @@ from retrograd.models.loading.builtin import (
 from retrograd.models.loading.dpr import dpr_class, extract_bert
 from retrograd.models.loading.encoder_classes import encoder_class, require_hidden_states
 from retrograd.models.loading.folder_checks import require_model_files
+from retrograd.models.loading.generator_checks import require_family, require_left_to_right
 from retrograd.models.loading.quantisation import Quantisation, nf4_config, require_quantisable
 from retrograd.models.loading.versions import require_supported_versions
 from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
@@ -101,8 +102,11 @@ def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreT
     require_model_files(name)
     with quiet_transformers(), _explain_errors(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        require_family(config)
         tokenizer = _tokenizer(name)
-        return _open_with_weights(generator_class(config), name, quantisation), tokenizer
+        model = _open_with_weights(generator_class(config), name, quantisation)
+        require_left_to_right(name, model)
+        return model, tokenizer
 
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:

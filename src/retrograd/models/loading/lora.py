@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from retrograd.models.loading.folder_checks import ADAPTER_WEIGHTS, require_adapters_alone
-from retrograd.models.loading.lora_layers import describe_fused_experts, find_layers, is_linear
+from retrograd.models.loading.lora_layers import describe_fused_experts, find_layers, is_linear, reads_past_adapters
 from retrograd.models.pointer import add_copy_layers
 from retrograd.types import UserError
 
@@ -29,8 +29,8 @@ class Lora:
     """Frozen settings of adapters: W + (alpha / rank) · B A, with B starting at zero. Rank 0 means full fine-tuning.
 
     ``modules`` are names of linear layers, or ends of names from a dot on; empty means all linear layers but the output
-    layer. Layers that copy (`retrograd.models.pointer`) are always among them. Experts that a model holds in one tensor
-    are no linear layers.
+    layer, and but ``out_proj`` in models of Mamba's kin, which cannot be adapted. Layers that copy
+    (`retrograd.models.pointer`) are always among them. Experts that a model holds in one tensor are no linear layers.
 
     Example::
 
@@ -110,17 +110,36 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
                 f"the adapters in {folder} do not fit {type(model).__name__} ({first_line}); "
                 "name the model they were trained on"
             ) from error
-    if _widen(model):  # they were rounded when they were read
-        saved = load_file(folder / ADAPTER_WEIGHTS)
-        for name, weight in _adapters(model):
-            weight.data.copy_(saved[f"base_model.model.{name.replace('.default.', '.')}"])
+    _widen(model)
+    _copy_saved(model, folder)
+
+
+def _copy_saved(model: PreTrainedModel, folder: Path) -> None:
+    """Give each adapter the weights that its file has under its name.
+
+    Reading them, transformers may have rounded them, or have looked for some of them under names of older checkpoints,
+    as it does for Laguna's shared experts. Raises `UserError` for a file that lacks weights.
+    """
+    saved = load_file(folder / ADAPTER_WEIGHTS)
+    weights = {f"base_model.model.{name.replace('.default.', '.')}": weight for name, weight in _adapters(model)}
+    lacking = sorted(weights.keys() - saved.keys())
+    if lacking:
+        raise UserError(
+            f"the adapters in {folder} lack {len(lacking)} weights of {type(model).__name__} ({lacking[0]}); "
+            "name the model they were trained on"
+        )
+    for name, weight in weights.items():
+        weight.data.copy_(saved[name])
 
 
 def _peft_config(model: PreTrainedModel, lora: Lora) -> LoraConfig:
     """Return the settings of adapters as peft has them."""
     targets: list[str] | str = list(add_copy_layers(model, lora.modules)) or "all-linear"
-    if not lora.modules and any(isinstance(part, nn.Linear) and not is_linear(part) for part in model.modules()):
-        targets = sorted(find_layers(model, ()))  # "all-linear" would take routers for linear layers
+    if not lora.modules and (
+        reads_past_adapters(model)
+        or any(isinstance(part, nn.Linear) and not is_linear(part) for part in model.modules())
+    ):
+        targets = sorted(find_layers(model, ()))  # "all-linear" would take routers for linear layers, and Mamba's
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  (peft accepts any number)
@@ -134,12 +153,7 @@ def _adapters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, weight) for name, weight in model.named_parameters() if ".lora_" in name)
 
 
-def _widen(model: nn.Module) -> bool:
-    """Make the adapters fp32; return whether any was not.
-
-    On 4-bit layers peft makes them in the type of the products, and bf16 is too coarse for AdamW's steps.
-    """
-    narrow = [weight for _, weight in _adapters(model) if weight.dtype != torch.float32]
-    for weight in narrow:
+def _widen(model: nn.Module) -> None:
+    """Make the adapters fp32: on 4-bit layers peft makes them in the type of the products, too coarse for AdamW."""
+    for _, weight in _adapters(model):
         weight.data = weight.data.float()
-    return bool(narrow)

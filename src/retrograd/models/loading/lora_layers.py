@@ -11,23 +11,28 @@ from transformers.pytorch_utils import Conv1D
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 
-__all__ = ["describe_fused_experts", "find_layers", "is_linear"]
+__all__ = ["describe_fused_experts", "find_layers", "is_linear", "reads_past_adapters"]
 
 _EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 """Names that peft reads as parts of fused experts, in the models whose experts transformers has fused."""
 _NAMES_SHOWN = 12
+_MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
+_READ_BY_KERNELS = "out_proj"
+"""Mamba's kernels read the weight of this layer themselves, past any adapter; peft refuses to put one there."""
 
 
 def find_layers(model: PreTrainedModel, modules: Sequence[str]) -> set[str]:
     """Return the full names of the linear layers that ``modules`` name; of all but the output layer if it is empty.
 
     A name is that of a layer in full, or its end from a dot on. Raises `UserError` for a name that no layer has, with
-    the nearest one; for the name of something else; and for one that names linear layers and something else.
+    the nearest one; for the name of something else; for one that names linear layers and something else; and for layers
+    that cannot be adapted, which are left out of all.
     """
     linear = {name: part for name, part in model.named_modules() if is_linear(part)}
     if not modules:
         output = model.get_output_embeddings()
-        return {name for name, part in linear.items() if part is not output}
+        passed = (name for name in linear if reads_past_adapters(model) and _ends_in(name, _READ_BY_KERNELS))
+        return {name for name, part in linear.items() if part is not output} - set(passed)
     parts = _other_parts(model, linear)
     chosen: set[str] = set()
     for name in modules:
@@ -40,11 +45,24 @@ def find_layers(model: PreTrainedModel, modules: Sequence[str]) -> set[str]:
             what = f"lora_modules names {name!r}, which no layer of {type(model).__name__} has"
             raise UserError(f"{what}; {suggest_name(name, known)}")
         chosen |= reached
+    passed = sorted(name for name in chosen if reads_past_adapters(model) and _ends_in(name, _READ_BY_KERNELS))
+    if passed:
+        what = (
+            f"lora_modules names {passed[0]} of {type(model).__name__}, whose kernels read its weight past any adapter"
+        )
+        raise UserError(f"{what}; name other linear layers, or none for all that can be adapted")
     return chosen
+
+
+def reads_past_adapters(model: PreTrainedModel) -> bool:
+    """Return whether the model has linear layers whose weights are read past an adapter."""
+    return model.config.model_type in _MAMBA
 
 
 def is_linear(part: nn.Module) -> bool:
     """Return whether a module is a linear layer, and not a router of experts made of one, which returns more."""
+    if type(part).__name__ == "FalconLinear":  # it computes the same, in two steps
+        return True
     own_forward = type(part).__module__.startswith("transformers.models.") and "forward" in vars(type(part))
     return isinstance(part, nn.Linear | Conv1D) and not own_forward
 
