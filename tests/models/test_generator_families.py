@@ -15,9 +15,9 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from retrograd.models.compute.positions import position_limit
+from retrograd.models.constrained.token_mixture import PromptMixture
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.models.constrained.token_mixture import PromptMixture
 from retrograd.models.loading.architectures import adapt, build_generator_shape
 from retrograd.models.loading.folder_checks import ADAPTER_WEIGHTS
 from retrograd.models.loading.lora import Lora
@@ -29,7 +29,7 @@ CHOICES = ["delta", "delta theta", "tea"]
 LONG = "alpha beta gamma delta " * 60
 
 _FUSED_EXPERTS = """
-afmoe bailing_hybrid beam cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe exaone_moe flex_olmo
+afmoe beam cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe exaone_moe flex_olmo
 glm4_moe glm4_moe_lite glm_moe_dsa hunyuan_v1_moe longcat_flash mellum minimax minimax_m2 mixtral olmoe qwen3_moe
 qwen3_next solar_open
 """
@@ -187,7 +187,7 @@ def test_adapters_that_lack_weights_are_refused(tmp_path: Path) -> None:
     weights = load_file(path)
     del weights[next(iter(weights))]
     save_file(weights, path)
-    with pytest.raises(UserError, match="lack 1 weights of GPT2LMHeadModel .*; name the model they were trained on"):
+    with pytest.raises(UserError, match=r"lack 1 weights of GPT2LMHeadModel .*; name the model they were trained on"):
         Generator.load(tmp_path / "saved", str(folder))
 
 
