@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from retrograd.data.examples import GroundedExample
 from retrograd.evaluation.open_comparison import compare_open
 from retrograd.metrics.significance import paired_bootstrap, paired_permutation
 from retrograd.tasks.answer_scores import ANSWER_METRICS, answer_scores
 from retrograd.types import Example, UserError
 
 EXAMPLES = [Example(str(i), "?", targets) for i, targets in enumerate([("cup", "the mug"), ("rain",), ("tea",)] * 8)]
+PATTERNS = [GroundedExample(e.id, e.query, e.targets, has_patterns=True) for e in EXAMPLES]
 BASELINE = ["mug", "rain", "coffee"] * 8
 SYSTEM = ["a cup", "heavy rain", "tea"] * 8
 
@@ -23,8 +25,9 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.parametrize("metric", ANSWER_METRICS)
 def test_the_scores_are_those_of_the_task(metric: str) -> None:
-    found = compare_open(EXAMPLES, BASELINE, SYSTEM, metric, rng(), resamples=50)
-    expected = [answer_scores(EXAMPLES, answers)[metric] for answers in (BASELINE, SYSTEM)]
+    examples = EXAMPLES if metric != "regex_match" else PATTERNS
+    found = compare_open(examples, BASELINE, SYSTEM, metric, rng(), resamples=50)
+    expected = [answer_scores(examples, answers)[metric] for answers in (BASELINE, SYSTEM)]
     assert list(found.scores) == pytest.approx(expected)
     assert found.interval.difference == pytest.approx(expected[1] - expected[0])
     assert found.test.difference == pytest.approx(expected[1] - expected[0])

@@ -94,7 +94,7 @@ def test_an_experiment_beside_its_controls(
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == sorted(path.name for path in runs)
     again = command("evaluate", out)
     assert printed.startswith(again.strip())
-    sentence = again.strip().splitlines()[-1]
+    sentence = " ".join(again.strip().split("\n\n")[-1].split())  # it may be wrapped
     metric = "micro-F1" if kind == "relations" else "exact match"
     assert sentence.startswith("joint training ")
     assert f" {metric} " in sentence
