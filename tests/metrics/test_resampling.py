@@ -22,11 +22,24 @@ DIRECT = {
 }
 
 
+UNSPACED_GOLDS = [
+    ["\u6211\u4eec\u53bb\u5317\u4eac"],
+    ["\u5929\u6c14\u5f88\u597d", "\u5929\u6c14\u4e0d\u9519"],
+    ["tea"],
+    ["\u6c34"],
+    ["rain"],
+]
+UNSPACED_ANSWERS = ["\u6211\u4eec\u53bb\u4e0a\u6d77", "\u5929\u6c14\u975e\u5e38\u597d", "tea", "\u6c34", "heavy rain"]
+
+
+@pytest.mark.parametrize(
+    ("golds", "answers"), [(GOLDS, ANSWERS), (UNSPACED_GOLDS, UNSPACED_ANSWERS)], ids=["English", "without spaces"]
+)
 @pytest.mark.parametrize("metric", DIRECT)
-def test_any_selection_scores_as_it_would_alone(metric: str) -> None:
-    resampled = answer_resampler(metric, GOLDS, ANSWERS)
+def test_any_selection_scores_as_it_would_alone(metric: str, golds: list[list[str]], answers: list[str]) -> None:
+    resampled = answer_resampler(metric, golds, answers)
     for rows in ([0, 1, 2, 3, 4], [2, 2, 4], [1, 3, 0, 1], [3, 3]):
-        expected = DIRECT[metric]([GOLDS[r] for r in rows], [ANSWERS[r] for r in rows])
+        expected = DIRECT[metric]([golds[r] for r in rows], [answers[r] for r in rows])
         assert resampled(np.array(rows)) == pytest.approx(expected, abs=1e-9)
 
 

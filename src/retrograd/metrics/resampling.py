@@ -28,6 +28,7 @@ from retrograd.metrics.relations import (
     official_cell,
     pair_labels,
 )
+from retrograd.metrics.words import space_characters
 from retrograd.types import UserError
 
 __all__ = [
@@ -84,7 +85,10 @@ def bleu_resampler(golds: Golds, answers: Sequence[str], order: int) -> Callable
     """
     _require_aligned(golds, answers)
     bleu = BLEU(max_ngram_order=order, effective_order=True)
-    sentences = [bleu.sentence_score(answer, list(gold)) for gold, answer in zip(golds, answers, strict=True)]
+    sentences = [
+        bleu.sentence_score(space_characters(answer), list(map(space_characters, gold)))
+        for gold, answer in zip(golds, answers, strict=True)
+    ]
     counts = np.array(
         [[*statistics.counts, *statistics.totals, statistics.sys_len, statistics.ref_len] for statistics in sentences],
         dtype=np.int64,
