@@ -92,7 +92,7 @@ _CLOSED = "the output was closed before all of it was written; let its reader re
 
 @runtime_checkable
 class _Output(Protocol):
-    """What stands for ``sys.stdout``, a terminal's stream or a test's."""
+    """Stream that messages of a command go to: that of a terminal, or of a test."""
 
     def flush(self) -> None: ...
 

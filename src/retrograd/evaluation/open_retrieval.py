@@ -29,8 +29,7 @@ from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.metrics.ranking import MRR, NDCG, RankingMetric, Recall, Success, ranking_scores, relevance
 from retrograd.models.compute.inference import inference
 from retrograd.rag.rag_model import RagModel
-from retrograd.tasks.relevance import answer_rows, gold_rows, rows_by_id
-from retrograd.tasks.task import Task
+from retrograd.tasks.relevance import answer_rows, gold_rows, is_answerable, rows_by_id
 from retrograd.types import Example
 
 __all__ = ["RetrievalScores", "best_rows", "open_retrieval_scores"]
@@ -57,7 +56,7 @@ def open_retrieval_scores(model: RagModel, examples: Sequence[Example]) -> Retri
     """
     cutoffs = [k for k in CUTOFFS if k <= max(1, len(model.base))]
     has_gold = [bool(gold_passages(example)) for example in examples]
-    has_answer = [_is_answerable(model.task, example) for example in examples]
+    has_answer = [is_answerable(model.task, example) for example in examples]
     judgeable = [b for b in range(len(examples)) if has_gold[b] or has_answer[b]]
     ranked = dict(zip(judgeable, _rank(model, [examples[b] for b in judgeable], max(cutoffs)), strict=True))
     scores: dict[str, float] = {}
@@ -96,10 +95,6 @@ def _rank(model: RagModel, examples: Sequence[Example], cutoff: int) -> list[lis
             rows = best_rows(model, examples[start : start + _BATCH], min(cutoff, len(model.base))).tolist()
             ranked += [[row for row in best if row >= 0] for best in rows]
     return ranked
-
-
-def _is_answerable(task: Task, example: Example) -> bool:
-    return bool(example.targets) and example.target != task.negative_for(example)
 
 
 def _rows_with_answer(base: KnowledgeBase, examples: Sequence[Example], ranked: list[list[int]]) -> list[list[int]]:

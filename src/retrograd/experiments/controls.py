@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from retrograd import objectives
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.stage_description import trains_retriever
+from retrograd.experiments.stage_description import trains_generator, trains_retriever
 from retrograd.rag.search import DENSE, UNRELATED, SearchKind
 from retrograd.rag.search import ORACLE as SUPPORTING
 from retrograd.types import UserError
@@ -104,7 +104,7 @@ def make_controls(experiment: Experiment) -> tuple[dict[str, Experiment], dict[s
             f"{experiment.name} reads no passages: it is itself the closed book, and there is nothing to control; "
             f"give the experiment that it is compared with"
         )
-    if experiment.training.generator_learning_rate == 0 or not experiment.objective.trains_generator:
+    if not trains_generator(experiment):
         objective = f"{type(experiment.objective).__name__} as set trains the retriever alone"
         cause = "training.generator_learning_rate is 0" if experiment.objective.trains_generator else objective
         raise UserError(

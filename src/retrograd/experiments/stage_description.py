@@ -21,7 +21,7 @@ from retrograd.training.sampling.targets import TargetChoice
 from retrograd.training.stage import CopyEvidence, GeneratorEvidence, LearningParts, Pace, learning_parts
 from retrograd.types import UserError
 
-__all__ = ["StageDescription", "describe_stages", "trains_retriever"]
+__all__ = ["StageDescription", "describe_stages", "trains_generator", "trains_retriever"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ def trains_retriever(experiment: Experiment) -> bool:
     """Return whether any stage trains the retriever, for a task that has a test of support."""
     stages = _stages_with_work(experiment, _training(experiment, None), supports=True)
     return any(stage.learns.retriever for stage in stages)
+
+
+def trains_generator(experiment: Experiment) -> bool:
+    """Return whether the main stage trains the generator."""
+    return _training(experiment, None).learns.generator
 
 
 def _stages_with_work(experiment: Experiment, main: StageDescription, supports: bool) -> list[StageDescription]:

@@ -101,12 +101,12 @@ def count_masked(base: KnowledgeBase, settings: MaskingSettings, passages: int, 
     return round(found / max(counted, 1) * min(settings.passages or passages, passages)), False
 
 
-def count_unknown_spans(base: KnowledgeBase, file: str) -> tuple[int, str]:
-    """Return the number of ids in a file of spans that are in no passage, and the first of them or "".
+def count_unknown_spans(base: KnowledgeBase, ids: Iterable[str], file: str) -> tuple[int, str]:
+    """Return the number of ``ids``, those of a file of spans, that are in no passage, and the first of them or "".
 
     Raises `UserError` where no id is in any passage.
     """
-    unknown = dict.fromkeys(read_spans(Path(file)))
+    unknown = dict.fromkeys(ids)
     named = len(unknown)
     for block in base.blocks(_BLOCK_ROWS):
         for passage in block:
@@ -131,10 +131,10 @@ def _mask_passages(
     if not settings.spans:
         yield from span_examples(passages, _masking(settings), source)
         return
-    unknown, first = count_unknown_spans(base, settings.spans)
+    spans = read_spans(Path(settings.spans))
+    unknown, first = count_unknown_spans(base, spans, settings.spans)
     if unknown:
         say(f"masking.spans: {unknown:,} ids of {settings.spans} are in no passage (the first is {first!r})")
-    spans = read_spans(Path(settings.spans))
     try:
         yield from span_examples(passages, _masking(settings), source, lambda passage: spans.get(passage.id, ()))
     except UserError as error:

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from retrograd.models.compute.batching import length_buckets, token_budget_on
+from retrograd.models.compute.batching import equal_length_buckets, length_buckets, token_budget_on
 from retrograd.models.compute.descriptions import describe_configuration, describe_tokenizer, hash_parts
 from retrograd.models.compute.inference import inference
 from retrograd.models.compute.pooling import ROLES, PoolingMode, pool, pool_roles, role_masks
 from retrograd.models.compute.positions import position_limit
 from retrograd.models.compute.sentence_head import SentenceHead, Side
 from retrograd.models.inputs.lexical_projection import LexicalProjection
-from retrograd.models.inputs.prompt_tokens import fit_text
+from retrograd.models.inputs.prompt_tokens import fit_texts
 from retrograd.models.loading.encoder_classes import READS_PADDING
 from retrograd.models.loading.loading import open_encoder, save_with_tokenizer
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, write_sentence_folder
@@ -41,12 +41,10 @@ from retrograd.util.guards import require_at_least
 
 __all__ = ["ROLES", "Encoder", "FindRoleSpans", "Pooling", "PoolingChoice"]
 
-Pooling = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "roles", "concatenated"]
+Pooling = Literal[PoolingMode, "roles", "concatenated"]
 """The modes of sentence-transformers, several of them side by side, or roles."""
 
-PoolingChoice = Literal[
-    "auto", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "roles", "concatenated"
-]
+PoolingChoice = Literal["auto", Pooling]
 """A pooling, or "auto": what the model's folder declares, and the mean where it declares nothing."""
 
 FindRoleSpans = Callable[[str], Sequence[tuple[int, int]]]
@@ -228,7 +226,7 @@ class Encoder(nn.Module):
             pooled = self.head(group.hidden, group.mask, skipped)
             return F.normalize(pooled, dim=-1) if self.normalise else pooled
 
-        return self._in_groups([fit_text(self.tokenizer, prompt, text, self.max_tokens) for text in texts], vectors)
+        return self._in_groups(fit_texts(self.tokenizer, prompt, texts, self.max_tokens), vectors)
 
     def _in_groups(
         self, texts: Sequence[str], vectors: Callable[[_Group], Float[Tensor, "b _"]], by_role: bool = False
@@ -238,9 +236,8 @@ class Encoder(nn.Module):
         encoded = self.tokenizer(list(texts), return_offsets_mapping=by_role, **limit)
         offsets = encoded.pop("offset_mapping") if by_role else []
         lengths = [len(ids) for ids in encoded["input_ids"]]
-        groups = length_buckets(lengths, token_budget_on(self.device, self.token_budget))
-        if self.model.config.model_type in READS_PADDING:
-            groups = [same for group in groups for same in _split_by_length(group, lengths)]
+        buckets = equal_length_buckets if self.model.config.model_type in READS_PADDING else length_buckets
+        groups = buckets(lengths, token_budget_on(self.device, self.token_budget))
         rows = []
         for group in groups:
             hidden, mask = self._run_model(encoded, group)
@@ -306,11 +303,6 @@ class Encoder(nn.Module):
         save_with_tokenizer(self.model, self.tokenizer, folder)
         open_to_umask(folder)
         write_sentence_folder(folder, self.head, self.normalise, self.max_tokens, self.width)
-
-
-def _split_by_length(group: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Split a group of positions into those of texts of one length."""
-    return [[i for i in group if lengths[i] == length] for length in dict.fromkeys(lengths[i] for i in group)]
 
 
 @dataclass(frozen=True)

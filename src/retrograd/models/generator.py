@@ -85,7 +85,7 @@ class Generator(nn.Module):
         reserved = 0 if self.encoder_decoder else options.max_target_tokens
         limit = input_limit(model, options.max_input_tokens, reserved)
         self.options = replace(
-            options, max_input_tokens=limit, max_target_tokens=target_limit(model, options.max_target_tokens)
+            options, max_input_tokens=limit, max_target_tokens=target_limit(model.config, options.max_target_tokens)
         )
         self._input = GeneratorInput(model, tokenizer, self.options)
         self.end = self._input.end

@@ -110,17 +110,13 @@ class GeneratorInput:
         A text that was written in few tokens may be tokenised into more.
         """
         most = self._options.max_target_tokens - 1
-
-        def tokenise(words: str) -> TokenIds:
-            return self._tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
-
-        ids = tokenise(text)
+        (ids,) = self._tokenise([text])
         if len(ids) <= most:
             return text
         shorter = (
             str(self._tokenizer.decode(ids[:count], skip_special_tokens=True)).strip() for count in range(most, 0, -1)
         )
-        return next((words for words in shorter if len(tokenise(words)) <= most), "")
+        return next((words for words in shorter if len(self._tokenise([words])[0]) <= most), "")
 
     def _tokenise(self, texts: Sequence[str]) -> list[TokenIds]:
         return self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []

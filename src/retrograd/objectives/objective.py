@@ -145,7 +145,7 @@ class Reads(StrEnum):
 
 
 class Goal(StrEnum):
-    """What an objective maximises for a query, where that is a sum over passages that can be enumerated.
+    """The quantity that an objective maximises for a query, where it is a sum over passages that can be enumerated.
 
     An objective over K candidates, or with few draws, estimates the gradient of its goal over the whole base. ``OTHER``
     is every goal that reads several passages in one prompt, teaches by other targets, or depends on a setting or a

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from retrograd.experiments.settings import GeneratorSettings, RetrieverSettings
 from retrograd.models.compute.positions import position_limit
-from retrograd.models.inputs.prompt_tokens import PromptTokens
+from retrograd.models.inputs.prompt_tokens import PromptTokens, target_limit
 from retrograd.models.loading.local_files import local_config, local_tokenizer
 from retrograd.util.guards import JsonObject
 
@@ -144,9 +144,7 @@ def target_ruler(settings: GeneratorSettings) -> Ruler:
     tokenizer, config = local_tokenizer(settings.model), local_config(settings.model)
     if tokenizer is None:
         return IN_WORDS
-    seq2seq = config is not None and config.is_encoder_decoder
-    positions = position_limit(config, "decoder") if config is not None and seq2seq else None
-    limit = settings.max_target_tokens if positions is None else min(settings.max_target_tokens, positions)
+    limit = settings.max_target_tokens if config is None else target_limit(config, settings.max_target_tokens)
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) + 1 for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]

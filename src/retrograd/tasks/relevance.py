@@ -15,11 +15,12 @@ from retrograd.data.examples import GroundedExample, gold_passages, has_patterns
 from retrograd.data.squad import TEXT_ID
 from retrograd.metrics.patterns import search_patterns
 from retrograd.metrics.words import words_and_signs
+from retrograd.tasks.task import Task
 from retrograd.tasks.text_index import TextIndex
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import suggest_name
 
-__all__ = ["answer_rows", "drop_unknown_texts", "gold_rows", "rows_by_id"]
+__all__ = ["answer_rows", "drop_unknown_texts", "gold_rows", "is_answerable", "rows_by_id"]
 
 
 def rows_by_id(passages: Iterable[Passage]) -> dict[str, tuple[int, ...]]:
@@ -68,6 +69,11 @@ def _gold_rows(example: Example, rows: Mapping[str, Sequence[int]]) -> tuple[int
             )
         rows_found.update(rows[id_])
     return tuple(sorted(rows_found))
+
+
+def is_answerable(task: Task, example: Example) -> bool:
+    """Return whether an example has an answer that a passage may hold: not where it says that there is none."""
+    return bool(example.targets) and example.target != task.negative_for(example)
 
 
 def answer_rows(examples: Sequence[Example], texts: Sequence[str]) -> list[tuple[int, ...]]:

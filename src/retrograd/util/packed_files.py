@@ -126,7 +126,7 @@ def _encoding(beginning: bytes) -> str | None:
 
 
 class _Unpacked(RawIOBase):
-    """What comes out of a compressed file, counted."""
+    """Stream of the bytes that a compressed file unpacks to, which refuses more than text can grow to."""
 
     def __init__(self, path: Path, file: BufferedIOBase, unpacked: BufferedIOBase) -> None:
         self._path = path

@@ -113,7 +113,7 @@ class CorpusData(ABC):
         all_parts = self._mark_gold({name: self._read_part(name, source) for name, source in sources.items()})
         rest, dev_examples = draws.hold_out(all_parts["train"], self.train)
         parts = {
-            "train": draws.take(self.teachable(rest), "train", self.train, self.train_count),
+            "train": draws.take(self.select_teachable(rest), "train", self.train, self.train_count),
             "dev": dev_examples or draws.take(all_parts["dev"], "dev", self.dev, self.dev_count),
             "test": draws.take(all_parts["test"], "test", self.test, self.test_count),
         }
@@ -189,7 +189,7 @@ class CorpusData(ABC):
         examples = self.read_examples(path, refuse)
         return mark_gold(examples, read_qrels(Path(self.qrels))) if self.qrels else examples
 
-    def teachable(self, examples: list[Example]) -> list[Example]:
+    def select_teachable(self, examples: list[Example]) -> list[Example]:
         """Return the examples that can be trained on, with targets that can be written."""
         return examples
 

@@ -98,9 +98,9 @@ class QuestionData(CorpusData):
             refuse,
         )
 
-    def teachable(self, examples: list[Example]) -> list[Example]:
+    def select_teachable(self, examples: list[Example]) -> list[Example]:
         """Return examples with the texts that their patterns stand for as targets; those without any are left out."""
-        return examples if self.answers_are == "text" else teach_plain_texts(examples)
+        return examples if self.answers_are == "text" else _take_plain_texts(examples)
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """Yield documents as `CorpusData.documents` does; of a SQuAD file its paragraphs."""
@@ -182,7 +182,7 @@ def _detect_dialogue_base(path: Path) -> str:
     return "quac" if layout == "squad" else layout
 
 
-def teach_plain_texts(examples: list[Example]) -> list[Example]:
+def _take_plain_texts(examples: list[Example]) -> list[Example]:
     """Return the examples with the texts that their patterns stand for as targets, and say how many have none.
 
     Raises `UserError` where no example has any.

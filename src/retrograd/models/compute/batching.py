@@ -42,11 +42,14 @@ def length_buckets(lengths: Sequence[int], budget: int, max_items: int | None = 
 
 def equal_length_buckets(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Split positions 0 … n-1 into groups of one length each, longest first. Otherwise as `length_buckets`."""
-    groups: list[list[int]] = []
-    for length in sorted(set(lengths), reverse=True):
-        equal = [i for i, other in enumerate(lengths) if other == length]
-        groups += [[equal[i] for i in group] for group in length_buckets([length] * len(equal), budget)]
-    return groups
+    positions: dict[int, list[int]] = {}
+    for position, length in enumerate(lengths):
+        positions.setdefault(length, []).append(position)
+    return [
+        [equal[i] for i in group]
+        for length, equal in sorted(positions.items(), reverse=True)
+        for group in length_buckets([length] * len(equal), budget)
+    ]
 
 
 def pad_ids(

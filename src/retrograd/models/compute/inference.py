@@ -16,7 +16,7 @@ __all__ = ["EncoderStates", "forget_casts", "inference", "plain_search"]
 
 @dataclass
 class EncoderStates(BaseModelOutput):
-    """What an encoder has read, as every decoder of transformers takes it: that of Switch looks for routers' logits."""
+    """Hidden states of an encoder in the form that every decoder takes: that of Switch looks for routers' logits."""
 
     router_logits: None = None
 

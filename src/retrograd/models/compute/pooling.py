@@ -18,7 +18,7 @@ from retrograd.models.compute.precision import full_precision
 
 __all__ = ["ROLES", "PoolingMode", "pool", "pool_roles", "role_masks"]
 
-PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 """The names of sentence-transformers; "weightedmean" weighs the token at place t, counted from 1, by t."""
 
 ROLES = ("head", "tail", "context")

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.models.compute.positions import position_limit
 from retrograd.types import Prompt, UserError
@@ -20,7 +20,7 @@ __all__ = [
     "PromptTokens",
     "TokenIds",
     "end_token",
-    "fit_text",
+    "fit_texts",
     "input_limit",
     "start_token",
     "target_limit",
@@ -29,21 +29,31 @@ __all__ = [
 TokenIds = list[int]
 
 
-def fit_text(tokenizer: PreTrainedTokenizerBase, instruction: str, text: str, max_tokens: int) -> str:
-    """Return the text behind an instruction, as a retriever reads it: `Prompt.core` shortened where it has no room.
+def fit_texts(tokenizer: PreTrainedTokenizerBase, instruction: str, texts: Sequence[str], max_tokens: int) -> list[str]:
+    """Return texts behind an instruction, as a retriever reads them: `Prompt.core` shortened where it has no room.
 
     All else is cut at its end by the tokenizer, as it comes: plain strings, what `Prompt.rest` is, and a core whose
     spare part does not suffice.
     """
-    if not isinstance(text, Prompt):
-        return instruction + text
-    core = text.core
+    read = [instruction + text for text in texts]
+    cores = {position: text.core for position, text in enumerate(texts) if isinstance(text, Prompt)}
+    if cores:
+        encoded = tokenizer([instruction + core for core in cores.values()], verbose=False)["input_ids"]
+        for (position, core), ids in zip(cores.items(), encoded, strict=True):
+            if len(ids) > max_tokens:
+                shortened = _shorten_core(tokenizer, instruction, core, max_tokens)
+                read[position] = read[position] if shortened == core else instruction + shortened
+    return read
+
+
+def _shorten_core(tokenizer: PreTrainedTokenizerBase, instruction: str, core: Prompt, max_tokens: int) -> Prompt:
+    """Return a text with as much of its spare part as there is room for."""
     while (over := len(tokenizer(instruction + core, verbose=False)["input_ids"]) - max_tokens) > 0:
         start, end = core.spare
         if start == end:
             break
         core = core.shorten(_shortened_length(tokenizer, core[start:end], over))
-    return instruction + (text if core == text.core else core)
+    return core
 
 
 def _shortened_length(tokenizer: PreTrainedTokenizerBase, spare: str, tokens: int) -> int:
@@ -200,7 +210,7 @@ def input_limit(model: PreTrainedModel, setting: int, reserved: int) -> int:
     return setting if positions is None else min(setting, positions - reserved)
 
 
-def target_limit(model: PreTrainedModel, setting: int) -> int:
+def target_limit(config: PretrainedConfig, setting: int) -> int:
     """Return the longest target in tokens: ``setting``, or as many as a decoder beside an encoder has positions."""
-    positions = position_limit(model.config, "decoder") if model.config.is_encoder_decoder else None
+    positions = position_limit(config, "decoder") if config.is_encoder_decoder else None
     return setting if positions is None else min(setting, positions)

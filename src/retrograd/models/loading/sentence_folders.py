@@ -58,7 +58,9 @@ _TRANSFORMER_FILES = tuple(
 
 @dataclass(frozen=True)
 class SentenceFolder:
-    """What a folder declares: ``model`` is what opens its transformer; None among ``layers`` is scaling to length 1.
+    """Declarations of a folder of sentence-transformers about its modules.
+
+    ``model`` is the name that opens its transformer; None among ``layers`` is scaling to length 1.
 
     ``weights`` are the files of the Dense modules, in the order of ``layers``.
     """
@@ -72,11 +74,6 @@ class SentenceFolder:
     prompts: Prompts = field(default_factory=Prompts)
     pools_prompt: bool = True
     lower_case: bool = False
-
-    @property
-    def has_dense(self) -> bool:
-        """Return whether a Dense module follows the pooling."""
-        return bool(self.weights)
 
     @property
     def dense_weights(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from retrograd.experiments.data.findings import Findings
 from retrograd.studies.validation.checks import PartContents
-from retrograd.tasks.relevance import answer_rows
+from retrograd.tasks.relevance import answer_rows, is_answerable
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage
 
@@ -25,7 +25,7 @@ class AnswerSearch:
     def __init__(self, parts: Sequence[tuple[PartContents, Sequence[Example]]], task: Task) -> None:
         self._missing: list[tuple[PartContents, list[Example]]] = []
         for part, examples in parts:
-            answerable = [one for one in examples if one.targets and one.target != task.negative_for(one)]
+            answerable = [example for example in examples if is_answerable(task, example)]
             if answerable:
                 self._missing.append((part, answerable[:_MOST_EXAMPLES]))
 

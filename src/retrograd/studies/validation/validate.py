@@ -179,7 +179,7 @@ def _check_loading(experiment: Experiment, findings: Findings) -> None:
         require_enough_passages(experiment, base)
         if _spans(experiment):
             masked_examples(base, replace(experiment.masking, passages=0), torch.Generator())
-            unknown, first = count_unknown_spans(base, _spans(experiment))
+            unknown, first = count_unknown_spans(base, read_spans(Path(_spans(experiment))), _spans(experiment))
             if unknown:
                 what = f"{unknown:,} ids are in no passage of the base (the first is {first!r}), and are left out"
                 findings.warning("masking", "base", _spans(experiment), what, "give the ids of passages")
