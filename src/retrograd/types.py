@@ -31,8 +31,9 @@ position among the K candidates (-1 is padding); ``step`` is an optimiser step; 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
-__all__ = ["Example", "Hit", "Passage", "Prediction", "Prompt", "Span", "UserError"]
+__all__ = ["ComposedText", "Example", "Hit", "Passage", "Prediction", "Prompt", "Span", "UserError"]
 
 
 class UserError(Exception):
@@ -107,12 +108,46 @@ class Example:
         return self.targets[0]
 
 
-class Prompt(str):
+class ComposedText(str):
+    """A text that a model reads, with the parts of it that its task wrote (``task_parts``).
+
+    There the name of a control token means the token: the ``[SEP]`` of a separator. Elsewhere, and in a plain string,
+    it is nothing but text. It is a string like any other, and equal to one.
+    """
+
+    task_parts: tuple[tuple[int, int], ...]
+    """Characters [start, end) of each."""
+
+    def __new__(cls, *parts: str) -> ComposedText:
+        """Create the text of ``parts`` that are in turns the task's, beginning with it, and others'.
+
+        The parts of a task in a part of others remain its own.
+        """
+        text = super().__new__(cls, "".join(parts))
+        spans: list[tuple[int, int]] = []
+        start = 0
+        for position, part in enumerate(parts):
+            inside = part.task_parts if isinstance(part, ComposedText) else ()
+            own = ((0, len(part)),) if position % 2 == 0 and part else inside
+            spans += [(start + first, start + last) for first, last in own]
+            start += len(part)
+        text.task_parts = tuple(spans)
+        return text
+
+    def cut(self, start: int, end: int) -> ComposedText:
+        """Return characters [start, end) with the parts of the task in them."""
+        text = ComposedText("", self[start:end])
+        inside = ((max(first, start), min(last, end)) for first, last in self.task_parts)
+        text.task_parts = tuple((first - start, last - start) for first, last in inside if first < last)
+        return text
+
+
+class Prompt(ComposedText):
     """A text that a model reads, with the part of it (``spare``) that may be shortened from its end.
 
     Where it has more tokens than a model reads, the spare part goes first, so that neither the query nor what asks for
-    the answer is lost, nor the target that a posterior retriever reads behind a query. It is a string like any other,
-    and equal to one. A retriever first cuts ``rest``, which ends its text.
+    the answer is lost, nor the target that a posterior retriever reads behind a query. A retriever first cuts ``rest``,
+    which ends its text. The parts of a task are those of the `ComposedText` among its own.
     """
 
     spare: tuple[int, int]
@@ -121,7 +156,7 @@ class Prompt(str):
 
     def __new__(cls, before: str, spare: str = "", after: str = "", rest: str = "") -> Prompt:
         """Create the text ``before + spare + after + rest``."""
-        prompt = super().__new__(cls, before + spare + after + rest)
+        prompt = cast(Prompt, super().__new__(cls, "", before, "", spare, "", after, "", rest))
         prompt.spare = (len(before), len(before) + len(spare))
         prompt.rest = rest
         return prompt
@@ -130,7 +165,7 @@ class Prompt(str):
     def core(self) -> Prompt:
         """Return the text without its ``rest``."""
         start, end = self.spare
-        return Prompt(self[:start], self[start:end], self[end : len(self) - len(self.rest)])
+        return Prompt(self.cut(0, start), self.cut(start, end), self.cut(end, len(self) - len(self.rest)))
 
     def shorten(self, characters: int) -> Prompt:
         """Return the prompt with only the first ``characters`` of its spare part; fewer where half a word would
@@ -140,7 +175,7 @@ class Prompt(str):
         spare = self[start : min(end, start + max(characters, 0))]
         if start + len(spare) < end and self[end : end + 1].strip():
             spare = spare[: spare.rfind(" ") + 1]
-        return Prompt(self[:start], spare, self[end:])
+        return Prompt(self.cut(0, start), spare, self.cut(end, len(self)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from retrograd.data.examples import Turn, dialogue_example
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
+from retrograd.models.inputs.control_tokens import ControlTokens
 from retrograd.models.inputs.prompt_tokens import fit_texts
 from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
@@ -72,7 +73,9 @@ def test_the_target_of_a_long_query_reaches_the_tower(case: Case, tiny_encoder: 
     ).eval()
     rag.refresh_index()
     examples = [case.with_target(target) for target in targets]
-    read = fit_texts(TOKENIZER, "", [case.task.posterior_text(one, one.target) for one in examples], MOST)
+    read = fit_texts(
+        ControlTokens(TOKENIZER), "", [case.task.posterior_text(one, one.target) for one in examples], MOST
+    )
     assert all(words(text)[-1] == target for text, target in zip(read, targets, strict=True)), read
     with torch.no_grad():
         scores = rag.retrieve(examples, 4, RetrievalOptions(posterior=True)).scores
@@ -87,7 +90,9 @@ def test_the_rest_goes_first_and_then_the_spare_part_and_never_more_than_must(
     before: str, spare: str, after: str, rest: str, most: int
 ) -> None:
     whole = Prompt(before + " ", spare, f" {after}", f" {rest}")
-    read = TOKENIZER(fit_texts(TOKENIZER, "", [whole], most)[0], truncation=True, max_length=most)["input_ids"]
+    read = TOKENIZER(fit_texts(ControlTokens(TOKENIZER), "", [whole], most)[0], truncation=True, max_length=most)[
+        "input_ids"
+    ]
     own = [TOKENIZER(part, add_special_tokens=False)["input_ids"] for part in (before, spare, after, rest)]
     room = most - 2
     fixed = len(own[0]) + len(own[2])
@@ -95,14 +100,14 @@ def test_the_rest_goes_first_and_then_the_spare_part_and_never_more_than_must(
     expected = [*own[0], *kept, *own[2], *own[3]][:room]
     assert read[1:-1] == expected
     plain = f"{before} {spare} {after}"
-    assert fit_texts(TOKENIZER, "x ", [plain], 3) == [f"x {plain}"]
+    assert fit_texts(ControlTokens(TOKENIZER), "x ", [plain], 3) == [f"x {plain}"]
 
 
 def test_a_text_that_fits_is_read_as_it_was() -> None:
     task = QuestionAnswering(query_prefix="find: ")
     text = task.posterior_text(Example("q", "what holds tea ?"), "the cup")
     assert text == "find: what holds tea ? [SEP] the cup"
-    assert fit_texts(TOKENIZER, "", [text], 64) == [text]
+    assert fit_texts(ControlTokens(TOKENIZER), "", [text], 64) == [text]
     dialogue = dialogue_example(
         "d", [Turn("user", "alpha"), Turn("agent", "beta"), Turn("user", "gamma ?")], ("delta",)
     )

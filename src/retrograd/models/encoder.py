@@ -29,12 +29,13 @@ from retrograd.models.compute.inference import inference
 from retrograd.models.compute.pooling import ROLES, PoolingMode, pool, pool_roles, role_masks
 from retrograd.models.compute.positions import position_limit
 from retrograd.models.compute.sentence_head import SentenceHead, Side
+from retrograd.models.inputs.control_tokens import ControlTokens
 from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.models.inputs.prompt_tokens import fit_texts
 from retrograd.models.loading.encoder_classes import READS_PADDING
 from retrograd.models.loading.loading import open_encoder, save_with_tokenizer
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, write_sentence_folder
-from retrograd.types import UserError
+from retrograd.types import ComposedText, UserError
 from retrograd.util.files import open_to_umask
 from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import require_at_least
@@ -62,6 +63,9 @@ class Encoder(nn.Module):
     disk. A role without a token, because its span is empty or was cut off, gets the mean over the whole text;
     ``roles_missed`` counts how often since the encoder was opened. Then ``normalise`` scales each role's vector;
     without it an inner product is the mean of three inner products.
+
+    The name of a control token such as ``[SEP]`` in a text is nothing but text, unless the text's task wrote it
+    (`retrograd.types.ComposedText`) or it stands in a prompt of the model.
 
     With ``lexical`` the numbers of that projection follow those of the model, neither scaled nor trained. `Retriever`
     weighs them.
@@ -115,6 +119,7 @@ class Encoder(nn.Module):
             )
         self.model = model
         self.tokenizer = tokenizer
+        self.control = ControlTokens(tokenizer)
         self.pooling: Pooling = pooling
         self.normalise = normalise
         self.max_tokens = min(max_tokens, tokenizer.model_max_length, position_limit(model.config) or max_tokens)
@@ -217,7 +222,7 @@ class Encoder(nn.Module):
         if not texts:
             return torch.zeros(0, self.semantic_dimension, device=self.device)
         if self.pooling == "roles":  # whose spans are those of the whole text
-            read = [prompt + text for text in texts]
+            read = [ComposedText(prompt, text) for text in texts]
             spans = self._role_spans(texts)
             return self._in_groups(read, lambda group: self._pool_roles(group, spans, len(prompt)), by_role=True)
         skipped = 0 if self.head.pools_prompt or not prompt else self._count_tokens(prompt)
@@ -226,14 +231,13 @@ class Encoder(nn.Module):
             pooled = self.head(group.hidden, group.mask, skipped)
             return F.normalize(pooled, dim=-1) if self.normalise else pooled
 
-        return self._in_groups(fit_texts(self.tokenizer, prompt, texts, self.max_tokens), vectors)
+        return self._in_groups(fit_texts(self.control, prompt, texts, self.max_tokens), vectors)
 
     def _in_groups(
         self, texts: Sequence[str], vectors: Callable[[_Group], Float[Tensor, "b _"]], by_role: bool = False
     ) -> Float[Tensor, "B _"]:
         """Return the ``vectors`` of all texts, read in micro-batches of like length, in the order given."""
-        limit = {"truncation": True, "max_length": self.max_tokens}
-        encoded = self.tokenizer(list(texts), return_offsets_mapping=by_role, **limit)
+        encoded = self.control.encode(texts, self.max_tokens, offsets=by_role)
         offsets = encoded.pop("offset_mapping") if by_role else []
         lengths = [len(ids) for ids in encoded["input_ids"]]
         buckets = equal_length_buckets if self.model.config.model_type in READS_PADDING else length_buckets

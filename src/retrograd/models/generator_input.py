@@ -5,7 +5,6 @@ Letters beyond the legend of `retrograd.types`: P prompts, L input tokens, S pos
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -56,9 +55,6 @@ class GeneratorInput:
         self._options = options
         self._encoder_decoder = bool(model.config.is_encoder_decoder)
         self.end = end_token(model, tokenizer)
-        named = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.sep_token_id)
-        control = (self.end, tokenizer.cls_token_id, *named)
-        self._control = frozenset(id_ for id_ in control if isinstance(id_, int) and id_ != tokenizer.unk_token_id)
         self.padding = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.end
         self.prompt_tokens = PromptTokens(tokenizer, self._encoder_decoder, options.separator, self.end, options.chat)
         if options.max_input_tokens < self.prompt_tokens.minimum:
@@ -95,14 +91,13 @@ class GeneratorInput:
         return [*self.prompt_tokens.ids(plain, limits)]
 
     def target_ids(self, targets: Sequence[str]) -> list[TokenIds]:
-        """Return the tokens that are scored of each target, the end of sequence included."""
+        """Return the tokens that are scored of each target, the end of sequence included.
+
+        The name of a control token in a target, such as ``</s>``, is nothing but text, and does not end it.
+        """
         if not targets:
             return []
-        encoded = [
-            ids if self._control.isdisjoint(ids) else self._read_as_text(target)
-            for target, ids in zip(targets, self._tokenise(targets), strict=True)
-        ]
-        return [[*ids[: self._options.max_target_tokens - 1], self.end] for ids in encoded]
+        return [[*ids[: self._options.max_target_tokens - 1], self.end] for ids in self._tokenise(targets)]
 
     def scored_text(self, text: str) -> str:
         """Return the text, or as much of its beginning as `target_ids` has tokens for.
@@ -118,28 +113,15 @@ class GeneratorInput:
         )
         return next((words for words in shorter if len(self._tokenise([words])[0]) <= most), "")
 
-    def _tokenise(self, texts: Sequence[str]) -> list[TokenIds]:
-        return self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-
-    def _read_as_text(self, target: str) -> TokenIds:
-        """Return the tokens of a target that holds the name of a control token, such as ``</s>``: nothing but text.
-
-        The name is read in two parts. Split otherwise, many vocabularies would still know it as a whole word.
-        """
-        names = [str(self._tokenizer.convert_ids_to_tokens(token)) for token in sorted(self._control)]
-        parts = re.split("(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")", target)
-        texts = [text for part in parts for text in ((part[:1], part[1:]) if part in names else (part,))]
-        return [
-            id_ for ids in self._tokenise([text for text in texts if text]) for id_ in ids if id_ not in self._control
-        ]
+    def _tokenise(self, texts: Sequence[str], max_tokens: int | None = None) -> list[TokenIds]:
+        """Return the tokens of texts without those around them."""
+        return self.prompt_tokens.control.encode(texts, max_tokens, special=False)["input_ids"] if texts else []
 
     def word_slots(self, passages: Sequence[str], weight: Float[Tensor, "P R Z"], prompts: Sequence[str]) -> SoftSlots:
         """Return R soft slots beside each prompt; see `Generator.word_slots`."""
         remaining = [self._options.max_input_tokens - len(ids) for ids in self.prompt_ids(prompts)]
         share = [tokens // max(weight.shape[1], 1) for tokens in remaining]
-        limit = {"truncation": True, "max_length": max([1, *share])}
-        ids = self._tokenizer(list(passages), add_special_tokens=False, **limit)["input_ids"] if passages else []
-        tokens, mask = self._pad(ids)
+        tokens, mask = self._pad(self._tokenise(passages, max([1, *share])))
         limits = torch.tensor(share, dtype=torch.long, device=self.device)
         return SoftSlots.of(embed_tokens(self._model, tokens), mask.sum(-1), weight.to(self.device), limits)
 

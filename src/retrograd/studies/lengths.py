@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from retrograd.experiments.settings import GeneratorSettings, RetrieverSettings
 from retrograd.models.compute.positions import position_limit
+from retrograd.models.inputs.control_tokens import ControlTokens
 from retrograd.models.inputs.prompt_tokens import PromptTokens, target_limit
 from retrograd.models.loading.local_files import local_config, local_tokenizer
 from retrograd.util.guards import JsonObject
@@ -118,8 +119,10 @@ def retriever_ruler(settings: RetrieverSettings, queries: bool) -> Ruler:
         return IN_WORDS
     limit = min(settings.max_tokens, tokenizer.model_max_length, position_limit(config) or settings.max_tokens)
 
+    control = ControlTokens(tokenizer)
+
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
+        return [len(ids) for ids in control.encode(texts)["input_ids"]]
 
     return Ruler(count, "tokens", limit)
 
@@ -146,7 +149,9 @@ def target_ruler(settings: GeneratorSettings) -> Ruler:
         return IN_WORDS
     limit = settings.max_target_tokens if config is None else target_limit(config, settings.max_target_tokens)
 
+    control = ControlTokens(tokenizer)
+
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) + 1 for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+        return [len(ids) + 1 for ids in control.encode(texts, special=False)["input_ids"]]
 
     return Ruler(count, "tokens", limit)

@@ -17,7 +17,7 @@ from retrograd.tasks.answer_scores import answer_scores, require_metric
 from retrograd.tasks.free_answers import FreeAnswers
 from retrograd.tasks.support import OverlapSupport
 from retrograd.tasks.task import Support
-from retrograd.types import Example, Passage, Prompt, UserError
+from retrograd.types import ComposedText, Example, Passage, Prompt, UserError
 
 __all__ = ["GroundedDialogue", "GroundedPrompt", "knowledge_f1"]
 
@@ -64,7 +64,7 @@ class GroundedDialogue(FreeAnswers):
 
     def query_text(self, example: Example) -> str:
         """Return the prefix and the texts of the turns, the last one first, without the names of speakers."""
-        return self.query_prefix + " ".join(reversed(self._utterances(example)))
+        return ComposedText(self.query_prefix, " ".join(reversed(self._utterances(example))))
 
     def posterior_text(self, example: Example, target: str) -> Prompt:
         """Return the last turn, the target, then the older turns.
@@ -73,8 +73,8 @@ class GroundedDialogue(FreeAnswers):
         """
         *older, last = self._utterances(example)
         rest = " ".join(reversed(older))
-        rest = f"{self.separator}{rest}" if rest else ""
-        return Prompt(self.query_prefix, last, f"{self.separator}{target}", rest)
+        after = ComposedText(self.separator, target)
+        return Prompt(ComposedText(self.query_prefix), last, after, ComposedText(self.separator if rest else "", rest))
 
     def _turns_of(self, example: Example) -> tuple[Turn, ...]:
         """Return the turns that are read, oldest first."""

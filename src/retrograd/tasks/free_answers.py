@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from retrograd.data.masking import MASK
 from retrograd.metrics.words import NonWords, fold
-from retrograd.types import Example, Passage, UserError
+from retrograd.types import ComposedText, Example, Passage, UserError
 from retrograd.util.guards import JsonObject
 
 __all__ = ["FreeAnswers"]
@@ -49,7 +49,7 @@ class FreeAnswers:
 
     def passage_text(self, passage: Passage) -> str:
         """Return the prefix, the title and the text."""
-        return self.passage_prefix + self.neighbour_text(passage)
+        return ComposedText(self.passage_prefix, self.neighbour_text(passage))
 
     def neighbour_text(self, passage: Passage) -> str:
         """Return ``title: text``; the text alone without ``titles``, or where there is none."""

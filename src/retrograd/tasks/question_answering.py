@@ -14,7 +14,7 @@ from retrograd.tasks.answer_scores import answer_scores, require_metric
 from retrograd.tasks.free_answers import FreeAnswers
 from retrograd.tasks.support import AnswerSupport
 from retrograd.tasks.task import Support
-from retrograd.types import Example, Passage, Prompt, UserError
+from retrograd.types import ComposedText, Example, Passage, Prompt, UserError
 
 __all__ = ["QuestionAnswering"]
 
@@ -62,11 +62,11 @@ class QuestionAnswering(FreeAnswers):
 
     def query_text(self, example: Example) -> str:
         """Return the prefix and the question."""
-        return self.query_prefix + example.query
+        return ComposedText(self.query_prefix, example.query)
 
     def posterior_text(self, example: Example, target: str) -> Prompt:
         """Return the query text, the separator and the target. Where it is too long the question's end goes first."""
-        return Prompt(self.query_prefix, example.query, f"{self.separator}{target}")
+        return Prompt(ComposedText(self.query_prefix), example.query, ComposedText(self.separator, target))
 
     # What the generator reads
 

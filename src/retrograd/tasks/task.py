@@ -79,6 +79,7 @@ class Task(Protocol):
         """Return the text for the posterior retriever: the query and the target.
 
         Of a `Prompt` the tower cuts the query where both have no room; of a plain string it cuts the end, the target.
+        A separator that names a control token, as " [SEP] " does, is that token in a `ComposedText` alone.
         """
         ...
 

@@ -1,5 +1,8 @@
 """Turn prompts into tokens: apply the chat template or the separator, and cut a prompt that is too long.
 
+The name of a control token in a prompt, such as ``</s>``, is nothing but text; so is, in a chat, that of a token by
+which the template marks turns.
+
 The spare part (`retrograd.types.Prompt`) is cut first, from its end; only then the rest of the prompt, from its end.
 Both are counted. Here are also the tokens that begin and end a target, and the longest input of a model.
 """
@@ -13,7 +16,8 @@ from typing import NamedTuple
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.models.compute.positions import position_limit
-from retrograd.types import Prompt, UserError
+from retrograd.models.inputs.control_tokens import ControlTokens
+from retrograd.types import ComposedText, Prompt, UserError
 
 __all__ = [
     "PromptCounts",
@@ -29,30 +33,30 @@ __all__ = [
 TokenIds = list[int]
 
 
-def fit_texts(tokenizer: PreTrainedTokenizerBase, instruction: str, texts: Sequence[str], max_tokens: int) -> list[str]:
+def fit_texts(control: ControlTokens, instruction: str, texts: Sequence[str], max_tokens: int) -> list[str]:
     """Return texts behind an instruction, as a retriever reads them: `Prompt.core` shortened where it has no room.
 
     All else is cut at its end by the tokenizer, as it comes: plain strings, what `Prompt.rest` is, and a core whose
     spare part does not suffice.
     """
-    read = [instruction + text for text in texts]
+    read: list[str] = [ComposedText(instruction, text) for text in texts]
     cores = {position: text.core for position, text in enumerate(texts) if isinstance(text, Prompt)}
     if cores:
-        encoded = tokenizer([instruction + core for core in cores.values()], verbose=False)["input_ids"]
+        encoded = control.encode([ComposedText(instruction, core) for core in cores.values()])["input_ids"]
         for (position, core), ids in zip(cores.items(), encoded, strict=True):
             if len(ids) > max_tokens:
-                shortened = _shorten_core(tokenizer, instruction, core, max_tokens)
-                read[position] = read[position] if shortened == core else instruction + shortened
+                shortened = _shorten_core(control, instruction, core, max_tokens)
+                read[position] = read[position] if shortened == core else ComposedText(instruction, shortened)
     return read
 
 
-def _shorten_core(tokenizer: PreTrainedTokenizerBase, instruction: str, core: Prompt, max_tokens: int) -> Prompt:
+def _shorten_core(control: ControlTokens, instruction: str, core: Prompt, max_tokens: int) -> Prompt:
     """Return a text with as much of its spare part as there is room for."""
-    while (over := len(tokenizer(instruction + core, verbose=False)["input_ids"]) - max_tokens) > 0:
+    while (over := len(control.encode([ComposedText(instruction, core)])["input_ids"][0]) - max_tokens) > 0:
         start, end = core.spare
         if start == end:
             break
-        core = core.shorten(_shortened_length(tokenizer, core[start:end], over))
+        core = core.shorten(_shortened_length(control.tokenizer, core[start:end], over))
     return core
 
 
@@ -79,7 +83,8 @@ class PromptTokens:
 
     A decoder-only model reads a prompt as a user's turn in the tokenizer's chat template where it has one and ``chat``
     is true, otherwise followed by ``separator``; either way the last tokens, ``tail`` of them, mark the beginning of
-    the answer, and are never cut. ``read``, ``shortened`` and ``cut`` count prompts, as in `PromptCounts`.
+    the answer, and are never cut. ``read``, ``shortened`` and ``cut`` count prompts, as in `PromptCounts`. ``control``
+    are the control tokens of all texts of the model.
     """
 
     def __init__(
@@ -89,11 +94,16 @@ class PromptTokens:
         self._encoder_decoder = encoder_decoder
         self._end = end
         self.chat = chat and not encoder_decoder and bool(getattr(tokenizer, "chat_template", None))
+        self.control = ControlTokens(tokenizer, end)
         self._separator: TokenIds = []
         if not encoder_decoder and not self.chat:
             self._separator = tokenizer(separator, add_special_tokens=False)["input_ids"]
+        self._turn_control = self.control
         # What the template puts around a turn, without the turn, is what a prompt takes at the least.
-        self._frame = len(self._apply_template([""])[0]) if self.chat else 0
+        frame = self._apply_template([""])[0] if self.chat else []
+        self._frame = len(frame)
+        if self.chat:
+            self._turn_control = ControlTokens(tokenizer, end, [id_ for id_ in frame if _is_special(tokenizer, id_)])
         self.tail = self._count_tail() if self.chat else len(self._separator)
         self.minimum = (self._frame or len(self._separator) + tokenizer.num_special_tokens_to_add()) + 1
         self.read = self.shortened = self.cut = 0
@@ -138,14 +148,14 @@ class PromptTokens:
     def _cut(self, prompt: str, max_tokens: int) -> TokenIds:
         """Return the prompt's first tokens, then its tail."""
         if self.chat:
-            text = self._tokenizer(str(prompt), add_special_tokens=False, verbose=False)["input_ids"]
+            text = self._turn_control.encode([prompt], special=False)["input_ids"][0]
             # The text of the first tokens may be tokenised otherwise: take fewer until it fits.
             for limit in range(max_tokens - self._frame, -1, -1):
                 (ids,) = self._apply_template([str(self._tokenizer.decode(text[:limit]))])
                 if len(ids) <= max_tokens:
                     return ids
-        limit = {"truncation": True, "max_length": max_tokens - len(self._separator)}
-        return self._append_separator(self._tokenizer([str(prompt)], **limit)["input_ids"])[0]
+        limit = max_tokens - len(self._separator)
+        return self._append_separator(self.control.encode([prompt], limit)["input_ids"])[0]
 
     def _all_ids(self, prompts: Sequence[str]) -> list[TokenIds]:
         """Return the token ids of whole prompts, with template or separator."""
@@ -153,7 +163,7 @@ class PromptTokens:
             return []
         if self.chat:
             return self._apply_template(prompts)
-        return self._append_separator(self._tokenizer([str(prompt) for prompt in prompts], verbose=False)["input_ids"])
+        return self._append_separator(self.control.encode(prompts)["input_ids"])
 
     def _append_separator(self, encoded: list[TokenIds]) -> list[TokenIds]:
         """Append the separator, after which a decoder-only model answers, in the place of an end-of-sequence token."""
@@ -164,14 +174,30 @@ class PromptTokens:
 
     def _apply_template(self, prompts: Sequence[str]) -> list[TokenIds]:
         """Return the ids of each prompt as a user's turn, with the tokens that begin the answer."""
-        turns = [[{"role": "user", "content": str(prompt)}] for prompt in prompts]
+        pieces = [[piece.text for piece in self._turn_control.pieces(prompt)] for prompt in prompts]
+        # A prompt that names control tokens keeps the cuts in these names through the template by a sign of its own.
+        signs = [_unused_sign(prompt) for prompt in prompts]
+        turns = [[{"role": "user", "content": sign.join(own)}] for sign, own in zip(signs, pieces, strict=True)]
         chats = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return self._tokenizer([str(text) for text in chats], add_special_tokens=False, verbose=False)["input_ids"]
+        texts = [str(chat).split(sign) for chat, sign in zip(chats, signs, strict=True)]
+        flat = [text for own in texts for text in own]
+        ids = iter(self._tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"])
+        return [[id_ for _ in own for id_ in next(ids)] for own in texts]
 
     def _count_tail(self) -> int:
         """Return the number of tokens after a turn: the last tokens that two different turns have in common."""
         first, second = (reversed(ids) for ids in self._apply_template(["turn", "0"]))
         return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
+
+
+def _unused_sign(text: str) -> str:
+    """Return a character for private use that the text does not have."""
+    return next(sign for sign in map(chr, range(0xE000, 0xF900)) if sign not in text)
+
+
+def _is_special(tokenizer: PreTrainedTokenizerBase, token: int) -> bool:
+    added = tokenizer.added_tokens_decoder.get(token)
+    return added is not None and added.special
 
 
 def start_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
