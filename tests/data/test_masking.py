@@ -95,7 +95,7 @@ def test_spans_from_a_file(tmp_path: Path) -> None:
     )
     spans = read_spans(path)
     passages = [BRIDGE, Passage("unnamed", "", BRIDGE.text)]
-    found = span_examples(passages, SpanMasking(), random.Random(0), lambda passage: spans.get(passage.id, ()))
+    found = span_examples(passages, SpanMasking(), random.Random(0), spans)
     assert [(one.source, one.target) for one in found] == [("b", "iron")]
 
 

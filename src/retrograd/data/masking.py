@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrograd.data.offsets import Offsets, read_offsets
 from retrograd.data.record_fields import locate_errors, name_type, read_string, require_fields
 from retrograd.data.sentences import ABBREVIATIONS, sentence_spans
 from retrograd.metrics.words import MARKS
@@ -23,7 +24,7 @@ from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonValue
 from retrograd.util.text_files import read_jsonl
 
-__all__ = ["MASK", "SpanExample", "SpanMasking", "Spans", "read_spans", "salient_spans", "span_examples"]
+__all__ = ["MASK", "SpanExample", "SpanFile", "SpanMasking", "Spans", "read_spans", "salient_spans", "span_examples"]
 
 MASK = "[MASK]"
 """Replacement of a masked span, unless a `SpanMasking` sets another."""
@@ -114,11 +115,28 @@ def span_examples(
             yield examples[position]
 
 
-def read_spans(path: Path) -> dict[str, list[tuple[int, int]]]:
-    """Return spans by the id of their passage, such as a tagger may have written them, from a file.
+@dataclass(frozen=True)
+class SpanFile:
+    """The spans of a file: ``pairs`` [start, end) in units of ``offsets``, by the id of their passage.
+
+    It is one of `Spans`, and then in characters. A passage that the file does not name has none.
+    """
+
+    pairs: dict[str, list[tuple[int, int]]]
+    offsets: Offsets
+
+    def __call__(self, passage: Passage) -> list[tuple[int, int]]:
+        """Return a passage's spans in characters. Raises `UserError` for an offset outside it."""
+        name = f"span of passage {passage.id!r}"
+        read = [read_offsets(passage.text, pair, self.offsets, name) for pair in self.pairs.get(passage.id, ())]
+        return [(span.start, span.end) for span in read]
+
+
+def read_spans(path: Path, offsets: Offsets = "characters") -> SpanFile:
+    """Read spans, such as a tagger may have written, from a file.
 
     It has JSON Lines of ``id``, that of a passage of the base, and ``spans``, a list of ``[start, end]`` in characters
-    of its text. Passages that the file does not name have no spans: ``lambda passage: spans.get(passage.id, ())``.
+    of its text, or in other units of ``offsets``.
 
     Raises `UserError` with file and line.
     """
@@ -127,7 +145,7 @@ def read_spans(path: Path) -> dict[str, list[tuple[int, int]]]:
         with locate_errors(path, f"line {number}"):
             require_fields(record, ("id", "spans"))
             spans[read_string(record, "id")] += _read_pairs(record["spans"])
-    return dict(spans)
+    return SpanFile(dict(spans), offsets)
 
 
 def _read_pairs(value: JsonValue) -> list[tuple[int, int]]:
@@ -149,7 +167,7 @@ def _mask_spans(passage: Passage, masking: SpanMasking, spans: Sequence[tuple[in
         if not 0 <= start < end <= len(text):
             raise UserError(
                 f"span [{start}, {end}) of passage {passage.id!r} lies outside its text of {len(text)} characters; "
-                "offsets count characters from 0 and the end is exclusive"
+                'offsets count characters from 0 and the end is exclusive ("offsets" is for other units)'
             )
     excluded = () if masking.may_see_source else (passage.id,)
     for first, last in sentence_spans(text):

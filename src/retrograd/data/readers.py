@@ -62,12 +62,17 @@ def read_dialogues(source: Source, format: str = "auto", unanswerable: str = "ke
     return list(dialogues.dialogue_examples(records_of(source), unanswerable))
 
 
-def read_relations(source: Source, format: str = "auto") -> list[RelationInstance]:  # noqa: A002
+def read_relations(
+    source: Source,
+    format: str = "auto",  # noqa: A002 (the field's word)
+    offsets: str = "characters",
+) -> list[RelationInstance]:
     """Return the relation instances of a file or of records: sentences with two marked entities and their relation.
 
     ``format`` is that of a file: "semeval", "jsonl", "markers" or "tacred"; "auto" looks at its beginning. A record has
-    the fields of "jsonl" or "markers" (`retrograd.data.relations.formats`). Raises `UserError` with the place of what
-    is malformed.
+    the fields of "jsonl" or "markers" (`retrograd.data.relations.formats`). ``offsets`` in texts count "characters",
+    as in Python, "utf-16" code units, as in JavaScript, or the bytes of "utf-8". Raises `UserError` with the place of
+    what is malformed.
 
     Example::
 
@@ -75,8 +80,8 @@ def read_relations(source: Source, format: str = "auto") -> list[RelationInstanc
         print(instances[0].head.of(instances[0].text), instances[0].relation)
     """
     if isinstance(source, str | Path):
-        return list(formats.read_relations(Path(source), format))
-    return list(formats.relation_instances(records_of(source)))
+        return list(formats.read_relations(Path(source), format, offsets=offsets))
+    return list(formats.relation_instances(records_of(source), offsets))
 
 
 def read_passages(source: Source, format: str = "auto") -> list[Passage]:  # noqa: A002

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from retrograd.data.offsets import Offsets
 from retrograd.models.compute.precision import PrecisionSetting
 from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.rag.answers.written import Marginal
@@ -72,7 +73,8 @@ class MaskingSettings:
     ``epochs`` 0 is off. ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences
     each (`retrograd.data.masking`). A sentence is not answered from the passage that it is in, unless
     ``may_see_source``. ``spans`` is a file of what may be masked, by a tagger for example (`read_spans`), in the place
-    of names, dates and numbers found by rules. What is not set here is as in training.
+    of names, dates and numbers found by rules; ``offsets`` is what those of the file count. What is not set here is as
+    in training.
     """
 
     epochs: int = 0
@@ -82,6 +84,7 @@ class MaskingSettings:
     generator_learning_rate: float = 2e-4
     retriever_learning_rate: float = 2e-5
     spans: str = ""
+    offsets: Offsets = "characters"
 
     def __post_init__(self) -> None:
         require_at_least(0, {"masking.epochs": self.epochs, "masking.passages": self.passages})

@@ -131,12 +131,12 @@ def _mask_passages(
     if not settings.spans:
         yield from span_examples(passages, _masking(settings), source)
         return
-    spans = read_spans(Path(settings.spans))
-    unknown, first = count_unknown_spans(base, spans, settings.spans)
+    spans = read_spans(Path(settings.spans), settings.offsets)
+    unknown, first = count_unknown_spans(base, spans.pairs, settings.spans)
     if unknown:
         say(f"masking.spans: {unknown:,} ids of {settings.spans} are in no passage (the first is {first!r})")
     try:
-        yield from span_examples(passages, _masking(settings), source, lambda passage: spans.get(passage.id, ()))
+        yield from span_examples(passages, _masking(settings), source, spans)
     except UserError as error:
         raise UserError(f"masking.spans: {settings.spans}: {error}") from None
 

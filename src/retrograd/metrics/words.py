@@ -28,6 +28,7 @@ __all__ = [
     "MARKS",
     "WORDS_VERSION",
     "NonWords",
+    "cuts_word",
     "fold",
     "is_unspaced",
     "require_same_words",
@@ -163,6 +164,20 @@ def _read(text: str) -> Iterator[tuple[str, bool]]:
 def _is_visible(sign: str) -> bool:
     """Return whether a sign is neither a separator nor a control character."""
     return unicodedata.category(sign)[0] not in "ZC"
+
+
+def cuts_word(text: str, position: int) -> bool:
+    """Return whether a position lies inside a word: behind its first character, and before its end.
+
+    In scripts without spaces that is inside a character with its marks; an emoji is a word. An underscore joins.
+    """
+    if not 0 < position < len(text) or text[position - 1].isspace() or text[position].isspace():
+        return False
+    start = max((text.rfind(space, 0, position) for space in " \n\t"), default=-1) + 1
+    for match in _pattern(True).finditer(text, start):
+        if match.end() >= position:
+            return match.lastgroup != "sign" and match.start() < position < match.end()
+    return False
 
 
 def is_unspaced(text: str) -> bool:

@@ -113,3 +113,25 @@ def test_a_label_too_many_of_a_known_set_is_refused(settings: RelationData, tmp_
 def test_another_record_is_refused(settings: RelationData, found: object) -> None:
     with pytest.raises(UserError, match=r"labels.json: expected the relations and type constraints.*train it again"):
         settings.task_from_record(found, "labels.json")
+
+
+@pytest.mark.parametrize("offsets", ["characters", "utf-16"])
+@pytest.mark.parametrize("is_pair", [True, False])
+def test_pairs_to_extract_are_read_as_offsets_count(
+    settings: RelationData, tmp_path: Path, capsys: pytest.CaptureFixture[str], offsets: str, is_pair: bool
+) -> None:
+    """In UTF-16 code units, as a browser counts them: read as characters, what they cut out of words is told."""
+    task = settings.load(0).task
+    text = "😀 Ann has 44 here"
+    pair = {"head": [3, 6], "tail": [11, 13], "head_type": "PERSON", "tail_type": "NUMBER"}
+    entities = [{"start": 3, "end": 6, "type": "PERSON"}, {"start": 11, "end": 13, "type": "NUMBER"}]
+    record = {"text": text} | (pair if is_pair else {"entities": entities})
+    (path := tmp_path / "pages.jsonl").write_text(json.dumps(record), encoding="utf-8")
+    pairs = replace(settings, offsets=offsets).read_pairs(path, task)
+    told = " ".join(capsys.readouterr().err.split())
+    if offsets == "utf-16":
+        assert {(one.head.of(text), one.tail.of(text)) for one, _ in pairs} >= {("Ann", "44")}
+        assert not told
+    else:
+        assert "so do 1 more of 2 spans" in told
+        assert 'set data.offsets = "utf-16" (2 of 2 are whole words then)' in told

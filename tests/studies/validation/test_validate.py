@@ -107,7 +107,7 @@ def test_answers_that_stand_in_no_passage_are_told(tmp_path: Path, answer: str, 
 @pytest.mark.parametrize(
     ("spans", "told"),
     [
-        ([[4, 6]], []),
+        ([[4, 7]], []),
         ([[4, 600]], ["spans.jsonl: span [4, 600) of passage 'p0' lies outside its text"]),
         ([[4]], ["'spans' holds [4]; expected [start, end]"]),
         (None, ["spans.jsonl:1 no field 'spans'"]),
@@ -151,7 +151,7 @@ def test_ids_of_spans_that_are_in_no_passage_are_told(
     tmp_path: Path, ids: list[str], severity: str | None, told: str
 ) -> None:
     base = [{"id": f"p{i}", "text": f"the {one} is number {i} of all that stand there"} for i, one in enumerate(THINGS)]
-    tagged = lines(tmp_path, "spans.jsonl", [{"id": id_, "spans": [[4, 6]]} for id_ in ids])
+    tagged = lines(tmp_path, "spans.jsonl", [{"id": id_, "spans": [[4, 4 + len(THINGS[0])]]} for id_ in ids])
     alone = ["data.train=", "data.test=", "warm_start.epochs=0", "training.epochs=0", "masking.epochs=1"]
     found = validate_experiment(questions(tmp_path, [], [], base, *alone, f"masking.spans={tagged}")).findings.shown
     assert [one.severity for one in found] == [severity] * (severity is not None)
@@ -432,3 +432,49 @@ def test_answers_that_look_like_patterns_are_told(tmp_path: Path) -> None:
     assert r"the answer '19\\d\\d' looks like a regular expression, and is read as text" in messages
     regex = questions(tmp_path, train, test, base, "training.passages=1", "data.answers_are=regex")
     assert [one for one in validate_experiment(regex).findings.shown if one.check == "answers"] == []
+
+
+EMOJI = "😀 the cup holds tea ."
+
+
+@pytest.mark.parametrize("offsets", ["characters", "utf-16"])
+def test_offsets_of_javascript_are_told_and_can_be_read(tmp_path: Path, offsets: str) -> None:
+    train = [relation(f"{EMOJI[:-1]}{i}", LABELS[i % 2], head=[7, 10], tail=[17, 20]) for i in range(10)]
+    test = [relation(EMOJI, head=[7, 10], tail=[17, 20])]
+    found = validate_experiment(experiment(tmp_path, train, test, f"data.offsets={offsets}"))
+    if offsets == "utf-16":
+        assert not found.findings.shown
+        return
+    for finding, part, number in zip(only(found, "offsets"), ("train", "test"), (20, 2), strict=True):
+        assert (finding.severity, finding.part) == ("warning", part)
+        assert finding.place.endswith(f"{part}.jsonl, id '1'")
+        assert "head [7, 10) is 'up ' of " in finding.what
+        assert f"more of {number} spans" in finding.what
+        assert 'set data.offsets = "utf-16"' in finding.remedy
+    bare = validate_files([tmp_path / "test.jsonl"], "relations", "auto")
+    assert [one.check for one in bare.findings.shown].count("offsets") == 1
+
+
+def test_marks_and_tokens_have_no_offsets(tmp_path: Path) -> None:
+    marked = [{"text": f"the c<e1>up</e1> holds <e2>tea</e2> {i} .", "label": "holds"} for i in range(5)]
+    tokens = [relation(label="holds", head=[1, 2], tail=[3, 4]) for _ in range(1)]
+    del tokens[0]["text"]
+    tokens[0]["tokens"] = ["the", "cu", "holds", "te"]
+    found = validate_experiment(experiment(tmp_path, marked, tokens))
+    assert "offsets" not in {one.check for one in found.findings.shown}
+
+
+@pytest.mark.parametrize("offsets", ["characters", "utf-16"])
+def test_spans_to_be_masked_that_cut_words_are_told(tmp_path: Path, offsets: str) -> None:
+    text = "😀 the old cup holds the tea of Ann and the rain ."
+    path = lines(tmp_path, "spans.jsonl", [{"id": "p1", "spans": [[11, 14]]}])
+    settings = (f"masking.spans={path}", "masking.epochs=1", f"masking.offsets={offsets}")
+    settings = (*settings, "data.train=", "data.test=", "warm_start.epochs=0", "training.epochs=0")
+    base = [{"id": f"p{i}", "text": f"{text} {i}"} for i in range(9)]
+    found = validate_experiment(questions(tmp_path, [], [], base, *settings))
+    told = [one for one in found.findings.shown if one.check == "offsets"]
+    assert len(told) == (offsets == "characters"), found.findings.shown
+    for finding in told:
+        assert (finding.severity, finding.part) == ("warning", "masking")
+        assert finding.place == f"{path}, id 'p1'"
+        assert 'set masking.offsets = "utf-16"' in finding.remedy

@@ -2,8 +2,8 @@
 
     {"id": "a", "text": "Ada wrote to Bab.", "entities": [{"start": 0, "end": 3, "type": "PERSON"}, …]}
 
-``start`` and ``end`` are characters, the end exclusive; ``id`` and ``type`` are optional. Equal spans are one entity,
-the first of them; a pair that overlaps in part is left out.
+``start`` and ``end`` are characters, the end exclusive (or other units: `retrograd.data.offsets`); ``id`` and ``type``
+are optional. Equal spans are one entity, the first of them; a pair that overlaps in part is left out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from retrograd.data.offsets import Offsets, read_offsets
 from retrograd.data.record_fields import (
     read_id,
     read_optional_string,
@@ -35,24 +36,29 @@ def has_entities(path: Path) -> bool:
     return "entities" in (peek_json_object(first) or ())
 
 
-def read_entity_pairs(path: Path, both_orders: bool, max_entities: int = 20) -> Iterator[RelationInstance]:
+def read_entity_pairs(
+    path: Path, both_orders: bool, max_entities: int = 20, offsets: Offsets = "characters"
+) -> Iterator[RelationInstance]:
     """Yield every pair of a line's entities as an instance without a relation.
 
     Its id is that of the line with the places of head and tail in the list, from 0: ``a:0-2``. ``both_orders`` makes
-    each of a pair the head once; otherwise it is the one that stands first in the text. Raises `UserError` with file
-    and line for what is wrong, and for more than ``max_entities`` entities in a line, whose pairs would explode.
+    each of a pair the head once; otherwise it is the one that stands first in the text. ``offsets`` is what ``start``
+    and ``end`` count. Raises `UserError` with file and line for what is wrong, and for more than ``max_entities``
+    entities in a line, whose pairs would explode.
     """
     first_places: dict[str, str] = {}
     for number, record in read_jsonl(path):
         try:
             id_ = read_id(record, number)
             require_new(id_, f"line {number}", first_places)
-            yield from _read_pairs(record, id_, both_orders, max_entities)
+            yield from _read_pairs(record, id_, both_orders, max_entities, offsets)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from None
 
 
-def _read_pairs(record: JsonObject, id_: str, both_orders: bool, max_entities: int) -> Iterator[RelationInstance]:
+def _read_pairs(
+    record: JsonObject, id_: str, both_orders: bool, max_entities: int, offsets: Offsets
+) -> Iterator[RelationInstance]:
     refuse_unknown(record, ("id", "text", "entities", "metadata"))
     require_fields(record, ("text", "entities"))
     text, values = read_string(record, "text"), record["entities"]
@@ -60,7 +66,7 @@ def _read_pairs(record: JsonObject, id_: str, both_orders: bool, max_entities: i
         raise UserError('"entities" is not a list; expected [{"start": 0, "end": 3, "type": "PERSON"}, …]')
     entities: dict[Span, tuple[int, str]] = {}
     for place, value in enumerate(values):
-        span, kind = _read_entity(value, place, text)
+        span, kind = _read_entity(value, place, text, offsets)
         entities.setdefault(span, (place, kind))
     if len(entities) > max_entities:
         raise UserError(
@@ -75,11 +81,12 @@ def _read_pairs(record: JsonObject, id_: str, both_orders: bool, max_entities: i
             yield RelationInstance(f"{id_}:{i}-{j}", text, head, tail, None, head_type, tail_type)
 
 
-def _read_entity(value: JsonValue, place: int, text: str) -> tuple[Span, str]:
+def _read_entity(value: JsonValue, place: int, text: str, offsets: Offsets) -> tuple[Span, str]:
     if not isinstance(value, dict):
         raise UserError(f'entity {place} is {value!r}; expected {{"start": 0, "end": 3, "type": "PERSON"}}')
     refuse_unknown(value, ("start", "end", "type"))
     require_fields(value, ("start", "end"))
-    span = Span(read_whole_number(value, "start"), read_whole_number(value, "end"))
+    pair = read_whole_number(value, "start"), read_whole_number(value, "end")
+    span = read_offsets(text, pair, offsets, f"entity {place}")
     check_span(span, f"entity {place}", text)
     return span, read_optional_string(value, "type") or ""

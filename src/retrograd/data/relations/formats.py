@@ -6,7 +6,8 @@ Every reader yields `RelationInstance` lazily, and every error names the file, t
               label and comment may be missing, as in the test file handed to the task's participants.
 ``jsonl``     one object a line, in one of two layouts, both with optional ``relation``, ``id``, ``head_type``,
               ``tail_type`` and ``metadata`` (ignored):
-              ``{"text": "A ridge uprises.", "head": [2, 7], "tail": [8, 15]}``, offsets in characters, end exclusive;
+              ``{"text": "A ridge uprises.", "head": [2, 7], "tail": [8, 15]}``, offsets in characters, end exclusive
+              (or in other units: `retrograd.data.offsets`);
               ``{"tokens": ["A", "ridge", "uprises"], "head": [1, 2], "tail": [2, 3]}``, positions of tokens, likewise.
 ``markers``   one object a line, the entities marked in the text and the relation in ``label`` or ``relation``:
               ``{"text": "<< X >> inhibits [[ Y ]].", "label": "INHIBITOR"}``,
@@ -19,8 +20,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
+from retrograd.data.offsets import Offsets, known_offsets, read_offsets
 from retrograd.data.record_fields import (
     locate_errors,
     locate_tokens,
@@ -51,6 +54,7 @@ __all__ = [
     "read_relations",
     "read_semeval",
     "relation_instances",
+    "states_offsets",
 ]
 
 FORMATS = ("auto", "semeval", "jsonl", "markers", "tacred")
@@ -67,16 +71,25 @@ def read_relations(
     path: Path,
     format: str = "auto",  # noqa: A002 (the field's word)
     refuse: Refuse = raise_error,
+    offsets: str = "characters",
 ) -> Iterator[RelationInstance]:
     """Return the instances of a file in one of `FORMATS`; ``auto`` looks at the first line that is not blank.
 
-    Records that are malformed go to ``refuse``. Raises `UserError` for an unknown format and for a file of which
-    nothing can be read.
+    ``offsets`` is what those of ``jsonl`` count; the other formats have none in texts. Records that are malformed go to
+    ``refuse``. Raises `UserError` for an unknown format or unit, and for a file of which nothing can be read.
     """
     require_known(format, FORMATS, "relation format")
+    unit = known_offsets(offsets)
     detected = detect_format(path) if format == "auto" else format
-    readers = {"semeval": read_semeval, "jsonl": read_jsonl, "markers": read_markers, "tacred": read_tacred}
+    if detected == "jsonl":
+        return read_jsonl(path, refuse, unit)
+    readers = {"semeval": read_semeval, "markers": read_markers, "tacred": read_tacred}
     return readers[detected](path, refuse)
+
+
+def states_offsets(path: Path, format: str) -> bool:  # noqa: A002 (the field's word)
+    """Return whether a file in one of `FORMATS` states its entities by offsets in texts. Raises as `read_relations`."""
+    return (detect_format(path) if format == "auto" else format) == "jsonl"
 
 
 def detect_format(path: Path) -> str:
@@ -228,30 +241,33 @@ def _read_marked_instance(record: JsonObject, number: int) -> RelationInstance:
 # JSON Lines -----------------------------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
+def read_jsonl(path: Path, refuse: Refuse = raise_error, offsets: Offsets = "characters") -> Iterator[RelationInstance]:
     """Return the instances of plain JSON Lines in either layout of the module's docstring.
 
     Refuses the others, with file and line.
     """
     records = number_records("line", text_files.read_jsonl(path, refuse))
-    return read_records(path, records, _read_instance, refuse)
+    return read_records(path, records, partial(_read_instance, offsets=offsets), refuse)
 
 
-def relation_instances(records: Iterable[JsonObject]) -> Iterator[RelationInstance]:
+def relation_instances(records: Iterable[JsonObject], offsets: str = "characters") -> Iterator[RelationInstance]:
     """Return the instances of records with the fields of the format ``jsonl`` or ``markers``.
 
-    Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
+    ``offsets`` is what those of ``jsonl`` count. Raises `UserError`, with the number of the record (from 1), for a
+    malformed one and a repeated id.
     """
+
+    unit = known_offsets(offsets)
 
     def read(record: JsonObject, number: int) -> RelationInstance:
         plain = "tokens" in record or "head" in record
-        return _read_instance(record, number) if plain else _read_marked_instance(record, number)
+        return _read_instance(record, number, unit) if plain else _read_marked_instance(record, number)
 
     numbered = number_records("record", enumerate(records, start=1))
     return read_records(Path("the records"), numbered, read, raise_error)
 
 
-def _read_instance(record: JsonObject, number: int) -> RelationInstance:
+def _read_instance(record: JsonObject, number: int, offsets: Offsets) -> RelationInstance:
     if "tokens" in record:
         refuse_unknown(record, _TOKEN_FIELDS)
         require_fields(record, _TOKEN_FIELDS[:3])
@@ -262,7 +278,7 @@ def _read_instance(record: JsonObject, number: int) -> RelationInstance:
         refuse_unknown(record, _TEXT_FIELDS)
         require_fields(record, _TEXT_FIELDS[:3])
         text = read_string(record, "text")
-        head, tail = (Span(*read_number_pair(record, name)) for name in ("head", "tail"))
+        head, tail = (read_offsets(text, read_number_pair(record, name), offsets, name) for name in ("head", "tail"))
     return RelationInstance(
         id=read_id(record, number),
         text=text,

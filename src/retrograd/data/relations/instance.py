@@ -74,7 +74,7 @@ def check_span(span: Span, name: str, text: str) -> None:
     if not 0 <= span.start <= span.end <= len(text):
         raise UserError(
             f"{name} {span} lies outside the text of {len(text)} characters; "
-            "offsets count characters from 0 and the end is exclusive"
+            'offsets count characters from 0 and the end is exclusive ("offsets" is for other units)'
         )
     if not span.of(text).strip():
         raise UserError(f"{name} {span} covers no visible character; the end is exclusive, one past the last character")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from retrograd.data.relations.formats import read_relations
+from retrograd.data.offsets import Offsets, SpanCheck
+from retrograd.data.relations.formats import read_relations, states_offsets
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.semeval import load_semeval
 from retrograd.data.relations.tacred import read_patch
@@ -15,7 +16,7 @@ from retrograd.experiments.data.draws import Draws
 from retrograd.experiments.data.findings import Findings, split_message
 from retrograd.experiments.data.part_reading import LabelledExample
 from retrograd.tasks.relations.extraction import RelationExtraction
-from retrograd.types import Example, UserError
+from retrograd.types import Example, Span, UserError
 from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import Refuse
@@ -23,11 +24,13 @@ from retrograd.util.text_files import Refuse
 __all__ = [
     "BUILTIN_DATA",
     "RelationPart",
+    "check_offsets",
     "instance_record",
     "labelled_examples",
     "read_instances",
     "read_part",
     "report_examples",
+    "report_offsets",
     "require_relations",
 ]
 
@@ -94,9 +97,14 @@ def labelled_examples(
     return examples
 
 
-def read_instances(path: Path, format: str, patch: Path | None) -> list[RelationInstance]:  # noqa: A002
+def read_instances(
+    path: Path,
+    format: str,  # noqa: A002
+    patch: Path | None,
+    offsets: Offsets,
+) -> list[RelationInstance]:
     """Read all instances of a file, with corrected labels where there is a patch. Raises `UserError` as readers do."""
-    instances = list(read_relations(path, format))
+    instances = list(read_relations(path, format, offsets=offsets))
     return instances if patch is None else read_patch(patch).apply(instances, str(path))
 
 
@@ -113,7 +121,14 @@ def instance_record(instance: RelationInstance) -> JsonObject:
     }
 
 
-def read_part(part: str, source: str, patch: str, format: str, refuse: Refuse) -> RelationPart:  # noqa: A002
+def read_part(
+    part: str,
+    source: str,
+    patch: str,
+    format: str,  # noqa: A002
+    offsets: Offsets,
+    refuse: Refuse,
+) -> RelationPart:
     """Read a whole part, with corrected labels; empty where there is no source."""
     if not source:
         return RelationPart([], 0)
@@ -122,13 +137,41 @@ def read_part(part: str, source: str, patch: str, format: str, refuse: Refuse) -
     elif source.startswith("builtin:"):
         raise UserError(f"no built-in data set {source!r}; there is {BUILTIN_DATA}")
     else:
-        instances = list(read_relations(Path(source), format, refuse))
+        instances = list(read_relations(Path(source), format, refuse, offsets))
     if not patch:
         return RelationPart(instances, len(instances))
     before = {instance.id: instance.relation for instance in instances}
     patched = read_patch(Path(patch)).apply(instances, source)
     relabelled = sum(before[instance.id] != instance.relation for instance in patched)
     return RelationPart(patched, len(patched), relabelled, len(instances) - len(patched))
+
+
+def check_offsets(instances: Iterable[RelationInstance], source: str, offsets: Offsets) -> SpanCheck:
+    """Check whether the entities of a file that states them by offsets begin and end as words do, each once."""
+    check = SpanCheck("data.offsets", offsets)
+    checked: set[tuple[str, Span]] = set()
+    for instance in instances:
+        for name, span in (("head", instance.head), ("tail", instance.tail)):
+            if (instance.text, span) in checked:
+                continue
+            checked.add((instance.text, span))
+            check.add(f"{source}, id {instance.id!r}", name, instance.text, span)
+    return check
+
+
+def report_offsets(
+    name: str,
+    source: str,
+    instances: Sequence[RelationInstance],
+    format: str,  # noqa: A002
+    offsets: Offsets,
+    findings: Findings,
+) -> None:
+    """Report entities of a part that begin or end inside a word or on a space, where it states them by offsets."""
+    if source and not source.startswith("builtin:") and instances and states_offsets(Path(source), format):
+        check = check_offsets(instances, source, offsets)
+        if check.first is not None:
+            findings.warning("offsets", name, check.first[0], *check.message())
 
 
 def report_examples(

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from retrograd.data.offsets import Offsets
 from retrograd.data.readers import read_relations
 from retrograd.data.relations.entity_pairs import has_entities, read_entity_pairs
+from retrograd.data.relations.formats import states_offsets
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.sampling import stratify
 from retrograd.data.relations.tacred import NO_RELATION
@@ -20,11 +22,13 @@ from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataPart
 from retrograd.experiments.data.relation_parts import (
     BUILTIN_DATA,
     RelationPart,
+    check_offsets,
     instance_record,
     labelled_examples,
     read_instances,
     read_part,
     report_examples,
+    report_offsets,
     require_relations,
 )
 from retrograd.experiments.data.source import Data, absolute_file, relation_extraction
@@ -35,6 +39,7 @@ from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrase
 from retrograd.tasks.task import Task
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonObject
+from retrograd.util.progress import say
 from retrograd.util.records import read_record
 from retrograd.util.text_files import raise_error
 
@@ -60,6 +65,9 @@ class RelationData:
     ``train_count`` or ``train_share``, ``dev_count`` or ``dev_share``, and ``test_count`` draw that many instances or
     that share of them (0: all). All draws are shuffled, stratified by label and nested: with one seed, 1 % lies inside
     5 %. ``seed`` is theirs (-1: the experiment's); with one of its own, runs with several seeds share their data.
+
+    ``offsets`` is what those of entities in texts count: ``characters``, as in Python, ``utf-16`` code units, as in
+    JavaScript, or the bytes of ``utf-8`` (`retrograd.data.offsets`).
 
     ``labels`` is ``semeval`` for the 19 relations of SemEval-2010 Task 8 with its official score, ``tacred`` (TACREV's
     too) for 42 and ``retacred`` for 40 labels with the official micro-F1 without ``no_relation``, else ``from_train``:
@@ -89,6 +97,7 @@ class RelationData:
     test: str = BUILTIN_DATA
     dev: str = ""
     format: Literal["auto", "semeval", "jsonl", "markers", "tacred"] = "auto"
+    offsets: Offsets = "characters"
     train_patch: str = ""
     dev_patch: str = ""
     test_patch: str = ""
@@ -205,22 +214,32 @@ class RelationData:
 
     def _read_part(self, part: str) -> RelationPart:
         """Read a whole part, with corrected labels; empty where there is no source."""
-        return read_part(part, *self._files[part], self.format, raise_error)
+        return read_part(part, *self._files[part], self.format, self.offsets, raise_error)
 
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
         """Read another file, as `DataKind.read`; a ``patch`` corrects labels."""
         relations = relation_extraction(task, "data.kind = relations")
-        return labelled_examples(relations, read_instances(path, self.format, patch), str(path), self.labels)
+        instances = read_instances(path, self.format, patch, self.offsets)
+        return labelled_examples(relations, instances, str(path), self.labels)
 
     def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
         """Read marked pairs in any format that training reads, or all pairs of text with ``entities``."""
         relations = relation_extraction(task, "extract")
         if has_entities(path):
-            instances = list(read_entity_pairs(path, both_orders=not relations.has_directed_labels))
+            both_orders = not relations.has_directed_labels
+            instances = list(read_entity_pairs(path, both_orders, offsets=self.offsets))
         else:
-            instances = read_instances(path, self.format, None)
+            instances = read_instances(path, self.format, None, self.offsets)
+        self._warn_of_offsets(path, instances)
         examples = labelled_examples(relations, instances, str(path), self.labels)
         return list(zip(instances, examples, strict=True))
+
+    def _warn_of_offsets(self, path: Path, instances: Sequence[RelationInstance]) -> None:
+        """Say which entities begin or end inside a word or on a space, where the file states them by offsets."""
+        if instances and (has_entities(path) or states_offsets(path, self.format)):
+            check = check_offsets(instances, str(path), self.offsets)
+            if check.first is not None:
+                say(f"{check.first[0]}: {'; '.join(check.message())}")
 
     def task_record(self, task: Task) -> JsonObject:
         """Return the words of the labels, and the type constraints learned."""
@@ -286,7 +305,9 @@ class RelationData:
         """Return all instances of a part, or of a bare file, which is read as training data are."""
         part, patch = (name, self._files[name][1]) if name in self._files else ("train", "")
         try:
-            return read_part(part, source, patch, self.format, findings.refusing(name, source)).instances
+            read = read_part(part, source, patch, self.format, self.offsets, findings.refusing(name, source))
+            report_offsets(name, source, read.instances, self.format, self.offsets, findings)
+            return read.instances
         except UserError as error:
             findings.fault(name, source, error)
             return []

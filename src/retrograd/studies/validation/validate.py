@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 
 from retrograd.data.masking import read_spans
+from retrograd.data.offsets import SpanCheck
 from retrograd.experiments.data.findings import Findings, split_message
 from retrograd.experiments.data.kinds import file_kinds, open_data, open_files
 from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
 from retrograd.experiments.stages import count_unknown_spans, masked_examples
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.recipes import RECIPES, open_experiment
 from retrograd.studies.lengths import (
     IN_WORDS,
@@ -40,13 +42,14 @@ from retrograd.studies.validation.checks import (
     check_queries,
 )
 from retrograd.tasks.task import Task
-from retrograd.types import Example, Passage, UserError
+from retrograd.types import Example, Passage, Span, UserError
 from retrograd.util.guards import JsonObject, suggest_name
 
 __all__ = ["PartSummary", "Validation", "validate", "validate_experiment", "validate_files"]
 
 _MOST_CUT = 0.01
 _LOADED_BYTES = 200_000_000
+_BLOCK_ROWS = 4_096
 
 
 @dataclass(frozen=True)
@@ -178,13 +181,26 @@ def _check_loading(experiment: Experiment, findings: Findings) -> None:
         base = experiment.data.load(experiment.seed).base
         require_enough_passages(experiment, base)
         if _spans(experiment):
+            _check_spans(experiment, base, findings)
             masked_examples(base, replace(experiment.masking, passages=0), torch.Generator())
-            unknown, first = count_unknown_spans(base, read_spans(Path(_spans(experiment))), _spans(experiment))
-            if unknown:
-                what = f"{unknown:,} ids are in no passage of the base (the first is {first!r}), and are left out"
-                findings.warning("masking", "base", _spans(experiment), what, "give the ids of passages")
     except UserError as error:
         findings.error("settings", "data", "the experiment", *split_message(error))
+
+
+def _check_spans(experiment: Experiment, base: KnowledgeBase, findings: Findings) -> None:
+    """Report spans to be masked that begin or end inside a word or on a space, and ids that are in no passage."""
+    source, offsets = _spans(experiment), experiment.masking.offsets
+    spans, check = read_spans(Path(source), offsets), SpanCheck("masking.offsets", offsets)
+    unknown, first = count_unknown_spans(base, spans.pairs, source)
+    if unknown:
+        what = f"{unknown:,} ids are in no passage of the base (the first is {first!r}), and are left out"
+        findings.warning("masking", "base", source, what, "give the ids of passages")
+    for block in base.blocks(_BLOCK_ROWS):
+        for passage in block:
+            for pair in spans(passage):
+                check.add(f"{source}, id {passage.id!r}", "the span", passage.text, Span(*pair))
+    if check.first is not None:
+        findings.warning("offsets", "masking", check.first[0], *check.message())
 
 
 @dataclass(frozen=True)
