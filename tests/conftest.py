@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from tests.model_copies import SHARED_FOLDERS, read_each_model_once
+from tests.requirements import pytest_make_collect_report, pytest_runtest_makereport
 from tests.sign_models import sign_llama, sign_models
 from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -47,8 +48,14 @@ settings.register_profile("any machine", deadline=None, max_examples=30, suppres
 settings.register_profile("thorough", settings.get_profile("any machine"), max_examples=200)  # `make integrations`
 settings.load_profile("any machine")
 
-__all__ = ["read_each_model_once", "sign_llama", "sign_models"]
-"""Fixtures that live in a file of their own."""
+__all__ = [
+    "pytest_make_collect_report",
+    "pytest_runtest_makereport",
+    "read_each_model_once",
+    "sign_llama",
+    "sign_models",
+]
+"""Fixtures and hooks that live in a file of their own."""
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>")
 _TEXT = """

@@ -33,8 +33,9 @@ from retrograd.models.inputs.control_tokens import ControlTokens
 from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.models.inputs.prompt_tokens import fit_texts
 from retrograd.models.loading.encoder_classes import READS_PADDING
-from retrograd.models.loading.loading import open_encoder, save_with_tokenizer
+from retrograd.models.loading.loading import open_encoder
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, write_sentence_folder
+from retrograd.models.loading.transformers_io import save_with_tokenizer
 from retrograd.types import ComposedText, UserError
 from retrograd.util.files import open_to_umask
 from retrograd.util.fingerprints import fingerprint

@@ -34,9 +34,10 @@ from retrograd.models.inputs.fusion import FusedPrompt, model_arguments, require
 from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, input_limit, start_token, target_limit
 from retrograd.models.inputs.soft_input import SoftInput, SoftSlots
 from retrograd.models.inputs.soft_prompt import SoftPrompt, SoftPromptOptions
-from retrograd.models.loading.loading import open_generator, save_with_tokenizer
+from retrograd.models.loading.loading import open_generator
 from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.loading.quantisation import require_adapters
+from retrograd.models.loading.transformers_io import save_with_tokenizer
 from retrograd.types import UserError
 from retrograd.util.files import open_to_umask
 

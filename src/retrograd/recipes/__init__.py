@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from retrograd.experiments.experiment import Experiment
-from retrograd.recipes import etrag, jsa_rag, rag4re
+from retrograd.recipes import etrag, jsa_rag, rag4re, smollm2
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_jsa, semeval_no_retrieval
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
@@ -59,6 +59,7 @@ _ALL = (
     _plain(rag4re.semeval),
     _plain(jsa_rag.small_questions),
     _plain(jsa_rag.small_dialogue),
+    *(_plain(make) for make in smollm2.ROWS),
     *(_etrag(make, n) for make in etrag.SEMEVAL for n in etrag.SEMEVAL_PERCENTAGES),
     *(_etrag(make, n) for make in etrag.TACRED for n in etrag.TACRED_PERCENTAGES),
     *(_rag4re(rag4re.improved, data, model) for data in rag4re.DATA for model in rag4re.MODELS),

@@ -19,6 +19,7 @@ __all__ = [
     "advise_on_writing",
     "atomic_directory",
     "atomic_file",
+    "cache_folder",
     "find_current_or_backup",
     "is_unfinished",
     "lock_folder",
@@ -126,15 +127,15 @@ def _backup_path(path: Path) -> Path:
 
 
 @contextmanager
-def lock_folder(folder: Path, lock_file: Path | None = None) -> Iterator[None]:
+def lock_folder(folder: Path, lock_file: Path | None = None, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for the same lock out of ``folder``; the system lifts it when a process dies.
 
     ``lock_file`` holds the lock: by default ``.lock`` in the folder, which keeps it through a renaming. It is removed
     at the end, and a later process takes over one that a killed process left. Raises `UserError` at once if another
-    process holds the lock.
+    process holds the lock, unless it is to ``wait`` for it.
     """
     path = folder / LOCK_FILE if lock_file is None else lock_file
-    lock = FileLock(path, blocking=False)
+    lock = FileLock(path, blocking=wait)
     try:
         lock.acquire()
     except Timeout:
@@ -157,3 +158,14 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what can be computed again.
+
+    It is ``$RETROGRAD_CACHE``, else ``$XDG_CACHE_HOME/retrograd``, else ``~/.cache/retrograd``.
+    """
+    if own := os.environ.get("RETROGRAD_CACHE"):
+        return Path(own)
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "retrograd"

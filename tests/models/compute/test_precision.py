@@ -10,8 +10,9 @@ import torch
 
 from retrograd.models.compute import precision_cache
 from retrograd.models.compute.precision import PrecisionChoice, full_precision, resolve_precision
-from retrograd.models.compute.precision_cache import MeasureSeconds, PrecisionSeconds, Work, cache_folder
+from retrograd.models.compute.precision_cache import MeasureSeconds, PrecisionSeconds, Work
 from retrograd.models.compute.precision_probe import measure_seconds
+from retrograd.util.files import cache_folder
 
 CPU = torch.device("cpu")
 FAST_BF16, SLOW_BF16 = PrecisionSeconds(2.0, 1.0), PrecisionSeconds(2.0, 3.0)

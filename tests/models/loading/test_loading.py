@@ -15,7 +15,8 @@ from transformers.utils import logging as transformers_logging
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.loading.architectures import build_encoder_shape
-from retrograd.models.loading.loading import open_encoder, open_generator, quiet_transformers
+from retrograd.models.loading.loading import open_encoder, open_generator
+from retrograd.models.loading.transformers_io import quiet_transformers
 from retrograd.types import UserError
 
 OPENERS = [open_encoder, open_generator]
@@ -48,7 +49,10 @@ def test_weights_that_may_not_be_read(open_model, tiny_encoder, monkeypatch):
 def test_unknown_builtin(open_model):
     message = refused(open_model, "builtin:minilmm")
     assert "there is no built-in model 'builtin:minilmm'" in message
-    assert "builtin:minilm to retrieve, builtin:minilm-seq2seq and builtin:minilm-pointer to generate" in message
+    assert (
+        "builtin:minilm to retrieve, builtin:minilm-seq2seq, builtin:minilm-pointer and builtin:smollm2 to generate"
+        in message
+    )
 
 
 def test_a_builtin_of_the_other_role():

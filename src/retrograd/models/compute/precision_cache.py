@@ -1,12 +1,11 @@
 """Keep the seconds of fp32 and bf16 on this machine in the user's cache folder.
 
-The folder is ``$RETROGRAD_CACHE``, else ``$XDG_CACHE_HOME/retrograd``, else ``~/.cache/retrograd``. Each file belongs
-to one processor with its instructions, one version of torch, one number of threads, one kind of work and one width.
+Each file belongs to one processor with its instructions, one version of torch, one number of threads, one kind of work
+and one width.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Literal
 import torch
 
 from retrograd.types import UserError
+from retrograd.util.files import cache_folder
 from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
@@ -26,7 +26,6 @@ __all__ = [
     "MeasureSeconds",
     "PrecisionSeconds",
     "Work",
-    "cache_folder",
     "processor_name",
     "seconds_on_this_machine",
 ]
@@ -74,14 +73,6 @@ def seconds_on_this_machine(work: Work, width: int, measure: MeasureSeconds) -> 
         except OSError as error:
             say(f"the seconds of fp32 and bf16 could not be kept ({error}), and are measured again next time")
     return seconds
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be computed again."""
-    if own := os.environ.get("RETROGRAD_CACHE"):
-        return Path(own)
-    caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "retrograd"
 
 
 def processor_name() -> str:

@@ -31,9 +31,9 @@ from retrograd.models.loading.builtin import BUILTIN_GENERATORS, BUILTIN_POINTER
 from retrograd.models.loading.dpr import bert_config, dpr_class
 from retrograd.models.loading.encoder_classes import make_encoder
 from retrograd.models.loading.generator_checks import require_family
-from retrograd.models.loading.loading import quiet_transformers
 from retrograd.models.loading.local_files import local_config, weight_names
 from retrograd.models.loading.lora import Lora, choose_layers
+from retrograd.models.loading.transformers_io import quiet_transformers
 from retrograd.models.pointer import PointerGenerator, generator_class
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name

@@ -17,9 +17,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
-from transformers.utils import logging as transformers_logging
 
 from retrograd.models.loading.builtin import (
     BUILTIN_ENCODER,
@@ -33,41 +31,16 @@ from retrograd.models.loading.dpr import dpr_class, extract_bert
 from retrograd.models.loading.encoder_classes import encoder_class, require_hidden_states
 from retrograd.models.loading.folder_checks import require_model_files
 from retrograd.models.loading.generator_checks import require_family, require_left_to_right
+from retrograd.models.loading.gguf import BUILTIN_LANGUAGE_MODEL, unpack_if_gguf
 from retrograd.models.loading.quantisation import Quantisation, nf4_config, require_quantisable
+from retrograd.models.loading.transformers_io import quiet_transformers
 from retrograd.models.loading.versions import require_supported_versions
 from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
 from retrograd.types import UserError
 
-__all__ = ["open_encoder", "open_generator", "quiet_transformers", "save_with_tokenizer"]
+__all__ = ["open_encoder", "open_generator"]
 
-_BUILTIN = f"{BUILTIN_ENCODER} to retrieve, {' and '.join(BUILTIN_GENERATORS)} to generate"
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' own bars and load reports out of our output, and restore its settings afterwards."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def save_with_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a transformers directory, without the truncation and padding that the tokenizer keeps from its last call.
-
-    With them the files would depend on what was read last, and a tokenizer opened from them would have more settings.
-    """
-    if isinstance(tokenizer, PreTrainedTokenizerFast):
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
-    with quiet_transformers():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+_BUILTIN = f"{BUILTIN_ENCODER} to retrieve, {', '.join(BUILTIN_GENERATORS)} and {BUILTIN_LANGUAGE_MODEL} to generate"
 
 
 def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -75,6 +48,8 @@ def open_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     require_supported_versions()
     if name == BUILTIN_ENCODER:
         return open_encoder(str(minilm_folder()))
+    if Path(name).suffix.lower() == ".gguf" and Path(name).is_file():
+        raise UserError(f"{name} is a GGUF file, which can be a generator alone; give a folder or hub name to retrieve")
     _refuse_unknown_builtin(name)
     require_model_files(name)
     with quiet_transformers(), _explain_errors(name):
@@ -98,6 +73,7 @@ def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreT
     if name in BUILTIN_GENERATORS:
         with quiet_transformers():
             return minilm_seq2seq() if name == BUILTIN_SEQ2SEQ else minilm_pointer()
+    name = unpack_if_gguf(name)
     _refuse_unknown_builtin(name)
     require_model_files(name)
     with quiet_transformers(), _explain_errors(name):

