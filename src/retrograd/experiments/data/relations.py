@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from retrograd.data.offsets import Offsets
 from retrograd.data.readers import read_relations
 from retrograd.data.relations.entity_pairs import has_entities, read_entity_pairs
-from retrograd.data.relations.formats import states_offsets
+from retrograd.data.relations.formats import RelationFormat, states_offsets
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.sampling import stratify
 from retrograd.data.relations.tacred import NO_RELATION
@@ -96,7 +96,7 @@ class RelationData:
     train: str = BUILTIN_DATA
     test: str = BUILTIN_DATA
     dev: str = ""
-    format: Literal["auto", "semeval", "jsonl", "markers", "tacred"] = "auto"
+    format: RelationFormat = "auto"
     offsets: Offsets = "characters"
     train_patch: str = ""
     dev_patch: str = ""
