@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "retrograd"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "PAPERS.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-EXAMPLES = {"hard_em.py", "card_data.py", "sorting.py", "first.py", "count.py"}
+EXAMPLES = {"hard_em.py", "card_data.py", "sorting.py", "first.py", "count.py", "question_blocks.py"}
 """Files that CONTRIBUTING.md asks the reader to make."""
 
 COMMANDS = typer.main.get_command(app)
