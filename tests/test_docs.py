@@ -8,6 +8,7 @@ from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 import typer.main
@@ -135,6 +136,12 @@ def test_settings_exist(page: Path) -> None:
     sections = SECTIONS | {"section"}  # as in `--set section.setting=value`
     wrong += [f"{section}.*" for section in re.findall(r"--set (\w+)\.", text) if section not in sections]
     assert not wrong
+
+
+def test_the_page_of_settings_is_what_its_script_writes() -> None:
+    written = run_path(str(ROOT / "docs" / "settings.py"))["page"]()
+    committed = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert committed == written, "settings or their docstrings have changed; run: python docs/settings.py"
 
 
 @pages

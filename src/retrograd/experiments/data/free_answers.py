@@ -124,9 +124,10 @@ class QuestionData(CorpusData):
 class DialogueData(CorpusData):
     """Settings of dialogues whose turns passages help to give (`retrograd.tasks.dialogue`).
 
-    ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file, "doc2dial" the documents of its ``doc_data``
-    file. ``turns`` is how many of the last turns are read (0: all). ``least_overlap`` and ``near_best`` are what makes
-    a passage evidence for a turn (`OverlapSupport`).
+    ``format`` is that of `read_dialogues`. ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file,
+    "doc2dial" the documents of its ``doc_data`` file. ``turns`` is how many of the last turns are read (0: all).
+    ``user_name`` and ``agent_name`` are what the generator reads for the two roles. ``least_overlap`` and ``near_best``
+    are what makes a passage evidence for a turn (`OverlapSupport`).
     """
 
     kind: ClassVar[str] = "dialogue"
