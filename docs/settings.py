@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -70,12 +71,13 @@ def page() -> str:
 
 def _section(kind: type, names: tuple[str, ...] | None = None) -> str:
     introduction = _explain(kind).introduction
-    return f"{introduction}\n\n{_table(kind, names)}" if introduction else _table(kind, names)
+    return f"{_wrap(introduction)}\n\n{_table(kind, names)}" if introduction else _table(kind, names)
 
 
 def _data() -> Iterator[str]:
     kinds = ", ".join(f'`"{kind.kind}"`' for kind in KINDS)
-    yield f"## data\n\n`kind` is one of {kinds}; the first is the default. The others share most of their settings.\n"
+    text = f"`kind` is one of {kinds}; the first is the default. The others share most of their settings."
+    yield f"## data\n\n{_wrap(text)}\n"
     shared = tuple(field.name for field in fields(CorpusData))
     for kind in KINDS:
         own = tuple(
@@ -87,15 +89,16 @@ def _data() -> Iterator[str]:
 
 def _objectives() -> Iterator[str]:
     default = type(Experiment().objective).__name__
-    yield (
-        f"## objective\n\n`kind` is the name of an objective; `{default}` is the default. The docstring of each "
-        f"class has its equation, paper, bias, gradient and cost.\n"
+    text = (
+        f"`kind` is the name of an objective; `{default}` is the default. The docstring of each class has its "
+        f"equation, paper, bias, gradient and cost."
     )
+    yield f"## objective\n\n{_wrap(text)}\n"
     for kind in OBJECTIVES:
         first = _plain(_sentences(_paragraphs(kind)[0])[0])
         file = Path(inspect.getfile(kind)).name
         table = _table(kind) if fields(kind) else "It has no settings.\n"
-        yield f"### {kind.__name__}\n\n{first} (`objectives/{file}`)\n\n{table}"
+        yield f"### {kind.__name__}\n\n{_wrap(f'{first} (`objectives/{file}`)')}\n\n{table}"
 
 
 def _table(kind: type, names: tuple[str, ...] | None = None) -> str:
@@ -171,6 +174,10 @@ def _paragraphs(kind: type) -> list[str]:
 
 def _sentences(paragraph: str) -> list[str]:
     return re.split(r"(?<=[.])\s+(?=[A-Z`])", re.sub(r"\*\*\w+\.\*\* ", "", paragraph))
+
+
+def _wrap(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
 
 
 def _plain(text: str) -> str:
