@@ -1,8 +1,8 @@
-"""CONTRIBUTING.md shows a whole objective, kind of data, index, search and command, each one file and one line.
+"""CONTRIBUTING.md shows a whole objective, kind of data, file format, index, search and command, with their lines.
 
-Here all five are taken from the text, added to a copy of the package, and used by commands and from Python; the last
-three are also put through the contracts. `tests/objectives/test_contributing.py` and
-`tests/experiments/data/test_kinds.py` do the same with the first two.
+Here all six are taken from the text, added to a copy of the package, and used by commands and from Python; the last
+four are also tried one by one. `tests/objectives/test_contributing.py` and `tests/experiments/data/test_kinds.py` put
+the first two through their contracts.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from typer.testing import CliRunner
 
 from retrograd.__main__ import command_line
 from retrograd.cli import COMMANDS
+from retrograd.data import questions
 from retrograd.experiments.experiment import Experiment
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index
 from retrograd.rag import search
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.types import Passage
+from retrograd.types import Passage, UserError
 
 ROOT = Path(__file__).parent.parent
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -62,6 +63,22 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         return module
 
     return save_and_import
+
+
+def test_a_file_format_is_read_as_the_others_are(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = load("toy format").read_blocks
+    monkeypatch.setattr(questions, "QUESTION_FORMATS", (*questions.QUESTION_FORMATS, "blocks"))
+    monkeypatch.setattr(questions, "_READERS", {**questions._READERS, "blocks": questions._by_record(read)})
+    file = tmp_path / "questions.txt"
+    file.write_text("Q: where is it ?\nA: here\nA: there\n\nQ: who asks ?\n", encoding="utf-8")
+    examples = [(one.id, one.query, one.targets) for one in questions.read_questions(file, "blocks", "keep")]
+    assert examples == [("1", "where is it ?", ("here", "there")), ("5", "who asks ?", (questions.NO_ANSWER,))]
+    file.write_text("where is it ?\nQ: who asks ?\nA: nobody\n", encoding="utf-8")
+    refused: list[UserError] = []
+    assert len(list(questions.read_questions(file, "blocks", refuse=refused.append))) == 1
+    assert [str(error).removeprefix(str(file)) for error in refused] == [
+        ", line 1: 'where is it ?'; expected Q: and a question, then A: and an answer"
+    ]
 
 
 def test_an_index_is_held_to_what_it_declares(load: Load, tmp_path: Path, rng: torch.Generator) -> None:
@@ -116,6 +133,7 @@ def test_a_command_joins_the_others(load: Load, tmp_path: Path) -> None:
 FILES = {
     "toy objective": "objectives/hard_em.py",
     "toy kind of data": "experiments/data/card_data.py",
+    "toy format": "data/question_blocks.py",
     "toy index": "index/sorting.py",
     "toy search": "rag/search/first.py",
     "toy command": "commands/count.py",
@@ -127,6 +145,13 @@ LINES = (
     ("cli.py", "commands.count import count", "COMMANDS", "count"),
 )
 """File, import, tuple and entry; an index needs no line."""
+FORMAT_LINES = (
+    ("from retrograd.data.squad import", "from retrograd.data.question_blocks import read_blocks\n", ""),
+    ('"squad"]', "", ', "blocks"'),
+    ('    "squad": _read_squad,\n', "", '    "blocks": _by_record(read_blocks),\n'),
+    ("    start = line.lstrip()\n", "", '    if start.startswith("Q: "):\n        return "blocks"\n'),
+)
+"""Text of `data/questions.py`, and what the format of questions puts before it, and into or behind it."""
 
 PROGRAM = """
 import torch
@@ -148,6 +173,8 @@ command("train", "toy.toml", "--out", "joint", *joint)
 command("train", "toy.toml", "--out", "frozen", *frozen)
 command("count", "joint")
 command("search", "frozen", "where is the wheel ?", "-k", "2")
+command("validate", "blocks.txt", "--kind", "questions", "--format", "blocks")
+print(rg.read_questions("blocks.txt")[0].targets)
 
 run = rg.open_run("joint")
 print(type(run.experiment.objective).__name__, run.experiment.data.kind, [one.target for one in run.test_examples])
@@ -159,7 +186,7 @@ print([one.row for one in before] == [one.row for one in run.model.search("where
 
 
 @pytest.mark.slow
-def test_all_five_are_used_by_commands_and_from_python(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
+def test_all_six_are_used_by_commands_and_from_python(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     """The copy differs from the package in the files of the text, an import and an entry each."""
     package = tmp_path / "retrograd"
     shutil.copytree(ROOT / "src" / "retrograd", package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -172,11 +199,13 @@ def test_all_five_are_used_by_commands_and_from_python(tiny_encoder: Path, tiny_
         text, replaced = re.subn(rf"^{tuple_name}\b[^(]*\(", with_entry, text, count=1, flags=re.MULTILINE)
         assert replaced == 1, name
         (package / name).write_text(text, encoding="utf-8")
+    _add_format(package / "data" / "questions.py")
     things = ("cup", "box", "wheel", "car", "tea", "rain")
     (tmp_path / "base.jsonl").write_text(
         "".join(f'{{"id": "{one}", "text": "the {one} is here ."}}\n' for one in things), encoding="utf-8"
     )
     (tmp_path / "cards.txt").write_text("".join(f"where is the {one} ? = {one}\n" for one in things[:4]), "utf-8")
+    (tmp_path / "blocks.txt").write_text("Q: what is here ?\nA: the cup\nA: a cup\n", encoding="utf-8")
     (tmp_path / "toy.toml").write_text(
         f"""[data]
 kind = "cards"
@@ -209,4 +238,16 @@ precision = "fp32"
     assert done.returncode == 0, done.stderr[-4000:]
     assert "6 passages, 30 words" in done.stdout
     assert done.stdout.count("the cup is here .") == done.stdout.count("the box is here .") == 1
+    assert "('the cup', 'a cup')" in done.stdout
     assert done.stdout.endswith("HardEM cards ['cup', 'box', 'wheel', 'car']\nTrue\n"), done.stdout[-2000:]
+
+
+def _add_format(path: Path) -> None:
+    """Add the lines of CONTRIBUTING.md's file format to `data/questions.py`."""
+    text, shown = path.read_text(encoding="utf-8"), CONTRIBUTING.read_text(encoding="utf-8")
+    for anchor, before, behind in FORMAT_LINES:
+        assert text.count(anchor) == 1, anchor
+        assert before or all(line.strip(" ,") in shown for line in behind.splitlines()), behind
+        inner = anchor.removesuffix("]")
+        text = text.replace(anchor, before + inner + behind + anchor[len(inner) :])
+    path.write_text(text, encoding="utf-8")

@@ -8,10 +8,12 @@ from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 import typer.main
 from typer.core import TyperGroup
+from typer.testing import CliRunner
 
 from retrograd.__main__ import app
 from retrograd.experiments.data.kinds import KINDS
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "retrograd"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "PAPERS.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-EXAMPLES = {"hard_em.py", "card_data.py", "sorting.py", "first.py", "count.py"}
+EXAMPLES = {"hard_em.py", "card_data.py", "sorting.py", "first.py", "count.py", "question_blocks.py"}
 """Files that CONTRIBUTING.md asks the reader to make."""
 
 COMMANDS = typer.main.get_command(app)
@@ -135,6 +137,26 @@ def test_settings_exist(page: Path) -> None:
     sections = SECTIONS | {"section"}  # as in `--set section.setting=value`
     wrong += [f"{section}.*" for section in re.findall(r"--set (\w+)\.", text) if section not in sections]
     assert not wrong
+
+
+def test_the_page_of_settings_is_what_its_script_writes() -> None:
+    written = run_path(str(ROOT / "docs" / "settings.py"))["page"]()
+    committed = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert committed == written, "settings or their docstrings have changed; run: python docs/settings.py"
+
+
+def test_the_questions_of_the_readme_are_valid_as_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = ("passages.jsonl", "train.jsonl", "test.jsonl", "questions.toml")
+    for name in names:
+        block = re.search(rf"^`{name}`.*?\n```\w+\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+        assert block, name
+        (tmp_path / name).write_text(block[1], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["validate", "questions.toml"])
+    assert done.exit_code == 0, done.stdout
+    assert "nothing found" in done.stdout
+    assert all(name in (ROOT / "docs" / "questions.md").read_text(encoding="utf-8") for name in names)
 
 
 @pages

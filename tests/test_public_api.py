@@ -353,8 +353,8 @@ def test_the_example_of_the_readme_runs(tiny_encoder: Path, tiny_seq2seq: Path) 
         f"generator={{'model': {str(tiny_seq2seq)!r}}}, warm_start={{'epochs': 0}})"
     )
     changes = {
-        "BAAI/bge-base-en-v1.5": str(tiny_encoder),
-        "HuggingFaceTB/SmolLM2-135M-Instruct": str(tiny_seq2seq),
+        "builtin:minilm-seq2seq": str(tiny_seq2seq),
+        "builtin:minilm": str(tiny_encoder),
         "epochs=2, batch_size=16": "epochs=1, batch_size=2",
         'rg.recipe("semeval-frozen")': f'rg.recipe("semeval-frozen"){small}',
         'rg.recipe("semeval-joint")': f'rg.recipe("semeval-joint"){small}',

@@ -27,7 +27,7 @@ def show(
 ) -> None:
     """Print an experiment with every setting resolved, as TOML that `train` reads.
 
-    Recipes of a paper mark what differs from it.
+    Recipes of a paper mark what differs from it. docs/settings.md says what each setting does.
 
     Example: `retrograd show semeval-joint > mine.toml`
     """

@@ -23,8 +23,9 @@ the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from retrograd.data.examples import DialogueExample, Turn, dialogue_example
 from retrograd.data.record_fields import (
@@ -52,13 +53,18 @@ from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
     "DIALOGUE_FORMATS",
+    "DialogueFormat",
     "detect_dialogue_format",
     "dialogue_examples",
     "read_dialogues",
     "read_doc2dial_documents",
 ]
 
-DIALOGUE_FORMATS = ("auto", "jsonl", "quac", "doc2dial")
+DialogueFormat = Literal["auto", "jsonl", "quac", "doc2dial"]
+"""The values of ``data.format``: a new one is named here, in `_READERS` and, if "auto" knows it, in
+`detect_dialogue_format`."""
+
+DIALOGUE_FORMATS: tuple[DialogueFormat, ...] = get_args(DialogueFormat)
 
 _HISTORIES = ("history", "Context")
 _QUESTIONS = ("question", "Question")
@@ -84,9 +90,7 @@ def read_dialogues(
     require_known(format, DIALOGUE_FORMATS, "dialogue format")
     require_known(unanswerable, UNANSWERABLE, "treatment of turns without an answer")
     detected = detect_dialogue_format(path) if format == "auto" else format
-    if detected == "jsonl":
-        return _read_examples(path, "line", text_files.read_jsonl(path, refuse), unanswerable, refuse)
-    return {"quac": read_quac, "doc2dial": _read_doc2dial}[detected](path, unanswerable)
+    return _READERS[detected](path, unanswerable, refuse)
 
 
 def detect_dialogue_format(path: Path) -> str:
@@ -253,3 +257,25 @@ def _read_documents(path: Path, name: str) -> Iterator[tuple[str, str, JsonValue
             raise UserError(f"{path}, domain {domain!r}: {name_type(documents)}; expected an object of documents")
         for document, value in documents.items():
             yield f"domain {domain!r}, document {document!r}", document, value
+
+
+# The table of formats -------------------------------------------------------------------------------------------------
+
+_Read = Callable[[Path, str, Refuse], Iterator[DialogueExample]]
+
+
+def _read_lines(path: Path, unanswerable: str, refuse: Refuse) -> Iterator[DialogueExample]:
+    return _read_examples(path, "line", text_files.read_jsonl(path, refuse), unanswerable, refuse)
+
+
+def _to_first_fault(read: Callable[[Path, str], Iterator[DialogueExample]]) -> _Read:
+    """Return a reader of nested files, which raises its first fault instead of refusing a record."""
+    return lambda path, unanswerable, _: read(path, unanswerable)
+
+
+_READERS: Mapping[str, _Read] = {
+    "jsonl": _read_lines,
+    "quac": _to_first_fault(read_quac),
+    "doc2dial": _to_first_fault(_read_doc2dial),
+}
+"""How each of `DIALOGUE_FORMATS` but "auto" is read."""

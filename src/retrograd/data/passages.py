@@ -16,6 +16,7 @@ import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -24,9 +25,13 @@ from retrograd.types import Passage, UserError
 from retrograd.util.guards import JsonValue
 from retrograd.util.text_files import Refuse, first_line, raise_error, read_jsonl, read_tsv, split_row
 
-__all__ = ["CORPUS_FORMATS", "detect_corpus_format", "passages_of", "read_corpus"]
+__all__ = ["CORPUS_FORMATS", "CorpusFormat", "detect_corpus_format", "passages_of", "read_corpus"]
 
-CORPUS_FORMATS = ("auto", "jsonl", "tsv")
+CorpusFormat = Literal["auto", "jsonl", "tsv"]
+"""The values of ``data.base_format`` for every kind of data: a new one is named here, in `_READERS` and, if "auto"
+knows it, in `detect_corpus_format`."""
+
+CORPUS_FORMATS: tuple[CorpusFormat, ...] = get_args(CorpusFormat)
 
 _TEXTS = ("text", "contents", "content", "passage", "body")
 _TITLES = ("title", "name")
@@ -48,7 +53,7 @@ def read_corpus(
     """
     require_known(format, CORPUS_FORMATS, "corpus format")
     detected = detect_corpus_format(path) if format == "auto" else format
-    return _refuse_repeated(path, {"jsonl": _read_jsonl, "tsv": _read_tsv}[detected], refuse)
+    return _refuse_repeated(path, _READERS[detected], refuse)
 
 
 def detect_corpus_format(path: Path) -> str:
@@ -131,3 +136,7 @@ def _refuse_repeated(path: Path, read: Callable[[Path, Refuse], Numbered], refus
                 remedy = "ids must be distinct (leave them out to number the passages)"
                 refuse(UserError(f"{path}, line {number}: {message}; {remedy}"))
             first.setdefault(passage.id, number)
+
+
+_READERS: Mapping[str, Callable[[Path, Refuse], Numbered]] = {"jsonl": _read_jsonl, "tsv": _read_tsv}
+"""How each of `CORPUS_FORMATS` but "auto" is read."""

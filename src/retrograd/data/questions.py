@@ -22,8 +22,9 @@ no field for answers at all can be predicted, not trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 from retrograd.data.examples import GroundedExample
 from retrograd.data.record_fields import (
@@ -51,12 +52,17 @@ __all__ = [
     "NO_ANSWER",
     "QUESTION_FORMATS",
     "UNANSWERABLE",
+    "QuestionFormat",
     "detect_question_format",
     "question_examples",
     "read_questions",
 ]
 
-QUESTION_FORMATS = ("auto", "jsonl", "json", "tsv", "triviaqa", "squad")
+QuestionFormat = Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"]
+"""The values of ``data.format``: a new one is named here, in `_READERS` and, if "auto" knows it, in
+`detect_question_format`."""
+
+QUESTION_FORMATS: tuple[QuestionFormat, ...] = get_args(QuestionFormat)
 ANSWERS_ARE = ("text", "regex")
 """Plain text, or regular expressions (`retrograd.metrics.patterns`)."""
 
@@ -85,10 +91,7 @@ def read_questions(
     require_known(format, QUESTION_FORMATS, "question format")
     require_known(unanswerable, UNANSWERABLE, "treatment of questions without an answer")
     detected = detect_question_format(path) if format == "auto" else format
-    if detected == "squad":
-        return read_squad(path, unanswerable)  # answers are spans of its paragraphs
-    readers = {"jsonl": _read_lines, "json": _read_list, "tsv": _read_table, "triviaqa": _read_triviaqa}
-    return _read_examples(path, readers[detected](path, refuse), unanswerable, refuse, answers_are == "regex")
+    return _READERS[detected](path, unanswerable, refuse, answers_are == "regex")
 
 
 def question_examples(
@@ -216,3 +219,29 @@ def _read_answers(value: JsonValue, name: str) -> tuple[str, ...]:
         raise UserError(f"{name!r} has {', '.join(value) or 'no fields'}; expected text, or value and aliases")
     first = read_strings(value[main], f"{name}.{main}") if main else ()
     return tuple(dict.fromkeys([*first, *(read_strings(value[aliases], f"{name}.{aliases}") if aliases else ())]))
+
+
+# ---- the table of formats --------------------------------------------------------------------------------------------
+
+_Read = Callable[[Path, str, Refuse, bool], Iterator[GroundedExample]]
+
+
+def _by_record(read: Callable[[Path, Refuse], Records]) -> _Read:
+    """Return a reader of files whose records have the fields of ``jsonl``; ``read`` finds the records."""
+    return lambda path, unanswerable, refuse, patterns: _read_examples(
+        path, read(path, refuse), unanswerable, refuse, patterns
+    )
+
+
+def _read_squad(path: Path, unanswerable: str, refuse: Refuse, patterns: bool) -> Iterator[GroundedExample]:
+    return read_squad(path, unanswerable)  # its answers are spans of its paragraphs, never patterns
+
+
+_READERS: Mapping[str, _Read] = {
+    "jsonl": _by_record(_read_lines),
+    "json": _by_record(_read_list),
+    "tsv": _by_record(_read_table),
+    "triviaqa": _by_record(_read_triviaqa),
+    "squad": _read_squad,
+}
+"""How each of `QUESTION_FORMATS` but "auto" is read."""

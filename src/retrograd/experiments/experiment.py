@@ -54,6 +54,9 @@ Changes = Mapping[str, object]
 class Experiment:
     """Frozen settings of all that a run does. ``objective`` is the objective itself, a value with its settings.
 
+    ``name`` is what runs are called in what is printed. ``seed`` orders the examples, feeds the sampler and draws new
+    weights, and the data where ``data.seed`` is -1.
+
     Example::
 
         experiment = rg.Experiment(seed=1, objective=rg.TopKMarginal())

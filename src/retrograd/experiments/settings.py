@@ -55,7 +55,9 @@ _BELONGS_TO = {
 class WarmStartSettings:
     """Settings of the retriever's warm start, on the copy likelihood, before the main stage. ``epochs`` 0 turns it off.
 
-    ``passages`` 0 means the whole base. ``noise`` is the share of supporting passages that are no evidence.
+    Steps have ``batch_size`` queries at ``learning_rate``; every ``refresh_every`` steps the index is embedded anew,
+    where passages move. ``passages`` 0 means the whole base. ``noise`` is the share of supporting passages that are no
+    evidence.
     """
 
     epochs: int = 3
@@ -70,11 +72,11 @@ class WarmStartSettings:
 class MaskingSettings:
     """Settings of training on masked sentences of the base (REALM), before the main stage and by its objective.
 
-    ``epochs`` 0 is off. ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences
-    each (`retrograd.data.masking`). A sentence is not answered from the passage that it is in, unless
-    ``may_see_source``. ``spans`` is a file of what may be masked, by a tagger for example (`read_spans`), in the place
-    of names, dates and numbers found by rules; ``offsets`` is what those of the file count. What is not set here is as
-    in training.
+    ``epochs`` 0 is off; ``generator_learning_rate`` and ``retriever_learning_rate`` are those of this stage.
+    ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences each
+    (`retrograd.data.masking`). A sentence is not answered from the passage that it is in, unless ``may_see_source``.
+    ``spans`` is a file of what may be masked, by a tagger for example (`read_spans`), in the place of names, dates and
+    numbers found by rules; ``offsets`` is what those of the file count. What is not set here is as in training.
     """
 
     epochs: int = 0
@@ -96,6 +98,7 @@ class SecondStageSettings:
     """Settings of training the generator alone, after the main stage, on the passages that the finished prior finds.
 
     It reads these at test time, where joint training also gave it what the posterior found. ``epochs`` 0 is off.
+    ``learning_rate`` is the generator's.
     ``passages`` and ``batch_size`` 0 are as in training. ``reading`` "together" puts the passages into one prompt
     (JSA-RAG's passage concatenation), "singly" sums over them (VRAG's second stage). Answers are then read alike.
     """
@@ -118,7 +121,10 @@ class SecondStageSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of the main stage. ``passages`` is K per retriever; intervals are in optimiser steps, 0 is never.
+    """Settings of the main stage. Intervals are in optimiser steps, 0 is never.
+
+    ``epochs`` visits of every example are made in steps of ``batch_size`` queries, ``micro_batch`` of them in memory at
+    once (0: all). ``passages`` is K per retriever.
 
     What ``tail``, ``distraction``, ``prior_only`` and ``explorers`` draw is drawn for a micro-batch at once, by one
     source: a batch of two draws other passages than two batches of one, though each query's chances are the same. A
@@ -139,10 +145,15 @@ class TrainingSettings:
     ``background``, by another process; or ``never``. ``refresh_every`` is how often that is done or looked at.
     ``probe_passages`` of the base are encoded at each logged step to measure staleness.
 
+    A line of metrics is logged every ``log_every`` steps, and the development data are scored every ``evaluate_every``.
+    ``precision`` "auto" is the faster of the other two, timed once on each machine.
+
     A checkpoint is written every ``save_every`` steps, and where there has been none for ``save_minutes`` (0: however
     long); the newest ``keep_checkpoints`` are kept (0: all). ``deterministic`` has torch refuse whatever does not give
     the same twice; where one seed must repeat a run on a GPU, at the cost of slower kernels.
 
+    ``generator_learning_rate`` and ``retriever_learning_rate`` are AdamW's; 0 leaves the part where it is.
+    ``weight_decay`` is AdamW's, too. ``clip`` is the largest norm of the gradient of a step (0: any).
     ``scale_learning_rate`` is that of the numbers that scale all logits, in all stages but the second: the temperature,
     where it is learned, and ``retriever.lexical_weight``. At a tower's rate they would hardly move. Set it to 0, too,
     where nothing of the retriever is to learn.

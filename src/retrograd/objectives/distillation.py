@@ -78,10 +78,10 @@ class Distillation:
     (p̃; ``normaliser="candidates"``) or as given ("full"). A KL is summed over candidates and averaged over queries.
 
     * ``target="emdr2"``: -log Σ_k p(z_k|x) p(y|x,z_k), the likelihood held constant.
-    * ``"pdist_kl_target_prior"``: KL(T ‖ p), T ∝ exp(ℓ_k/τ). Perplexity distillation.
-    * ``"loop_kl_target_prior"``: KL(T ‖ p), T ∝ exp(-log p(y|x, all candidates but k)/τ): a passage counts for what is
-      lost without it. The others stand in one prompt, best prior first.
-    * ``"replug_kl_prior_target"``: KL(p̃ ‖ T), T ∝ exp(ℓ_k/τ).
+    * ``target="pdist_kl_target_prior"``: KL(T ‖ p), T ∝ exp(ℓ_k/τ). Perplexity distillation.
+    * ``target="loop_kl_target_prior"``: KL(T ‖ p), T ∝ exp(-log p(y|x, all candidates but k)/τ): a passage counts for
+      what is lost without it. The others stand in one prompt, best prior first.
+    * ``target="replug_kl_prior_target"``: KL(p̃ ‖ T), T ∝ exp(ℓ_k/τ).
 
     ``reader="together"``: -log p(y|x, z_1 … z_K), one prompt, best prior first. ``"marginal"``: -log Σ_k p̃ p(y|x,z_k),
     p̃ held constant. Both are `FrozenRetriever`'s. ``"none"``: nothing, the generator is frozen.

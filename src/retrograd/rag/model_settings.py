@@ -22,13 +22,15 @@ __all__ = ["GeneratorSettings", "ModelSettings", "RetrieverSettings", "SoftPromp
 
 @dataclass(frozen=True)
 class RetrieverSettings:
-    """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
-    ``query_model`` is then what the query side begins with, where that is another model: DPR has two. ``pooling`` and
-    ``normalise`` "auto" are what a folder of sentence-transformers declares; for any other model, mean and length 1.
+    """``model`` is a hub name, a folder or ``builtin:minilm``; it reads ``max_tokens`` of a text.
+    ``separate_towers`` gives passages their own encoder; ``query_model`` is then what the query side begins with, where
+    that is another model: DPR has two. ``pooling`` and ``normalise`` "auto" are what a folder of sentence-transformers
+    declares; for any other model, mean and length 1.
 
     ``posterior`` adds q(z|x,y); its ``posterior_passages`` are embedded by the prior's tower ("shared") or by its
     "own", which makes the index twice as wide. ``null_passage`` makes reading nothing one of the candidates.
-    ``trained``: both towers, the query side, or none. ``dropout`` false leaves the model's dropout out of training: a
+    ``temperature`` divides the inner products of embeddings; ``learn_temperature`` trains it. ``trained``: both towers,
+    the query side, or none. ``dropout`` false leaves the model's dropout out of training: a
     quarter of the time of a small encoder on a CPU. ``search`` "bm25" finds passages by their words instead (needs
     bm25s). Two are controls: "random", neighbours of some passage that has nothing to do with the query, and "oracle",
     which knows the target: the nearest among passages that support it, at test time too.
@@ -99,7 +101,12 @@ class RetrieverSettings:
 @dataclass(frozen=True)
 class GeneratorSettings:
     """``model`` is a hub name, a folder, ``builtin:minilm-seq2seq``, or ``builtin:minilm-pointer``, which can copy from
-    its prompt (not beside a soft prompt). ``lora_rank`` 0 trains all weights.
+    its prompt (not beside a soft prompt). ``max_input_tokens`` bounds a prompt, ``max_target_tokens`` an answer with
+    its end.
+
+    ``lora_rank`` 0 trains all weights; above 0 these rest, and adapters of that rank learn. ``lora_alpha``,
+    ``lora_dropout`` and ``lora_modules`` are those of `Lora`: scale, dropout, and the layers that have adapters (none
+    named: all linear layers but the output).
 
     ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. ``dropout`` false leaves
     the model's dropout out of training. ``chat`` puts the prompt of a decoder-only model into the tokenizer's chat

@@ -1,4 +1,8 @@
-"""Train one stage, in one function that fits on a screen and names no objective; each line is one step."""
+"""Train one stage, in one function that fits on a screen and names no objective; each line is one step.
+
+What happens between a batch and its gradients is in `retrograd.training.gradients`: candidates, likelihood, objective,
+backward.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +82,7 @@ def train(
         advance(steps_before)
         for step, positions in order.from_step(steps_before):
             refresh.apply(index, step)
+            # For each micro-batch candidates → likelihood → objective → backward: `MicroBatchGradients.add`.
             visit = micro_batches.run(positions, targets.draw(positions, rng), partial(gradients.add, step))
             index.record_reads(visit.rows, step)
             ranks.sum_gradients(trained_weights(model))

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 from retrograd.data.offsets import Offsets, known_offsets, read_offsets
 from retrograd.data.record_fields import (
@@ -48,6 +49,7 @@ from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
     "FORMATS",
+    "RelationFormat",
     "parse_markers",
     "read_jsonl",
     "read_markers",
@@ -57,7 +59,10 @@ __all__ = [
     "states_offsets",
 ]
 
-FORMATS = ("auto", "semeval", "jsonl", "markers", "tacred")
+RelationFormat = Literal["auto", "semeval", "jsonl", "markers", "tacred"]
+"""The values of ``data.format``: a new one is named here, in `_READERS` and, if "auto" knows it, in `detect_format`."""
+
+FORMATS: tuple[RelationFormat, ...] = get_args(RelationFormat)
 
 _JSON_LIST = re.compile(r"\s*\[\s*([{\]].*)?")
 _SENTENCE = re.compile(r"(\d+)\t\s*(\S.*)")
@@ -81,10 +86,7 @@ def read_relations(
     require_known(format, FORMATS, "relation format")
     unit = known_offsets(offsets)
     detected = detect_format(path) if format == "auto" else format
-    if detected == "jsonl":
-        return read_jsonl(path, refuse, unit)
-    readers = {"semeval": read_semeval, "markers": read_markers, "tacred": read_tacred}
-    return readers[detected](path, refuse)
+    return _READERS[detected](path, refuse, unit)
 
 
 def states_offsets(path: Path, format: str) -> bool:  # noqa: A002 (the field's word)
@@ -288,3 +290,22 @@ def _read_instance(record: JsonObject, number: int, offsets: Offsets) -> Relatio
         head_type=read_optional_string(record, "head_type") or "",
         tail_type=read_optional_string(record, "tail_type") or "",
     )
+
+
+# The table of formats -------------------------------------------------------------------------------------------------
+
+_Read = Callable[[Path, Refuse, Offsets], Iterator[RelationInstance]]
+
+
+def _without_offsets(read: Callable[[Path, Refuse], Iterator[RelationInstance]]) -> _Read:
+    """Return a reader of files that have no offsets in texts, so that their unit does not matter."""
+    return lambda path, refuse, _: read(path, refuse)
+
+
+_READERS: Mapping[str, _Read] = {
+    "semeval": _without_offsets(read_semeval),
+    "jsonl": read_jsonl,
+    "markers": _without_offsets(read_markers),
+    "tacred": _without_offsets(read_tacred),
+}
+"""How each of `FORMATS` but "auto" is read."""

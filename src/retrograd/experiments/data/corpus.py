@@ -34,18 +34,22 @@ __all__ = ["CorpusData"]
 
 @dataclass(frozen=True)
 class CorpusData(ABC):
-    """Settings that questions and dialogues share: a knowledge base, ``base``, and examples answered from it.
+    """Settings that questions and dialogues share: a knowledge base, and examples answered from it.
 
-    ``split_words`` cuts its documents into passages of so many words, ``split_overlap`` of which stand in the passage
-    before as well, at words or at the ends of ``sentences`` (0: they are passages as they are). ``dev_from_train``
+    ``base`` is the file of the passages, the only one that they are retrieved from. ``train``, ``dev`` and ``test`` are
+    files of examples.
+
+    ``split_words`` cuts the documents of the base into passages of so many words (0: they are passages as they are),
+    ``split_overlap`` of which stand in the passage before as well. ``split_at`` says whether at any of the words or at
+    the ends of sentences. ``dev_from_train``
     holds so many training examples out as development data; then ``train_count``, ``dev_count`` and ``test_count`` draw
     that many (0: all), shuffled and nested. ``seed`` is that of all draws (-1: the experiment's).
 
-    ``titles`` shows passages with their titles. The prefixes stand before what the towers read, for encoders that were
-    trained with an instruction. ``instruction`` begins every prompt. ``unanswerable`` examples are dropped, or kept,
-    with the target "cannot answer". ``qrels`` is a file that says which passages are gold, for scores alone
-    (`retrograd.data.qrels`). An answer that more than ``most_share`` of the passages support, or more than
-    ``most_passages``, is no evidence for the warm start.
+    ``titles`` shows passages with their titles. ``query_prefix`` and ``passage_prefix`` stand before what the towers
+    read, for encoders that were trained with an instruction. ``instruction`` begins every prompt. ``metric`` is the
+    score that counts. ``unanswerable`` examples are dropped, or kept, with the target "cannot answer". ``qrels`` is a
+    file that says which passages are gold, for scores alone (`retrograd.data.qrels`). An answer that more than
+    ``most_share`` of the passages support, or more than ``most_passages``, is no evidence for the warm start.
     """
 
     kind: ClassVar[str]

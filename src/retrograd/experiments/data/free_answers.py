@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar, get_args
 
 from retrograd.data.dialogues import (
     DIALOGUE_FORMATS,
+    DialogueFormat,
     detect_dialogue_format,
     read_dialogues,
     read_doc2dial_documents,
 )
 from retrograd.data.examples import DialogueExample, GroundedExample, Turn, gold_passages, with_knowledge
-from retrograd.data.passages import CORPUS_FORMATS, read_corpus
-from retrograd.data.questions import NO_ANSWER, QUESTION_FORMATS, detect_question_format, read_questions
+from retrograd.data.passages import CORPUS_FORMATS, CorpusFormat, read_corpus
+from retrograd.data.questions import (
+    NO_ANSWER,
+    QUESTION_FORMATS,
+    QuestionFormat,
+    detect_question_format,
+    read_questions,
+)
 from retrograd.data.readers import read_dialogues as read_dialogue_source
 from retrograd.data.readers import read_questions as read_question_source
 from retrograd.data.squad import read_contexts
@@ -37,8 +44,9 @@ __all__ = ["DialogueData", "QuestionData"]
 
 _PASSAGES = "passages.jsonl"
 """The file of the knowledge base in a folder of data from Python."""
-_QUESTION_BASES = (*CORPUS_FORMATS, "squad")
-_DIALOGUE_BASES = (*CORPUS_FORMATS, "quac", "doc2dial")
+
+QuestionBase = Literal[CorpusFormat, "squad"]
+DialogueBase = Literal[CorpusFormat, "quac", "doc2dial"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,8 @@ class QuestionData(CorpusData):
     kind: ClassVar[str] = "questions"
     answers_stand_in_base: ClassVar[bool] = True
 
-    format: Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"] = "auto"
-    base_format: Literal["auto", "jsonl", "tsv", "squad"] = "auto"
+    format: QuestionFormat = "auto"
+    base_format: QuestionBase = "auto"
     instruction: str = "Answer the question in as few words as possible."
     question_overlap: float = 0.2
     answers_are: Literal["text", "regex"] = "text"
@@ -104,7 +112,9 @@ class QuestionData(CorpusData):
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """Yield documents as `CorpusData.documents` does; of a SQuAD file its paragraphs."""
-        layout = Layout("data.base_format", self.base_format, _QUESTION_BASES, detect_base_layout, CORPUS_FORMATS)
+        layout = Layout(
+            "data.base_format", self.base_format, get_args(QuestionBase), detect_base_layout, CORPUS_FORMATS
+        )
         if self.base_format == "squad":
             return read_in_layout(path, layout, lambda _: read_contexts(path), refuse)
         return read_in_layout(path, layout, lambda own: read_corpus(path, self.base_format, own), refuse)
@@ -114,15 +124,16 @@ class QuestionData(CorpusData):
 class DialogueData(CorpusData):
     """Settings of dialogues whose turns passages help to give (`retrograd.tasks.dialogue`).
 
-    ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file, "doc2dial" the documents of its ``doc_data``
-    file. ``turns`` is how many of the last turns are read (0: all). ``least_overlap`` and ``near_best`` are what makes
-    a passage evidence for a turn (`OverlapSupport`).
+    ``format`` is that of `read_dialogues`. ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file,
+    "doc2dial" the documents of its ``doc_data`` file. ``turns`` is how many of the last turns are read (0: all).
+    ``user_name`` and ``agent_name`` are what the generator reads for the two roles. ``least_overlap`` and ``near_best``
+    are what makes a passage evidence for a turn (`OverlapSupport`).
     """
 
     kind: ClassVar[str] = "dialogue"
 
-    format: Literal["auto", "jsonl", "quac", "doc2dial"] = "auto"
-    base_format: Literal["auto", "jsonl", "tsv", "quac", "doc2dial"] = "auto"
+    format: DialogueFormat = "auto"
+    base_format: DialogueBase = "auto"
     instruction: str = "Give the next turn of the dialogue, with what the passages say."
     turns: int = 8
     user_name: str = "user"
@@ -162,7 +173,9 @@ class DialogueData(CorpusData):
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """Yield documents as `CorpusData.documents` does; of QuAC or DoQA paragraphs, of Doc2Dial documents."""
-        layout = Layout("data.base_format", self.base_format, _DIALOGUE_BASES, _detect_dialogue_base, CORPUS_FORMATS)
+        layout = Layout(
+            "data.base_format", self.base_format, get_args(DialogueBase), _detect_dialogue_base, CORPUS_FORMATS
+        )
         if self.base_format == "quac":
             return read_in_layout(path, layout, lambda _: read_contexts(path), refuse)
         if self.base_format == "doc2dial":

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from retrograd.data.offsets import Offsets
 from retrograd.data.readers import read_relations
 from retrograd.data.relations.entity_pairs import has_entities, read_entity_pairs
-from retrograd.data.relations.formats import states_offsets
+from retrograd.data.relations.formats import RelationFormat, states_offsets
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.sampling import stratify
 from retrograd.data.relations.tacred import NO_RELATION
@@ -58,8 +58,9 @@ class RelationData:
     """Settings of relation extraction data. ``train`` is also the knowledge base.
 
     ``train``, ``dev`` and ``test`` are files, or ``builtin:semeval2010_task8`` for the data set in the package (its
-    training or its test part). ``train_patch``, ``dev_patch`` and ``test_patch`` are files that correct labels by id
-    (TACREV's list or Re-TACRED's object); they apply first.
+    training or its test part). ``format`` is that of these files; "auto" looks at the first line of each.
+    ``train_patch``, ``dev_patch`` and ``test_patch`` are files that correct labels by id (TACREV's list or Re-TACRED's
+    object); they apply first.
 
     ``dev_from_train`` holds that many training instances out as development data, where there is no ``dev``. Then
     ``train_count`` or ``train_share``, ``dev_count`` or ``dev_share``, and ``test_count`` draw that many instances or
@@ -71,7 +72,11 @@ class RelationData:
 
     ``labels`` is ``semeval`` for the 19 relations of SemEval-2010 Task 8 with its official score, ``tacred`` (TACREV's
     too) for 42 and ``retacred`` for 40 labels with the official micro-F1 without ``no_relation``, else ``from_train``:
-    phrases derived from the labels in ``train``, drawn or not, with ``negative`` and ``metric`` as set here.
+    phrases derived from the labels in ``train``, drawn or not. Of these ``negative`` is the label that is no relation,
+    and ``metric`` the F1 without it that counts.
+
+    ``query_style`` is what both towers of the retriever read of an instance, ``neighbour_style`` what a retrieved
+    instance adds to the prompt.
 
     ``templates`` replaces the words of the labels: ``builtin:tacred``, another file of the package or one of your own
     (`retrograd.tasks.relations.verbalisation`), with phrase and template for every label; with ``from_train`` its
@@ -96,7 +101,7 @@ class RelationData:
     train: str = BUILTIN_DATA
     test: str = BUILTIN_DATA
     dev: str = ""
-    format: Literal["auto", "semeval", "jsonl", "markers", "tacred"] = "auto"
+    format: RelationFormat = "auto"
     offsets: Offsets = "characters"
     train_patch: str = ""
     dev_patch: str = ""

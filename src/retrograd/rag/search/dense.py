@@ -1,11 +1,15 @@
 """Search by the retriever, and the steps that all searches by vectors share: from a query to its candidates.
 
-`DenseSearch.candidates` has all steps:
+`DenseSearch.candidates`, which `retrograd.rag.indexed_model.IndexedModel.retrieve` calls, has all steps:
 
 1. `embed_queries` embeds the queries and lists the rows that each must not find;
-2. `find_nearest` searches the index for each query's nearest rows, and its log Z;
-3. `make_candidates` joins these rows with those that the options add, without excluded ones (`_join_rows`);
-4. `score_rows` embeds the candidates, anew where passages are trained, and gives log p(z|x) and log q(z|x,y).
+2. `distract` substitutes unrelated passages for a share of the queries, and `mark_prior_only` marks the share that gets
+   the prior's candidates alone (neither does anything unless the options ask for it);
+3. `find_nearest` searches the index for each query's nearest rows, and its log Z;
+4. `make_candidates` joins these rows with those that the options add, without excluded ones (`_join_rows`); it adds
+   rows drawn from the tail (`_draw_tail`), with their multiplicities, and the null passage where there is one;
+5. `score_rows`, which it calls, embeds the candidates, anew where passages are trained, and gives log p(z|x) and
+   log q(z|x,y).
 """
 
 from __future__ import annotations
