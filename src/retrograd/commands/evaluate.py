@@ -43,9 +43,9 @@ def evaluate(
 
     result = evaluate_run(run, data, patch, passages, out)
     typer.echo(f"{result.examples} examples, {result.passages} passages each\n{format_scores(result.scores)}")
-    calibrated = result.calibrated_passages
-    if calibrated is not None and calibrated != result.passages:
+    fitted = result.fitted_passages
+    if fitted is not None and fitted != result.passages:
         typer.echo(
-            f"The vote's weight and the threshold of the negative were fitted at {calibrated} passages, "
+            f"What the run fitted on development data, its decision or its threshold, was fitted at {fitted} passages, "
             f"not at {result.passages}."
         )
