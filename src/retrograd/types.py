@@ -30,10 +30,33 @@ position among the K candidates (-1 is padding); ``step`` is an optimiser step; 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
-__all__ = ["ComposedText", "Example", "Hit", "Passage", "Prediction", "Prompt", "Span", "UserError"]
+__all__ = [
+    "Citation",
+    "ComposedText",
+    "ConfidenceKind",
+    "Example",
+    "Hit",
+    "Passage",
+    "Prediction",
+    "Prompt",
+    "Span",
+    "UserError",
+    "WeightKind",
+]
+
+ConfidenceKind = Literal["among permitted answers", "of the whole text", "of the whole text, at least"]
+"""What p(answer|x) is a probability of: one of a closed set of answers; a text of any length; or a lower bound of that,
+which leaves out passages whose likelihood was not computed.
+"""
+
+WeightKind = Literal[
+    "p(z|x,y)", "p(z|x,y), of passages that wrote y", "p(z|x,y), mean over tokens", "p(z|x)", "shares of slots"
+]
+"""What a prediction's weights are. Passages that are read in one prompt have no p(z|x,y): their weights are p(z|x)."""
 
 
 class UserError(Exception):
@@ -179,17 +202,34 @@ class Prompt(ComposedText):
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """A passage that an answer rests on: its id, and p(z|x,y) in [0, 1]."""
+
+    passage_id: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer, its ``text``, with its evidence: knowledge-base rows, their ids and p(z|x, answer), best first.
+    """An answer, its ``text``, with its evidence: knowledge-base rows, their ids and weights, heaviest first.
 
     ``passages`` are the passages of ``rows`` where `RagModel.answer` gave the answer. ``log_probability`` is
     log p(answer|x) in nats; where the task has a closed set of answers, among those, after the model's decision
-    (`retrograd.rag.answers.decision`).
+    (`retrograd.rag.answers.decision`); ``confidence_kind`` says which. Of written answers it is log Σ_z p(z|x)
+    p(answer|x,z) with p(z|x) renormalised over the passages that are read.
+
+    ``weights`` are p(z|x, answer) where ``weight_kind`` says so, and ``prior_weights`` are p(z|x) of the same passages,
+    both over all that is read for the answer, the null passage included.
+
+    ``withheld`` is the model's own answer where that was less probable than the model's threshold, so that ``text``
+    is the task's "cannot answer". All else then still belongs to the answer that was withheld.
 
     Example::
 
         prediction = model.answer("who wrote the first program?")
-        print(prediction.text, [passage.title for passage in prediction.passages], prediction.weights)
+        print(prediction.text, prediction.confidence, [passage.title for passage in prediction.passages])
+        for citation in prediction.citations:
+            print(citation.passage_id, citation.probability)
     """
 
     id: str
@@ -199,11 +239,38 @@ class Prediction:
     passage_ids: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     passages: tuple[Passage, ...] = ()
+    prior_weights: tuple[float, ...] = ()
+    confidence_kind: ConfidenceKind = "of the whole text"
+    weight_kind: WeightKind = "p(z|x,y)"
+    withheld: str | None = None
 
     @property
     def text(self) -> str:
         """The answer itself."""
         return self.answer
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the model's own answer, p(answer|x), in [0, 1]."""
+        return min(1.0, math.exp(self.log_probability))
+
+    @property
+    def own_answer(self) -> str:
+        """The model's own answer: the one that was withheld, if one was."""
+        return self.answer if self.withheld is None else self.withheld
+
+    @property
+    def has_posterior_weights(self) -> bool:
+        """True if ``weights`` are p(z|x, answer), of whatever kind."""
+        return self.weight_kind.startswith("p(z|x,y)")
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """The passages with p(z|x, answer) above 0, best first; none where the model knows no such probability."""
+        if not self.has_posterior_weights:
+            return ()
+        pairs = zip(self.passage_ids, self.weights, strict=True)
+        return tuple(Citation(id_, weight) for id_, weight in pairs if weight > 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,9 +115,9 @@ def test_what_cannot_be_judged_is_left_out(tiny_encoder: Path, tiny_seq2seq: Pat
 def test_an_evaluation_says_over_how_many(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
     model = build(tiny_encoder, tiny_seq2seq, [Passage(f"p{i}", "", text) for i, text in enumerate(TEXTS)])
     found = evaluate(model, QUESTIONS[:3], k=2)
-    assert found.example_counts == {"gold": 2}
+    assert found.example_counts == {"gold": 2, "citations": 2}
     assert {"gold_MRR@10", "answer_recall@20"} <= set(found.neighbours)
     found.save(tmp_path)
-    assert json.loads((tmp_path / "scores.json").read_text())["judged"] == {"gold": 2}
+    assert json.loads((tmp_path / "scores.json").read_text())["judged"] == {"gold": 2, "citations": 2}
     assert evaluate(model, QUESTIONS[:2], k=2).example_counts == {}
     assert evaluate(model, QUESTIONS[:2], k=0).neighbours == {}

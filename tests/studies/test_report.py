@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -313,3 +314,27 @@ def test_answers_that_had_to_be_read_by_rule_are_told(data: RelationData, tmp_pa
     notes = [[note for note in one.notes if "by the rules of refinement" in note] for one in pages]
     assert notes[0] == []
     assert notes[1][0].startswith("20.0 % of the answers")
+
+
+def test_the_page_has_what_confidence_is_worth_where_predictions_state_it(data: RelationData, tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", ["made", "none", "eats", "made", "none"], data)
+    out = tmp_path / "report"
+    assert report_run(folder, [], out, with_vote=False, resamples=100).confidence is None
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    stated = [line | {"log_probability": math.log(p)} for line, p in zip(lines, (0.9, 0.5, 0.8, 0.6, 0.7), strict=True)]
+    write(folder / "predictions.jsonl", stated)
+    report = report_run(folder, [], out, with_vote=False, resamples=100)
+    found = report.confidence
+    assert found is not None
+    # Three answers name a relation: 0.9 and 0.8 are right, 0.6 is not. "none" covers nothing.
+    assert (found.metric, found.kind, found.coverage) == ("accuracy", "among permitted answers", 0.6)
+    assert found.risk == pytest.approx(1 / 3)
+    assert found.area == pytest.approx((0 + 0 + 1 / 3) / 3)
+    assert found.calibration_error == pytest.approx((0.1 + 0.5 + 0.2 + 0.6 + 0.3) / 5)
+    save_page(report, out)
+    page = (out / "report.md").read_text()
+    assert "## Confidence" in page
+    assert "ECE 34.0%" in page
+    assert "|    60.0% | 33.3% |" in page
+    assert (out / "confidence.png").stat().st_size > 0
+    assert json.loads((out / "report.json").read_text())["confidence"]["coverage"] == 0.6

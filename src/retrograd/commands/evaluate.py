@@ -20,19 +20,25 @@ def evaluate(
     passages: Annotated[
         int | None, typer.Option(min=0, help="Passages per query, 0 for none; default: the run's.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for predictions.jsonl and scores.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for predictions.jsonl, confidence.json and scores.json.")
+    ] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Print the reliability table and risk against coverage as well.")
+    ] = False,
 ) -> None:
-    """Score a finished run: official answer scores and neighbour scores; of a study (`train --controls`) its verdict.
+    """Score a finished run: official answer scores, scores of neighbours, citations and confidence; of a study
+    (`train --controls`) its verdict.
 
     Example: `retrograd evaluate runs/joint --data mine.jsonl --out runs/joint/mine`
     """
     from retrograd.studies.study import is_study
 
     if is_study(run):
-        if not (data is patch is passages is out is None):
+        if not (data is patch is passages is out is None) or confidence:
             raise UserError(
                 f"{run} is a study, which is scored by the answers of its runs to their test data; for --data, "
-                f"--passages or --out give one of its runs, such as {run / 'experiment-seed0'}"
+                f"--passages, --out or --confidence give one of its runs, such as {run / 'experiment-seed0'}"
             )
         from retrograd.report.evidence import save_evidence
         from retrograd.studies.verdict import judge_study
@@ -43,9 +49,13 @@ def evaluate(
 
     result = evaluate_run(run, data, patch, passages, out)
     typer.echo(f"{result.examples} examples, {result.passages} passages each\n{format_scores(result.scores)}")
-    calibrated = result.calibrated_passages
-    if calibrated is not None and calibrated != result.passages:
+    if confidence:
+        from retrograd.report.confidence import format_confidence
+
+        typer.echo("\n" + "\n".join(format_confidence(result.evaluation.confidence)))
+    fitted = result.fitted_passages
+    if fitted is not None and fitted != result.passages:
         typer.echo(
-            f"The vote's weight and the threshold of the negative were fitted at {calibrated} passages, "
+            f"What the run fitted on development data, its decision or its threshold, was fitted at {fitted} passages, "
             f"not at {result.passages}."
         )

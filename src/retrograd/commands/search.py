@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,8 @@ from retrograd.commands import format_hits
 from retrograd.types import Prediction, UserError
 
 __all__ = ["search"]
+
+_CITATIONS = 3
 
 
 def search(
@@ -24,7 +25,7 @@ def search(
         str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
     ] = None,
 ) -> None:
-    """Show what the trained retriever finds for a text and, for a run, what the model answers.
+    """Show what the trained retriever finds for a text and, for a run, what the model answers and what it cites.
 
     Example: `retrograd search runs/joint 'The <e1>kettle</e1> is full of <e2>tea</e2>.'`
     """
@@ -46,5 +47,15 @@ def search(
 
 
 def _format_answer(answer: Prediction, label: str | None) -> str:
+    """Return the answer with its probability, and the passages that it cites with p(z|x,y), the best first."""
     label_note = "" if label in (None, answer.answer) else f" ({label})"
-    return f"answer: {answer.answer or '(empty)'}{label_note}, probability {math.exp(answer.log_probability):.0%}"
+    line = f"answer: {answer.answer or '(empty)'}{label_note}, probability {answer.confidence:.0%}"
+    if answer.withheld is not None:
+        line = (
+            f"answer: {answer.answer}{label_note}; withheld, as below the run's threshold: "
+            f"{answer.withheld or '(empty)'}, probability {answer.confidence:.0%}"
+        )
+    texts = {passage.id: f"{passage.id} [{passage.title}] {passage.text}" for passage in answer.passages}
+    cited = answer.citations[:_CITATIONS]
+    lines = [f"{citation.probability:8.1%}  {texts[citation.passage_id]}" for citation in cited]
+    return "\n".join([line, *(["p(z|x,y)  cited passage", *lines] if lines else [])])

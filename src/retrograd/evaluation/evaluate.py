@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from retrograd.evaluation.open_retrieval import best_rows, open_retrieval_scores
+from retrograd.evaluation.citations import citation_scores, score_citations
+from retrograd.evaluation.confidence import Confidence, judge_own_answers, measure_confidence
+from retrograd.evaluation.open_retrieval import best_rows, find_gold_rows, open_retrieval_scores
 from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
 from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
@@ -32,21 +34,37 @@ NEIGHBOUR_METRICS: tuple[RankingMetric, ...] = (Precision(1), Precision(5))
 class Evaluation:
     """The result of an evaluation: one prediction per example, and scores by name, in percent.
 
+    ``citations`` are scores of what the answers cite, where there are gold passages and p(z|x,y)
+    (`retrograd.evaluation.citations`); ``confidence`` is what p(y|x) is worth (`retrograd.evaluation.confidence`).
+
     ``example_counts`` says over how many examples, where some cannot be judged: those with "gold" passages, those with
-    an "answer" (`retrograd.evaluation.open_retrieval`). ``signatures`` says how scores were computed that have more
-    than one definition: "bleu" is sacreBLEU's.
+    an "answer" (`retrograd.evaluation.open_retrieval`), those whose "citations" were judged. ``signatures`` says how
+    scores were computed that have more than one definition: "bleu" is sacreBLEU's.
     """
 
     predictions: list[Prediction]
     answers: dict[str, float]
     neighbours: dict[str, float]
+    citations: dict[str, float]
+    confidence: Confidence
     example_counts: dict[str, int] = field(default_factory=dict)
     signatures: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """All scores by name, in percent."""
+        return self.answers | self.neighbours | self.citations | self.confidence.scores()
+
     def save(self, folder: Path) -> None:
-        """Write ``predictions.jsonl`` and ``scores.json``."""
+        """Write ``predictions.jsonl``, ``confidence.json`` (reliability table, risk against coverage) and
+        ``scores.json``.
+        """
         write_jsonl(folder / "predictions.jsonl", (prediction_record(p) for p in self.predictions))
+        write_json(folder / "confidence.json", self.confidence.record())
         scores: JsonObject = {"answers": dict(self.answers), "neighbours": dict(self.neighbours)}
+        if self.citations:
+            scores["citations"] = dict(self.citations)
+        scores["confidence"] = dict(self.confidence.scores())
         if self.example_counts:
             scores["judged"] = dict(self.example_counts)
         if self.signatures:
@@ -55,29 +73,60 @@ class Evaluation:
 
 
 def prediction_record(prediction: Prediction) -> JsonObject:
-    """Return a prediction as a JSON object."""
-    values = asdict(replace(prediction, passages=()))
-    del values["passages"]  # the base has their texts
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    """Return a prediction as a JSON object; ``withheld`` is there where the model's own answer was withheld."""
+    record: JsonObject = {
+        "id": prediction.id,
+        "answer": prediction.answer,
+        "log_probability": prediction.log_probability,
+        "rows": [*prediction.rows],
+        "passage_ids": [*prediction.passage_ids],
+        "weights": [*prediction.weights],
+        "prior_weights": [*prediction.prior_weights],
+        "weights_are": prediction.weight_kind,
+        "confidence": prediction.confidence,
+        "confidence_is": f"probability {prediction.confidence_kind}",
+        "citations": [
+            {"passage_id": citation.passage_id, "probability": citation.probability}
+            for citation in prediction.citations
+        ],
+    }
+    return record if prediction.withheld is None else record | {"withheld": prediction.withheld}
 
 
 def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> Evaluation:
-    """Answer every example from its k best passages (0: from none) and score answers and neighbours.
+    """Answer every example from its k best passages (0: from none) and score answers, neighbours, citations and
+    confidence.
 
-    Where the task has no closed set of answers, the latter are the scores of `open_retrieval_scores`, which looks at
-    more passages than the k. Where passages are read, the model's search adds its own scores.
+    Where the task has no closed set of answers, those of neighbours are the scores of `open_retrieval_scores`, which
+    looks at more passages than the k. Where passages are read, the model's search adds its own scores.
     """
     predictions = predict(model, examples, k, scoring)
     answers = model.task.score(examples, [prediction.answer for prediction in predictions])
     signatures = {"bleu": bleu_signature(examples)} if "bleu_4" in answers else {}
-    if k > 0 and model.task.choices is None:
-        retrieval = open_retrieval_scores(model, examples)
-        scores = retrieval.scores | model.retrieval.scores(examples)
-        fewer = {kind: count for kind, count in retrieval.example_counts.items() if count < len(examples)}
-        return Evaluation(predictions, answers, scores, fewer, signatures)
-    neighbours = neighbour_scores(model, examples) if k > 0 and model.support is not None else {}
-    scores = neighbours | (model.retrieval.scores(examples) if k > 0 else {})
-    return Evaluation(predictions, answers, scores, signatures=signatures)
+    judged = judge_own_answers(model.task, examples, predictions)
+    neighbours: dict[str, float] = {}
+    example_counts: dict[str, int] = {}
+    cited = None
+    if k > 0:
+        gold = find_gold_rows(model.base, examples)
+        cited = score_citations(predictions, judged.is_answer, gold)
+        if model.task.choices is None:
+            retrieval = open_retrieval_scores(model, examples, gold)
+            neighbours, example_counts = retrieval.scores, retrieval.example_counts
+        elif model.support is not None:
+            neighbours = neighbour_scores(model, examples)
+        neighbours = neighbours | model.retrieval.scores(examples)
+    if cited is not None:
+        example_counts = example_counts | {"citations": cited.examples}
+    return Evaluation(
+        predictions,
+        answers,
+        neighbours,
+        citation_scores(cited),
+        measure_confidence(judged, predictions),
+        {kind: count for kind, count in example_counts.items() if count < len(examples)},
+        signatures,
+    )
 
 
 def predict(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> list[Prediction]:

@@ -32,7 +32,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relevance import answer_rows, gold_rows, is_answerable, rows_by_id
 from retrograd.types import Example
 
-__all__ = ["RetrievalScores", "best_rows", "open_retrieval_scores"]
+__all__ = ["RetrievalScores", "best_rows", "find_gold_rows", "open_retrieval_scores"]
 
 CUTOFFS = (1, 5, 10, 20)
 """Recall is computed at these; cut-offs above the size of the base are left out."""
@@ -48,12 +48,24 @@ class RetrievalScores:
     example_counts: dict[str, int]
 
 
-def open_retrieval_scores(model: RagModel, examples: Sequence[Example]) -> RetrievalScores:
-    """Score the ranking of every example that can be judged, with one search each, at the largest cut-off.
+def find_gold_rows(base: KnowledgeBase, examples: Sequence[Example]) -> list[tuple[int, ...]]:
+    """Return the rows of each example's gold passages, none where nothing is marked.
 
     Where any example has gold passages, the ids of the base are read once. Raises `UserError` for gold passages that
     are not in the base.
     """
+    return gold_rows(examples, rows_by_id(base)) if any(map(gold_passages, examples)) else [()] * len(examples)
+
+
+def open_retrieval_scores(
+    model: RagModel, examples: Sequence[Example], gold_by_example: Sequence[Sequence[int]] | None = None
+) -> RetrievalScores:
+    """Score the ranking of every example that can be judged, with one search each, at the largest cut-off.
+
+    ``gold_by_example`` is what `find_gold_rows` returns, where that has been called. Raises `UserError` as it does.
+    """
+    if gold_by_example is None:
+        gold_by_example = find_gold_rows(model.base, examples)
     cutoffs = [k for k in CUTOFFS if k <= max(1, len(model.base))]
     has_gold = [bool(gold_passages(example)) for example in examples]
     has_answer = [is_answerable(model.task, example) for example in examples]
@@ -63,9 +75,8 @@ def open_retrieval_scores(model: RagModel, examples: Sequence[Example]) -> Retri
     example_counts: dict[str, int] = {}
     gold = [b for b in judgeable if has_gold[b]]
     if gold:
-        relevant_rows = gold_rows([examples[b] for b in gold], rows_by_id(model.base))
         metrics: list[RankingMetric] = [*map(Recall, cutoffs), MRR(10), NDCG(10)]
-        hits = relevance([ranked[b] for b in gold], relevant_rows)
+        hits = relevance([ranked[b] for b in gold], [gold_by_example[b] for b in gold])
         values = ranking_scores(metrics, hits.relevant, hits.total)
         scores |= {f"gold_{name}": value for name, value in values.items()}
         example_counts["gold"] = len(gold)

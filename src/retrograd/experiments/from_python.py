@@ -45,8 +45,7 @@ class Run:
     @property
     def scores(self) -> dict[str, float]:
         """The scores on the test data by name, in percent; none where the run had no test data."""
-        scores = RunDirectory(self.path).scores()
-        return scores["answers"] | scores["neighbours"]
+        return RunDirectory(self.path).all_scores()
 
     @property
     def train_examples(self) -> list[Example]:

@@ -250,6 +250,7 @@ def _check_dev(e: Sections) -> str | None:
     wants = {
         "training.evaluate_every": e.training.evaluate_every > 0,
         "evaluation.calibrate": e.evaluation.calibrate,
+        "evaluation.abstain": e.evaluation.abstain != "never",
     }
     setting = next((name for name, is_needed in wants.items() if is_needed), None)
     if setting is None or e.data.has_dev:

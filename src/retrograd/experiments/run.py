@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from retrograd.evaluation.abstention import fit_abstention
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.experiments.build import open_first_model
@@ -169,6 +170,8 @@ def train_experiment(
         embed_base_if_stale(model)
         if experiment.evaluation.calibrate:
             _calibrate(experiment, model, data.dev, run)
+        if experiment.evaluation.abstain != "never":
+            _fit_abstention(experiment, model, data.dev, experiment.evaluation.abstain, run)
         run.save_model(model)
     return TrainedModel(model, seconds, saves)
 
@@ -250,6 +253,29 @@ def _calibrate(experiment: Experiment, model: RagModel, dev: Sequence[Example], 
         f"decision fitted on {calibration.examples} development examples: vote weight {decision.vote_weight:g}, "
         f"bias of the negative {decision.negative_bias:.2f} nats; {calibration.metric} {calibration.before:.1f} "
         f"before, {calibration.after:.1f} with it"
+    )
+
+
+def _fit_abstention(
+    experiment: Experiment, model: RagModel, dev: Sequence[Example], largest_risk: float, run: RunDirectory
+) -> None:
+    """Fit the model's threshold of "cannot answer" on development data, and write down what that gave."""
+    fitted = fit_abstention(model, dev, experiment.test_passages, experiment.evaluation.scoring, largest_risk)
+    model.use_threshold(fitted.abstain_below)
+    if run.is_writer:
+        with run.writing("the threshold"):
+            write_json(run.abstention, fitted.record())
+    if fitted.withholds_all:
+        say(
+            f"no answer will be given: whatever the threshold, more than {largest_risk:.0%} of the answers to the "
+            f"{fitted.examples} development examples are wrong; set evaluation.abstain higher"
+        )
+        return
+    before = "" if fitted.risk_before is None else f" (without it {fitted.risk_before:.1f} % wrong)"
+    say(
+        f"threshold fitted on {fitted.examples} development examples: answers of a probability below "
+        f"{fitted.probability:.2g} are withheld; {fitted.coverage:.1f} % are answered, {fitted.risk:.1f} % of these "
+        f"answers are wrong{before}"
     )
 
 

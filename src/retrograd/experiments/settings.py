@@ -261,6 +261,10 @@ class EvaluationSettings:
 
     ``calibrate`` fits, after training, how much the neighbours' vote weighs beside the generator and how much better
     than "no relation" a relation must be, on the development data (`retrograd.evaluation.calibration`).
+
+    ``abstain``, a share of wrong answers such as 0.2, fits after training the threshold of p(y|x) below which an answer
+    is withheld, and "cannot answer" given in its place: the one by which most development examples are answered, with
+    at most this share of the given answers wrong (`retrograd.evaluation.abstention`). "never" withholds nothing.
     """
 
     passages: int = -1
@@ -270,8 +274,14 @@ class EvaluationSettings:
     reading: Literal["as trained", "singly", "together", "fused"] = "as trained"
     beams: int = 1
     marginal: Marginal = "thorough"
+    abstain: Literal["never"] | float = "never"
 
     def __post_init__(self) -> None:
+        if self.abstain != "never" and not 0 <= self.abstain < 1:
+            raise UserError(
+                f'evaluation.abstain is {self.abstain}; expected "never", or the largest share of wrong answers among '
+                f"those given, from 0 to below 1"
+            )
         require_at_least(-1, {"passages (-1 is as in training)": self.passages})
         if self.beams < 1:
             raise UserError(f"evaluation.beams is {self.beams}; expected 1, the greedy search, or more")

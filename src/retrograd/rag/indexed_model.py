@@ -113,6 +113,10 @@ class IndexedModel(nn.Module):
         """Choose among permitted answers by ``decision`` from now on: one that was fitted on development data."""
         self.use_answering(replace(self.answering, decision=decision))
 
+    def use_threshold(self, abstain_below: float | None) -> None:
+        """Withhold answers whose log p(y|x) is less than ``abstain_below`` nats from now on; None withholds none."""
+        self.use_answering(replace(self.answering, abstain_below=abstain_below))
+
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Return the weights that training moves: ``prior``, ``posterior``, ``generator``; shared ones belong to the
         prior.

@@ -82,6 +82,7 @@ def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path) -> None:
         "decision": record_mapping(answering.decision),
         "passages": answering.passages,
         "scoring": answering.scoring,
+        "abstain_below": answering.abstain_below,
     }
     if saved.settings is not None:
         record[_SETTINGS] = _settings_record(saved.settings)
@@ -211,4 +212,5 @@ def _read_answering(record: JsonObject, defaults: Answering, path: Path) -> Answ
         decision=cast(Decision, read(Decision, "decision")),
         passages=cast(int, read(int, "passages", defaults.passages)),
         scoring=cast(Scoring, read(Scoring, "scoring", defaults.scoring)),
+        abstain_below=cast("float | None", read(float | None, "abstain_below", defaults.abstain_below)),
     )

@@ -28,6 +28,7 @@ from retrograd.rag.answers.answering import (
     choose_answers,
     read_alone,
     read_candidates,
+    withhold_unsure,
 )
 from retrograd.rag.answers.decision import ChoiceScores
 from retrograd.rag.candidates import Candidates
@@ -310,7 +311,8 @@ class RagModel(IndexedModel):
     def answer(
         self, query: str | Example | list[str] | list[Example], k: int | None = None
     ) -> Prediction | list[Prediction]:
-        """Return the most likely answer of a query, or of each of a list, with the passages it was read from.
+        """Return the most likely answer of a query, or of each of a list, with the passages it was read from, its
+        ``confidence`` and its ``citations``.
 
         ``k`` passages are read of each (None: as many as ``answering`` says, 0: none). Strings are parsed as `search`
         does.
@@ -339,16 +341,17 @@ class RagModel(IndexedModel):
 
         Passages are read one by one, Σ_z p(z|x) p(y|x,z), at once, or in soft slots, as ``answering`` says.
         k = 0 asks the generator alone, as does an example for which no passage is left.
-        `retrograd.rag.answers.answering` says how candidate answers are found; ``scoring`` is for a closed set. The
-        model's own mode does not matter.
+        `retrograd.rag.answers.answering` says how candidate answers are found; ``scoring`` is for a closed set. Answers
+        below the threshold of ``answering`` are withheld. The model's own mode does not matter.
         """
         if not examples:
             return []
         with inference(self):
             reading = self._reading(examples, k)
-            return choose_answers(
+            predictions = choose_answers(
                 self.generator, self.task, self.base, examples, reading, scoring, self.answering.decision, self.support
             )
+        return withhold_unsure(self.task, examples, predictions, self.answering.abstain_below)
 
     @in_own_precision
     def choice_scores(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
+from retrograd.report.confidence import draw_confidence, format_confidence
 from retrograd.report.figures import make_figure
+from retrograd.report.markdown import escape, table_lines
 from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
 from retrograd.studies.slices import Slice
 from retrograd.util.files import atomic_file
@@ -24,6 +25,7 @@ _CONFUSIONS = 10
 _RELATIONS = 20
 _CHANGES = 6
 _PICTURE = "slices.png"
+_CONFIDENCE_PICTURE = "confidence.png"
 _SCORERS = {
     "semeval": "macro-F1 of SemEval-2010 Task 8, nine relations with direction, Other left out of the average",
     "macro": "macro-F1 over the relations of the test data",
@@ -31,13 +33,12 @@ _SCORERS = {
 }
 
 
-_SPECIAL = re.compile(r"[\\`*|<\[\]~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
-
-
 def save_page(report: RelationReport, folder: Path) -> None:
-    """Write ``report.md`` and its picture."""
+    """Write ``report.md`` and its pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     draw_slices(report, folder / _PICTURE)
+    if report.confidence is not None:
+        draw_confidence(report.confidence, folder / _CONFIDENCE_PICTURE)
     with atomic_file(folder / "report.md") as temporary:
         temporary.write_text(format_page(report), encoding="utf-8")
 
@@ -50,7 +51,8 @@ def format_page(report: RelationReport) -> str:
         _relations(report),
         _confusions(report),
         _slices(report),
-        [f"* {_escape(note)}" for note in [*report.notes, *_caveats(report)]],
+        _confidence(report),
+        [f"* {escape(note)}" for note in [*report.notes, *_caveats(report)]],
     ]
     return "\n".join("\n".join([*part, ""]) for part in parts if part)
 
@@ -58,10 +60,10 @@ def format_page(report: RelationReport) -> str:
 def _headline(report: RelationReport) -> list[str]:
     run, what = report.run, _SCORERS[report.scorer]
     if report.scorer != "semeval" and report.negative is not None:
-        what += f" without {_escape(report.negative)}"
-    recipe = _escape(report.recipe)
+        what += f" without {escape(report.negative)}"
+    recipe = escape(report.recipe)
     return [
-        f"# {_escape(report.name)}",
+        f"# {escape(report.name)}",
         "",
         f"Recipe {recipe}, seed {report.seed}; {report.items:,} test items, {report.training:,} training instances, "
         f"{report.passages} passages at test time.",
@@ -75,7 +77,7 @@ def _negatives(report: RelationReport) -> str:
     if report.negative is None or report.run.negative_rate is None:
         return ""
     return (
-        f" {_escape(report.negative)}: {report.negative_share:.1f} % of the gold labels, "
+        f" {escape(report.negative)}: {report.negative_share:.1f} % of the gold labels, "
         f"{report.run.negative_rate:.1f} % of the answers."
     )
 
@@ -86,14 +88,14 @@ def _negatives(report: RelationReport) -> str:
 def _systems(report: RelationReport) -> list[str]:
     headings = ["system", f"{_metric(report)} [95 %]", "run less this [95 %]", "p", "accuracy"]
     if report.negative is not None:
-        name = _escape(report.negative)
+        name = escape(report.negative)
         headings += [f"F1 of {name}", f"{name} answered"]
-    rows = [[_escape(system.name), *_cells(system)] for system in report.systems]
-    lines = ["## Controls and the trivial answer", "", *_table([*headings, "invalid"], rows)]
+    rows = [[escape(system.name), *_cells(system)] for system in report.systems]
+    lines = ["## Controls and the trivial answer", "", *table_lines([*headings, "invalid"], rows)]
     controls = [system for system in report.systems if system.kind == "control"]
     if controls:
         lines += ["", "Settings in which a control differs from the run:", ""]
-        lines += [f"* {_escape(system.name)}: {_changes(system.changes)}" for system in controls]
+        lines += [f"* {escape(system.name)}: {_changes(system.changes)}" for system in controls]
     return lines
 
 
@@ -131,11 +133,11 @@ def _range(interval: ScoreInterval | BootstrapInterval | None, sign: str = "") -
 
 def _relations(report: RelationReport) -> list[str]:
     shown = report.relations[:_RELATIONS]
-    rows = [_relation(row, _escape(row.relation)) for row in shown]
+    rows = [_relation(row, escape(row.relation)) for row in shown]
     if report.negative_row is not None:
-        rows.append(_relation(report.negative_row, f"({_escape(report.negative_row.relation)})"))
+        rows.append(_relation(report.negative_row, f"({escape(report.negative_row.relation)})"))
     left = len(report.relations) - len(shown)
-    lines = ["## Relations", "", *_table(["relation", "items", "precision", "recall", "F1"], rows)]
+    lines = ["## Relations", "", *table_lines(["relation", "items", "precision", "recall", "F1"], rows)]
     if report.negative_row is not None:
         lines += ["", "In brackets: the negative label, which the score does not count."]
     return [*lines, *(["", f"{left} rarer relations are in report.json."] if left else [])]
@@ -150,15 +152,15 @@ def _confusions(report: RelationReport) -> list[str]:
         return ["## Worst confusions", "", "None: every answer is right."]
     rows = [
         [
-            _escape(confusion.gold),
-            "(no valid answer)" if confusion.answered is None else _escape(confusion.answered),
+            escape(confusion.gold),
+            "(no valid answer)" if confusion.answered is None else escape(confusion.answered),
             f"{confusion.items:,}",
             f"{100 * confusion.share:.1f} %",
         ]
         for confusion in report.confusions[:_CONFUSIONS]
     ]
     wrong = sum(confusion.items for confusion in report.confusions)
-    lines = ["## Worst confusions", "", *_table(["gold", "answered", "items", "share of gold"], rows, left=2)]
+    lines = ["## Worst confusions", "", *table_lines(["gold", "answered", "items", "share of gold"], rows, left=2)]
     shown = sum(confusion.items for confusion in report.confusions[:_CONFUSIONS])
     return [*lines, "", f"{shown:,} of the {wrong:,} wrong answers; all pairs are in report.json."]
 
@@ -168,18 +170,18 @@ def _confusions(report: RelationReport) -> list[str]:
 
 def _slices(report: RelationReport) -> list[str]:
     controls = [system.name for system in report.systems[1:-1]]
-    run = f"{_escape(report.name)} [95 %]"
-    headings = ["test items by", "", "items", run, "accuracy", *map(_escape, controls)]
+    run = f"{escape(report.name)} [95 %]"
+    headings = ["test items by", "", "items", run, "accuracy", *map(escape, controls)]
     rows: list[list[str]] = []
     for group in report.slices:
         for number, part in enumerate(group.slices):
-            name = _escape(group.name) if number == 0 else ""
-            rows.append([name, _escape(part.name), f"{part.items:,}", *_slice_cells(part)])
-    lines = ["## Slices", "", *_table(headings, rows, left=2), "", f"![score by slice]({_PICTURE})", ""]
+            name = escape(group.name) if number == 0 else ""
+            rows.append([name, escape(part.name), f"{part.items:,}", *_slice_cells(part)])
+    lines = ["## Slices", "", *table_lines(headings, rows, left=2), "", f"![score by slice]({_PICTURE})", ""]
     if report.negative is not None:
         lines.append(
             f"The slices by frequency and by trigger, and that of all relations, hold no item of "
-            f"{_escape(report.negative)}, so no false alarm on one lowers them: compare them with each other."
+            f"{escape(report.negative)}, so no false alarm on one lowers them: compare them with each other."
         )
     if controls:
         lines.append(
@@ -199,6 +201,13 @@ def _slice_cells(part: Slice) -> list[str]:
         gain = part.gains[name]
         cells.append(f"{control.score:.1f} {'†' if gain is not None and gain.excludes_zero else ' '}")
     return cells
+
+
+def _confidence(report: RelationReport) -> list[str]:
+    if report.confidence is None:
+        return []
+    picture = f"![correctness by confidence, and risk by coverage]({_CONFIDENCE_PICTURE})"
+    return ["## Confidence", "", *format_confidence(report.confidence), "", picture]
 
 
 def _caveats(report: RelationReport) -> list[str]:
@@ -287,26 +296,3 @@ def print_report(report: RelationReport, console: Console) -> None:
         console.print(text, highlight=False, markup=False)
     for note in report.notes:
         console.print(f"Note: {note}", highlight=False, markup=False)
-
-
-# ---- Markdown that is readable as plain text ---------------------------------------------------------------------
-
-
-def _escape(text: str) -> str:
-    """Return a name on one line with its special characters escaped; an underscore inside a word needs no escape."""
-    return _SPECIAL.sub(lambda match: "\\" + match[0], " ".join(text.split()))
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Return the lines of a table of escaped cells; all but the first ``left`` columns are aligned right."""
-    widths = [max(3, *(len(row[column]) for row in [headings, *rows])) for column in range(len(headings))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * width if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    return [line(headings), line(rule), *(line(row) for row in rows)]

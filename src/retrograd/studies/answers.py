@@ -6,7 +6,7 @@ Nothing here prints or formats; `retrograd.commands` turns the records into text
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,19 +26,19 @@ __all__ = ["RunEvaluation", "SearchHit", "SearchResult", "evaluate_run", "predic
 class RunEvaluation:
     """Scores of a run on ``examples`` examples that read ``passages`` passages each.
 
-    ``calibrated_passages`` is the number of passages at which the run's decision rule was fitted, None where it has no
-    fitted rule.
+    ``fitted_passages`` is the number of passages at which the run's decision or threshold was fitted on development
+    data, None where neither was.
     """
 
     examples: int
     passages: int
     evaluation: Evaluation
-    calibrated_passages: int | None
+    fitted_passages: int | None
 
     @property
     def scores(self) -> dict[str, float]:
-        """Scores of answers and neighbours by name, in percent."""
-        return self.evaluation.answers | self.evaluation.neighbours
+        """Scores of answers, neighbours, citations and confidence by name, in percent."""
+        return self.evaluation.scores
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class SearchHit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The k best passages for a query, best first, and the run's answer to it; an index alone gives no answer.
+    """The k best passages for a query, best first, and the run's answer to it with its passages; an index alone gives
+    no answer.
 
     ``label`` is the label that the answer names, where the task has labels.
     """
@@ -83,13 +84,14 @@ def evaluate_run(
     examples = _labelled_examples(run, opened, data, patch)
     if out is not None and (out / "scores.json").exists():
         raise UserError(f"{out} holds scores already; choose another folder with --out")
-    calibrated = opened.experiment.test_passages
-    k = calibrated if passages is None else passages
+    run_passages = opened.experiment.test_passages
+    k = run_passages if passages is None else passages
     evaluation = evaluate(opened.model, examples, k, opened.experiment.evaluation.scoring)
     if out is not None:
         evaluation.save(out)
-    is_calibrated = opened.model.answering.decision != Decision()
-    return RunEvaluation(len(examples), k, evaluation, calibrated if is_calibrated else None)
+    answering = opened.model.answering
+    is_fitted = answering.decision != Decision() or answering.abstain_below is not None
+    return RunEvaluation(len(examples), k, evaluation, run_passages if is_fitted else None)
 
 
 def _labelled_examples(run: Path, opened: OpenRun, data: Path | None, patch: Path | None) -> Sequence[Example]:
@@ -106,15 +108,15 @@ def _labelled_examples(run: Path, opened: OpenRun, data: Path | None, patch: Pat
 
 def saved_scores(run: Path) -> dict[str, float]:
     """Return the scores of a run by name, in percent; empty where it had no test data."""
-    scores = RunDirectory(run).scores()
-    return scores["answers"] | scores["neighbours"]
+    return RunDirectory(run).all_scores()
 
 
 def predict_file(run: Path, data: Path, patch: Path | None = None) -> list[JsonObject]:
     """Answer the examples of a file, one record each; a ``patch`` that drops instances drops them here too.
 
-    A record holds the answer, its passages and their weights. For a relation it also holds the label and, where the
-    answer was not the label's own words, the rule that read it.
+    A record holds the answer, its confidence p(y|x), its passages with their weights, and its citations p(z|x,y); where
+    the answer was withheld, also the answer that was. For a relation it holds the label as well and, where the answer
+    was not the label's own words, the rule that read it.
     """
     opened = open_run(run)
     examples = _read_examples(opened, data, patch)
@@ -133,6 +135,7 @@ def search_run(run: Path, query: str, k: int = 5) -> SearchResult:
     with torch.no_grad():
         candidates = opened.model.retrieve([example], k)
     answer = _answer(opened, [example])[0]
+    answer = replace(answer, passages=tuple(opened.model.base.passages(answer.rows)))
     probability = candidates.scores.log_prior[0].exp().tolist()
     rows = [row for row in candidates.rows[0].tolist() if row >= 0]
     passages = opened.model.base.passages(rows)

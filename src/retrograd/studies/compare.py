@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 
+from retrograd.evaluation.confidence import Confidence, judge_own_answers, measure_confidence
 from retrograd.evaluation.open_comparison import OpenComparison, compare_open
 from retrograd.experiments.data.source import Data, relation_extraction
 from retrograd.experiments.experiment import Experiment
@@ -29,7 +31,8 @@ from retrograd.metrics.significance import (
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.types import Example, UserError
+from retrograd.types import ConfidenceKind, Example, Prediction, UserError
+from retrograd.util.guards import JsonObject, finite_number
 from retrograd.util.text_files import read_jsonl
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "compare",
     "compare_scores",
     "read_answers",
+    "read_confidence",
     "read_labelled_run",
     "read_run_answers",
     "require_same_items",
@@ -228,6 +232,38 @@ def read_answers(file: Path) -> dict[str, str]:
             raise UserError(f'{file}, line {number}: expected "id" and "answer", as `retrograd evaluate` writes them')
         answers[str(record["id"])] = str(record["answer"])
     return answers
+
+
+def read_confidence(path: Path, data: Data) -> Confidence | None:
+    """Measure the confidence of a run's answers to its test data; None where ``predictions.jsonl`` does not have it.
+
+    Opens no model; every test example has its prediction (`read_run_answers`).
+    """
+    examples = {example.id: example for example in data.test}
+    predictions = [_read_prediction(record) for _, record in read_jsonl(path / "predictions.jsonl")]
+    known = [prediction for prediction in predictions if prediction is not None]
+    if not known or len(known) < len(predictions):
+        return None
+    answered = [examples[prediction.id] for prediction in known]
+    return measure_confidence(judge_own_answers(data.task, answered, known), known)
+
+
+def _read_prediction(record: JsonObject) -> Prediction | None:
+    """Read what confidence needs of a prediction; None without its log-probability. Whether an answer was written is
+    not known of predictions by versions that did not say so: those of a closed set are chosen."""
+    log_probability = finite_number(record.get("log_probability"))
+    if log_probability is None:
+        return None
+    withheld = record.get("withheld")
+    named = str(record.get("confidence_is", "")).removeprefix("probability ")
+    kind = cast(ConfidenceKind, named if named in get_args(ConfidenceKind) else "among permitted answers")
+    return Prediction(
+        str(record["id"]),
+        str(record["answer"]),
+        log_probability,
+        confidence_kind=kind,
+        withheld=None if withheld is None else str(withheld),
+    )
 
 
 def _unshared_item(first: Collection[str], second: Collection[str]) -> str:

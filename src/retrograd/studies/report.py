@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from retrograd.evaluation.confidence import Confidence
 from retrograd.evaluation.evaluate import vote
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
@@ -25,6 +26,7 @@ from retrograd.studies.compare import (
     LabelledRun,
     build_official_table,
     compare_scores,
+    read_confidence,
     read_labelled_run,
     require_same_items,
 )
@@ -90,7 +92,8 @@ class RelationReport:
     """The contents of the page and more: ``confusions`` holds all pairs, ``learned`` what came from training data.
 
     ``systems`` are the run, its controls and the trivial answer; ``negative_share`` is that of the negative label
-    among gold labels in percent, None without one.
+    among gold labels in percent, None without one. ``confidence`` is what the run's p(y|x) is worth; None where its
+    predictions do not have it.
     """
 
     name: str
@@ -111,6 +114,7 @@ class RelationReport:
     slices: list[SliceGroup]
     learned: Learned
     notes: list[str]
+    confidence: Confidence | None = None
 
     @property
     def run(self) -> System:
@@ -164,6 +168,7 @@ def report_run(
         slices=slice_groups(run, learned, rivals, rng, resamples),
         learned=learned,
         notes=notes,
+        confidence=read_confidence(run.path, run.data),
     )
     report.save(out)
     return report

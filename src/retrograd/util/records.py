@@ -68,6 +68,8 @@ def read_value(hint: object, value: object, where: str) -> object:
         if isinstance(value, str) and value in get_args(literal):
             return value
         expected = f"{', '.join(repr(choice) for choice in get_args(literal))} or {_NAMES.get(other, other)}"
+        if other is float and type(value) is int and is_storable(value):
+            return float(value)
         if type(value) is not other:
             raise UserError(f"{where} is {describe_value(value)}; expected {expected}")
         return value

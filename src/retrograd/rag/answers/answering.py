@@ -29,8 +29,9 @@ from retrograd.rag.answers.token_mixture import distinct_questions, score_by_tok
 from retrograd.rag.answers.written import Marginal, WrittenAnswer, write_answers
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import find_support, join_prompt
+from retrograd.tasks.judging import cannot_answer
 from retrograd.tasks.task import Support, Task
-from retrograd.types import Example, Prediction, UserError
+from retrograd.types import ConfidenceKind, Example, Prediction, UserError, WeightKind
 
 __all__ = [
     "DEFAULT_ANSWERING",
@@ -44,6 +45,7 @@ __all__ = [
     "read_as_slots",
     "read_as_text",
     "read_candidates",
+    "withhold_unsure",
 ]
 
 
@@ -85,7 +87,8 @@ class Answering:
 
     ``selection`` fills soft slots with them; with None they are read as text, in the ``manner``. ``decision`` takes one
     of the permitted answers. ``passages`` is how many are read where a caller does not say, and ``scoring`` how the
-    answers of a closed set are compared.
+    answers of a closed set are compared. An answer whose log p(y|x), in nats, is less than ``abstain_below`` is
+    withheld (`withhold_unsure`); None withholds none.
     """
 
     manner: Manner = Manner()
@@ -93,6 +96,7 @@ class Answering:
     decision: Decision = field(default_factory=Decision)
     passages: int = 5
     scoring: Scoring = "sequence"
+    abstain_below: float | None = None
 
 
 DEFAULT_ANSWERING = Answering()
@@ -184,12 +188,14 @@ def choose_answers(
         scores = _choice_scores(task, examples, choices, joint, reading, support if decision.vote_weight > 0 else None)
         decisions = [(decision(own), decision.choose(own)) for own in scores]
         return [
-            _prediction(base, example, choices[b][best], joint[b][:, best], float(log_p[best]), reading, b)
+            _prediction(
+                base, example, WrittenAnswer(choices[b][best], joint[b][:, best], float(log_p[best])), reading, b, True
+            )
             for b, (example, (log_p, best)) in enumerate(zip(examples, decisions, strict=True))
         ]
     drafts = _write(generator, prompts, where, reading)
     return [
-        _prediction(base, example, answer.answer, answer.joint, answer.log_probability, reading, b)
+        _prediction(base, example, answer, reading, b, False)
         for b, (example, answer) in enumerate(zip(examples, drafts, strict=True))
     ]
 
@@ -204,6 +210,22 @@ def _write(
     # With one prompt there is nothing to marginalise: its first answer is taken.
     marginal = "best" if reading.soft is not None or manner.one_prompt else manner.marginal
     return write_answers(generator, prompts, where, reading.log_weight, marginal, manner.beams, reading.soft)
+
+
+def withhold_unsure(
+    task: Task, examples: Sequence[Example], predictions: Sequence[Prediction], abstain_below: float | None
+) -> list[Prediction]:
+    """Return the predictions with "cannot answer", in the task's words, for answers of a log-probability below
+    ``abstain_below``.
+    """
+    if abstain_below is None:
+        return list(predictions)
+    return [
+        replace(prediction, answer=cannot_answer(task, example), withheld=prediction.answer)
+        if prediction.log_probability < abstain_below
+        else prediction
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
 
 
 def choice_scores(
@@ -317,23 +339,41 @@ def _one_prompt_each(reading: Reading) -> Int[Tensor, "B K"]:
 
 
 def _prediction(
-    base: KnowledgeBase,
-    example: Example,
-    answer: str,
-    joint: Float[Tensor, " K"],
-    log_probability: float,
-    reading: Reading,
-    b: int,
+    base: KnowledgeBase, example: Example, answer: WrittenAnswer, reading: Reading, b: int, is_chosen: bool
 ) -> Prediction:
-    """Make a prediction of example ``b``; ``joint`` is log p(z|x) p(answer|x,z), up to a constant."""
-    rows, weight = reading.rows[b], joint.softmax(dim=0)
+    """Make a prediction of example ``b``, whose answer was chosen among the permitted ones, or written."""
+    rows, weight, prior = reading.rows[b], answer.joint.softmax(dim=0), reading.log_vote[b].exp()
     order = [k for k in weight.argsort(descending=True, stable=True).tolist() if rows[k] >= 0][: reading.shown_passages]
     read = [int(rows[k]) for k in order]
     return Prediction(
         id=example.id,
-        answer=answer,
-        log_probability=log_probability,
+        answer=answer.answer,
+        log_probability=answer.log_probability,
         rows=tuple(read),
         passage_ids=tuple(passage.id for passage in base.passages(read)),
         weights=tuple(float(weight[k]) for k in order),
+        prior_weights=tuple(float(prior[k]) for k in order),
+        confidence_kind="among permitted answers" if is_chosen else _written_confidence(reading),
+        weight_kind=_weight_kind(reading, is_chosen),
     )
+
+
+def _is_partial(reading: Reading) -> bool:
+    """Return whether a written answer's likelihood is computed for some of the passages alone: those that wrote it."""
+    marginalises = reading.soft is None and not reading.manner.one_prompt and not reading.mixes_tokens
+    return marginalises and reading.manner.marginal != "thorough"
+
+
+def _written_confidence(reading: Reading) -> ConfidenceKind:
+    return "of the whole text, at least" if _is_partial(reading) else "of the whole text"
+
+
+def _weight_kind(reading: Reading, is_chosen: bool) -> WeightKind:
+    """Return what the weights of passages are under their joint log-probability with the answer."""
+    if reading.soft is not None:  # one prompt, of one likelihood: the weights are what they were before
+        return "shares of slots"
+    if reading.manner.one_prompt:
+        return "p(z|x)"
+    if reading.mixes_tokens:
+        return "p(z|x,y), mean over tokens"
+    return "p(z|x,y), of passages that wrote y" if not is_chosen and _is_partial(reading) else "p(z|x,y)"

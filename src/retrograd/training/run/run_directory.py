@@ -6,7 +6,8 @@
 and per alarm), ``failed-batch.jsonl`` (where a gradient was not finite),
 ``checkpoints/`` (`retrograd.training.run.saved_state` says what is in one), ``chains/`` (where Markov chains stood),
 ``targets/`` (which of several answers was trained on, and how often), ``model/`` (the finished model),
-``calibration.json`` (where a decision was fitted), and ``predictions.jsonl`` and ``scores.json``.
+``calibration.json`` (where a decision was fitted), ``abstention.json`` (where a threshold was fitted), and
+``predictions.jsonl``, ``confidence.json`` and ``scores.json``.
 """
 
 from __future__ import annotations
@@ -49,13 +50,16 @@ from retrograd.util.guards import JsonObject, JsonValue, finite_number
 from retrograd.util.records import read_value
 from retrograd.util.text_files import read_json, write_json, write_jsonl
 
-__all__ = ["RunDirectory"]
+__all__ = ["SCORE_PARTS", "RunDirectory"]
 
 _FP32_BEFORE = "no"
 """What ``environment.json`` called fp32 before it had the seconds of both."""
 
 _PREPARED = ("data", "start")
 """Folders that are written before a run from Python begins."""
+
+SCORE_PARTS = ("answers", "neighbours", "citations", "confidence")
+"""The tables of scores in ``scores.json``."""
 
 _RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "peft", "numpy")
 
@@ -143,6 +147,11 @@ class RunDirectory:
         return self.path / "calibration.json"
 
     @property
+    def abstention(self) -> Path:
+        """Return the file of the threshold fitted on development data, with coverage and risk there."""
+        return self.path / "abstention.json"
+
+    @property
     def data_record(self) -> Path:
         """Return the file that describes the data drawn: the seed, and counts by part and label."""
         return self.path / "data.json"
@@ -174,13 +183,17 @@ class RunDirectory:
         return self.path / "scores.json"
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Return the scores on the test data in percent: by name, those of "answers" and those of "neighbours".
+        """Return the scores on the test data in percent, by name: those of each of `SCORE_PARTS`.
 
-        Both are empty where the run had no test data.
+        They are empty where the run had no test data, and where an older version has not written them.
         """
         record = read_json(self.scores_file) if self.scores_file.exists() else {}
         parts = record if isinstance(record, dict) else {}
-        return {part: _finite_numbers(parts.get(part)) for part in ("answers", "neighbours")}
+        return {part: _finite_numbers(parts.get(part)) for part in SCORE_PARTS}
+
+    def all_scores(self) -> dict[str, float]:
+        """Return the scores of all parts in one table."""
+        return {name: value for part in self.scores().values() for name, value in part.items()}
 
     def recorded_precision(self, device: torch.device | None = None) -> PrecisionChoice | None:
         """Return the precision that the run computes in; None where it recorded none, or, with a ``device``, where it
