@@ -13,6 +13,7 @@ from retrograd.types import Prediction, UserError
 __all__ = ["search"]
 
 _CITATIONS = 3
+_LEAST_CITED = 0.0005  # which is printed as 0.1 %
 
 
 def search(
@@ -49,13 +50,18 @@ def search(
 def _format_answer(answer: Prediction, label: str | None) -> str:
     """Return the answer with its probability, and the passages that it cites with p(z|x,y), the best first."""
     label_note = "" if label in (None, answer.answer) else f" ({label})"
-    line = f"answer: {answer.answer or '(empty)'}{label_note}, probability {answer.confidence:.0%}"
+    line = f"answer: {answer.answer or '(empty)'}{label_note}, probability {_format_share(answer.confidence)}"
     if answer.withheld is not None:
         line = (
             f"answer: {answer.answer}{label_note}; withheld, as below the run's threshold: "
-            f"{answer.withheld or '(empty)'}, probability {answer.confidence:.0%}"
+            f"{answer.withheld or '(empty)'}, probability {_format_share(answer.confidence)}"
         )
     texts = {passage.id: f"{passage.id} [{passage.title}] {passage.text}" for passage in answer.passages}
-    cited = answer.citations[:_CITATIONS]
+    cited = [one for one in answer.citations[:_CITATIONS] if one.probability >= _LEAST_CITED]
     lines = [f"{citation.probability:8.1%}  {texts[citation.passage_id]}" for citation in cited]
     return "\n".join([line, *(["p(z|x,y)  cited passage", *lines] if lines else [])])
+
+
+def _format_share(probability: float) -> str:
+    """Return a probability in percent; a smaller one, as whole texts have, as a number."""
+    return f"{probability:.0%}" if probability >= 0.01 else f"{probability:.1g}"

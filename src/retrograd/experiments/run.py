@@ -265,13 +265,13 @@ def _fit_abstention(
     if run.is_writer:
         with run.writing("the threshold"):
             write_json(run.abstention, fitted.record())
+    before = "" if fitted.risk_before is None else f" (without one {fitted.risk_before:.1f} % are)"
     if fitted.withholds_all:
         say(
             f"no answer will be given: whatever the threshold, more than {largest_risk:.0%} of the answers to the "
-            f"{fitted.examples} development examples are wrong; set evaluation.abstain higher"
+            f"{fitted.examples} development examples are wrong{before}; train longer, or set evaluation.abstain higher"
         )
         return
-    before = "" if fitted.risk_before is None else f" (without it {fitted.risk_before:.1f} % wrong)"
     say(
         f"threshold fitted on {fitted.examples} development examples: answers of a probability below "
         f"{fitted.probability:.2g} are withheld; {fitted.coverage:.1f} % are answered, {fitted.risk:.1f} % of these "
