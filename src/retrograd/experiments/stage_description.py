@@ -145,7 +145,7 @@ def _training(experiment: Experiment, examples: int | None) -> StageDescription:
         refresh=t.refresh_policy,
         targets=t.targets,
         examples=examples,
-        moves_retriever=e.retriever.trained != "none",
+        moves_retriever=e.retriever.is_trained,
     )
 
 

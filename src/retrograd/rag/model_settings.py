@@ -12,7 +12,7 @@ from retrograd.models.inputs.soft_input import SoftPosition
 from retrograd.models.inputs.soft_prompt import SoftPromptOptions
 from retrograd.models.loading.lora import Lora
 from retrograd.models.loading.quantisation import Quantisation
-from retrograd.models.retriever import TrainedTowers
+from retrograd.models.retriever import LearningTowers, TrainedTowers
 from retrograd.rag.answers.answering import Answering
 from retrograd.rag.search import SearchKind, search_kind
 from retrograd.types import UserError
@@ -21,7 +21,7 @@ __all__ = ["GeneratorSettings", "ModelSettings", "RetrieverSettings", "SoftPromp
 
 
 @dataclass(frozen=True)
-class RetrieverSettings:
+class RetrieverSettings(LearningTowers):
     """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
     ``query_model`` is then what the query side begins with, where that is another model: DPR has two. ``pooling`` and
     ``normalise`` "auto" are what a folder of sentence-transformers declares; for any other model, mean and length 1.
@@ -57,6 +57,11 @@ class RetrieverSettings:
     lexical_weight: float = 1.0
 
     @property
+    def shares_tower(self) -> bool:
+        """Return whether queries and passages have one tower."""
+        return not self.separate_towers
+
+    @property
     def search_kind(self) -> SearchKind:
         """Return the search that ``search`` names. Raises `UserError` if there is no such search."""
         return search_kind(self.search)
@@ -64,7 +69,7 @@ class RetrieverSettings:
     @property
     def learns_scales(self) -> bool:
         """Return whether training moves the temperature or the lexical weight."""
-        return self.trained != "none" and (self.learn_temperature or self.lexical_dimensions > 0)
+        return self.is_trained and (self.learn_temperature or self.lexical_dimensions > 0)
 
     def __post_init__(self) -> None:
         if self.query_model and not self.separate_towers:
@@ -84,7 +89,7 @@ class RetrieverSettings:
         kind = self.search_kind
         if self.lexical_dimensions > 0 and not kind.has_vectors:
             raise UserError(f'retriever.search = "{kind.name}" has no vectors; set retriever.lexical_dimensions = 0')
-        if not kind.trains_retriever and (self.trained != "none" or self.posterior):
+        if not kind.trains_retriever and (self.is_trained or self.posterior):
             raise UserError(
                 f'retriever.search = "{self.search}" leaves nothing to learn about retrieval; set '
                 f'retriever.trained = "none" and posterior = false'
