@@ -26,7 +26,7 @@ from retrograd.studies.planning.model import ModelFacts, collect_model_facts
 from retrograd.studies.planning.needs import Memory, Plan, StageCost
 from retrograd.studies.planning.probe import MeasuredSeconds, measure_seconds
 from retrograd.studies.planning.stages import Prompts, plan_stages, prompts_per_query
-from retrograd.training.refresh.policies import EverySteps, Rolling, require_one_process
+from retrograd.training.refresh.policies import require_one_process
 from retrograd.types import UserError
 
 __all__ = ["plan_experiment"]
@@ -215,13 +215,7 @@ def _embeddings(experiment: Experiment, stages: list[StageDescription]) -> float
         if stage.learns.towers and r.passages_move:
             steps = stage.steps or 0
             count += steps > 0
-            match stage.refresh:
-                case EverySteps(every) if every > 0:
-                    count += max(0, steps - 1) // every
-                case Rolling(share):
-                    count += max(0, steps - 1) * share
-                case _:  # by drift, by what was retrieved, or elsewhere: not known before
-                    pass
+            count += stage.refresh.embeddings(steps) or 0.0
     return count
 
 

@@ -18,7 +18,6 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.stage_description import StageDescription, describe_stages
 from retrograd.objectives import CandidateScores
 from retrograd.objectives.objective import TokenLogLikelihood
-from retrograd.training.stage import CopyEvidence
 from retrograd.types import UserError
 
 __all__ = ["CountingLikelihood", "Prompts", "plan_stages", "prompts_per_query"]
@@ -61,12 +60,11 @@ def prompts_per_query(stage: StageDescription, base: int, posterior: bool, null_
     Raises `UserError` for more candidates than 100,000.
     """
     evidence = stage.evidence
-    if isinstance(evidence, CopyEvidence):
-        return Prompts(0.0, 0.0, 0, min(evidence.passages, base) or base)
-    candidates = 0
-    if evidence.retrieves:
-        both = posterior and stage.objective.needs_posterior
-        candidates = evidence.candidates_per_query(base, stage.at_once, both) + null_passage
+    both = posterior and stage.objective.needs_posterior
+    candidates = evidence.candidates_per_query(base, stage.at_once, both) if evidence.retrieves else 0
+    if not evidence.uses_generator:
+        return Prompts(0.0, 0.0, 0, candidates)
+    candidates += null_passage * evidence.retrieves
     if candidates > _MOST_CANDIDATES:
         raise UserError(
             f"{stage.name} compares {candidates:,} passages for each query; lower training.passages, training.tail or "

@@ -12,7 +12,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, describe_index_fault
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.optimiser import trained_weights
-from retrograd.training.refresh.policies import count_refreshes, require_one_process
+from retrograd.training.refresh.policies import require_one_process
 from retrograd.training.stage import Stage
 from retrograd.types import Example, UserError
 from retrograd.util.progress import bar, say
@@ -85,7 +85,7 @@ def _moves_passages(model: RagModel, stage: Stage) -> bool:
     if not (stage.evidence.retrieves and stage.learns.towers):
         return False
     moves = model.passage_side.moves
-    if model.retriever.is_trained and not moves and count_refreshes(stage.refresh):
+    if model.retriever.is_trained and not moves and stage.refresh.is_active:
         say(f"{stage.name}: only the query tower learns, no passage embedding moves, so the index needs no refresh")
     return moves
 
