@@ -25,7 +25,7 @@ from retrograd.studies.planning.hardware import Hardware, find_hardware, measure
 from retrograd.studies.planning.model import ModelFacts, collect_model_facts
 from retrograd.studies.planning.needs import Memory, Plan, StageCost
 from retrograd.studies.planning.probe import MeasuredSeconds, measure_seconds
-from retrograd.studies.planning.stages import Prompts, plan_stages, prompts_per_query
+from retrograd.studies.planning.stages import PromptsPerQuery, plan_stages, prompts_per_query
 from retrograd.training.refresh.policies import require_one_process
 from retrograd.types import UserError
 
@@ -115,7 +115,12 @@ def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
 
 
 def _stage_cost(
-    experiment: Experiment, stage: StageDescription, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment,
+    stage: StageDescription,
+    prompts: PromptsPerQuery,
+    facts: DataFacts,
+    model: ModelFacts,
+    on: Hardware,
 ) -> StageCost:
     queries, tokens = stage.queries, model.prompt_tokens[stage.name]
     prompt = model.prompts[stage.name]
@@ -137,7 +142,7 @@ def _stage_cost(
     return StageCost(stage, prompts, tokens, total, operations, memory, seconds)
 
 
-def _encoded_texts(experiment: Experiment, stage: StageDescription, prompts: Prompts) -> tuple[int, int]:
+def _encoded_texts(experiment: Experiment, stage: StageDescription, prompts: PromptsPerQuery) -> tuple[int, int]:
     """Return how many texts are encoded for a query as queries, and as passages with gradient."""
     r = experiment.retriever
     queries = 2 if r.posterior and stage.objective.needs_posterior else 1
@@ -146,7 +151,12 @@ def _encoded_texts(experiment: Experiment, stage: StageDescription, prompts: Pro
 
 
 def _memory(
-    experiment: Experiment, stage: StageDescription, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment,
+    stage: StageDescription,
+    prompts: PromptsPerQuery,
+    facts: DataFacts,
+    model: ModelFacts,
+    on: Hardware,
 ) -> Memory:
     """Return the memory of one micro-batch: all its prompts with gradient are held until the backward pass, whatever
     the token budget.
