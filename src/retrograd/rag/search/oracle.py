@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.data.examples import GroundedExample
+from retrograd.data.examples import gold_passages
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index, Neighbours
 from retrograd.models.compute.precision import full_precision
@@ -61,8 +61,7 @@ class Oracle:
         ]
 
     def _accepted(self, example: Example) -> np.ndarray:
-        marked = example.gold_passages if isinstance(example, GroundedExample) else ()
-        supporting = [self._by_id.get(id_, ()) for id_ in marked]
+        supporting = [self._by_id.get(id_, ()) for id_ in gold_passages(example)]
         if not any(supporting):
             supporting = [self._support(replace(example, targets=(target,))) for target in example.targets]
         return np.unique(np.concatenate([np.asarray(rows, dtype=np.int64) for rows in (*supporting, ())]))
