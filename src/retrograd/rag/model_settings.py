@@ -22,7 +22,9 @@ __all__ = ["GeneratorSettings", "ModelSettings", "RetrieverSettings", "SoftPromp
 
 @dataclass(frozen=True)
 class RetrieverSettings(LearningTowers):
-    """``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
+    """Settings of the retrievers: the prior p(z|x) and, where there is one, the posterior q(z|x,y).
+
+    ``model`` is a hub name, a folder or ``builtin:minilm``. ``separate_towers`` gives passages their own encoder;
     ``query_model`` is then what the query side begins with, where that is another model: DPR has two. ``pooling`` and
     ``normalise`` "auto" are what a folder of sentence-transformers declares; for any other model, mean and length 1.
 
@@ -35,8 +37,7 @@ class RetrieverSettings(LearningTowers):
 
     ``lexical_dimensions`` makes search hybrid: so many numbers behind each embedding give BM25 as an inner product
     (`retrograd.models.inputs.lexical_projection`); 2048 is a good number, 0 is none. ``lexical_weight`` is what a
-    point of
-    BM25 is worth at first, in nats; where the retriever is trained, that is learned.
+    point of BM25 is worth at first, in nats; where the retriever is trained, that is learned.
     """
 
     model: str = "builtin:minilm"
@@ -103,7 +104,9 @@ class RetrieverSettings(LearningTowers):
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """``model`` is a hub name, a folder, ``builtin:minilm-seq2seq``, or ``builtin:minilm-pointer``, which can copy from
+    """Settings of the generator: the model, the lengths that it reads and writes, its adapters and its memory.
+
+    ``model`` is a hub name, a folder, ``builtin:minilm-seq2seq``, or ``builtin:minilm-pointer``, which can copy from
     its prompt (not beside a soft prompt). ``lora_rank`` 0 trains all weights.
 
     ``token_budget`` bounds the padded tokens of one forward pass; 0 is what suits the device. ``dropout`` false leaves
@@ -112,8 +115,8 @@ class GeneratorSettings:
     CUDA device. ``gradient_checkpointing`` computes layers again in the backward pass, which saves memory. ``fusion``
     lets objectives that read passages together read them by fusion-in-decoder instead of in one prompt
     (`retrograd.models.inputs.fusion`); for encoder-decoder models. ``fsdp`` spreads the layers over the processes
-    that train,
-    for a generator that one device cannot hold (`retrograd.models.compute.fsdp`); one process alone has all.
+    that train, for a generator that one device cannot hold (`retrograd.models.compute.fsdp`); one process alone has
+    all.
     """
 
     model: str = "builtin:minilm-seq2seq"

@@ -57,7 +57,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class AtK:
-    """All figures for the k best instances of each query.
+    """The figures of the k best instances of each query.
 
     ``base`` and ``types`` hold `Agreement` by group of queries ("all", "positive", "negative") against blind draws from
     the whole base and from the query's pair of types. The arrays have one number per query that retrieved anything.

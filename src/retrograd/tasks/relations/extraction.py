@@ -343,7 +343,7 @@ class RelationExtraction:
         return fold(text if self.exclude == "pair" else bare_sentence(text))
 
     def support(self, passages: Iterable[Passage]) -> Support:
-        """Return the rows of the instances with the relation of the example's target."""
+        """Return the test that gives the rows of the instances with the relation of an example's target."""
         rows: dict[str | None, list[int]] = {}
         for row, passage in enumerate(passages):
             rows.setdefault(self.verbalisation.relation_of(passage.title), []).append(row)
