@@ -15,7 +15,6 @@ import torch
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
 from retrograd.experiments.stage_description import StageDescription
-from retrograd.index.disk.plan import readable_bytes
 from retrograd.models.compute.batching import token_budget_on
 from retrograd.models.loading.architectures import is_on_disk
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
@@ -28,6 +27,7 @@ from retrograd.studies.planning.probe import MeasuredSeconds, measure_seconds
 from retrograd.studies.planning.stages import PromptsPerQuery, plan_stages, prompts_per_query
 from retrograd.training.refresh.policies import require_one_process
 from retrograd.types import UserError
+from retrograd.util.machine import readable_bytes
 
 __all__ = ["plan_experiment"]
 
