@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from retrograd.metrics.triggers import MOST, context_words, learn_triggers, words
+from retrograd.metrics.triggers import MOST, context_words, learn_triggers, plain_words
 
 
 def test_words_keep_hyphens_and_apostrophes_and_drop_punctuation() -> None:
-    assert words("The tea-pot's lid ( red ) , No. 7 .") == ["The", "tea-pot's", "lid", "red", "No", "7"]
+    assert plain_words("The tea-pot's lid ( red ) , No. 7 .") == ["The", "tea-pot's", "lid", "red", "No", "7"]
 
 
 def test_entities_numbers_and_case_leave_no_word() -> None:

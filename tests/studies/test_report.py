@@ -26,7 +26,7 @@ from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
 from retrograd.metrics.relations import SEMEVAL_LABELS as LABELS
 from retrograd.metrics.relations import semeval_score
-from retrograd.metrics.triggers import words
+from retrograd.metrics.triggers import plain_words
 from retrograd.objectives import NoRetrieval
 from retrograd.report.page import format_page, print_report, save_page
 from retrograd.studies.compare import read_labelled_run
@@ -209,7 +209,7 @@ def test_semeval_is_scored_officially(tmp_path: Path) -> None:
     assert found.systems[1].invalid_rate == pytest.approx(100 * bad.count("?") / len(bad))
     lengths = slices(found, "words in the sentence")
     assert sum(part.items for part in lengths.values()) == len(gold)
-    rows = [row for row, record in enumerate(records) if len(words(record["text"])) < 15]
+    rows = [row for row, record in enumerate(records) if len(plain_words(record["text"])) < 15]
     assert len(rows) == lengths["1-14"].items
     part = semeval_score([gold[row] for row in rows], [some[row] for row in rows])
     assert lengths["1-14"].run.score == pytest.approx(part.macro_f1)

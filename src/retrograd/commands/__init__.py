@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from retrograd.experiments.experiment import Experiment
-    from retrograd.studies.answers import SearchHit
+    from retrograd.types import Hit
 
 __all__ = [
     "AsJson",
@@ -71,7 +71,7 @@ def format_scores(scores: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def format_hits(hits: Sequence[SearchHit]) -> str:
+def format_hits(hits: Sequence[Hit]) -> str:
     """Return a heading and one line for each passage, with its p(z|x)."""
     lines = [f"{hit.probability:6.1%}  [{hit.passage.title}] {hit.passage.text}" for hit in hits]
     return "\n".join(["p(z|x)  passage", *lines])

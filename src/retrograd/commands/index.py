@@ -62,8 +62,8 @@ def info(folder: IndexFolder) -> None:
 
     Example: `retrograd index info indexes/joint`
     """
-    from retrograd.index.disk.plan import readable_bytes
     from retrograd.studies.index import describe_index
+    from retrograd.util.machine import readable_bytes
 
     description = describe_index(folder)
     dtype = str(description.dtype).removeprefix("torch.")

@@ -24,7 +24,17 @@ from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonValue
 from retrograd.util.text_files import read_jsonl
 
-__all__ = ["MASK", "SpanExample", "SpanFile", "SpanMasking", "Spans", "read_spans", "salient_spans", "span_examples"]
+__all__ = [
+    "MASK",
+    "SpanExample",
+    "SpanFile",
+    "SpanMasking",
+    "Spans",
+    "excluded_passages",
+    "read_spans",
+    "salient_spans",
+    "span_examples",
+]
 
 MASK = "[MASK]"
 """Replacement of a masked span, unless a `SpanMasking` sets another."""
@@ -75,6 +85,11 @@ class SpanExample(Example):
 
     source: str = ""
     excluded: tuple[str, ...] = ()
+
+
+def excluded_passages(example: Example) -> tuple[str, ...]:
+    """Return the ids of the passages that must not be retrieved for an example, beside those with its own text."""
+    return example.excluded if isinstance(example, SpanExample) else ()
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def chance_of_any(
 
 @dataclass(frozen=True)
 class Agreement:
-    """Count the retrieved instances that share one trait, beside what a blind draw would give; all in [0, 1].
+    """Shares of the retrieved instances that have one trait, beside what a blind draw would give; all in [0, 1].
 
     ``weight``: mean weight on instances that share it. ``share``: mean share of the k. ``any_of_k``: share of queries
     with at least one. ``queries`` were counted, ``without`` of them find no such instance in the whole reference.

@@ -137,13 +137,13 @@ def _check_second_stage(e: Sections) -> str | None:
 
 
 def _check_roles_in_background(e: Sections) -> str | None:
-    if e.training.refresh != "background" or e.retriever.pooling != "roles":
+    if not e.training.refresh_policy.needs_worker or e.retriever.pooling != "roles":
         return None
     return 'retriever.pooling = "roles" cannot be refreshed by another process; set training.refresh = "every"'
 
 
 def _check_words_in_background(e: Sections) -> str | None:
-    if e.training.refresh != "background" or e.retriever.lexical_dimensions == 0:
+    if not e.training.refresh_policy.needs_worker or e.retriever.lexical_dimensions == 0:
         return None
     return (
         "retriever.lexical_dimensions is unknown to another process, which cannot refresh the index; set "
@@ -153,7 +153,7 @@ def _check_words_in_background(e: Sections) -> str | None:
 
 def _check_own_passages_in_background(e: Sections) -> str | None:
     r = e.retriever
-    if e.training.refresh != "background" or not r.posterior or r.posterior_passages != "own":
+    if not e.training.refresh_policy.needs_worker or not r.posterior or r.posterior_passages != "own":
         return None
     return (
         'retriever.posterior_passages = "own" makes two vectors a passage, and another process makes one; set '

@@ -10,6 +10,7 @@ from typing import Literal
 from retrograd.data.offsets import Offsets
 from retrograd.models.compute.precision import PrecisionSetting
 from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.rag.answers.answering import require_beams
 from retrograd.rag.answers.written import Marginal
 from retrograd.rag.model_settings import GeneratorSettings, RetrieverSettings, SoftPromptSettings
 from retrograd.training.refresh.policies import (
@@ -283,8 +284,7 @@ class EvaluationSettings:
                 f"those given, from 0 to below 1"
             )
         require_at_least(-1, {"passages (-1 is as in training)": self.passages})
-        if self.beams < 1:
-            raise UserError(f"evaluation.beams is {self.beams}; expected 1, the greedy search, or more")
+        require_beams(self.beams)
         if self.calibrate and self.answers == "written":
             raise UserError(
                 'evaluation.calibrate fits a decision among permitted answers, and evaluation.answers is "written"; '

@@ -18,7 +18,7 @@ from retrograd.rag.candidates import Pool
 from retrograd.training.refresh.policies import EverySteps, Never, RefreshPolicy
 from retrograd.training.sampling.batches import count_steps
 from retrograd.training.sampling.targets import TargetChoice
-from retrograd.training.stage import CopyEvidence, GeneratorEvidence, LearningParts, Pace, learning_parts
+from retrograd.training.stage import CopyEvidence, GeneratorEvidence, LearningParts, Pace, StageEvidence, learning_parts
 from retrograd.types import UserError
 
 __all__ = ["StageDescription", "describe_stages", "trains_generator", "trains_retriever"]
@@ -34,7 +34,7 @@ class StageDescription:
 
     name: str
     objective: Objective
-    evidence: GeneratorEvidence | CopyEvidence
+    evidence: StageEvidence
     pace: Pace
     refresh: RefreshPolicy
     targets: TargetChoice
@@ -45,12 +45,12 @@ class StageDescription:
     @property
     def is_copying(self) -> bool:
         """Return whether the task's own test scores the candidates, so that the generator is not used."""
-        return isinstance(self.evidence, CopyEvidence)
+        return not self.evidence.uses_generator
 
     @property
     def compares_all(self) -> bool:
         """Return whether each query is compared with the whole base."""
-        return isinstance(self.evidence, CopyEvidence) and self.evidence.passages == 0
+        return self.evidence.retrieves and not self.evidence.needs_log_normaliser
 
     @property
     def learns(self) -> LearningParts:
@@ -145,7 +145,7 @@ def _training(experiment: Experiment, examples: int | None) -> StageDescription:
         refresh=t.refresh_policy,
         targets=t.targets,
         examples=examples,
-        moves_retriever=e.retriever.trained != "none",
+        moves_retriever=e.retriever.is_trained,
     )
 
 

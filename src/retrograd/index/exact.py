@@ -113,23 +113,23 @@ class ExactIndex:
         rows at all, and if there is anything but such an index in ``path``.
         """
         _require_supported(dtype)
-        checked = checked_blocks(blocks, rows, dtype)
-        first = next(checked, None)
+        later_blocks = checked_blocks(blocks, rows, dtype)
+        first = next(later_blocks, None)
         if first is None:
             raise UserError("there are no blocks of vectors; embed at least one passage")
         require_rows_to_store(rows)
-        checked, width = chain([first], checked), first.shape[1]
+        all_blocks, width = chain([first], later_blocks), first.shape[1]
         if path is not None:
             manifest = Manifest("exact", base_fingerprint, encoder_fingerprint, DTYPE_NAMES[dtype], rows, width)
-            write_index(path, checked, manifest)
+            write_index(path, all_blocks, manifest)
             return cls.load(path, device=device)
         vectors = torch.empty(rows, width, dtype=dtype, device=device)
         row = 0
-        for block in checked:
+        for block in all_blocks:
             vectors[row : row + len(block)] = block
             row += len(block)
-        checked = CheckedShards((vectors,))
-        return cls(checked, base_fingerprint=base_fingerprint, encoder_fingerprint=encoder_fingerprint)
+        shards = CheckedShards((vectors,))
+        return cls(shards, base_fingerprint=base_fingerprint, encoder_fingerprint=encoder_fingerprint)
 
     def __len__(self) -> int:
         return self._rows

@@ -35,7 +35,7 @@ __all__ = [
     "Trigger",
     "context_words",
     "learn_triggers",
-    "words",
+    "plain_words",
 ]
 
 MINIMUM_SENTENCES = 3
@@ -57,7 +57,7 @@ class Trigger:
     sentences: int
 
 
-def words(text: str) -> list[str]:
+def plain_words(text: str) -> list[str]:
     """Return runs of letters, marks and digits in order, with inner hyphens and apostrophes, without punctuation.
 
     Characters of scripts without spaces are words of their own.
@@ -69,7 +69,7 @@ def context_words(text: str, *entities: tuple[int, int]) -> frozenset[str]:
     """Return the distinct words of a sentence outside its entities, given as characters [start, end), without case."""
     for start, end in entities:
         text = text[:start] + " " * (end - start) + text[end:]
-    return frozenset(word.casefold() for word in words(text) if _LETTER.search(word))
+    return frozenset(word.casefold() for word in plain_words(text) if _LETTER.search(word))
 
 
 def learn_triggers(

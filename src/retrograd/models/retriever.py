@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from jaxtyping import Float
@@ -22,12 +22,38 @@ from retrograd.types import UserError
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["Retriever", "TrainedTowers"]
+__all__ = ["LearningTowers", "Retriever", "TrainedTowers"]
 
 TrainedTowers = Literal["both", "query", "none"]
 
 
-class Retriever(nn.Module):
+class LearningTowers(Protocol):
+    """What ``trained`` means, for a retriever and for the settings of one."""
+
+    trained: TrainedTowers
+
+    @property
+    def shares_tower(self) -> bool:
+        """True if both towers are one module."""
+        ...
+
+    @property
+    def is_trained(self) -> bool:
+        """True if any tower receives gradient."""
+        return self.trained != "none"
+
+    @property
+    def trains_passages(self) -> bool:
+        """True if passage embeddings receive gradient."""
+        return self.trained == "both"
+
+    @property
+    def passages_move(self) -> bool:
+        """True if training changes passage embeddings, so that an index grows stale."""
+        return self.trains_passages or (self.is_trained and self.shares_tower)
+
+
+class Retriever(nn.Module, LearningTowers):
     """A retriever: two towers, which may be one module, and a temperature.
 
     ``trained`` says which towers receive gradient: ``both``, ``query`` (passage embeddings count as constants at each
@@ -74,25 +100,20 @@ class Retriever(nn.Module):
         """True if both towers are one module."""
         return self.query_encoder is self.passage_encoder
 
-    @property
-    def passages_move(self) -> bool:
-        """True if training changes passage embeddings, so that an index grows stale."""
-        return self.trained == "both" or (self.trained == "query" and self.shares_tower)
-
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the weights that training changes; all others get no gradient from `queries` and `passages`."""
         return [*self.trained_weights(), *self.trained_scales()]
 
     def trained_weights(self) -> list[nn.Parameter]:
         """Return the trained weights of the towers."""
-        if self.trained == "none":
+        if not self.is_trained:
             return []
-        towers = [self.query_encoder] + [self.passage_encoder] * (self.trained == "both" and not self.shares_tower)
+        towers = [self.query_encoder] + [self.passage_encoder] * (self.trains_passages and not self.shares_tower)
         return [weight for tower in towers for weight in tower.parameters()]
 
     def trained_scales(self) -> list[nn.Parameter]:
         """Return the learned numbers that scale all logits, of T and v; they have learning rates of their own."""
-        if self.trained == "none":
+        if not self.is_trained:
             return []
         weight = [] if self.lexical_weight is None else [self.lexical_weight]
         return [self.log_temperature] * self._learn_temperature + weight
@@ -105,11 +126,11 @@ class Retriever(nn.Module):
     @property
     def trained_temperature(self) -> Float[Tensor, ""]:
         """T, with gradient only if the retriever is trained."""
-        return self.temperature.detach() if self.trained == "none" else self.temperature
+        return self.temperature if self.is_trained else self.temperature.detach()
 
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return e(x)/T; its inner product with a passage embedding is an unnormalised log-probability in nats."""
-        if self.trained == "none":  # without dropout: a frozen retriever ranks in training as it does later
+        if not self.is_trained:  # without dropout: a frozen retriever ranks in training as it does later
             return self.as_queries(self.query_encoder.embed(texts, "query")).detach()
         return self.as_queries(self.query_encoder(texts, "query"))
 
@@ -123,7 +144,7 @@ class Retriever(nn.Module):
     def passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return passage embeddings, with gradient if ``trained`` is ``both``."""
         tower = self.passage_encoder
-        return tower(texts, "passage") if self.trained == "both" else tower.embed_passages(texts)
+        return tower(texts, "passage") if self.trains_passages else tower.embed_passages(texts)
 
     def no_passage(self, text: str) -> Float[Tensor, " D"]:
         """Embed the null passage: ``text``, taken for every role where there are roles.
@@ -134,7 +155,7 @@ class Retriever(nn.Module):
         if tower.pooling != "roles":
             vector = self.passages([text]).squeeze(0)[: tower.semantic_dimension]
         else:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "both"):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_passages):
                 vector = tower.mean_vectors([text]).squeeze(0)
             vector = vector.repeat(len(ROLES)) / math.sqrt(len(ROLES))
         return nn.functional.pad(vector, (0, tower.dimension - tower.semantic_dimension))

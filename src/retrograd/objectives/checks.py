@@ -17,6 +17,7 @@ __all__ = [
     "check_count",
     "check_log_likelihood",
     "check_log_probability",
+    "check_positive",
     "check_share",
 ]
 
@@ -39,6 +40,12 @@ def check_count(owner: object, setting: str, value: int) -> None:
     """Raise `UserError` unless ``value`` is at least 1."""
     if value < 1:
         raise UserError(f"{type(owner).__name__}: {setting} is {value!r}; it must be a whole number of at least 1")
+
+
+def check_positive(owner: object, setting: str, value: float) -> None:
+    """Raise `UserError` unless ``value`` is above 0 and finite."""
+    if not 0.0 < value < math.inf:
+        raise UserError(f"{type(owner).__name__}: {setting} is {value!r}; it must be above 0 and finite")
 
 
 def check_share(owner: object, setting: str, value: float) -> None:

@@ -8,7 +8,6 @@ EMDR²; Izacard et al. 2022 (arXiv 2208.03299), Atlas; Shi et al. 2023 (arXiv 23
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_log_likelihood, check_share
+from retrograd.objectives.checks import check_choice, check_log_likelihood, check_positive, check_share
 from retrograd.objectives.frozen import FrozenRetriever
 from retrograd.objectives.functional import (
     ABSENT,
@@ -36,6 +35,7 @@ from retrograd.objectives.scoring import (
     log_likelihood_where,
     mean_over_queries,
     mean_where,
+    normalise,
     prior_alone,
     pruned_sum,
 )
@@ -139,8 +139,7 @@ class Distillation:
         check_choice(self, "length_normalised", self.length_normalised, ("as_published", "yes", "no"))
         check_choice(self, "normaliser", self.normaliser, ("full", "candidates"))
         check_share(self, "kept_mass", self.kept_mass)
-        if not 0.0 < self.temperature < math.inf:
-            raise UserError(f"Distillation: temperature is {self.temperature!r}; it must be a number above 0")
+        check_positive(self, "temperature", self.temperature)
         self._check_target()
 
     def _check_target(self) -> None:
@@ -200,7 +199,9 @@ class Distillation:
         if self.target == "emdr2":
             evidence = log_prior + log_likelihood
         log_target = masked_log_softmax(evidence / self.temperature)
-        return _Targets(log_target, log_likelihood, present, log_marginal(self._normalised(log_prior), log_likelihood))
+        return _Targets(
+            log_target, log_likelihood, present, log_marginal(normalise(log_prior, self.normaliser), log_likelihood)
+        )
 
     def _score_left_out(self, log_prior: Float[Tensor, "B K"], likelihood: Likelihood) -> _Targets:
         present = log_prior > ABSENT
@@ -222,14 +223,11 @@ class Distillation:
     def _agreement(self, log_prior: Float[Tensor, "B K"], targets: _Targets) -> Float[Tensor, " B"]:
         """Return what the retriever maximises: a log marginal, or minus a KL."""
         if self.target == "emdr2":
-            return log_marginal(self._normalised(log_prior), targets.log_likelihood)
+            return log_marginal(normalise(log_prior, self.normaliser), targets.log_likelihood)
         if self.target == "replug_kl_prior_target":
             possible = masked_log_softmax(log_prior.masked_fill(targets.log_target == ABSENT, ABSENT))
             return -kl_p_q(possible, targets.log_target)
-        return -kl_p_q(targets.log_target, self._normalised(log_prior))
-
-    def _normalised(self, log_prior: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        return log_prior if self.normaliser == "full" else masked_log_softmax(log_prior)
+        return -kl_p_q(targets.log_target, normalise(log_prior, self.normaliser))
 
     @property
     def _length_normalised(self) -> bool:

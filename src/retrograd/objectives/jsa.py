@@ -26,7 +26,6 @@ from retrograd.objectives.functional import (
     defensive,
     draw_chain,
     log_marginal,
-    masked_log_softmax,
     metropolis_independence,
     responsibilities,
     weighted_sum,
@@ -38,6 +37,7 @@ from retrograd.objectives.scoring import (
     log_likelihood_where,
     mean_over_queries,
     mean_where,
+    normalise,
     prior_alone,
     prior_and_posterior,
     pruned_sum,
@@ -142,9 +142,9 @@ class JointStochasticApproximation:
         with torch.no_grad():
             weights = self._weights(log_prior, log_posterior, scores.previous, likelihood, rng)
         per_query, heaviest = pruned_sum(likelihood, weights.weight, weights.log_likelihood, self.kept_mass)
-        per_query = per_query + weighted_sum(weights.weight, self._normalised(log_prior))
+        per_query = per_query + weighted_sum(weights.weight, normalise(log_prior, self.normaliser))
         if log_posterior is not None:
-            per_query = per_query + weighted_sum(weights.weight, self._normalised(log_posterior))
+            per_query = per_query + weighted_sum(weights.weight, normalise(log_posterior, self.normaliser))
         diagnostics = self._diagnostics(weights, heaviest, log_prior.detach(), log_posterior)
         return Estimate(-mean_over_queries(per_query), diagnostics, last=weights.last)
 
@@ -158,9 +158,6 @@ class JointStochasticApproximation:
         else:
             log_prior, log_posterior = prior_alone(self, scores), None
         return log_prior if log_multiplicity is None else log_prior + log_multiplicity.detach(), log_posterior
-
-    def _normalised(self, log_probability: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        return log_probability if self.normaliser == "full" else masked_log_softmax(log_probability)
 
     def _weights(
         self,
@@ -193,7 +190,7 @@ class JointStochasticApproximation:
         log_posterior: Float[Tensor, "B K"] | None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Return `describe` and `cost`; where a chain ran, its acceptance, and a log marginal over what it scored."""
-        log_evidence = log_marginal(self._normalised(log_prior), weights.log_likelihood)
+        log_evidence = log_marginal(normalise(log_prior, self.normaliser), weights.log_likelihood)
         shared = describe(weights.weight, log_prior, weights.log_likelihood, log_evidence, log_posterior)
         diagnostics = {**shared, **cost(weights.is_scored, heaviest)}
         if weights.acceptance is not None:

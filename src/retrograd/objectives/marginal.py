@@ -27,7 +27,14 @@ from retrograd.objectives.functional import (
     take,
 )
 from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
-from retrograd.objectives.scoring import cost, describe, log_likelihood_where, log_represented_mass, mean_over_queries
+from retrograd.objectives.scoring import (
+    cost,
+    describe,
+    log_likelihood_where,
+    log_represented_mass,
+    mean_over_queries,
+    normalise,
+)
 
 __all__ = ["TopKMarginal"]
 
@@ -97,7 +104,7 @@ class TopKMarginal:
     def __call__(self, scores: CandidateScores, likelihood: Likelihood, rng: torch.Generator) -> Estimate:
         """Return the mean over queries of the negative log marginal, in nats. ``rng`` is not used."""
         log_represented = log_represented_mass(scores)
-        log_prior = log_represented if self.normaliser == "full" else masked_log_softmax(log_represented)
+        log_prior = normalise(log_represented, self.normaliser)
         present = log_prior > ABSENT
         if self.form == "sequence":
             log_likelihood = log_likelihood_where(likelihood, present)

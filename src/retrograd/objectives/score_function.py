@@ -38,6 +38,7 @@ from retrograd.objectives.scoring import (
     log_likelihood_where,
     mean_over_queries,
     mean_where,
+    normalise,
     prior_alone,
     prior_and_posterior,
 )
@@ -260,7 +261,7 @@ class Vimco:
         columns = propose(log_proposal.detach(), self.draws, rng)
         is_drawn = _shares(columns, log_proposal) > 0
         log_likelihood = log_likelihood_where(likelihood, is_drawn)
-        log_target = (log_prior if self.normaliser == "full" else masked_log_softmax(log_prior)) + log_likelihood
+        log_target = normalise(log_prior, self.normaliser) + log_likelihood
         log_proposed = take(log_proposal, columns).masked_fill(columns < 0, 0.0)
         log_weight = take(log_target, columns) - log_proposed
         log_mean = masked_logsumexp(log_weight) - math.log(self.draws)

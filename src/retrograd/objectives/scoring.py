@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,6 +32,7 @@ __all__ = [
     "log_represented_mass",
     "mean_over_queries",
     "mean_where",
+    "normalise",
     "prior_alone",
     "prior_and_posterior",
     "pruned_sum",
@@ -61,6 +63,11 @@ def log_represented_mass(scores: CandidateScores) -> Float[Tensor, "B K"]:
     if scores.log_multiplicity is None:
         return log_prior
     return log_prior + in_full_precision(scores.log_multiplicity.detach())
+
+
+def normalise(log_probability: Float[Tensor, "B K"], normaliser: Literal["full", "candidates"]) -> Float[Tensor, "B K"]:
+    """Return log-probabilities over the base as they are ("full"), or renormalised over the candidates."""
+    return log_probability if normaliser == "full" else masked_log_softmax(log_probability)
 
 
 def prior_and_posterior(owner: object, scores: CandidateScores) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood
+from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood, check_positive
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.objectives.functional import ABSENT, in_full_precision
 from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads
@@ -82,8 +82,7 @@ class StochasticTopK:
         check_count(self, "slots", self.slots)
         check_count(self, "draws", self.draws)
         check_choice(self, "relaxation", self.relaxation, ("successive_softmax", "softsort"))
-        if not 0.0 < self.temperature < math.inf:
-            raise UserError(f"StochasticTopK: temperature is {self.temperature!r}; it must be above 0 and finite")
+        check_positive(self, "temperature", self.temperature)
         if not 0.0 <= self.noise < math.inf:
             raise UserError(f"StochasticTopK: noise is {self.noise!r}; it must be at least 0 and finite")
         if self.noise == 0 and self.draws > 1:

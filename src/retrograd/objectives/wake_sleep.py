@@ -37,6 +37,7 @@ from retrograd.objectives.scoring import (
     log_likelihood_where,
     mean_over_queries,
     mean_where,
+    normalise,
     prior_and_posterior,
     pruned_sum,
 )
@@ -122,9 +123,8 @@ class WakeSleep:
         Raises `ValueError` when there is no ``log_posterior`` or when scores are not log-probabilities.
         """
         raw_log_prior, raw_log_posterior = prior_and_posterior(self, scores)
-        log_prior, log_posterior = raw_log_prior, raw_log_posterior
-        if self.normaliser == "candidates":
-            log_prior, log_posterior = masked_log_softmax(raw_log_prior), masked_log_softmax(raw_log_posterior)
+        log_prior = normalise(raw_log_prior, self.normaliser)
+        log_posterior = normalise(raw_log_posterior, self.normaliser)
         with torch.no_grad():
             weights = self._weights(log_prior, log_posterior, likelihood, rng)
         per_query, heaviest = pruned_sum(likelihood, weights.weight, weights.log_likelihood, self.kept_mass)

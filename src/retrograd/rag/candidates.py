@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from retrograd.data.masking import SpanExample
+from retrograd.data.masking import excluded_passages
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index, Neighbours, require_rows
 from retrograd.objectives.functional import log1mexp, masked_log_softmax, masked_logsumexp
@@ -116,8 +116,8 @@ class Exclusions:
         """Return the rows to exclude for each example, padded with -1. E is 0 when there are none."""
         own = self._by_text.rows([self._task.identity(example.query) for example in examples])
         for b, example in enumerate(examples):
-            if isinstance(example, SpanExample) and example.excluded:
-                own[b] = np.unique(np.concatenate([own[b], *self._rows_with_copies(example.excluded)]))
+            if ids := excluded_passages(example):
+                own[b] = np.unique(np.concatenate([own[b], *self._rows_with_copies(ids)]))
         return pad_rows(own)
 
     def _rows_with_copies(self, ids: Sequence[str]) -> list[Int64[np.ndarray, " _"]]:

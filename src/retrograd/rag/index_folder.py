@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from retrograd.index.disk.build import Encode, IndexSpec, build_version, count_discarded_bytes, count_remaining_rows
-from retrograd.index.disk.plan import BuildPlan, free_disk, free_memory, peak_memory
+from retrograd.index.disk.plan import BuildPlan
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
 from retrograd.rag.embedding import passage_fingerprint
 from retrograd.tasks.task import Task
+from retrograd.util.machine import free_disk, free_memory, peak_memory
 from retrograd.util.progress import bar, say
 
 __all__ = ["build_index_folder", "index_spec", "plan_build"]

@@ -32,6 +32,7 @@ from retrograd.rag.search import (
     SearchKind,
     SearchRequest,
     SearchSpace,
+    require_index,
 )
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, UserError
@@ -135,9 +136,7 @@ class IndexedModel(nn.Module):
     @property
     def index(self) -> Index:
         """The index. Raises `UserError` before there is one."""
-        if self._index is None:
-            raise UserError("the model has no index yet; call refresh_index() first")
-        return self._index
+        return require_index(self._index)
 
     @property
     def needs_index(self) -> bool:

@@ -108,8 +108,7 @@ class InstanceMixture:
             return self._soft_prompt(_split_roles(self._query.float(), settings.width), value, present)
 
     def _label_vectors(self) -> Float[Tensor, "C F"]:
-        learns = self._retriever.trained == "both"
-        with nullcontext() if learns else torch.no_grad():
+        with nullcontext() if self._retriever.trains_passages else torch.no_grad():
             return self._retriever.passage_encoder.mean_vectors(self._labels).float()
 
 

@@ -12,7 +12,7 @@ from retrograd.models.inputs.soft_input import SoftPosition
 from retrograd.models.inputs.soft_prompt import SoftPromptOptions
 from retrograd.models.loading.lora import Lora
 from retrograd.models.loading.quantisation import Quantisation
-from retrograd.models.retriever import TrainedTowers
+from retrograd.models.retriever import LearningTowers, TrainedTowers
 from retrograd.rag.answers.answering import Answering
 from retrograd.rag.search import SearchKind, search_kind
 from retrograd.types import UserError
@@ -21,8 +21,10 @@ __all__ = ["GeneratorSettings", "ModelSettings", "RetrieverSettings", "SoftPromp
 
 
 @dataclass(frozen=True)
-class RetrieverSettings:
-    """``model`` is a hub name, a folder or ``builtin:minilm``; it reads ``max_tokens`` of a text.
+class RetrieverSettings(LearningTowers):
+    """Settings of the retrievers: the prior p(z|x) and, where there is one, the posterior q(z|x,y).
+
+    ``model`` is a hub name, a folder or ``builtin:minilm``; it reads ``max_tokens`` of a text.
     ``separate_towers`` gives passages their own encoder; ``query_model`` is then what the query side begins with, where
     that is another model: DPR has two. ``pooling`` and ``normalise`` "auto" are what a folder of sentence-transformers
     declares; for any other model, mean and length 1.
@@ -37,8 +39,7 @@ class RetrieverSettings:
 
     ``lexical_dimensions`` makes search hybrid: so many numbers behind each embedding give BM25 as an inner product
     (`retrograd.models.inputs.lexical_projection`); 2048 is a good number, 0 is none. ``lexical_weight`` is what a
-    point of
-    BM25 is worth at first, in nats; where the retriever is trained, that is learned.
+    point of BM25 is worth at first, in nats; where the retriever is trained, that is learned.
     """
 
     model: str = "builtin:minilm"
@@ -59,6 +60,11 @@ class RetrieverSettings:
     lexical_weight: float = 1.0
 
     @property
+    def shares_tower(self) -> bool:
+        """Return whether queries and passages have one tower."""
+        return not self.separate_towers
+
+    @property
     def search_kind(self) -> SearchKind:
         """Return the search that ``search`` names. Raises `UserError` if there is no such search."""
         return search_kind(self.search)
@@ -66,7 +72,7 @@ class RetrieverSettings:
     @property
     def learns_scales(self) -> bool:
         """Return whether training moves the temperature or the lexical weight."""
-        return self.trained != "none" and (self.learn_temperature or self.lexical_dimensions > 0)
+        return self.is_trained and (self.learn_temperature or self.lexical_dimensions > 0)
 
     def __post_init__(self) -> None:
         if self.query_model and not self.separate_towers:
@@ -86,7 +92,7 @@ class RetrieverSettings:
         kind = self.search_kind
         if self.lexical_dimensions > 0 and not kind.has_vectors:
             raise UserError(f'retriever.search = "{kind.name}" has no vectors; set retriever.lexical_dimensions = 0')
-        if not kind.trains_retriever and (self.trained != "none" or self.posterior):
+        if not kind.trains_retriever and (self.is_trained or self.posterior):
             raise UserError(
                 f'retriever.search = "{self.search}" leaves nothing to learn about retrieval; set '
                 f'retriever.trained = "none" and posterior = false'
@@ -100,9 +106,11 @@ class RetrieverSettings:
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """``model`` is a hub name, a folder, ``builtin:minilm-seq2seq``, or ``builtin:minilm-pointer``, which can copy from
-    its prompt (not beside a soft prompt). ``max_input_tokens`` bounds a prompt, ``max_target_tokens`` an answer with
-    its end.
+    """Settings of the generator: the model, the lengths that it reads and writes, its adapters and its memory.
+
+    ``model`` is a hub name, a folder, a GGUF file, ``builtin:minilm-seq2seq``, ``builtin:minilm-pointer``, which can
+    copy from its prompt (not beside a soft prompt), or ``builtin:smollm2``, a language model. ``max_input_tokens``
+    bounds a prompt, ``max_target_tokens`` an answer with its end.
 
     ``lora_rank`` 0 trains all weights; above 0 these rest, and adapters of that rank learn. ``lora_alpha``,
     ``lora_dropout`` and ``lora_modules`` are those of `Lora`: scale, dropout, and the layers that have adapters (none
@@ -114,8 +122,8 @@ class GeneratorSettings:
     CUDA device. ``gradient_checkpointing`` computes layers again in the backward pass, which saves memory. ``fusion``
     lets objectives that read passages together read them by fusion-in-decoder instead of in one prompt
     (`retrograd.models.inputs.fusion`); for encoder-decoder models. ``fsdp`` spreads the layers over the processes
-    that train,
-    for a generator that one device cannot hold (`retrograd.models.compute.fsdp`); one process alone has all.
+    that train, for a generator that one device cannot hold (`retrograd.models.compute.fsdp`); one process alone has
+    all.
     """
 
     model: str = "builtin:minilm-seq2seq"

@@ -73,7 +73,7 @@ class PassageSide:
     @property
     def has_gradient(self) -> bool:
         """True if any passage embedding has a gradient."""
-        return any(retriever.trained == "both" for retriever in self.retrievers)
+        return any(retriever.trains_passages for retriever in self.retrievers)
 
     def embed_passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return rows of texts, without gradient and without dropout."""

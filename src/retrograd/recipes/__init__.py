@@ -33,7 +33,7 @@ def _plain(make: Callable[[], Experiment]) -> Recipe:
 
 
 def _etrag(make: Callable[[int], Experiment], percent: int) -> Recipe:
-    summary = f"{_summary(make).removesuffix('.')} ({percent} % of the training data)"
+    summary = f"{_summary(make).removesuffix('.')} ({percent} % of the training data)."
     return Recipe(partial(make, percent), summary, etrag.PUBLISHED, etrag.DEVIATIONS)
 
 

@@ -144,9 +144,11 @@ def published(name: str) -> Experiment:
 
 
 def small_questions() -> Experiment:
-    """Questions over a corpus of a few thousand passages, built-in models: exact weights, a second stage. Search is
-    hybrid, and the generator can copy from its passages. In the end it reads two of them in one prompt, whose 448
-    tokens hold most pairs; the second of the others loses its end."""
+    """Questions over a corpus of a few thousand passages, built-in models: exact weights, a second stage.
+
+    Search is hybrid, and the generator can copy from its passages. In the end it reads two of them in one prompt, whose
+    448 tokens hold most pairs; the second of the others loses its end.
+    """
     return Experiment(
         name="jsa-rag-small-questions",
         data=replace(_questions("squad_dev_qa"), dev=""),

@@ -149,8 +149,9 @@ TITLES = {"semeval": "SemEval-2010 Task 8", "tacred": "TACRED", "tacrev": "TACRE
 
 
 def published(data: str, model: str) -> Experiment:
-    """RAG4RE as published, as far as its settings are known: one neighbour without its label, frozen retriever, a
-    written answer.
+    """RAG4RE as published: one neighbour without its label, a frozen retriever, a written answer.
+
+    Settings that its papers do not state are ours.
     """
     language_model = MODELS[model]
     return Experiment(

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from retrograd.index.disk.plan import readable_bytes, readable_seconds
 from retrograd.studies.planning.needs import Plan
+from retrograd.util.machine import readable_bytes, readable_seconds
 
 __all__ = ["print_plan"]
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from retrograd.data.relations.instance import RelationExample, unmark
+from retrograd.data.relations.instance import entity_types, unmark
 from retrograd.evaluation.concentration import (
     Distribution,
     Slots,
@@ -57,7 +57,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class AtK:
-    """All figures for the k best instances of each query.
+    """The figures of the k best instances of each query.
 
     ``base`` and ``types`` hold `Agreement` by group of queries ("all", "positive", "negative") against blind draws from
     the whole base and from the query's pair of types. The arrays have one number per query that retrieved anything.
@@ -245,9 +245,8 @@ def _of_passage(task: RelationExtraction, passage: Passage, types: tuple[str, st
 
 def _types(example: Example) -> tuple[str, str] | None:
     """Return both entity types, where the data name both."""
-    if not isinstance(example, RelationExample) or not (example.head_type and example.tail_type):
-        return None
-    return example.head_type, example.tail_type
+    types = entity_types(example)
+    return types if types is not None and all(types) else None
 
 
 def _groups(task: RelationExtraction, queries: Sequence[Instance]) -> dict[str, Bool[np.ndarray, " Q"]]:

@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from retrograd.evaluation.evaluate import Evaluation, evaluate, predict, prediction_record
 from retrograd.experiments.open import OpenRun, open_run
 from retrograd.experiments.run import require_passages
 from retrograd.rag.answers.decision import Decision
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.types import Example, Passage, Prediction, UserError
+from retrograd.types import Example, Hit, Prediction, UserError
 from retrograd.util.guards import JsonObject
 
-__all__ = ["RunEvaluation", "SearchHit", "SearchResult", "evaluate_run", "predict_file", "saved_scores", "search_run"]
+__all__ = ["RunEvaluation", "SearchResult", "evaluate_run", "predict_file", "saved_scores", "search_run"]
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,6 @@ class RunEvaluation:
 
 
 @dataclass(frozen=True)
-class SearchHit:
-    """One retrieved passage; ``probability`` is p(z|x)."""
-
-    row: int
-    passage: Passage
-    probability: float
-
-
-@dataclass(frozen=True)
 class SearchResult:
     """The k best passages for a query, best first, and the run's answer to it with its passages; an index alone gives
     no answer.
@@ -58,7 +47,7 @@ class SearchResult:
     ``label`` is the label that the answer names, where the task has labels.
     """
 
-    hits: tuple[SearchHit, ...]
+    hits: tuple[Hit, ...]
     answer: Prediction | None = None
     label: str | None = None
 
@@ -132,14 +121,9 @@ def search_run(run: Path, query: str, k: int = 5) -> SearchResult:
     opened = open_run(run)
     require_passages(opened.model.base, "-k", k)
     example = opened.task.parse_query(query)
-    with torch.no_grad():
-        candidates = opened.model.retrieve([example], k)
+    hits = tuple(opened.model.search(example, k))
     answer = _answer(opened, [example])[0]
     answer = replace(answer, passages=tuple(opened.model.base.passages(answer.rows)))
-    probability = candidates.scores.log_prior[0].exp().tolist()
-    rows = [row for row in candidates.rows[0].tolist() if row >= 0]
-    passages = opened.model.base.passages(rows)
-    hits = tuple(SearchHit(row, passages[i], probability[i]) for i, row in enumerate(rows))
     label = opened.task.label_record(answer.answer, example).get("relation")
     return SearchResult(hits, answer, label if isinstance(label, str) else None)
 

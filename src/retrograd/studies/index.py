@@ -34,10 +34,10 @@ from retrograd.rag.model_folder import open_passage_side
 from retrograd.rag.model_parts import build_retriever
 from retrograd.rag.passage_side import PassageSide
 from retrograd.recipes import RECIPES, open_experiment
-from retrograd.studies.answers import SearchHit, SearchResult
+from retrograd.studies.answers import SearchResult
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.types import UserError
+from retrograd.types import Hit, UserError
 from retrograd.util.files import find_current_or_backup
 from retrograd.util.guards import suggest_name
 from retrograd.util.progress import bar, say
@@ -317,4 +317,4 @@ def search_index(path: Path, query: str, k: int = 5, source: str | None = None) 
     probability = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()
     rows = [row for row in neighbours.row[0].tolist() if row >= 0]
     passages = base.passages(rows)
-    return SearchResult(tuple(SearchHit(row, passages[i], probability[i]) for i, row in enumerate(rows)))
+    return SearchResult(tuple(Hit(row, passages[i], probability[i]) for i, row in enumerate(rows)))

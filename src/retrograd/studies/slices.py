@@ -19,7 +19,7 @@ from retrograd.metrics.significance import (
     bootstrap_corpus,
     paired_bootstrap_corpus,
 )
-from retrograd.metrics.triggers import Trigger, context_words, learn_triggers, words
+from retrograd.metrics.triggers import Trigger, context_words, learn_triggers, plain_words
 from retrograd.studies.compare import LabelledRun
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Span
@@ -134,13 +134,13 @@ def _distances(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
     distances: list[int] = []
     for text, head, tail in sentences:
         first, second = sorted((head, tail), key=lambda span: (span.start, span.end))
-        distances.append(len(words(text[first.end : second.start])))
+        distances.append(len(plain_words(text[first.end : second.start])))
     return distances
 
 
 def _lengths(sentences: Sequence[tuple[str, Span, Span]]) -> list[int]:
     """Return the number of words of each sentence; one of signs alone counts as 1."""
-    return [max(1, len(words(text))) for text, _, _ in sentences]
+    return [max(1, len(plain_words(text))) for text, _, _ in sentences]
 
 
 def _by_trigger(run: LabelledRun, learned: Learned) -> dict[str, ItemRows]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from retrograd.data.examples import GroundedExample, gold_passages, has_patterns
+from retrograd.data.examples import gold_passages, has_patterns
 from retrograd.data.squad import TEXT_ID
 from retrograd.metrics.patterns import search_patterns
 from retrograd.metrics.words import words_and_signs
@@ -42,9 +42,9 @@ def drop_unknown_texts(examples: Iterable[Example], ids: Container[str]) -> list
     return [
         replace(
             example,
-            gold_passages=tuple(id_ for id_ in example.gold_passages if id_ in ids or not id_.startswith(TEXT_ID)),
+            gold_passages=tuple(id_ for id_ in gold_passages(example) if id_ in ids or not id_.startswith(TEXT_ID)),
         )
-        if isinstance(example, GroundedExample) and example.gold_passages
+        if gold_passages(example)
         else example
         for example in examples
     ]

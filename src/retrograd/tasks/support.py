@@ -49,7 +49,10 @@ class AnswerSupport:
         _require_passages(self.most_passages)
 
     def among(self, passages: Iterable[Passage]) -> Support:
-        """Return the rows, ascending, of the passages whose text supports an example's target. Titles are not read."""
+        """Return the test that gives the rows, ascending, of the passages whose text supports an example's target.
+
+        Titles are not read.
+        """
         texts = _Texts(passages)
 
         @lru_cache(_REMEMBERED)
@@ -88,7 +91,10 @@ class OverlapSupport:
             raise UserError("least is 0, so every passage would support every target; expected a share above 0")
 
     def among(self, passages: Iterable[Passage]) -> Support:
-        """Return the rows, ascending, of the passages whose text supports an example's target. Titles are not read."""
+        """Return the test that gives the rows, ascending, of the passages whose text supports an example's target.
+
+        Titles are not read.
+        """
         texts = _Texts(passages)
 
         @lru_cache(_REMEMBERED)

@@ -64,18 +64,18 @@ def train(
     index = LiveIndex(model, draw_probe(model, examples, stage, saves.stage_start) if moves else None, run.path)
     watch = Watch(model, stage, order.steps, run, alarms, saves, index if moves else None, score)
     state = StageState(
-        stage.name,
-        examples,
-        saves.stage_start,
-        order,
-        optimiser,
-        schedule,
-        targets,
-        chains,
-        index,
-        alarms,
-        sampler,
-        micro_batches,
+        name=stage.name,
+        examples=examples,
+        stage_start=saves.stage_start,
+        order=order,
+        optimiser=optimiser,
+        schedule=schedule,
+        targets=targets,
+        chains=chains,
+        index=index,
+        alarms=alarms,
+        sampler=sampler,
+        micro_batches=micro_batches,
     )
     model.train()
     with bar(stage.name, order.steps, "steps") as advance, index, saves.stage(state) as steps_before:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -31,7 +31,12 @@ _OPEN_ANSWERS = 20
 
 @runtime_checkable
 class StageEvidence(Protocol):
-    """The source of a stage's candidates, and of the likelihood of the target given each of them."""
+    """The source of a stage's candidates, and of the likelihood of the target given each of them.
+
+    ``uses_generator`` says that the generator scores the candidates; otherwise the task's own test of support does.
+    """
+
+    uses_generator: ClassVar[bool]
 
     @property
     def retrieves(self) -> bool:
@@ -41,6 +46,15 @@ class StageEvidence(Protocol):
     @property
     def needs_log_normaliser(self) -> bool:
         """Return whether the candidates are a part of the base, so that only the index can know log Z."""
+        ...
+
+    @property
+    def tail(self) -> int:
+        """Return the number of candidates that are drawn to represent the rest of the base."""
+        ...
+
+    def candidates_per_query(self, base: int, queries: int, posterior: bool) -> int:
+        """Return how many passages a query is given at most, from a base of so many; ``queries`` share a pool."""
         ...
 
     def candidates(
@@ -67,6 +81,8 @@ class GeneratorEvidence:
     posterior is used and no chain continued. It excludes ``pool`` and ``prior_only``.
     """
 
+    uses_generator: ClassVar[bool] = True
+
     passages: int
     tail: int = 0
     pool: Pool | None = None
@@ -90,7 +106,6 @@ class GeneratorEvidence:
         return self.passages > 0
 
     def candidates_per_query(self, base: int, queries: int, posterior: bool) -> int:
-        """Return how many passages a query is given at most, from a base of so many; ``queries`` share a pool."""
         own = self.passages * (1 + (posterior and not self.as_at_test_time)) + self.tail
         return min(base, own if self.pool is None else queries * self.passages + self.pool.explorers)
 
@@ -122,11 +137,17 @@ class CopyEvidence:
     them, and what would grow is their share of p(z|x), whatever they are.
     """
 
+    uses_generator: ClassVar[bool] = False
+
     noise: float = 0.05
     passages: int = 0
 
     def __post_init__(self) -> None:
         _ = CopySettings(self.noise)  # which checks it
+
+    @property
+    def tail(self) -> int:
+        return 0
 
     @property
     def retrieves(self) -> bool:
@@ -135,6 +156,9 @@ class CopyEvidence:
     @property
     def needs_log_normaliser(self) -> bool:
         return self.passages > 0
+
+    def candidates_per_query(self, base: int, queries: int, posterior: bool) -> int:
+        return min(self.passages, base) or base
 
     def candidates(
         self,

@@ -17,6 +17,7 @@ __all__ = [
     "RelationExample",
     "RelationInstance",
     "bare_sentence",
+    "entity_types",
     "escape",
     "mark",
     "marked_spans",
@@ -67,6 +68,11 @@ class RelationExample(Example):
 
     head_type: str = ""
     tail_type: str = ""
+
+
+def entity_types(example: Example) -> tuple[str, str] | None:
+    """Return the types of head and tail, each "" where it is not known; None for an example of another task."""
+    return (example.head_type, example.tail_type) if isinstance(example, RelationExample) else None
 
 
 def check_span(span: Span, name: str, text: str) -> None:

@@ -59,7 +59,9 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Tables:
-    """U reference passages per query. ``log_prior`` and ``log_posterior`` are normalised over the whole base.
+    """The log-probabilities of U reference passages per query, from which the exact gradient is computed.
+
+    ``log_prior`` and ``log_posterior`` are normalised over the whole base.
 
     ``whole_base`` says whether the U passages are all there are. If not, the reference is that of these passages, and
     a gradient's part on the others (-p(z|x) times its sum over the U) is left out.

@@ -24,8 +24,9 @@ _PLACE = re.compile(r"(?:, (?P<place>[^:]*?\d[^:]*)|): ")
 
 @dataclass(frozen=True)
 class Finding:
-    """An ``error`` breaks a run or lets test data leak into training; a ``warning`` is worth a look.
+    """One fault of the data, with its place and a remedy.
 
+    An ``error`` breaks a run or lets test data leak into training; a ``warning`` is worth a look.
     ``check`` names what was looked at; ``place`` is ``file:line``, or a file and an id.
     """
 

@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from retrograd.index.disk.plan import free_disk, readable_bytes
 from retrograd.index.disk.storage import (
     DTYPE_NAMES,
     MANIFEST,
@@ -36,6 +35,7 @@ from retrograd.index.disk.versions import current_version, latest_version, next_
 from retrograd.index.shards import checked_blocks
 from retrograd.types import UserError
 from retrograd.util.files import lock_folder
+from retrograd.util.machine import free_disk, readable_bytes
 from retrograd.util.progress import say
 
 __all__ = [

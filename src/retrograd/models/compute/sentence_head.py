@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from retrograd.models.compute.pooling import PoolingMode, pool
 
-__all__ = ["ACTIVATIONS", "DenseLayer", "DenseShape", "Prompts", "SentenceHead", "Side", "UnitLength"]
+__all__ = ["ACTIVATIONS", "DenseLayer", "DenseShape", "EncoderPrompts", "SentenceHead", "Side", "UnitLength"]
 
 Side = Literal["query", "passage"]
 
@@ -35,7 +35,7 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 
 
 @dataclass(frozen=True)
-class Prompts:
+class EncoderPrompts:
     """The prompts of a folder by name, and the name of the one that stands before texts of no side."""
 
     texts: tuple[tuple[str, str], ...] = ()
@@ -103,13 +103,13 @@ class SentenceHead(nn.Module):
         self,
         modes: Sequence[PoolingMode] = ("mean",),
         layers: Sequence[DenseLayer | UnitLength] = (),
-        prompts: Prompts | None = None,
+        prompts: EncoderPrompts | None = None,
         pools_prompt: bool = True,
     ) -> None:
         super().__init__()
         self.modes = tuple(modes)
         self.layers = nn.ModuleList(layers)
-        self.prompts = prompts or Prompts()
+        self.prompts = prompts or EncoderPrompts()
         self.pools_prompt = pools_prompt
 
     @property

@@ -25,7 +25,7 @@ from retrograd.models.compute.sentence_head import (
     ACTIVATIONS,
     DenseLayer,
     DenseShape,
-    Prompts,
+    EncoderPrompts,
     SentenceHead,
     UnitLength,
 )
@@ -71,7 +71,7 @@ class SentenceFolder:
     normalise: bool
     layers: tuple[DenseShape | None, ...] = ()
     weights: tuple[Path, ...] = ()
-    prompts: Prompts = field(default_factory=Prompts)
+    prompts: EncoderPrompts = field(default_factory=EncoderPrompts)
     pools_prompt: bool = True
     lower_case: bool = False
 
@@ -270,7 +270,7 @@ def _read_dense(shape: DenseShape, path: Path) -> DenseLayer:
     return layer
 
 
-def _read_prompts(name: str) -> Prompts:
+def _read_prompts(name: str) -> EncoderPrompts:
     path = _find(name, _PROMPTS)
     content: JsonValue = {} if path is None else read_json(path)
     settings = content if isinstance(content, dict) else {}
@@ -279,7 +279,7 @@ def _read_prompts(name: str) -> Prompts:
     kept = {key: text for key, text in texts.items() if isinstance(text, str)} if isinstance(texts, dict) else {}
     if isinstance(default, str) and default not in kept:
         raise UserError(f"{path}: default_prompt_name is {default!r}, which is none of the prompts {sorted(kept)}")
-    return Prompts(tuple(kept.items()), default if isinstance(default, str) else "")
+    return EncoderPrompts(tuple(kept.items()), default if isinstance(default, str) else "")
 
 
 def _reads_lower_case(name: str, transformer: str) -> bool:

@@ -45,8 +45,15 @@ __all__ = [
     "read_as_slots",
     "read_as_text",
     "read_candidates",
+    "require_beams",
     "withhold_unsure",
 ]
+
+
+def require_beams(beams: int) -> None:
+    """Raise `UserError` for less than one beam."""
+    if beams < 1:
+        raise UserError(f"evaluation.beams is {beams}; expected 1, the greedy search, or more")
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,7 @@ class Manner:
     mixture: Literal["answers", "tokens"] = "answers"
 
     def __post_init__(self) -> None:
-        if self.beams < 1:
-            raise UserError(f"evaluation.beams is {self.beams}; expected 1, the greedy search, or more")
+        require_beams(self.beams)
 
     @property
     def one_prompt(self) -> bool:

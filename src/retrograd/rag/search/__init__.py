@@ -19,6 +19,7 @@ from retrograd.rag.search.search import (
     SearchKind,
     SearchRequest,
     SearchSpace,
+    require_index,
 )
 from retrograd.rag.search.unrelated import UNRELATED
 from retrograd.types import UserError
@@ -36,6 +37,7 @@ __all__ = [
     "SearchKind",
     "SearchRequest",
     "SearchSpace",
+    "require_index",
     "search_kind",
 ]
 

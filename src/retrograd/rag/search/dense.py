@@ -1,6 +1,6 @@
 """Search by the retriever, and the steps that all searches by vectors share: from a query to its candidates.
 
-`DenseSearch.candidates`, which `retrograd.rag.indexed_model.IndexedModel.retrieve` calls, has all steps:
+`VectorSearch.candidates`, which `retrograd.rag.indexed_model.IndexedModel.retrieve` calls, has all steps:
 
 1. `embed_queries` embeds the queries and lists the rows that each must not find;
 2. `distract` substitutes unrelated passages for a share of the queries, and `mark_prior_only` marks the share that gets
@@ -39,13 +39,13 @@ from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
 from retrograd.rag.search.substitution import distract, mark_prior_only
 from retrograd.types import Example, UserError
 
-__all__ = ["DENSE", "DenseSearch", "find_nearest", "make_candidates", "score_base", "score_rows"]
+__all__ = ["DENSE", "DenseSearch", "VectorSearch", "find_nearest", "score_base"]
 
 _NULL_TEXT = "(no passage)"
 
 
-class DenseSearch:
-    """The search by a retriever: a query's candidates are the passages with the nearest embeddings.
+class VectorSearch:
+    """The steps of a search by vectors, in terms of `embed` and `find`, which searches define anew where they differ.
 
     Log-probabilities are over the whole base where the index knows log Z, with gradient for whatever the retrievers
     train.
@@ -54,23 +54,34 @@ class DenseSearch:
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
 
+    def embed(self, request: SearchRequest) -> Queries:
+        """Return the vectors to search with, and the rows that each query must not find."""
+        return embed_queries(self._space, request.examples, request.options.posterior)
+
+    def find(self, request: SearchRequest, queries: Queries, k: int) -> list[Neighbours]:
+        """Return the k best rows, for the prior's queries and then for the posterior's."""
+        return find_nearest(queries, request.require_index(), k)
+
     def candidates(self, request: SearchRequest) -> Candidates:
-        queries = embed_queries(self._space, request.examples, request.options.posterior)
-        queries = mark_prior_only(request, distract(self._space, request, queries))
-        neighbours = find_nearest(queries, request.require_index(), request.k)
-        return make_candidates(self._space, request, queries, neighbours)
+        queries = mark_prior_only(request, self.embed(request))
+        return make_candidates(self._space, request, queries, self.find(request, queries, request.k))
 
     def candidates_at(self, request: SearchRequest, rows: Int[Tensor, "B K"]) -> Candidates:
-        index = request.require_index()
-        queries = embed_queries(self._space, request.examples, request.options.posterior)
-        return score_rows(self._space, index, queries, find_nearest(queries, index, 1), rows)
+        queries = self.embed(request)
+        return score_rows(self._space, request.require_index(), queries, self.find(request, queries, 1), rows)
 
     def whole_base(self, request: SearchRequest) -> Candidates:
-        queries = embed_queries(self._space, request.examples, request.options.posterior)
-        return score_base(self._space, request.require_index(), queries)
+        return score_base(self._space, request.require_index(), self.embed(request))
 
     def scores(self, examples: Sequence[Example]) -> dict[str, float]:
         return {}
+
+
+class DenseSearch(VectorSearch):
+    """The search by a retriever: a query's candidates are the passages with the nearest embeddings."""
+
+    def embed(self, request: SearchRequest) -> Queries:
+        return distract(self._space, request, super().embed(request))
 
 
 DENSE = SearchKind(

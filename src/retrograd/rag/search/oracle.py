@@ -15,15 +15,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.data.examples import GroundedExample
+from retrograd.data.examples import gold_passages
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index, Neighbours
 from retrograd.models.compute.precision import full_precision
 from retrograd.rag.candidates import Candidates
-from retrograd.rag.search.dense import find_nearest, make_candidates, score_base, score_rows
-from retrograd.rag.search.queries import Queries, embed_queries
-from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
-from retrograd.rag.search.substitution import mark_prior_only
+from retrograd.rag.search.dense import VectorSearch, find_nearest, score_base
+from retrograd.rag.search.queries import Queries
+from retrograd.rag.search.search import SearchKind, SearchRequest
 from retrograd.tasks.relevance import rows_by_id
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, UserError
@@ -62,51 +61,35 @@ class Oracle:
         ]
 
     def _accepted(self, example: Example) -> np.ndarray:
-        marked = example.gold_passages if isinstance(example, GroundedExample) else ()
-        supporting = [self._by_id.get(id_, ()) for id_ in marked]
+        supporting = [self._by_id.get(id_, ()) for id_ in gold_passages(example)]
         if not any(supporting):
             supporting = [self._support(replace(example, targets=(target,))) for target in example.targets]
         return np.unique(np.concatenate([np.asarray(rows, dtype=np.int64) for rows in (*supporting, ())]))
 
 
-class OracleSearch:
+class OracleSearch(VectorSearch):
     """The search for the nearest passages among those that support the target; log Z is then over these.
 
     A query without any gets the retriever's candidates.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        self._space = space
-
     @cached_property
     def _oracle(self) -> Oracle:
         return Oracle(self._space.task, self._space.base, self._space.support)
 
-    def candidates(self, request: SearchRequest) -> Candidates:
-        queries, accepted = self._queries(request)
-        queries = mark_prior_only(request, queries)
-        neighbours = _find_accepted(queries, accepted, request.require_index(), request.k)
-        return make_candidates(self._space, request, queries, neighbours)
-
-    def candidates_at(self, request: SearchRequest, rows: Int[Tensor, "B K"]) -> Candidates:
-        queries, accepted = self._queries(request)
-        index = request.require_index()
-        return score_rows(self._space, index, queries, _find_accepted(queries, accepted, index, 1), rows)
+    def find(self, request: SearchRequest, queries: Queries, k: int) -> list[Neighbours]:
+        accepted = self._oracle.rows(request.examples, queries.excluded_rows)
+        return _find_accepted(queries, accepted, request.require_index(), k)
 
     def whole_base(self, request: SearchRequest) -> Candidates:
-        queries, accepted = self._queries(request)
-        queries = replace(
-            queries, excluded_rows=_exclude_others(queries.excluded_rows, accepted, len(self._space.base))
-        )
-        return score_base(self._space, request.require_index(), queries)
+        queries = self.embed(request)
+        accepted = self._oracle.rows(request.examples, queries.excluded_rows)
+        excluded_rows = _exclude_others(queries.excluded_rows, accepted, len(self._space.base))
+        return score_base(self._space, request.require_index(), replace(queries, excluded_rows=excluded_rows))
 
     def scores(self, examples: Sequence[Example]) -> dict[str, float]:
         accepted = self._oracle.rows(examples, self._space.own_rows(examples))
         return {ORACLE_SHARE: 100.0 * sum(len(rows) > 0 for rows in accepted) / len(examples)}
-
-    def _queries(self, request: SearchRequest) -> tuple[Queries, list[Int[Tensor, " _"]]]:
-        queries = embed_queries(self._space, request.examples, request.options.posterior)
-        return queries, self._oracle.rows(request.examples, queries.excluded_rows)
 
 
 ORACLE = SearchKind(

@@ -30,6 +30,7 @@ __all__ = [
     "SearchKind",
     "SearchRequest",
     "SearchSpace",
+    "require_index",
 ]
 
 
@@ -104,9 +105,14 @@ class SearchRequest:
 
     def require_index(self) -> Index:
         """Return the index. Raises `UserError` where there is none yet."""
-        if self.index is None:
-            raise UserError("the model has no index yet; call refresh_index() first")
-        return self.index
+        return require_index(self.index)
+
+
+def require_index(index: Index | None) -> Index:
+    """Return the index of a model. Raises `UserError` where it has none yet."""
+    if index is None:
+        raise UserError("the model has no index yet; call refresh_index() first")
+    return index
 
 
 @runtime_checkable

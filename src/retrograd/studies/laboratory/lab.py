@@ -237,7 +237,7 @@ def _finding(
     measured = measure(estimator, bench.tables, redraws, torch.Generator().manual_seed(seed))
     step = training_step(model, bench, estimator, torch.Generator().manual_seed(seed), _MICRO_BATCH)
     cosine = {part: step.cosine(reference, part) for part in step.gradients}
-    if estimator.candidates == "all" and model.retriever.trained == "both":
+    if estimator.candidates == "all" and model.retriever.trains_passages:
         cosine["prior"] = None  # the whole base is looked at without gradient for its passages
         if model.passage_side.own_posterior is not None:
             cosine["posterior"] = None

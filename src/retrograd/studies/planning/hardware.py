@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from retrograd.index.disk.plan import free_memory
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
+from retrograd.util.machine import free_memory
 
 __all__ = ["HARDWARE", "Hardware", "find_hardware", "measure_machine"]
 

@@ -146,18 +146,18 @@ def _heads(names: tuple[str, str], towers: tuple[PreTrainedModel, PreTrainedMode
 def _towers(experiment: Experiment, query: int, passage: int) -> list[Weights]:
     """Return the weights of the towers, of so many parameters each. As `Retriever.trained_parameters` has it."""
     r = experiment.retriever
-    learns = r.trained != "none"
+    learns = r.is_trained
     lexical = 1 if r.lexical_dimensions else 0
     scales = 1 + lexical  # the temperature, a number for each retriever, learned or not
     learned = (r.learn_temperature + lexical) * learns
     name = "query tower" if r.separate_towers else "shared tower"
     weights = [_fp32(name, query + scales, query * learns + learned)]
     if r.separate_towers:
-        weights.append(_fp32("passage tower", passage, passage * (r.trained == "both")))
+        weights.append(_fp32("passage tower", passage, passage * r.trains_passages))
     if r.posterior:
         weights.append(_fp32("posterior tower", query + scales, query * learns + learned))
     if r.posterior and r.posterior_passages == "own" and r.separate_towers:
-        weights.append(_fp32("posterior's passage tower", passage, passage * (r.trained == "both")))
+        weights.append(_fp32("posterior's passage tower", passage, passage * r.trains_passages))
     return weights
 
 

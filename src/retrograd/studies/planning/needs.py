@@ -8,7 +8,7 @@ from retrograd.experiments.stage_description import StageDescription
 from retrograd.studies.planning.data import DataFacts
 from retrograd.studies.planning.hardware import Hardware
 from retrograd.studies.planning.model import ModelFacts
-from retrograd.studies.planning.stages import Prompts
+from retrograd.studies.planning.stages import PromptsPerQuery
 from retrograd.util.guards import JsonObject
 
 __all__ = ["Memory", "Plan", "StageCost"]
@@ -38,7 +38,7 @@ class StageCost:
     """
 
     stage: StageDescription
-    prompts: Prompts
+    prompts: PromptsPerQuery
     prompt_tokens: int
     tokens: float
     operations: float

@@ -15,7 +15,6 @@ import torch
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
 from retrograd.experiments.stage_description import StageDescription
-from retrograd.index.disk.plan import readable_bytes
 from retrograd.models.compute.batching import token_budget_on
 from retrograd.models.loading.architectures import is_on_disk
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
@@ -25,9 +24,10 @@ from retrograd.studies.planning.hardware import Hardware, find_hardware, measure
 from retrograd.studies.planning.model import ModelFacts, collect_model_facts
 from retrograd.studies.planning.needs import Memory, Plan, StageCost
 from retrograd.studies.planning.probe import MeasuredSeconds, measure_seconds
-from retrograd.studies.planning.stages import Prompts, plan_stages, prompts_per_query
-from retrograd.training.refresh.policies import EverySteps, Rolling, require_one_process
+from retrograd.studies.planning.stages import PromptsPerQuery, plan_stages, prompts_per_query
+from retrograd.training.refresh.policies import require_one_process
 from retrograd.types import UserError
+from retrograd.util.machine import readable_bytes
 
 __all__ = ["plan_experiment"]
 
@@ -60,7 +60,7 @@ def plan_experiment(
     r = experiment.retriever
     stages = plan_stages(experiment, facts.examples, facts.supports, facts.masked)
     if processes > 1:
-        if _passages_move(experiment) and any(stage.learns.retriever and not stage.is_copying for stage in stages):
+        if r.passages_move and any(stage.learns.retriever and not stage.is_copying for stage in stages):
             require_one_process(experiment.training.refresh_policy)
         stages = [_share(stage, processes) for stage in stages]
     base = facts.passages or 10**9
@@ -115,13 +115,17 @@ def _is_small(experiment: Experiment, model: ModelFacts) -> bool:
 
 
 def _stage_cost(
-    experiment: Experiment, stage: StageDescription, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment,
+    stage: StageDescription,
+    prompts: PromptsPerQuery,
+    facts: DataFacts,
+    model: ModelFacts,
+    on: Hardware,
 ) -> StageCost:
     queries, tokens = stage.queries, model.prompt_tokens[stage.name]
     prompt = model.prompts[stage.name]
-    towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
+    towers, embedded = _encoded_texts(experiment, stage, prompts)
     learns = stage.learns.retriever
-    embedded = prompts.candidates if learns and experiment.retriever.trained == "both" and not stage.is_copying else 0
     searched = stage.evidence.retrieves
     operations = queries * (
         prompts.without_gradient * prompt.forward
@@ -138,8 +142,21 @@ def _stage_cost(
     return StageCost(stage, prompts, tokens, total, operations, memory, seconds)
 
 
+def _encoded_texts(experiment: Experiment, stage: StageDescription, prompts: PromptsPerQuery) -> tuple[int, int]:
+    """Return how many texts are encoded for a query as queries, and as passages with gradient."""
+    r = experiment.retriever
+    queries = 2 if r.posterior and stage.objective.needs_posterior else 1
+    embeds = stage.learns.retriever and r.trains_passages and not stage.is_copying
+    return queries, prompts.candidates * embeds
+
+
 def _memory(
-    experiment: Experiment, stage: StageDescription, prompts: Prompts, facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment,
+    stage: StageDescription,
+    prompts: PromptsPerQuery,
+    facts: DataFacts,
+    model: ModelFacts,
+    on: Hardware,
 ) -> Memory:
     """Return the memory of one micro-batch: all its prompts with gradient are held until the backward pass, whatever
     the token budget.
@@ -150,8 +167,7 @@ def _memory(
     def stored_bytes(squares: float, all_bytes: float) -> float:
         return all_bytes - (squares if on.cuda else 0.0)  # fused attention on a GPU keeps no squares
 
-    towers = 2 if experiment.retriever.posterior and stage.objective.needs_posterior else 1
-    embedded = prompts.candidates if experiment.retriever.trained == "both" and not stage.is_copying else 0
+    towers, embedded = _encoded_texts(experiment, stage, prompts)
     graphs = at_once * prompts.with_gradient
     activations = graphs * stored_bytes(prompt.squares, prompt.stored_bytes)
     if stage.learns.retriever:
@@ -204,25 +220,13 @@ def _embeddings(experiment: Experiment, stages: list[StageDescription]) -> float
     r = experiment.retriever
     if not r.search_kind.needs_index or not any(stage.evidence.retrieves for stage in stages):
         return 0.0
-    moves = _passages_move(experiment)
     count = 1.0
     for stage in stages:
-        if stage.learns.towers and moves:
+        if stage.learns.towers and r.passages_move:
             steps = stage.steps or 0
             count += steps > 0
-            match stage.refresh:
-                case EverySteps(every) if every > 0:
-                    count += max(0, steps - 1) // every
-                case Rolling(share):
-                    count += max(0, steps - 1) * share
-                case _:  # by drift, by what was retrieved, or elsewhere: not known before
-                    pass
+            count += stage.refresh.embeddings(steps) or 0.0
     return count
-
-
-def _passages_move(experiment: Experiment) -> bool:
-    r = experiment.retriever
-    return r.trained == "both" or (r.trained == "query" and not r.separate_towers)
 
 
 def _embedding(

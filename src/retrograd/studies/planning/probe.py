@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from retrograd.experiments.build import build_model
 from retrograd.experiments.data.source import Data
@@ -16,9 +15,9 @@ from retrograd.experiments.run import compute_for
 from retrograd.experiments.settings import MaskingSettings
 from retrograd.experiments.stages import build_stages
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.training_layers import training_attention
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.gradients import add_gradients
+from retrograd.training.optimiser import clip
 from retrograd.training.stage import Stage
 from retrograd.types import Example, UserError
 
@@ -99,12 +98,8 @@ def _step(
     size = stage.pace.micro_batch or len(batch)
     for start in range(0, len(batch), size):
         part = batch[start : start + size]
-        with model.autocast(), training_attention(model.device):
-            candidates = stage.evidence.candidates(model, part, stage.objective.needs_posterior, None, rng)
-            estimate = stage.objective(candidates.scores, stage.evidence.likelihood(model, part, candidates), rng)
-        add_gradients(estimate, len(part) / len(batch))
-    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-    nn.utils.clip_grad_norm_(weights, 1.0)
+        add_gradients(model, stage, part, len(part) / len(batch), rng)
+    clip(optimiser, stage.pace.clip)
     optimiser.step()
     model.zero_grad()
 

@@ -18,10 +18,9 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.stage_description import StageDescription, describe_stages
 from retrograd.objectives import CandidateScores
 from retrograd.objectives.objective import TokenLogLikelihood
-from retrograd.training.stage import CopyEvidence
 from retrograd.types import UserError
 
-__all__ = ["CountingLikelihood", "Prompts", "plan_stages", "prompts_per_query"]
+__all__ = ["CountingLikelihood", "PromptsPerQuery", "plan_stages", "prompts_per_query"]
 
 _QUERIES = 64
 _MOST_CANDIDATES = 100_000
@@ -43,7 +42,7 @@ def plan_stages(
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptsPerQuery:
     """The prompts of one query, at most: prompts without gradient, prompts with, passages in each.
 
     ``candidates`` is K of the objective: passages that are embedded with gradient where both towers learn.
@@ -55,18 +54,17 @@ class Prompts:
     candidates: int
 
 
-def prompts_per_query(stage: StageDescription, base: int, posterior: bool, null_passage: bool) -> Prompts:
+def prompts_per_query(stage: StageDescription, base: int, posterior: bool, null_passage: bool) -> PromptsPerQuery:
     """Return the prompts of a query at most, for flat candidates: the mean over 64 queries.
 
     Raises `UserError` for more candidates than 100,000.
     """
     evidence = stage.evidence
-    if isinstance(evidence, CopyEvidence):
-        return Prompts(0.0, 0.0, 0, min(evidence.passages, base) or base)
-    candidates = 0
-    if evidence.retrieves:
-        both = posterior and stage.objective.needs_posterior
-        candidates = evidence.candidates_per_query(base, stage.at_once, both) + null_passage
+    both = posterior and stage.objective.needs_posterior
+    candidates = evidence.candidates_per_query(base, stage.at_once, both) if evidence.retrieves else 0
+    if not evidence.uses_generator:
+        return PromptsPerQuery(0.0, 0.0, 0, candidates)
+    candidates += null_passage * evidence.retrieves
     if candidates > _MOST_CANDIDATES:
         raise UserError(
             f"{stage.name} compares {candidates:,} passages for each query; lower training.passages, training.tail or "
@@ -77,7 +75,7 @@ def prompts_per_query(stage: StageDescription, base: int, posterior: bool, null_
     tail = torch.zeros_like(flat) if evidence.tail and candidates else None
     scores = CandidateScores(flat, flat if stage.objective.needs_posterior else None, None, tail, torch.tensor(1.0))
     stage.objective(scores, counter, torch.Generator().manual_seed(0))
-    return Prompts(
+    return PromptsPerQuery(
         counter.without_gradient / _QUERIES, counter.with_gradient / _QUERIES, counter.passages_each, candidates
     )
 

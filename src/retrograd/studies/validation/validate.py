@@ -99,8 +99,8 @@ def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: st
         if changes:
             raise UserError("--set changes an experiment, and --kind says that these are data; leave one out")
         return validate_files([Path(name) for name in names], kind, format)
-    named = names[0] in RECIPES or Path(names[0]).suffix in (".toml", ".json")
-    if len(names) > 1 or (not named and Path(names[0]).is_file()):
+    is_experiment = names[0] in RECIPES or Path(names[0]).suffix in (".toml", ".json")
+    if len(names) > 1 or (not is_experiment and Path(names[0]).is_file()):
         raise UserError(f"{names[-1]} is taken for data; say what it holds: --kind {'|'.join(kinds)}")
     if format != "auto":
         raise UserError("--format is for data files; an experiment has data.format")
@@ -241,8 +241,8 @@ def _check_parts(data: DataParts, rulers: _Rulers, findings: Findings) -> tuple[
         for length in _lengths(part.name, sample, passages.values, task, rulers)
     ]
     texts = [passage.text if task is None else task.passage_text(passage) for passage in passages.values]
-    named = "train" if data.base is None else "base"
-    lengths.append(measure_lengths(named, "passage", texts, passages.count, rulers.passage))
+    part_name = "train" if data.base is None else "base"
+    lengths.append(measure_lengths(part_name, "passage", texts, passages.count, rulers.passage))
     measured = [length for length in lengths if length is not None]
     for length in measured:
         _check_cut(length, findings)

@@ -17,7 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from retrograd.data.relations.formats import parse_markers
-from retrograd.data.relations.instance import RelationExample, RelationInstance, bare_sentence, mark, unmark
+from retrograd.data.relations.instance import (
+    RelationExample,
+    RelationInstance,
+    bare_sentence,
+    entity_types,
+    mark,
+    unmark,
+)
 from retrograd.metrics.relations import DIRECTIONS
 from retrograd.metrics.words import NonWords, fold
 from retrograd.tasks.relations.generator_text import (
@@ -220,9 +227,10 @@ class RelationExtraction:
 
     def _permitted_labels(self, example: Example) -> frozenset[str] | None:
         """Return the permitted labels; None permits all."""
-        if self.constraints is None or not isinstance(example, RelationExample):
+        types = entity_types(example)
+        if self.constraints is None or types is None:
             return None
-        labels = self.constraints.permitted_relations(example.head_type, example.tail_type)
+        labels = self.constraints.permitted_relations(*types)
         return labels if labels is None or self.negative is None else labels | {self.negative}
 
     def _sentences(self, query: str) -> dict[str, str]:
@@ -320,8 +328,7 @@ class RelationExtraction:
         if self.input_style == "marked":
             return [], example.query
         sentence, head, tail = split_marked(example.query)
-        types = (example.head_type, example.tail_type) if isinstance(example, RelationExample) else ("", "")
-        return [describe_entities(head, tail, types)], sentence
+        return [describe_entities(head, tail, entity_types(example) or ("", ""))], sentence
 
     def neighbour_text(self, passage: Passage) -> str:
         """Return a neighbour in the task's style: ``phrase : sentence``, the sentence, or the phrase alone."""
@@ -336,7 +343,7 @@ class RelationExtraction:
         return fold(text if self.exclude == "pair" else bare_sentence(text))
 
     def support(self, passages: Iterable[Passage]) -> Support:
-        """Return the rows of the instances with the relation of the example's target."""
+        """Return the test that gives the rows of the instances with the relation of an example's target."""
         rows: dict[str | None, list[int]] = {}
         for row, passage in enumerate(passages):
             rows.setdefault(self.verbalisation.relation_of(passage.title), []).append(row)

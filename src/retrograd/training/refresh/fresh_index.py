@@ -12,7 +12,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, describe_index_fault
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.optimiser import trained_weights
-from retrograd.training.refresh.policies import count_refreshes, require_one_process
+from retrograd.training.refresh.policies import require_one_process
 from retrograd.training.stage import Stage
 from retrograd.types import Example, UserError
 from retrograd.util.progress import bar, say
@@ -68,7 +68,7 @@ def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
 
 def _require_log_normaliser(model: RagModel, stage: Stage) -> None:
     """Raise `UserError` where a prior would silently be normalised over its candidates: for want of log Z."""
-    learns = stage.learns.retriever and model.retriever.trained != "none"
+    learns = stage.learns.retriever and model.retriever.is_trained
     if not (stage.evidence.needs_log_normaliser and stage.objective.needs_log_normaliser and learns):
         return
     if not model.needs_index or model.index.log_z != "none":
@@ -85,7 +85,7 @@ def _moves_passages(model: RagModel, stage: Stage) -> bool:
     if not (stage.evidence.retrieves and stage.learns.towers):
         return False
     moves = model.passage_side.moves
-    if model.retriever.trained == "query" and not moves and count_refreshes(stage.refresh):
+    if model.retriever.is_trained and not moves and stage.refresh.is_active:
         say(f"{stage.name}: only the query tower learns, no passage embedding moves, so the index needs no refresh")
     return moves
 

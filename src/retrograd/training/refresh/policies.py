@@ -24,7 +24,6 @@ __all__ = [
     "RetrievedLately",
     "Rolling",
     "WhenDrifted",
-    "count_refreshes",
     "require_one_process",
 ]
 
@@ -33,21 +32,42 @@ __all__ = [
 class RefreshPolicy(Protocol):
     """A rule that keeps the index of a model in training from growing stale."""
 
+    @property
+    def is_active(self) -> bool:
+        """Return whether the policy ever does anything."""
+        return True
+
+    @property
+    def needs_worker(self) -> bool:
+        """Return whether another process embeds, beside the only one that trains."""
+        return False
+
+    def embeddings(self, steps: int) -> float | None:
+        """Return how often a stage of so many steps embeds the whole base meanwhile; None where only the run tells."""
+        return None
+
     def apply(self, index: LiveIndex, step: int) -> None:
         """Do what is due before step ``step``, after as many optimiser steps."""
         ...
 
 
 @dataclass(frozen=True)
-class Never:
+class Never(RefreshPolicy):
     """Keep the index of the stage's beginning to its end."""
+
+    @property
+    def is_active(self) -> bool:
+        return False
+
+    def embeddings(self, steps: int) -> float:
+        return 0.0
 
     def apply(self, index: LiveIndex, step: int) -> None:
         pass
 
 
 @dataclass(frozen=True)
-class EverySteps:
+class EverySteps(RefreshPolicy):
     """Embed all rows after every ``steps`` optimiser steps; 0 is never. Cost: N per ``steps`` steps; training waits."""
 
     steps: int
@@ -56,13 +76,20 @@ class EverySteps:
         if self.steps < 0:
             raise UserError(f"refresh_every is {self.steps}; expected 0 (never) or a number of optimiser steps")
 
+    @property
+    def is_active(self) -> bool:
+        return self.steps > 0
+
+    def embeddings(self, steps: int) -> float:
+        return max(0, steps - 1) // self.steps if self.is_active else 0.0
+
     def apply(self, index: LiveIndex, step: int) -> None:
         if _is_due(step, self.steps):
             index.renew(step)
 
 
 @dataclass(frozen=True)
-class WhenDrifted:
+class WhenDrifted(RefreshPolicy):
     """Embed all rows when the probe's mean 1 - cosine, taken every ``check_every`` steps, exceeds ``threshold``.
 
     Cost: the probe's passages per check, and N per refresh. At a drift of 0.04 a stale IVF index of 200,000 vectors had
@@ -83,7 +110,7 @@ class WhenDrifted:
 
 
 @dataclass(frozen=True)
-class Rolling:
+class Rolling(RefreshPolicy):
     """Embed the next ``share`` of the rows before each step, in the order of the base, again and again.
 
     Cost: share·N a step, evenly spread; no row is older than 1/share steps.
@@ -95,6 +122,9 @@ class Rolling:
         if not 0 < self.share <= 1:
             raise UserError(f"refresh_share is {self.share}; expected a share of the rows in (0, 1], such as 0.02")
 
+    def embeddings(self, steps: int) -> float:
+        return max(0, steps - 1) * self.share
+
     def apply(self, index: LiveIndex, step: int) -> None:
         if step > 0:
             count = math.ceil(self.share * len(index))
@@ -102,7 +132,7 @@ class Rolling:
 
 
 @dataclass(frozen=True)
-class RetrievedLately:
+class RetrievedLately(RefreshPolicy):
     """Embed, every ``every`` steps, the rows that were some query's candidate in the last ``window`` steps.
 
     Cost: at most B·K·window, however large the base. The rows that matter are fresh; a passage that training has moved
@@ -123,7 +153,7 @@ class RetrievedLately:
 
 
 @dataclass(frozen=True)
-class InBackground:
+class InBackground(RefreshPolicy):
     """Have another process embed all rows with a snapshot of the tower, and take its index over before the next step.
 
     Snapshots lie ``every`` steps apart, more where embedding takes longer. Cost: N a snapshot in the other process,
@@ -141,14 +171,13 @@ class InBackground:
     def __post_init__(self) -> None:
         _require_steps(self.every)
 
+    @property
+    def needs_worker(self) -> bool:
+        return True
+
     def apply(self, index: LiveIndex, step: int) -> None:
         if step > 0:
             index.renew_elsewhere(step, self.every)
-
-
-def count_refreshes(policy: RefreshPolicy) -> bool:
-    """Return whether a policy ever does anything."""
-    return policy not in (Never(), EverySteps(0))
 
 
 def _is_due(step: int, every: int) -> bool:
@@ -162,7 +191,7 @@ def _require_steps(every: int) -> None:
 
 def require_one_process(policy: RefreshPolicy) -> None:
     """Raise `UserError` for a policy that several ranks cannot follow together."""
-    if isinstance(policy, InBackground):
+    if policy.needs_worker:
         raise UserError(
             'training.refresh = "background" is for one process; set training.refresh = "every" to train with several'
         )

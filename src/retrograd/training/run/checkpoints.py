@@ -240,7 +240,7 @@ class Checkpoints:
     def _save(self) -> None:
         of_ranks = rank_states(self._ranks, self._model, self._rng if self._state is None else self._state.sampler)
         if self._state is not None:
-            self._state.live.share_reads()
+            self._state.index.share_reads()
         with gather_model(self._model), nullcontext() if self._state is None else gather_moments(self._state.optimiser):
             if self._ranks.first:
                 self._write(of_ranks)

@@ -81,7 +81,7 @@ class StageState:
     schedule: LambdaLR
     targets: Targets
     chains: Chains
-    live: LiveIndex
+    index: LiveIndex
     alarms: Alarms
     sampler: torch.Generator
     micro_batches: MicroBatches
@@ -245,7 +245,7 @@ def save_stage_state(folder: Path, state: StageState) -> None:
     }
     save_file(moments, _tensor_file(folder, _OPTIMISER))
     tensors = {"began": state.stage_start, "epoch_began": state.order.epoch_start}
-    save_file(tensors | state.targets.state() | state.live.state(), _tensor_file(folder, _STAGE))
+    save_file(tensors | state.targets.state() | state.index.state(), _tensor_file(folder, _STAGE))
     if state.chains.has_started:
         save_file(state.chains.state(), folder / _CHAINS)
     schedule = {name: value for name, value in state.schedule.state_dict().items() if name != "lr_lambdas"}
@@ -261,7 +261,7 @@ def load_stage_state(folder: Path, state: StageState, passages: int, step: int) 
     """
     with _require_whole(folder):
         _load_stage_state(folder, state, passages)
-    state.live.catch_up(step)
+    state.index.catch_up(step)
 
 
 def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
@@ -283,7 +283,7 @@ def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
     state.targets.load(tensors)
     if (folder / _CHAINS).exists():
         state.chains.load(_read_tensors(folder, "chains"), passages)
-    state.live.load(tensors)
+    state.index.load(tensors)
     state.alarms.load(cast(JsonObject, plain["alarms"]))
     state.micro_batches.size = cast(int, plain["micro_batch"])
 
