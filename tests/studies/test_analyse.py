@@ -104,7 +104,7 @@ def test_training_queries_never_retrieve_themselves(run: Path, tmp_path: Path) -
 
 def test_the_report_holds_every_group_and_reference(run: Path, tmp_path: Path) -> None:
     report = analyse_run(run, "test", 0, [2, 1], tmp_path)
-    assert (report.name, report.queries, report.base, [one.k for one in report.at]) == ("tiny", 4, 12, [2, 1])
+    assert (report.name, report.queries, report.base_size, [one.k for one in report.at]) == ("tiny", 4, 12, [2, 1])
     by_group = {name: lines[0].queries for name, lines in report.at[0].base.items()}
     assert by_group == {"all": 4, "positive": 3, "negative": 1}
     label = report.at[0].base["all"][0]

@@ -63,7 +63,7 @@ def test_graphml_loads_in_networkx(tmp_path: Path) -> None:
 
 
 def test_n_triples_load_in_rdflib(tmp_path: Path) -> None:
-    write_triples(TRIPLES, tmp_path / "graph.nt", base="https://example.org/")
+    write_triples(TRIPLES, tmp_path / "graph.nt", iri_prefix="https://example.org/")
     graph = rdflib.Graph().parse(tmp_path / "graph.nt", format="nt")
     ada = rdflib.URIRef("https://example.org/entity:Ada")
     bob = rdflib.URIRef("https://example.org/entity:Bob%20%2F%20Co")

@@ -25,7 +25,7 @@ def test_candidates_as_at_test_time_are_the_priors_alone() -> None:
     ],
 )
 def test_a_query_is_given_at_most_so_many_candidates(evidence: GeneratorEvidence, expected: int) -> None:
-    assert evidence.candidates_per_query(base=100, queries=4, posterior=False) == expected
+    assert evidence.candidates_per_query(base_size=100, queries=4, posterior=False) == expected
 
 
 def test_a_posterior_adds_its_own_candidates_except_at_test_time() -> None:

@@ -83,28 +83,30 @@ class Usage:
         return [(int(row), int(self.counts[row])) for row in order if self.counts[row] > 0]
 
 
-def measure_usage(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base: int) -> Usage:
-    """Count how often each of ``base`` instances was retrieved (-1 is padding); one at least must have been."""
-    counts = np.bincount(rows[rows >= 0], minlength=base)
+def measure_usage(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base_size: int) -> Usage:
+    """Count how often each of ``base_size`` instances was retrieved (-1 is padding); one at least must have been."""
+    counts = np.bincount(rows[rows >= 0], minlength=base_size)
     share = counts / counts.sum()
     ordered = np.sort(counts)
-    rank = 2 * np.arange(1, base + 1) - base - 1
+    rank = 2 * np.arange(1, base_size + 1) - base_size - 1
     return Usage(
         counts=counts,
         effective=float(perplexity(share[None])[0]),
-        gini=float((rank * ordered).sum() / (base * counts.sum())),
+        gini=float((rank * ordered).sum() / (base_size * counts.sum())),
         top10_share=float(ordered[-10:].sum() / counts.sum()),
         never_share=float((counts == 0).mean()),
-        random_never_share=_never_by_chance(rows, own, base),
+        random_never_share=_never_by_chance(rows, own, base_size),
     )
 
 
-def _never_by_chance(rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base: int) -> float:
+def _never_by_chance(
+    rows: Integer[np.ndarray, "Q K"], own: Sequence[Integer[np.ndarray, " _"]], base_size: int
+) -> float:
     """Return the mean over instances of Π_q (1 - k_q / N_q), over the queries that may retrieve the instance."""
-    never_drawn = np.ones(base)
+    never_drawn = np.ones(base_size)
     for draws, excluded_rows in zip((rows >= 0).sum(axis=1), own, strict=True):
         unchanged = never_drawn[excluded_rows]
-        never_drawn *= 1.0 - draws / max(base - len(excluded_rows), 1)
+        never_drawn *= 1.0 - draws / max(base_size - len(excluded_rows), 1)
         never_drawn[excluded_rows] = unchanged
     return float(never_drawn.mean())
 

@@ -80,9 +80,9 @@ class Matches:
     typed_available: Integer[np.ndarray, " Q"]
 
 
-def match(queries: Sequence[Instance], base: Sequence[Instance], retrieved: Retrieved) -> Matches:
+def match(queries: Sequence[Instance], instances: Sequence[Instance], retrieved: Retrieved) -> Matches:
     """Compare each query with what it retrieved, and count what it could have retrieved. Time O(Q·N) in bytes."""
-    trait_rows = _TraitRows(base)
+    trait_rows = _TraitRows(instances)
     count, width = retrieved.rows.shape
     shared = np.zeros((count, width, len(TRAITS)), dtype=bool)
     support, typed_support = (np.zeros((count, len(TRAITS)), dtype=np.int64) for _ in range(2))
@@ -94,19 +94,19 @@ def match(queries: Sequence[Instance], base: Sequence[Instance], retrieved: Retr
         present = retrieved.rows[q] >= 0
         shared[q, present] = shares[:, retrieved.rows[q, present]].T
         support[q], typed_support[q] = shares.sum(axis=1), shares[:, typed].sum(axis=1)
-        available[q], typed_available[q] = len(base) - len(retrieved.own_rows[q]), typed.sum()
+        available[q], typed_available[q] = len(instances) - len(retrieved.own_rows[q]), typed.sum()
     return Matches(shared, retrieved.rows >= 0, support, available, typed_support, typed_available)
 
 
 class _TraitRows:
     """Rows of the base by label, head, tail and pair of types."""
 
-    def __init__(self, base: Sequence[Instance]) -> None:
-        self._size = len(base)
-        self._label = _group_rows([instance.label for instance in base])
-        self._head = _group_rows([normalise_entity(instance.head) for instance in base])
-        self._tail = _group_rows([normalise_entity(instance.tail) for instance in base])
-        self._types = _group_rows([instance.types for instance in base])
+    def __init__(self, instances: Sequence[Instance]) -> None:
+        self._size = len(instances)
+        self._label = _group_rows([instance.label for instance in instances])
+        self._head = _group_rows([normalise_entity(instance.head) for instance in instances])
+        self._tail = _group_rows([normalise_entity(instance.tail) for instance in instances])
+        self._types = _group_rows([instance.types for instance in instances])
 
     def sharing(self, query: Instance) -> Bool[np.ndarray, "4 N"]:
         """Return which rows share which trait with the query."""

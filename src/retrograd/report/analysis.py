@@ -28,8 +28,8 @@ def print_analysis(report: AnalysisReport, console: Console) -> None:
     """Print all tables and examples."""
     _print_line(
         console,
-        f"{report.name}: {report.queries} queries of the {report.split} data, each with the k best of {report.base} "
-        f"training instances.",
+        f"{report.name}: {report.queries} queries of the {report.split} data, each with the k best of "
+        f"{report.base_size} training instances.",
     )
     for note in report.notes:
         _print_line(console, f"Note: {note}")
@@ -151,8 +151,8 @@ def _print_weights(at_k: AtK, report: AnalysisReport, console: Console, is_expla
         _print_line(
             console,
             f"One number per query, as mean and percentiles: {at_k.k} effective neighbours mean equal weights, 1 means "
-            f"that one instance has it all. Were p(z|x) equal for all, its entropy would be log {report.base} = "
-            f"{np.log(report.base):.3g} nats.",
+            f"that one instance has it all. Were p(z|x) equal for all, its entropy would be log {report.base_size} = "
+            f"{np.log(report.base_size):.3g} nats.",
         )
 
 
@@ -275,7 +275,7 @@ def _draw_weights(at_k: AtK, report: AnalysisReport, title: str, path: Path) -> 
     left, right = figure.subplots(1, 2)
     left.hist(at_k.effective, bins=np.linspace(1, max(at_k.k, 2), 31), color="tab:blue")
     left.set(xlabel=f"effective neighbours of the {at_k.k}, 1 / sum of w²", ylabel="queries")
-    right.hist(report.entropy, bins=30, range=(0, max(float(np.log(report.base)), 0.1)), color="tab:orange")
+    right.hist(report.entropy, bins=30, range=(0, max(float(np.log(report.base_size)), 0.1)), color="tab:orange")
     right.set(xlabel="entropy of p(z|x) over the base, nats (right edge: blind)", ylabel="queries")
     figure.suptitle(f"{title}: how weight is spread", fontsize=10)
     figure.savefig(path, dpi=150)

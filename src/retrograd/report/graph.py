@@ -21,17 +21,17 @@ _IRI_START = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:([^\x00-\x20<>\"{}|^`\\]*[/#:]
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
 
 
-def write_triples(triples: Sequence[Triple], out: Path, base: str = _BASE) -> None:
-    """Write ``.jsonl``, ``.nt`` or ``.graphml``, whole or not at all; ``base`` begins the IRIs of N-Triples.
+def write_triples(triples: Sequence[Triple], out: Path, iri_prefix: str = _BASE) -> None:
+    """Write ``.jsonl``, ``.nt`` or ``.graphml``, whole or not at all; ``iri_prefix`` begins the IRIs of N-Triples.
 
     Raises `UserError` as `require_writable` does.
     """
-    require_writable(out, base)
+    require_writable(out, iri_prefix)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _WRITERS[out.suffix](triples, out, base)
+    _WRITERS[out.suffix](triples, out, iri_prefix)
 
 
-def require_writable(out: Path, base: str = _BASE) -> None:
+def require_writable(out: Path, iri_prefix: str = _BASE) -> None:
     """Raise `UserError` where `write_triples` could not write; call it before a model works for nothing."""
     if out.suffix not in _WRITERS:
         raise UserError(f"{out}: triples are written as {', '.join(_WRITERS)}; name a file with one of these endings")
@@ -41,10 +41,10 @@ def require_writable(out: Path, base: str = _BASE) -> None:
         _require_networkx()
     if out.suffix == ".nt":
         require_rdflib()
-        if not _IRI_START.fullmatch(base):
+        if not _IRI_START.fullmatch(iri_prefix):
             raise UserError(
-                f"--base {base!r} cannot begin an IRI; expected a scheme, no spaces, and / # or : at the end, as in "
-                f"https://example.org/"
+                f"--base {iri_prefix!r} cannot begin an IRI; expected a scheme, no spaces, and / # or : at the end, as "
+                f"in https://example.org/"
             )
 
 
@@ -57,8 +57,8 @@ def _write_jsonl(triples: Sequence[Triple], out: Path, _: str) -> None:
     write_jsonl(out, (triple.record() for triple in triples))
 
 
-def _write_ntriples(triples: Sequence[Triple], out: Path, base: str) -> None:
-    text = format_n_triples(triples, lambda kind, name: f"{base}{kind}:{quote(name, safe='')}")
+def _write_ntriples(triples: Sequence[Triple], out: Path, iri_prefix: str) -> None:
+    text = format_n_triples(triples, lambda kind, name: f"{iri_prefix}{kind}:{quote(name, safe='')}")
     with atomic_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

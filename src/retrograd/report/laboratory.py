@@ -30,7 +30,7 @@ enumerated, the line below has bias and variance against the exact gradient of i
 def print_report(report: LabReport, console: Console) -> None:
     """Print the table, its legend and the advice."""
     console.print(
-        f"{report.name}: {report.queries} training queries, {report.base} passages, {report.redraws} redraws.\n"
+        f"{report.name}: {report.queries} training queries, {report.base_size} passages, {report.redraws} redraws.\n"
         f"Reference: {report.reference}.\nPosterior retriever: {report.posterior}.",
         highlight=False,
     )

@@ -28,7 +28,7 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
     """
     report = moments[0].report
     console.print(
-        f"{report.name}: {report.queries} training queries, {report.base} passages, {report.redraws} redraws, "
+        f"{report.name}: {report.queries} training queries, {report.base_size} passages, {report.redraws} redraws, "
         f"{len(moments)} moments.\nReference at the first: {report.reference}.\n"
         f"Posterior retriever: {report.posterior}.\n"
         f"Each cell: bias and variance relative to the exact gradient, and tr Cov itself; a dash: no gradient.\n"

@@ -103,7 +103,7 @@ class AnalysisReport:
     name: str
     split: str
     queries: int
-    base: int
+    base_size: int
     notes: list[str]
     at: list[AtK]
     entropy: Float[np.ndarray, " Q"]
@@ -117,7 +117,7 @@ class AnalysisReport:
             "name": self.name,
             "split": self.split,
             "queries": self.queries,
-            "instances": self.base,
+            "instances": self.base_size,
             "notes": list(self.notes),
             "prior_entropy": asdict(Distribution.of(self.entropy)),
             "at": [_at_record(at) for at in self.at],
@@ -213,18 +213,18 @@ def _analyse_neighbours(opened: OpenRun, split: Split, examples: list[Example], 
     slots = None if selection is None else soft_slots(model, selection, examples, read_count)
     passages = list(model.base)
     types = {(example.id, example.query): _types(example) for example in opened.data.train}
-    base = [_of_passage(task, passage, types.get((passage.id, passage.text))) for passage in passages]
+    instances = [_of_passage(task, passage, types.get((passage.id, passage.text))) for passage in passages]
     queries = [_of_example(task, example) for example in examples]
-    matches = match(queries, base, retrieved)
+    matches = match(queries, instances, retrieved)
     is_present = matches.present[:, 0]
     if not is_present.any():
         raise UserError(
             f"none of the {len(examples)} queries may retrieve anything: every instance of the base has their own text"
         )
     groups = _groups(task, queries)
-    at = [_at(matches, retrieved, groups, k, base, passages) for k in usable_ks]
-    best, worst = _stories(examples, queries, base, passages, retrieved, matches, usable_ks[0], groups)
-    notes = _notes(task, ks, size, queries, base, matches, retrieved, split)
+    at = [_at(matches, retrieved, groups, k, instances, passages) for k in usable_ks]
+    best, worst = _stories(examples, queries, instances, passages, retrieved, matches, usable_ks[0], groups)
+    notes = _notes(task, ks, size, queries, instances, matches, retrieved, split)
     entropy = retrieved.entropy[is_present]
     return AnalysisReport(opened.experiment.name, split, len(examples), size, notes, at, entropy, slots, best, worst)
 
@@ -266,12 +266,12 @@ def _at(
     retrieved: Retrieved,
     groups: dict[str, Bool[np.ndarray, " Q"]],
     k: int,
-    base: Sequence[Instance],
+    instances: Sequence[Instance],
     passages: Sequence[Passage],
 ) -> AtK:
     weight = retrieved.weight(k)
     is_present = matches.present[:, 0]
-    used = measure_usage(retrieved.rows[:, :k], retrieved.own_rows, len(base))
+    used = measure_usage(retrieved.rows[:, :k], retrieved.own_rows, len(instances))
     return AtK(
         k=k,
         base={name: agreement(matches, weight, k, among) for name, among in groups.items()},
@@ -281,14 +281,16 @@ def _at(
         top=weight[is_present, 0],
         mass=retrieved.probability[is_present, :k].sum(axis=1),
         usage=used,
-        hubs=[Hub(passages[row].id, base[row].label, passages[row].text, times) for row, times in used.hubs(_HUBS)],
+        hubs=[
+            Hub(passages[row].id, instances[row].label, passages[row].text, times) for row, times in used.hubs(_HUBS)
+        ],
     )
 
 
 def _stories(
     examples: Sequence[Example],
     queries: Sequence[Instance],
-    base: Sequence[Instance],
+    instances: Sequence[Instance],
     passages: Sequence[Passage],
     retrieved: Retrieved,
     matches: Matches,
@@ -311,7 +313,7 @@ def _stories(
         neighbours = [
             Neighbour(
                 float(weight[q, rank]),
-                base[row].label,
+                instances[row].label,
                 passages[row].text,
                 bool(matches.shared[q, rank, 0]),
                 bool(matches.shared[q, rank, 2]),
@@ -331,7 +333,7 @@ def _notes(
     ks: Sequence[int],
     size: int,
     queries: Sequence[Instance],
-    base: Sequence[Instance],
+    instances: Sequence[Instance],
     matches: Matches,
     retrieved: Retrieved,
     split: Split,
@@ -344,7 +346,7 @@ def _notes(
         count = sum(len(rows) > 0 for rows in retrieved.own_rows)
         notes.append(f"{count} of the queries have a text of the base; they do not retrieve it.")
     typed = int((matches.typed_available > 0).sum())
-    if not any(item.types for item in base) or not any(item.types for item in queries):
+    if not any(item.types for item in instances) or not any(item.types for item in queries):
         notes.append("The data name no entity types, so there is no comparison within a pair of types.")
     elif typed < len(queries):
         notes.append(f"{len(queries) - typed} of the queries have a pair of entity types that the base has not.")

@@ -53,7 +53,7 @@ class StageEvidence(Protocol):
         """Return the number of candidates that are drawn to represent the rest of the base."""
         ...
 
-    def candidates_per_query(self, base: int, queries: int, posterior: bool) -> int:
+    def candidates_per_query(self, base_size: int, queries: int, posterior: bool) -> int:
         """Return how many passages a query is given at most, from a base of so many; ``queries`` share a pool."""
         ...
 
@@ -105,9 +105,9 @@ class GeneratorEvidence:
     def needs_log_normaliser(self) -> bool:
         return self.passages > 0
 
-    def candidates_per_query(self, base: int, queries: int, posterior: bool) -> int:
+    def candidates_per_query(self, base_size: int, queries: int, posterior: bool) -> int:
         own = self.passages * (1 + (posterior and not self.as_at_test_time)) + self.tail
-        return min(base, own if self.pool is None else queries * self.passages + self.pool.explorers)
+        return min(base_size, own if self.pool is None else queries * self.passages + self.pool.explorers)
 
     def candidates(
         self,
@@ -157,8 +157,8 @@ class CopyEvidence:
     def needs_log_normaliser(self) -> bool:
         return self.passages > 0
 
-    def candidates_per_query(self, base: int, queries: int, posterior: bool) -> int:
-        return min(self.passages, base) or base
+    def candidates_per_query(self, base_size: int, queries: int, posterior: bool) -> int:
+        return min(self.passages, base_size) or base_size
 
     def candidates(
         self,

@@ -75,7 +75,7 @@ class LabReport:
     name: str
     queries: int
     redraws: int
-    base: int
+    base_size: int
     reference: str
     posterior: str
     findings: list[EstimatorResult]
@@ -90,7 +90,7 @@ class LabReport:
             "name": self.name,
             "queries": self.queries,
             "redraws": self.redraws,
-            "passages": self.base,
+            "passages": self.base_size,
             "reference": self.reference,
             "posterior": self.posterior,
             "estimators": [_record(finding) for finding in self.findings],

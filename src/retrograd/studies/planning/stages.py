@@ -54,14 +54,14 @@ class PromptsPerQuery:
     candidates: int
 
 
-def prompts_per_query(stage: StageDescription, base: int, posterior: bool, null_passage: bool) -> PromptsPerQuery:
+def prompts_per_query(stage: StageDescription, base_size: int, posterior: bool, null_passage: bool) -> PromptsPerQuery:
     """Return the prompts of a query at most, for flat candidates: the mean over 64 queries.
 
     Raises `UserError` for more candidates than 100,000.
     """
     evidence = stage.evidence
     both = posterior and stage.objective.needs_posterior
-    candidates = evidence.candidates_per_query(base, stage.at_once, both) if evidence.retrieves else 0
+    candidates = evidence.candidates_per_query(base_size, stage.at_once, both) if evidence.retrieves else 0
     if not evidence.uses_generator:
         return PromptsPerQuery(0.0, 0.0, 0, candidates)
     candidates += null_passage * evidence.retrieves
