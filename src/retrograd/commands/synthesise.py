@@ -24,7 +24,7 @@ def synthesise(
     passages: Annotated[int, typer.Option(help="How many passages, drawn by --seed; 0 is all.")] = 0,
     per_passage: Annotated[int, typer.Option(help="Most questions written for a passage.")] = 3,
     max_passages_with_answer: Annotated[
-        int, typer.Option(help="Choose only answers that stand in at most so many other passages.")
+        int, typer.Option(help="Keep only answers that stand in at most so many other passages.")
     ] = 10,
     min_f1: Annotated[
         float, typer.Option(help="Least token F1 of the answer that the model gives when it reads the passage.")
@@ -40,8 +40,8 @@ def synthesise(
 ) -> None:
     """Write questions with short answers for passages, and keep those on which a round trip agrees.
 
-    The answers are names, dates and numbers of the passages. After a kill, the same command goes on where it was
-    stopped.
+    Questions are asked about sentences with a name, a date or a number. After a kill, the same command goes on where
+    it was stopped.
 
     Example: `retrograd synthesise passages.jsonl --out pairs.jsonl --passages 1000`
     """
@@ -76,9 +76,8 @@ def _describe(result: Yield) -> str:
     from retrograd.studies.synthesis.drafts import REASONS
 
     lines = [
-        f"{result.passages:,} of {result.corpus:,} passages: {result.spans:,} possible answers, {result.common:,} of "
-        "them in too many other passages",
-        f"{result.drafts:,} questions written, {result.kept:,} kept ({result.share:.1%}), in {result.seconds:,.0f} s",
+        f"{result.drafts:,} questions written about {result.passages:,} of {result.corpus:,} passages, "
+        f"{result.kept:,} kept ({result.share:.1%}), in {result.seconds:,.0f} s",
     ]
     lines += [f"{count:8,}  {name:<16}  {REASONS[name]}" for name, count in result.left_out.items()]
     if result.examples:

@@ -7,7 +7,6 @@ alone, so that [pairs, tokens, V] never exists.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from retrograd.models.compute.batching import equal_length_buckets, lay_out_rows, length_buckets, mark_present
-from retrograd.models.compute.descriptions import describe_configuration, describe_tokenizer, hash_parts
 from retrograd.models.compute.fsdp import count_forwards
 from retrograd.models.compute.inference import forget_casts, inference, plain_search
 from retrograd.models.compute.output_layer import only_at
@@ -41,8 +39,6 @@ from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora
 from retrograd.models.loading.quantisation import require_adapters
 from retrograd.types import UserError
 from retrograd.util.files import open_to_umask
-from retrograd.util.fingerprints import fingerprint
-from retrograd.util.records import record_mapping
 
 __all__ = ["Generator", "TargetScores", "draw_soft_prompt"]
 
@@ -352,15 +348,6 @@ class Generator(nn.Module):
 
         start = start_token(self.model, self.tokenizer) if self.encoder_decoder else None
         return TreeDecoder(self.model, read, start, self._input.budget)
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of all that decides what is written: weights, configuration, tokenizer and options.
-
-        Paths and versions are left out; a model saved and opened again keeps its fingerprint.
-        """
-        options = json.dumps(record_mapping(self.options), sort_keys=True)
-        described = [options, describe_configuration(self.model), describe_tokenizer(self.tokenizer)]
-        return fingerprint([*described, *hash_parts(self)])
 
     # ---- disk ---------------------------------------------------------------------------------------------------
 

@@ -23,16 +23,15 @@ CORPUS = [
     {"id": "p4", "title": "Car", "text": "The wheel of the red car was sold for 3,200 pounds to Peter Holm ."},
     {"id": "p5", "title": "Empty", "text": "nothing here has a name or a number at all , only words ."},
 ]
-QUESTIONS = {
-    "Maria Olsen": "Who made the big glass cup?",
-    "Sandvik": "Where was the cup of glass made?",
-    "Jonas Lind": "Who filled the old box with tea?",
-    "Ostfeld": "For the fair of which town was the box filled?",
-    "1987": "did the rain flood the lower town?",
-    "Kessa": "Who still feels the flood of the town?",
-    "3,200": "pounds did the wheel of the red car cost?",
-    "Peter Holm": "Who bought the wheel of the red car?",
+WRITTEN = {
+    "Cup": ("Who made the big cup of glass?", "Maria Olsen"),
+    "Box": ("For which fair was the old box filled?", "Ostfeld"),
+    "Rain": ("Which place still feels the flood?", "Kessa"),
+    "Rain In what year": ("did the lower town have a flood?", "1987"),
+    "Car": ("Who bought the wheel of the red car?", "Peter Holm"),
+    "Car How many": ("pounds did the wheel cost?", "3,200"),
 }
+"""What is written, by the title of a passage and how the question is begun."""
 
 
 def write_corpus(folder: Path, records: Iterable[Mapping[str, str]] = tuple(CORPUS)) -> Path:
@@ -42,18 +41,18 @@ def write_corpus(folder: Path, records: Iterable[Mapping[str, str]] = tuple(CORP
 
 
 class Rules:
-    """``questions`` by answer, ``readings`` by question where they are not the answer, ``alone`` by answer in nats.
+    """``written`` as `WRITTEN`; ``readings`` by question where they are not the answer, ``alone`` in nats by answer.
 
     With its passage every answer has -1 nat, without it -5.
     """
 
     def __init__(
         self,
-        questions: Mapping[str, str] = QUESTIONS,
+        written: Mapping[str, tuple[str, str]] = WRITTEN,
         readings: Mapping[str, str] | None = None,
         alone: Mapping[str, float] | None = None,
     ) -> None:
-        self.questions, self.readings, self.alone = questions, readings or {}, alone or {}
+        self.by_case, self.readings, self.alone = written, readings or {}, alone or {}
         self.written: list[str] = []
         self.asked: list[str] = []
         self.scored: list[str] = []
@@ -64,26 +63,26 @@ class Rules:
         return [self._continue(prompt) for prompt in prompts]
 
     def _continue(self, prompt: str) -> str:
-        missing = re.findall(r"^Missing: (.*)$", prompt, re.MULTILINE)
-        if missing:
-            self.written.append(missing[-1])
-            return self.questions[missing[-1]]
-        question = _question(prompt)
+        last = re.split(r"\n\n", prompt)[-1]
+        question = last.rpartition("Question:")[2].partition("\n")[0].strip()
+        topic = re.match("Topic: (.*)\n", last)
+        if topic:
+            case = f"{topic[1]} {question}".strip()
+            self.written.append(case)
+            question, answer = self.by_case[case]
+            return f" {question}\nAnswer: {answer}\n\nTopic: and so on" if answer else question
         self.asked.append(question)
-        right = next((a for a, q in self.questions.items() if question.endswith(q)), "")
-        return self.readings.get(question, right)
+        answers = {f"{case.partition(' ')[2]} {q}".strip(): a for case, (q, a) in self.by_case.items()}
+        return self.readings.get(question, answers.get(question, ""))
 
     def log_likelihood(self, prompts: Sequence[str], targets: Sequence[str]) -> Tensor:
-        self.scored += targets
+        answers = [target.strip() for target in targets]
+        self.scored += answers
         scores = [
-            -1.0 if "Passage:" in prompt else self.alone.get(target, -5.0)
-            for prompt, target in zip(prompts, targets, strict=True)
+            -1.0 if "Passage:" in prompt else self.alone.get(answer, -5.0)
+            for prompt, answer in zip(prompts, answers, strict=True)
         ]
         return torch.tensor(scores)
 
     def model(self) -> QuestionModel:
         return QuestionModel("rules", "0" * 64, self)
-
-
-def _question(prompt: str) -> str:
-    return re.findall(r"^Question: (.*)$", prompt, re.MULTILINE)[-1]

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tests.studies.synthesis.rules import CORPUS, QUESTIONS, Rules, write_corpus
+from tests.studies.synthesis.rules import CORPUS, WRITTEN, Rules, write_corpus
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -21,7 +21,7 @@ from retrograd.data.questions import read_questions
 from retrograd.models.generator import Generator
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
 from retrograd.studies.synthesis import synthesise as module
-from retrograd.studies.synthesis.synthesise import Synthesis, open_question_model, synthesise
+from retrograd.studies.synthesis.synthesise import Synthesis, fingerprint_of, open_question_model, synthesise
 from retrograd.types import UserError
 
 RUN = Synthesis(generator="rules")
@@ -41,20 +41,23 @@ def run(folder: Path, rules: Rules, settings: Synthesis = RUN) -> module.Yield:
 
 def test_pairs_are_read_by_training_and_know_where_they_come_from(tmp_path: Path) -> None:
     result = run(tmp_path, Rules())
-    assert (result.corpus, result.passages, result.spans, result.common) == (5, 5, 8, 0)
-    assert (result.drafts, result.kept, result.left_out, result.share) == (8, 8, {}, 1.0)
+    assert (result.corpus, result.passages, result.drafts, result.kept) == (5, 5, 6, 6)
+    assert (result.left_out, result.share) == ({}, 1.0)
     examples = {one.target: one for one in read_questions(tmp_path / "pairs.jsonl")}
-    assert examples.keys() == QUESTIONS.keys()
-    assert examples["Jonas Lind"].query == QUESTIONS["Jonas Lind"]
-    assert examples["Jonas Lind"].gold_passages == ("p2",)
-    assert examples["1987"].query == "In what year did the rain flood the lower town?"
+    assert {one.answer for one in result.examples} == examples.keys() == {answer for _, answer in WRITTEN.values()}
+    assert examples["Ostfeld"].query == "For which fair was the old box filled?"
+    assert examples["Ostfeld"].gold_passages == ("p2",)
+    assert examples["1987"].query == "In what year did the lower town have a flood?"
     first = records(tmp_path / "pairs.jsonl")[0]
-    start = CORPUS[0]["text"].index("Maria")
-    assert first["id"] == f"p1:{start}-{start + 11}"
+    text = CORPUS[0]["text"]
+    assert first["id"] == "p1:0"
     assert first["provenance"] == {
         "passage": "p1",
-        "start": start,
-        "end": start + 11,
+        "sentence_start": 0,
+        "sentence_end": len(text),
+        "opening": "",
+        "start": text.index("Maria"),
+        "end": text.index("Maria") + 11,
         "others": 0,
         "reading": "Maria Olsen",
         "f1": 1.0,
@@ -66,56 +69,70 @@ def test_pairs_are_read_by_training_and_know_where_they_come_from(tmp_path: Path
         "prompts": 1,
     }
     summary = json.loads((tmp_path / "pairs.summary.json").read_text("utf-8"))
-    assert summary["yield"]["kept"] == 8
+    assert summary["yield"]["kept"] == 6
     assert summary["settings"]["min_f1"] == 0.5
     assert not (tmp_path / "pairs.jsonl.partial").exists()
 
 
 def test_each_test_leaves_out_what_fails_it_and_asks_no_more_of_it(tmp_path: Path) -> None:
-    questions = QUESTIONS | {
-        "Maria Olsen": "The cup was made of glass",
-        "Sandvik": "Is Sandvik where the cup was made?",
-        "Ostfeld": "Who filled the old box with the tea?",
+    written = WRITTEN | {
+        "Cup": ("The cup was made of glass", "Maria Olsen"),
+        "Rain": ("Does Kessa still feel the flood?", "Kessa"),
+        "Car": ("Who bought the old red car?", "the red car"),
     }
-    readings = {QUESTIONS["Peter Holm"]: "The Wheel", QUESTIONS["Jonas Lind"]: "the lind"}
-    rules = Rules(questions, readings, alone={"Kessa": -1.0, "1987": -0.5, "3,200": -1.25})
+    readings = {"Who bought the old red car?": "Otto", "For which fair was the old box filled?": "Ostfeld at last"}
+    rules = Rules(written, readings, alone={"1987": -1.0, "3,200": -1.25})
     result = run(tmp_path, rules)
     assert reasons(tmp_path) == {
         "Maria Olsen": "no_question_mark",
-        "Sandvik": "contains_answer",
-        "Ostfeld": "near_duplicate",
-        "1987": "likelihood_gain",
-        "Kessa": "likelihood_gain",  # equal is no gain
-        "Peter Holm": "round_trip",
+        "Kessa": "contains_answer",
+        "the red car": "round_trip",
+        "1987": "likelihood_gain",  # equal is no gain
     }
     kept = {one["answers"][0]: one["provenance"]["f1"] for one in records(tmp_path / "pairs.jsonl")}
-    assert kept == {"Jonas Lind": pytest.approx(2 / 3), "3,200": 1.0}
-    assert result.left_out == {
-        "no_question_mark": 1,
-        "contains_answer": 1,
-        "round_trip": 1,
-        "likelihood_gain": 2,
-        "near_duplicate": 1,
-    }
-    assert len(rules.written) == 8
-    assert len(rules.asked) == 6
-    assert set(rules.scored) == {"Jonas Lind", "Ostfeld", "1987", "Kessa", "3,200"}
+    assert kept == {"Ostfeld": pytest.approx(0.5), "3,200": 1.0}  # one of one and one of three words
+    assert result.left_out == {"no_question_mark": 1, "contains_answer": 1, "round_trip": 1, "likelihood_gain": 1}
+    assert len(rules.written) == 6
+    assert len(rules.asked) == 4
+    assert set(rules.scored) == {"Ostfeld", "1987", "3,200"}
 
 
 def test_thresholds_are_settings(tmp_path: Path) -> None:
-    readings = {QUESTIONS["Jonas Lind"]: "the lind"}
-    strict = run(tmp_path, Rules(readings=readings, alone={"Kessa": -1.5}), replace(RUN, min_f1=0.7, min_gain=0.5))
-    assert reasons(tmp_path) == {"Jonas Lind": "round_trip", "Kessa": "likelihood_gain"}
-    assert strict.kept == 6
+    rules = Rules(readings={"For which fair was the old box filled?": "Ostfeld fair"}, alone={"Kessa": -1.5})
+    assert run(tmp_path, rules, replace(RUN, min_f1=0.7, min_gain=0.5)).kept == 4
+    assert reasons(tmp_path) == {"Ostfeld": "round_trip", "Kessa": "likelihood_gain"}
 
 
-def test_answers_that_stand_in_many_passages_are_not_asked_for(tmp_path: Path) -> None:
+def test_an_answer_is_asked_for_where_none_was_written(tmp_path: Path) -> None:
+    question = "For which fair was the old box filled?"
+    rules = Rules(WRITTEN | {"Box": (question, "")}, {question: "ostfeld."})
+    run(tmp_path, rules)
+    assert rules.asked.count(question) == 2  # with the sentence, and with the whole passage
+    assert {one["answers"][0] for one in records(tmp_path / "pairs.jsonl")} >= {"Ostfeld"}  # as the passage spells it
+
+
+def test_answers_that_stand_in_many_passages_are_left_out(tmp_path: Path) -> None:
     corpus = [*CORPUS, *({"id": f"m{i}", "title": "", "text": "maria olsen is here"} for i in range(3))]
-    rules = Rules()
+    corpus.append({"id": "k", "title": "", "text": "kessa"})
     settings = replace(RUN, max_passages_with_answer=2)
-    result = synthesise(write_corpus(tmp_path, corpus), tmp_path / "pairs.jsonl", settings, rules.model())
-    assert (result.spans, result.common, result.drafts) == (8, 1, 7)
-    assert "Maria Olsen" not in rules.written
+    result = synthesise(write_corpus(tmp_path, corpus), tmp_path / "pairs.jsonl", settings, Rules().model())
+    assert (result.drafts, result.kept, result.left_out) == (6, 5, {"common_answer": 1})
+    assert [(one["answer"], one["others"]) for one in records(tmp_path / "pairs.rejected.jsonl")] == [
+        ("Maria Olsen", 3)
+    ]
+    others = {one["answers"][0]: one["provenance"]["others"] for one in records(tmp_path / "pairs.jsonl")}
+    assert (others["Kessa"], others["1987"]) == (1, 0)
+
+
+def test_of_nearly_equal_questions_the_first_is_kept_across_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BLOCK", 1)
+    again = {"id": "p6", "title": "Cups", "text": "The big cup was made of glass by Berit Dahl in Ostfeld ."}
+    written = WRITTEN | {"Cups": ("Who made the big cup of the glass?", "Berit Dahl")}
+    corpus = write_corpus(tmp_path, [*CORPUS, again])
+    result = synthesise(corpus, tmp_path / "pairs.jsonl", RUN, Rules(written).model())
+    assert (result.kept, reasons(tmp_path)) == (6, {"Berit Dahl": "near_duplicate"})
 
 
 def test_passages_are_drawn_by_the_seed(tmp_path: Path) -> None:
@@ -129,14 +146,6 @@ def test_passages_are_drawn_by_the_seed(tmp_path: Path) -> None:
         assert len(drawn[seed]) <= 2
     assert len({frozenset(one) for one in drawn.values()}) > 1
     assert run(tmp_path, Rules(), replace(RUN, per_passage=1)).drafts == 4
-
-
-def test_equal_questions_of_a_passage_are_asked_once(tmp_path: Path) -> None:
-    rules = Rules(QUESTIONS | {"Sandvik": QUESTIONS["Maria Olsen"]})
-    result = run(tmp_path, rules)
-    assert rules.asked.count(QUESTIONS["Maria Olsen"]) == 1
-    assert reasons(tmp_path) == {"Sandvik": "round_trip"}
-    assert result.kept == 7
 
 
 # ---- killed processes ------------------------------------------------------------------------------------------------
@@ -172,8 +181,9 @@ def test_work_that_was_stopped_is_continued(tmp_path: Path, calls: int) -> None:
     assert not (parts / "pairs.jsonl").exists()
     rest = Rules()
     result = run(parts, rest)
-    assert len(rest.written) == 8 - len(stopped.written) + (calls % 2) * 2  # a block begun is done again
-    assert result.drafts == 8
+    done_again = calls % 2  # a block has two calls, and one that was begun is done again
+    assert len(stopped.written) + len(rest.written) == 6 + done_again * (2 if calls == 5 else 1)
+    assert result.drafts == 6
     for name in ("pairs.jsonl", "pairs.rejected.jsonl"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
@@ -184,7 +194,7 @@ def test_a_killed_process_leaves_whole_blocks(tmp_path: Path, tiny_causal: Path)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    settings = replace(RUN, generator=str(tiny_causal), min_f1=0.0, min_gain=-1e9, max_overlap=1.0)
+    settings = replace(RUN, generator=str(tiny_causal))
     code = (
         "import os, sys; from pathlib import Path\n"
         "import torch; torch.set_num_threads(1)\n"
@@ -195,7 +205,7 @@ def test_a_killed_process_leaves_whole_blocks(tmp_path: Path, tiny_causal: Path)
         "    save(folder, block, done)\n"
         "    if block == 1: os._exit(9)\n"
         "work.WorkFolder.save = save_and_die\n"
-        f"settings = module.Synthesis(generator={str(tiny_causal)!r}, min_f1=0.0, min_gain=-1e9, max_overlap=1.0)\n"
+        f"settings = module.Synthesis(generator={str(tiny_causal)!r})\n"
         "module.synthesise(Path(sys.argv[1]), Path(sys.argv[2]), settings)\n"
     )
     corpus = write_corpus(tmp_path)
@@ -227,7 +237,7 @@ def test_other_settings_do_not_continue_the_work(tmp_path: Path, name: str, chan
     write_corpus(tmp_path, CORPUS[:4])
     with pytest.raises(UserError, match="was begun with corpus"):
         synthesise(tmp_path / "passages.jsonl", tmp_path / "pairs.jsonl", RUN, Rules().model())
-    assert run(tmp_path, Rules()).kept == 8
+    assert run(tmp_path, Rules()).kept == 6
 
 
 def test_a_finished_file_is_not_written_again(tmp_path: Path) -> None:
@@ -254,11 +264,11 @@ def test_a_corpus_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_nothing_kept_loses_nothing(tmp_path: Path) -> None:
-    silent = Rules(dict.fromkeys(QUESTIONS, "no idea"))
+    silent = Rules(dict.fromkeys(WRITTEN, ("no idea", "")))
     result = run(tmp_path, silent)
-    assert (result.drafts, result.kept, result.left_out) == (8, 0, {"no_question_mark": 8})
+    assert (result.drafts, result.kept, result.left_out) == (6, 0, {"no_question_mark": 6})
     assert not (tmp_path / "pairs.jsonl").exists()
-    assert len(records(tmp_path / "pairs.rejected.jsonl")) == 8
+    assert len(records(tmp_path / "pairs.rejected.jsonl")) == 6
     again = Rules()
     assert run(tmp_path, again).kept == 0
     assert not again.written  # every block was there
@@ -289,10 +299,9 @@ def test_any_generator_writes_answers_and_scores(tmp_path: Path, kind: str, requ
     command = ["synthesise", str(write_corpus(tmp_path)), "--out", str(tmp_path / "pairs.jsonl")]
     result = CliRunner().invoke(cli.app, [*command, "--generator", str(folder)])
     assert isinstance(result.exception, UserError)  # random weights write no question
-    assert "none of 8 questions was kept" in str(result.exception)
-    assert "5 of 5 passages: 8 possible answers, 0 of them in too many" in result.stdout
-    assert "8 questions written, 0 kept (0.0%)" in result.stdout
-    assert len(records(tmp_path / "pairs.rejected.jsonl")) == 8
+    assert "none of 6 questions was kept" in str(result.exception)
+    assert "6 questions written about 5 of 5 passages, 0 kept (0.0%)" in result.stdout
+    assert len(records(tmp_path / "pairs.rejected.jsonl")) == 6
 
 
 class RulesWrite(Rules):
@@ -303,7 +312,7 @@ class RulesWrite(Rules):
         self.generator = generator
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> list[str]:
-        is_writing = "\nMissing: " in prompts[0]
+        is_writing = "\nTopic: " in prompts[0]
         return super().generate(prompts) if is_writing else self.generator.generate(prompts, max_new_tokens)
 
     def log_likelihood(self, prompts: Sequence[str], targets: Sequence[str]) -> Tensor:
@@ -317,7 +326,7 @@ def test_a_generator_answers_and_scores_what_was_written(tmp_path: Path, tiny_ca
     mixed = replace(opened, model=RulesWrite(opened.model))
     settings = replace(RUN, min_f1=0.0, min_gain=-1e9)
     result = synthesise(write_corpus(tmp_path), tmp_path / "pairs.jsonl", settings, mixed)
-    assert result.kept == 8
+    assert result.kept == 6
     provenance = records(tmp_path / "pairs.jsonl")[0]["provenance"]
     assert provenance["log_likelihood"] < 0.0
     assert provenance["log_likelihood_alone"] != provenance["log_likelihood"]
@@ -325,14 +334,14 @@ def test_a_generator_answers_and_scores_what_was_written(tmp_path: Path, tiny_ca
 
 
 def test_the_command_prints_yield_reasons_and_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rules = Rules(QUESTIONS | {"Maria Olsen": "no idea"})
+    rules = Rules(WRITTEN | {"Cup": ("no idea", "")})
     monkeypatch.setattr(module, "open_question_model", lambda name: replace(rules.model(), name=name))
     command = ["synthesise", str(write_corpus(tmp_path)), "--out", str(tmp_path / "pairs.jsonl")]
     result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0, result.output
-    assert "8 questions written, 7 kept (87.5%)" in result.stdout
+    assert "6 questions written about 5 of 5 passages, 5 kept (83.3%)" in result.stdout
     assert "1  no_question_mark  what was written does not end as a question" in result.stdout
-    assert f"{QUESTIONS['Jonas Lind']}  [Jonas Lind]  p2" in result.stdout
+    assert "For which fair was the old box filled?  [Ostfeld]  p2" in result.stdout
     assert records(tmp_path / "pairs.jsonl")[0]["provenance"]["generator"] == "builtin:smollm2"
 
 
@@ -344,7 +353,7 @@ def test_a_fingerprint_is_that_of_weights_and_options(tmp_path: Path, tiny_causa
     assert open_question_model(str(tmp_path / "saved")).fingerprint == model.fingerprint
     assert open_question_model(str(tiny_bart)).fingerprint != model.fingerprint
     next(generator.parameters()).data.mul_(2.0)
-    assert generator.fingerprint() != model.fingerprint
+    assert fingerprint_of(generator) != model.fingerprint
 
 
 @pytest.mark.slow
@@ -361,5 +370,5 @@ def test_a_language_model_writes_questions(tmp_path: Path) -> None:
     drafts = records(tmp_path / "pairs.rejected.jsonl")
     kept = records(tmp_path / "pairs.jsonl") if (tmp_path / "pairs.jsonl").exists() else []
     questions = [one["question"] for one in [*drafts, *kept]]
-    assert len(questions) == 3
+    assert len(questions) == 2
     assert any(question.endswith("?") for question in questions)

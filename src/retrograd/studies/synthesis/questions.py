@@ -1,4 +1,4 @@
-"""How a model is asked for a question, and what makes a question unusable whatever its answer is."""
+"""How a model is asked for a question with its answer, and what makes a question unusable before it is asked."""
 
 from __future__ import annotations
 
@@ -6,124 +6,125 @@ import re
 from typing import NamedTuple
 
 from retrograd.metrics.words import words_without_signs
-from retrograd.studies.synthesis.drafts import Draft, sentence_around
+from retrograd.studies.synthesis.drafts import Draft, find_answer, is_of_kind, is_short
+from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.text_index import has_answer
-from retrograd.types import Passage, Span
+from retrograd.types import Example, Passage, Prompt
 
-__all__ = ["PROMPT_VERSION", "SHOTS", "Shot", "ask_for_question", "find_fault", "opening", "read_question"]
+__all__ = ["PROMPT_VERSION", "ask", "ask_for_question", "find_fault", "read_answer", "read_question", "short_answer"]
 
 PROMPT_VERSION = 1
 """Counts the wordings of all that the model reads; pairs keep it."""
 
 _FEWEST_WORDS, _MOST_WORDS = 4, 30
-_MOST_CONTEXT = 300
-"""The characters of a sentence that are shown on either side of an answer."""
+_MOST_SHOWN = 400
+"""The characters of a sentence that are shown."""
+_MARKS = "?？؟"
+_QUESTION_END = re.compile(f"[{_MARKS}]")
+_AROUND_ANSWER = " \t.,;:!\"'“”‘’"
 
-_GAP = "____"
-_INSTRUCTION = "Each question asks for the missing part of a statement."
 
-
-class Shot(NamedTuple):
-    """A case that is shown to the model: a passage, an answer in it, and the question."""
+class _Shot(NamedTuple):
+    """A case that is shown to the model: it continues what it has seen done."""
 
     title: str
     text: str
-    answer: str
     question: str
+    answer: str
 
 
-SHOTS = (
-    Shot(
+_SHOTS = (
+    _Shot(
         "Station kitchen",
         "The kettle was bought by Maria Olsen in 1987, when the old one broke.",
-        "Maria Olsen",
         "Who bought the kettle of the station kitchen?",
+        "Maria Olsen",
     ),
-    Shot(
+    _Shot(
         "Harbour Bridge",
-        "The bridge is 412 metres long and was opened to traffic in May 1931.",
-        "May 1931",
-        "When was the Harbour Bridge opened to traffic?",
+        "The bridge is 412 metres long and was opened to traffic in 1931.",
+        "In what year was the Harbour Bridge opened to traffic?",
+        "1931",
     ),
-    Shot(
-        "Lake Orvin",
-        "Some 3,200 people live around the lake, most of them in Sandvik.",
-        "3,200",
-        "How many people live around Lake Orvin?",
-    ),
-    Shot(
+    _Shot(
         "Green Cup",
         "In the final the club beat Ostfeld by four goals.",
-        "Ostfeld",
         "Which club was beaten by four goals in the final of the Green Cup?",
+        "Ostfeld",
     ),
 )
-"""Cases that are shown before the one in question: a model continues what it has seen done."""
-
-_OPENINGS = (
-    ("In what year", re.compile(r"\d{4}")),
-    ("What percentage", re.compile(r"[\d.,]+ ?(?:%|per ?cent)")),
-    ("How much", re.compile(r"[$€£¥].*")),
-    ("How many", re.compile(r"[\d.,]+(?: (?:thousand|million|billion|trillion))?")),
-    ("When", re.compile(r"\d.*|[A-Z][a-z]+\.? \d.*")),
-)
-"""How questions for dates and numbers begin; a small model asks for a name whatever is missing."""
+_WRITE = "Each question can be answered with a few words of the text."
+_READ = "Each question is answered in as few words as possible."
 
 
-def ask_for_question(passage: Passage, draft: Draft) -> str:
-    """Return a text that a model continues with a question for the draft's answer.
+def ask_for_question(passage: Passage, draft: Draft) -> Prompt:
+    """Return a text that a model continues with a question about the draft's sentence, and with its answer.
 
-    It shows the title and the sentence with a gap in the place of the answer: short enough for a small model, and what
-    the sentence leaves out (of which bridge it speaks) stands in the title.
+    It shows the title and the sentence alone: what is short is read well by a small model, and the title names what the
+    sentence speaks of. Where a model has no room for all of it, the cases go first.
     """
-    sentence = sentence_around(passage.text, Span(draft.start, draft.end)) or Span(0, len(passage.text))
-    before = _last_words(passage.text[sentence.start : draft.start])
-    after = _first_words(passage.text[draft.end : sentence.end])
-    statement = " ".join(f"{before}{_GAP}{after}".split())
-    shots = [_write_case(one.title, one.text.replace(one.answer, _GAP), one.answer, one.question) for one in SHOTS]
-    return "\n\n".join(
-        [_INSTRUCTION, *shots, _write_case(passage.title, statement, draft.answer, opening(draft.answer))]
-    )
+    sentence = " ".join(passage.text[draft.sentence_start : draft.sentence_end].split())
+    if len(sentence) > _MOST_SHOWN:
+        sentence = sentence[:_MOST_SHOWN].rpartition(" ")[0] or sentence[:_MOST_SHOWN]
+    shots = [f"{_show(one.title, one.text)}Question: {one.question}\nAnswer: {one.answer}" for one in _SHOTS]
+    own = f"{_show(passage.title, sentence)}Question: {draft.opening}".rstrip()
+    return Prompt(_WRITE, "".join(f"\n\n{shot}" for shot in shots), f"\n\n{own}")
 
 
-def _write_case(title: str, statement: str, answer: str, question: str) -> str:
-    topic = f"Topic: {title}\n" if title else ""
-    return f"{topic}Statement: {statement}\nMissing: {answer}\nQuestion: {question}".rstrip()
+def _show(title: str, text: str) -> str:
+    return f"Topic: {title}\nText: {text}\n" if title else f"Text: {text}\n"
 
 
-def opening(answer: str) -> str:
-    """Return how a question for an answer begins: by its kind for dates and numbers, "" for names."""
-    return next((words for words, pattern in _OPENINGS if pattern.fullmatch(answer)), "")
+def ask(question: str, *passages: Passage) -> Prompt:
+    """Return a question as the task of question answering asks it, behind cases that show how short an answer is."""
+    plain = QuestionAnswering(instruction="")
+    shots = [
+        f"{plain.prompt(Example('', one.question), _shot_passages(one) if passages else ())} {one.answer}\n"
+        for one in _SHOTS
+    ]
+    with_shots = QuestionAnswering(instruction="\n".join([f"{_READ}\n", *shots]))
+    return with_shots.prompt(Example("", question), passages)
 
 
-def _last_words(text: str) -> str:
-    """Return the end of a text, from a space on where it was cut."""
-    return text if len(text) <= _MOST_CONTEXT else text[-_MOST_CONTEXT:].partition(" ")[2] or text[-_MOST_CONTEXT:]
-
-
-def _first_words(text: str) -> str:
-    """Return the beginning of a text, up to a space where it was cut."""
-    return text if len(text) <= _MOST_CONTEXT else text[:_MOST_CONTEXT].rpartition(" ")[0] or text[:_MOST_CONTEXT]
+def _shot_passages(shot: _Shot) -> list[Passage]:
+    return [Passage("", shot.title, shot.text)]
 
 
 def read_question(written: str, begun: str = "") -> str:
     """Return the first line of what was written behind what was ``begun``, up to its question mark; all of the line
     where it has none."""
-    lines = written.strip().splitlines() or [""]
-    line = " ".join(f"{begun} {lines[0].removeprefix('Question:')}".split())
-    marks = [place for mark in "?？؟" if (place := line.find(mark)) >= 0]
-    return line[: min(marks) + 1] if marks else line
+    line = " ".join(f"{begun} {_first_line(written).removeprefix('Question:')}".split())
+    mark = _QUESTION_END.search(line)
+    return line if mark is None else line[: mark.end()]
+
+
+def read_answer(written: str) -> str:
+    """Return the answer that was written behind a question; "" where there is none."""
+    answer = re.search(r"\bAnswer:(.*)", written)
+    return "" if answer is None else short_answer(answer[1])
+
+
+def short_answer(text: str) -> str:
+    """Return the first line that is not blank, without the signs around it."""
+    return _first_line(text).strip(_AROUND_ANSWER)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
 
 
 def find_fault(draft: Draft, passage: Passage) -> str:
-    """Return the first reason of `REASONS` for which a question is of no use; "" where its words are no obstacle."""
+    """Return the first reason of `REASONS` for which a draft is of no use as it is written; "" where there is none."""
     question = draft.question
     count = len(words_without_signs(question))
     faults = {
-        "no_question_mark": not question.endswith(("?", "？", "؟")),
+        "no_question_mark": not question.endswith(tuple(_MARKS)),
         "too_short": count < _FEWEST_WORDS,
         "too_long": count > _MOST_WORDS,
+        "copies_passage": has_answer([question.rstrip(f"{_MARKS} ")], passage.text),
+        "no_answer": not is_short(draft.answer),
         "contains_answer": has_answer([draft.answer], question),
-        "copies_passage": has_answer([question.rstrip("?？؟ ")], passage.text),
+        "other_kind": not is_of_kind(draft.opening, draft.answer),
+        "answer_not_found": find_answer(draft.answer, passage) is None,
     }
     return next((reason for reason, applies in faults.items() if applies), "")

@@ -1,4 +1,4 @@
-"""The tests that need the model: it writes questions, answers them from their passages, and scores the answers.
+"""The tests that need the model: it writes a question and an answer, answers again from the passage, and is scored.
 
 Only drafts that passed the tests before are read on, and every call gets all prompts of a block: the generator forms
 its own micro-batches.
@@ -8,24 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from retrograd.metrics.answers import token_f1
-from retrograd.studies.synthesis.drafts import Draft
-from retrograd.studies.synthesis.questions import SHOTS, ask_for_question, find_fault, opening, read_question
-from retrograd.tasks.question_answering import QuestionAnswering
-from retrograd.types import Example, Passage
+from retrograd.studies.synthesis.drafts import Draft, find_answer
+from retrograd.studies.synthesis.questions import (
+    ask,
+    ask_for_question,
+    find_fault,
+    read_answer,
+    read_question,
+    short_answer,
+)
+from retrograd.types import Passage
 
 __all__ = ["Model", "QuestionModel", "complete_drafts"]
 
-_QUESTION_TOKENS = 40
+_WRITTEN_TOKENS = 40
 _ANSWER_TOKENS = 16
-_INSTRUCTION = "Each question is answered in as few words as possible."
 
 
+@runtime_checkable
 class Model(Protocol):
     """A model that continues prompts and scores targets after them, in nats: `Generator`, or a rule in a test."""
 
@@ -46,39 +52,78 @@ class QuestionModel:
 def complete_drafts(
     drafts: Sequence[Draft], passages: Mapping[str, Passage], model: Model, min_f1: float, min_gain: float
 ) -> list[Draft]:
-    """Return drafts with their questions, and with a reason where the question or its answer fails a test.
+    """Return drafts with their questions and answers, and with a reason where they fail a test.
 
     ``passages`` holds the passages of the drafts by their ids. A draft costs one text written, one written answer if
-    the question can be used, and two scores if the answer is right.
+    the question can be used, and two scores if the answers agree.
     """
-    written = model.generate([ask_for_question(passages[one.passage], one) for one in drafts], _QUESTION_TOKENS)
-    completed = [
-        replace(one, question=read_question(text, opening(one.answer)))
-        for one, text in zip(drafts, written, strict=True)
-    ]
-    completed = [replace(one, reason=find_fault(one, passages[one.passage])) for one in completed]
+    completed = _write(drafts, passages, model)
+    completed = _update(completed, lambda usable: _answer_unanswered(usable, passages, model))
+    completed = _update(completed, lambda usable: [_locate(one, passages[one.passage]) for one in usable])
     completed = _update(completed, lambda usable: _read_back(usable, passages, model, min_f1))
     return _update(completed, lambda usable: _measure_gain(usable, passages, model, min_gain))
 
 
+def _update(drafts: Sequence[Draft], test: Callable[[list[Draft]], list[Draft]]) -> list[Draft]:
+    """Replace the drafts that have no reason yet by what ``test`` makes of them."""
+    usable = [one for one in drafts if not one.reason]
+    tested = iter(test(usable) if usable else ())
+    return [one if one.reason else next(tested) for one in drafts]
+
+
+def _write(drafts: Sequence[Draft], passages: Mapping[str, Passage], model: Model) -> list[Draft]:
+    """Write questions, and the answers that the model writes behind them."""
+    written = _generate(model, [ask_for_question(passages[one.passage], one) for one in drafts], _WRITTEN_TOKENS)
+    completed = [
+        replace(one, question=read_question(text, one.opening), answer=read_answer(text))
+        for one, text in zip(drafts, written, strict=True)
+    ]
+    return [replace(one, reason=_unless_unanswered(find_fault(one, passages[one.passage]))) for one in completed]
+
+
+def _unless_unanswered(reason: str) -> str:
+    return "" if reason == "no_answer" else reason
+
+
+def _answer_unanswered(drafts: Sequence[Draft], passages: Mapping[str, Passage], model: Model) -> list[Draft]:
+    """Answer the questions behind which no answer was written from their sentences: not every model goes on writing."""
+    prompts = {
+        one.id: ask(one.question, _cut_to_sentence(passages[one.passage], one)) for one in drafts if not one.answer
+    }
+    answers = dict(zip(prompts, _generate(model, list(prompts.values()), _ANSWER_TOKENS), strict=True))
+    return [replace(one, answer=short_answer(answers[one.id])) if one.id in answers else one for one in drafts]
+
+
+def _cut_to_sentence(passage: Passage, draft: Draft) -> Passage:
+    return replace(passage, text=passage.text[draft.sentence_start : draft.sentence_end])
+
+
+def _locate(draft: Draft, passage: Passage) -> Draft:
+    """Give the answer its place in the passage and the spelling that it has there, or the reason why it has none."""
+    reason, span = find_fault(draft, passage), find_answer(draft.answer, passage)
+    if reason or span is None:
+        return replace(draft, reason=reason)
+    return replace(draft, answer=" ".join(span.of(passage.text).split()), start=span.start, end=span.end)
+
+
 def _read_back(drafts: Sequence[Draft], passages: Mapping[str, Passage], model: Model, min_f1: float) -> list[Draft]:
-    """Answer each question from its passage, and compare with the answer it was written for."""
-    prompts = [_question_prompt(one, passages[one.passage]) for one in drafts]
-    distinct = list(dict.fromkeys(prompts))  # two answers of a passage may have been given the same question
-    readings = dict(zip(distinct, map(_first_line, model.generate(distinct, _ANSWER_TOKENS)), strict=True))
-    compared = [replace(one, reading=readings[prompt]) for one, prompt in zip(drafts, prompts, strict=True)]
-    scored = [replace(one, f1=token_f1([one.answer], one.reading or "")) for one in compared]
-    return [replace(one, reason="" if (one.f1 or 0.0) >= min_f1 else "round_trip") for one in scored]
+    """Answer each question from its whole passage, and compare with the answer that was written with it."""
+    readings = _generate(model, [ask(one.question, passages[one.passage]) for one in drafts], _ANSWER_TOKENS)
+    read = [replace(one, reading=short_answer(text)) for one, text in zip(drafts, readings, strict=True)]
+    scores = [token_f1([one.answer], one.reading or "") for one in read]
+    return [
+        replace(one, f1=f1, reason="" if f1 >= min_f1 else "round_trip") for one, f1 in zip(read, scores, strict=True)
+    ]
 
 
 def _measure_gain(
     drafts: Sequence[Draft], passages: Mapping[str, Passage], model: Model, min_gain: float
 ) -> list[Draft]:
     """Compare log p(answer | passage, question) with log p(answer | question)."""
-    answers = [one.answer for one in drafts]
+    answers = [f" {one.answer}" for one in drafts]  # as it stands behind "Answer:"
     with torch.no_grad():
-        given = model.log_likelihood([_question_prompt(one, passages[one.passage]) for one in drafts], answers)
-        alone = model.log_likelihood([_question_prompt(one) for one in drafts], answers)
+        given = model.log_likelihood([ask(one.question, passages[one.passage]) for one in drafts], answers)
+        alone = model.log_likelihood([ask(one.question) for one in drafts], answers)
     return [
         replace(
             one,
@@ -90,24 +135,8 @@ def _measure_gain(
     ]
 
 
-def _update(drafts: Sequence[Draft], test: Callable[[list[Draft]], list[Draft]]) -> list[Draft]:
-    """Replace the drafts that have no reason yet by what ``test`` makes of them, in place."""
-    usable = [one for one in drafts if not one.reason]
-    tested = iter(test(usable) if usable else ())
-    return [one if one.reason else next(tested) for one in drafts]
-
-
-def _question_prompt(draft: Draft, *passages: Passage) -> str:
-    """Return a question as the task of question answering asks it, behind cases that show how short an answer is."""
-    task = QuestionAnswering(instruction="")
-    shots = [
-        task.prompt(Example("", one.question), [Passage("", one.title, one.text)] if passages else [])
-        + f" {one.answer}\n"
-        for one in SHOTS
-    ]
-    with_shots = QuestionAnswering(instruction="\n".join([f"{_INSTRUCTION}\n", *shots]))
-    return with_shots.prompt(Example(draft.id, draft.question), passages)
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0].strip()
+def _generate(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+    """Continue each distinct prompt once."""
+    distinct = list(dict.fromkeys(prompts))
+    texts = dict(zip(distinct, model.generate(distinct, max_new_tokens) if distinct else (), strict=True))
+    return [texts[prompt] for prompt in prompts]

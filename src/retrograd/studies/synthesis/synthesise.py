@@ -1,13 +1,14 @@
 """Questions with short answers for a corpus that has none: a language model writes them, and a round trip decides.
 
-    a ~ names, dates and numbers of a passage z        (rare ones: they stand in few other passages)
-    x = what the model writes for (z, a)
-    keep (x, a) if  F1(a, what the model answers to x with z) ≥ ``min_f1``
+    s ~ sentences of a passage z with a name, a date or a number
+    (x, a) = the question and the answer that the model writes when it reads s
+    keep (x, a) if  F1(a, what the model answers to x when it reads all of z) ≥ ``min_f1``
                 and log p(a | x, z) - log p(a | x) > ``min_gain``
+                and a stands in at most ``max_passages_with_answer`` other passages
 
-after Alberti et al. 2019 (arXiv 1906.05416), who keep what is answered alike again, and Lewis et al. 2021, "PAQ" (arXiv
-2102.07033), who write pairs for a whole Wikipedia. The difference of the two log-likelihoods is the pointwise mutual
-information of answer and passage given the question: a pair without any teaches a retriever nothing.
+after Alberti et al. 2019, "Synthetic QA Corpora Generation with Roundtrip Consistency" (arXiv 1906.05416), and Lewis et
+al. 2021, "PAQ" (arXiv 2102.07033). The difference of the log-likelihoods is the pointwise mutual information of answer
+and passage given the question: a pair without any teaches a retriever nothing.
 
 Work is done in blocks of passages, and a block is a file (`retrograd.studies.synthesis.work`): a killed process
 continues behind the last one, and what it writes is, on a CPU, what one that was not killed writes, byte for byte.
@@ -15,21 +16,23 @@ continues behind the last one, and what it writes is, on a CPU, what one that wa
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from retrograd.data.passages import read_corpus
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.descriptions import describe_configuration, describe_tokenizer, hash_parts
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
-from retrograd.studies.synthesis.drafts import REASONS, Draft, answer_spans, choose_spans
+from retrograd.studies.synthesis.drafts import REASONS, Draft, choose_sentences
 from retrograd.studies.synthesis.near_duplicates import near_duplicates
 from retrograd.studies.synthesis.questions import PROMPT_VERSION
 from retrograd.studies.synthesis.round_trip import QuestionModel, complete_drafts
@@ -37,28 +40,28 @@ from retrograd.studies.synthesis.work import Work, WorkFolder
 from retrograd.tasks.text_index import count_texts_with
 from retrograd.types import Passage, UserError
 from retrograd.util.files import lock_folder
+from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import JsonObject, require_at_least
 from retrograd.util.progress import bar, say
 from retrograd.util.records import record_mapping
 from retrograd.util.text_files import write_json, write_jsonl
 
-__all__ = ["Synthesis", "Yield", "open_question_model", "rejected_file", "synthesise"]
+__all__ = ["Synthesis", "Yield", "fingerprint_of", "open_question_model", "rejected_file", "synthesise"]
 
 _BLOCK = 16  # passages
 _EXAMPLES = 10
 _BASE = "passages.arrow"
-_LOG_LIKELIHOODS = ("log_likelihood", "log_likelihood_alone")
 
 
 @dataclass(frozen=True)
 class Synthesis:
     """Frozen settings of how pairs are made. Raises `UserError` for a number out of range.
 
-    ``passages`` are drawn by ``seed``, 0 is all; of each ``per_passage`` answers, each of which stands in at most
-    ``max_passages_with_answer`` other passages of the corpus. ``min_f1`` is the least token F1 of the round trip, and
-    ``min_gain``, in nats, what the passage has to add to the log-likelihood of the answer. Of two questions whose sets
-    of words have a Jaccard overlap above ``max_overlap`` the first is kept. ``generator`` is a hub name, a folder or a
-    built-in name.
+    ``passages`` are drawn by ``seed``, 0 is all; about each, ``per_passage`` questions are written. ``min_f1`` is the
+    least token F1 of the round trip, and ``min_gain``, in nats, what the passage has to add to the log-likelihood of
+    the answer, which stands in at most ``max_passages_with_answer`` other passages of the corpus. Of two questions
+    whose sets of words have a Jaccard overlap above ``max_overlap`` the first is kept. ``generator`` is a hub name, a
+    folder or a built-in name.
     """
 
     generator: str = "builtin:smollm2"
@@ -85,15 +88,12 @@ class Synthesis:
 class Yield:
     """What came of a corpus: counts, and at most ten of the pairs.
 
-    ``spans`` are possible answers in ``passages`` of the ``corpus`` passages, ``common`` of them in too many others.
-    Each of the ``drafts`` was kept or has a reason (`REASONS`), counted in ``left_out``. ``seconds`` is the time of all
-    blocks, of earlier processes too.
+    ``drafts`` were written about ``passages`` of the ``corpus`` passages. Each was kept or has a reason (`REASONS`),
+    counted in ``left_out``. ``seconds`` is the time of all blocks, of earlier processes too.
     """
 
     corpus: int
     passages: int
-    spans: int
-    common: int
     drafts: int
     kept: int
     left_out: dict[str, int]
@@ -108,20 +108,6 @@ class Yield:
     def record(self) -> JsonObject:
         """Return the counts as JSON."""
         return {**asdict(self), "examples": [one.record() for one in self.examples], "share": self.share}
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """The passages that are worked on: ``rows`` of ``base``, and in how many of its passages each answer stands."""
-
-    base: KnowledgeBase
-    rows: Sequence[int]
-    spans: Counter[str]
-    passages_with: dict[str, int]
-
-    def blocks(self) -> Iterator[list[Passage]]:
-        for start in range(0, len(self.rows), _BLOCK):
-            yield self.base.passages(list(self.rows[start : start + _BLOCK]))
 
 
 def synthesise(corpus: Path, out: Path, settings: Synthesis, model: QuestionModel | None = None) -> Yield:
@@ -145,9 +131,9 @@ def synthesise(corpus: Path, out: Path, settings: Synthesis, model: QuestionMode
         except UserError:
             folder.remove_if_unused()
             raise
-        selection = _select(base, settings)
-        blocks = _work(selection, folder, settings, model)
-        found = _finish(selection, folder, blocks, out, settings, recorded)
+        rows = _draw_rows(len(base), settings)
+        blocks = _work(base, rows, folder, settings, model)
+        found = _finish(_Drafts(folder, blocks), base, len(rows), out, settings, recorded)
         if found.kept:
             folder.remove()
         return found
@@ -162,7 +148,17 @@ def open_question_model(name: str) -> QuestionModel:
     options = GeneratorOptions(max_input_tokens=1_024, max_target_tokens=64, chat=False, separator="")
     generator = Generator.open(name, torch.Generator().manual_seed(0), options=options)
     generator.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return QuestionModel(name, generator.fingerprint(), generator)
+    return QuestionModel(name, fingerprint_of(generator), generator)
+
+
+def fingerprint_of(generator: Generator) -> str:
+    """Return the SHA-256 of all that decides what a generator writes: weights, configuration, tokenizer and options.
+
+    Paths and versions are left out; a model saved and opened again keeps its fingerprint.
+    """
+    options = json.dumps(record_mapping(generator.options), sort_keys=True)
+    described = (describe_configuration(generator.model), describe_tokenizer(generator.tokenizer))
+    return fingerprint([options, *described, *hash_parts(generator)])
 
 
 def _record(settings: Synthesis, model: QuestionModel, base: KnowledgeBase) -> JsonObject:
@@ -171,77 +167,87 @@ def _record(settings: Synthesis, model: QuestionModel, base: KnowledgeBase) -> J
     return record_mapping(replace(settings, generator=model.name)) | own
 
 
-def _select(base: KnowledgeBase, settings: Synthesis) -> _Selection:
-    """Draw the passages, and count in how many passages of the corpus each of their possible answers stands."""
-    rows: Sequence[int] = range(len(base))
-    if 0 < settings.passages < len(base):
-        rows = sorted(random.Random(settings.seed).sample(rows, settings.passages))
-    passages = (base[row] for row in rows)
-    spans = Counter(span.of(passage.text) for passage in passages for span in answer_spans(passage))
-    return _Selection(base, rows, spans, count_texts_with(spans, (passage.text for passage in base)))
+def _draw_rows(count: int, settings: Synthesis) -> Sequence[int]:
+    if 0 < settings.passages < count:
+        return sorted(random.Random(settings.seed).sample(range(count), settings.passages))
+    return range(count)
 
 
-def _work(selection: _Selection, folder: WorkFolder, settings: Synthesis, model: QuestionModel) -> int:
+def _work(
+    base: KnowledgeBase, rows: Sequence[int], folder: WorkFolder, settings: Synthesis, model: QuestionModel
+) -> int:
     """Do the blocks that are not done yet; return the number of all."""
-    blocks = 0
     if folder.has(0):
         say(f"continuing the work in {folder.path}")
-    with bar("questions", len(selection.rows), "passages") as advance:
-        for block, passages in enumerate(selection.blocks()):
+    starts = range(0, len(rows), _BLOCK)
+    with bar("questions", len(rows), "passages") as advance:
+        for block, start in enumerate(starts):
+            part = list(rows[start : start + _BLOCK])
             if not folder.has(block):
-                folder.save(block, _do_block(passages, selection, settings, model))
-            advance(len(passages))
-            blocks = block + 1
-    return blocks
+                folder.save(block, _do_block(base.passages(part), settings, model))
+            advance(len(part))
+    return len(starts)
 
 
-def _do_block(passages: Sequence[Passage], selection: _Selection, settings: Synthesis, model: QuestionModel) -> Work:
+def _do_block(passages: Sequence[Passage], settings: Synthesis, model: QuestionModel) -> Work:
     start = time.perf_counter()
-    drafts = [draft for passage in passages for draft in _choose(passage, selection, settings)]
+    drafts = [one for passage in passages for one in choose_sentences(passage, settings.per_passage, settings.seed)]
     by_id = {passage.id: passage for passage in passages}
-    completed = complete_drafts(drafts, by_id, model.model, settings.min_f1, settings.min_gain) if drafts else []
+    completed = complete_drafts(drafts, by_id, model.model, settings.min_f1, settings.min_gain)
     return Work(tuple(completed), time.perf_counter() - start)
 
 
-def _choose(passage: Passage, selection: _Selection, settings: Synthesis) -> list[Draft]:
-    most, count = settings.max_passages_with_answer, settings.per_passage
-    return choose_spans(passage, selection.passages_with, most, count, settings.seed)
+@dataclass(frozen=True)
+class _Drafts:
+    """The drafts of all blocks, read from disk at every iteration; ``verdicts`` replaces what they say of some."""
+
+    folder: WorkFolder
+    blocks: int
+    verdicts: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """By the id of a draft: the number of other passages with the answer, and the reason."""
+
+    def __iter__(self) -> Iterator[Draft]:
+        for work in self.folder.read(self.blocks):
+            for one in work.drafts:
+                others, reason = self.verdicts.get(one.id, (one.others, one.reason))
+                yield replace(one, others=others, reason=reason)
+
+    def seconds(self) -> float:
+        return sum(work.seconds for work in self.folder.read(self.blocks))
+
+
+def _compare_with_all(drafts: _Drafts, base: KnowledgeBase, settings: Synthesis) -> _Drafts:
+    """Find out what a block cannot know: answers of many passages, and near duplicates."""
+    left = [(one.id, one.question, one.answer) for one in drafts if not one.reason]
+    passages_with = count_texts_with({answer for *_, answer in left}, (passage.text for passage in base))
+    others = [passages_with[answer] - 1 for *_, answer in left]
+    is_common = [count > settings.max_passages_with_answer for count in others]
+    rare = [question for (_, question, _), common in zip(left, is_common, strict=True) if not common]
+    repeated = iter(near_duplicates(rare, settings.max_overlap))
+    reasons = ["common_answer" if common else "near_duplicate" if next(repeated) else "" for common in is_common]
+    ids = [id_ for id_, *_ in left]
+    return replace(drafts, verdicts=dict(zip(ids, zip(others, reasons, strict=True), strict=True)))
 
 
 def _finish(
-    selection: _Selection, folder: WorkFolder, blocks: int, out: Path, settings: Synthesis, recorded: JsonObject
+    drafts: _Drafts, base: KnowledgeBase, passages: int, out: Path, settings: Synthesis, recorded: JsonObject
 ) -> Yield:
-    """Leave out near duplicates among all blocks, and write pairs, the other drafts, and the summary."""
-    reasons = [(one.question, one.reason) for work in folder.read(blocks) for one in work.drafts]
-    survivors = [place for place, (_, reason) in enumerate(reasons) if not reason]
-    repeated = near_duplicates([reasons[place][0] for place in survivors], settings.max_overlap)
-    duplicates = {place for place, is_repeated in zip(survivors, repeated, strict=True) if is_repeated}
-    kept = [place for place in survivors if place not in duplicates]
-    left_out = Counter(reason for _, reason in reasons if reason) + Counter(near_duplicate=len(duplicates))
-
-    def read_drafts() -> Iterator[Draft]:
-        every = (one for work in folder.read(blocks) for one in work.drafts)
-        for place, draft in enumerate(every):
-            yield replace(draft, reason="near_duplicate") if place in duplicates else draft
-
+    """Write pairs, the drafts that were left out, and the summary."""
+    drafts = _compare_with_all(drafts, base, settings)
+    reasons = Counter(one.reason for one in drafts)
+    kept = reasons[""]
     if kept:
-        write_jsonl(out, (_pair(one, recorded) for one in read_drafts() if not one.reason))
-    write_jsonl(rejected_file(out), (one.record() for one in read_drafts() if one.reason))
-    shown = {kept[i * len(kept) // _EXAMPLES] for i in range(_EXAMPLES)} if len(kept) > _EXAMPLES else set(kept)
+        write_jsonl(out, (_pair(one, recorded) for one in drafts if not one.reason))
+    write_jsonl(rejected_file(out), (one.record() for one in drafts if one.reason))
+    shown = {place * kept // _EXAMPLES for place in range(_EXAMPLES)}
     found = Yield(
-        corpus=len(selection.base),
-        passages=len(selection.rows),
-        spans=selection.spans.total(),
-        common=sum(
-            count
-            for answer, count in selection.spans.items()
-            if selection.passages_with[answer] - 1 > settings.max_passages_with_answer
-        ),
-        drafts=len(reasons),
-        kept=len(kept),
-        left_out={reason: left_out[reason] for reason in REASONS if left_out[reason]},
-        seconds=sum(work.seconds for work in folder.read(blocks)),
-        examples=tuple(one for place, one in enumerate(read_drafts()) if place in shown),
+        corpus=len(base),
+        passages=passages,
+        drafts=reasons.total(),
+        kept=kept,
+        left_out={reason: reasons[reason] for reason in REASONS if reasons[reason]},
+        seconds=drafts.seconds(),
+        examples=tuple(one for place, one in enumerate(one for one in drafts if not one.reason) if place in shown),
     )
     write_json(out.with_name(f"{out.stem}.summary.json"), {"settings": recorded, "yield": found.record()})
     return found
@@ -250,14 +256,13 @@ def _finish(
 def _pair(draft: Draft, recorded: JsonObject) -> JsonObject:
     """Return a line of the pairs: what readers of questions read, and ``provenance``, which they pass over."""
     made_by = {name: recorded[name] for name in ("generator", "fingerprint", "seed", "prompts")}
-    own = draft.record()
-    tested = {name: own[name] for name in ("start", "end", "others", "reading", "f1", *_LOG_LIKELIHOODS)}
+    own = {name: value for name, value in draft.record().items() if name not in ("id", "question", "answer", "reason")}
     return {
         "id": draft.id,
         "question": draft.question,
         "answers": [draft.answer],
         "gold_passages": [draft.passage],
-        "provenance": {"passage": draft.passage, **tested, **made_by},
+        "provenance": own | made_by,
     }
 
 
