@@ -35,7 +35,7 @@ def synthesise(
     max_overlap: Annotated[
         float, typer.Option(help="Leave out a question that shares more of its words with an earlier one; 1 is none.")
     ] = 0.8,
-    seed: Annotated[int, typer.Option(help="Seed of the draws of passages and answers.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws of passages and sentences.")] = 0,
     format: Annotated[str, typer.Option(help="Format of the corpus: auto, jsonl or tsv.")] = "auto",  # noqa: A002
 ) -> None:
     """Write questions with short answers for passages, and keep those on which a round trip agrees.
