@@ -13,6 +13,7 @@ from retrograd.commands.recipes import recipes
 from retrograd.commands.report import report
 from retrograd.commands.search import search
 from retrograd.commands.show import show
+from retrograd.commands.synthesise import synthesise
 from retrograd.commands.train import train
 from retrograd.commands.validate import validate
 
@@ -22,6 +23,7 @@ COMMANDS = (
     demo,
     recipes,
     show,
+    synthesise,
     validate,
     plan,
     train,

@@ -27,6 +27,7 @@ COMMANDS = (
     "compare",
     "report",
     "analyse",
+    "synthesise",
     "validate",
     "plan",
     "index",

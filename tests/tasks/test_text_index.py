@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from retrograd.metrics.words import words_and_signs as words
 from retrograd.metrics.words import words_without_signs as content_words
-from retrograd.tasks.text_index import TextIndex, has_answer
+from retrograd.tasks.text_index import TextIndex, count_texts_with, has_answer
 
 TEXT = st.text(alphabet="ab .-é\u0301$\n\u200b", max_size=24)
 TEXTS = st.lists(TEXT, max_size=6)
@@ -79,3 +79,9 @@ def test_no_phrase_runs_from_one_text_into_the_next() -> None:
     assert index.rows_with_phrase(["alpha", "beta", "gamma"]).tolist() == []
     assert index.rows_with_phrase([]).tolist() == []
     assert len(index) == 3
+
+
+@given(texts=TEXTS, answers=st.lists(TEXT, max_size=6))
+def test_counts_of_texts_are_those_of_the_test_of_each(texts: list[str], answers: list[str]) -> None:
+    expected = {answer: sum(has_answer([answer], text) for text in texts) for answer in answers}
+    assert count_texts_with(answers, texts) == expected

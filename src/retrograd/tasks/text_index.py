@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from jaxtyping import Float64, Integer
 
 from retrograd.metrics.words import words_and_signs
 
-__all__ = ["TextIndex", "has_answer"]
+__all__ = ["TextIndex", "count_texts_with", "has_answer"]
 
 _BOUNDARY = 0
 
@@ -33,6 +34,31 @@ def has_answer(answers: Iterable[str], text: str) -> bool:
     text_with_spaces = f" {' '.join(words_and_signs(text))} "
     answers_with_spaces = (f" {' '.join(words)} " for answer in answers if (words := words_and_signs(answer)))
     return any(answer in text_with_spaces for answer in answers_with_spaces)
+
+
+def count_texts_with(answers: Iterable[str], texts: Iterable[str]) -> dict[str, int]:
+    """Return in how many texts each answer appears, by the test of `has_answer`.
+
+    Every text is read once and none is kept, so that memory does not grow with their number.
+    """
+    phrases = {answer: tuple(words_and_signs(answer)) for answer in answers}
+    lengths: defaultdict[str, set[int]] = defaultdict(set)
+    for phrase in phrases.values():
+        if phrase:
+            lengths[phrase[0]].add(len(phrase))
+    wanted = set(phrases.values())
+    count: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        tokens = words_and_signs(text)
+        count.update(
+            {
+                phrase
+                for start, token in enumerate(tokens)
+                for length in lengths.get(token, ())
+                if (phrase := tuple(tokens[start : start + length])) in wanted
+            }
+        )
+    return {answer: count[phrase] for answer, phrase in phrases.items()}
 
 
 class TextIndex:
