@@ -274,7 +274,7 @@ def _fit_abstention(
         return
     say(
         f"threshold fitted on {fitted.examples} development examples: answers of a probability below "
-        f"{fitted.probability:.2g} are withheld; {fitted.coverage:.1f} % are answered, {fitted.risk:.1f} % of these "
+        f"{fitted.probability:.6g} are withheld; {fitted.coverage:.1f} % are answered, {fitted.risk:.1f} % of these "
         f"answers are wrong{before}"
     )
 
