@@ -23,7 +23,18 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.objectives import JointStochasticApproximation
 
-__all__ = ["DATA", "DEVIATIONS", "PUBLISHED", "ROWS", "DataSet", "published", "small_dialogue", "small_questions"]
+__all__ = [
+    "DATA",
+    "DEVIATIONS",
+    "PUBLISHED",
+    "ROWS",
+    "DataSet",
+    "dialogue_data",
+    "published",
+    "question_data",
+    "small_dialogue",
+    "small_questions",
+]
 
 PUBLISHED: Mapping[str, object] = {
     "retriever.model": "BAAI/bge-large-en-v1.5",
@@ -86,22 +97,24 @@ class DataSet:
 _BGE = "Represent this sentence for searching relevant passages: "
 
 
-def _questions(folder: str, base: str = "passages.jsonl") -> QuestionData:
+def question_data(folder: str, base: str = "passages.jsonl") -> QuestionData:
+    """Return the data of a folder with a base and ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl``."""
     train, dev, test = (f"{folder}/{part}.jsonl" for part in ("train", "dev", "test"))
     return QuestionData(base=f"{folder}/{base}", train=train, dev=dev, test=test)
 
 
-def _turns(folder: str) -> DialogueData:
+def dialogue_data(folder: str) -> DialogueData:
+    """Return the data of a folder with ``passages.jsonl`` and three parts, as `question_data` does."""
     train, dev, test = (f"{folder}/{part}.jsonl" for part in ("train", "dev", "test"))
     return DialogueData(base=f"{folder}/passages.jsonl", train=train, dev=dev, test=test)
 
 
 DATA: Mapping[str, DataSet] = {
-    "nq": DataSet("Natural Questions", _questions("nq", "psgs_w100.tsv"), 1),
-    "triviaqa": DataSet("TriviaQA", _questions("triviaqa", "psgs_w100.tsv"), 1),
-    "msmarco": DataSet("MS MARCO", replace(_questions("msmarco"), metric="rouge_l", train_count=80_000), 1),
-    "orquac": DataSet("OR-QuAC", _turns("orquac"), 3),
-    "doqa": DataSet("DoQA", _turns("doqa"), 11),
+    "nq": DataSet("Natural Questions", question_data("nq", "psgs_w100.tsv"), 1),
+    "triviaqa": DataSet("TriviaQA", question_data("triviaqa", "psgs_w100.tsv"), 1),
+    "msmarco": DataSet("MS MARCO", replace(question_data("msmarco"), metric="rouge_l", train_count=80_000), 1),
+    "orquac": DataSet("OR-QuAC", dialogue_data("orquac"), 3),
+    "doqa": DataSet("DoQA", dialogue_data("doqa"), 11),
 }
 
 
@@ -151,7 +164,7 @@ def small_questions() -> Experiment:
     """
     return Experiment(
         name="jsa-rag-small-questions",
-        data=replace(_questions("squad_dev_qa"), dev=""),
+        data=replace(question_data("squad_dev_qa"), dev=""),
         retriever=RetrieverSettings(
             max_tokens=256, separate_towers=True, posterior=True, dropout=False, lexical_dimensions=2048
         ),
@@ -169,6 +182,6 @@ def small_dialogue() -> Experiment:
     return replace(
         questions,
         name="jsa-rag-small-dialogue",
-        data=replace(_turns("doc2dial"), dev=""),
+        data=replace(dialogue_data("doc2dial"), dev=""),
         generator=replace(questions.generator, max_target_tokens=48),
     )

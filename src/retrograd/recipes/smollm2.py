@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from retrograd.experiments.controls import closed_book, frozen_retriever
-from retrograd.experiments.data.free_answers import DialogueData, QuestionData
 from retrograd.experiments.experiment import (
     EvaluationSettings,
     Experiment,
@@ -23,6 +22,7 @@ from retrograd.experiments.experiment import (
     WarmStartSettings,
 )
 from retrograd.objectives import JointStochasticApproximation, TopKMarginal
+from retrograd.recipes.jsa_rag import dialogue_data, question_data
 
 __all__ = ["ROWS"]
 
@@ -36,17 +36,9 @@ def questions_joint() -> Experiment:
 
     Each question is read with the best 4 passages of the prior and of the posterior, at most 8 in all.
     """
-    folder = "squad_dev_qa"
     return Experiment(
         name="smollm2-questions-joint",
-        data=QuestionData(
-            base=f"{folder}/passages.jsonl",
-            train=f"{folder}/train.jsonl",
-            test=f"{folder}/test.jsonl",
-            train_count=300,
-            test_count=200,
-            seed=0,
-        ),
+        data=replace(question_data("squad_dev_qa"), dev="", train_count=300, test_count=200, seed=0),
         retriever=RetrieverSettings(max_tokens=256, separate_towers=True, posterior=True, dropout=False),
         generator=_GENERATOR,
         objective=JointStochasticApproximation(),
@@ -67,18 +59,11 @@ def questions_no_retrieval() -> Experiment:
 
 def dialogue_joint() -> Experiment:
     """Dialogue grounded in your passages with SmolLM2 (LoRA): trained as one by JSA, as the questions are."""
-    folder, questions = "doc2dial", questions_joint()
+    questions = questions_joint()
     return replace(
         questions,
         name="smollm2-dialogue-joint",
-        data=DialogueData(
-            base=f"{folder}/passages.jsonl",
-            train=f"{folder}/train.jsonl",
-            test=f"{folder}/test.jsonl",
-            train_count=300,
-            test_count=200,
-            seed=0,
-        ),
+        data=replace(dialogue_data("doc2dial"), dev="", train_count=300, test_count=200, seed=0),
         generator=replace(_GENERATOR, max_input_tokens=448, max_target_tokens=48),
     )
 
