@@ -25,10 +25,10 @@ def synthesise(
     per_passage: Annotated[int, typer.Option(help="Most questions written for a passage.")] = 3,
     max_passages_with_answer: Annotated[
         int, typer.Option(help="Keep only answers that stand in at most so many other passages.")
-    ] = 10,
+    ] = 40,
     min_f1: Annotated[
         float, typer.Option(help="Least token F1 of the answer that the model gives when it reads the passage.")
-    ] = 0.5,
+    ] = 0.6,
     min_gain: Annotated[
         float, typer.Option(help="Least gain in the answer's log-likelihood by its passage, in nats.")
     ] = 0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retrograd.studies.synthesis.drafts import Draft, choose_sentences, find_answer, is_of_kind, opening
-from retrograd.types import Passage
+from retrograd.types import Passage, Span
 
 TEXT = (
     "The bridge was opened by Anna Berg in May 1931. Then the town of Sandvik bought all of its lamps. "
@@ -74,6 +74,14 @@ def test_a_draw_depends_on_seed_and_passage_alone() -> None:
 )
 def test_questions_for_dates_and_numbers_are_begun(said: str, begins: str) -> None:
     assert opening(said) == begins
+
+
+def test_a_part_of_a_number_is_no_answer() -> None:
+    passage = Passage("p", "", "It had 1.2 million lamps, 3,200 in 2 towns; then 2 million.")
+    assert [find_answer(part, passage) is None for part in ("3", "200", "3,200", "1.2")] == [True, True, False, False]
+    assert find_answer("2 million", passage) == Span(
+        passage.text.index(" 2 million") + 1, passage.text.index(" 2 million") + 10
+    )
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_pairs_are_read_by_training_and_know_where_they_come_from(tmp_path: Path
     }
     summary = json.loads((tmp_path / "pairs.summary.json").read_text("utf-8"))
     assert summary["yield"]["kept"] == 6
-    assert summary["settings"]["min_f1"] == 0.5
+    assert summary["settings"]["min_f1"] == 0.6
     assert not (tmp_path / "pairs.jsonl.partial").exists()
 
 
@@ -80,7 +80,7 @@ def test_each_test_leaves_out_what_fails_it_and_asks_no_more_of_it(tmp_path: Pat
         "Rain": ("Does Kessa still feel the flood?", "Kessa"),
         "Car": ("Who bought the old red car?", "the red car"),
     }
-    readings = {"Who bought the old red car?": "Otto", "For which fair was the old box filled?": "Ostfeld at last"}
+    readings = {"Who bought the old red car?": "Otto", "For which fair was the old box filled?": "Ostfeld fair"}
     rules = Rules(written, readings, alone={"1987": -1.0, "3,200": -1.25})
     result = run(tmp_path, rules)
     assert reasons(tmp_path) == {
@@ -90,7 +90,7 @@ def test_each_test_leaves_out_what_fails_it_and_asks_no_more_of_it(tmp_path: Pat
         "1987": "likelihood_gain",  # equal is no gain
     }
     kept = {one["answers"][0]: one["provenance"]["f1"] for one in records(tmp_path / "pairs.jsonl")}
-    assert kept == {"Ostfeld": pytest.approx(0.5), "3,200": 1.0}  # one of one and one of three words
+    assert kept == {"Ostfeld": pytest.approx(2 / 3), "3,200": 1.0}
     assert result.left_out == {"no_question_mark": 1, "contains_answer": 1, "round_trip": 1, "likelihood_gain": 1}
     assert len(rules.written) == 6
     assert len(rules.asked) == 4

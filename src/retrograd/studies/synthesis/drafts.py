@@ -38,6 +38,7 @@ REASONS = {
 _LEAST_SENTENCE = 6  # words: a shorter sentence says too little to ask for a part of it
 _LONGEST_ANSWER = 8  # words
 _DIGIT = re.compile(r"\d")
+_SPACE = r"\s+"
 _OPENINGS = (
     ("In what year", re.compile(r"\d{4}")),
     ("What percentage", re.compile(r"[\d.,]+ ?(?:%|per ?cent)")),
@@ -126,7 +127,8 @@ def find_answer(answer: str, passage: Passage) -> Span | None:
 
     None where there is none, and where the title holds it: a question has to name what the passage is about.
     """
-    pattern = r"\s+".join(map(re.escape, answer.split()))
+    # "2 million" is no part of "1.2 million", nor "3" of "3,200".
+    pattern = rf"(?<!\d[.,]){_SPACE.join(map(re.escape, answer.split()))}(?![.,]\d)"
     if not words_and_signs(answer) or has_answer([answer], passage.title):
         return None
     for match in re.finditer(pattern, passage.text, re.IGNORECASE):
