@@ -311,8 +311,9 @@ def test_a_masked_sentence_meets_its_source_only_where_it_may(
     evidence = plan[0].evidence
 
     class Spy:
-        retrieves = True
-        needs_log_normaliser = True
+        uses_generator = retrieves = needs_log_normaliser = True
+        tail = 0
+        candidates_per_query = evidence.candidates_per_query
 
         def candidates(self, model, examples, posterior, previous, rng):
             found = evidence.candidates(model, examples, posterior, previous, rng)

@@ -294,7 +294,12 @@ def test_a_trained_run_stands_beside_the_vote_of_its_own_neighbours(
     assert saved["systems"][2]["accuracy"] == pytest.approx(100 * right / 5)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "`training.passages = 0`" in text
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.md", "report.json", "slices.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "report.md",
+        "report.json",
+        "slices.png",
+        "confidence.png",
+    }
 
     without = report_run(other, [], tmp_path / "closed-out", resamples=100)
     assert [one.kind for one in without.systems] == ["run", "trivial"]

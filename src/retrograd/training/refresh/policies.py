@@ -81,7 +81,7 @@ class EverySteps(RefreshPolicy):
         return self.steps > 0
 
     def embeddings(self, steps: int) -> float:
-        return max(0, steps - 1) // self.steps if self.is_active else 0.0
+        return float(max(0, steps - 1) // self.steps) if self.is_active else 0.0
 
     def apply(self, index: LiveIndex, step: int) -> None:
         if _is_due(step, self.steps):
@@ -123,7 +123,7 @@ class Rolling(RefreshPolicy):
             raise UserError(f"refresh_share is {self.share}; expected a share of the rows in (0, 1], such as 0.02")
 
     def embeddings(self, steps: int) -> float:
-        return max(0, steps - 1) * self.share
+        return float(max(0, steps - 1) * self.share)
 
     def apply(self, index: LiveIndex, step: int) -> None:
         if step > 0:
