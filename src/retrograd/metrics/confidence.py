@@ -101,7 +101,7 @@ def expected_calibration_error(table: tuple[ReliabilityBin, ...]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CoveragePoint:
-    """What follows if answers of at least this ``confidence`` alone are given: ``coverage`` and ``risk``."""
+    """The ``coverage`` and the ``risk`` of giving no answers but those of at least this ``confidence``."""
 
     confidence: float
     coverage: float

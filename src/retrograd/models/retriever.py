@@ -28,7 +28,7 @@ TrainedTowers = Literal["both", "query", "none"]
 
 
 class LearningTowers(Protocol):
-    """What ``trained`` means, for a retriever and for the settings of one."""
+    """A retriever, or the settings of one, of which ``trained`` names the towers that learn."""
 
     trained: TrainedTowers
 

@@ -1,10 +1,10 @@
 """Recipes that train a language model on a laptop: SmolLM2-135M-Instruct under LoRA, with the retriever or without.
 
-Three hundred examples once. The rows of a task differ in their retrieval alone:
-trained as one with the generator, frozen, or none; data, generator, steps and learning rates are the same. Retrieval is
-dense and has no warm start, so what the retriever learns it learns from the generator. The model is
-`retrograd.models.loading.gguf`'s; its package is installed with one command that an error names. Queries are read
-one by one (``training.micro_batch``), so that 8 GB of memory suffice.
+Each trains on three hundred examples, once. The rows of a task differ in their retrieval alone: trained as one with the
+generator, frozen, or none; data, generator, steps and learning rates are the same. Retrieval is dense and has no warm
+start, so what the retriever learns it learns from the generator. The model is that of `retrograd.models.loading.gguf`;
+an error names the command that installs its package. Queries are read one by one (``training.micro_batch``), because
+all passages of a query stay in memory until the gradient is taken.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ _LABEL = "relation"
 
 @dataclass(frozen=True)
 class Judgements:
-    """Of each answer its ``correctness`` in [0, 1] by ``metric``, and ``is_answer``: false where it says that there is
-    none.
+    """The judgements of single answers: the ``correctness`` of each in [0, 1], by ``metric``.
+
+    ``is_answer`` is false for an answer that says that there is none.
     """
 
     metric: str

@@ -35,6 +35,7 @@ __all__ = [
     "JsonValue",
     "describe_value",
     "finite_number",
+    "first_line",
     "is_file_name",
     "is_storable",
     "is_within",
@@ -266,6 +267,11 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
         return f"did you mean {by_key[close[0]]!r}?"
     listed_names = ", ".join(repr(candidate) for candidate in names[:12])
     return f"known: {listed_names}{', …' if len(names) > 12 else ''}."
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 _LARGEST = 2**63 - 1

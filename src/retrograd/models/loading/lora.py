@@ -20,6 +20,7 @@ from retrograd.models.loading.folder_checks import ADAPTER_WEIGHTS, require_adap
 from retrograd.models.loading.lora_layers import describe_fused_experts, find_layers, is_linear, reads_past_adapters
 from retrograd.models.pointer import add_copy_layers
 from retrograd.types import UserError
+from retrograd.util.guards import first_line
 
 __all__ = ["Lora", "add_lora", "choose_layers", "has_lora", "load_lora"]
 
@@ -105,9 +106,8 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a wrong value in their settings may end in any error
-            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"the adapters in {folder} do not fit {type(model).__name__} ({first_line}); "
+                f"the adapters in {folder} do not fit {type(model).__name__} ({first_line(error)}); "
                 "name the model they were trained on"
             ) from error
     _widen(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 from retrograd.metrics.words import words_without_signs
@@ -77,17 +78,19 @@ def _show(title: str, text: str) -> str:
 
 def ask(question: str, *passages: Passage) -> Prompt:
     """Return a question as the task of question answering asks it, behind cases that show how short an answer is."""
+    return _task_with_shots(bool(passages)).prompt(Example("", question), passages)
+
+
+@cache
+def _task_with_shots(with_passages: bool) -> QuestionAnswering:
+    """Return the task whose instruction shows the cases, with their passages or without."""
     plain = QuestionAnswering(instruction="")
     shots = [
-        f"{plain.prompt(Example('', one.question), _shot_passages(one) if passages else ())} {one.answer}\n"
+        f"{plain.prompt(Example('', one.question), [Passage('', one.title, one.text)] if with_passages else ())} "
+        f"{one.answer}\n"
         for one in _SHOTS
     ]
-    with_shots = QuestionAnswering(instruction="\n".join([f"{_READ}\n", *shots]))
-    return with_shots.prompt(Example("", question), passages)
-
-
-def _shot_passages(shot: _Shot) -> list[Passage]:
-    return [Passage("", shot.title, shot.text)]
+    return QuestionAnswering(instruction="\n".join([f"{_READ}\n", *shots]))
 
 
 def read_question(written: str, begun: str = "") -> str:

@@ -89,7 +89,7 @@ class Synthesis:
 
 @dataclass(frozen=True)
 class Yield:
-    """What came of a corpus: counts, and at most ten of the pairs.
+    """The result of `synthesise`: how many questions were written, kept and left out, with at most ten of the pairs.
 
     ``drafts`` were written about ``passages`` of the ``corpus`` passages. Each was kept or has a reason (`REASONS`),
     counted in ``left_out``. ``seconds`` is the time of all blocks, of earlier processes too.
