@@ -22,6 +22,7 @@ from retrograd.models.compute.fsdp import count_forwards
 from retrograd.models.compute.inference import forget_casts, inference, plain_search
 from retrograd.models.compute.output_layer import only_at
 from retrograd.models.compute.positions import left_padding_moves
+from retrograd.models.compute.shared_beginning import read_beginning_once
 from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.compute.vocabulary import token_log_probability
 from retrograd.models.constrained.choices import MixtureScores, score_choices, score_token_mixtures
@@ -189,8 +190,9 @@ class Generator(nn.Module):
         """Return log p of each target token of one micro-batch, pair after pair."""
         batch = self._input.for_scoring(prompt_ids, target_ids, soft)
         labels = torch.tensor([token for ids in target_ids for token in ids], device=self.device)  # [tokens]
-        with only_at(self.model, batch.predicts):
-            logits = self.model(**batch.arguments, use_cache=False).logits  # [tokens V]
+        arguments, skipped = read_beginning_once(self.model, batch.arguments, input_sizes(prompt_ids, soft))
+        with only_at(self.model, batch.predicts[:, skipped:]):
+            logits = self.model(**arguments, use_cache=False).logits  # [tokens V]
         return token_log_probability(logits, labels)
 
     # ---- answers ------------------------------------------------------------------------------------------------

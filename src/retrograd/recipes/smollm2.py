@@ -27,14 +27,14 @@ from retrograd.recipes.jsa_rag import dialogue_data, question_data
 __all__ = ["ROWS"]
 
 _GENERATOR = GeneratorSettings(model="builtin:smollm2", max_input_tokens=384, lora_rank=8, dropout=False)
-_TRAINING = TrainingSettings(epochs=1, batch_size=8, micro_batch=1, passages=4, generator_learning_rate=5e-4)
+_TRAINING = TrainingSettings(epochs=1, batch_size=8, micro_batch=1, passages=2, generator_learning_rate=5e-4)
 _NO_WARM_START = WarmStartSettings(epochs=0)
 
 
 def questions_joint() -> Experiment:
     """Questions over your passages with SmolLM2 (LoRA): retriever and generator trained as one by JSA, exact weights.
 
-    Each question is read with the best 4 passages of the prior and of the posterior, at most 8 in all.
+    Each question is read with the best 2 passages of the prior and of the posterior, at most 4 in all.
     """
     return Experiment(
         name="smollm2-questions-joint",

@@ -48,9 +48,9 @@ from transformers import (
 
 import retrograd.models.constrained.choices as choices_module
 import retrograd.models.constrained.tree_decoding as tree_decoding
+from retrograd.models.compute.decoder_families import reads_trees
 from retrograd.models.compute.output_layer import OutputLayer
 from retrograd.models.constrained.prefix_tree import PrefixTree
-from retrograd.models.constrained.tree_decoding import reads_trees
 from retrograd.models.generator import Generator
 from retrograd.models.generator_input import embed_tokens
 from retrograd.models.generator_settings import GeneratorOptions

@@ -24,26 +24,13 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from retrograd.models.compute.batching import length_buckets, pad_ids
+from retrograd.models.compute.decoder_families import in_window, reads_trees
 from retrograd.models.compute.inference import EncoderStates
 from retrograd.models.compute.output_layer import OutputLayer, only_at
+from retrograd.models.compute.shared_beginning import read_beginning_once
 from retrograd.models.constrained.prefix_tree import PrefixTree
 
-__all__ = ["TreeDecoder", "reads_trees"]
-
-_SEQUENCE_TO_SEQUENCE = frozenset({"t5", "mt5", "bert"})
-_DECODER_ONLY = frozenset({"gemma", "gemma2", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3"})
-
-
-def reads_trees(model: PreTrainedModel) -> bool:
-    """Return whether the decoder's family is known to support masks that are trees, and given positions.
-
-    A list and not a trial: layers that look at neighbours in the input (recurrent ones, fixed windows) would be wrong
-    without an error.
-    """
-    config = model.config.get_text_config(decoder=True)
-    family = _SEQUENCE_TO_SEQUENCE if model.config.is_encoder_decoder else _DECODER_ONLY
-    # Other attention kernels take no mask of this form.
-    return config.model_type in family and config._attn_implementation in ("eager", "sdpa")
+__all__ = ["TreeDecoder"]
 
 
 @dataclass(frozen=True)
@@ -76,17 +63,13 @@ class TreeDecoder:
     def states(self, prompts: Sequence[int], trees: Sequence[PrefixTree], layer: OutputLayer) -> Float[Tensor, "S W"]:
         """Return `OutputLayer.states` after each prefix in ``decision_points``, tree after tree, without gradient."""
         read = self.read(prompts)
-        tree = reads_trees(self.model) and self._in_window(read["attention_mask"].shape[1], trees)
+        deepest = max(max(tree.depth) for tree in trees)
+        tree = reads_trees(self.model) and in_window(self.model, read["attention_mask"].shape[1] + deepest)
         if self.start is not None:
             return (_decode_as_trees if tree else _decode_as_rows)(self.model, read, self.start, trees, layer)
         if tree:
             return _continue_as_trees(self.model, read, trees, layer)
         return _continue_as_rows(self.model, read, trees, layer, self.budget)
-
-    def _in_window(self, length: int, trees: Sequence[PrefixTree]) -> bool:
-        """Return whether a sliding window would hide nothing, so that a given mask may replace it."""
-        window = getattr(self.model.config.get_text_config(decoder=True), "sliding_window", None)
-        return window is None or length + max(max(tree.depth) for tree in trees) <= window
 
 
 # ---- one row a prompt -----------------------------------------------------------------------------------------------
@@ -168,13 +151,20 @@ def _continue_as_trees(
     sees = torch.cat(
         [torch.cat([prompt_sees, blind], dim=2), torch.cat([sees_prompt, forest.sees[:, 1:, 1:]], dim=2)], dim=1
     )
-    arguments = {
-        **_append_tokens(model, read, forest.token[:, 1:]),
-        "attention_mask": _additive_mask(sees, model.dtype),
-        "position_ids": torch.cat([positions.expand(prompts, -1), ends.unsqueeze(-1) + forest.depth[:, 1:] - 1], dim=1),
-    }
+    arguments, skipped = read_beginning_once(
+        model,
+        {
+            **_append_tokens(model, read, forest.token[:, 1:]),
+            "attention_mask": _additive_mask(sees, model.dtype),
+            "position_ids": torch.cat(
+                [positions.expand(prompts, -1), ends.unsqueeze(-1) + forest.depth[:, 1:] - 1], dim=1
+            ),
+        },
+        ends.tolist(),
+    )
     prompt, node = forest.decision_points
-    return layer.states(arguments, (prompt, torch.where(node == 0, ends[prompt] - 1, length + node - 1)))
+    place = torch.where(node == 0, ends[prompt] - 1, length + node - 1) - skipped
+    return layer.states(arguments, (prompt, place))
 
 
 def _additive_mask(sees: Bool[Tensor, "P S S"], dtype: torch.dtype) -> Float[Tensor, "P 1 S S"]:
