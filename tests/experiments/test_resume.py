@@ -44,7 +44,7 @@ from retrograd.util.files import lock_folder
 
 pytestmark = pytest.mark.slow
 
-KINDS = ("full", "lora", "chains", "apart")
+KINDS = ("full", "lora", "chains", "apart", "resting")
 
 _PASSAGES = [
     (f"p{i}", f"{thing} {i}", f"the {thing} number {10 + i} holds tea from the box .")
@@ -62,7 +62,7 @@ def tiny(kind: str, data: Path, models: dict[str, Path], *changes: str) -> Exper
 
     "full" trains all weights, refreshes by drift and is judged while it trains; "lora" trains adapters and refreshes
     every two steps; "chains" is JSA with carried chains over sampled answers, masked sentences first, a second stage
-    last; "apart" the same with passage embeddings of the posterior's own.
+    last; "apart" the same with passage embeddings of the posterior's own; "resting" has the retriever learn alone.
     """
     data.mkdir(exist_ok=True)
     both = ["training.precision=fp32", "training.batch_size=4", "training.log_every=1", "training.save_every=2"]
@@ -85,6 +85,7 @@ def tiny(kind: str, data: Path, models: dict[str, Path], *changes: str) -> Exper
     own = {
         "full": [f"generator.model={models['seq2seq']}", *_FULL],
         "lora": [f"generator.model={models['causal']}", *_LORA],
+        "resting": [f"generator.model={models['causal']}", *_RESTING],
     }
     return Experiment().with_settings([*files, *both, *own[kind], *changes])
 
@@ -96,6 +97,7 @@ _FULL = [
 ]  # fmt: skip
 _LORA = ["generator.lora_rank=2", "generator.lora_dropout=0.1", "warm_start.epochs=0", "training.epochs=2"]
 _LORA += ["training.refresh_every=2", "training.tail=1", "training.distraction=0.3", "retriever.trained=both"]
+_RESTING = ["objective.kind=Distillation", "objective.reader=none", "warm_start.epochs=0", "training.epochs=3"]
 _CHAINS = [
     "objective.kind=JointStochasticApproximation", "objective.sampler=metropolis", "objective.draws=2",
     "retriever.posterior=true", "retriever.null_passage=true", "warm_start.epochs=0", "masking.epochs=1",
@@ -233,7 +235,7 @@ def test_the_runs_have_what_must_be_gone_on_with(whole: dict[str, Path]) -> None
     assert sum("visits_of_target_2" in line for line in chains) == 2
 
 
-@pytest.mark.parametrize(("kind", "step"), [("full", 4), ("lora", 3), ("chains", 5), ("apart", 5)])
+@pytest.mark.parametrize(("kind", "step"), [("full", 4), ("lora", 3), ("chains", 5), ("apart", 5), ("resting", 4)])
 def test_a_run_that_crashed_ends_as_one_that_never_did(
     kind: str, step: int, whole: dict[str, Path], what: Callable[..., Experiment], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from retrograd.models.inputs.soft_input import SoftInput
 from retrograd.objectives.objective import TokenLogLikelihood
 from retrograd.rag.candidates import NULL_ROW
 from retrograd.rag.mixture import MakeMixture, WordMixture
+from retrograd.rag.remembered_scores import RememberedScores
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, Passage, UserError
 
@@ -33,7 +34,8 @@ class GeneratorLikelihood:
     Pairs whose prompt and target are equal as *text* are scored once, so passages that a task words alike (neighbours
     with the same label, say) cost one forward together. ``support`` is the task's cheap test, where it has one;
     ``make_mixture`` makes the content of soft slots; by default the passages' words are mixed. ``compute`` is the
-    precision; by default that of the caller's autocast.
+    precision; by default that of the caller's autocast. Where the generator does not learn, what it has ``remembered``
+    is not computed again, and none of its weights gets a gradient.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class GeneratorLikelihood:
         support: Support | None = None,
         make_mixture: MakeMixture | None = None,
         compute: Compute | None = None,
+        remembered: RememberedScores | None = None,
     ) -> None:
         self._generator = generator
         self._task = task
@@ -53,6 +56,7 @@ class GeneratorLikelihood:
         self._support = support
         self._make_mixture = make_mixture
         self._compute = compute
+        self._remembered = remembered
         self._candidates = rows
         self._rows = rows.tolist()
         self._device = rows.device
@@ -143,7 +147,11 @@ class GeneratorLikelihood:
             [number_of(example, passages) for passages in own]
             for example, own in zip(self._examples, pairs, strict=True)
         ]
-        scores = self._generator.token_log_likelihood([p for p, _ in number], [t for _, t in number])
+        prompts, targets = [p for p, _ in number], [t for _, t in number]
+        if self._remembered is None:
+            scores = self._generator.token_log_likelihood(prompts, targets)
+        else:
+            scores = self._remembered.score(self._generator, prompts, targets)
         width = max((len(row) for row in where), default=0)
         return scores, torch.tensor(where, dtype=torch.long, device=self._device).view(len(where), width)
 

@@ -62,6 +62,7 @@ def train(
     moves = prepare_index(model, stage, saves.midway)
     refresh = stage.refresh if moves else Never()
     index = LiveIndex(model, draw_probe(model, examples, stage, saves.stage_start) if moves else None, run.path)
+    remembered = stage.remembered_scores(ranks.count)
     watch = Watch(model, stage, order.steps, run, alarms, saves, index if moves else None, score)
     state = StageState(
         name=stage.name,
@@ -73,12 +74,18 @@ def train(
         targets=targets,
         chains=chains,
         index=index,
+        remembered=remembered,
         alarms=alarms,
         sampler=sampler,
         micro_batches=micro_batches,
     )
     model.train()
-    with bar(stage.name, order.steps, "steps") as advance, index, saves.stage(state) as steps_before:
+    with (
+        bar(stage.name, order.steps, "steps") as advance,
+        index,
+        model.remembering(remembered),
+        saves.stage(state) as steps_before,
+    ):
         advance(steps_before)
         for step, positions in order.from_step(steps_before):
             refresh.apply(index, step)

@@ -15,6 +15,7 @@ from retrograd.objectives.objective import Likelihood, Objective
 from retrograd.rag.candidates import Candidates, Pool, find_column
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.remembered_scores import RememberedScores
 from retrograd.rag.search import RetrievalOptions
 from retrograd.training.refresh.policies import RefreshPolicy
 from retrograd.training.sampling.targets import TargetChoice
@@ -291,3 +292,13 @@ class Stage:
     def learns(self) -> LearningParts:
         """Return the parts that learn, unless their weights are frozen."""
         return learning_parts(self.objective, self.pace)
+
+    def remembered_scores(self, ranks: int) -> RememberedScores | None:
+        """Return an empty memory of likelihoods where the generator rests, None where it learns.
+
+        It remembers nothing in a stage that meets each example once, nor in one of several ``ranks``, which must make
+        equally many forward passes.
+        """
+        if self.learns.generator:
+            return None
+        return RememberedScores() if ranks == 1 and self.pace.epochs > 1 else RememberedScores(most_pairs=0)

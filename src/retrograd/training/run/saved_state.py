@@ -37,6 +37,7 @@ from retrograd.models.compute.fsdp import is_own_share, put, spread_like
 from retrograd.models.inputs.prompt_tokens import PromptCounts
 from retrograd.rag.embedding import shard_index
 from retrograd.rag.rag_model import RagModel
+from retrograd.rag.remembered_scores import RememberedScores
 from retrograd.training.distributed.micro_batches import MicroBatches
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.monitoring.alarms import Alarms
@@ -82,6 +83,7 @@ class StageState:
     targets: Targets
     chains: Chains
     index: LiveIndex
+    remembered: RememberedScores | None
     alarms: Alarms
     sampler: torch.Generator
     micro_batches: MicroBatches
@@ -245,7 +247,8 @@ def save_stage_state(folder: Path, state: StageState) -> None:
     }
     save_file(moments, _tensor_file(folder, _OPTIMISER))
     tensors = {"began": state.stage_start, "epoch_began": state.order.epoch_start}
-    save_file(tensors | state.targets.state() | state.index.state(), _tensor_file(folder, _STAGE))
+    remembered = {} if state.remembered is None else state.remembered.state()
+    save_file(tensors | state.targets.state() | state.index.state() | remembered, _tensor_file(folder, _STAGE))
     if state.chains.has_started:
         save_file(state.chains.state(), folder / _CHAINS)
     schedule = {name: value for name, value in state.schedule.state_dict().items() if name != "lr_lambdas"}
@@ -284,6 +287,8 @@ def _load_stage_state(folder: Path, state: StageState, passages: int) -> None:
     if (folder / _CHAINS).exists():
         state.chains.load(_read_tensors(folder, "chains"), passages)
     state.index.load(tensors)
+    if state.remembered is not None:
+        state.remembered.load(tensors)
     state.alarms.load(cast(JsonObject, plain["alarms"]))
     state.micro_batches.size = cast(int, plain["micro_batch"])
 
