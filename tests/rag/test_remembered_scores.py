@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ def generator(request) -> Generator:
 
 
 @pytest.fixture
-def scored(monkeypatch) -> Iterator[list[tuple[str, str]]]:
+def scored(monkeypatch) -> list[tuple[str, str]]:
     """The pairs that any generator has scored."""
     pairs: list[tuple[str, str]] = []
     score = Generator.token_log_likelihood

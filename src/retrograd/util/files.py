@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ __all__ = [
     "lock_folder",
     "open_to_umask",
     "remove_unfinished",
+    "unused_folder",
 ]
 
 LOCK_FILE = ".lock"
@@ -120,6 +122,12 @@ def find_current_or_backup(path: Path) -> Path:
     """
     backup = _backup_path(path)
     return backup if not path.exists() and backup.exists() else path
+
+
+def unused_folder(path: Path) -> Path:
+    """Return the path, or where there is something already the first of ``path-2``, ``path-3`` … that is free."""
+    numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
+    return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
 def _backup_path(path: Path) -> Path:

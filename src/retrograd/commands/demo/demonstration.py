@@ -20,6 +20,7 @@ from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
 from retrograd.studies.compare import build_statistic
+from retrograd.util.files import unused_folder
 
 __all__ = ["run_demo"]
 
@@ -48,7 +49,7 @@ def run_demo(out: Path, seed: int, changes: list[str] | None = None) -> list[_Ro
     numbered folder beside it is used.
     """
     console = Console(soft_wrap=True)
-    folder = _unused(out)
+    folder = unused_folder(out)
     experiments = [(name, replace(make(), seed=seed).with_settings(changes or [])) for name, make in _ROWS]
     data = experiments[0][1].data.load(seed)
     console.print(_introduction(data), highlight=False)
@@ -64,11 +65,6 @@ def run_demo(out: Path, seed: int, changes: list[str] | None = None) -> list[_Ro
         highlight=False,
     )
     return rows
-
-
-def _unused(out: Path) -> Path:
-    numbered = (out.with_name(f"{out.name}-{i}") for i in range(2, 10_000))
-    return next(path for path in (out, *numbered) if not path.exists())
 
 
 def _introduction(data: Data) -> str:
