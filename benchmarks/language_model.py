@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--model", default="builtin:smollm2")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", default=["training", "scoring", "choosing", "writing"])
     options = parser.parse_args()
     generator = Generator.open(options.model, torch.Generator().manual_seed(0), Lora(rank=8), _OPTIONS)
     prompts, targets, choices = make_prompts(options.prompts)
@@ -62,7 +63,8 @@ def main() -> None:
         ("writing", lambda: bare.write(prompts), lambda: write(generator, prompts)),
     ]
     for name, theirs, ours in rows:
-        compare(name, tokens, theirs, ours, options.repeats)
+        if name in options.rows:
+            compare(name, tokens, theirs, ours, options.repeats)
 
 
 def make_prompts(count: int) -> tuple[list[str], list[str], list[str]]:
