@@ -33,7 +33,7 @@ __all__ = ["GeneratorInput", "ModelInput", "PromptIds", "embed_tokens", "input_s
 
 PromptIds = TokenIds | FusedIds
 
-_WRITTEN_TOGETHER = 1
+_WRITTEN_TOGETHER = 4
 
 
 @dataclass(frozen=True)
