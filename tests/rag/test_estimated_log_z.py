@@ -74,3 +74,14 @@ def test_without_draws_probabilities_are_over_the_candidates(tiny_encoder: Path,
     torch.testing.assert_close(total_probability(over_candidates), torch.ones(BASE))
     assert over_candidates.log_z_errors == ()
     assert bool((total_probability(over_base) < 1).all())
+
+
+@torch.no_grad()
+def test_every_candidate_is_counted_and_none_is_drawn(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    """Where another search found all rows, two draws and two best rows of this one leave nothing to estimate."""
+    model, examples = build_over_faiss(tiny_encoder, tiny_seq2seq, "query", posterior=True)
+    every = torch.arange(BASE).expand(len(examples), -1)
+    options = RetrievalOptions(extra_rows=every, normaliser_draws=2)
+    candidates = model.retrieve(examples, 2, options, rng=seeded())
+    assert [error.tolist() for error in candidates.log_z_errors] == [[0.0] * BASE]
+    torch.testing.assert_close(total_probability(candidates), torch.ones(BASE))
