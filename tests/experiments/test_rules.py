@@ -26,6 +26,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
         "objective.kind=RelaxedTopK", "soft_prompt.form=improved", "retriever.lexical_dimensions=8",
     ),
     "_check_distraction": (*JSA, "training.distraction=0.1"),
+    "_check_tail": ("training.tail=1", "training.tail_posterior_share=0.5"),
     "_check_vectors": (*UNTRAINED, "retriever.search=bm25", "training.pool=true"),
     "_check_other_rows": (*UNTRAINED, "retriever.search=oracle", "training.tail=1"),
     "_check_explorers": ("training.explorers=1",),

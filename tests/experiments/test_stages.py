@@ -313,6 +313,7 @@ def test_a_masked_sentence_meets_its_source_only_where_it_may(
     class Spy:
         uses_generator = retrieves = needs_log_normaliser = True
         tail = 0
+        estimation = evidence.estimation
         candidates_per_query = evidence.candidates_per_query
 
         def candidates(self, model, examples, posterior, previous, rng):

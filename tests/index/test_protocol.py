@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from retrograd.index.estimated import estimate_log_normaliser
 from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex
 from retrograd.index.protocol import (
     Index,
     can_sample,
     can_save_with_model,
+    has_estimated_log_z,
     has_movable_rows,
     is_spread_over_ranks,
 )
@@ -52,9 +54,15 @@ def test_an_index_does_what_it_declares(
     rows = list(index.held_rows)
     assert rows == (HELD if len(index) == len(HELD) else list(range(8)))
     log_z = index.search(query, 2).log_normaliser
-    assert (log_z is None) == (index.log_z == "none")
+    assert (log_z is None) == (index.log_z != "exact")
     if index.log_z == "exact":
         torch.testing.assert_close(log_z, (query @ vectors[rows].T).logsumexp(dim=-1))
+    if has_estimated_log_z(index):
+        assert rows == list(range(8))
+        known = index.search(query, 2).row
+        estimate = estimate_log_normaliser(index, query, known, len(rows), rng)  # nothing is left to draw
+        torch.testing.assert_close(estimate.value, (query @ vectors.T).logsumexp(dim=-1))
+        assert 0 <= index.recall <= 1
     if can_sample(index):
         assert set(index.sample(query, 50, rng).flatten().tolist()) <= set(rows)
     if index.keeps_embeddings:

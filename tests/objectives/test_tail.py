@@ -62,6 +62,29 @@ def test_what_candidates_stand_for_is_the_whole_base_and_sums_are_unbiased() -> 
     assert mean == pytest.approx(float((prior.exp() * f).sum()))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_marginal_is_unbiased_whatever_the_tail_is_drawn_from(world, share: float) -> None:
+    """From the prior, from another distribution, and from a mixture; the prior alone gives weights that sum to 1."""
+    here = world(3, b=1, n=N, k=N)
+    prior = here.scores().log_prior[0].detach()
+    other = torch.randn(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64).log_softmax(-1)
+    proposal = (share * other.exp() + (1 - share) * prior.exp()).log()
+    expected = (prior + here.log_likelihood()[0]).exp()
+    mean, mass = torch.zeros((), dtype=torch.float64), 0.0
+    for probability, times in every_sequence_of_draws(proposal):
+        column = torch.cat([torch.arange(HEAD), times.nonzero().flatten()])
+        multiplicity = log_multiplicity(proposal[column].unsqueeze(0), times[column].unsqueeze(0))[0]
+        scores = CandidateScores(prior[column].unsqueeze(0), log_multiplicity=multiplicity.unsqueeze(0))
+        likelihood = here.likelihood()
+        likelihood.table = here.table[:, column]
+        mean += probability * (-TopKMarginal()(scores, likelihood, torch.Generator()).loss.detach()).exp()
+        represented = float((prior[column] + multiplicity).exp().sum())
+        assert share > 0 or represented == pytest.approx(1.0)
+        mass += probability * represented
+    torch.testing.assert_close(mean, expected.sum(), **TIGHT)
+    assert mass == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("normaliser", ["full", "candidates"])
 def test_the_marginal_is_unbiased_and_the_gradient_is_that_of_its_log(world, normaliser: str) -> None:
     here = world(3, b=1, n=N, k=N)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tolerances import assert_same_gradients, plain_descent
+from tests.tolerances import TINY_DEPTH, TINY_TERMS, assert_same_gradients, descent_tolerance, plain_descent
 from tests.training.distributed.test_ranks import DEPTH, TERMS
 
+from retrograd.index.estimated import NormaliserEstimation
 from retrograd.index.faiss import FaissIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
@@ -324,10 +325,11 @@ def test_passages_that_are_all_the_queries_own_are_no_batch_to_fail_on(
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_prior_over_the_whole_base_is_not_learned_from_an_index_without_log_z(
-    kind: type[Objective], tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+    kind: type[Objective], tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be another loss, without a word. Where no prior learns, or over candidates, nothing is refused."""
     pytest.importorskip("faiss")
+    monkeypatch.setattr(FaissIndex, "log_z", "none")
     others = [*with_settings(kind, normaliser="candidates"), *with_settings(kind, form="published")]
     for objective in dict.fromkeys([kind(), *others]):
         for trained in ("query", "none"):
@@ -340,6 +342,53 @@ def test_a_prior_over_the_whole_base_is_not_learned_from_an_index_without_log_z(
                 continue
             with pytest.raises(UserError, match=r'FaissIndex has no log Z; set objective.normaliser = "candidates"'):
                 run(model, examples[:2], what, folder)
+
+
+def test_a_prior_over_the_whole_base_learns_from_an_estimate_and_logs_its_error(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    """With a draw for every row the weights become those of training over the exact index."""
+    pytest.importorskip("faiss")
+    after: dict[str, dict[str, torch.Tensor]] = {}
+    for name, draws in (("exact", 0), ("all", 12), ("few", 2)):
+        model, examples = build_over_faiss(tiny_encoder, tiny_seq2seq, "query", posterior=True)
+        if name == "exact":
+            model.use_index(build_index(model.passage_side, model.task, model.base))
+        evidence = GeneratorEvidence(2, estimation=NormaliserEstimation(draws))
+        with plain_descent():
+            lines = run(model, examples, stage(JointStochasticApproximation(), evidence), tmp_path / name)
+        logged = [{key: line[key] for key in line if key.startswith("log_z")} for line in lines if "loss" in line]
+        names = ["log_z_bias", "log_z_bias_posterior", "log_z_error", "log_z_error_posterior"]
+        assert [sorted(line) for line in logged] == [names if draws else []] * len(logged)
+        assert all((value != 0) == (name == "few") for line in logged for value in line.values())
+        after[name] = {key: value.clone() for key, value in model.state_dict().items()}
+        norm = max(line["gradient_norm"] for line in lines if "loss" in line)
+    atol = descent_tolerance(1e-2, 2, norm, TINY_TERMS, TINY_DEPTH)
+    for key, value in after["exact"].items():
+        torch.testing.assert_close(after["all"][key], value, rtol=0, atol=atol)
+    assert any(not torch.equal(after["few"][key], value) for key, value in after["exact"].items())
+
+
+def test_an_index_that_misses_too_much_estimates_nothing_unless_that_is_accepted(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("faiss")
+    model, examples = build_over_faiss(tiny_encoder, tiny_seq2seq, "query", posterior=False)
+    assert isinstance(model.index, FaissIndex)
+    model.index.recall = 0.938
+    expected = (
+        r"the FaissIndex finds 93\.8% of the best rows .* less than training\.normaliser_recall = 0\.95; .* "
+        r"Search harder .* set training\.normaliser_recall = 0\.93 to accept that"
+    )
+    with pytest.raises(UserError, match=expected):
+        run(model, examples, stage(TopKMarginal(), GeneratorEvidence(2)), tmp_path / "refused")
+    accepted = GeneratorEvidence(2, estimation=NormaliserEstimation(least_recall=0.93))
+    assert run(model, examples, stage(TopKMarginal(), accepted), tmp_path / "accepted")
+    over_candidates = stage(TopKMarginal(normaliser="candidates"), GeneratorEvidence(2))
+    assert run(model, examples, over_candidates, tmp_path / "candidates")
+    no_draws = GeneratorEvidence(2, estimation=NormaliserEstimation(draws=0))
+    with pytest.raises(UserError, match=r"training\.normaliser_draws = 0 lets a FaissIndex estimate no log Z"):
+        run(model, examples, stage(TopKMarginal(), no_draws), tmp_path / "none")
 
 
 def with_settings(kind: type[Objective], **settings: str) -> list[Objective]:

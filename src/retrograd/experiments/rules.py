@@ -178,6 +178,18 @@ def _check_distraction(e: Sections) -> str | None:
     return f"training.distraction misleads the prior's search, which {_name(e.objective)} {why}; set it to 0"
 
 
+def _check_tail(e: Sections) -> str | None:
+    t = e.training
+    if t.tail_posterior_share == 0 or (t.tail > 0 and e.objective.needs_posterior):
+        return None
+    if t.tail == 0:
+        return "training.tail_posterior_share aims the draws of a tail; set training.tail = 5, say, or the share to 0"
+    return (
+        f"training.tail_posterior_share draws a tail from a posterior, which {_name(e.objective)} does not have; set "
+        f"it to 0, or take an objective with a posterior, such as JointStochasticApproximation"
+    )
+
+
 def _check_vectors(e: Sections) -> str | None:
     t, search = e.training, e.retriever.search_kind
     # Soft weights depend on the scale of the scores, hard ones on their order alone.
@@ -268,6 +280,7 @@ RULES: tuple[Rule, ...] = (
     _check_own_passages_in_background,
     _check_words_in_soft_prompt,
     _check_distraction,
+    _check_tail,
     _check_vectors,
     _check_other_rows,
     _check_explorers,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from retrograd.data.offsets import Offsets
+from retrograd.index.estimated import NormaliserEstimation
 from retrograd.models.compute.precision import PrecisionSetting
 from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.rag.answers.answering import require_beams
@@ -131,13 +132,19 @@ class TrainingSettings:
     source: a batch of two draws other passages than two batches of one, though each query's chances are the same. A
     ``pool`` depends on the micro-batch itself.
 
-    ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base. With ``pool``
+    ``tail`` passages more are drawn from the prior outside the best and stand for the rest of the base; with a
+    ``tail_posterior_share`` α they are drawn from (1 - α) p + α q, which knows the target. With ``pool``
     the queries of a batch share all their passages as candidates, with ``explorers`` more drawn at random. A share of
     the queries, ``distraction``, reads what was found for an unrelated passage: where training queries retrieve far
     better than new ones, a generator that never saw a wrong neighbour learns to copy, and forgets to read. With a
     posterior, another share, ``prior_only``, reads what the prior alone found, as at test time; only the generator
     learns from it. ``targets`` says which of several acceptable answers a visit trains on: the "first", or one
     "sampled" of them, drawn anew each time.
+
+    Over an index that does not know log Z, such as faiss, an objective with the normaliser of the whole base estimates
+    it from ``normaliser_draws`` rows of each query drawn uniformly, and as many of the best; the standard error is
+    logged. An index whose measured recall is below ``normaliser_recall`` is refused for that: neither the estimate nor
+    its error knows of a heavy row that the search missed.
 
     ``refresh`` says how the index is kept up where training moves passages (`retrograd.training.refresh.policies`):
     all rows
@@ -168,6 +175,7 @@ class TrainingSettings:
     micro_batch: int = 0
     passages: int = 5
     tail: int = 0
+    tail_posterior_share: float = 0.0
     pool: bool = False
     explorers: int = 0
     distraction: float = 0.0
@@ -181,6 +189,8 @@ class TrainingSettings:
     schedule: Schedule = "linear"
     restarts: int = 0
     clip: float = 1.0
+    normaliser_draws: int = 512
+    normaliser_recall: float = 0.95
     refresh: Refresh = "every"
     refresh_every: int = 20
     refresh_drift: float = 0.0
@@ -201,6 +211,11 @@ class TrainingSettings:
             raise UserError(f"distraction is {self.distraction:g}; expected a share of the queries, from 0 to below 1")
         if not 0 <= self.prior_only < 1:
             raise UserError(f"prior_only is {self.prior_only:g}; expected a share of the queries, from 0 to below 1")
+        if not 0 <= self.tail_posterior_share < 1:
+            raise UserError(
+                f"tail_posterior_share is {self.tail_posterior_share:g}; expected a share of the proposal, from 0 to "
+                f"below 1"
+            )
         if self.probe_passages < 0:
             raise UserError(f"probe_passages is {self.probe_passages}; expected 0 (no measurement) or more")
         if self.keep_checkpoints < 0:
@@ -228,7 +243,12 @@ class TrainingSettings:
         if self.refresh == "drift" and self.probe_passages == 0:
             raise UserError('refresh = "drift" needs a probe; set probe_passages to 64, say')
         require_schedule(self.schedule, self.restarts)
-        _ = self.refresh_policy  # which checks its own numbers
+        _ = self.refresh_policy, self.estimation  # which check their own numbers
+
+    @property
+    def estimation(self) -> NormaliserEstimation:
+        """Return how log Z is estimated over an index that does not know it."""
+        return NormaliserEstimation(self.normaliser_draws, self.normaliser_recall)
 
     @property
     def refresh_policy(self) -> RefreshPolicy:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.settings import NOTHING_TRAINED
+from retrograd.experiments.settings import NOTHING_TRAINED, TrainingSettings
+from retrograd.index.estimated import NormaliserEstimation
 from retrograd.objectives import Objective, Reads, generator_only, retriever_warm_start
 from retrograd.rag.candidates import Pool
 from retrograd.training.refresh.policies import EverySteps, Never, RefreshPolicy
@@ -140,7 +141,15 @@ def _training(experiment: Experiment, examples: int | None) -> StageDescription:
     return StageDescription(
         name="training",
         objective=e.objective,
-        evidence=GeneratorEvidence(t.passages, t.tail, pool, t.distraction, t.prior_only),
+        evidence=GeneratorEvidence(
+            t.passages,
+            t.tail,
+            pool,
+            t.distraction,
+            t.prior_only,
+            estimation=_estimation(e.objective, t),
+            tail_posterior_share=t.tail_posterior_share,
+        ),
         pace=pace,
         refresh=t.refresh_policy,
         targets=t.targets,
@@ -154,6 +163,7 @@ def _warm_start(experiment: Experiment, main: StageDescription) -> StageDescript
     w = experiment.warm_start
     if w.epochs == 0 or not (main.moves_retriever and main.objective.trains_retriever):
         return None
+    objective = retriever_warm_start(main.objective)
     pace = Pace(
         epochs=w.epochs,
         batch_size=w.batch_size,
@@ -167,11 +177,16 @@ def _warm_start(experiment: Experiment, main: StageDescription) -> StageDescript
     return replace(
         main,
         name="warm start",
-        objective=retriever_warm_start(main.objective),
-        evidence=CopyEvidence(w.noise, w.passages),
+        objective=objective,
+        evidence=CopyEvidence(w.noise, w.passages, _estimation(objective, experiment.training)),
         pace=pace,
         refresh=EverySteps(w.refresh_every),
     )
+
+
+def _estimation(objective: Objective, t: TrainingSettings) -> NormaliserEstimation:
+    """Return how log Z is estimated where the index does not know it: not at all for an objective that does without."""
+    return t.estimation if objective.needs_log_normaliser else replace(t.estimation, draws=0)
 
 
 def _masking(experiment: Experiment, main: StageDescription) -> StageDescription | None:

@@ -1,7 +1,8 @@
-"""An approximate index by faiss, faster than exact search and without a log-normaliser. Only this file imports faiss.
+"""An approximate index by faiss, faster than exact search. Only this file imports faiss.
 
-An approximate index finds most of the top K and nothing of the rest, so log p(z|x) can only be taken over the
-candidates. What it misses of the top K it says itself: `FaissIndex.recall`, measured when it is built.
+An approximate index finds most of the top K and nothing of the rest, so that log Z over the base is estimated, from the
+best rows and from rows drawn uniformly (`retrograd.index.estimated`). What it misses of the top K is measured when it
+is built: `FaissIndex.recall`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class FaissIndex:
     refuses.
     """
 
-    log_z: LogNormaliser = "none"
+    log_z: LogNormaliser = "estimated"
     samples_exactly = False
     moves_rows = False
     keeps_embeddings = False  # those of a factory that compresses are decoded

@@ -5,7 +5,8 @@ Training and answering ask for a capability, never for a class; where it comes w
 type: ``if has_movable_rows(index): index.replace(…)``.
 
 ==================  ================================================================================================
-log_z               the log-normaliser over the base is exact, estimated with a known error, or not there at all
+log_z               the log-normaliser over the base is exact, can be estimated with a known error
+                    (`has_estimated_log_z`), or is not there at all
 samples_exactly     ``sample`` draws rows exactly from softmax(logits): `can_sample`
 moves_rows          ``replace`` stores other embeddings in place, and the index can be built anew: `has_movable_rows`
 keeps_embeddings    ``vectors`` gives back what was embedded, but for the rounding of its storage type
@@ -28,6 +29,7 @@ from torch import Tensor
 from retrograd.types import UserError
 
 __all__ = [
+    "EstimableIndex",
     "Index",
     "LogNormaliser",
     "MovableIndex",
@@ -37,6 +39,7 @@ __all__ = [
     "SpreadIndex",
     "can_sample",
     "can_save_with_model",
+    "has_estimated_log_z",
     "has_movable_rows",
     "is_spread_over_ranks",
     "require_query",
@@ -44,7 +47,7 @@ __all__ = [
 ]
 
 LogNormaliser = Literal["exact", "estimated", "none"]
-"""What `Neighbours.log_normaliser` is: over the whole index, an estimate whose error is known, or None."""
+"""Ways to know log Z over the base: `Index.search` returns it, `estimate_log_normaliser` estimates it, or none."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Neighbours:
     """The K best rows of each query, best first; row -1 with logit ``-inf`` where the base has fewer than K.
 
     ``log_normaliser`` is logsumexp of the logits of *all* rows that are not excluded, differentiable with respect to
-    the query (its gradient is the softmax-mean embedding); None where the index is approximate. ``logit`` is detached.
+    the query (its gradient is the softmax-mean embedding); None where the index is approximate. Where it was estimated
+    afterwards, ``log_z_error`` is its standard error in nats; None where it is exact. ``logit`` is detached.
     """
 
     row: Int[Tensor, "B K"]
     logit: Float[Tensor, "B K"]
     log_normaliser: Float[Tensor, " B"] | None
+    log_z_error: Float[Tensor, " B"] | None = None
 
 
 @runtime_checkable
@@ -76,7 +81,7 @@ class Index(Protocol):
 
     @property
     def log_z(self) -> LogNormaliser:
-        """Return which kind `Neighbours.log_normaliser` is."""
+        """Return how log Z over the base is known: only where it is "exact" does ``search`` return it."""
         ...
 
     @property
@@ -134,6 +139,19 @@ class SampleableIndex(Index, Protocol):
 
 
 @runtime_checkable
+class EstimableIndex(Index, Protocol):
+    """An index whose ``log_z`` is "estimated": it holds every row of its base, and gives their vectors back.
+
+    `retrograd.index.estimated.estimate_log_normaliser` estimates log Z from them.
+    """
+
+    @property
+    def recall(self) -> float:
+        """Return the measured share of the best rows that ``search`` finds, from 0 to 1."""
+        ...
+
+
+@runtime_checkable
 class MovableIndex(Index, Protocol):
     """An index with ``moves_rows``: it can follow a passage encoder that learns."""
 
@@ -168,6 +186,11 @@ class SaveableIndex(Index, Protocol):
 def can_sample(index: Index) -> TypeGuard[SampleableIndex]:
     """Return whether rows can be drawn from the exact softmax."""
     return index.samples_exactly
+
+
+def has_estimated_log_z(index: Index) -> TypeGuard[EstimableIndex]:
+    """Return whether log Z over the base can be estimated, and not be had exactly."""
+    return index.log_z == "estimated"
 
 
 def has_movable_rows(index: Index) -> TypeGuard[MovableIndex]:

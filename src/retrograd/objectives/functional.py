@@ -111,21 +111,23 @@ def responsibilities(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tens
 
 
 @torch.no_grad()
-def log_multiplicity(log_prior: Float[Tensor, "B K"], times: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+def log_multiplicity(log_proposal: Float[Tensor, "B K"], times: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """Return log of how many passages of the base each candidate represents when the tail was sampled.
 
     Candidates with ``times`` = 0 were retrieved: they stand for themselves (0). The others were drawn ``times`` times
-    from the prior over all other passages: with m = Σ times draws and c the mass of the retrieved,
+    from a proposal r over the base, restricted to all other passages: with m = Σ times draws and r(C) the proposal's
+    mass on the retrieved,
 
-        log( times · (1 - c) / (m · p(z|x)) ),   so that Σ_k p_k · multiplicity_k = 1.
+        log( times · (1 - r(C)) / (m · r(z)) ).
 
-    Stratified sampling with one certain stratum (Cochran 1977, §5): Σ_k p_k · multiplicity_k · f(z_k) is unbiased for
-    the expectation of f under the prior over the whole base.
+    Stratified sampling with one certain stratum (Cochran 1977, §5; with any proposal, Liu et al. 2019, arXiv
+    1810.04777): Σ_k p_k · multiplicity_k · f(z_k) is unbiased for the expectation of f under the prior over the whole
+    base. With the prior itself as proposal Σ_k p_k · multiplicity_k is 1, with another it is so on average.
     """
     is_drawn = times > 0
-    log_tail = log1mexp(masked_logsumexp(log_prior.masked_fill(is_drawn, ABSENT))).unsqueeze(-1)
+    log_tail = log1mexp(masked_logsumexp(log_proposal.masked_fill(is_drawn, ABSENT))).unsqueeze(-1)
     share = times / times.sum(dim=-1, keepdim=True).clamp(min=1.0)
-    stands_for = torch.where(is_drawn, share, 1.0).log() + log_tail - torch.where(is_drawn, log_prior, 0.0)
+    stands_for = torch.where(is_drawn, share, 1.0).log() + log_tail - torch.where(is_drawn, log_proposal, 0.0)
     return torch.where(is_drawn, stands_for, 0.0)
 
 

@@ -24,14 +24,14 @@ __all__ = ["CandidateScores", "Estimate", "Goal", "Likelihood", "Objective", "Re
 class CandidateScores:
     """Scores that the retrievers give K candidates per query. Padding is ``-inf`` and behaves like absence.
 
-    ``log_prior`` is log p(z|x), normalised over the whole knowledge base where the index is exact (a row then sums to
-    at most 1), else over the candidates. ``log_posterior`` is log q(z|x,y), likewise. ``previous`` is the column where
-    each query's Markov chain stood at its last visit, -1 where it has none.
+    ``log_prior`` is log p(z|x), normalised over the whole knowledge base where log Z is known or estimated (a row then
+    sums to at most 1), else over the candidates. ``log_posterior`` is log q(z|x,y), likewise. ``previous`` is the
+    column where each query's Markov chain stood at its last visit, -1 where it has none.
 
     ``log_multiplicity`` is the log of how many passages each candidate stands for: 0 for a passage that was retrieved
-    and stands for itself, log((1-c) / (m p)) for one of m draws from the prior outside the retrieved ones, which hold
-    the mass c (`functional.log_multiplicity`). Constant. With it a sum over the candidates is an unbiased estimate of
-    the sum over the base. Objectives that cannot use it refuse it.
+    and stands for itself, log((1-r(C)) / (m r)) for one of m draws from a proposal r, such as the prior, outside the
+    retrieved ones, of which it holds the mass r(C) (`functional.log_multiplicity`). Constant. With it a sum over the
+    candidates is an unbiased estimate of the sum over the base. Objectives that cannot use it refuse it.
 
     ``temperature`` is the T of the prior, log p(z|x) = similarity / T - log Z, with gradient where it is learned:
     T·log_prior is the similarity itself, less a constant per query. None where there is no such scale; objectives that
@@ -105,7 +105,8 @@ class Estimate:
     log_marginal                   log p(y|x) in nats as the objective models it (all)
     log_likelihood                 Σ w log p(y|x,z) in nats, w being the weights the objective trains with (all)
     candidate_mass                 Σ p(z|x) as given: how much of the prior over the base the candidates hold (with
-                                   candidates sampled from the tail, what they stand for: 1)
+                                   candidates sampled from the tail, what they stand for: 1, on average where the
+                                   prior was not what they were drawn from)
     prior_entropy                  of p(z|x) over the candidates, nats; near 0 is collapse, near log K is indifference
     posterior_entropy              of q(z|x,y) over the candidates, nats
     responsibility_entropy         of w, nats

@@ -54,7 +54,8 @@ class Candidates:
     Row -1 is padding; `NULL_ROW`, in the last column where the model has one, is the null passage. ``query``
     (divided by the temperature) and ``vectors`` are the embeddings that were compared, for soft slots to mix; None if a
     search has none. Vectors in the column of padding or of the null passage have no meaning. ``prior_only`` marks the
-    queries that have the prior's candidates alone; None where no query was marked.
+    queries that have the prior's candidates alone; None where no query was marked. ``log_z_errors`` are the standard
+    errors, in nats, of the log Z of the prior and then of the posterior; empty where none was estimated.
     """
 
     rows: Int[Tensor, "B K"]
@@ -62,6 +63,7 @@ class Candidates:
     query: Float[Tensor, "B D"] | None = None
     vectors: Float[Tensor, "B K D"] | None = None
     prior_only: Bool[Tensor, "B 1"] | None = None
+    log_z_errors: tuple[Float[Tensor, " B"], ...] = ()
 
 
 def make_empty_candidates(queries: int, device: torch.device) -> Candidates:
@@ -191,7 +193,7 @@ def log_probability(
     fresh: bool,
     null: Float[Tensor, " D"] | None = None,
 ) -> Float[Tensor, "B K"]:
-    """Return log p(z|x) of the candidates: over the whole base if the index gives log Z, else over the candidates.
+    """Return log p(z|x) of the candidates: over the whole base where log Z is given, else over the candidates.
 
     With ``fresh`` vectors (re-encoded with gradient) the index's log Z, which is of the stored, older ones, is renewed.
     ``null`` is the embedding of the null passage, which then competes with all others.

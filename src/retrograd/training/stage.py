@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from retrograd.index.estimated import DEFAULT_ESTIMATION, NormaliserEstimation
 from retrograd.models.compute.inference import inference
 from retrograd.objectives.objective import Likelihood, Objective
 from retrograd.rag.candidates import Candidates, Pool, find_column
@@ -54,6 +55,11 @@ class StageEvidence(Protocol):
         """Return the number of candidates that are drawn to represent the rest of the base."""
         ...
 
+    @property
+    def estimation(self) -> NormaliserEstimation:
+        """Return how log Z is estimated over an index that does not know it."""
+        ...
+
     def candidates_per_query(self, base_size: int, queries: int, posterior: bool) -> int:
         """Return how many passages a query is given at most, from a base of so many; ``queries`` share a pool."""
         ...
@@ -74,9 +80,11 @@ class StageEvidence(Protocol):
 class GeneratorEvidence:
     """Evidence from the generator, which scores the ``passages`` best of the prior (and of the posterior): both learn.
 
-    ``tail`` more are drawn from the prior over the rest of the base and represent it. The batch shares a ``pool``. A
+    ``tail`` more are drawn from the prior over the rest of the base and represent it, a ``tail_posterior_share`` of
+    the proposal being the posterior's. The batch shares a ``pool``. A
     share of the queries, ``distraction``, reads what was retrieved for another query; another, ``prior_only``, what
-    the prior alone retrieves, as at test time, and trains the generator only.
+    the prior alone retrieves, as at test time, and trains the generator only. ``estimation`` is for log Z over an
+    index that does not know it.
 
     ``as_at_test_time`` has all queries read what the prior alone retrieves, without gradient and without dropout; no
     posterior is used and no chain continued. It excludes ``pool`` and ``prior_only``.
@@ -90,6 +98,8 @@ class GeneratorEvidence:
     distraction: float = 0.0
     prior_only: float = 0.0
     as_at_test_time: bool = False
+    estimation: NormaliserEstimation = DEFAULT_ESTIMATION
+    tail_posterior_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.as_at_test_time and (self.pool is not None or self.prior_only > 0):
@@ -122,7 +132,15 @@ class GeneratorEvidence:
             options = RetrievalOptions(tail=self.tail, distraction=self.distraction)
             with inference(model.retriever):
                 return model.retrieve(examples, self.passages, options, rng=rng)
-        options = RetrievalOptions(posterior, self.tail, self.pool, self.distraction, self.prior_only)
+        options = RetrievalOptions(
+            posterior,
+            self.tail,
+            self.pool,
+            self.distraction,
+            self.prior_only,
+            normaliser_draws=self.estimation.draws,
+            tail_posterior_share=self.tail_posterior_share,
+        )
         return model.retrieve(examples, self.passages, options, previous, rng)
 
     def likelihood(self, model: RagModel, examples: Sequence[Example], candidates: Candidates) -> Likelihood:
@@ -135,13 +153,14 @@ class CopyEvidence:
 
     The retriever learns from it. ``noise`` is the share of supporting passages that are no evidence (`CopySettings`). A
     query whose best ``passages`` hold none that supports the target teaches nothing: the test cannot distinguish
-    them, and what would grow is their share of p(z|x), whatever they are.
+    them, and what would grow is their share of p(z|x), whatever they are. ``estimation`` as in `GeneratorEvidence`.
     """
 
     uses_generator: ClassVar[bool] = False
 
     noise: float = 0.05
     passages: int = 0
+    estimation: NormaliserEstimation = DEFAULT_ESTIMATION
 
     def __post_init__(self) -> None:
         _ = CopySettings(self.noise)  # which checks it
@@ -170,7 +189,8 @@ class CopyEvidence:
         rng: torch.Generator,
     ) -> Candidates:
         if self.passages > 0:
-            best = model.retrieve(examples, self.passages, RetrievalOptions(posterior=posterior), previous)
+            options = RetrievalOptions(posterior=posterior, normaliser_draws=self.estimation.draws)
+            best = model.retrieve(examples, self.passages, options, previous, rng)
             return _detach_where_none_supports(model, examples, best)
         cells = len(examples) * len(model.base)
         if cells > _WHOLE_BASE_CELLS:

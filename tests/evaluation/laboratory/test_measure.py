@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.test_loop import build_over_faiss
 from torch import Tensor
 
 from retrograd.evaluation.laboratory.measure import Component, Estimator, measure
@@ -38,7 +39,7 @@ from retrograd.objectives import (
 )
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relations.extraction import RelationExtraction
-from retrograd.types import Example, Passage
+from retrograd.types import Example, Passage, UserError
 
 EXACT = JointStochasticApproximation(kept_mass=1.0)
 
@@ -373,6 +374,29 @@ def test_a_sampled_tail_trades_the_bias_of_truncation_for_variance() -> None:
         found[name] = component
     assert found["tail"].relative_bias < 0.2 * min(found[name].relative_bias for name in ("full", "renormalised"))
     assert found["tail"].relative_variance > 0.0
+
+
+def test_an_index_that_estimates_log_z_is_no_reference(tiny_encoder: Path, tiny_seq2seq: Path) -> None:
+    pytest.importorskip("faiss")
+    model, examples = build_over_faiss(tiny_encoder, tiny_seq2seq, "query", posterior=True)
+    with pytest.raises(UserError, match=r"a FaissIndex does not know log Z over the base; give the model an exact"):
+        tabulate(model, examples[:2], 3, budget=1_000)
+
+
+def test_a_tail_from_a_posterior_that_knows_has_less_variance_and_no_more_bias() -> None:
+    here = tables(seed=2, b=4, n=60)
+    here = replace(here, token_log_likelihood=3 * here.token_log_likelihood)
+    log_joint = here.log_prior + here.log_likelihood
+    off = 0.3 * torch.randn(log_joint.shape, generator=seeded(1), dtype=log_joint.dtype)
+    here = replace(here, log_posterior=(log_joint + off).log_softmax(-1))
+    found = []
+    for share in (0.0, 0.5):
+        estimator = Estimator("tail", EXACT, 2, tail=6, tail_posterior_share=share)
+        component = measure(estimator, here, 4_000, seeded()).prior
+        assert component is not None
+        found.append(component)
+    assert found[1].relative_variance < 0.7 * found[0].relative_variance
+    assert found[1].relative_bias < found[0].relative_bias
 
 
 def test_passages_of_one_prompt_are_one_to_the_generator() -> None:

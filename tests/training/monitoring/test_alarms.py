@@ -60,6 +60,7 @@ CASES = [
         SPREAD,
     ),
     ("candidates hold too little", {"candidate_mass": 0.04}, SPREAD, {"candidate_mass": 0.06}, SPREAD),
+    ("log Z uncertain", {"log_z_error": 0.31}, SPREAD, {"log_z_error": 0.29}, SPREAD),
     (
         "posterior far off",
         {"kl_responsibilities_posterior": 2.1},

@@ -46,7 +46,8 @@ _EARLIER_VISITS = 4
 class Estimator:
     """An objective with the candidates it is given: the best ``passages`` of each retriever it uses, or all there are.
 
-    ``tail`` more are drawn from the prior outside the best at every redraw, and stand for all that is there.
+    ``tail`` more are drawn from the prior outside the best at every redraw, and stand for all that is there; with a
+    ``tail_posterior_share`` α from (1 - α) p + α q.
     ``redraws`` bounds how often it is redrawn where each draw runs the generator (0: as often as the others).
     """
 
@@ -56,6 +57,7 @@ class Estimator:
     candidates: Literal["best", "all"] = "best"
     redraws: int = 0
     tail: int = 0
+    tail_posterior_share: float = 0.0
 
     def draw_candidates(
         self, tables: Tables, copies: int, rng: torch.Generator
@@ -64,12 +66,19 @@ class Estimator:
         best = self._columns(tables).repeat(copies, 1)
         if self.tail == 0:
             return best, None
-        log_prior = tables.log_prior.repeat(copies, 1)
-        is_best = counts(best, log_prior) > 0
-        times = counts(propose(log_prior.masked_fill(is_best, -torch.inf), self.tail, rng), log_prior)
+        log_proposal = self._log_proposal(tables).repeat(copies, 1)
+        is_best = counts(best, log_proposal) > 0
+        times = counts(propose(log_proposal.masked_fill(is_best, -torch.inf), self.tail, rng), log_proposal)
         columns = columns_where(is_best | (times > 0))
         draws = take(times, columns).masked_fill(columns < 0, 0.0)
-        return columns, functional.log_multiplicity(take(log_prior, columns), draws)
+        return columns, functional.log_multiplicity(take(log_proposal, columns), draws)
+
+    def _log_proposal(self, tables: Tables) -> Float[Tensor, "B U"]:
+        """Return the distribution that the tail is drawn from, over the whole base."""
+        share = self.tail_posterior_share
+        if share == 0.0 or tables.log_posterior is None:
+            return tables.log_prior
+        return torch.logaddexp(tables.log_prior + math.log1p(-share), tables.log_posterior + math.log(share))
 
     def _columns(self, tables: Tables) -> Int[Tensor, "B K"]:
         """Return the best candidates as columns of the tables."""

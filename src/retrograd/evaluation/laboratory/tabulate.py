@@ -16,7 +16,7 @@ from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
-from retrograd.types import Example
+from retrograd.types import Example, UserError
 
 __all__ = ["Bench", "tabulate"]
 
@@ -44,8 +44,14 @@ def tabulate(model: RagModel, examples: Sequence[Example], passages: int, budget
     """Score the batch under the whole base if that takes at most ``budget`` distinct prompts.
 
     Else under as many of the best passages of prior and posterior together as the budget allows, at least ``passages``
-    of each. The model should be in evaluation mode, with an index, and with a posterior retriever.
+    of each. The model should be in evaluation mode, with an index, and with a posterior retriever. Raises `UserError`
+    for an index without exact log Z, which the reference needs.
     """
+    if model.needs_index and model.index.log_z != "exact":
+        raise UserError(
+            f"the laboratory compares with the exact gradient, and a {type(model.index).__name__} does not know log Z "
+            f"over the base; give the model an exact index"
+        )
     candidates, prompt = None, None
     if len(examples) * len(model.base) <= _PAIRS:
         candidates = model.retrieve_all(examples, with_posterior=True)

@@ -61,7 +61,11 @@ def training_step(model: RagModel, bench: Bench, estimator: Estimator, rng: torc
         if estimator.candidates == "all":
             candidates = model.retrieve_all(batch, objective.needs_posterior)
         else:
-            options = RetrievalOptions(posterior=objective.needs_posterior, tail=estimator.tail)
+            options = RetrievalOptions(
+                posterior=objective.needs_posterior,
+                tail=estimator.tail,
+                tail_posterior_share=estimator.tail_posterior_share,
+            )
             candidates = model.retrieve(batch, estimator.passages, options, rows[part], rng)
         result = objective(candidates.scores, model.likelihood(batch, candidates), rng)
         if result.last is not None:

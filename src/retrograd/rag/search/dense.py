@@ -7,7 +7,8 @@
    the prior's candidates alone (neither does anything unless the options ask for it);
 3. `find_nearest` searches the index for each query's nearest rows, and its log Z;
 4. `make_candidates` joins these rows with those that the options add, without excluded ones (`_join_rows`); it adds
-   rows drawn from the tail (`_draw_tail`), with their multiplicities, and the null passage where there is one;
+   rows drawn from the tail (`draw_tail`), with their multiplicities, and the null passage where there is one;
+   `_estimate_log_z` estimates log Z, where the index does not know it;
 5. `score_rows`, which it calls, embeds the candidates, anew where passages are trained, and gives log p(z|x) and
    log q(z|x,y).
 """
@@ -21,9 +22,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from retrograd.index.protocol import Index, Neighbours, can_sample
+from retrograd.index.estimated import estimate_log_normaliser
+from retrograd.index.protocol import Index, Neighbours, has_estimated_log_z
 from retrograd.models.compute.precision import full_precision
-from retrograd.objectives.functional import log_multiplicity
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import (
     NULL_ROW,
@@ -37,7 +38,8 @@ from retrograd.rag.candidates import (
 from retrograd.rag.search.queries import Queries, embed_queries
 from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
 from retrograd.rag.search.substitution import distract, mark_prior_only
-from retrograd.types import Example, UserError
+from retrograd.rag.search.tail import draw_tail, weigh_tail
+from retrograd.types import Example
 
 __all__ = ["DENSE", "DenseSearch", "VectorSearch", "find_nearest", "score_base"]
 
@@ -47,8 +49,8 @@ _NULL_TEXT = "(no passage)"
 class VectorSearch:
     """The steps of a search by vectors, in terms of `embed` and `find`, which searches define anew where they differ.
 
-    Log-probabilities are over the whole base where the index knows log Z, with gradient for whatever the retrievers
-    train.
+    Log-probabilities are over the whole base where the index knows log Z, or estimates it as the options ask, with
+    gradient for whatever the retrievers train.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -68,7 +70,8 @@ class VectorSearch:
 
     def candidates_at(self, request: SearchRequest, rows: Int[Tensor, "B K"]) -> Candidates:
         queries = self.embed(request)
-        return score_rows(self._space, request.require_index(), queries, self.find(request, queries, 1), rows)
+        nearest = _estimate_log_z(request, queries, self.find(request, queries, 1), rows)
+        return score_rows(self._space, request.require_index(), queries, nearest, rows)
 
     def whole_base(self, request: SearchRequest) -> Candidates:
         return score_base(self._space, request.require_index(), self.embed(request))
@@ -109,16 +112,16 @@ def make_candidates(
     if request.previous_row is not None:
         previous_row = queries.mask_previous(request.previous_row.to(queries.prior.device))
     rows = _join_rows(space, request, queries, neighbours, previous_row)
-    tail_rows = _draw_tail(queries, index, rows, request.options.tail, request.rng)
+    tail_rows = draw_tail(request, queries, neighbours, rows)
     rows = union(rows, tail_rows)
+    neighbours = _estimate_log_z(request, queries, neighbours, rows)
     if space.null_passage:
         rows = nn.functional.pad(rows, (0, 1), value=NULL_ROW)
     candidates = score_rows(space, index, queries, neighbours, rows)
     scores = candidates.scores
     if request.options.tail > 0:
-        times = (rows.unsqueeze(-1) == tail_rows.unsqueeze(1)).sum(dim=-1).masked_fill(rows < 0, 0)
-        stored = _stored_log_prior(index, queries, neighbours[0], rows)
-        scores = replace(scores, log_multiplicity=log_multiplicity(stored, times.float()))
+        log_multiplicity = weigh_tail(request, queries, neighbours, rows, tail_rows)
+        scores = replace(scores, log_multiplicity=log_multiplicity)
     previous = None if previous_row is None else find_column(rows, previous_row)
     return replace(candidates, scores=replace(scores, previous=previous))
 
@@ -161,7 +164,8 @@ def score_rows(
     scores = CandidateScores(log_prior, rest[0] if rest else None, temperature=space.prior.trained_temperature)
     query = space.side.part(queries.prior, "prior")
     vectors = space.side.part(queries.detach_substituted(vectors), "prior")
-    return Candidates(rows, scores, query, vectors, queries.is_prior_only)
+    errors = tuple(nearest.log_z_error for nearest in neighbours if nearest.log_z_error is not None)
+    return Candidates(rows, scores, query, vectors, queries.is_prior_only, errors)
 
 
 def score_base(space: SearchSpace, index: Index, queries: Queries) -> Candidates:
@@ -175,32 +179,27 @@ def score_base(space: SearchSpace, index: Index, queries: Queries) -> Candidates
     return Candidates(rows, scores)
 
 
-def _draw_tail(
-    queries: Queries, index: Index, rows: Int[Tensor, "B K"], draws: int, rng: torch.Generator | None
-) -> Int[Tensor, "B M"]:
-    """Draw rows from the prior over all that are neither retrieved nor excluded: a second pass over the index."""
-    if draws == 0:
-        return rows.new_empty(len(rows), 0)
-    if not can_sample(index) or rng is None:
-        raise UserError(
-            "training.tail needs an exact index, from which rows can be sampled, and a source of randomness; set "
-            "training.tail = 0"
-        )
-    with full_precision(rows.device):
-        return index.sample(queries.search_embeddings[0], draws, rng, torch.cat([queries.excluded_rows, rows], dim=-1))
+def _estimate_log_z(
+    request: SearchRequest, queries: Queries, neighbours: list[Neighbours], rows: Int[Tensor, "B K"]
+) -> list[Neighbours]:
+    """Give neighbours an estimated log Z, where the options ask for it and the index can only estimate it.
 
-
-@torch.no_grad()
-def _stored_log_prior(
-    index: Index, queries: Queries, nearest: Neighbours, rows: Int[Tensor, "B K"]
-) -> Float[Tensor, "B K"]:
-    """Return log p(z|x) by the embeddings in the index, which the tail was drawn from; ``-inf`` for what it has not.
-
-    The candidates' own embeddings are newer where passages are trained: weights by them would be of other draws.
+    The candidates ``rows`` are among the rows that are counted, not drawn: they never hold more than Ẑ. Raises
+    `ValueError` without a source of randomness.
     """
+    index, draws = request.require_index(), request.options.normaliser_draws
+    if draws == 0 or not has_estimated_log_z(index):
+        return neighbours
+    if request.rng is None:
+        raise ValueError(f"log Z is estimated from {draws} rows drawn at random; pass rng")
     with full_precision(rows.device):
-        vectors = index.vectors(rows.clamp(min=-1))
-        return log_probability(queries.search_embeddings[0], vectors, rows.clamp(min=-1), nearest, index, fresh=False)
+        estimated: list[Neighbours] = []
+        for query, nearest in zip(queries.search_embeddings, neighbours, strict=True):
+            best = index.search(query, draws, queries.excluded_rows).row
+            known = torch.cat([best, rows.clamp(min=-1)], dim=-1)
+            estimate = estimate_log_normaliser(index, query, known, draws, request.rng, queries.excluded_rows)
+            estimated.append(replace(nearest, log_normaliser=estimate.value, log_z_error=estimate.standard_error))
+    return estimated
 
 
 def _embed_candidates(

@@ -77,6 +77,10 @@ class OracleSearch(VectorSearch):
     def _oracle(self) -> Oracle:
         return Oracle(self._space.task, self._space.base, self._space.support)
 
+    def candidates(self, request: SearchRequest) -> Candidates:
+        options = replace(request.options, normaliser_draws=0)  # log Z is not over the base
+        return super().candidates(replace(request, options=options))
+
     def find(self, request: SearchRequest, queries: Queries, k: int) -> list[Neighbours]:
         accepted = self._oracle.rows(request.examples, queries.excluded_rows)
         return _find_accepted(queries, accepted, request.require_index(), k)

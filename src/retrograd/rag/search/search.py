@@ -70,10 +70,15 @@ class RetrievalOptions:
     """Frozen options that add candidates to the prior's k best passages; by default nothing is added.
 
     ``posterior`` adds the posterior's k best. ``tail`` passages are drawn besides (with replacement) from the prior
-    over all others, as the index holds it; they represent the tail: see `CandidateScores.log_multiplicity`. With a
+    over all others, as the index holds it; they represent the tail: see `CandidateScores.log_multiplicity`. A
+    ``tail_posterior_share`` α draws them from (1 - α) p + α q instead (`retrograd.rag.search.tail`). With a
     ``pool`` all queries share their candidates: see `Pool`. A share of the queries, ``distraction``, gets the
     candidates of an unrelated passage; another, ``prior_only``, has the prior's candidates alone, and scores without
     gradient. ``extra_rows`` (-1 is padding) are candidates that another index found, such as `LexicalIndex`.
+
+    Where the index cannot know log Z over the base but estimates it (`EstimableIndex`), ``normaliser_draws`` rows drawn
+    uniformly, as many of the best and all candidates are what it is estimated from. With 0 log-probabilities are then
+    over the candidates.
     """
 
     posterior: bool = False
@@ -82,6 +87,8 @@ class RetrievalOptions:
     distraction: float = 0.0
     prior_only: float = 0.0
     extra_rows: Int[Tensor, "B _"] | None = None
+    normaliser_draws: int = 0
+    tail_posterior_share: float = 0.0
 
 
 BEST_PASSAGES = RetrievalOptions()

@@ -82,6 +82,14 @@ ALARMS = (
         "the candidates hold {candidate_mass:.1%} of the prior; what the rest of the base would say is left out",
         "raise training.passages, let draws stand for the rest (training.tail = 5), or lower retriever.temperature",
     ),
+    # At 0.3 nats the bias is 0.3²/2 = 5 % of Z, and an interval of 95 % spans a factor of 3.
+    Alarm(
+        "log Z uncertain",
+        ("log_z_error",),
+        lambda v: v["log_z_error"] > 0.3,
+        "log Z over the base is estimated with a standard error of {log_z_error:.2f} nats",
+        "raise training.normaliser_draws, lower retriever.temperature, or search an exact index",
+    ),
     # e^-2 = 14 %: the posterior gives the passages that explain the target a seventh of what they should have.
     Alarm(
         "posterior far off",

@@ -20,6 +20,7 @@ _SHOWN = {
     "log_marginal": ("log-marginal", "{:.3f} nats"),
     "best_supports": ("best passage supports", "{:.0%}"),
     "candidate_mass": ("mass on candidates", "{:.0%}"),
+    "log_z_error": ("error of log Z", "{:.3f} nats"),
     "responsibility_entropy": ("posterior entropy", "{:.2f} nats"),
     "acceptance": ("acceptance", "{:.0%}"),
     "temperature": ("temperature", "{:.3f}"),
@@ -46,7 +47,11 @@ class Visit:
 
 @torch.no_grad()
 def measure_health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[str, float]:
-    """Return the objective's diagnostics of a micro-batch, and how often its best passage supports the target."""
+    """Return the objective's diagnostics of a micro-batch, and how often its best passage supports the target.
+
+    Where log Z was estimated, ``log_z_error`` is the root mean square over the queries of its standard error, in nats,
+    and ``log_z_bias`` its mean bias; those of the posterior end in ``_posterior``.
+    """
     candidates, estimate = visit.candidates, visit.estimate
     values = {"loss": float(estimate.loss), "gradient_norm": gradient_norm}
     values |= {name: float(value) for name, value in estimate.diagnostics.items()}
@@ -57,7 +62,16 @@ def measure_health(model: RagModel, visit: Visit, gradient_norm: float) -> dict[
         best = candidates.scores.log_prior.argmax(dim=-1, keepdim=True)
         supports = model.supports(visit.examples, candidates.rows.gather(1, best))
         values["best_supports"] = float(supports.float().mean())
-    return values | learned_scales(model)
+    return values | measure_log_z(candidates) | learned_scales(model)
+
+
+def measure_log_z(candidates: Candidates) -> dict[str, float]:
+    """Return error and bias of an estimated log Z in nats; nothing where it is exact."""
+    values: dict[str, float] = {}
+    for suffix, error in zip(("", "_posterior"), candidates.log_z_errors, strict=False):
+        mean_square = float(error.square().mean())
+        values |= {f"log_z_error{suffix}": mean_square**0.5, f"log_z_bias{suffix}": -0.5 * mean_square}
+    return values
 
 
 def learned_scales(model: RagModel) -> dict[str, float]:

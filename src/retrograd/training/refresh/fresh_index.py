@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from retrograd.index.estimated import DEFAULT_ESTIMATION
+from retrograd.index.protocol import has_estimated_log_z
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, describe_index_fault
 from retrograd.training.distributed.ranks import Ranks
@@ -51,8 +54,8 @@ def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
 
     A stage that goes on ``midway`` keeps its stale index.
 
-    Raises `UserError` for an index that cannot be refreshed where it will have to be, and for one without log Z where
-    the retriever learns from it.
+    Raises `UserError` for an index that cannot be refreshed where it will have to be, and, where the retriever learns
+    from log Z, for one that neither knows it nor may estimate it.
     """
     Ranks().require_equal(trained_weights(model))  # or each would search with another tower
     moves = _moves_passages(model, stage)
@@ -67,17 +70,34 @@ def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
 
 
 def _require_log_normaliser(model: RagModel, stage: Stage) -> None:
-    """Raise `UserError` where a prior would silently be normalised over its candidates: for want of log Z."""
+    """Raise `UserError` where a prior would silently be normalised over its candidates, for want of log Z, or by an
+    estimate of it from an index that misses too much.
+    """
     learns = stage.learns.retriever and model.retriever.is_trained
     if not (stage.evidence.needs_log_normaliser and stage.objective.needs_log_normaliser and learns):
         return
-    if not model.needs_index or model.index.log_z != "none":
+    if not model.needs_index or model.index.log_z == "exact":
         return
-    raise UserError(
-        f"{stage.name}: {type(stage.objective).__name__} as set normalises p(z|x) over the whole base, and a "
-        f'{type(model.index).__name__} has no log Z; set objective.normaliser = "candidates", take an objective that '
-        f"normalises over its candidates, or search an exact index"
+    index, estimation = model.index, stage.evidence.estimation
+    start = f"{stage.name}: {type(stage.objective).__name__} as set normalises p(z|x) over the whole base, and "
+    end = (
+        'set objective.normaliser = "candidates", take an objective that normalises over its candidates, or search an '
+        "exact index"
     )
+    if not has_estimated_log_z(index):
+        raise UserError(f"{start}a {type(index).__name__} has no log Z; {end}")
+    if estimation.draws == 0:
+        raise UserError(
+            f"{start}training.normaliser_draws = 0 lets a {type(index).__name__} estimate no log Z; set it to "
+            f"{DEFAULT_ESTIMATION.draws}, or {end}"
+        )
+    if index.recall < estimation.least_recall:
+        raise UserError(
+            f"{start}the {type(index).__name__} finds {index.recall:.1%} of the best rows (its measured recall), less "
+            f"than training.normaliser_recall = {estimation.least_recall:g}; a heavy row that is missed is in no "
+            f"estimate of log Z, nor in its error. Search harder (a larger probe), set training.normaliser_recall = "
+            f"{math.floor(100 * index.recall) / 100:g} to accept that, or {end}"
+        )
 
 
 def _moves_passages(model: RagModel, stage: Stage) -> bool:
