@@ -104,9 +104,9 @@ def measure(kind: str, row: str, experiment: Experiment, place: Path, out: Path)
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "questions": ("exact_match", "f1", "recall@1", "recall@5"),
+    "questions": ("exact_match", "f1", "gold_recall@1", "gold_recall@5"),
     "relations": ("macro_f1", "precision@1", "precision@5"),
-    "dialogue": ("f1", "rouge_l", "knowledge_f1", "recall@1", "recall@5"),
+    "dialogue": ("f1", "rouge_l", "knowledge_f1", "gold_recall@1", "gold_recall@5"),
 }
 EVERY = ("citation_precision@1", "citation_prior_precision@1", "citation_chance", "ece", "aurc")
 
