@@ -84,6 +84,7 @@ def write_data(folder: Path, rows: int) -> Experiment:
             "data.test=",
             "retriever.separate_towers=true",
             "retriever.trained=query",
+            "retriever.lexical_dimensions=0",  # 384 numbers a row
             "training.precision=fp32",
             "training.batch_size=4",
             "warm_start.epochs=0",
