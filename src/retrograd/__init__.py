@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retrograd.experiments.from_python import Run, open_run, resume, run, train
     from retrograd.experiments.training_config import TrainingConfig
     from retrograd.index.knowledge_base import KnowledgeBase
+    from retrograd.index.settings import IndexSettings
     from retrograd.models.encoder import Encoder
     from retrograd.models.generator import Generator
     from retrograd.models.loading.lora import Lora
@@ -52,6 +53,7 @@ __all__ = [
     "Generator",
     "GroundedDialogue",
     "Hit",
+    "IndexSettings",
     "JointStochasticApproximation",
     "KnowledgeBase",
     "Lora",
@@ -93,6 +95,7 @@ _MODULES = {
     "retrograd.experiments.from_python": ("Run", "open_run", "resume", "run", "train"),
     "retrograd.experiments.training_config": ("TrainingConfig",),
     "retrograd.index.knowledge_base": ("KnowledgeBase",),
+    "retrograd.index.settings": ("IndexSettings",),
     "retrograd.models.encoder": ("Encoder",),
     "retrograd.models.generator": ("Generator",),
     "retrograd.models.loading.lora": ("Lora",),

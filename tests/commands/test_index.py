@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 
 from retrograd import __main__ as cli
+from retrograd.commands import load_experiment
+from retrograd.index.disk.cache import VectorCache
 from retrograd.index.disk.storage import write_sealed
 from retrograd.index.exact import ExactIndex
 from retrograd.models.encoder import Encoder
+from retrograd.rag.embedding import build_index
 from retrograd.recipes import open_experiment
 from retrograd.studies import index
 from retrograd.studies.index import is_index, open_source
@@ -315,3 +319,30 @@ def test_what_does_not_fit_is_refused_before_it_begins(
     with pytest.raises(UserError, match=r"needs 384 bytes more in .*index, and .*; 1 kB are free there"):
         command("index", "build", experiment, "--out", tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+def test_what_runs_keep_of_a_base_is_pruned(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETROGRAD_CACHE", str(tmp_path / "cache"))
+    source = open_source(str(experiment))
+    build_index(source.side, source.task, source.base, cache=VectorCache.of_user())
+    command("index", "prune")
+    place = tmp_path / "cache" / "embeddings"
+    assert re.fullmatch(
+        rf"removed 0 of the embeddings of 1 bases \(0 bytes\); [\d.]+ kB stay in {place}\n", capsys.readouterr().out
+    )
+    command("index", "prune", "--to", "100")
+    assert capsys.readouterr().out.endswith(f"0 bytes stay in {place}\n")
+    with pytest.raises(UserError, match="--to is 'little'; expected a size such as 500MB"):
+        command("index", "prune", "--to", "little")
+
+
+def test_without_the_cache_the_setting_says_so(experiment: Path, tmp_path: Path) -> None:
+    assert load_experiment(str(experiment), None).index.cache
+    assert not load_experiment(str(experiment), [], no_cache=True).index.cache
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "experiment.toml").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="--no-cache is for an experiment before training"):
+        command("lab", run, "--no-cache")

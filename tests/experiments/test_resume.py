@@ -548,7 +548,7 @@ def test_a_process_that_is_told_to_stop_does(
 
 PLACES = [
     "retrograd.training.run.run_directory:seal:2", "retrograd.training.run.saved_state:save_file:7",
-    "retrograd.rag.indexed_model:build_index:3", "retrograd.training.run.run_directory:RagModel.save:4",
+    "retrograd.rag.index_source:build_index:3", "retrograd.training.run.run_directory:RagModel.save:4",
     "retrograd.experiments.run:calibrate:1", "retrograd.experiments.run:evaluate:4", "retrograd.util.files:os.fsync:9",
 ]  # fmt: skip
 

@@ -22,6 +22,9 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "_check_roles_in_background": ("retriever.pooling=roles", BACKGROUND),
     "_check_words_in_background": ("retriever.lexical_dimensions=8", BACKGROUND),
     "_check_own_passages_in_background": (*JSA, "retriever.posterior_passages=own", BACKGROUND),
+    "_check_engine_follows": (
+        "retriever.trained=both", "index.kind=faiss", "training.refresh=rolling", "training.refresh_share=0.1",
+    ),
     "_check_words_in_soft_prompt": (
         "objective.kind=RelaxedTopK", "soft_prompt.form=improved", "retriever.lexical_dimensions=8",
     ),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "NoCache",
     "Patch",
     "RecipeArgument",
     "RunFolder",
@@ -43,14 +44,18 @@ RunFolder = Annotated[Path, typer.Argument(help="The folder of a finished run.")
 Patch = Annotated[
     Path | None, typer.Option(help="Corrected labels for the data: a patch in TACREV's or Re-TACRED's format.")
 ]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Embed the base anew: take nothing from the cache, and keep nothing there.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
 
-def load_experiment(recipe: str, changes: list[str] | None) -> Experiment:
+def load_experiment(recipe: str, changes: list[str] | None, no_cache: bool = False) -> Experiment:
     """Return the experiment of a recipe or file, with ``--set`` applied. Raises `UserError` with the nearest name."""
     from retrograd.recipes import open_experiment
 
-    return open_experiment(recipe).with_settings(changes or [])
+    without = ["index.cache=false"] if no_cache else []
+    return open_experiment(recipe).with_settings([*(changes or []), *without])
 
 
 def table_console(width: int) -> Console:

@@ -1,21 +1,31 @@
-"""``retrograd index``: build an index on disk, check it, describe it."""
+"""``retrograd index``: build an index on disk, check it, describe it; prune the cache of embeddings."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from retrograd.studies.index_changes import ChangedIndex
 
 __all__ = ["index"]
 
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of an index.")]
+Source = Annotated[
+    str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
+]
+Corpus = Annotated[Path, typer.Argument(help="Passages with their ids, as JSON Lines or DPR's tables.")]
+PassagesOut = Annotated[
+    Path | None, typer.Option("--passages", help="File for the changed base as JSON Lines, to train on: data.base.")
+]
 
 index = typer.Typer(
     name="index",
     no_args_is_help=True,
-    help="Build an index on disk that survives being killed, check it, describe it.\n\n"
+    help="Build an index on disk that survives being killed, check it, describe it, change its passages.\n\n"
     "Example: `retrograd index build runs/joint --out indexes/joint`",
 )
 
@@ -40,9 +50,7 @@ def build(
 @index.command()
 def check(
     folder: IndexFolder,
-    run: Annotated[
-        str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
-    ] = None,
+    run: Source = None,
 ) -> None:
     """Read every byte: checksums, finite numbers, no zeros, and the fingerprints of base and encoder.
 
@@ -54,6 +62,70 @@ def check(
     typer.echo(f"{checked.folder}: {checked.rows:,} rows are finite and not all zero")
     typer.echo(checksums_are_right(checked.files))
     typer.echo(f"knowledge base and encoder are those of {checked.source}")
+
+
+@index.command()
+def add(folder: IndexFolder, file: Corpus, run: Source = None, passages: PassagesOut = None) -> None:
+    """Add passages behind those of an index, as a new version; no other passage is embedded.
+
+    Example: `retrograd index add indexes/joint new.jsonl`
+    """
+    from retrograd.studies.index_changes import add_to_index
+
+    typer.echo(_format_change(add_to_index(folder, file, run, passages)))
+
+
+@index.command()
+def update(folder: IndexFolder, file: Corpus, run: Source = None, passages: PassagesOut = None) -> None:
+    """Give passages of an index other texts, by their ids, as a new version; no other passage is embedded.
+
+    Example: `retrograd index update indexes/joint corrected.jsonl`
+    """
+    from retrograd.studies.index_changes import update_index
+
+    typer.echo(_format_change(update_index(folder, file, run, passages)))
+
+
+@index.command()
+def remove(
+    folder: IndexFolder,
+    file: Annotated[Path, typer.Argument(help="Ids of passages, one a line.")],
+    run: Source = None,
+    passages: PassagesOut = None,
+) -> None:
+    """Remove passages from an index, as a new version; none is embedded.
+
+    Example: `retrograd index remove indexes/joint ids.txt`
+    """
+    from retrograd.studies.index_changes import remove_from_index
+
+    typer.echo(_format_change(remove_from_index(folder, file, run, passages)))
+
+
+def _format_change(changed: ChangedIndex) -> str:
+    return f"{changed.passages:,} passages are in {changed.version}; {changed.embedded:,} of them were embedded"
+
+
+@index.command()
+def prune(
+    to: Annotated[
+        str | None, typer.Option(help="What may stay, such as 5GB, or 0; default: $RETROGRAD_CACHE_SIZE, else 20GB.")
+    ] = None,
+) -> None:
+    """Remove embeddings that runs keep in the user's cache, those first whose last use is longest ago.
+
+    Example: `retrograd index prune --to 5GB`
+    """
+    from retrograd.studies.index_cache import prune_cache
+    from retrograd.util.machine import readable_bytes
+
+    pruned = prune_cache(to)
+    typer.echo(f"removed {pruned.removed} of the embeddings of {pruned.removed + pruned.left} bases", nl=False)
+    typer.echo(
+        f" ({readable_bytes(pruned.removed_bytes)}); {readable_bytes(pruned.left_bytes)} stay in {pruned.folder}"
+    )
+    if pruned.left_bytes > pruned.limit:
+        typer.echo("The others are in use.")
 
 
 @index.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import SettingsOption, load_experiment, table_console
+from retrograd.commands import NoCache, SettingsOption, load_experiment, table_console
 from retrograd.types import UserError
 
 __all__ = ["lab"]
@@ -26,6 +26,7 @@ def lab(
         bool, typer.Option("--along", help="Measure at each checkpoint that the run kept (training.keep_checkpoints).")
     ] = False,
     changes: SettingsOption = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Measure bias, variance and cost of gradient estimators on a model, its data and its knowledge base.
 
@@ -35,6 +36,8 @@ def lab(
     is_run = (run / "experiment.toml").exists()
     if is_run and changes:
         raise UserError("--set changes an experiment before training; a finished run is measured as it is")
+    if is_run and no_cache:
+        raise UserError("--no-cache is for an experiment before training; a finished run brings its own index")
     if along and not is_run:
         raise UserError(f"--along measures the checkpoints of a run, and {source} is not a run; leave --along out")
     if run.is_dir() and not is_run:
@@ -52,7 +55,7 @@ def lab(
         from retrograd.report.laboratory import draw, print_report
         from retrograd.studies.laboratory.lab import run_laboratory
 
-        subject = run if is_run else load_experiment(source, changes)
+        subject = run if is_run else load_experiment(source, changes, no_cache)
         report = run_laboratory(subject, names, queries, redraws, folder, seed)
         draw(report, folder / "lab.png")
         print_report(report, table_console(160))

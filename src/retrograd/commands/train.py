@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrograd.commands import SettingsOption, format_scores, load_experiment
+from retrograd.commands import NoCache, SettingsOption, format_scores, load_experiment
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def train(
         bool, typer.Option("--controls", help="Train closed book, random, frozen and oracle as well.")
     ] = False,
     seeds: Annotated[str, typer.Option(help="With --controls: such as 0,1,2; default: the experiment's.")] = "",
+    no_cache: NoCache = False,
 ) -> None:
     """Train an experiment, save the model, and evaluate it on the test data. Ctrl-C saves and stops; --resume goes on.
 
@@ -41,7 +42,8 @@ def train(
     from retrograd.training.run.interrupts import Interrupted
 
     try:
-        summary = train_or_resume(recipe, out, changes or [], resume, controls, seeds)
+        settings = [*(changes or []), *(["index.cache=false"] if no_cache else [])]
+        summary = train_or_resume(recipe, out, settings, resume, controls, seeds)
         typer.echo(summary, nl=bool(summary))
     except Interrupted as stopped:
         if os.environ.get("RANK", "0") == "0":

@@ -8,6 +8,7 @@ from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.models.compute.compute import ComputePrecision
 from retrograd.rag.answers.answering import Answering
+from retrograd.rag.index_source import IndexSource
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.run.run_directory import RunDirectory
@@ -36,8 +37,10 @@ def build_model(
     sharded: bool = False,
 ) -> RagModel:
     """Build the untrained model of an experiment, as `RagModel.build` does."""
-    settings = derive_model_settings(experiment)
-    return RagModel.build(settings, data.task, data.base, rng, precision=precision, sharded=sharded)
+    settings, source = derive_model_settings(experiment), IndexSource(experiment.index)
+    return RagModel.build(
+        settings, data.task, data.base, rng, precision=precision, sharded=sharded, index_source=source
+    )
 
 
 def open_first_model(
@@ -53,6 +56,9 @@ def open_first_model(
         return build_model(experiment, data, rng, precision, sharded)
     answering = derive_model_settings(experiment).answering
     name = experiment.generator.model
-    model = RagModel.load(run.start, data.task, data.base, name, precision=precision, answering=answering)
+    source = IndexSource(experiment.index)
+    model = RagModel.load(
+        run.start, data.task, data.base, name, precision=precision, answering=answering, index_source=source
+    )
     model.use_answering(answering)  # the folder has how the model answered before `rg.train` got it
     return model

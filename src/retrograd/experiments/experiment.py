@@ -20,6 +20,7 @@ from retrograd.experiments.rules import check_rules
 from retrograd.experiments.settings import (
     EvaluationSettings,
     GeneratorSettings,
+    IndexSettings,
     MaskingSettings,
     RetrieverSettings,
     SecondStageSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "EvaluationSettings",
     "Experiment",
     "GeneratorSettings",
+    "IndexSettings",
     "MaskingSettings",
     "RelationData",
     "RetrieverSettings",
@@ -67,6 +69,7 @@ class Experiment:
     seed: int = 0
     data: DataKind = field(default_factory=RelationData)
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
     soft_prompt: SoftPromptSettings = field(default_factory=SoftPromptSettings)
     objective: Objective = field(default_factory=default_objective)
@@ -82,7 +85,8 @@ class Experiment:
     def from_root(self) -> Experiment:
         """Return the experiment with absolute names of files, so that it can be read in any folder."""
         masking = replace(self.masking, spans=absolute_file(self.masking.spans))
-        return replace(self, data=self.data.from_root(), masking=masking)
+        index = replace(self.index, path=absolute_file(self.index.path))
+        return replace(self, data=self.data.from_root(), masking=masking, index=index)
 
     @property
     def stages_on_data(self) -> list[str]:
@@ -190,6 +194,7 @@ class Experiment:
         seed: int | None = None,
         data: Changes | None = None,
         retriever: Changes | None = None,
+        index: Changes | None = None,
         generator: Changes | None = None,
         soft_prompt: Changes | None = None,
         objective: Changes | Objective | None = None,
@@ -213,6 +218,7 @@ class Experiment:
             "seed": seed,
             "data": data,
             "retriever": retriever,
+            "index": index,
             "generator": generator,
             "soft_prompt": soft_prompt,
             "objective": write_objective(objective) if isinstance(objective, Objective) else objective,

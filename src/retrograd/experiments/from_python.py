@@ -136,12 +136,13 @@ def train(
         seed=config.seed,
         data=recorded.settings,
         retriever=settings.retriever,
+        index=model.index_source.settings,
         generator=settings.generator,
         soft_prompt=settings.soft_prompt,
         objective=objective,
         warm_start=config.warm_start(len(model.base)),
         training=config.training(model.precision),
-    )
+    ).from_root()
     data = experiment.data.load(experiment.seed)
     recorded.check(data.task, data.base)
     with atomic_directory(folder.start) as temporary:

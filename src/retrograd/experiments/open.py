@@ -11,10 +11,11 @@ from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import compute_for
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.rag.index_source import IndexSource
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import describe_index_fault
 from retrograd.tasks.task import Task
-from retrograd.training.refresh.fresh_index import embed_base
+from retrograd.training.refresh.fresh_index import embed_base_if_stale
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
 from retrograd.util.progress import say
@@ -25,7 +26,10 @@ __all__ = ["OpenRun", "open_run", "read_run_task"]
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A finished run, ready to answer. It needs nothing outside its folder but, for ``data``, the files it names."""
+    """A finished run, ready to answer.
+
+    It needs nothing outside its folder but, for ``data``, the files it names, and the index that it was given.
+    """
 
     experiment: Experiment
     model: RagModel
@@ -41,7 +45,7 @@ class OpenRun:
 
 
 def open_run(path: Path) -> OpenRun:
-    """Open what `run_experiment` wrote. An index that is missing is built anew, in memory.
+    """Open what `run_experiment` wrote. An index that is missing is built anew; one that was given is opened again.
 
     Raises `UserError` for a folder that is no run, or whose parts do not fit: data, encoder and index.
     """
@@ -51,7 +55,8 @@ def open_run(path: Path) -> OpenRun:
     compute = compute_for(experiment, run=run)
     base, name = KnowledgeBase.open(run.base), experiment.generator.model
     answering = derive_model_settings(experiment).answering
-    model = RagModel.load(run.model, task, base, name, compute.device, compute.precision, answering).eval()
+    source = IndexSource(experiment.index)
+    model = RagModel.load(run.model, task, base, name, compute.device, compute.precision, answering, source).eval()
     _require_index(model, run.model / "index")
     return OpenRun(experiment, model, task)
 
@@ -61,8 +66,9 @@ def _require_index(model: RagModel, folder: Path) -> None:
     if not model.needs_index:
         return
     if not model.has_index:
-        say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
-        embed_base(model)
+        if model.index_source.copies_index:
+            say(f"{folder} does not exist; embedding the {len(model.base)} passages of the base anew")
+        embed_base_if_stale(model)
         return
     fault = describe_index_fault(model)
     if fault is not None:

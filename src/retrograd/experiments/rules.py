@@ -13,11 +13,13 @@ from retrograd.experiments.data.source import DataKind
 from retrograd.experiments.settings import (
     EvaluationSettings,
     GeneratorSettings,
+    IndexSettings,
     RetrieverSettings,
     SecondStageSettings,
     SoftPromptSettings,
     TrainingSettings,
 )
+from retrograd.index.kinds import find_kind
 from retrograd.objectives import OBJECTIVES, Objective, Reads, Selection, closed_book
 from retrograd.rag.answers.answering import Manner
 from retrograd.types import UserError
@@ -34,6 +36,9 @@ class Sections(Protocol):
 
     @property
     def retriever(self) -> RetrieverSettings: ...
+
+    @property
+    def index(self) -> IndexSettings: ...
 
     @property
     def generator(self) -> GeneratorSettings: ...
@@ -161,6 +166,17 @@ def _check_own_passages_in_background(e: Sections) -> str | None:
     )
 
 
+def _check_engine_follows(e: Sections) -> str | None:
+    t, engine = e.training, find_kind(e.index.kind)
+    if engine.rows_move or not e.retriever.passages_move or t.refresh in ("every", "never"):
+        return None
+    return (
+        f'training.refresh = "{t.refresh}" embeds single rows anew or compares them with fresh ones, and an index of '
+        f'kind "{engine.name}" is built as a whole from what it approximates; set training.refresh = "every", or '
+        f'index.kind = "exact"'
+    )
+
+
 def _check_words_in_soft_prompt(e: Sections) -> str | None:
     if e.retriever.lexical_dimensions == 0 or e.soft_prompt.form == "words":
         return None
@@ -278,6 +294,7 @@ RULES: tuple[Rule, ...] = (
     _check_roles_in_background,
     _check_words_in_background,
     _check_own_passages_in_background,
+    _check_engine_follows,
     _check_words_in_soft_prompt,
     _check_distraction,
     _check_tail,

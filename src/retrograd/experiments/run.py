@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,7 @@ from retrograd.models.compute.compute import Compute
 from retrograd.models.compute.fsdp import spread_layers
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.models.compute.precision_cache import Work
+from retrograd.rag.index_source import IndexSource
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.ranks import Ranks, is_first_process, join_process_group
 from retrograd.training.loop import train
@@ -49,6 +51,10 @@ __all__ = [
     "train_and_score",
     "train_experiment",
 ]
+
+
+_INDEX_VERSIONS = "index"
+"""The folder of the indexes of a run that began with a given one and moves passages; gone at its end."""
 
 
 def require_passages(base: KnowledgeBase, setting: str, passages: int) -> None:
@@ -149,6 +155,7 @@ def train_experiment(
     torch.manual_seed(experiment.seed)  # dropout draws from the global source, which belongs to the loop's caller
     rng = torch.Generator().manual_seed(experiment.seed)
     model = model or open_first_model(experiment, data, RunDirectory(out), rng, compute.precision, ranks.count > 1)
+    model.use_index_source(IndexSource(experiment.index, out / _INDEX_VERSIONS))
     _move_to_device(model, experiment, compute, ranks, rng)
     plan = build_stages(experiment, model, rng)
     run = RunDirectory(out, is_writer=False)
@@ -173,6 +180,8 @@ def train_experiment(
         if experiment.evaluation.abstain != "never":
             _fit_abstention(experiment, model, data.dev, experiment.evaluation.abstain, run)
         run.save_model(model)
+        if ranks.first:  # the last of them is a part of the model now; what has them mapped reads on
+            shutil.rmtree(out / _INDEX_VERSIONS, ignore_errors=True)
     return TrainedModel(model, seconds, saves)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from retrograd.data.offsets import Offsets
 from retrograd.index.estimated import NormaliserEstimation
+from retrograd.index.settings import IndexSettings
 from retrograd.models.compute.precision import PrecisionSetting
 from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.rag.answers.answering import require_beams
@@ -32,6 +33,7 @@ __all__ = [
     "NOTHING_TRAINED",
     "EvaluationSettings",
     "GeneratorSettings",
+    "IndexSettings",
     "MaskingSettings",
     "RetrieverSettings",
     "SecondStageSettings",

@@ -290,6 +290,11 @@ class ExactIndex:
         self._top_rows.forget_vectors()
         self.encoder_fingerprint = encoder_fingerprint
 
+    def relabel(self, base_fingerprint: str, encoder_fingerprint: str) -> ExactIndex:
+        """Return an index of the very same vectors under other fingerprints; `replace` on one changes both."""
+        shards = CheckedShards(tuple(self._shards))
+        return ExactIndex(shards, base_fingerprint=base_fingerprint, encoder_fingerprint=encoder_fingerprint)
+
     def save(self, path: Path) -> None:
         """Atomically write the folder ``path``: one file of vectors, and manifest.json. Replaces an index saved there.
 

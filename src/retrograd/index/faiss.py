@@ -27,10 +27,11 @@ from retrograd.index.disk.storage import (
     require_rows_to_store,
     write_manifest,
 )
+from retrograd.index.disk.versions import read_current
 from retrograd.index.exact import ExactIndex
 from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
-from retrograd.util.files import atomic_file, find_current_or_backup
+from retrograd.util.files import atomic_file
 from retrograd.util.guards import suggest_name
 
 if TYPE_CHECKING:
@@ -223,11 +224,15 @@ class FaissIndex:
     def load(
         cls, path: Path, *, base_fingerprint: str | None = None, encoder_fingerprint: str | None = None
     ) -> FaissIndex:
-        """Load the index of a folder.
+        """Load the index of a folder, or the current version of a folder of versions.
 
         Raises `UserError` if a fingerprint given is not its own, and for a damaged folder.
         """
-        faiss, path = _faiss(), find_current_or_backup(path)
+        return read_current(path, lambda folder: cls._read(folder, base_fingerprint, encoder_fingerprint))
+
+    @classmethod
+    def _read(cls, path: Path, base_fingerprint: str | None, encoder_fingerprint: str | None) -> FaissIndex:
+        faiss = _faiss()
         manifest = read_manifest(path, "faiss", base_fingerprint, encoder_fingerprint)
         try:
             stored = faiss.read_index(str(path / _FILE))

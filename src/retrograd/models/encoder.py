@@ -208,6 +208,11 @@ class Encoder(nn.Module):
         with inference(self):
             return self(texts, side)
 
+    @property
+    def batch_tokens(self) -> tuple[int, ...]:
+        """The most padded tokens of a batch."""
+        return (token_budget_on(self.device, self.token_budget),)
+
     def embed_passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return embeddings for an index: `embed` on the side of passages."""
         return self.embed(texts, "passage")

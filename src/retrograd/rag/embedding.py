@@ -1,4 +1,8 @@
-"""Embed a knowledge base and build its index: the passage tower reads the base block by block."""
+"""Embed a knowledge base and build its index: the passage tower reads the base block by block.
+
+With a `VectorCache` what was embedded before is taken from there. The bytes are those that would be computed: an entry
+belongs to the texts as they are worded, the tower, and all that decides how they are batched and multiplied.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from retrograd.index.disk.build import IndexSpec
+from retrograd.index.disk.cache import VectorCache
 from retrograd.index.disk.plan import require_memory
 from retrograd.index.exact import ExactIndex
 from retrograd.index.exchange import Exchange
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.sharded import ShardedIndex, shard_range
+from retrograd.models.compute.precision_cache import processor_instructions, processor_name
 from retrograd.tasks.task import Task
 from retrograd.util.fingerprints import fingerprint
 
@@ -22,6 +30,8 @@ __all__ = [
     "PassageEmbedder",
     "build_index",
     "build_shards",
+    "cache_spec",
+    "embed_block_rows",
     "embed_rows",
     "own_rows",
     "passage_fingerprint",
@@ -35,6 +45,10 @@ MIXED = "mixed"
 
 _BLOCK_ROWS = 2_048
 _SPREAD_ROWS = 16
+_CACHE_FORMAT = 1
+"""Raise it with any change to how texts become vectors that no fingerprint shows: batching, padding, pooling."""
+
+Progress = Callable[[int], None]
 
 
 @runtime_checkable
@@ -51,6 +65,11 @@ class PassageEmbedder(Protocol):
         """The device on which passages are embedded."""
         ...
 
+    @property
+    def batch_tokens(self) -> tuple[int, ...]:
+        """The most padded tokens of a batch, of each tower: what else is in its batch moves a vector by rounding."""
+        ...
+
     def embed_passages(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return rows of texts, without gradient and without dropout."""
         ...
@@ -65,19 +84,26 @@ def build_index(
     task: Task,
     base: KnowledgeBase,
     dtype: torch.dtype = torch.float32,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    cache: VectorCache | None = None,
 ) -> ExactIndex:
     """Embed all N passages as the task words them. ``progress`` is called with the number of rows of each block.
 
+    With a ``cache`` the vectors are those of the cache, mapped on a CPU; what it lacks is embedded and kept.
     Raises `UserError` before it starts if the vectors do not fit in memory; see `retrograd.rag.index_folder` then.
     """
+    fingerprints = base.fingerprint, passage_fingerprint(embedder, task, base)
+    rows = range(len(base))
+    cached = None if cache is None else _fetch_rows(embedder, task, base, rows, dtype, progress, cache)
+    if cached is not None:
+        return cached.relabel(*fingerprints)
     if embedder.device.type == "cpu":
         require_memory(len(base) * embedder.dimension * dtype.itemsize)
     return ExactIndex.from_blocks(
-        _embed_blocks(embedder, task, base, progress),
+        embed_block_rows(embedder, task, base, rows, progress),
         len(base),
-        base_fingerprint=base.fingerprint,
-        encoder_fingerprint=passage_fingerprint(embedder, task, base),
+        base_fingerprint=fingerprints[0],
+        encoder_fingerprint=fingerprints[1],
         dtype=dtype,
         device=embedder.device,
     )
@@ -88,19 +114,62 @@ def build_shards(
     task: Task,
     base: KnowledgeBase,
     dtype: torch.dtype = torch.float32,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    cache: VectorCache | None = None,
 ) -> ShardedIndex:
-    """Embed all N passages over the ranks of the process group: each embeds and holds its own rows; all call it."""
+    """Embed all N passages over the ranks of the process group: each embeds and holds its own rows; all call it.
+
+    Each rank has entries of its own in a ``cache``.
+    """
+    exchange = Exchange()
+    rows = shard_range(len(base), exchange.rank, exchange.ranks)
+    fingerprints = base.fingerprint, passage_fingerprint(embedder, task, base)
+    if cache is not None and rows:
+        cached = _fetch_rows(embedder, task, base, rows, dtype, progress, cache)
+        if cached is not None:
+            return ShardedIndex(cached.relabel(*fingerprints))
 
     def embed_blocks(rows: range) -> Iterator[Float[Tensor, "n D"]]:
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            part = rows[start : start + _BLOCK_ROWS]
-            yield embed_rows(embedder, task, base, part)
-            if progress is not None:
-                progress(len(part))
+        return embed_block_rows(embedder, task, base, rows, progress)
 
-    fingerprints = base.fingerprint, passage_fingerprint(embedder, task, base)
     return _build_shard(embed_blocks, (len(base), embedder.dimension), fingerprints, dtype, embedder.device)
+
+
+def _fetch_rows(
+    embedder: PassageEmbedder,
+    task: Task,
+    base: KnowledgeBase,
+    rows: range,
+    dtype: torch.dtype,
+    progress: Progress | None,
+    cache: VectorCache,
+) -> ExactIndex | None:
+    """Return the vectors of consecutive rows from the cache; None where it cannot be used."""
+
+    def encode(first: int, stop: int) -> Iterator[Float[Tensor, "n D"]]:
+        return embed_block_rows(embedder, task, base, rows[first:stop])
+
+    return cache.fetch(cache_spec(embedder, task, base, rows, dtype), encode, progress, embedder.device)
+
+
+def cache_spec(
+    embedder: PassageEmbedder, task: Task, base: KnowledgeBase, rows: range, dtype: torch.dtype
+) -> IndexSpec:
+    """Return what names the vectors of consecutive rows in a cache. Words and hashes all their texts.
+
+    Threads, processor and versions of libraries count, since each changes the order in which numbers are added.
+    """
+    texts = (text for block in _text_blocks(task, base, rows) for text in block)
+    device = embedder.device.type
+    is_half = torch.is_autocast_enabled(device)
+    precision = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if is_half else "float32"
+    processor = f"{processor_name()} ({processor_instructions()})"
+    where = torch.cuda.get_device_name(embedder.device) if device == "cuda" else processor
+    encoding = (
+        f"{precision} on {where}, {torch.get_num_threads()} threads, batches of {embedder.batch_tokens} tokens, torch "
+        f"{torch.__version__}, transformers {transformers.__version__}, format {_CACHE_FORMAT}"
+    )
+    return IndexSpec(fingerprint(texts), embedder.fingerprint(), encoding, len(rows), embedder.dimension, dtype)
 
 
 def shard_index(index: ExactIndex, device: torch.device) -> ShardedIndex:
@@ -139,11 +208,11 @@ def own_rows(rows: Int[Tensor, " Z"]) -> Int[Tensor, " n"]:
     return rows.tensor_split(exchange.ranks)[exchange.rank]
 
 
-def _embed_blocks(
-    embedder: PassageEmbedder, task: Task, base: KnowledgeBase, progress: Callable[[int], None] | None
+def embed_block_rows(
+    embedder: PassageEmbedder, task: Task, base: KnowledgeBase, rows: range, progress: Progress | None = None
 ) -> Iterator[Float[Tensor, "n D"]]:
-    """Yield the embeddings of the base, block by block."""
-    for texts in passage_texts(task, base):
+    """Yield the embeddings of consecutive rows, block by block."""
+    for texts in _text_blocks(task, base, rows):
         yield embedder.embed_passages(texts)
         if progress is not None:
             progress(len(texts))
@@ -151,7 +220,11 @@ def _embed_blocks(
 
 def passage_texts(task: Task, base: KnowledgeBase) -> Iterator[list[str]]:
     """Yield the texts that the passage tower reads, in row order, in the blocks that `build_index` embeds."""
-    for block in base.blocks(_BLOCK_ROWS):
+    return _text_blocks(task, base, range(len(base)))
+
+
+def _text_blocks(task: Task, base: KnowledgeBase, rows: range) -> Iterator[list[str]]:
+    for block in base.blocks(_BLOCK_ROWS, rows.start, rows.stop):
         yield [task.passage_text(passage) for passage in block]
 
 

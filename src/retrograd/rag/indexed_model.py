@@ -20,7 +20,8 @@ from retrograd.models.retriever import Retriever
 from retrograd.rag.answers.answering import DEFAULT_ANSWERING, Answering
 from retrograd.rag.answers.decision import Decision
 from retrograd.rag.candidates import Candidates, Exclusions, make_empty_candidates
-from retrograd.rag.embedding import MIXED, build_index, build_shards, embed_rows, own_rows, passage_fingerprint
+from retrograd.rag.embedding import MIXED, embed_rows, own_rows
+from retrograd.rag.index_source import IndexSource, Passages
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.search import (
@@ -40,6 +41,7 @@ from retrograd.types import Example, UserError
 __all__ = ["IndexedModel", "gather_model"]
 
 _ROWS_AT_ONCE = 2_048
+_IN_MEMORY = IndexSource()
 
 
 class IndexedModel(nn.Module):
@@ -62,6 +64,7 @@ class IndexedModel(nn.Module):
         sharded: bool = False,
         precision: ComputePrecision = "fp32",
         settings: ModelSettings | None = None,
+        index_source: IndexSource = _IN_MEMORY,
     ) -> None:
         super().__init__()
         self.retriever = retriever
@@ -75,7 +78,10 @@ class IndexedModel(nn.Module):
         self.answering = answering
         self.sharded = sharded
         self.precision: ComputePrecision = precision
+        self.index_source = index_source
         self._index: Index | None = None
+        self._given_encoder: str | None = None  # the fingerprint of the given index, once it was opened
+        self._is_own = False  # whether the model built its index, and so can build it again
 
     @property
     def task(self) -> Task:
@@ -155,7 +161,16 @@ class IndexedModel(nn.Module):
                 f"the index belongs to another knowledge base ({index.base_fingerprint[:12]}…, this one is "
                 f"{self.base.fingerprint[:12]}…); rebuild it with refresh_index()"
             )
-        self._index = index
+        self._index, self._is_own = index, False
+
+    def use_index_source(self, source: IndexSource) -> None:
+        """Take the indexes to come from ``source``; the present one stays."""
+        self.index_source = source
+
+    @property
+    def reopens_index(self) -> bool:
+        """Return whether the index is the given one as it was opened, so that it need not be saved with the model."""
+        return self._index is not None and self._index.encoder_fingerprint == self._given_encoder
 
     def require_movable_index(self) -> MovableIndex:
         """Return the index. Raises `UserError` unless its rows can be replaced, and all of it be built anew, here."""
@@ -167,17 +182,30 @@ class IndexedModel(nn.Module):
             )
         return index
 
+    def require_index_that_follows(self) -> None:
+        """Raise `UserError` unless the index can follow passages that move: row by row, or built again as a whole."""
+        if not self._is_own:
+            self.require_movable_index()
+
     @in_own_precision
     def refresh_index(self, progress: Callable[[int], None] | None = None) -> None:
-        """Embed the whole base anew with the passage tower as it is now, in the dtype of the present index.
+        """Index the whole base with the passage tower as it is now; at first, open the given index where there is one.
 
-        The old index is given up first, or memory would have to hold both. Raises as `require_movable_index` where
-        there is an index.
+        What is embedded anew is stored in the dtype of the present index, which is given up first, or memory would have
+        to hold both. Raises `UserError` as `IndexSource` does, and for an index from elsewhere that cannot be built
+        anew.
         """
-        dtype = self.require_movable_index().dtype if self.has_index else torch.float32
-        self._index = None
-        build = build_shards if self.sharded else build_index
-        self.use_index(build(self.passage_side, self.task, self.base, dtype, progress))
+        passages, source = Passages(self.passage_side, self.task, self.base, self.sharded), self.index_source
+        if self._index is None:
+            index = source.build_first(passages, progress)
+            self._given_encoder = index.encoder_fingerprint if source.is_given else None
+        else:
+            self.require_index_that_follows()
+            dtype = self._index.dtype if has_movable_rows(self._index) else source.settings.dtype
+            self._index = None
+            index = source.build_next(passages, dtype, progress)
+        self.use_index(index)
+        self._is_own = True
 
     @in_own_precision
     def refresh_rows(self, rows: Int[Tensor, " Z"]) -> None:
@@ -208,7 +236,7 @@ class IndexedModel(nn.Module):
 
     def passage_fingerprint(self) -> str:
         """Return the fingerprint of an index built now. Hashes tower and tokenizer: 0.2 s for 22 M weights."""
-        return passage_fingerprint(self.passage_side, self.task, self.base)
+        return Passages(self.passage_side, self.task, self.base).encoder_fingerprint()
 
     # ---- retrieval ----------------------------------------------------------------------------------------------
 

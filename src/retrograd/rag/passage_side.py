@@ -66,6 +66,11 @@ class PassageSide:
         return self.prior.passage_encoder.device
 
     @property
+    def batch_tokens(self) -> tuple[int, ...]:
+        """The most padded tokens of a batch, of each tower."""
+        return tuple(tokens for tower in self.towers for tokens in tower.batch_tokens)
+
+    @property
     def moves(self) -> bool:
         """True if training changes any passage embedding, so that an index grows stale."""
         return any(retriever.passages_move for retriever in self.retrievers)

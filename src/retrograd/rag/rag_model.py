@@ -16,6 +16,7 @@ from torch import Tensor
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import can_save_with_model
+from retrograd.index.settings import IndexSettings
 from retrograd.models.compute.compute import Compute, ComputePrecision, in_own_precision
 from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
@@ -33,6 +34,7 @@ from retrograd.rag.answers.answering import (
 )
 from retrograd.rag.answers.decision import ChoiceScores
 from retrograd.rag.candidates import Candidates
+from retrograd.rag.index_source import IndexSource
 from retrograd.rag.indexed_model import IndexedModel
 from retrograd.rag.likelihood import CopyLikelihood, CopySettings, GeneratorLikelihood, find_support
 from retrograd.rag.mixture import InstanceMixture, MakeMixture, WordMixture
@@ -54,6 +56,8 @@ from retrograd.types import Example, Hit, Prediction, UserError
 __all__ = ["RagModel"]
 
 _ANSWERS_AT_ONCE = 64
+_DEFAULT_INDEX = IndexSettings()
+_EMBEDDED = IndexSource(_DEFAULT_INDEX)
 
 
 class RagModel(IndexedModel):
@@ -92,10 +96,12 @@ class RagModel(IndexedModel):
         *,
         precision: ComputePrecision = "fp32",
         sharded: bool = False,
+        index_source: IndexSource = _EMBEDDED,
     ) -> RagModel:
         """Return an untrained model; ``rng`` draws the adapters, then the soft prompt. Raises `UserError` as they do.
 
-        It computes in ``precision``. With ``sharded`` each rank holds its rows of the index.
+        It computes in ``precision``. With ``sharded`` each rank holds its rows of the index, which comes from
+        ``index_source`` at the first `refresh_index`.
         """
         parts, retriever = build_parts(settings, task, base, rng), settings.retriever
         return cls(
@@ -110,6 +116,7 @@ class RagModel(IndexedModel):
             sharded=sharded,
             precision=precision,
             settings=settings,
+            index_source=index_source,
         )
 
     @classmethod
@@ -135,6 +142,7 @@ class RagModel(IndexedModel):
         seed: int = 0,
         precision: ComputePrecision = "fp32",
         device: torch.device | str | None = None,
+        index: IndexSettings = _DEFAULT_INDEX,
     ) -> RagModel:
         """Open a model that `save_pretrained` wrote into ``folder``, or make one of a retriever and a generator.
 
@@ -143,13 +151,13 @@ class RagModel(IndexedModel):
         into the generator; ``trained`` are the towers that learn, "both", the "query" side or "none";
         ``separate_towers`` gives passages an encoder of their own; ``null_passage`` makes reading nothing a candidate.
         The retriever reads ``max_tokens`` of a text. Answers are read from ``passages`` passages. ``seed`` draws new
-        weights. ``device`` is a GPU where there is one, else the CPU.
+        weights. ``device`` is a GPU where there is one, else the CPU. ``index`` says which index is searched.
 
         A folder brings all this, task and base too; a ``task`` or ``base`` given here stands in their place. Raises
         `UserError` for a folder beside names, and where models do not fit.
         """
         # Long by its parameters alone: they are the public API, and named once more to become settings.
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        source, device = IndexSource(index), device or ("cuda" if torch.cuda.is_available() else "cpu")
         settings = pretrained_settings(
             folder,
             retriever=retriever,
@@ -169,11 +177,11 @@ class RagModel(IndexedModel):
         if settings is None:
             path = Path(folder or "")
             task, base = task or open_saved_task(path), base or open_saved_base(path)
-            return cls.load(path, task, base, device=device, precision=precision).eval()
+            return cls.load(path, task, base, device=device, precision=precision, index_source=source).eval()
         if task is None or base is None:
             raise UserError("a new model needs task=… and base=…, such as rg.QuestionAnswering() and a KnowledgeBase")
         rng = torch.Generator().manual_seed(seed)
-        return cls.build(settings, task, base, rng, precision=precision).to(device).eval()
+        return cls.build(settings, task, base, rng, precision=precision, index_source=source).to(device).eval()
 
     @classmethod
     def load(
@@ -185,13 +193,14 @@ class RagModel(IndexedModel):
         device: torch.device | str = "cpu",
         precision: ComputePrecision = "fp32",
         answering: Answering = DEFAULT_ANSWERING,
+        index_source: IndexSource = _EMBEDDED,
     ) -> RagModel:
         """Read what `save` wrote; models and index go to ``device``. It computes in ``precision``; ``generator_name``
         is the model under adapters, "" the one that the folder names. What the folder does not say of answering, as in
         runs of older versions, is as in ``answering``.
 
-        The index stays there when the model is moved. Raises `UserError` for a folder without a model, and for an index
-        of another base or encoder.
+        The index stays there when the model is moved; one that the folder lacks comes from ``index_source``. Raises
+        `UserError` for a folder without a model, and for an index of another base or encoder.
         """
         saved = read_saved_settings(folder, answering)
         parts = read_parts(folder, saved, task, generator_name)
@@ -206,6 +215,7 @@ class RagModel(IndexedModel):
             answering=saved.answering,
             precision=precision,
             settings=saved.settings,
+            index_source=index_source,
         ).to(device)
         if (folder / "index").exists():
             index = ExactIndex.load(
@@ -217,8 +227,11 @@ class RagModel(IndexedModel):
             model.use_index(index)
         return model
 
-    def save(self, folder: Path) -> None:
-        """Write ``retriever/``, ``generator/``, ``index/``, ``model.json`` and, if there is one, ``posterior/``."""
+    def save(self, folder: Path, copy_given: bool = False) -> None:
+        """Write ``retriever/``, ``generator/``, ``index/``, ``model.json`` and, if there is one, ``posterior/``.
+
+        A given index is opened again, not copied, unless ``copy_given``.
+        """
         saved = SavedSettings(
             has_posterior=self.posterior is not None,
             own_passages=self.passage_side.own_posterior is not None,
@@ -228,19 +241,20 @@ class RagModel(IndexedModel):
             settings=self.settings,
         )
         write_parts(ModelParts(self.retriever, self.generator, self.posterior), saved, folder)
+        is_kept = copy_given or not self.reopens_index
         # In the middle of a stage the index is older than the tower, or mixed; a reader then embeds the base anew.
-        if self.has_index and can_save_with_model(self.index) and self.index_is_current():
+        if is_kept and self.has_index and can_save_with_model(self.index) and self.index_is_current():
             self.index.save(folder / "index")
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `from_pretrained` opens by itself: the parts, task and base too. It appears complete or
-        not at all, and replaces an older one.
+        not at all, and replaces an older one. An index that was given is copied, too.
 
         Under adapters the generator's own weights stay where they are, by name. Raises `UserError` for a folder that
         holds something else.
         """
         with create_model_folder(Path(folder), self.task, self.base) as temporary:
-            self.save(temporary)
+            self.save(temporary, copy_given=True)
 
     def with_posterior(self, posterior: Retriever) -> RagModel:
         """Return a model of the same parts, index included, with another posterior retriever.
@@ -259,6 +273,7 @@ class RagModel(IndexedModel):
             sharded=self.sharded,
             precision=self.precision,
             settings=self.settings,
+            index_source=self.index_source,
         )
         if self.has_index:
             other.use_index(self.index)

@@ -18,7 +18,7 @@ _MEMORY = {
     "optimiser": "optimiser (AdamW, two fp32 numbers a trained weight)",
     "copies": "copies of weights in bf16, gathered layers",
     "activations": "kept for the backward pass (estimate)",
-    "index": "index (fp32 vectors)",
+    "index": "index (but what is mapped from the disk)",
     "libraries": "libraries and buffers (estimate)",
 }
 
@@ -112,8 +112,20 @@ def _times(plan: Plan) -> list[str]:
         for costs in plan.stages
         if costs.prompts.with_gradient + costs.prompts.without_gradient
     ]
-    return [
+    lines = [
         f"{passages} passages{size}; prompts of {', '.join(read) or 'no'} tokens",
         f"embedding the base {time_or_unknown(plan.embedding)}, answering the test {time_or_unknown(plan.answering)}",
         f"about {time_or_unknown(plan.seconds)} on {_machines(plan)} (estimate: {how})",
+        *_savings(plan),
     ]
+    return [*lines, plan.index.note] if plan.index.note else lines
+
+
+def _savings(plan: Plan) -> list[str]:
+    """Return what embeddings save that are there, or that the cache will keep; nothing where that is not known."""
+    if not plan.saved:
+        return []
+    saved = readable_seconds(plan.saved)
+    if plan.index.is_ready:
+        return [f"the passages are embedded already, which saves about {saved}"]
+    return [f"embedding the passages once takes about {saved}, which an index or the cache saves later runs"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from retrograd.experiments.data.source import DataKind
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import read_run_task
 from retrograd.experiments.run import compute_for, require_passages
+from retrograd.index.changes import open_kept_base
 from retrograd.index.disk.build import count_remaining_rows
 from retrograd.index.disk.storage import (
     MANIFEST,
@@ -44,13 +45,17 @@ from retrograd.util.progress import bar, say
 
 __all__ = [
     "DTYPES",
+    "Builder",
     "BuiltIndex",
     "CheckedIndex",
     "IndexDescription",
     "build_for",
     "check_index",
     "describe_index",
+    "find_source",
+    "index_folder",
     "is_index",
+    "open_source",
     "search_index",
 ]
 
@@ -78,6 +83,11 @@ class Builder:
     def side_of(self, manifest: Manifest) -> PassageSide:
         """Return what embedded the passages of this index: the retriever, or for the run's own index its ``side``."""
         return self.side if manifest.dimension == self.side.dimension else PassageSide(self.retriever)
+
+    def over_base_of(self, path: Path, manifest: Manifest) -> Builder:
+        """Return the builder over the base that an index keeps beside it, where its passages were changed."""
+        base = open_kept_base(path, manifest.base_fingerprint)
+        return self if base is None else replace(self, base=base)
 
 
 @dataclass(frozen=True)
@@ -196,7 +206,7 @@ def check_index(path: Path, source: str | None = None) -> CheckedIndex:
     ``source`` is a run or an experiment; None takes the one that the index names, where it names one. Raises
     `UserError` for the first fault, and if not everything could be checked.
     """
-    folder = _index_folder(path)
+    folder = index_folder(path)
     manifest = read_manifest(folder, "exact")
     _check_rows(folder, manifest)
     checked = f"{manifest.rows:,} rows are finite and not all zero"
@@ -208,7 +218,7 @@ def check_index(path: Path, source: str | None = None) -> CheckedIndex:
             f"{folder}: {checked}, {checksums_are_right(len(manifest.shards))}, but the fingerprints of base and "
             f"encoder are not compared: {_origin(name)}; name its run or experiment with --run"
         )
-    builder = open_source(name)
+    builder = open_source(name).over_base_of(path, manifest)
     encoder = passage_fingerprint(builder.side_of(manifest), builder.task, builder.base)
     read_manifest(folder, "exact", builder.base.fingerprint, encoder)
     return CheckedIndex(folder, manifest.rows, len(manifest.shards), name)
@@ -241,7 +251,7 @@ def _origin(source: str | None) -> str:
 
 def describe_index(path: Path) -> IndexDescription:
     """Return the facts of an index, from its manifest alone."""
-    folder = _index_folder(path)
+    folder = index_folder(path)
     manifest = read_manifest(folder, "exact")
     return IndexDescription(
         folder=folder,
@@ -257,7 +267,7 @@ def describe_index(path: Path) -> IndexDescription:
     )
 
 
-def _index_folder(path: Path) -> Path:
+def index_folder(path: Path) -> Path:
     """Return the folder of the current version. Raises `UserError` if there is no index, or one of another kind."""
     if not is_index(path):
         raise _not_an_index(path)
@@ -290,16 +300,24 @@ def _not_an_index(path: Path) -> UserError:
     return UserError(f"{path} does not exist; give the folder of an index, or build one: retrograd index build --help")
 
 
+def find_source(path: Path, manifest: Manifest, source: str | None) -> str:
+    """Return what has the retriever of an index: ``source``, or the run or experiment that the index names.
+
+    Raises `UserError` where that is not there.
+    """
+    name = source or manifest.source
+    if name is None or not (source or _source_exists(name)):
+        raise UserError(f"{path} needs its retriever, and {_origin(name)}; name a run with --run")
+    return name
+
+
 def search_index(path: Path, query: str, k: int = 5, source: str | None = None) -> SearchResult:
     """Return the k best passages of an index with p(z|x) over the whole base; no generator answers.
 
     Raises `UserError` if base or encoder of ``source`` (None: the one that the index names) are not the index's own.
     """
-    manifest: Manifest = read_current(_index_folder(path), lambda folder: read_manifest(folder, "exact"))
-    name = source or manifest.source
-    if name is None or not (source or _source_exists(name)):
-        raise UserError(f"{path} needs its retriever, and {_origin(name)}; name a run with --run")
-    builder = open_source(name)
+    manifest: Manifest = read_current(index_folder(path), lambda folder: read_manifest(folder, "exact"))
+    builder = open_source(find_source(path, manifest, source)).over_base_of(path, manifest)
     task, base = builder.task, builder.base
     require_passages(base, "-k", k)
     side = builder.side_of(manifest)

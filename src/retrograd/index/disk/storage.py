@@ -53,6 +53,8 @@ MANIFEST = "manifest.json"
 _CHECKSUM = "checksum"
 _TENSOR = "vectors"
 _WHOLE = "vectors.safetensors"
+_ALIGNMENT = 64
+"""Bytes at a multiple of which torch begins a tensor on a CPU; the format itself asks for 8."""
 # A shard's start tells a matrix of zeros from one that holds something, without reading it all.
 _GLANCE_ROWS = 64
 
@@ -244,7 +246,8 @@ def write_vectors(path: Path, blocks: Iterable[Float[Tensor, "_ _"]], rows: int,
     size = rows * width * dtype.itemsize
     entry = {"dtype": DTYPE_NAMES[dtype], "shape": [rows, width], "data_offsets": [0, size]}
     header = json.dumps({_TENSOR: entry}).encode()
-    header += b" " * (-len(header) % 8)  # the format asks for 8-byte alignment of the data
+    # Mapped vectors then lie as torch lays them in memory: elsewhere a product may round the last bit otherwise.
+    header += b" " * (-(8 + len(header)) % _ALIGNMENT)
     digest = hashlib.sha256()
     rows_written = 0
     with atomic_file(path) as temporary, temporary.open("wb") as file:

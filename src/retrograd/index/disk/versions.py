@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrograd.types import UserError
-from retrograd.util.files import atomic_file, find_current_or_backup
+from retrograd.util.files import atomic_file, find_current_or_backup, lock_folder
 
 __all__ = [
     "current_version",
@@ -25,6 +25,7 @@ __all__ = [
     "read_current",
     "switch_to",
     "versions",
+    "write_version",
 ]
 
 _CURRENT = "current"
@@ -76,6 +77,23 @@ def switch_to(version: Path) -> None:
         return
     with atomic_file(version.parent / _CURRENT) as temporary:
         temporary.write_text(version.name + "\n", encoding="utf-8")
+
+
+def write_version(root: Path, save: Callable[[Path], None], keep: int = 2) -> Path:
+    """Have ``save`` write the folder of the next version, make it current, and remove all but ``keep`` versions.
+
+    ``save`` writes the folder complete or not at all, as the ``save`` of each index does; killed at any moment, the
+    version before stays current. Returns the folder. Raises `UserError` where another process is writing a version.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with lock_folder(root):
+        target = next_version(root)
+        if target.exists():
+            shutil.rmtree(target)  # finished and never made current, so nobody reads it
+        save(target)
+        switch_to(target)
+        prune(root, keep)
+        return target
 
 
 def prune(root: Path, keep: int = 2) -> list[Path]:

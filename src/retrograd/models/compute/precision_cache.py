@@ -26,6 +26,7 @@ __all__ = [
     "MeasureSeconds",
     "PrecisionSeconds",
     "Work",
+    "processor_instructions",
     "processor_name",
     "seconds_on_this_machine",
 ]
@@ -80,15 +81,19 @@ def processor_name() -> str:
     return str(torch.cpu.get_capabilities().get("cpu_name", platform.processor()))
 
 
-def _machine(work: Work, width: int) -> JsonObject:
-    """Return all that decides how long the work takes.
+def processor_instructions() -> str:
+    """Return the names of the sets of instructions that the processor has.
 
-    In virtual machines processors of one name differ in their instructions, so these count as well.
+    In virtual machines processors of one name differ in them.
     """
-    instructions = sorted(name for name, present in torch.cpu.get_capabilities().items() if present is True)
+    return " ".join(sorted(name for name, present in torch.cpu.get_capabilities().items() if present is True))
+
+
+def _machine(work: Work, width: int) -> JsonObject:
+    """Return all that decides how long the work takes."""
     return {
         "processor": processor_name(),
-        "instructions": " ".join(instructions),
+        "instructions": processor_instructions(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "work": work,

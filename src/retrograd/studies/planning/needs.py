@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from retrograd.experiments.stage_description import StageDescription
 from retrograd.studies.planning.data import DataFacts
 from retrograd.studies.planning.hardware import Hardware
+from retrograd.studies.planning.index import IndexFacts
 from retrograd.studies.planning.model import ModelFacts
 from retrograd.studies.planning.stages import PromptsPerQuery
 from retrograd.util.guards import JsonObject
@@ -50,17 +51,20 @@ class StageCost:
 class Plan:
     """The plan for so many processes, each with hardware of its own.
 
-    ``embedding`` and ``answering`` are seconds beside the stages' own; ``probed`` says that steps were timed, not
-    computed.
+    ``embedding`` and ``answering`` are seconds beside the stages' own; ``saved`` are those of embedding the base once,
+    which an index that is there saves, and a cached one will save later runs. ``probed`` says that steps were timed,
+    not computed.
     """
 
     name: str
     hardware: Hardware
     data: DataFacts
     model: ModelFacts
+    index: IndexFacts
     stages: tuple[StageCost, ...]
     embedding: float | None
     answering: float | None
+    saved: float | None
     probed: bool
     refusal: str | None
     notes: tuple[str, ...]
@@ -76,7 +80,9 @@ class Plan:
 
     @property
     def index_bytes(self) -> int | None:
-        return None if self.data.passages is None else 4 * self.data.passages * self.model.dimension
+        """Return the bytes of the index, on the disk or in memory; None where the passages are not known."""
+        passages = self.data.passages
+        return None if passages is None else round(passages * self.index.row_bytes(self.model.dimension))
 
     @property
     def seconds(self) -> float | None:
@@ -93,6 +99,8 @@ class Plan:
             "parameters": [asdict(part) for part in self.model.weights],
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "index_bytes": self.index_bytes,
+            "index_ready": self.index.is_ready,
+            "saved_seconds": self.saved,
             "stages": [_stage_record(part) for part in self.stages],
             "embedding_seconds": self.embedding,
             "answering_seconds": self.answering,

@@ -21,6 +21,7 @@ from retrograd.models.loading.builtin import BUILTIN_GENERATORS
 from retrograd.objectives import remark_on_cost
 from retrograd.studies.planning.data import DataFacts, collect_data_facts
 from retrograd.studies.planning.hardware import Hardware, find_hardware, measure_machine
+from retrograd.studies.planning.index import IndexFacts, collect_index_facts
 from retrograd.studies.planning.model import ModelFacts, collect_model_facts
 from retrograd.studies.planning.needs import Memory, Plan, StageCost
 from retrograd.studies.planning.probe import MeasuredSeconds, measure_seconds
@@ -57,6 +58,7 @@ def plan_experiment(
     here = hardware == ""
     machine = hardware if isinstance(hardware, Hardware) else _hardware(experiment, hardware, processes)
     facts = collect_data_facts(experiment, examples, passages)
+    index = collect_index_facts(experiment, facts)
     r = experiment.retriever
     stages = plan_stages(experiment, facts.examples, facts.supports, facts.masked)
     if processes > 1:
@@ -67,11 +69,22 @@ def plan_experiment(
     prompts = {stage.name: prompts_per_query(stage, base, r.posterior, r.null_passage) for stage in stages}
     passages_each = {name: stage.passages_each for name, stage in prompts.items()}
     model = collect_model_facts(experiment, facts, passages_each, machine.bf16, processes)
-    costs = [_stage_cost(experiment, stage, prompts[stage.name], facts, model, machine) for stage in stages]
-    embedding, answering = _embedding(experiment, stages, facts, model, machine), _answering(facts, costs, machine)
-    embedding = None if embedding is None else embedding / processes
-    notes = facts.notes + _notes(experiment, processes)
-    plan = Plan(experiment.name, machine, facts, model, tuple(costs), embedding, answering, False, None, notes)
+    costs = [_stage_cost(experiment, stage, prompts[stage.name], facts, model, index, machine) for stage in stages]
+    once = None if facts.passages is None else facts.passages * model.passage.forward / machine.speed / processes
+    plan = Plan(
+        name=experiment.name,
+        hardware=machine,
+        data=facts,
+        model=model,
+        index=index,
+        stages=tuple(costs),
+        embedding=_embedding(experiment, stages, index, once),
+        answering=_answering(facts, costs, machine),
+        saved=once if _embeds(experiment, stages) else 0.0,
+        probed=False,
+        refusal=None,
+        notes=facts.notes + _notes(experiment, processes),
+    )
     plan = replace(plan, refusal=_refusal(experiment, plan))
     if (
         here
@@ -120,6 +133,7 @@ def _stage_cost(
     prompts: PromptsPerQuery,
     facts: DataFacts,
     model: ModelFacts,
+    index: IndexFacts,
     on: Hardware,
 ) -> StageCost:
     queries, tokens = stage.queries, model.prompt_tokens[stage.name]
@@ -136,7 +150,7 @@ def _stage_cost(
     )
     tokens_read = (prompts.without_gradient + prompts.with_gradient) * (tokens + facts.target)
     total = queries * (tokens_read + searched * towers * facts.query + embedded * facts.passage)
-    memory = _memory(experiment, stage, prompts, facts, model, on)
+    memory = _memory(experiment, stage, prompts, facts, model, index, on)
     share = stage.queries / math.ceil(stage.queries / model.processes)  # as fast as the process with the most queries
     seconds = None if stage.full_steps is None else stage.full_steps * operations / on.speed / share
     return StageCost(stage, prompts, tokens, total, operations, memory, seconds)
@@ -156,6 +170,7 @@ def _memory(
     prompts: PromptsPerQuery,
     facts: DataFacts,
     model: ModelFacts,
+    index: IndexFacts,
     on: Hardware,
 ) -> Memory:
     """Return the memory of one micro-batch: all its prompts with gradient are held until the backward pass, whatever
@@ -180,7 +195,8 @@ def _memory(
     generator_parameters = sum(n for part, n in learned.items() if not part.endswith("tower"))
     # Gradients of the generator are computed wherever it is read with gradient, even where its rate is 0.
     gradients = tower_parameters + generator_parameters * (prompts.with_gradient > 0)
-    index = 4.0 * (facts.passages or 0) * model.dimension * experiment.retriever.search_kind.needs_index
+    is_held = experiment.retriever.search_kind.needs_index and (on.cuda or not index.is_mapped)
+    index_bytes = (facts.passages or 0) * index.row_bytes(model.dimension) * is_held
     all_bytes = stage.compares_all and model.processes > 1  # each compares with all, and fetches them
     return Memory(
         weights=sum(part.held for part in model.weights),
@@ -188,7 +204,7 @@ def _memory(
         optimiser=8.0 * (tower_parameters + generator_parameters * stage.learns.generator),
         copies=_copies(experiment, model, gradients, graphs, stage.name, on),
         activations=activations,
-        index=index / model.processes + all_bytes * index,
+        index=index_bytes / model.processes + all_bytes * index_bytes,
         libraries=_CUDA_BYTES if on.cuda else _CPU_BYTES,
     )
 
@@ -215,12 +231,19 @@ def _copies(
 # ---- what is no step ----------------------------------------------------------------------------------------------
 
 
-def _embeddings(experiment: Experiment, stages: list[StageDescription]) -> float:
-    """Return how often the whole base is embedded, as far as known: at the beginning, while passages move, after."""
+def _embeds(experiment: Experiment, stages: list[StageDescription]) -> bool:
+    """Return whether the base is embedded at all."""
+    return experiment.retriever.search_kind.needs_index and any(stage.evidence.retrieves for stage in stages)
+
+
+def _embeddings(experiment: Experiment, stages: list[StageDescription], is_ready: bool) -> float:
+    """Return how often the whole base is embedded, as far as known: at the beginning, unless its embeddings are there
+    already, while passages move, and after.
+    """
     r = experiment.retriever
-    if not r.search_kind.needs_index or not any(stage.evidence.retrieves for stage in stages):
+    if not _embeds(experiment, stages):
         return 0.0
-    count = 1.0
+    count = 0.0 if is_ready else 1.0
     for stage in stages:
         if stage.learns.towers and r.passages_move:
             steps = stage.steps or 0
@@ -230,11 +253,10 @@ def _embeddings(experiment: Experiment, stages: list[StageDescription]) -> float
 
 
 def _embedding(
-    experiment: Experiment, stages: list[StageDescription], facts: DataFacts, model: ModelFacts, on: Hardware
+    experiment: Experiment, stages: list[StageDescription], index: IndexFacts, once: float | None
 ) -> float | None:
-    if facts.passages is None:
-        return None
-    return _embeddings(experiment, stages) * facts.passages * model.passage.forward / on.speed
+    """Return the seconds of all embeddings of the base, of which ``once`` takes so many."""
+    return None if once is None else _embeddings(experiment, stages, index.is_ready) * once
 
 
 def _answering(facts: DataFacts, costs: list[StageCost], on: Hardware) -> float | None:
@@ -259,10 +281,13 @@ def _with_probe_times(experiment: Experiment, plan: Plan, probed: MeasuredSecond
         for cost in plan.stages
     )
     data = plan.data
-    times = _embeddings(experiment, [cost.stage for cost in plan.stages])
-    embedding = None if data.passages is None else times * data.passages * probed.passage
+    descriptions = [cost.stage for cost in plan.stages]
+    once = None if data.passages is None else data.passages * probed.passage
+    index = replace(plan.index, is_ready=plan.index.is_ready or probed.is_cached)
+    embedding = _embedding(experiment, descriptions, index, once)
+    saved = once if _embeds(experiment, descriptions) else 0.0
     answering = None if data.tests is None else data.tests * probed.answer
-    return replace(plan, stages=stages, embedding=embedding, answering=answering, probed=True)
+    return replace(plan, index=index, stages=stages, embedding=embedding, answering=answering, saved=saved, probed=True)
 
 
 # ---- what does not fit --------------------------------------------------------------------------------------------
@@ -303,8 +328,8 @@ def _remedy(experiment: Experiment, part: str, processes: int) -> str:
         r = experiment.retriever
         words = f"lower retriever.lexical_dimensions (now {r.lexical_dimensions}), " if r.lexical_dimensions else ""
         return (
-            f"{words}split off a part of the base, choose a smaller encoder, search with faiss (retrograd[faiss]), or "
-            "spread it over more processes (--processes)"
+            f"{words}split off a part of the base, store half (index.storage = bf16), give one on disk (index.path: "
+            "mapped on a CPU), choose a smaller encoder, or spread it over more processes (--processes)"
         )
     if part == "activations":
         remedies = [

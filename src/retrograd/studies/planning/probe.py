@@ -12,9 +12,10 @@ from retrograd.experiments.build import build_model
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import compute_for
-from retrograd.experiments.settings import MaskingSettings
+from retrograd.experiments.settings import IndexSettings, MaskingSettings
 from retrograd.experiments.stages import build_stages
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.rag.index_source import IndexSource, Passages
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.gradients import add_gradients
 from retrograd.training.optimiser import clip
@@ -32,23 +33,31 @@ _RATE = 1e-6
 
 @dataclass(frozen=True)
 class MeasuredSeconds:
-    """Seconds of one step of each stage, by its name, of embedding one passage, and of one answer."""
+    """Seconds of one step of each stage, by its name, of embedding one passage, and of one answer.
+
+    ``is_cached`` says that the cache holds the embeddings that the run begins with.
+    """
 
     step: dict[str, float]
     passage: float
     answer: float
+    is_cached: bool = False
 
 
 def measure_seconds(experiment: Experiment, data: Data) -> MeasuredSeconds:
     """Time at most four steps and ten seconds of each stage, after one that does not count. Nothing is written."""
     compute = compute_for(experiment)
     rows = list(range(0, len(data.base), max(1, len(data.base) // _PASSAGES)))[:_PASSAGES]
+    source = IndexSource(experiment.index)
+    experiment = replace(experiment, index=IndexSettings(cache=False))  # it is the embedding that is timed
     small = replace(data, base=KnowledgeBase.from_passages(data.base.passages(rows)))
     rng = torch.Generator().manual_seed(experiment.seed)
     state = torch.random.get_rng_state()
     model = build_model(experiment, small, rng, compute.precision).to(compute.device)
-    passage = 0.0
+    passage, is_cached = 0.0, False
     if model.needs_index:
+        with model.autocast():
+            is_cached = source.is_embedded_before(Passages(model.passage_side, data.task, data.base))
         passage = _timed(model.refresh_index, compute.device) / len(rows)
     model.train()
     steps = {
@@ -58,7 +67,7 @@ def measure_seconds(experiment: Experiment, data: Data) -> MeasuredSeconds:
     questions = (data.test or data.train)[:_ANSWERS]
     answer = _timed(lambda: _answer(experiment, model, questions), compute.device) / max(1, len(questions))
     torch.random.set_rng_state(state)
-    return MeasuredSeconds(steps, passage, answer)
+    return MeasuredSeconds(steps, passage, answer, is_cached)
 
 
 def _build_stages(experiment: Experiment, model: RagModel, rng: torch.Generator) -> list[Stage]:

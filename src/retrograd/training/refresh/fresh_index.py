@@ -35,15 +35,23 @@ def embed_base(model: RagModel) -> None:
 def embed_base_if_stale(model: RagModel) -> None:
     """Embed the base unless the passage tower as it is now has built the index, and the index holds what it says.
 
-    Nothing is done where searching takes no embeddings. Cost where an index is current: the tower's weights are hashed,
-    and 16 passages encoded. Raises `UserError` for an index to be embedded anew that is not exact.
+    Where there is no index yet, it comes from the model's `IndexSource`: given, from the cache, or embedded. Nothing is
+    done where searching takes no embeddings. Cost where an index is current: the tower's weights are hashed, and 16
+    passages encoded. Raises `UserError` for an index from elsewhere that cannot be built anew, and for a given one that
+    does not hold its passages' embeddings.
     """
     if not model.needs_index:
         return
     if not model.index_is_current():
         embed_base(model)
-        return
+        if not model.reopens_index:
+            return
     fault = describe_index_fault(model)
+    if fault is not None and model.reopens_index:
+        raise UserError(
+            f"index.path: {model.index_source.settings.path} is damaged: {fault}; build it again, or set index.path = "
+            f'"" to have the base embedded'
+        )
     if fault is not None:
         say(f"the index is damaged: {fault}; it must be embedded anew")
         embed_base(model)
@@ -52,7 +60,7 @@ def embed_base_if_stale(model: RagModel) -> None:
 def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
     """Embed the index that a stage begins with, and return whether the stage makes it stale.
 
-    A stage that goes on ``midway`` keeps its stale index.
+    A stage that goes on ``midway`` keeps its stale index; one that was given, which no checkpoint holds, is opened.
 
     Raises `UserError` for an index that cannot be refreshed where it will have to be, and, where the retriever learns
     from log Z, for one that neither knows it nor may estimate it.
@@ -61,10 +69,10 @@ def prepare_index(model: RagModel, stage: Stage, midway: bool) -> bool:
     moves = _moves_passages(model, stage)
     if moves and Ranks().count > 1:
         require_one_process(stage.refresh)
-    if stage.evidence.retrieves and not midway:
+    if stage.evidence.retrieves and not (midway and model.has_index):
         embed_base_if_stale(model)
     if moves:
-        model.require_movable_index()  # or the last refresh would refuse, after all steps
+        model.require_index_that_follows()  # or the last refresh would refuse, after all steps
     _require_log_normaliser(model, stage)
     return moves
 
@@ -115,9 +123,10 @@ def draw_probe(
 ) -> Probe | None:
     """Draw the probe on which staleness is measured; None where the stage measures none.
 
-    It is drawn from a copy of the random source as it was when the stage began, so that measuring changes nothing.
+    An index of approximations has none, for want of embeddings to compare with fresh ones. The probe is drawn from a
+    copy of the random source as it was when the stage began, so that measuring changes nothing.
     """
-    if stage.probe_passages == 0:
+    if stage.probe_passages == 0 or not model.index.keeps_embeddings:
         return None
     copy = torch.Generator()
     copy.set_state(stage_start)

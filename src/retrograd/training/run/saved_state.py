@@ -95,7 +95,8 @@ class StageState:
 def save_run_state(folder: Path, model: RagModel, rng: torch.Generator, of_ranks: dict[str, Tensor]) -> None:
     """Write the model, as `RagModel.save` does, and what that omits; ``of_ranks`` is the result of `rank_states`."""
     model.save(folder)
-    if model.has_index and can_save_with_model(model.index) and not (folder / "index").exists():
+    is_saved = (folder / "index").exists() or (model.reopens_index and model.index_is_current())
+    if model.has_index and can_save_with_model(model.index) and not is_saved:
         model.index.save(folder / "stale-index")
     save_file(
         {name: value.contiguous() for name, value in _movable_tensors(model).items()}, _tensor_file(folder, _WEIGHTS)

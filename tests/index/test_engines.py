@@ -1,0 +1,237 @@
+"""The contract of every engine that an experiment may choose: over the tuple `INDEXES`, in memory and on disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from retrograd.index.disk.storage import parse_manifest
+from retrograd.index.disk.versions import current_version, write_version
+from retrograd.index.exact import ExactIndex
+from retrograd.index.kinds import INDEXES, IndexKind, holds_index, load_index, stored_kind
+from retrograd.index.protocol import Index, can_save_with_model, has_movable_rows
+from retrograd.index.settings import IndexSettings
+from retrograd.types import UserError
+
+ROWS, WIDTH, VERSIONS = 60, 8, 6
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=INDEXES, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> IndexKind:
+    if request.param.name == "faiss":
+        pytest.importorskip("faiss")
+    return request.param
+
+
+def settings_of(kind: IndexKind) -> IndexSettings:
+    """Settings by which the engine compares a query with every row, so that its results are known."""
+    return IndexSettings(kind.name, preset="flat")
+
+
+def make(kind: IndexKind, vectors: Float[Tensor, "N D"], encoder: str = "encoder") -> Index:
+    exact = ExactIndex(vectors, base_fingerprint="base", encoder_fingerprint=encoder)
+    return kind.build(exact, settings_of(kind))
+
+
+@pytest.fixture
+def vectors(rng: torch.Generator) -> Float[Tensor, "N D"]:
+    return torch.randn(ROWS, WIDTH, generator=rng)
+
+
+@pytest.fixture
+def query(rng: torch.Generator) -> Float[Tensor, "B D"]:
+    return 3 * torch.randn(5, WIDTH, generator=rng)
+
+
+def test_it_keeps_rows_and_fingerprints_and_declares_what_its_kind_says(
+    kind: IndexKind, vectors: Float[Tensor, "N D"]
+) -> None:
+    index = make(kind, vectors)
+    assert isinstance(index, Index)
+    assert (len(index), list(index.held_rows)) == (ROWS, list(range(ROWS)))
+    assert (index.base_fingerprint, index.encoder_fingerprint) == ("base", "encoder")
+    assert can_save_with_model(index) == kind.saves_with_model
+    assert has_movable_rows(index) == kind.rows_move
+    torch.testing.assert_close(index.vectors(torch.tensor([[3, -1]])), torch.stack([vectors[3], 0 * vectors[3]])[None])
+
+
+def test_the_best_rows_are_those_of_a_sort_and_none_is_excluded(
+    kind: IndexKind, vectors: Float[Tensor, "N D"], query: Float[Tensor, "B D"]
+) -> None:
+    index, logits = make(kind, vectors), query @ vectors.T
+    best = logits.argsort(dim=1, descending=True)
+    exclude = torch.cat([best[:, :2], torch.full((5, 1), -1), best[:, 4:5]], dim=1)  # -1 is padding
+    found = index.search(query, 4, exclude)
+    assert found.row.equal(best[:, [2, 3, 5, 6]])
+    torch.testing.assert_close(found.logit, logits.gather(1, found.row))
+    if index.log_z == "exact":
+        assert found.log_normaliser is not None
+        torch.testing.assert_close(found.log_normaliser, logits.scatter(1, best[:, [0, 1, 4]], -torch.inf).logsumexp(1))
+    alone = index.search(query[2:3], 4, exclude[2:3])
+    assert alone.row.equal(found.row[2:3])  # whoever else is in the batch
+
+
+def test_more_than_there_are_is_padded(
+    kind: IndexKind, vectors: Float[Tensor, "N D"], query: Float[Tensor, "B D"]
+) -> None:
+    index = make(kind, vectors[:3])
+    found = index.search(query, 5, torch.tensor([[0], [1], [2], [-1], [0]]))
+    assert [(row >= 0).sum().item() for row in found.row] == [2, 2, 2, 3, 2]
+    assert ((found.row == -1) == (found.logit == -torch.inf)).all()
+    assert (found.row.diff(dim=1)[:, 2:] <= 0).all()  # padding comes last
+    none = index.search(query, 2, torch.arange(3).expand(5, 3))
+    assert (none.row == -1).all()
+    with pytest.raises(ValueError, match="k is 0"):
+        index.search(query, 0)
+
+
+def test_copies_of_a_passage_are_rows_of_their_own(
+    kind: IndexKind, vectors: Float[Tensor, "N D"], query: Float[Tensor, "B D"]
+) -> None:
+    copies = vectors[:4].repeat(3, 1)
+    index, logits = make(kind, copies), query @ vectors[:4].T
+    found = index.search(query, 12)
+    assert found.row.sort(dim=1).values.equal(torch.arange(12).expand(5, 12))  # each once
+    order = logits.argsort(dim=1, descending=True)
+    assert (found.row % 4).equal(order.repeat_interleave(3, dim=1))  # equal logits stand together, whatever the order
+    torch.testing.assert_close(found.logit, logits.gather(1, found.row % 4))
+    less = index.search(query, 11, found.row[:, :1])  # one copy is excluded, the others stay
+    assert (less.row != found.row[:, :1]).all()
+    assert ((less.row >= 0).sum(dim=1) == 11).all()
+
+
+def test_queries_that_do_not_fit_are_refused(kind: IndexKind, vectors: Float[Tensor, "N D"]) -> None:
+    index = make(kind, vectors)
+    with pytest.raises(UserError, match="the query has width 3, the index 8"):
+        index.search(torch.ones(1, 3), 2)
+    with pytest.raises(UserError, match=r"query 0 .* is not finite"):
+        index.search(torch.full((1, WIDTH), torch.nan), 2)
+    with pytest.raises(ValueError, match="rows span 60"):
+        index.search(torch.ones(1, WIDTH), 2, torch.tensor([[ROWS]]))
+
+
+def test_on_disk_it_is_the_same_and_not_another_bases_or_encoders(
+    kind: IndexKind, vectors: Float[Tensor, "N D"], query: Float[Tensor, "B D"], tmp_path: Path
+) -> None:
+    index, folder = make(kind, vectors), tmp_path / "index"
+    assert not holds_index(folder)
+    kind.save(index, folder)
+    assert holds_index(folder)
+    assert stored_kind(folder) == kind.name
+    assert parse_manifest(folder).rows == ROWS
+    again = load_index(folder, settings_of(kind), "base", "encoder", CPU)
+    assert type(again) is type(index)
+    expected, found = index.search(query, 7), again.search(query, 7)
+    assert found.row.equal(expected.row)
+    assert found.logit.equal(expected.logit)
+    for base, encoder, what in (("other", "encoder", "knowledge base"), ("base", "other", "encoder")):
+        with pytest.raises(UserError, match=rf"was built from {what} {'base' if base == 'other' else 'encoder'}, but"):
+            load_index(folder, settings_of(kind), base, encoder, CPU)
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="the manifest is damaged"):
+        load_index(folder, settings_of(kind), "base", "encoder", CPU)
+
+
+def version_vectors(number: int) -> Float[Tensor, "N D"]:
+    """Vectors of a version, whose logits are ``number`` times those of the first."""
+    return number * torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(7))
+
+
+def publish(kind: IndexKind, root: Path, number: int) -> None:
+    index = make(kind, version_vectors(number), f"encoder {number}")
+    write_version(root, lambda folder: kind.save(index, folder))
+
+
+def number_read(kind: IndexKind, root: Path) -> int:
+    """The version that a reader finds, whose vectors, all of them, are those of its fingerprint."""
+    index = kind.load(root, "base", None, CPU)
+    number = int(index.encoder_fingerprint.removeprefix("encoder "))
+    torch.testing.assert_close(index.vectors(torch.arange(ROWS)), version_vectors(number))
+    return number
+
+
+def test_readers_see_one_version_or_the_next_while_they_are_switched(kind: IndexKind, tmp_path: Path) -> None:
+    publish(kind, tmp_path, 1)
+    stop, seen, errors = threading.Event(), [[] for _ in range(4)], list[BaseException]()
+
+    def read(numbers: list[int]) -> None:
+        try:
+            while not stop.is_set():
+                numbers.append(number_read(kind, tmp_path))
+        except BaseException as error:  # to be raised where the test can see it
+            errors.append(error)
+
+    readers = [threading.Thread(target=read, args=(numbers,)) for numbers in seen]
+    for reader in readers:
+        reader.start()
+    for number in range(2, VERSIONS + 1):
+        before = [len(numbers) for numbers in seen]
+        publish(kind, tmp_path, number)
+        while not errors and any(len(numbers) < count + 2 for numbers, count in zip(seen, before, strict=True)):
+            pass  # until each reader has opened the index twice since
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert errors == []
+    for numbers in seen:
+        assert numbers == sorted(numbers)
+        assert numbers[-1] == VERSIONS
+
+
+@pytest.mark.slow
+def test_killed_while_it_writes_a_version_the_one_before_stays(kind: IndexKind, tmp_path: Path) -> None:
+    """Each child dies at another renaming, which is what makes files, folders and versions appear."""
+    root = tmp_path / "index"
+    publish(kind, root, 1)
+    words = [
+        sys.executable,
+        "-c",
+        f"from {__name__} import die_at_each_step; die_at_each_step(*{[kind.name, str(root)]})",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+    assert number_read(kind, root) == 3
+    assert current_version(root).parent == root
+
+
+def die_at_each_step(name: str, folder: str) -> None:
+    """Publish version 2 in children that die at the first renaming, the second, …; print how many died; publish 3."""
+    kind, root, deaths = next(kind for kind in INDEXES if kind.name == name), Path(folder), 0
+    while _publish_or_die(kind, root, deaths + 1):
+        deaths += 1
+        assert number_read(kind, root) == 1
+    assert number_read(kind, root) == 2
+    publish(kind, root, 3)
+    sys.stdout.write(str(deaths))
+
+
+def _publish_or_die(kind: IndexKind, root: Path, last: int) -> bool:
+    """Publish version 2 in a child that dies at the renaming number ``last``; return whether there was such a one."""
+    child = os.fork()
+    if child == 0:
+        names, rename = iter(range(1, last)), Path.replace
+
+        def rename_or_die(path: Path, target: Path) -> Path:
+            if next(names, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(path, target)
+
+        Path.replace = rename_or_die
+        publish(kind, root, 2)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        assert os.WEXITSTATUS(status) == 0
+        return False
+    return True
