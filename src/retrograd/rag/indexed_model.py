@@ -24,6 +24,7 @@ from retrograd.rag.embedding import MIXED, embed_rows, own_rows
 from retrograd.rag.index_source import IndexSource, Passages
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.passage_side import PassageSide
+from retrograd.rag.remembered_scores import RememberedScores
 from retrograd.rag.search import (
     BEST_PASSAGES,
     DENSE,
@@ -80,6 +81,7 @@ class IndexedModel(nn.Module):
         self.precision: ComputePrecision = precision
         self.index_source = index_source
         self._index: Index | None = None
+        self._remembered: RememberedScores | None = None
         self._given_encoder: str | None = None  # the fingerprint of the given index, once it was opened
         self._is_own = False  # whether the model built its index, and so can build it again
 
@@ -289,6 +291,21 @@ class IndexedModel(nn.Module):
     def own_rows(self, examples: Sequence[Example]) -> Int[Tensor, "B E"]:
         """Return the rows that an example must not retrieve, because their text is its own; -1 is padding."""
         return self._space.own_rows(examples)
+
+    @contextmanager
+    def remembering(self, scores: RememberedScores | None) -> Iterator[None]:
+        """Let the generator rest for the block: no gradient, no dropout, and no pair scored again that is among
+        ``scores``. None changes nothing.
+        """
+        learning = self.generator.training
+        self._remembered = scores
+        if scores is not None:
+            self.generator.eval()
+        try:
+            yield
+        finally:
+            self._remembered = None
+            self.generator.train(learning)
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,7 +48,6 @@ from retrograd.rag.model_folder import (
 )
 from retrograd.rag.model_parts import ModelParts, build_parts
 from retrograd.rag.model_settings import ModelSettings, pretrained_settings
-from retrograd.rag.remembered_scores import RememberedScores
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Hit, Prediction, UserError
 
@@ -81,8 +79,6 @@ class RagModel(IndexedModel):
         )
         print(model.answer("who wrote the first program?").text)
     """
-
-    _remembered: RememberedScores | None = None
 
     # ---- from settings, from disk, to disk ----------------------------------------------------------------------
 
@@ -294,21 +290,6 @@ class RagModel(IndexedModel):
             Compute(self.device, self.precision),
             self._remembered,
         )
-
-    @contextmanager
-    def remembering(self, scores: RememberedScores | None) -> Iterator[None]:
-        """Let the generator rest for the block: no gradient, no dropout, and no pair scored again that is among
-        ``scores``. None changes nothing.
-        """
-        learning = self.generator.training
-        self._remembered = scores
-        if scores is not None:
-            self.generator.eval()
-        try:
-            yield
-        finally:
-            self._remembered = None
-            self.generator.train(learning)
 
     def _mixture(self, candidates: Candidates) -> MakeMixture:
         """Return what soft slots hold: instances through the soft prompt where there is one, else words."""
