@@ -293,7 +293,7 @@ class IndexedModel(nn.Module):
         return self._space.own_rows(examples)
 
     @contextmanager
-    def remembering(self, scores: RememberedScores | None) -> Iterator[None]:
+    def resting(self, scores: RememberedScores | None) -> Iterator[None]:
         """Let the generator rest for the block: no gradient, no dropout, and no pair scored again that is among
         ``scores``. None changes nothing.
         """

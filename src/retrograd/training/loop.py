@@ -80,14 +80,9 @@ def train(
         micro_batches=micro_batches,
     )
     model.train()
-    with (
-        bar(stage.name, order.steps, "steps") as advance,
-        index,
-        model.remembering(remembered),
-        saves.stage(state) as steps_before,
-    ):
-        advance(steps_before)
-        for step, positions in order.from_step(steps_before):
+    with bar(stage.name, order.steps, "steps") as advance, index, model.resting(remembered), saves.stage(state) as done:
+        advance(done)
+        for step, positions in order.from_step(done):
             refresh.apply(index, step)
             # For each micro-batch candidates → likelihood → objective → backward: `MicroBatchGradients.add`.
             visit = micro_batches.run(positions, targets.draw(positions, rng), partial(gradients.add, step))

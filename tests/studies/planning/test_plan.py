@@ -380,7 +380,7 @@ def test_what_does_not_fit_is_refused_with_the_part_and_a_remedy(
     refusal = plan_experiment(experiment, replace(small, memory=1_100_000_000), passages=10**8).refusal
     assert refusal is not None
     assert "the index" in refusal
-    assert "faiss" in refusal
+    assert "index.path" in refusal
     assert plan_experiment(experiment, BIG).refusal is None
 
 

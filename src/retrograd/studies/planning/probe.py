@@ -107,7 +107,7 @@ def _step(
     size = stage.pace.micro_batch or len(batch)
     for start in range(0, len(batch), size):
         part = batch[start : start + size]
-        with model.remembering(stage.remembered_scores(ranks=1)):
+        with model.resting(stage.remembered_scores(ranks=1)):
             add_gradients(model, stage, part, len(part) / len(batch), rng)
     clip(optimiser, stage.pace.clip)
     optimiser.step()
