@@ -38,6 +38,8 @@ def build(
 ) -> None:
     """Embed the whole knowledge base; after a kill, the same command goes on where it was stopped.
 
+    Started several times, also under torchrun or on machines that share the folder, all build one index together.
+
     Example: `retrograd index build runs/joint --out indexes/joint --dtype bf16`
     """
     from retrograd.studies.index import build_for

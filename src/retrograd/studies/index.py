@@ -37,11 +37,12 @@ from retrograd.rag.passage_side import PassageSide
 from retrograd.recipes import RECIPES, open_experiment
 from retrograd.studies.answers import SearchResult
 from retrograd.tasks.task import Task
+from retrograd.training.distributed.ranks import is_first_process
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Hit, UserError
 from retrograd.util.files import find_current_or_backup
 from retrograd.util.guards import suggest_name
-from retrograd.util.progress import bar, say
+from retrograd.util.progress import bar, say, silence_output
 
 __all__ = [
     "DTYPES",
@@ -169,8 +170,11 @@ def _source_exists(source: str) -> bool:
 def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
     """Build, or go on building, the index of a run's or an experiment's base, in ``root``.
 
-    Interrupted, it reports how many rows are kept.
+    Interrupted, it reports how many rows are kept. Each of several processes, those of ``torchrun`` too, is a worker of
+    one build.
     """
+    if not is_first_process():
+        silence_output()
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; {suggest_name(dtype, DTYPES)}")
     occupied = next((place for place in (root, *root.parents) if place.exists()), root)

@@ -18,10 +18,11 @@ from retrograd.index.disk.build import (
     count_discarded_bytes,
     count_finished_rows,
 )
+from retrograd.index.disk.claims import Claims
+from retrograd.index.disk.versions import write_version
 from retrograd.index.exact import ExactIndex
 from retrograd.index.shards import split_blocks, take_rows
 from retrograd.types import UserError
-from retrograd.util.files import lock_folder
 
 SPEC = IndexSpec("base" * 16, "encoder" * 9, "mean pooling", rows=11, dimension=4, shard_rows=3)
 VECTORS = torch.randn(11, 4, generator=torch.Generator().manual_seed(0))
@@ -295,17 +296,116 @@ def test_a_finished_target_is_left_alone_and_a_foreign_one_refused(tmp_path: Pat
     assert tree(tmp_path / "whole") == whole
 
 
-def test_two_builds_of_one_index_do_not_meet(tmp_path: Path):
-    root = tmp_path / "index"
-    root.mkdir()
-    with lock_folder(root), pytest.raises(UserError, match="another process is at work"):
+class TestWorkers:
+    """Several processes build one version together; `worker.py` is one of them."""
+
+    SCRIPT = Path(__file__).with_name("worker.py")
+
+    def start(self, root: Path, *seconds: float) -> list[subprocess.Popen[str]]:
+        """Start workers, each of which takes so many seconds for a block, when all of them are ready."""
+        workers = [
+            subprocess.Popen(
+                [sys.executable, str(self.SCRIPT), str(root), str(one)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for one in seconds
+        ]
+        for worker in workers:
+            assert self.line(worker) == "ready"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        return workers
+
+    @staticmethod
+    def line(worker: subprocess.Popen[str]) -> str:
+        assert worker.stdout is not None
+        return worker.stdout.readline().strip()
+
+    @staticmethod
+    def encoded(worker: subprocess.Popen[str]) -> list[int]:
+        """The first rows of the shards that a worker has encoded since it was last read."""
+        out, _ = worker.communicate(timeout=300)
+        assert worker.returncode == 0
+        return [int(word) for word in out.split()]
+
+    @pytest.mark.slow
+    def test_each_shard_is_encoded_once_and_the_bytes_are_those_of_one(self, tmp_path: Path, whole):
+        found = [self.encoded(worker) for worker in self.start(tmp_path / "index", 0.5, 0.5, 0.5)]
+        assert sum(bool(rows) for rows in found) > 1
+        assert sorted(first for rows in found for first in rows) == [0, 3, 6, 9]
+        assert tree(tmp_path / "index" / "v000001") == whole
+        assert sorted(path.name for path in (tmp_path / "index").iterdir()) == ["current", "v000001"]
+
+    @pytest.mark.slow
+    def test_what_killed_workers_had_claimed_is_taken_over(self, tmp_path: Path, whole):
+        """Two of three are killed, one after the other, each in the middle of a shard."""
+        root = tmp_path / "index"
+        doomed, also_doomed, other = self.start(root, 1_000.0, 1_000.0, 0.01)
+        claimed = [int(self.line(worker)) for worker in (doomed, also_doomed)]
+        for worker in (doomed, also_doomed):
+            assert not (root / "current").exists()
+            worker.kill()
+            worker.communicate()
+        assert set(claimed) <= set(self.encoded(other))
+        assert tree(root / "v000001") == whole
+        assert sorted(path.name for path in root.iterdir()) == ["current", "v000001"]
+
+    def test_a_claim_keeps_others_out_until_it_is_given_up(self, tmp_path: Path):
+        folder = interrupted(tmp_path / "index")
+        claims = Claims(folder)
+        claim = claims.take("shard-00002.safetensors")
+        assert claim is not None
+        assert claims.any_held()
+        assert claims.take("shard-00002.safetensors") is None
+        with pytest.raises(UserError, match=r"building something else there \(another dtype\)"):
+            build_vectors(tmp_path / "index", replace(SPEC, dtype=torch.bfloat16), Encoder())
+        claim.close()
+        assert not claims.any_held()
+        build_vectors(tmp_path / "index", SPEC, Encoder())
+        assert not list(tmp_path.glob(".*"))
+
+    def test_what_others_are_writing_is_left_alone(self, tmp_path: Path):
+        """One joins while another is at its third shard, and builds the fourth."""
+        folder = interrupted(tmp_path / "index")
+        half = folder / ".shard-00002.safetensors.x.tmp"
+        half.write_bytes(b"half")
+        claim = Claims(folder).take("shard-00002.safetensors")
+        assert claim is not None
+        asked: list[int] = []
+
+        def encode(first: int, stop: int):
+            asked.append(first)
+            assert half.exists()
+            if first == 9:
+                claim.close()  # as if its process had died
+            yield VECTORS[first:stop]
+            if first == 9:
+                half.touch()
+
+        build_vectors(tmp_path / "index", SPEC, encode)
+        assert asked == [9, 6]
+        assert not half.exists()
+
+    def test_no_other_version_is_written_meanwhile(self, tmp_path: Path):
+        root = tmp_path / "index"
         build_version(root, SPEC, Encoder())
-    folder = interrupted(tmp_path / "single")
-    with (
-        lock_folder(folder, folder.with_name(".single.build.lock")),
-        pytest.raises(UserError, match="another process is at work"),
-    ):
-        build_vectors(tmp_path / "single", SPEC, Encoder())
+        folder = interrupted(root / "v000002", replace(SPEC, encoding="other"))
+        claim = Claims(folder).take("shard-00003.safetensors")
+        assert claim is not None
+        with pytest.raises(UserError, match="another process is building an index in"):
+            write_version(root, lambda path: path.mkdir())
+        claim.close()
+
+    def test_who_is_late_does_not_turn_back(self, tmp_path: Path):
+        root = tmp_path / "index"
+        build_version(root, SPEC, Encoder())
+        build_version(root, replace(SPEC, encoding="other"), Encoder())
+        versions.switch_forward(root / "v000001")
+        assert versions.current_version(root).name == "v000002"
 
 
 class TestShardedIndex:

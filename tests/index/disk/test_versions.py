@@ -58,7 +58,7 @@ def test_a_version_finished_and_not_switched_to_is_used_or_removed(name, tmp_pat
     """The build was killed between its end and the switch; the encoder may have changed since."""
     build(tmp_path, "o", 1)
     with monkeypatch.context() as patch:
-        patch.setattr("retrograd.index.disk.build.switch_to", lambda _: exec("raise InterruptedError"))
+        patch.setattr("retrograd.index.disk.build.switch_forward", lambda _: exec("raise InterruptedError"))
         with pytest.raises(InterruptedError):
             build(tmp_path, "a", 2)
     assert first_number(ExactIndex.load(tmp_path)) == 1

@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from retrograd.index.disk.claims import Claims
 from retrograd.index.disk.storage import (
     DTYPE_NAMES,
     MANIFEST,
@@ -31,7 +33,14 @@ from retrograd.index.disk.storage import (
     write_manifest,
     write_vectors,
 )
-from retrograd.index.disk.versions import current_version, latest_version, next_version, prune, switch_to
+from retrograd.index.disk.versions import (
+    build_folder,
+    current_version,
+    latest_version,
+    next_version,
+    prune,
+    switch_forward,
+)
 from retrograd.index.shards import checked_blocks
 from retrograd.types import UserError
 from retrograd.util.files import lock_folder
@@ -52,6 +61,9 @@ __all__ = [
 SHARD_ROWS = 65_536
 """Rows of a shard. A multiple of the rows the exact index reads at once, so that it computes what it would on one
 tensor; a kill costs at most the encoding of one shard."""
+
+_WAIT_SECONDS = 0.2
+"""Between two looks at whether another process has finished, or died."""
 
 Encode = Callable[[int, int], Iterable[Float[Tensor, "_ D"]]]
 """The vectors of rows first … stop - 1 in blocks; what they are may depend on these two numbers and nothing before."""
@@ -130,10 +142,11 @@ def build_version(
     """Build the next version under ``root``, make it current, and remove all but ``keep`` versions.
 
     If the current version (the newest one, if the file ``current`` is damaged) is already what ``spec`` asks for, and
-    whole, it is returned as it is. Raises as `build_vectors` does; the current version stays what it was then.
+    whole, it is returned as it is. Several processes build one version together, as `build_vectors` says. Raises as
+    that does; the current version stays what it was then.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with lock_folder(root):
+    with lock_folder(root, wait=True):
         for leftover in root.glob(".current.*"):
             leftover.unlink()
         target = latest_version(root)
@@ -143,10 +156,11 @@ def build_version(
             target = next_version(root)
             if target.exists() and not _is_whole(target, spec):
                 shutil.rmtree(target)  # finished and never made current, so nobody reads it
-            if not target.exists():
-                build_vectors(target, spec, encode, progress)
+    if not target.exists():
+        build_vectors(target, spec, encode, progress)
+    with lock_folder(root, wait=True):
         with _explain_full_disk(target, spec):
-            switch_to(target)
+            switch_forward(target)
         prune(root, keep)
         return current_version(root)
 
@@ -154,41 +168,130 @@ def build_version(
 def build_vectors(target: Path, spec: IndexSpec, encode: Encode, progress: ReportProgress | None = None) -> None:
     """Make the folder ``target`` an index that `ExactIndex.load` maps; or go on where an earlier call was stopped.
 
-    Shards that are finished are verified by their checksums and kept; ``progress`` gets their rows at once, and
-    those of each new block as it comes. An unfinished build of something else is discarded, and said so. A ``target``
-    that is already there and what ``spec`` asks for is left alone.
+    Several processes may do so at once, on one machine or over a shared folder: each claims one shard after the other,
+    takes over what one that died had claimed, and returns when all is finished. The bytes are those of one process,
+    as far as the processes encode alike.
 
-    Raises `UserError` if something else is there, if another process is building it, for a row that is not finite, for
-    a shard of zeros, and when the disk is full; what is finished stays.
+    Shards that are finished are verified by their checksums, unless another process is at work, and kept; ``progress``
+    gets their rows at once, and those of each new block as it comes. An unfinished build of something else is
+    discarded, and said so. A ``target`` that is already there and what ``spec`` asks for is left alone.
+
+    Raises `UserError` if something else is there, if another process is building something else there, for a row that
+    is not finite, for a shard of zeros, and when the disk is full; what is finished stays.
     """
     if target.exists():
         if not _is_whole(target, spec):
             raise UserError(f"{target} exists and is not this index; remove it, or choose another folder")
         return
-    folder = _build_folder(target)
+    folder = build_folder(target)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder, _lock_file(folder)), _explain_full_disk(target, spec):
-        shards = {shard.first_row: shard for shard in _verify_shards(folder, spec)}
-        _remove_leftovers(folder, {shard.file for shard in shards.values()})
-        if progress is not None:
-            progress(sum(shard.rows for shard in shards.values()))
-        for file, first_row, rows in spec.ranges():
-            if first_row in shards:
-                continue
-            blocks = checked_blocks(
-                _report_blocks(encode(first_row, first_row + rows), progress), rows, spec.dtype, first_row
+    work = _Work(target, folder, spec, Claims(folder), progress)
+    with _explain_full_disk(target, spec):
+        work.begin()
+        while not work.is_finished():
+            work.encode_next(encode)
+
+
+@dataclass
+class _Work:
+    """The part of one process in building ``folder``, which becomes ``target``. ``reported`` rows are known to
+    ``progress``.
+    """
+
+    target: Path
+    folder: Path
+    spec: IndexSpec
+    claims: Claims
+    progress: ReportProgress | None
+    reported: int = 0
+
+    def begin(self) -> None:
+        """Keep what is whole of an interrupted build and remove the rest; join one that other processes are at."""
+        with self._locked():
+            if self.target.exists():
+                return
+            if self.claims.any_held():
+                _ = self._finished()  # which refuses to join in building something else
+                return
+            shards = _verify_shards(self.folder, self.spec)
+            _remove_leftovers(self.folder, {shard.file for shard in shards})
+            write_manifest(self.folder, self.spec.manifest(shards))
+
+    def is_finished(self) -> bool:
+        """Return whether the target is there, which is made of the folder where all shards are finished."""
+        with self._locked():
+            if self.target.exists():
+                self._report(self.spec.rows)
+                return True
+            done = self._finished()
+            self._report(sum(shard.rows for shard in done.values()))
+            if len(done) < len(self.spec.ranges()):
+                return False
+            _remove_leftovers(self.folder, {shard.file for shard in done.values()})
+            self.claims.remove()
+            self.folder.replace(self.target)
+            return True
+
+    def encode_next(self, encode: Encode) -> None:
+        """Encode one shard; where all that are left are claimed, wait a moment."""
+        taken = self._take()
+        if taken is None:
+            time.sleep(_WAIT_SECONDS)
+            return
+        (file, first_row, rows), claim = taken
+        with claim:
+            blocks = self._report_blocks(encode(first_row, first_row + rows))
+            checked = checked_blocks(blocks, rows, self.spec.dtype, first_row)
+            width = self.spec.dimension
+            checksum = write_vectors(self.folder / file, _require_width(checked, width), rows, width, self.spec.dtype)
+            with self._locked():
+                shards = self._finished() | {first_row: Shard(file, first_row, rows, checksum)}
+                write_manifest(self.folder, self.spec.manifest(shards.values()))
+
+    def _take(self) -> tuple[tuple[str, int, int], ExitStack] | None:
+        """Claim the first shard that is neither finished nor claimed; None where there is none."""
+        with self._locked():
+            if self.target.exists():
+                return None
+            done = self._finished()
+            for one in self.spec.ranges():
+                file, first_row, _ = one
+                if first_row not in done and (claim := self.claims.take(file)) is not None:
+                    return one, claim
+        return None
+
+    def _finished(self) -> dict[int, Shard]:
+        """Return the finished shards by their first rows. Raises `UserError` where they are of another index."""
+        manifest = _read_manifest(self.folder)
+        difference = "manifest" if manifest is None else self.spec.difference(manifest)
+        if manifest is None or difference is not None:
+            raise UserError(
+                f"{self.folder}: another process is building something else there (another "
+                f"{str(difference).replace('_', ' ')}); wait until it ends, or choose another folder"
             )
-            checksum = write_vectors(
-                folder / file, _require_width(blocks, spec.dimension), rows, spec.dimension, spec.dtype
-            )
-            shards[first_row] = Shard(file, first_row, rows, checksum)
-            write_manifest(folder, spec.manifest(shards.values()))
-        folder.replace(target)
+        return {shard.first_row: shard for shard in _matching_shards(manifest, self.spec)}
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """Keep other processes out for a moment, in which this one reads and changes what all of them see."""
+        return lock_folder(self.folder, _lock_file(self.folder), wait=True)
+
+    def _report(self, finished: int) -> None:
+        """Report rows that are finished, by whichever process, and were not reported yet."""
+        if self.progress is not None and finished > self.reported:
+            self.progress(finished - self.reported)
+        self.reported = max(self.reported, finished)
+
+    def _report_blocks(self, blocks: Iterable[Float[Tensor, "_ _"]]) -> Iterator[Float[Tensor, "_ _"]]:
+        for block in blocks:
+            yield block
+            if self.progress is not None:
+                self.progress(len(block))
+            self.reported += len(block)
 
 
 def count_finished_rows(target: Path, spec: IndexSpec) -> int:
     """Return how many rows an unfinished build of ``target`` has finished, by its manifest, unverified."""
-    return sum(shard.rows for shard in _usable_shards(target if target.exists() else _build_folder(target), spec))
+    return sum(shard.rows for shard in _usable_shards(target if target.exists() else build_folder(target), spec))
 
 
 def count_remaining_rows(root: Path, spec: IndexSpec) -> int:
@@ -205,7 +308,7 @@ def count_discarded_bytes(root: Path, spec: IndexSpec) -> int:
     """
     target = next_version(root)
     count = 0
-    for folder in (target, _build_folder(target)):
+    for folder in (target, build_folder(target)):
         useful = {shard.file for shard in _usable_shards(folder, spec)}
         useful |= {MANIFEST} if useful else set()
         for path in folder.glob("*"):
@@ -219,10 +322,6 @@ def _usable_shards(folder: Path, spec: IndexSpec) -> list[Shard]:
     """Return the shards of a folder that can be kept, by its manifest alone."""
     manifest = _read_manifest(folder)
     return [] if manifest is None or spec.difference(manifest) is not None else _matching_shards(manifest, spec)
-
-
-def _build_folder(target: Path) -> Path:
-    return target.with_name(f".{target.name}.build")
 
 
 def _lock_file(folder: Path) -> Path:
@@ -298,15 +397,6 @@ def _remove_leftovers(folder: Path, used: set[str]) -> None:
     for path in folder.iterdir():
         if path.name not in used | {MANIFEST}:
             path.unlink()
-
-
-def _report_blocks(
-    blocks: Iterable[Float[Tensor, "_ _"]], progress: ReportProgress | None
-) -> Iterator[Float[Tensor, "_ _"]]:
-    for block in blocks:
-        yield block
-        if progress is not None:
-            progress(len(block))
 
 
 def _require_width(blocks: Iterable[Float[Tensor, "_ _"]], width: int) -> Iterator[Float[Tensor, "_ _"]]:

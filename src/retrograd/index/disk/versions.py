@@ -13,16 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from retrograd.index.disk.claims import Claims
 from retrograd.types import UserError
 from retrograd.util.files import atomic_file, find_current_or_backup, lock_folder
 
 __all__ = [
+    "build_folder",
     "current_version",
     "has_versions",
     "latest_version",
     "next_version",
     "prune",
     "read_current",
+    "switch_forward",
     "switch_to",
     "versions",
     "write_version",
@@ -79,6 +82,18 @@ def switch_to(version: Path) -> None:
         temporary.write_text(version.name + "\n", encoding="utf-8")
 
 
+def build_folder(version: Path) -> Path:
+    """Return the folder in which a version is built, which becomes it."""
+    return version.with_name(f".{version.name}.build")
+
+
+def switch_forward(version: Path) -> None:
+    """Make a finished version the current one, unless a later one is that already."""
+    latest = latest_version(version.parent)
+    if latest is None or _number(latest) <= _number(version):
+        switch_to(version)
+
+
 def write_version(root: Path, save: Callable[[Path], None], keep: int = 2) -> Path:
     """Have ``save`` write the folder of the next version, make it current, and remove all but ``keep`` versions.
 
@@ -88,6 +103,8 @@ def write_version(root: Path, save: Callable[[Path], None], keep: int = 2) -> Pa
     root.mkdir(parents=True, exist_ok=True)
     with lock_folder(root):
         target = next_version(root)
+        if Claims(build_folder(target)).any_held():
+            raise UserError(f"another process is building an index in {root}; wait until it ends, or stop it first")
         if target.exists():
             shutil.rmtree(target)  # finished and never made current, so nobody reads it
         save(target)
