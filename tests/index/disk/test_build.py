@@ -299,13 +299,12 @@ def test_a_finished_target_is_left_alone_and_a_foreign_one_refused(tmp_path: Pat
 class TestWorkers:
     """Several processes build one version together; `worker.py` is one of them."""
 
-    SCRIPT = Path(__file__).with_name("worker.py")
-
     def start(self, root: Path, *seconds: float) -> list[subprocess.Popen[str]]:
         """Start workers, each of which takes so many seconds for a block, when all of them are ready."""
         workers = [
             subprocess.Popen(
-                [sys.executable, str(self.SCRIPT), str(root), str(one)],
+                [sys.executable, "-m", "tests.index.disk.worker", str(root), str(one)],
+                cwd=Path(__file__).parents[3],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
