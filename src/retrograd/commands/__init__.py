@@ -26,6 +26,7 @@ __all__ = [
     "RecipeArgument",
     "RunFolder",
     "SettingsOption",
+    "add_no_cache",
     "format_hits",
     "format_scores",
     "load_experiment",
@@ -54,8 +55,12 @@ def load_experiment(recipe: str, changes: list[str] | None, no_cache: bool = Fal
     """Return the experiment of a recipe or file, with ``--set`` applied. Raises `UserError` with the nearest name."""
     from retrograd.recipes import open_experiment
 
-    without = ["index.cache=false"] if no_cache else []
-    return open_experiment(recipe).with_settings([*(changes or []), *without])
+    return open_experiment(recipe).with_settings(add_no_cache(changes, no_cache))
+
+
+def add_no_cache(changes: list[str] | None, no_cache: bool) -> list[str]:
+    """Return the changes of ``--set`` and, where it is given, of ``--no-cache``."""
+    return [*(changes or []), *(["index.cache=false"] if no_cache else [])]
 
 
 def table_console(width: int) -> Console:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrograd.commands import NoCache, SettingsOption, format_scores, load_experiment
+from retrograd.commands import NoCache, SettingsOption, add_no_cache, format_scores, load_experiment
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def train(
     from retrograd.training.run.interrupts import Interrupted
 
     try:
-        settings = [*(changes or []), *(["index.cache=false"] if no_cache else [])]
+        settings = add_no_cache(changes, no_cache)
         summary = train_or_resume(recipe, out, settings, resume, controls, seeds)
         typer.echo(summary, nl=bool(summary))
     except Interrupted as stopped:

@@ -14,18 +14,20 @@ import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from retrograd.index.disk.build import IndexSpec
+from retrograd.index.disk.build import IndexSpec, ReportProgress
 from retrograd.index.disk.cache import VectorCache
 from retrograd.index.disk.plan import require_memory
 from retrograd.index.exact import ExactIndex
 from retrograd.index.exchange import Exchange
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.sharded import ShardedIndex, shard_range
+from retrograd.models.compute.compute import computed_type
 from retrograd.models.compute.precision_cache import processor_instructions, processor_name
 from retrograd.tasks.task import Task
 from retrograd.util.fingerprints import fingerprint
 
 __all__ = [
+    "BLOCK_ROWS",
     "MIXED",
     "PassageEmbedder",
     "build_index",
@@ -43,12 +45,12 @@ __all__ = [
 MIXED = "mixed"
 """The encoder fingerprint of an index whose rows come from several states of the tower; no tower's own equals it."""
 
-_BLOCK_ROWS = 2_048
+BLOCK_ROWS = 2_048
+"""Rows that are embedded at once. They begin at a shard's first row, and 65,536 is a multiple: the texts that share a
+batch are always the same."""
 _SPREAD_ROWS = 16
 _CACHE_FORMAT = 1
 """Raise it with any change to how texts become vectors that no fingerprint shows: batching, padding, pooling."""
-
-Progress = Callable[[int], None]
 
 
 @runtime_checkable
@@ -84,7 +86,7 @@ def build_index(
     task: Task,
     base: KnowledgeBase,
     dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
     cache: VectorCache | None = None,
 ) -> ExactIndex:
     """Embed all N passages as the task words them. ``progress`` is called with the number of rows of each block.
@@ -114,7 +116,7 @@ def build_shards(
     task: Task,
     base: KnowledgeBase,
     dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
     cache: VectorCache | None = None,
 ) -> ShardedIndex:
     """Embed all N passages over the ranks of the process group: each embeds and holds its own rows; all call it.
@@ -141,7 +143,7 @@ def _fetch_rows(
     base: KnowledgeBase,
     rows: range,
     dtype: torch.dtype,
-    progress: Progress | None,
+    progress: ReportProgress | None,
     cache: VectorCache,
 ) -> ExactIndex | None:
     """Return the vectors of consecutive rows from the cache; None where it cannot be used."""
@@ -161,13 +163,12 @@ def cache_spec(
     """
     texts = (text for block in _text_blocks(task, base, rows) for text in block)
     device = embedder.device.type
-    is_half = torch.is_autocast_enabled(device)
-    precision = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if is_half else "float32"
     processor = f"{processor_name()} ({processor_instructions()})"
     where = torch.cuda.get_device_name(embedder.device) if device == "cuda" else processor
     encoding = (
-        f"{precision} on {where}, {torch.get_num_threads()} threads, batches of {embedder.batch_tokens} tokens, torch "
-        f"{torch.__version__}, transformers {transformers.__version__}, format {_CACHE_FORMAT}"
+        f"{computed_type(device)} on {where}, {torch.get_num_threads()} threads, batches of "
+        f"{embedder.batch_tokens} tokens, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, format {_CACHE_FORMAT}"
     )
     return IndexSpec(fingerprint(texts), embedder.fingerprint(), encoding, len(rows), embedder.dimension, dtype)
 
@@ -176,8 +177,8 @@ def shard_index(index: ExactIndex, device: torch.device) -> ShardedIndex:
     """Shard an index that every rank can read: each rank holds its own rows of it on ``device``; all call it."""
 
     def read_blocks(rows: range) -> Iterator[Float[Tensor, "n D"]]:
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            yield index.vectors(torch.tensor(rows[start : start + _BLOCK_ROWS]))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            yield index.vectors(torch.tensor(rows[start : start + BLOCK_ROWS]))
 
     fingerprints = index.base_fingerprint, index.encoder_fingerprint
     return _build_shard(read_blocks, (len(index), index.dimension), fingerprints, index.dtype, device)
@@ -209,7 +210,7 @@ def own_rows(rows: Int[Tensor, " Z"]) -> Int[Tensor, " n"]:
 
 
 def embed_block_rows(
-    embedder: PassageEmbedder, task: Task, base: KnowledgeBase, rows: range, progress: Progress | None = None
+    embedder: PassageEmbedder, task: Task, base: KnowledgeBase, rows: range, progress: ReportProgress | None = None
 ) -> Iterator[Float[Tensor, "n D"]]:
     """Yield the embeddings of consecutive rows, block by block."""
     for texts in _text_blocks(task, base, rows):
@@ -224,7 +225,7 @@ def passage_texts(task: Task, base: KnowledgeBase) -> Iterator[list[str]]:
 
 
 def _text_blocks(task: Task, base: KnowledgeBase, rows: range) -> Iterator[list[str]]:
-    for block in base.blocks(_BLOCK_ROWS, rows.start, rows.stop):
+    for block in base.blocks(BLOCK_ROWS, rows.start, rows.stop):
         yield [task.passage_text(passage) for passage in block]
 
 

@@ -13,17 +13,16 @@ from torch import Tensor
 from retrograd.index.disk.build import Encode, IndexSpec, build_version, count_discarded_bytes, count_remaining_rows
 from retrograd.index.disk.plan import BuildPlan
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.compute import computed_type
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
-from retrograd.rag.embedding import passage_fingerprint
+from retrograd.rag.embedding import BLOCK_ROWS, embed_block_rows, passage_fingerprint
 from retrograd.tasks.task import Task
 from retrograd.util.machine import free_disk, free_memory, peak_memory
 from retrograd.util.progress import bar, say
 
 __all__ = ["build_index_folder", "index_spec", "plan_build"]
 
-# Blocks begin at a shard's first row, and 65,536 is a multiple: the texts that share a batch are always the same.
-_BLOCK_ROWS = 2_048
 _PROBE_PASSAGES, _WARM_UP_PASSAGES = 256, 16
 
 
@@ -68,7 +67,7 @@ def plan_build(retriever: Retriever, task: Task, base: KnowledgeBase, root: Path
         remaining=count_remaining_rows(root, spec),
         dimension=spec.dimension,
         dtype=spec.dtype,
-        block_rows=_BLOCK_ROWS,
+        block_rows=BLOCK_ROWS,
         seconds_per_passage=_measure_seconds_per_passage(retriever, task, base),
         resident_bytes=peak_memory(),
         free_disk=free_disk(root) + count_discarded_bytes(root, spec),
@@ -90,17 +89,14 @@ def _block_encoder(retriever: Retriever, task: Task, base: KnowledgeBase) -> Enc
     """Return the function that embeds the rows from ``first`` to ``stop``, block by block."""
 
     def encode(first: int, stop: int) -> Iterator[Float[Tensor, "n D"]]:
-        for block in base.blocks(_BLOCK_ROWS, first, stop):
-            yield retriever.passage_encoder.embed_passages([task.passage_text(passage) for passage in block])
+        return embed_block_rows(retriever.passage_encoder, task, base, range(first, stop))
 
     return encode
 
 
 def _describe_encoding(encoder: Encoder) -> str:
     """Return how passages are encoded, in words. A stopped build continues only where these words are equal."""
-    device = encoder.device.type
-    half = torch.is_autocast_enabled(device)
-    precision = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if half else "float32"
+    computed = computed_type(encoder.device.type)
     length = "length 1" if encoder.normalise else "length as it comes"
     lexical = "" if encoder.lexical is None else f", behind them {encoder.lexical.dimension} numbers for words"
-    return f"{encoder.pooling} pooling, {length}, at most {encoder.max_tokens} tokens, encoded in {precision}{lexical}"
+    return f"{encoder.pooling} pooling, {length}, at most {encoder.max_tokens} tokens, encoded in {computed}{lexical}"

@@ -6,7 +6,7 @@ a version in a folder of the run's own (`retrograd.index.disk.versions`), where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from retrograd.index.disk.build import IndexSpec, build_version
+from retrograd.index.disk.build import IndexSpec, ReportProgress, build_version
 from retrograd.index.disk.cache import VectorCache
 from retrograd.index.exact import ExactIndex
 from retrograd.index.kinds import IndexKind, find_kind, holds_index, load_index
@@ -37,12 +37,10 @@ __all__ = ["IndexSource", "Passages"]
 
 _LOOKED_AT = 1_024
 
-Progress = Callable[[int], None]
-
 
 @dataclass(frozen=True)
 class Passages:
-    """What an index is made of: the passage towers, the task that words the passages, and their base.
+    """The passages that an index is made of: their base, the task that words them, and the towers that embed them.
 
     With ``is_spread`` each of several ranks holds a part of the rows.
     """
@@ -79,7 +77,7 @@ class IndexSource:
         """Return whether a model's folder holds a copy of the index as it was at first."""
         return not self.is_given and self.kind.saves_with_model
 
-    def build_first(self, passages: Passages, progress: Progress | None = None) -> Index:
+    def build_first(self, passages: Passages, progress: ReportProgress | None = None) -> Index:
         """Return the index to begin with: the given one, else one of embeddings from the cache or of new ones.
 
         Raises `UserError` for a given index that is damaged, or not one of these passages by this tower.
@@ -93,7 +91,7 @@ class IndexSource:
             return self._open_given(passages)
         return self._embed(passages, self.settings.dtype, progress, self._cache())
 
-    def build_next(self, passages: Passages, dtype: torch.dtype, progress: Progress | None = None) -> Index:
+    def build_next(self, passages: Passages, dtype: torch.dtype, progress: ReportProgress | None = None) -> Index:
         """Return an index of the passages as they are embedded now, in the place of an older one stored in ``dtype``.
 
         Embeddings of a tower that training moves are not kept in the cache: no later run will have them.
@@ -116,7 +114,7 @@ class IndexSource:
         return VectorCache.of_user() if self.settings.cache else None
 
     def _embed(
-        self, passages: Passages, dtype: torch.dtype, progress: Progress | None, cache: VectorCache | None
+        self, passages: Passages, dtype: torch.dtype, progress: ReportProgress | None, cache: VectorCache | None
     ) -> Index:
         side, task, base = passages.side, passages.task, passages.base
         if passages.is_spread:
@@ -145,7 +143,7 @@ class IndexSource:
         return shard_index(index, device)
 
     def _write_version(
-        self, folder: Path, passages: Passages, dtype: torch.dtype, progress: Progress | None
+        self, folder: Path, passages: Passages, dtype: torch.dtype, progress: ReportProgress | None
     ) -> ExactIndex:
         """Embed the base into the next version under ``folder``, and map it."""
         side, base = passages.side, passages.base

@@ -26,6 +26,7 @@ from retrograd.index.disk.storage import (
 from retrograd.index.disk.versions import current_version, has_versions, read_current, versions
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.settings import STORAGE_TYPES
 from retrograd.index.shards import checked_blocks
 from retrograd.models.compute.compute import Compute
 from retrograd.models.retriever import Retriever
@@ -45,7 +46,6 @@ from retrograd.util.guards import suggest_name
 from retrograd.util.progress import bar, say, silence_output
 
 __all__ = [
-    "DTYPES",
     "Builder",
     "BuiltIndex",
     "CheckedIndex",
@@ -60,7 +60,6 @@ __all__ = [
     "search_index",
 ]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHECKED_ROWS = 16_384
 _CLASSES = {"bm25": "LexicalIndex", "faiss": "FaissIndex"}
 
@@ -175,8 +174,8 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
     """
     if not is_first_process():
         silence_output()
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype is {dtype!r}; {suggest_name(dtype, DTYPES)}")
+    if dtype not in STORAGE_TYPES:
+        raise UserError(f"--dtype is {dtype!r}; {suggest_name(dtype, STORAGE_TYPES)}")
     occupied = next((place for place in (root, *root.parents) if place.exists()), root)
     if occupied.is_file():
         raise UserError(f"{occupied} is a file; give a folder with --out")
@@ -185,7 +184,7 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
     builder = open_source(source)
     task, base = builder.task, builder.base
     with builder.compute.autocast():
-        spec = index_spec(builder.retriever, task, base, DTYPES[dtype], builder.name)
+        spec = index_spec(builder.retriever, task, base, STORAGE_TYPES[dtype], builder.name)
         try:
             version = build_index_folder(builder.retriever, task, base, root, spec)
         except KeyboardInterrupt:

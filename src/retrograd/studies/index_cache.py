@@ -12,7 +12,7 @@ __all__ = ["PrunedCache", "prune_cache"]
 
 @dataclass(frozen=True)
 class PrunedCache:
-    """What pruning removed and left, in entries and bytes; ``limit`` are the bytes that may stay."""
+    """The result of pruning the cache in ``folder``: entries and bytes removed, and left; ``limit`` bytes may stay."""
 
     folder: Path
     limit: int

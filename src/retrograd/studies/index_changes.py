@@ -17,7 +17,7 @@ from retrograd.index.disk.storage import find_dtype, read_manifest
 from retrograd.index.disk.versions import has_versions
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.rag.embedding import embed_rows, passage_fingerprint
+from retrograd.rag.embedding import BLOCK_ROWS, embed_rows, passage_fingerprint
 from retrograd.rag.index_folder import index_spec
 from retrograd.studies.index import Builder, find_source, index_folder, open_source
 from retrograd.types import UserError
@@ -25,8 +25,6 @@ from retrograd.util.progress import bar
 from retrograd.util.text_files import read_lines, write_jsonl
 
 __all__ = ["ChangedIndex", "add_to_index", "remove_from_index", "update_index"]
-
-_BLOCK_ROWS = 2_048
 
 Change = Callable[[KnowledgeBase], ChangedBase]
 
@@ -107,8 +105,8 @@ def _encoder(builder: Builder, changed: ChangedBase, old: ExactIndex) -> Encode:
     """Return the function that gives the vectors of rows: those of the old index, where it has them."""
 
     def encode(first: int, stop: int) -> Iterator[Float[Tensor, "n D"]]:
-        for start in range(first, stop, _BLOCK_ROWS):
-            yield _block(builder, changed, old, range(start, min(start + _BLOCK_ROWS, stop)))
+        for start in range(first, stop, BLOCK_ROWS):
+            yield _block(builder, changed, old, range(start, min(start + BLOCK_ROWS, stop)))
 
     return encode
 

@@ -177,8 +177,11 @@ def test_pruning_spares_what_another_process_holds_and_takes_what_a_killed_one_l
     left = tmp_path / f".{'0' * 32}.build"
     left.mkdir()
     (left / "shard-00000.safetensors").write_bytes(bytes(100))
+    claims = left.with_name(f"{left.name}.claims")
+    claims.mkdir()
     with lock_folder(entry.folder, tmp_path / f".{entry.folder.name}.lock"):
         assert [removed.folder for removed in cache.prune(0)] == [left]
+    assert not claims.exists()
     assert [removed.folder for removed in cache.prune(0)] == [entry.folder]
     assert cache.entries() == []
 

@@ -50,6 +50,7 @@ __all__ = [
     "SHARD_ROWS",
     "Encode",
     "IndexSpec",
+    "ReportProgress",
     "build_vectors",
     "build_version",
     "count_discarded_bytes",

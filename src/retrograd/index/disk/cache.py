@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from retrograd.index.disk.build import Encode, IndexSpec, ReportProgress, build_vectors
+from retrograd.index.disk.claims import Claims
 from retrograd.index.disk.storage import MANIFEST, parse_manifest, verify_shard
 from retrograd.index.exact import ExactIndex
 from retrograd.types import UserError
@@ -147,6 +148,7 @@ class VectorCache:
         """Remove an entry; return False where another process holds it."""
         try:
             with self._lock(folder):
+                Claims(folder).remove()
                 shutil.rmtree(folder)
         except (UserError, OSError):
             return False

@@ -19,7 +19,7 @@ from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, runtime_c
 
 import torch
 
-__all__ = ["Autocast", "Compute", "ComputePrecision", "in_own_precision"]
+__all__ = ["Autocast", "Compute", "ComputePrecision", "computed_type", "in_own_precision"]
 
 ComputePrecision = Literal["bf16", "fp32"]
 
@@ -69,3 +69,9 @@ def in_own_precision(
             return method(owner, *args, **kwargs)
 
     return autocasted
+
+
+def computed_type(device: str) -> str:
+    """Return the type of matrix products on a type of device as the caller's autocast has it, such as ``bfloat16``."""
+    is_half = torch.is_autocast_enabled(device)
+    return str(torch.get_autocast_dtype(device)).removeprefix("torch.") if is_half else "float32"
