@@ -230,7 +230,7 @@ class Generator(nn.Module):
         prompt_ids = self._input.prompt_ids(prompts, soft)
         texts: list[list[str]] = [[] for _ in prompts]
         buckets = equal_length_buckets if left_padding_moves(self.model) else length_buckets
-        for group in buckets(input_sizes(prompt_ids, soft), self._input.writing_budget // beams):
+        for group in buckets(input_sizes(prompt_ids, soft), self._input.budget // beams):
             chosen = [prompt_ids[i] for i in group]
             written = self._write(chosen, soft and soft.at(group), beams, most)
             for n, text in enumerate(self.tokenizer.batch_decode(written, skip_special_tokens=True)):
@@ -256,7 +256,7 @@ class Generator(nn.Module):
             kind = type(self.model).__name__
             raise UserError(f"{kind} cannot read prompts of different lengths side by side; set form to 'sequence'")
         texts: list[list[str]] = [[] for _ in mixtures]
-        for group in length_buckets(sizes, self._input.writing_budget // beams):
+        for group in length_buckets(sizes, self._input.budget // beams):
             own = [mixtures[i] for i in group]
             processor = MixTokens(own, beams)
             rows = [prompt_ids[p] for mixture in own for p in mixture.prompts]

@@ -33,8 +33,6 @@ __all__ = ["GeneratorInput", "ModelInput", "PromptIds", "embed_tokens", "input_s
 
 PromptIds = TokenIds | FusedIds
 
-_WRITTEN_TOGETHER = 4
-
 
 @dataclass(frozen=True)
 class ModelInput:
@@ -75,16 +73,6 @@ class GeneratorInput:
     def budget(self) -> int:
         """The largest number of padded tokens of one forward pass."""
         return token_budget_on(self.device, self._options.token_budget)
-
-    @property
-    def writing_budget(self) -> int:
-        """The largest number of padded tokens of prompts that are continued together.
-
-        Each token written takes all weights from memory, for however many prompts: on a CPU, where `budget` is small
-        by itself, more of them cost less.
-        """
-        larger = self.device.type == "cpu" and self._options.token_budget == 0
-        return self.budget * (_WRITTEN_TOGETHER if larger else 1)
 
     # ---- token ids ----------------------------------------------------------------------------------------------
 
