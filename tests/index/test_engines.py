@@ -175,10 +175,10 @@ def test_readers_see_one_version_or_the_next_while_they_are_switched(kind: Index
     for reader in readers:
         reader.start()
     for number in range(2, VERSIONS + 1):
-        before = [len(numbers) for numbers in seen]
         publish(kind, tmp_path, number)
+        before = [len(numbers) for numbers in seen]
         while not errors and any(len(numbers) < count + 2 for numbers, count in zip(seen, before, strict=True)):
-            pass  # until each reader has opened the index twice since
+            pass  # the first may have opened the version before, the second opens this one
     stop.set()
     for reader in readers:
         reader.join()
