@@ -13,7 +13,13 @@ from importlib.util import find_spec
 
 import pytest
 
-__all__ = ["skip_without_smollm2"]
+__all__ = ["skip_without_milvus", "skip_without_smollm2"]
+
+
+def skip_without_milvus() -> None:
+    """Skip the test where Milvus's client, or the engine for local files, is not installed."""
+    if find_spec("pymilvus") is None or find_spec("milvus_lite") is None:
+        pytest.skip("pymilvus and milvus-lite are not installed: make integrations installs them")
 
 
 def skip_without_smollm2() -> None:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
 from tests.experiments.test_resume import differing
+from tests.requirements import skip_without_milvus
 from torch import Tensor
 
 import retrograd as rg
@@ -19,6 +20,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import resume_run, run_experiment
 from retrograd.index.faiss import FaissIndex
+from retrograd.index.milvus import MilvusIndex
 from retrograd.models.encoder import Encoder
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.types import UserError
@@ -145,17 +147,48 @@ def test_training_that_moves_passages_leaves_the_given_index_as_it_is(experiment
     assert open_run(tmp_path / "given").model.index_is_current()
 
 
+@pytest.fixture(params=["faiss", pytest.param("milvus", marks=pytest.mark.integration)])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "milvus":
+        skip_without_milvus()
+    else:
+        pytest.importorskip("faiss")
+    return request.param
+
+
+ENGINES = {"faiss": FaissIndex, "milvus": MilvusIndex}
+
+
 @pytest.mark.parametrize("trained", ["query", "both"])
-def test_a_run_on_faiss_is_trained_opened_and_resumed(trained: str, experiment: Experiment, tmp_path: Path) -> None:
-    pytest.importorskip("faiss")
-    changes = ["index.kind=faiss", "index.preset=flat", f"retriever.trained={trained}", "objective.kind=TopKMarginal"]
-    faiss = experiment.with_settings([*changes, "objective.normaliser=candidates", "warm_start.epochs=0"])
-    run_experiment(faiss, tmp_path / "faiss")
-    opened = open_run(tmp_path / "faiss")
-    assert isinstance(opened.model.index, FaissIndex)
+def test_a_run_on_an_approximate_engine_is_trained_and_opened(
+    engine: str, trained: str, experiment: Experiment, tmp_path: Path
+) -> None:
+    changes = [f"index.kind={engine}", "index.preset=flat", f"retriever.trained={trained}"]
+    changes += ["objective.kind=TopKMarginal", "objective.normaliser=candidates", "warm_start.epochs=0"]
+    run_experiment(experiment.with_settings(changes), tmp_path / "run")
+    opened = open_run(tmp_path / "run")
+    assert isinstance(opened.model.index, ENGINES[engine])
     assert opened.model.index_is_current()
     rows = torch.arange(N)
     assert opened.model.index.vectors(rows).equal(opened.model.embed_rows(rows))
+
+
+def test_a_run_stands_on_a_published_index_and_estimates_the_whole_bases_normaliser(
+    engine: str, experiment: Experiment, tmp_path: Path, embedded: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, where = build(experiment, tmp_path / "index"), str(tmp_path / ("at.db" if engine == "milvus" else "at"))
+    app(["index", "publish", str(root), "--kind", engine, "--to", where, "--preset", "flat"], standalone_mode=False)
+    assert "20 passages are in" in (printed := capsys.readouterr().out)
+    assert "found to 100.0%" in printed
+    embedded.clear()
+    changes = [f"index.kind={engine}", f"index.path={where}", "training.normaliser_draws=20", "index.cache=false"]
+    run_experiment(experiment.with_settings(changes), tmp_path / "published")
+    assert max(embedded) < N
+    run_experiment(experiment.with_settings([f"index.path={root}"]), tmp_path / "exact")
+    ours, theirs = weights(tmp_path / "published"), weights(tmp_path / "exact")
+    for name, weight in ours.items():  # as many draws as there are rows: nothing is estimated
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=2e-4)
+    assert isinstance(open_run(tmp_path / "published").model.index, ENGINES[engine])
 
 
 def test_a_model_from_python_stands_on_a_given_index(

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import Float
+from tests.requirements import skip_without_milvus
 from torch import Tensor
 
-from retrograd.index.disk.storage import parse_manifest
-from retrograd.index.disk.versions import current_version, write_version
+from retrograd.index.disk.versions import current_version
 from retrograd.index.exact import ExactIndex
 from retrograd.index.kinds import INDEXES, IndexKind, holds_index, load_index, stored_kind
 from retrograd.index.protocol import Index, can_save_with_model, has_movable_rows
@@ -26,16 +29,27 @@ ROWS, WIDTH, VERSIONS = 60, 8, 6
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=INDEXES, ids=lambda kind: kind.name)
+INTEGRATION = {"milvus": [pytest.mark.integration]}
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=INTEGRATION.get(kind.name, ()), id=kind.name) for kind in INDEXES])
 def kind(request: pytest.FixtureRequest) -> IndexKind:
     if request.param.name == "faiss":
         pytest.importorskip("faiss")
+    if request.param.name == "milvus":
+        skip_without_milvus()
     return request.param
 
 
-def settings_of(kind: IndexKind) -> IndexSettings:
-    """Settings by which the engine compares a query with every row, so that its results are known."""
-    return IndexSettings(kind.name, preset="flat")
+def settings_of(kind: IndexKind, folder: Path | None = None) -> IndexSettings:
+    """Settings by which the engine compares a query with every row, so that its results are known.
+
+    ``folder`` is for what is published: a root of versions, or a file of Milvus.
+    """
+    if folder is None:
+        return IndexSettings(kind.name, preset="flat")
+    where = folder / "index.db" if kind.name == "milvus" else folder
+    return IndexSettings(kind.name, path=str(where), preset="flat")
 
 
 def make(kind: IndexKind, vectors: Float[Tensor, "N D"], encoder: str = "encoder") -> Index:
@@ -120,26 +134,35 @@ def test_queries_that_do_not_fit_are_refused(kind: IndexKind, vectors: Float[Ten
         index.search(torch.ones(1, WIDTH), 2, torch.tensor([[ROWS]]))
 
 
-def test_on_disk_it_is_the_same_and_not_another_bases_or_encoders(
+def test_published_it_is_the_same_and_not_another_bases_or_encoders(
     kind: IndexKind, vectors: Float[Tensor, "N D"], query: Float[Tensor, "B D"], tmp_path: Path
 ) -> None:
-    index, folder = make(kind, vectors), tmp_path / "index"
-    assert not holds_index(folder)
-    kind.save(index, folder)
-    assert holds_index(folder)
-    assert stored_kind(folder) == kind.name
-    assert parse_manifest(folder).rows == ROWS
-    again = load_index(folder, settings_of(kind), "base", "encoder", CPU)
-    assert type(again) is type(index)
+    index, settings = make(kind, vectors), settings_of(kind, tmp_path / "index")
+    assert not holds_index(settings.path)
+    published = kind.publish(ExactIndex(vectors, base_fingerprint="base", encoder_fingerprint="encoder"), settings)
+    assert holds_index(settings.path)
+    assert stored_kind(settings.path) == kind.name
+    again = load_index(settings, "base", "encoder", CPU)
+    assert type(again) is type(published) is type(index)
+    assert len(again) == ROWS
     expected, found = index.search(query, 7), again.search(query, 7)
     assert found.row.equal(expected.row)
     assert found.logit.equal(expected.logit)
+    rows = torch.tensor([[3, -1], [7, 3]])
+    torch.testing.assert_close(again.vectors(rows), index.vectors(rows))
     for base, encoder, what in (("other", "encoder", "knowledge base"), ("base", "other", "encoder")):
         with pytest.raises(UserError, match=rf"was built from {what} {'base' if base == 'other' else 'encoder'}, but"):
-            load_index(folder, settings_of(kind), base, encoder, CPU)
-    (folder / "manifest.json").write_text("{", encoding="utf-8")
+            load_index(settings, base, encoder, CPU)
+
+
+def test_a_damaged_manifest_is_refused(kind: IndexKind, vectors: Float[Tensor, "N D"], tmp_path: Path) -> None:
+    if kind.name == "milvus":
+        pytest.skip("there is no file of a manifest; see test_milvus.py")
+    settings = settings_of(kind, tmp_path / "index")
+    kind.publish(ExactIndex(vectors, base_fingerprint="base", encoder_fingerprint="encoder"), settings)
+    (current_version(tmp_path / "index") / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="the manifest is damaged"):
-        load_index(folder, settings_of(kind), "base", "encoder", CPU)
+        load_index(settings, "base", "encoder", CPU)
 
 
 def version_vectors(number: int) -> Float[Tensor, "N D"]:
@@ -147,16 +170,21 @@ def version_vectors(number: int) -> Float[Tensor, "N D"]:
     return number * torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(7))
 
 
-def publish(kind: IndexKind, root: Path, number: int) -> None:
-    index = make(kind, version_vectors(number), f"encoder {number}")
-    write_version(root, lambda folder: kind.save(index, folder))
+def publish(kind: IndexKind, folder: Path, number: int) -> None:
+    exact = ExactIndex(version_vectors(number), base_fingerprint="base", encoder_fingerprint=f"encoder {number}")
+    kind.publish(exact, settings_of(kind, folder))
 
 
-def number_read(kind: IndexKind, root: Path) -> int:
-    """The version that a reader finds, whose vectors, all of them, are those of its fingerprint."""
-    index = kind.load(root, "base", None, CPU)
+def number_read(kind: IndexKind, folder: Path) -> int:
+    """The version that a reader opens: its vectors, all of them, and what it finds are those of its fingerprint."""
+    index = kind.open(settings_of(kind, folder), "base", None, CPU)
     number = int(index.encoder_fingerprint.removeprefix("encoder "))
-    torch.testing.assert_close(index.vectors(torch.arange(ROWS)), version_vectors(number))
+    vectors = version_vectors(number)
+    torch.testing.assert_close(index.vectors(torch.arange(ROWS)), vectors)
+    found = index.search(vectors[:3], 4)
+    best = (vectors[:3] @ vectors.T).topk(4)
+    assert found.row.equal(best.indices)
+    torch.testing.assert_close(found.logit, best.values)
     return number
 
 
@@ -190,48 +218,73 @@ def test_readers_see_one_version_or_the_next_while_they_are_switched(kind: Index
 
 @pytest.mark.slow
 def test_killed_while_it_writes_a_version_the_one_before_stays(kind: IndexKind, tmp_path: Path) -> None:
-    """Each child dies at another renaming, which is what makes files, folders and versions appear."""
-    root = tmp_path / "index"
-    publish(kind, root, 1)
+    """Each child dies at another step of those that make files, collections and versions appear."""
     words = [
         sys.executable,
         "-c",
-        f"from {__name__} import die_at_each_step; die_at_each_step(*{[kind.name, str(root)]})",
+        f"from {__name__} import die_at_each_step; die_at_each_step(*{[kind.name, str(tmp_path / 'index')]})",
     ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3
-    assert number_read(kind, root) == 3
-    assert current_version(root).parent == root
+    assert number_read(kind, tmp_path / "index") == 3
 
 
 def die_at_each_step(name: str, folder: str) -> None:
-    """Publish version 2 in children that die at the first renaming, the second, …; print how many died; publish 3."""
+    """Publish version 2 in children that die at the first step, the second, …; print how many died; publish 3.
+
+    All is done in children: Milvus's threads do not survive a fork, and one process alone opens its file.
+    """
     kind, root, deaths = next(kind for kind in INDEXES if kind.name == name), Path(folder), 0
-    while _publish_or_die(kind, root, deaths + 1):
+    assert _child(lambda: publish(kind, root, 1))
+    while not _child(partial(_publish_and_die, kind, root, deaths + 1)):
         deaths += 1
-        assert number_read(kind, root) == 1
-    assert number_read(kind, root) == 2
-    publish(kind, root, 3)
+        assert _child(lambda: _expect(kind, root, 1)), f"died at step {deaths}"
+    assert _child(lambda: _expect(kind, root, 2))
+    assert _child(lambda: publish(kind, root, 3))
     sys.stdout.write(str(deaths))
 
 
-def _publish_or_die(kind: IndexKind, root: Path, last: int) -> bool:
-    """Publish version 2 in a child that dies at the renaming number ``last``; return whether there was such a one."""
+def _child(act: Callable[[], None]) -> bool:
+    """Act in a child, and return whether it lived to the end. Any other end than a kill is an error."""
     child = os.fork()
     if child == 0:
-        names, rename = iter(range(1, last)), Path.replace
-
-        def rename_or_die(path: Path, target: Path) -> Path:
-            if next(names, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return rename(path, target)
-
-        Path.replace = rename_or_die
-        publish(kind, root, 2)
+        try:
+            act()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status):
-        assert os.WEXITSTATUS(status) == 0
+    if os.WIFSIGNALED(status):
         return False
+    assert os.WEXITSTATUS(status) == 0
     return True
+
+
+def _expect(kind: IndexKind, root: Path, number: int) -> None:
+    assert number_read(kind, root) == number
+
+
+def _publish_and_die(kind: IndexKind, root: Path, last: int) -> None:
+    """Publish version 2, and die before the step number ``last``, if there are so many."""
+    steps = iter(range(1, last))
+
+    def die_before(step: Callable[..., object]) -> Callable[..., object]:
+        def take_or_die(*arguments: object, **named: object) -> object:
+            if next(steps, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(*arguments, **named)
+
+        return take_or_die
+
+    if kind.name == "milvus":
+        from pymilvus import MilvusClient as Owner
+
+        names = ["create_collection", "insert", "flush", "create_index", "load_collection"]
+        names += ["alter_collection_properties", "alter_alias"]
+    else:
+        Owner, names = Path, ["replace"]
+    for name in names:
+        setattr(Owner, name, die_before(getattr(Owner, name)))
+    publish(kind, root, 2)

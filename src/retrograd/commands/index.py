@@ -1,4 +1,4 @@
-"""``retrograd index``: build an index on disk, check it, describe it; prune the cache of embeddings."""
+"""``retrograd index``: build an index on disk, check it, describe it, publish it; prune the cache of embeddings."""
 
 from __future__ import annotations
 
@@ -64,6 +64,27 @@ def check(
     typer.echo(f"{checked.folder}: {checked.rows:,} rows are finite and not all zero")
     typer.echo(checksums_are_right(checked.files))
     typer.echo(f"knowledge base and encoder are those of {checked.source}")
+
+
+@index.command()
+def publish(
+    folder: IndexFolder,
+    to: Annotated[str, typer.Option(help="A folder (faiss), a file NAME.db or a server's address (milvus).")],
+    kind: Annotated[str, typer.Option(help="The engine: faiss or milvus.")] = "milvus",
+    preset: Annotated[str, typer.Option(help="flat, ivf, ivf-sq8, hnsw; of faiss also ivf-pq.")] = "ivf",
+    probe: Annotated[int, typer.Option(min=0, help="How hard it searches; 0: as the preset has it.")] = 0,
+    collection: Annotated[str, typer.Option(help="The name of the index in Milvus.")] = "retrograd",
+) -> None:
+    """Give an index to an approximate engine, as a new version there, and measure its recall; readers see no half.
+
+    Example: `retrograd index publish indexes/joint --to joint.db`
+    """
+    from retrograd.studies.index_publish import publish_index, settings_from_words
+
+    published = publish_index(folder, settings_from_words(kind, to, collection, preset, probe))
+    typer.echo(f"{published.passages:,} passages are in {to}; the 10 best are found to {published.recall:.1%}")
+    name = "" if collection == "retrograd" else f" --set index.collection={collection}"
+    typer.echo(f"Next: retrograd train … --set index.kind={kind} --set index.path={shlex.quote(to)}{name}")
 
 
 @index.command()

@@ -7,7 +7,6 @@ is built: `FaissIndex.recall`.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from retrograd.index.approximate import count_lists, drop_rows, measure_recall
 from retrograd.index.disk.storage import (
     MANIFEST,
     Manifest,
@@ -41,8 +41,6 @@ __all__ = ["FaissIndex", "FaissPreset"]
 
 _FILE = "index.faiss"
 _BLOCK_ROWS = 65_536
-_RECALL_AT = 10
-_RECALL_QUERIES = 256
 # Loaded again, faiss 1.15 crashes when asked for a vector of the first kind, and decodes the second wrongly.
 _FAST_SCAN = re.compile(r"x4fs|RaBitQ")
 _TRAINING_ROWS, _TRAINING_ROWS_A_LIST = 100_000, 64
@@ -116,7 +114,7 @@ class FaissIndex:
         self._index = _build_index(vectors, factory)
         _set_probe(self._index, factory, probe)
         _set_rerank(self._index, factory, rerank)
-        self.recall = self._recall(exact, queries)
+        self.recall = measure_recall(self, exact, queries)
 
     @staticmethod
     def preset(name: str, rows: int, width: int) -> FaissPreset:
@@ -134,12 +132,10 @@ class FaissIndex:
                                           build: for bases that stay
         ==========  ====================  ==================================================================
 
-        There are about 2 sqrt(rows) lists, the number at which choosing lists and reading them cost about the same, and
-        at most one for 39 rows, below which faiss warns that it cannot learn their centres. Raises `UserError` for
-        another name, and for "ivf-pq" with a width that is no multiple of 4.
+        `retrograd.index.approximate.count_lists` says how many lists. Raises `UserError` for another name, and for
+        "ivf-pq" with a width that is no multiple of 4.
         """
-        lists = max(1, min(2 ** round(math.log2(max(2 * rows**0.5, 1))), rows // 39))
-        probe = min(lists, max(8, lists // 16))
+        lists, probe = count_lists(rows)
         presets = {
             "flat": FaissPreset("Flat"),
             "ivf": FaissPreset(f"IVF{lists},Flat", probe),
@@ -179,14 +175,8 @@ class FaissIndex:
         excluded = 0 if exclude is None else exclude.shape[1]
         requested = max(1, min(k + excluded, len(self)))
         logits, rows = self._index.search(_array(query), requested)  # pyright: ignore[reportCallIssue]
-        logit, row = torch.from_numpy(logits), torch.from_numpy(rows)
-        dropped = row < 0
-        if exclude is not None:
-            dropped |= (row[:, :, None] == exclude.cpu()[:, None, :]).any(dim=2)
-        logit = torch.nn.functional.pad(logit.masked_fill(dropped, -torch.inf), (0, k), value=-torch.inf)
-        row = torch.nn.functional.pad(row.masked_fill(dropped, -1), (0, k), value=-1)
-        logit, order = logit.sort(dim=1, descending=True, stable=True)
-        return Neighbours(row.gather(1, order[:, :k]).to(query.device), logit[:, :k].to(query.device), None)
+        row, logit = torch.from_numpy(rows), torch.from_numpy(logits)
+        return drop_rows(row.to(query.device), logit.to(query.device), exclude, k)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
         """Return the embeddings as faiss stores them (decoded, so approximate for SQ and PQ), fp32; row -1 gives zeros.
@@ -255,17 +245,6 @@ class FaissIndex:
             encoder_fingerprint=manifest.encoder_fingerprint,
             probe=manifest.probe,
         )
-
-    def _recall(self, exact: ExactIndex, queries: Float[Tensor, "Q D"] | None) -> float:
-        if queries is None:
-            count = min(_RECALL_QUERIES, len(self))
-            queries = exact.vectors(torch.arange(count) * len(self) // count)
-        k = min(_RECALL_AT, len(self))
-        if len(queries) == 0:
-            return 1.0
-        truth = exact.search(queries.detach().cpu(), k).row
-        approximate = self.search(queries.detach().cpu(), k).row
-        return float((truth[:, :, None] == approximate[:, None, :]).any(dim=2).double().mean())
 
 
 def _faiss() -> ModuleType:

@@ -13,19 +13,20 @@ from pathlib import Path
 import torch
 
 from retrograd.index.disk.storage import MANIFEST, read_sealed
-from retrograd.index.disk.versions import has_versions, read_current
+from retrograd.index.disk.versions import has_versions, read_current, write_version
 from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex
+from retrograd.index.milvus import MilvusIndex
 from retrograd.index.protocol import Index
-from retrograd.index.settings import EngineName, IndexSettings
+from retrograd.index.settings import EngineName, IndexSettings, is_milvus_place
 from retrograd.types import UserError
 from retrograd.util.files import find_current_or_backup
 
 __all__ = ["INDEXES", "IndexKind", "find_kind", "holds_index", "load_index", "stored_kind"]
 
 BuildIndex = Callable[[ExactIndex, IndexSettings], Index]
-LoadIndex = Callable[[Path, str | None, str | None, torch.device], Index]
-SaveIndex = Callable[[Index, Path], None]
+OpenIndex = Callable[[IndexSettings, str | None, str | None, torch.device], Index]
+PublishIndex = Callable[[ExactIndex, IndexSettings, Callable[[int], None] | None], Index]
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class IndexKind:
     ===================  ===========================================================================================
     name                 ``index.kind`` of an experiment, and ``kind`` of a manifest
     build                makes an index of exact embeddings, as the settings ask; keeps fingerprints and rows
-    load                 opens a folder or the current version of a root; fingerprints of base and encoder that are
-                         given must be its own (`UserError`)
-    save                 writes a folder, complete or not at all
+    open                 opens what is published at ``index.path``; fingerprints of base and encoder that are given
+                         must be its own (`UserError`)
+    publish              makes an index of exact embeddings at ``index.path``, as a new version there: readers see the
+                         version before or this one, whole; progress gets the rows that are written
     saves_with_model     a model's folder holds the index; otherwise it is made again of embeddings
     rows_move            single rows can be embedded anew in place; otherwise all are, and the index is built again
     ===================  ===========================================================================================
@@ -45,22 +47,22 @@ class IndexKind:
 
     name: EngineName
     build: BuildIndex
-    load: LoadIndex
-    save: SaveIndex
+    open: OpenIndex
+    publish: PublishIndex
     saves_with_model: bool
     rows_move: bool
 
 
-def _load_exact(path: Path, base: str | None, encoder: str | None, device: torch.device) -> Index:
+def _open_exact(settings: IndexSettings, base: str | None, encoder: str | None, device: torch.device) -> Index:
+    path = Path(settings.path)
     return ExactIndex.load(path, base_fingerprint=base, encoder_fingerprint=encoder, device=device)
 
 
-def _save_exact(index: Index, path: Path) -> None:
-    assert isinstance(index, ExactIndex)
-    index.save(path)
+def _publish_exact(index: ExactIndex, settings: IndexSettings, _progress: Callable[[int], None] | None = None) -> Index:
+    return ExactIndex.load(write_version(Path(settings.path), index.save))
 
 
-def _build_faiss(index: ExactIndex, settings: IndexSettings) -> Index:
+def _build_faiss(index: ExactIndex, settings: IndexSettings) -> FaissIndex:
     preset = FaissIndex.preset(settings.preset, len(index), index.dimension)
     is_own = bool(settings.factory)
     return FaissIndex(
@@ -73,18 +75,35 @@ def _build_faiss(index: ExactIndex, settings: IndexSettings) -> Index:
     )
 
 
-def _load_faiss(path: Path, base: str | None, encoder: str | None, _device: torch.device) -> Index:
-    return FaissIndex.load(path, base_fingerprint=base, encoder_fingerprint=encoder)
+def _open_faiss(settings: IndexSettings, base: str | None, encoder: str | None, _device: torch.device) -> Index:
+    return FaissIndex.load(Path(settings.path), base_fingerprint=base, encoder_fingerprint=encoder)
 
 
-def _save_faiss(index: Index, path: Path) -> None:
-    assert isinstance(index, FaissIndex)
-    index.save(path)
+def _publish_faiss(index: ExactIndex, settings: IndexSettings, _progress: Callable[[int], None] | None = None) -> Index:
+    made = _build_faiss(index, settings)
+    write_version(Path(settings.path), made.save)
+    return made
+
+
+def _build_milvus(index: ExactIndex, settings: IndexSettings) -> Index:
+    return MilvusIndex.build(index, MilvusIndex.preset(settings.preset, len(index), settings.probe))
+
+
+def _open_milvus(settings: IndexSettings, base: str | None, encoder: str | None, _device: torch.device) -> Index:
+    return MilvusIndex.open(
+        settings.path, settings.collection, base_fingerprint=base, encoder_fingerprint=encoder, probe=settings.probe
+    )
+
+
+def _publish_milvus(index: ExactIndex, settings: IndexSettings, progress: Callable[[int], None] | None = None) -> Index:
+    preset = MilvusIndex.preset(settings.preset, len(index), settings.probe)
+    return MilvusIndex.publish(index, settings.path, settings.collection, preset, progress=progress)
 
 
 INDEXES: tuple[IndexKind, ...] = (
-    IndexKind("exact", lambda index, _: index, _load_exact, _save_exact, saves_with_model=True, rows_move=True),
-    IndexKind("faiss", _build_faiss, _load_faiss, _save_faiss, saves_with_model=False, rows_move=False),
+    IndexKind("exact", lambda index, _: index, _open_exact, _publish_exact, saves_with_model=True, rows_move=True),
+    IndexKind("faiss", _build_faiss, _open_faiss, _publish_faiss, saves_with_model=False, rows_move=False),
+    IndexKind("milvus", _build_milvus, _open_milvus, _publish_milvus, saves_with_model=False, rows_move=False),
 )
 """All engines; the first is the default."""
 
@@ -94,32 +113,40 @@ def find_kind(name: EngineName) -> IndexKind:
     return next(kind for kind in INDEXES if kind.name == name)
 
 
-def holds_index(path: Path) -> bool:
-    """Return whether a folder is a finished index of any engine, or a root with a version of one."""
-    return has_versions(path) or (find_current_or_backup(path) / MANIFEST).is_file()
+def holds_index(where: str) -> bool:
+    """Return whether this is a finished index of any engine, or a root with a version of one.
+
+    Of a server nothing is known until the index is opened, so its address counts as one.
+    """
+    if is_milvus_place(where):
+        return "://" in where or Path(where).exists()
+    return has_versions(Path(where)) or (find_current_or_backup(Path(where)) / MANIFEST).is_file()
 
 
-def stored_kind(path: Path) -> str:
-    """Return the kind of the index in a folder, or of the current version of a root.
+def stored_kind(where: str) -> str:
+    """Return the kind of the index in a folder, of the current version of a root, or of what Milvus serves.
 
     Raises `UserError` where there is no index.
     """
-    return read_current(path, lambda folder: str(read_sealed(folder / MANIFEST).get("kind", "exact")))
+    if is_milvus_place(where):
+        return "milvus"
+    return read_current(Path(where), lambda folder: str(read_sealed(folder / MANIFEST).get("kind", "exact")))
 
 
-def load_index(path: Path, settings: IndexSettings, base: str, encoder: str, device: torch.device) -> Index:
-    """Open the index of a folder for the engine of ``settings``: its own, or one that it makes of exact embeddings.
+def load_index(settings: IndexSettings, base: str, encoder: str, device: torch.device) -> Index:
+    """Open the index at ``index.path`` for the engine of ``settings``: its own, or one that it makes of exact
+    embeddings.
 
     ``base`` and ``encoder`` are the fingerprints that the index must have. Exact embeddings on a CPU are mapped, not
     read. Raises `UserError` for an index of another base, encoder or engine, and for a damaged folder.
     """
-    kind, stored = find_kind(settings.kind), stored_kind(path)
+    kind, stored = find_kind(settings.kind), stored_kind(settings.path)
     if stored == kind.name:
-        return kind.load(path, base, encoder, device)
+        return kind.open(settings, base, encoder, device)
     if stored != "exact":
         raise UserError(
-            f'{path} holds a {stored!r} index, and index.kind is "{kind.name}"; set index.kind = "{stored}", or build '
-            f"an exact one there: retrograd index build"
+            f'{settings.path} holds a {stored!r} index, and index.kind is "{kind.name}"; set index.kind = "{stored}", '
+            f"or build an exact one there: retrograd index build"
         )
-    exact = ExactIndex.load(path, base_fingerprint=base, encoder_fingerprint=encoder)
+    exact = ExactIndex.load(Path(settings.path), base_fingerprint=base, encoder_fingerprint=encoder)
     return kind.build(exact, settings)

@@ -10,14 +10,19 @@ import torch
 from retrograd.types import UserError
 from retrograd.util.guards import require_at_least
 
-__all__ = ["STORAGE_TYPES", "EngineName", "FaissPresetName", "IndexSettings", "Storage"]
+__all__ = ["STORAGE_TYPES", "EngineName", "IndexSettings", "PresetName", "Storage", "is_milvus_place"]
 
-EngineName = Literal["exact", "faiss"]
+EngineName = Literal["exact", "faiss", "milvus"]
 Storage = Literal["fp32", "bf16", "fp16"]
-FaissPresetName = Literal["flat", "ivf", "ivf-sq8", "ivf-pq", "hnsw"]
+PresetName = Literal["flat", "ivf", "ivf-sq8", "ivf-pq", "hnsw"]
 
 STORAGE_TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The types in which embeddings are stored, by the names that settings and commands use."""
+
+
+def is_milvus_place(where: str) -> bool:
+    """Return whether this is a file of milvus-lite or the address of a server, and not a folder."""
+    return "://" in where or where.endswith(".db")
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,18 @@ class IndexSettings:
     """Settings of the index of a model, which holds the embedding of each passage. A search by words needs none.
 
     ``kind`` is the engine that searches: "exact" compares a query with every passage and knows the normaliser over the
-    base; "faiss" is approximate (`pip install 'retrograd[faiss]'`).
+    base; "faiss" (`pip install 'retrograd[faiss]'`) and "milvus" (`pip install 'retrograd[milvus]'`) are approximate.
 
-    ``path`` is the folder of an index of this base by this retriever, which `retrograd index build` writes; it is
-    mapped, not read, and never changed. With "" the base is embedded when a run begins.
+    ``path`` is an index of this base by this retriever: a folder that `retrograd index build` or `publish` wrote, or,
+    for Milvus, a file ``NAME.db`` or a server's address, where ``collection`` names it. It is never changed. With ""
+    the base is embedded when a run begins. An engine that finds exact embeddings there makes its own index of them.
     ``storage`` is the type of the numbers of embeddings that are made here; those of a given index stay as they are.
     ``cache`` keeps them in the user's cache folder, so that a later run over the same passages with the same passage
     tower embeds nothing.
 
-    ``preset`` are settings of faiss to begin with (`FaissIndex.preset`); ``factory`` names a structure of its own in
-    the place of the preset's, ``probe`` is how hard it searches and ``rerank`` how many times K are put in order by
-    exact vectors; 0 leaves both as the preset has them.
+    ``preset`` are settings of the approximate engine to begin with (`FaissIndex.preset`, `MilvusIndex.preset`), and
+    ``probe`` is how hard it searches (0: as the preset has it). ``factory`` names a structure of faiss in the place of
+    the preset's, and ``rerank`` how many times K are put in order there by exact vectors (0: as the preset has it).
 
     Example::
 
@@ -47,19 +53,30 @@ class IndexSettings:
     path: str = ""
     storage: Storage = "fp32"
     cache: bool = True
-    preset: FaissPresetName = "ivf"
+    collection: str = "retrograd"
+    preset: PresetName = "ivf"
     factory: str = ""
     probe: int = 0
     rerank: int = 0
 
     def __post_init__(self) -> None:
         require_at_least(0, {"index.probe": self.probe, "index.rerank": self.rerank})
-        of_faiss = {"factory": self.factory, "probe": self.probe, "rerank": self.rerank}
-        given = next((name for name, value in of_faiss.items() if value), None)
-        if self.kind != "faiss" and given is not None:
+        for name, value, kinds in (
+            ("factory", self.factory, ("faiss",)),
+            ("rerank", self.rerank, ("faiss",)),
+            ("probe", self.probe, ("faiss", "milvus")),
+        ):
+            if value and self.kind not in kinds:
+                raise UserError(
+                    f"index.{name} is {value!r}, which is a setting of {' and '.join(kinds)}, and index.kind is "
+                    f'"{self.kind}"; set index.kind = "{kinds[0]}", or leave index.{name} out'
+                )
+        if self.kind == "milvus" and self.preset == "ivf-pq":
+            raise UserError('index.preset = "ivf-pq" is one of faiss; for Milvus set index.preset = "ivf-sq8"')
+        if self.kind != "milvus" and is_milvus_place(self.path):
             raise UserError(
-                f'index.{given} is {of_faiss[given]!r}, which is a setting of faiss, and index.kind is "{self.kind}"; '
-                f'set index.kind = "faiss", or leave index.{given} out'
+                f'index.path is {self.path!r}, which Milvus serves, and index.kind is "{self.kind}"; set index.kind = '
+                f'"milvus", or give a folder'
             )
 
     @property

@@ -122,7 +122,7 @@ class IndexSource:
         return self.kind.build(build_index(side, task, base, dtype, progress, cache), self.settings)
 
     def _open_given(self, passages: Passages) -> Index:
-        path, device = Path(self.settings.path), passages.side.device
+        path, device = self.settings.path, passages.side.device
         if not holds_index(path):
             raise UserError(
                 f"index.path: {path} holds no finished index; build it with `retrograd index build EXPERIMENT --out "
@@ -131,7 +131,7 @@ class IndexSource:
         try:
             encoder = passages.encoder_fingerprint()
             where = torch.device("cpu") if passages.is_spread else device
-            index = load_index(path, self.settings, passages.base.fingerprint, encoder, where)
+            index = load_index(self.settings, passages.base.fingerprint, encoder, where)
             _require_whole(index, path, len(passages.base))
         except UserError as error:
             own = passages.side.own_posterior is not None
@@ -163,7 +163,7 @@ class IndexSource:
         return ExactIndex.load(folder, encoder_fingerprint=spec.encoder_fingerprint, device=side.device)
 
 
-def _require_whole(index: Index, path: Path, rows: int) -> None:
+def _require_whole(index: Index, path: str, rows: int) -> None:
     """Raise `UserError` unless all rows are there, none of 1,024 at equal distances being zero."""
     if len(index) != rows:
         raise UserError(f"{path} holds {len(index):,} rows, and the base {rows:,} passages; build it again")

@@ -138,8 +138,8 @@ class DataKind(Protocol):
 
 
 def absolute_file(name: str) -> str:
-    """Return a file's name from the root; "" and what is built in stay as they are."""
-    return name if name == "" or name.startswith("builtin:") else str(Path(name).resolve())
+    """Return a file's name from the root; "", addresses and what is built in stay as they are."""
+    return name if name == "" or name.startswith("builtin:") or "://" in name else str(Path(name).resolve())
 
 
 def relation_extraction(task: Task, command: str) -> RelationExtraction:

@@ -33,6 +33,7 @@ __all__ = [
     "find_dtype",
     "index_directory",
     "parse_manifest",
+    "parse_record",
     "read_manifest",
     "read_sealed",
     "read_shards",
@@ -76,11 +77,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of an index folder; ``kind`` is "exact" or "faiss".
+    """The contents of an index; ``kind`` is "exact", "faiss" or "milvus".
 
-    ``factory``, ``probe`` and ``recall`` belong to faiss alone, the others after them to exact indexes: ``encoding``
-    says in words how texts became vectors (pooling, normalisation, precision), ``source`` names the run or experiment
-    whose retriever did it, and ``shards`` are the files in the order of their rows.
+    ``factory``, ``probe`` and ``recall`` belong to the approximate ones alone, the others after them to exact indexes:
+    ``encoding`` says in words how texts became vectors (pooling, normalisation, precision), ``source`` names the run or
+    experiment whose retriever did it, and ``shards`` are the files in the order of their rows.
     """
 
     kind: str
@@ -157,6 +158,14 @@ def parse_manifest(folder: Path) -> Manifest:
     return _manifest(folder / MANIFEST, read_sealed(folder / MANIFEST))
 
 
+def parse_record(where: str, value: JsonValue) -> Manifest:
+    """Return the manifest of an index that is no folder, from JSON. Raises `UserError` where it is malformed."""
+    fields_but_shards = (
+        {name: part for name, part in value.items() if name != "shards"} if isinstance(value, dict) else value
+    )
+    return _record(Manifest, where, fields_but_shards)
+
+
 def _manifest(path: Path, value: JsonObject) -> Manifest:
     entries = value.get("shards", [])
     if not isinstance(entries, list):
@@ -175,7 +184,7 @@ def _manifest(path: Path, value: JsonObject) -> Manifest:
 _Record = TypeVar("_Record", Manifest, Shard)
 
 
-def _record(kind: type[_Record], path: Path, value: JsonValue) -> _Record:
+def _record(kind: type[_Record], path: Path | str, value: JsonValue) -> _Record:
     """Read a record of plain fields; those with a default may be missing, because older versions left them out."""
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; rebuild the index")
@@ -191,12 +200,12 @@ def _record(kind: type[_Record], path: Path, value: JsonValue) -> _Record:
     return kind(**value)  # pyright: ignore[reportArgumentType]  (checked field by field above)
 
 
-def require_same(folder: Path, what: str, stored: str, expected: str | None) -> None:
+def require_same(where: Path | str, what: str, stored: str, expected: str | None) -> None:
     """Raise `UserError` if the fingerprint of ``what`` that an index was built from is not the expected one."""
     if expected is not None and stored != expected:
         length = 12 if stored[:12] != expected[:12] else None
         raise UserError(
-            f"{folder} was built from {what} {stored[:length]}, but this run uses {what} {expected[:length]}; "
+            f"{where} was built from {what} {stored[:length]}, but this run uses {what} {expected[:length]}; "
             f"rebuild the index, or use the {what} it was built from"
         )
 

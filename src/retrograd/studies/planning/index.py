@@ -9,13 +9,19 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.index.disk.storage import Manifest, find_dtype, read_manifest
 from retrograd.index.disk.versions import read_current
 from retrograd.index.kinds import holds_index, stored_kind
+from retrograd.index.settings import is_milvus_place
 from retrograd.studies.planning.data import DataFacts
 from retrograd.types import UserError
 
 __all__ = ["IndexFacts", "collect_index_facts"]
 
-_FAISS_ROW_BYTES = {"flat": (4.0, 0), "ivf": (4.0, 8), "ivf-sq8": (1.0, 8), "ivf-pq": (4.125, 8), "hnsw": (4.0, 256)}
-"""Bytes of a row with each preset: for each number, and beside them (`FaissIndex.preset`)."""
+_ROW_BYTES = {
+    "faiss": {"flat": (4.0, 0), "ivf": (4.0, 8), "ivf-sq8": (1.0, 8), "ivf-pq": (4.125, 8), "hnsw": (4.0, 256)},
+    "milvus": {"flat": (4.0, 8), "ivf": (8.0, 16), "ivf-sq8": (5.0, 16), "hnsw": (8.0, 264)},
+}
+"""Bytes of a row with each preset: for each number, and beside them (`FaissIndex.preset`). Milvus, served by this
+process, keeps the rows themselves beside its index of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,21 +51,25 @@ def collect_index_facts(experiment: Experiment, facts: DataFacts) -> IndexFacts:
     settings = experiment.index
     if settings.path and experiment.retriever.search_kind.needs_index:
         return _given_facts(experiment, facts)
-    if settings.kind == "faiss":
-        number, more = _FAISS_ROW_BYTES[settings.preset]
-        return IndexFacts(4.0, more) if settings.factory else IndexFacts(number, more)
-    return IndexFacts(float(settings.dtype.itemsize))
+    if settings.kind == "exact":
+        return IndexFacts(float(settings.dtype.itemsize))
+    number, more = _ROW_BYTES[settings.kind][settings.preset]
+    return IndexFacts(4.0, more) if settings.factory else IndexFacts(number, more)
 
 
 def _given_facts(experiment: Experiment, facts: DataFacts) -> IndexFacts:
-    path, settings = Path(experiment.index.path), experiment.index
+    path, settings = experiment.index.path, experiment.index
     if not holds_index(path):
         note = f"index.path: {path} is not there yet; write it with: retrograd index build EXPERIMENT --out {path}"
         return IndexFacts(float(settings.dtype.itemsize), note=note)
     base = None if facts.data is None else facts.data.base.fingerprint
+    if is_milvus_place(path):
+        served = "by a server" if "://" in path else "by this process, which holds it"
+        number, more = (0.0, 0) if "://" in path else _ROW_BYTES["milvus"][settings.preset]
+        return IndexFacts(number, more, is_ready=True, note=f"the index is given: {path}, served {served}")
     try:
         kind = stored_kind(path)
-        manifest = read_current(path, lambda folder: read_manifest(folder, kind, base))
+        manifest = read_current(Path(path), lambda folder: read_manifest(folder, kind, base))
     except UserError as error:
         raise UserError(f"index.path: {error}") from None
     number, more = _stored_bytes(experiment, manifest)
@@ -71,4 +81,4 @@ def _given_facts(experiment: Experiment, facts: DataFacts) -> IndexFacts:
 def _stored_bytes(experiment: Experiment, manifest: Manifest) -> tuple[float, int]:
     if experiment.index.kind == "exact" == manifest.kind:
         return float(find_dtype(manifest.dtype).itemsize), 0
-    return _FAISS_ROW_BYTES[experiment.index.preset]
+    return _ROW_BYTES[experiment.index.kind][experiment.index.preset]

@@ -1,0 +1,53 @@
+"""Publish an index on disk to the engine that will search it: faiss in a folder, Milvus in a file or on a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from retrograd.index.exact import ExactIndex
+from retrograd.index.kinds import find_kind
+from retrograd.index.protocol import has_estimated_log_z
+from retrograd.index.settings import EngineName, IndexSettings, PresetName
+from retrograd.studies.index import index_folder
+from retrograd.types import UserError
+from retrograd.util.guards import suggest_name
+from retrograd.util.progress import bar
+
+__all__ = ["PublishedIndex", "publish_index", "settings_from_words"]
+
+
+@dataclass(frozen=True)
+class PublishedIndex:
+    """An index that was published: its rows, and the share of the exact top 10 that it finds."""
+
+    passages: int
+    recall: float
+
+
+def publish_index(source: Path, settings: IndexSettings) -> PublishedIndex:
+    """Publish the exact index in ``source`` as the next version at ``settings.path``; its vectors are read mapped.
+
+    Readers see the version before until this one is whole. Raises `UserError` where ``source`` holds no exact index,
+    for an engine that is none to publish to, and as the engine does.
+    """
+    if settings.kind == "exact":
+        raise UserError('--kind is "exact", which `retrograd index build` writes; give faiss or milvus')
+    if "://" not in settings.path and Path(settings.path).resolve() == source.resolve():
+        raise UserError(f"--to is {settings.path}, the index itself; give another place")
+    exact = ExactIndex.load(index_folder(source))
+    with bar(f"publishing to {settings.kind}", len(exact), "passages") as advance:
+        index = find_kind(settings.kind).publish(exact, settings, advance)
+    assert has_estimated_log_z(index)
+    return PublishedIndex(len(index), index.recall)
+
+
+def settings_from_words(kind: str, to: str, collection: str, preset: str, probe: int) -> IndexSettings:
+    """Return the settings of an engine from the words of a command. Raises `UserError` for a word that is unknown."""
+    for option, word, known in (("--kind", kind, get_args(EngineName)), ("--preset", preset, get_args(PresetName))):
+        if word not in known:
+            raise UserError(f"{option} is {word!r}; {suggest_name(word, known)}")
+    return IndexSettings(
+        cast(EngineName, kind), to, collection=collection, preset=cast(PresetName, preset), probe=probe
+    )

@@ -1,0 +1,244 @@
+"""What Milvus does beyond the contract of `test_engines.py`: versions behind an alias, a server, refusals, runs.
+
+A file is served within this process. A server is that of ``$RETROGRAD_MILVUS``, where it is set, else milvus-lite's own
+behind an address.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tests.requirements import skip_without_milvus
+
+from retrograd.index.estimated import estimate_log_normaliser
+from retrograd.index.exact import ExactIndex
+from retrograd.index.milvus import MilvusIndex
+from retrograd.index.settings import IndexSettings
+from retrograd.types import UserError
+
+pytestmark = pytest.mark.integration
+skip_without_milvus()
+
+ROWS, WIDTH, READERS, SEARCHES = 60, 8, 8, 1000
+NAME = f"test_{os.getpid()}"
+
+
+@pytest.fixture(params=["file", "server"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A file, or the address of a server."""
+    if request.param == "file":
+        yield str(tmp_path / "index.db")
+        return
+    address = os.environ.get("RETROGRAD_MILVUS")
+    if address is not None:
+        yield address
+        return
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+    server, db, port = start_server_in_thread(data_dir=str(tmp_path / "server.db"), host="127.0.0.1", port=0)
+    yield f"http://127.0.0.1:{port}"
+    server.stop(grace=0)
+    db.close()
+
+
+@pytest.fixture(autouse=True)
+def drop_collections(place: str) -> Iterator[None]:
+    """Leave nothing behind on a server that others use."""
+    yield
+    if "RETROGRAD_MILVUS" in os.environ and "://" in place:
+        from pymilvus import MilvusClient
+
+        client = MilvusClient(place)
+        if NAME in client.list_aliases()["aliases"]:
+            client.drop_alias(NAME)
+        for collection in client.list_collections():
+            if collection.startswith(NAME):
+                client.drop_collection(collection)
+
+
+def exact_index(number: int = 1, rows: int = ROWS, width: int = WIDTH) -> ExactIndex:
+    """Vectors of a version, whose logits are ``number`` times those of the first."""
+    vectors = number * torch.randn(rows, width, generator=torch.Generator().manual_seed(7))
+    return ExactIndex(vectors, base_fingerprint="base", encoder_fingerprint=f"encoder {number}")
+
+
+def publish(place: str, number: int) -> MilvusIndex:
+    return MilvusIndex.publish(exact_index(number), place, NAME, MilvusIndex.preset("flat", ROWS))
+
+
+def collections(place: str) -> list[str]:
+    from pymilvus import MilvusClient
+
+    return sorted(one for one in MilvusClient(place).list_collections() if one.startswith(NAME))
+
+
+def test_no_reader_sees_a_mixed_or_missing_version_while_the_alias_is_switched(place: str) -> None:
+    publish(place, 1)
+    query = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(8))
+    best = (query @ exact_index().vectors(torch.arange(ROWS)).T).topk(4)
+    seen, errors, lock = [[] for _ in range(READERS)], list[BaseException](), threading.Lock()
+    searches = iter(range(SEARCHES))
+
+    def read(numbers: list[int]) -> None:
+        try:
+            while True:
+                with lock:
+                    if next(searches, None) is None:
+                        return
+                index = MilvusIndex.open(place, NAME, base_fingerprint="base")
+                numbers.append(int(index.encoder_fingerprint.removeprefix("encoder ")))
+                found = index.search(query, 4)
+                assert found.row.equal(best.indices)
+                torch.testing.assert_close(found.logit, numbers[-1] * best.values)
+        except BaseException as error:  # to be raised where the test can see it
+            errors.append(error)
+
+    readers = [threading.Thread(target=read, args=(numbers,)) for numbers in seen]
+    for reader in readers:
+        reader.start()
+    published = 1
+    while any(reader.is_alive() for reader in readers):
+        published += 1
+        publish(place, published)
+    for reader in readers:
+        reader.join()
+    assert errors == []
+    assert sum(map(len, seen)) == SEARCHES
+    assert all(numbers == sorted(numbers) for numbers in seen)
+    assert len({number for numbers in seen for number in numbers}) >= 3
+
+
+def test_two_versions_stay_and_what_was_left_unfinished_goes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(place, 1)
+    first = MilvusIndex.open(place, NAME)
+    with monkeypatch.context() as patch:
+        patch.setattr("retrograd.index.milvus.measure_recall", _interrupt)
+        with pytest.raises(InterruptedError):
+            publish(place, 2)
+    assert collections(place) == [f"{NAME}_v000001", f"{NAME}_v000002"]
+    assert MilvusIndex.open(place, NAME).encoder_fingerprint == "encoder 1"
+    publish(place, 3)
+    assert collections(place) == [f"{NAME}_v000001", f"{NAME}_v000003"]
+    assert len(first.search(torch.ones(1, WIDTH), 2).row) == 1  # who opened it before still reads it
+    publish(place, 4)
+    assert collections(place) == [f"{NAME}_v000003", f"{NAME}_v000004"]
+    with pytest.raises(UserError, match=r"Milvus says: .*v000001"):
+        first.search(torch.ones(1, WIDTH), 2)
+
+
+def _interrupt(*_: object) -> float:
+    raise InterruptedError
+
+
+def test_recall_is_measured_and_kept_and_the_probe_decides_it(place: str) -> None:
+    exact = exact_index(rows=4000)
+    queries = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(9))
+    recalls = {}
+    for probe in (1, 8, 128):
+        preset = MilvusIndex.preset("ivf", 4000, probe)
+        published = MilvusIndex.publish(exact, place, NAME, preset, queries=queries)
+        opened = MilvusIndex.open(place, NAME)
+        truth, found = exact.search(queries, 10).row, opened.search(queries, 10).row
+        recalls[probe] = float((truth[:, :, None] == found[:, None]).any(dim=2).double().mean())
+        assert opened.recall == published.recall == pytest.approx(recalls[probe], abs=1e-9)
+    assert recalls[1] + 0.1 < recalls[8] < recalls[128] == 1.0
+    assert MilvusIndex.open(place, NAME, probe=1).search(queries, 10).row.ne(found).any()
+
+
+def test_vectors_come_from_milvus_where_no_embeddings_are_at_hand(place: str) -> None:
+    stored = exact_index().vectors(torch.arange(ROWS))
+    publish(place, 1)
+    opened = MilvusIndex.open(place, NAME)
+    rows = torch.tensor([[5, -1, 5], [59, 0, 3]])
+    expected = stored[rows.clamp(min=0)].masked_fill(rows[..., None] < 0, 0.0)
+    torch.testing.assert_close(opened.vectors(rows), expected, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="rows span"):
+        opened.vectors(torch.tensor([ROWS]))
+
+
+def test_log_z_over_it_is_estimated_and_with_draws_for_all_rows_it_is_exact(place: str) -> None:
+    exact = exact_index()
+    index, query = publish(place, 1), torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(8))
+    exclude = torch.tensor([[0], [1], [-1]])
+    log_z = exact.search(query, 1, exclude).log_normaliser
+    assert index.log_z == "estimated"
+    for draws, tolerance in ((ROWS, 1e-5), (20, 1.5)):
+        rng = torch.Generator().manual_seed(0)
+        estimate = estimate_log_normaliser(index, query, index.search(query, 10, exclude).row, draws, rng, exclude)
+        torch.testing.assert_close(estimate.value, log_z, rtol=0, atol=tolerance)
+        assert bool((estimate.standard_error > 0).all()) == (draws < ROWS)
+
+
+def test_a_file_of_its_own_goes_with_the_index(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "://" in place:
+        pytest.skip("an index of its own lies in a file")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    index = MilvusIndex.build(exact_index())
+    assert [path.name[:16] for path in tmp_path.iterdir()] == ["retrograd-milvus"]
+    assert Path(index.place).exists()
+    del index
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusals_name_the_place_and_the_remedy(place: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.db does not exist; write it with: retrograd index publish"):
+        MilvusIndex.open(str(tmp_path / "nothing.db"))
+    index = publish(place, 1)
+    with pytest.raises(UserError, match=r"holds no index named 'other' \(index\.collection\); publish one"):
+        MilvusIndex.open(place, "other")
+    with pytest.raises(UserError, match=r"index\.collection is '1st'; Milvus takes letters, digits and _"):
+        MilvusIndex.publish(exact_index(), place, "1st")
+    with pytest.raises(UserError, match=r"32,769 numbers, and Milvus stores at most 32,768; set retriever\.lexical"):
+        MilvusIndex.publish(exact_index(rows=1, width=32_769), place, NAME)
+    with pytest.raises(UserError, match=r"Milvus has no preset 'iwf'"):
+        MilvusIndex.preset("iwf", 10)
+    with pytest.raises(UserError, match="was built from encoder encoder 1, but this run uses encoder other"):
+        MilvusIndex.open(place, NAME, encoder_fingerprint="other")
+    index._client.alter_collection_properties(index.collection, properties={"retrograd.manifest": "{"})
+    with pytest.raises(UserError, match=r"v000001: its description is damaged"):
+        MilvusIndex.open(place, NAME)
+    index._client.alter_collection_properties(index.collection, properties={"retrograd.manifest": '{"kind": "milvus"}'})
+    with pytest.raises(UserError, match=r"v000001: missing or unknown field"):
+        MilvusIndex.open(place, NAME)
+
+
+def test_more_results_than_milvus_returns_are_refused(place: str) -> None:
+    index = MilvusIndex.publish(exact_index(rows=20_000, width=2), place, NAME, MilvusIndex.preset("flat", 20_000))
+    with pytest.raises(
+        UserError, match=r"16,380 passages are asked for and 10 excluded; Milvus returns at most 16,384"
+    ):
+        index.search(torch.ones(1, 2), 16_380, torch.arange(10)[None])
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9: Milvus says: .*; see that the server runs"):
+        MilvusIndex.open("http://127.0.0.1:9")
+
+
+def test_a_file_that_another_process_serves_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "index.db"
+    publish(str(file), 1)
+    code = (
+        "import sys\nfrom retrograd.index.milvus import MilvusIndex\nfrom retrograd.types import UserError\n"
+        "try:\n    MilvusIndex.open(sys.argv[1])\nexcept UserError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert "a file serves one process at a time: end the other" in done.stdout
+
+
+def test_settings_of_milvus() -> None:
+    with pytest.raises(UserError, match=r"index\.preset = \"ivf-pq\" is one of faiss"):
+        IndexSettings("milvus", preset="ivf-pq")
+    for where in ("http://localhost:19530", "base.db"):
+        with pytest.raises(UserError, match=r"which Milvus serves, and index\.kind is \"exact\"; set index\.kind"):
+            IndexSettings("exact", path=where)
+    with pytest.raises(UserError, match=r"index\.factory is 'Flat', which is a setting of faiss"):
+        IndexSettings("milvus", factory="Flat")
+    assert IndexSettings("milvus", probe=3).probe == 3
