@@ -182,7 +182,7 @@ def test_a_file_of_its_own_goes_with_the_index(place: str, tmp_path: Path, monke
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     index = MilvusIndex.build(exact_index())
     assert [path.name[:16] for path in tmp_path.iterdir()] == ["retrograd-milvus"]
-    assert Path(index.place).exists()
+    assert [path.name for path in tmp_path.glob("*/*")] == ["index.db"]
     del index
     assert list(tmp_path.iterdir()) == []
 
@@ -201,10 +201,12 @@ def test_refusals_name_the_place_and_the_remedy(place: str, tmp_path: Path) -> N
         MilvusIndex.preset("iwf", 10)
     with pytest.raises(UserError, match="was built from encoder encoder 1, but this run uses encoder other"):
         MilvusIndex.open(place, NAME, encoder_fingerprint="other")
-    index._client.alter_collection_properties(index.collection, properties={"retrograd.manifest": "{"})
+    index._store._client.alter_collection_properties(index.collection, properties={"retrograd.manifest": "{"})
     with pytest.raises(UserError, match=r"v000001: its description is damaged"):
         MilvusIndex.open(place, NAME)
-    index._client.alter_collection_properties(index.collection, properties={"retrograd.manifest": '{"kind": "milvus"}'})
+    index._store._client.alter_collection_properties(
+        index.collection, properties={"retrograd.manifest": '{"kind": "milvus"}'}
+    )
     with pytest.raises(UserError, match=r"v000001: missing or unknown field"):
         MilvusIndex.open(place, NAME)
 
@@ -231,6 +233,21 @@ def test_a_file_that_another_process_serves_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
     assert "a file serves one process at a time: end the other" in done.stdout
+
+
+def test_pymilvus_leaves_the_handlers_of_others_alone(tmp_path: Path) -> None:
+    """At its import it shuts all handlers of logging down, and that of absl then closes the standard error."""
+    code = (
+        "import logging, sys\nfrom retrograd.index.milvus import MilvusIndex\nfrom retrograd.types import UserError\n"
+        "class Handler(logging.Handler):\n    def close(self):\n        print('closed')\n"
+        "handler = Handler()\n"
+        "try:\n    MilvusIndex.open(sys.argv[1])\nexcept UserError:\n    print('refused', flush=True)\n"
+        "import os\nos._exit(0)"
+    )
+    empty = tmp_path / "index.db"
+    empty.mkdir()
+    done = subprocess.run([sys.executable, "-c", code, str(empty)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["refused"], done.stderr
 
 
 def test_settings_of_milvus() -> None:

@@ -1,62 +1,34 @@
-"""An index in Milvus, for a base that outgrows a process: in a local file, on a server, on a cluster.
+"""An approximate index in Milvus, for a base that outgrows a process: in a local file, on a server, on a cluster.
 
-Only this file imports pymilvus. A *place* is a file ``NAME.db``, which milvus-lite serves within this process, or the
-address of a server (``http://host:19530``; ``$MILVUS_TOKEN`` logs in). Each version of an index is a collection of its
-own, ``NAME_v000001``, ``NAME_v000002``, …; when all its rows are in, counted, searched and described, the alias
-``NAME`` is switched to it in one step. Who opens an index follows the alias once and stays with that collection, so
-that no reader sees half of a version or two of them.
+How its versions lie there, and how readers meet them, says `retrograd.index.milvus_store`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import shutil
 import tempfile
-import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.index.approximate import count_lists, drop_rows, measure_recall
-from retrograd.index.disk.storage import Manifest, parse_record, require_same
+from retrograd.index.disk.storage import Manifest, require_same
 from retrograd.index.exact import ExactIndex
+from retrograd.index.milvus_store import MOST_RESULTS, MilvusStore, stop_serving
 from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 
-if TYPE_CHECKING:
-    from pymilvus import MilvusClient
-
 __all__ = ["MilvusIndex", "MilvusPreset"]
-
-_ROW, _VECTOR = "row", "vector"
-_MANIFEST = "retrograd.manifest"
-_VERSION = re.compile(r"v(\d{6,18})")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEPT_VERSIONS = 2
-"""One older version stays: somebody may have followed the alias to it and not yet searched."""
 
 _INSERTED_BYTES = 2**24
 _SEGMENT_ROWS = 100_000
 """Rows of a segment, which has an index of its own: at most this in milvus-lite; a server chooses by bytes."""
-
-_MOST_RESULTS = 16_384
-"""Results of one query that Milvus returns at most."""
-
-_WIDEST = 32_768
-_WAIT_SECONDS = 0.2
-_QUERIES = 1_024
-_FETCHED = 8_192
-"""Queries, and rows with their vectors, of one request."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +39,7 @@ class MilvusPreset:
     build: dict[str, int]
     probe: int = 0
 
-    def search_params(self, results: int) -> dict[str, int]:
+    def search_parameters(self, results: int) -> dict[str, int]:
         """Return the parameters of a search for so many results."""
         if self.index_type == "HNSW":
             return {"ef": max(self.probe, results)}
@@ -87,22 +59,18 @@ class MilvusIndex:
     moves_rows = False
     keeps_embeddings = True
     is_spread = False
-    saves_with_model = False
+    saves_with_model = False  # a model's folder holds an exact index
 
     def __init__(
-        self, client: MilvusClient, place: str, collection: str, manifest: Manifest, embeddings: ExactIndex | None
+        self, store: MilvusStore, collection: str, manifest: Manifest, embeddings: ExactIndex | None = None
     ) -> None:
         """Keep an opened collection; use `publish`, `open` or `build`."""
-        self._client = client
-        self._embeddings = embeddings
+        self._store = store
         self._manifest = manifest
-        self.place = place
-        self.collection = collection
-        self.base_fingerprint = manifest.base_fingerprint
-        self.encoder_fingerprint = manifest.encoder_fingerprint
-        self.dimension = manifest.dimension
-        self.recall = manifest.recall or 0.0
+        self._embeddings = embeddings
         self._preset = MilvusPreset(manifest.factory or "FLAT", {}, manifest.probe or 0)
+        self.collection = collection
+        self.recall = manifest.recall or 0.0
 
     @staticmethod
     def preset(name: str, rows: int, probe: int = 0) -> MilvusPreset:
@@ -138,46 +106,37 @@ class MilvusIndex:
 
         Rows are sent in blocks of 16 MiB, which ``progress`` counts; of mapped embeddings no more is read at once. The
         recall is measured with ``queries``, else with rows of the base, as by `FaissIndex`. Two versions stay. Killed
-        at any moment, the version before stays the current one, and what was left is dropped by the next call; of two
-        calls at once for one name the later one wins.
+        at any moment, the version before stays the current one.
 
         Raises `UserError` without pymilvus, where Milvus cannot be reached or refuses, and for vectors wider than it
         stores.
         """
         preset = preset or cls.preset("ivf", len(exact))
-        if not _NAME.fullmatch(name):
-            raise UserError(f"index.collection is {name!r}; Milvus takes letters, digits and _, not a digit first")
-        if exact.dimension > _WIDEST:
-            raise UserError(
-                f"these vectors have {exact.dimension:,} numbers, and Milvus stores at most {_WIDEST:,}; set "
-                f'retriever.lexical_dimensions lower, or index.kind = "exact"'
-            )
-        _make_folder(place)
-        client = _connect(place)
-        with _explain(place):
-            collection = _next_collection(client, name)
-            _create(client, collection, exact.dimension)
-            _insert(client, collection, exact, progress)
-            _make_searchable(client, collection, preset)
-            _require_count(client, collection, len(exact))
-            fingerprints = exact.base_fingerprint, exact.encoder_fingerprint
-            shape = len(exact), exact.dimension
-            manifest = Manifest("milvus", *fingerprints, "F32", *shape, preset.index_type, preset.probe or None)
-            index = cls(client, place, collection, manifest, exact)
-            index.recall = measure_recall(index, exact, queries)
-            index._manifest = replace(manifest, recall=index.recall)
-            properties = {_MANIFEST: json.dumps(asdict(index._manifest))}
-            client.alter_collection_properties(collection, properties=properties)
-            _switch(client, name, collection)
-            _drop_older(client, name, collection)
-        return index
+        store = MilvusStore(place)
+        collection = store.create(name, exact.dimension)
+        store.insert(collection, _blocks(exact, progress))
+        store.make_searchable(collection, preset.index_type, preset.build, len(exact))
+        manifest = Manifest(
+            kind="milvus",
+            base_fingerprint=exact.base_fingerprint,
+            encoder_fingerprint=exact.encoder_fingerprint,
+            dtype="F32",
+            rows=len(exact),
+            dimension=exact.dimension,
+            factory=preset.index_type,
+            probe=preset.probe or None,
+        )
+        recall = measure_recall(cls(store, collection, manifest), exact, queries)
+        manifest = replace(manifest, recall=recall)
+        store.make_current(name, collection, manifest)
+        return cls(store, collection, manifest, exact)
 
     @classmethod
     def build(cls, exact: ExactIndex, preset: MilvusPreset | None = None) -> MilvusIndex:
         """Return an index of exact embeddings in a local file of its own, which goes when the index does."""
-        folder = tempfile.mkdtemp(prefix="retrograd-milvus-")
+        folder = Path(tempfile.mkdtemp(prefix="retrograd-milvus-"))
         try:
-            index = cls.publish(exact, str(Path(folder) / "index.db"), preset=preset)
+            index = cls.publish(exact, str(folder / "index.db"), preset=preset)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -202,16 +161,30 @@ class MilvusIndex:
         """
         if "://" not in place and not Path(place).exists():
             raise UserError(f"{place} does not exist; write it with: retrograd index publish INDEX --to {place}")
-        client = _connect(place)
-        with _explain(place):
-            collection, manifest = _open_current(client, place, name)
+        store = MilvusStore(place)
+        collection, manifest = store.open_current(name)
         where = f"{place}, {collection}"
         require_same(where, "knowledge base", manifest.base_fingerprint, base_fingerprint)
         require_same(where, "encoder", manifest.encoder_fingerprint, encoder_fingerprint)
-        return cls(client, place, collection, replace(manifest, probe=probe or manifest.probe), None)
+        return cls(store, collection, replace(manifest, probe=probe or manifest.probe))
 
     def __len__(self) -> int:
         return self._manifest.rows
+
+    @property
+    def base_fingerprint(self) -> str:
+        """Return the fingerprint of the knowledge base whose rows these are."""
+        return self._manifest.base_fingerprint
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """Return the fingerprint of the encoder that embedded the rows."""
+        return self._manifest.encoder_fingerprint
+
+    @property
+    def dimension(self) -> int:
+        """Return D, the width of an embedding."""
+        return self._manifest.dimension
 
     @property
     def held_rows(self) -> range:
@@ -229,18 +202,14 @@ class MilvusIndex:
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
         require_query(query, exclude, len(self), self.dimension)
-        asked = min(k + (0 if exclude is None else exclude.shape[1]), len(self))
-        if asked > _MOST_RESULTS:
+        excluded = 0 if exclude is None else exclude.shape[1]
+        asked = min(k + excluded, len(self))
+        if asked > MOST_RESULTS:
             raise UserError(
-                f"{k:,} passages are asked for and {asked - k:,} excluded; Milvus returns at most {_MOST_RESULTS:,}: "
+                f"{k:,} passages are asked for and {excluded:,} excluded; Milvus returns at most {MOST_RESULTS:,}: "
                 f"ask for fewer"
             )
-        vectors = query.detach().to(device="cpu", dtype=torch.float32)
-        row, logit = torch.full((len(query), asked), -1), torch.full((len(query), asked), -torch.inf)
-        for first in range(0, len(query), _QUERIES):
-            for line, hits in enumerate(self._search(vectors[first : first + _QUERIES], asked), first):
-                row[line, : len(hits.ids)] = torch.tensor(hits.ids, dtype=torch.long)
-                logit[line, : len(hits.ids)] = torch.tensor(hits.distances)
+        row, logit = self._store.search(self.collection, query, asked, self._preset.search_parameters(asked))
         return drop_rows(row.to(query.device), logit.to(query.device), exclude, k)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
@@ -252,186 +221,21 @@ class MilvusIndex:
         if self._embeddings is not None:
             return self._embeddings.vectors(row)
         distinct, place = row.reshape(-1).cpu().unique(return_inverse=True)
+        is_row = distinct >= 0
         stored = torch.zeros(len(distinct), self.dimension)
-        position = {number: i for i, number in enumerate(distinct.tolist()) if number >= 0}
-        numbers = list(position)
-        for first in range(0, len(numbers), _FETCHED):
-            for record in self._fetch(numbers[first : first + _FETCHED]):
-                stored[position[record[_ROW]]] = torch.tensor(record[_VECTOR])
+        stored[is_row] = self._store.fetch(self.collection, distinct[is_row], self.dimension)
         return stored[place].view(*row.shape, self.dimension).to(row.device)
 
-    def _search(self, vectors: Float[Tensor, "B D"], asked: int) -> Sequence[_Hits]:
-        parameters = {"metric_type": "IP", "params": self._preset.search_params(asked)}
-        with _explain(self.place):
-            return self._client.search(self.collection, list(vectors.numpy()), limit=asked, search_params=parameters)
 
-    def _fetch(self, rows: list[int]) -> list[dict]:
-        with _explain(self.place):
-            records = self._client.get(self.collection, rows, output_fields=[_ROW, _VECTOR])
-        if len(records) != len(rows):
-            raise UserError(
-                f"{self.place}, {self.collection} gives {len(records):,} of {len(rows):,} rows back; publish it again"
-            )
-        return records
-
-
-class _Hits(Sequence):
-    """What pymilvus returns for one query."""
-
-    ids: list[int]
-    distances: list[float]
-
-
-def _connect(place: str) -> MilvusClient:
-    try:
-        from pymilvus import MilvusClient
-    except ImportError:
-        raise UserError("MilvusIndex needs pymilvus; install it with: pip install 'retrograd[milvus]'") from None
-    with _explain(place):
-        return MilvusClient(place, token=os.environ.get("MILVUS_TOKEN", ""))
-
-
-@contextmanager
-def _explain(place: str) -> Iterator[None]:
-    """Turn what Milvus refuses into a `UserError` that names the place."""
-    from pymilvus import MilvusException
-
-    try:
-        yield
-    except MilvusException as error:
-        reason = " ".join(str(error.message or error).split())[:300]
-        remedy = (
-            "see that the server runs and is reached"
-            if "://" in place
-            else "a file serves one process at a time: end the other, or start a server (docs/index.md)"
-        )
-        raise UserError(f"{place}: Milvus says: {reason}; {remedy}") from None
-
-
-def _make_folder(place: str) -> None:
-    if "://" not in place:
-        Path(place).resolve().parent.mkdir(parents=True, exist_ok=True)
-
-
-def _remove(folder: str) -> None:
-    """Stop serving the file in a folder, and remove the folder."""
-    from milvus_lite.server_manager import server_manager_instance
-
-    server_manager_instance.release_server(str(Path(folder) / "index.db"))
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _versions(client: MilvusClient, name: str) -> dict[int, str]:
-    """Return the collections that are versions of an index, finished or not, by their numbers."""
-    found = {}
-    for collection in client.list_collections():
-        start, _, end = collection.rpartition("_")
-        number = _VERSION.fullmatch(end)
-        if start == name and number is not None:
-            found[int(number[1])] = collection
-    return found
-
-
-def _next_collection(client: MilvusClient, name: str) -> str:
-    return f"{name}_v{max(_versions(client, name), default=0) + 1:06d}"
-
-
-def _create(client: MilvusClient, collection: str, dimension: int) -> None:
-    from pymilvus import DataType
-
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field(_ROW, DataType.INT64, is_primary=True)
-    schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=dimension)
-    client.create_collection(collection, schema=schema)
-
-
-def _insert(client: MilvusClient, collection: str, exact: ExactIndex, progress: Callable[[int], None] | None) -> None:
-    step = max(1, _INSERTED_BYTES // (4 * exact.dimension))
-    for first in range(0, len(exact), step):
-        rows = torch.arange(first, min(first + step, len(exact)))
-        vectors = exact.vectors(rows).cpu().numpy()
-        client.insert(
-            collection, [{_ROW: row, _VECTOR: vector} for row, vector in zip(rows.tolist(), vectors, strict=True)]
-        )
+def _blocks(
+    exact: ExactIndex, progress: Callable[[int], None] | None
+) -> Iterator[tuple[Int[Tensor, " n"], Float[Tensor, "n D"]]]:
+    for rows in torch.arange(len(exact)).split(max(1, _INSERTED_BYTES // (4 * exact.dimension))):
+        yield rows, exact.vectors(rows)
         if progress is not None:
             progress(len(rows))
-    client.flush(collection)
 
 
-def _make_searchable(client: MilvusClient, collection: str, preset: MilvusPreset) -> None:
-    """Have the rows indexed, and wait until they are. (`create_index` waits by a call that milvus-lite lacks.)"""
-    parameters = client.prepare_index_params()
-    parameters.add_index(_VECTOR, index_type=preset.index_type, metric_type="IP", params=preset.build)
-    client.create_index(collection, parameters, sync=False)
-    name = client.list_indexes(collection)[0]
-    while (described := client.describe_index(collection, name))["state"] in ("InProgress", "Unissued"):
-        time.sleep(_WAIT_SECONDS)
-    if described["state"] != "Finished":
-        raise UserError(f"Milvus could not index {collection}: {described['state']}; see the server's log")
-    client.load_collection(collection)
-
-
-def _require_count(client: MilvusClient, collection: str, rows: int) -> None:
-    """Raise `UserError` unless all rows are there, as a strongly consistent count sees them."""
-    counted = client.query(collection, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
-    if counted != rows:
-        raise UserError(f"{collection} holds {counted:,} of {rows:,} rows; publish it again")
-
-
-def _switch(client: MilvusClient, name: str, collection: str) -> None:
-    """Let the alias name this version."""
-    if name in client.list_aliases()["aliases"]:
-        client.alter_alias(collection, name)
-    else:
-        client.create_alias(collection, name)
-
-
-def _drop_older(client: MilvusClient, name: str, collection: str) -> None:
-    """Drop all versions before this one but the last finished ones, `_KEPT_VERSIONS` with it."""
-    versions = _versions(client, name)
-    before = [versions[number] for number in sorted(versions, reverse=True) if versions[number] < collection]
-    finished = [one for one in before if _is_finished(client, one)]
-    for one in before:
-        if one not in finished[: _KEPT_VERSIONS - 1]:
-            client.drop_collection(one)
-
-
-def _is_finished(client: MilvusClient, collection: str) -> bool:
-    return _MANIFEST in client.describe_collection(collection)["properties"]
-
-
-def _open_current(client: MilvusClient, place: str, name: str) -> tuple[str, Manifest]:
-    """Return the collection that the alias names, ready to be searched, and what it says of itself.
-
-    Should two new versions come and the old one go between reading its name and opening it, the newest is opened.
-    """
-    from pymilvus import MilvusException
-
-    while True:
-        collection = _find_current(client, place, name)
-        try:
-            manifest = _describe(client, place, collection)
-            client.load_collection(collection)
-        except MilvusException:
-            if _find_current(client, place, name) == collection:
-                raise
-        else:
-            return collection, manifest
-
-
-def _find_current(client: MilvusClient, place: str, name: str) -> str:
-    if name not in client.list_aliases()["aliases"]:
-        raise UserError(
-            f"{place} holds no index named {name!r} (index.collection); publish one: retrograd index publish INDEX "
-            f"--to {place} --collection {name}"
-        )
-    return client.describe_alias(name)["collection_name"]
-
-
-def _describe(client: MilvusClient, place: str, collection: str) -> Manifest:
-    text = client.describe_collection(collection)["properties"].get(_MANIFEST, "{}")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}, {collection}: its description is damaged ({error}); publish it again") from None
-    return parse_record(f"{place}, {collection}", value)
+def _remove(folder: Path) -> None:
+    stop_serving(str(folder / "index.db"))
+    shutil.rmtree(folder, ignore_errors=True)
