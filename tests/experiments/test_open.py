@@ -137,3 +137,23 @@ def test_a_command_that_asks_for_more_passages_than_there_are_is_refused(finishe
         search_index(finished / "model" / "index", query, 5, str(finished))
     assert evaluate_run(finished, tmp_path / "data.jsonl", None, 4, None)
     assert len(search_run(finished, query, 4).hits) == 4
+
+
+def test_a_search_is_filtered_by_what_passages_are(finished: Path) -> None:
+    query, index = "the <e1>cup</e1> holds <e2>tea</e2> .", finished / "model" / "index"
+    base = KnowledgeBase.open(finished / "base.arrow")
+    text = base[2].text
+    for result in (
+        search_run(finished, query, 4, [f"text={text}"]),
+        search_index(index, query, 4, str(finished), [f"text={text}"]),
+    ):
+        assert [(hit.row, hit.probability) for hit in result.hits] == [(2, pytest.approx(1.0))]  # p(z|x) over the rest
+    answer = search_run(finished, query, 4, [f"text={text}"]).answer
+    assert answer is not None
+    assert set(answer.rows) <= {2, -1}
+    with pytest.raises(UserError, match=r"no passage matches title=nothing\*; loosen --where"):
+        search_run(finished, query, 4, ["title=nothing*"])
+    with pytest.raises(UserError, match=r"--where is 'title'; write FIELD=PATTERN"):
+        search_run(finished, query, 4, ["title"])
+    with pytest.raises(UserError, match="no field 'author'"):
+        search_index(index, query, 4, str(finished), ["author=me"])

@@ -22,6 +22,7 @@ from retrograd.index.disk.versions import current_version
 from retrograd.index.exact import ExactIndex
 from retrograd.index.kinds import INDEXES, IndexKind, holds_index, load_index, stored_kind
 from retrograd.index.protocol import Index, can_save_with_model, has_movable_rows
+from retrograd.index.restricted import restrict
 from retrograd.index.settings import IndexSettings
 from retrograd.types import UserError
 
@@ -122,6 +123,26 @@ def test_copies_of_a_passage_are_rows_of_their_own(
     less = index.search(query, 11, found.row[:, :1])  # one copy is excluded, the others stay
     assert (less.row != found.row[:, :1]).all()
     assert ((less.row >= 0).sum(dim=1) == 11).all()
+
+
+def test_a_filter_leaves_the_best_of_some_rows(
+    kind: IndexKind, vectors: Float[Tensor, "N D"], query: Float[Tensor, "B D"]
+) -> None:
+    index, rows = make(kind, vectors), torch.tensor([7, 3, 3, 4, 5, 20, 41, 42, 59])
+    some = restrict(index, rows)
+    assert list(some.held_rows) == [3, 4, 5, 7, 20, 41, 42, 59]
+    assert len(some) == 8
+    logits = (query @ vectors.T).index_fill(1, torch.tensor([i for i in range(ROWS) if i not in rows]), -torch.inf)
+    best = logits.argsort(dim=1, descending=True)
+    found = some.search(query, 3, best[:, :1])
+    assert found.row.equal(best[:, 1:4])
+    torch.testing.assert_close(found.logit, logits.gather(1, found.row))
+    assert (some.search(query, 9).row >= 0).sum(dim=1).tolist() == [8] * 5  # the rest is padding
+    torch.testing.assert_close(some.vectors(torch.tensor([20, -1])), torch.stack([vectors[20], 0 * vectors[0]]))
+    with pytest.raises(UserError, match="no rows to restrict the index to"):
+        restrict(index, rows[:0])
+    with pytest.raises(ValueError, match="rows span"):
+        restrict(index, torch.tensor([ROWS]))
 
 
 def test_queries_that_do_not_fit_are_refused(kind: IndexKind, vectors: Float[Tensor, "N D"]) -> None:

@@ -195,6 +195,28 @@ def test_a_preset_declares_the_recall_it_has(name, least, tmp_path: Path):
     torch.testing.assert_close(exact, vectors[:3], rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("name", "least"), [("flat", 1.0), ("ivf", 0.6), ("ivf-sq8", 0.6), ("ivf-pq", 0.6), ("hnsw", 0.8)]
+)
+def test_a_preset_is_filtered_as_it_searches(name, least):
+    """Rows that were dropped after the search would leave hardly any of the best 10 of a tenth of the base."""
+    vectors, queries = clustered()
+    preset = FaissIndex.preset(name, *vectors.shape)
+    index = FaissIndex(vectors, preset.factory, **NAMES, probe=preset.probe, rerank=preset.rerank)
+    rows = torch.arange(0, len(vectors), 10)
+    found = index.search_among(rows, queries, 10).row
+    assert (found[found >= 0] % 10 == 0).all()
+    truth = rows[(queries @ vectors[rows].T).topk(10).indices]
+    assert float((truth[:, :, None] == found[:, None, :]).any(2).double().mean()) >= least
+
+
+def test_a_factory_that_cannot_be_filtered_says_so():
+    vectors, queries = clustered()
+    index = FaissIndex(vectors, "NSG16", **NAMES)
+    with pytest.raises(UserError, match="faiss cannot filter 'NSG16'"):
+        index.search_among(torch.arange(5), queries, 2)
+
+
 def test_putting_in_order_by_exact_vectors_raises_recall_and_gives_exact_logits():
     vectors, queries = clustered()
     plain, once, more = (

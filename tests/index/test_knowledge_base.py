@@ -158,6 +158,33 @@ def test_bad_passages_say_which():
         KnowledgeBase.from_passages([Passage(one, "", "x") for one in "abcab"])
 
 
+def test_rows_are_selected_by_patterns(monkeypatch):
+    monkeypatch.setattr("retrograd.index.knowledge_base._BATCH_PASSAGES", 2)
+    base = KnowledgeBase.from_passages(
+        [
+            Passage("a/1", "Cups", "tea"),
+            Passage("a/2", "50% off", "all\nof it"),
+            Passage("b_1", "Cups", "ink"),
+            Passage("bx1", "cups", "a\\b"),
+            Passage("ä", "", ""),
+        ]
+    )
+    assert base.rows_where(id="a/*") == [0, 1]
+    assert base.rows_where(title="Cups") == [0, 2]
+    assert base.rows_where(title="C*", id="b*") == [2]
+    assert base.rows_where(title="?ups") == [0, 2, 3]
+    assert base.rows_where(id="b_1") == [2]  # _ and % are themselves
+    assert base.rows_where(title="50%*") == [1]
+    assert base.rows_where(text="a*t") == [1]  # over line ends
+    assert base.rows_where(text="a\\b") == [3]
+    assert base.rows_where(id="?") == [4]
+    assert base.rows_where(title="") == [4]
+    assert base.rows_where() == [0, 1, 2, 3, 4]
+    assert base.rows_where(title="nothing") == []
+    with pytest.raises(UserError, match="no field 'titel'; did you mean 'title'"):
+        base.rows_where(titel="Cups")
+
+
 def test_a_failed_build_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "base.arrow"
     old = KnowledgeBase.from_passages(passages_of(6), path)

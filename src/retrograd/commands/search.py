@@ -25,6 +25,10 @@ def search(
     run: Annotated[
         str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=PATTERN", help="Only passages whose id, title or text match: `title=Cups*`."),
+    ] = None,
 ) -> None:
     """Show what the trained retriever finds for a text and, for a run, what the model answers and what it cites.
 
@@ -34,14 +38,14 @@ def search(
     from retrograd.studies.index import is_index, search_index
 
     if is_index(place):
-        result = search_index(place, query, k, run)
+        result = search_index(place, query, k, run, where or ())
     elif not place.is_dir():
         what = "is a file" if place.is_file() else "does not exist"
         raise UserError(f"{place} {what}; give the folder of a finished run, or of an index")
     elif run is not None:
         raise UserError(f"--run is for an index, and {place} is not an index; give an index's folder, or leave it out")
     else:
-        result = search_run(place, query, k)
+        result = search_run(place, query, k, where or ())
     if result.answer is not None:
         typer.echo(_format_answer(result.answer, result.label) + "\n")
     typer.echo(format_hits(result.hits))

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -169,13 +169,40 @@ class FaissIndex:
         Takes k + E from faiss and drops the excluded ones, so k remain even if all E were hits. Logits are fp32, of the
         vectors as stored; ``log_normaliser`` is None. Raises as `ExactIndex.search` does.
         """
+        return self._search(query, k, exclude, None)
+
+    def search_among(
+        self, rows: Int[Tensor, " n"], query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None
+    ) -> Neighbours:
+        """Return approximately the k best of ``rows``, which faiss filters as it searches; otherwise as `search`.
+
+        Raises `UserError` for a factory that faiss cannot filter.
+        """
+        return self._search(query, k, exclude, rows)
+
+    def _search(
+        self,
+        query: Float[Tensor, "B D"],
+        k: int,
+        exclude: Int[Tensor, "B E"] | None,
+        rows: Int[Tensor, " n"] | None,
+    ) -> Neighbours:
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
         require_query(query, exclude, len(self), self.dimension)
         excluded = 0 if exclude is None else exclude.shape[1]
         requested = max(1, min(k + excluded, len(self)))
-        logits, rows = self._index.search(_array(query), requested)  # pyright: ignore[reportCallIssue]
-        row, logit = torch.from_numpy(rows), torch.from_numpy(logits)
+        parameters = None if rows is None else _filter_parameters(self._index, rows)
+        try:
+            logits, found = self._index.search(_array(query), requested, params=parameters)  # pyright: ignore[reportCallIssue]
+        except RuntimeError as error:
+            if rows is None:
+                raise
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"faiss cannot filter {self.factory!r} ({reason}); take the preset 'ivf' or 'flat'"
+            ) from None
+        row, logit = torch.from_numpy(found), torch.from_numpy(logits)
         return drop_rows(row.to(query.device), logit.to(query.device), exclude, k)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
@@ -303,6 +330,30 @@ def _training_rows(vectors: Float[Tensor, "N D"], lists: faiss.IndexIVF | None) 
 
 def _is_refined(index: faiss.Index) -> bool:
     return isinstance(_faiss().downcast_index(index), _faiss().IndexRefine)
+
+
+def _filter_parameters(index: faiss.Index, rows: Int[Tensor, " n"]) -> faiss.SearchParameters:
+    """Return how faiss searches some rows alone, as hard as it otherwise would."""
+    faiss = _faiss()
+    mask = torch.zeros(index.ntotal, dtype=torch.uint8)
+    mask[rows] = 1
+    selector = faiss.IDSelectorBitmap(np.packbits(mask.numpy(), bitorder="little"))
+    return _filter_by(faiss.downcast_index(index), selector)
+
+
+def _filter_by(index: Any, selector: faiss.IDSelector) -> faiss.SearchParameters:
+    faiss = _faiss()
+    if isinstance(index, faiss.IndexRefine):
+        inner = _filter_by(faiss.downcast_index(index.base_index), selector)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _filter_by(faiss.downcast_index(index.index), selector)
+        return faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+    return faiss.SearchParameters(sel=selector)
 
 
 def _set_rerank(index: faiss.Index, factory: str, rerank: int | None) -> None:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retrograd.types import Passage, UserError
 from retrograd.util.files import atomic_file
 from retrograd.util.fingerprints import fingerprint
-from retrograd.util.guards import JsonValue, require_file
+from retrograd.util.guards import JsonValue, require_file, suggest_name
 from retrograd.util.text_files import read_jsonl, read_tsv
 
 __all__ = ["KnowledgeBase"]
@@ -119,6 +120,26 @@ class KnowledgeBase:
         """Return the passages of the rows, in that order."""
         return [self[row] for row in rows]
 
+    def rows_where(self, **patterns: str) -> list[int]:
+        """Return the rows of passages whose id, title and text match patterns: * is any text, ? one character.
+
+        Raises `UserError` for another field.
+
+        Example::
+
+            base = rg.KnowledgeBase.from_passages([rg.Passage("a/1", "Cups", "tea"), rg.Passage("b/1", "Cups", "ink")])
+            print(base.rows_where(id="a/*", title="Cups"))
+        """
+        unknown = next((name for name in patterns if name not in _SCHEMA.names), None)
+        if unknown is not None:
+            raise UserError(f"passages have no field {unknown!r}; {suggest_name(unknown, _SCHEMA.names)}")
+        rows = np.ones(len(self), dtype=bool)
+        for name, pattern in patterns.items():
+            options = pc.MatchSubstringOptions(_like(pattern))
+            matches = [pc.call_function("match_like", [batch.column(name)], options) for batch in self._batches]
+            rows &= np.concatenate([match.to_numpy(zero_copy_only=False) for match in matches])
+        return np.flatnonzero(rows).tolist()
+
     def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[list[Passage]]:
         """Yield consecutive passages ``start`` … ``stop`` - 1 (None: to the end), ``rows`` at a time (fewer in the
         last).
@@ -173,6 +194,13 @@ class KnowledgeBase:
                 hashes, numbers = _write(numbered, where, sink)
             _require_distinct(_read(pa.memory_map(str(temporary)), "the source"), hashes, numbers, where)
         return cls.open(path)
+
+
+def _like(pattern: str) -> str:
+    """Return a pattern of names of files as one of SQL's LIKE."""
+    for special in ("\\", "%", "_"):
+        pattern = pattern.replace(special, "\\" + special)
+    return pattern.replace("*", "%").replace("?", "_")
 
 
 def _from_json(source: Path, number: int, row: int, record: Mapping[str, JsonValue]) -> Passage:

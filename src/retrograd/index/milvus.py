@@ -199,6 +199,21 @@ class MilvusIndex:
         which one filter cannot. Logits are fp32; ``log_normaliser`` is None. Raises as `ExactIndex.search` does, and
         `UserError` for more results than Milvus returns.
         """
+        return self._search(query, k, exclude, None)
+
+    def search_among(
+        self, rows: Int[Tensor, " n"], query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None
+    ) -> Neighbours:
+        """Return approximately the k best of ``rows``, which Milvus filters as it searches; otherwise as `search`."""
+        return self._search(query, k, exclude, rows)
+
+    def _search(
+        self,
+        query: Float[Tensor, "B D"],
+        k: int,
+        exclude: Int[Tensor, "B E"] | None,
+        rows: Int[Tensor, " n"] | None,
+    ) -> Neighbours:
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
         require_query(query, exclude, len(self), self.dimension)
@@ -209,7 +224,8 @@ class MilvusIndex:
                 f"{k:,} passages are asked for and {excluded:,} excluded; Milvus returns at most {MOST_RESULTS:,}: "
                 f"ask for fewer"
             )
-        row, logit = self._store.search(self.collection, query, asked, self._preset.search_parameters(asked))
+        parameters = self._preset.search_parameters(asked)
+        row, logit = self._store.search(self.collection, query, asked, parameters, rows)
         return drop_rows(row.to(query.device), logit.to(query.device), exclude, k)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:

@@ -145,16 +145,25 @@ class MilvusStore:
             raise UserError(f"{where}: its description is damaged ({error}); publish it again") from None
 
     def search(
-        self, collection: str, query: Float[Tensor, "B D"], k: int, parameters: Mapping[str, int]
+        self,
+        collection: str,
+        query: Float[Tensor, "B D"],
+        k: int,
+        parameters: Mapping[str, int],
+        among: Int[Tensor, " n"] | None = None,
     ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"]]:
-        """Return rows and inner products of the k best that Milvus finds, padded (-1, ``-inf``) where it has fewer."""
+        """Return rows and inner products of the k best that Milvus finds, padded (-1, ``-inf``) where it has fewer.
+
+        ``among`` are the rows (distinct, ascending) that it may find; None: all.
+        """
         row, logit = torch.full((len(query), k), -1), torch.full((len(query), k), -torch.inf)
         vectors = list(query.detach().to(device="cpu", dtype=torch.float32).numpy())
         settings = {"metric_type": "IP", "params": dict(parameters)}
+        expression = "" if among is None else _expression(among)
         for first in range(0, len(vectors), _QUERIES):
             with self._explained():
                 block = vectors[first : first + _QUERIES]
-                found = self._client.search(collection, block, limit=k, search_params=settings)
+                found = self._client.search(collection, block, limit=k, search_params=settings, filter=expression)
             for line, hits in enumerate(found, first):
                 row[line, : len(hits.ids)] = torch.tensor(hits.ids, dtype=torch.long)
                 logit[line, : len(hits.ids)] = torch.tensor(hits.distances)
@@ -208,6 +217,16 @@ class MilvusStore:
                 else "a file serves one process at a time: end the other, or start a server (docs/index.md)"
             )
             raise UserError(f"{self.place}: Milvus says: {reason}; {remedy}") from None
+
+
+def _expression(rows: Int[Tensor, " n"]) -> str:
+    """Return a filter for some rows: a range of each run of neighbouring ones, and a list of those that stand alone."""
+    breaks = (rows.diff() != 1).nonzero().flatten() + 1
+    runs = [(int(run[0]), int(run[-1])) for run in rows.tensor_split(breaks)]
+    alone = [first for first, last in runs if first == last]
+    parts = [f"({first} <= {_ROW} and {_ROW} <= {last})" for first, last in runs if first < last]
+    parts += [f"{_ROW} in {alone}"] if alone else []
+    return " or ".join(parts)
 
 
 def stop_serving(place: str) -> None:

@@ -12,6 +12,8 @@ moves_rows          ``replace`` stores other embeddings in place, and the index 
 keeps_embeddings    ``vectors`` gives back what was embedded, but for the rounding of its storage type
 is_spread           several ranks hold a part each, which ``whole`` gathers: `is_spread_over_ranks`
 saves_with_model    ``save`` writes what a model's folder may hold: `can_save_with_model`
+filters             ``search_among`` finds the best of some rows: `can_filter`. (An exact index is restricted instead:
+                    `retrograd.index.restricted.restrict` knows both.)
 ==================  ================================================================================================
 """
 
@@ -30,6 +32,7 @@ from retrograd.types import UserError
 
 __all__ = [
     "EstimableIndex",
+    "FilterableIndex",
     "Index",
     "LogNormaliser",
     "MovableIndex",
@@ -37,6 +40,7 @@ __all__ = [
     "SampleableIndex",
     "SaveableIndex",
     "SpreadIndex",
+    "can_filter",
     "can_sample",
     "can_save_with_model",
     "has_estimated_log_z",
@@ -152,6 +156,17 @@ class EstimableIndex(Index, Protocol):
 
 
 @runtime_checkable
+class FilterableIndex(Index, Protocol):
+    """An approximate index that ``filters``."""
+
+    def search_among(
+        self, rows: Int[Tensor, " n"], query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None
+    ) -> Neighbours:
+        """Return what ``search`` returns, among ``rows`` (distinct, ascending) alone."""
+        ...
+
+
+@runtime_checkable
 class MovableIndex(Index, Protocol):
     """An index with ``moves_rows``: it can follow a passage encoder that learns."""
 
@@ -196,6 +211,11 @@ def has_estimated_log_z(index: Index) -> TypeGuard[EstimableIndex]:
 def has_movable_rows(index: Index) -> TypeGuard[MovableIndex]:
     """Return whether rows can be replaced and the index built anew."""
     return index.moves_rows
+
+
+def can_filter(index: Index) -> TypeGuard[FilterableIndex]:
+    """Return whether an approximate index finds the best of some rows."""
+    return isinstance(index, FilterableIndex)
 
 
 def is_spread_over_ranks(index: Index) -> TypeGuard[SpreadIndex]:

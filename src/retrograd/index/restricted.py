@@ -1,7 +1,7 @@
-"""A subset of the rows of an exact index, as a separate index: a filter by date, by source, by language.
+"""A subset of the rows of an index, as a separate index: a filter by source, by title, by whatever selects rows.
 
-Everything is over the subset alone: top-K, log Z and its gradient, samples. Rows keep the numbers they have in the
-whole base, so passages are looked up as ever.
+Everything is over the subset alone: top-K and, of an exact index, log Z and its gradient, samples. Rows keep the
+numbers they have in the whole base, so passages are looked up as ever.
 """
 
 from __future__ import annotations
@@ -11,13 +11,95 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrograd.index.exact import ExactIndex
-from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
+from retrograd.index.protocol import (
+    FilterableIndex,
+    Index,
+    LogNormaliser,
+    Neighbours,
+    can_filter,
+    require_query,
+    require_rows,
+)
 from retrograd.types import UserError
 
-__all__ = ["RestrictedIndex"]
+__all__ = ["FilteredIndex", "RestrictedIndex", "restrict"]
 
 _GATHERED_SHARE = 0.5
 _BLOCK_ROWS = 16_384
+
+
+def restrict(index: Index, rows: Int[Tensor, " _"]) -> Index:
+    """Return an index of the given ``rows`` (distinct or not, in any order) of ``index``, whatever its engine.
+
+    Raises `UserError` for no rows at all, and for an index that knows no filter; `ValueError` for a row that does not
+    exist.
+    """
+    if isinstance(index, ExactIndex):
+        return RestrictedIndex(index, rows)
+    if can_filter(index):
+        return FilteredIndex(index, rows)
+    raise UserError(
+        f"{type(index).__name__} cannot be filtered; search a model in one process, or leave the filter out"
+    )
+
+
+def _require_some(rows: Int[Tensor, " _"], total: int) -> Int[Tensor, " n"]:
+    rows = rows.detach().cpu().long().unique()
+    if len(rows) == 0:
+        raise UserError("there are no rows to restrict the index to; loosen the filter")
+    if int(rows[0]) < 0:
+        raise ValueError(f"row {int(rows[0])} does not exist; rows are counted from 0")
+    require_rows(rows, total)
+    return rows
+
+
+class FilteredIndex:
+    """An index of the given ``rows`` of an approximate one, which filters as it searches.
+
+    log Z over the subset is not known: an estimate would need rows drawn from it. Raises as `restrict` does.
+    """
+
+    log_z: LogNormaliser = "none"
+    samples_exactly = False
+    moves_rows = False
+    is_spread = False
+    saves_with_model = False
+
+    def __init__(self, index: FilterableIndex, rows: Int[Tensor, " _"]) -> None:
+        self._rows = _require_some(rows, len(index))
+        self._whole = index
+
+    def __len__(self) -> int:
+        """Return how many rows can be retrieved, not how many the base has."""
+        return len(self._rows)
+
+    @property
+    def held_rows(self) -> list[int]:
+        """The rows there are to find, ascending, by their numbers in the whole base."""
+        return self._rows.tolist()
+
+    @property
+    def base_fingerprint(self) -> str:
+        """Return the fingerprint of the whole base."""
+        return self._whole.base_fingerprint
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """Return the fingerprint of the encoder that embedded the rows."""
+        return self._whole.encoder_fingerprint
+
+    @property
+    def keeps_embeddings(self) -> bool:
+        """Return whether ``vectors`` returns what was stored."""
+        return self._whole.keeps_embeddings
+
+    def search(self, query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None) -> Neighbours:
+        """Return what the whole index would, among the subset alone."""
+        return self._whole.search_among(self._rows, query, k, exclude)
+
+    def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
+        """Return the embeddings of rows of the whole base, fp32; row -1 gives zeros."""
+        return self._whole.vectors(row)
 
 
 class RestrictedIndex:
@@ -39,12 +121,7 @@ class RestrictedIndex:
     saves_with_model = False
 
     def __init__(self, index: ExactIndex, rows: Int[Tensor, " _"], *, gather: bool | None = None) -> None:
-        rows = rows.detach().cpu().long().unique()
-        if len(rows) == 0:
-            raise UserError("there are no rows to restrict the index to; loosen the filter")
-        if int(rows[0]) < 0:
-            raise ValueError(f"row {int(rows[0])} does not exist; rows are counted from 0")
-        require_rows(rows, len(index))
+        rows = _require_some(rows, len(index))
         self._rows = rows
         self._whole = index
         self.base_fingerprint = index.base_fingerprint

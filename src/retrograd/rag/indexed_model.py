@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index, MovableIndex, has_movable_rows, is_spread_over_ranks
+from retrograd.index.restricted import restrict
 from retrograd.models.compute.compute import Autocast, Compute, ComputePrecision, in_own_precision
 from retrograd.models.compute.fsdp import gather_weights
 from retrograd.models.generator import Generator
@@ -306,6 +307,31 @@ class IndexedModel(nn.Module):
         finally:
             self._remembered = None
             self.generator.train(learning)
+
+    @contextmanager
+    def among(self, rows: Sequence[int] | None) -> Iterator[None]:
+        """Retrieve from some rows of the base alone within the block, with p(z|x) over them. None changes nothing.
+
+        Raises `UserError` for no rows at all, and for a search without embeddings.
+
+        Example::
+
+            with model.among(model.base.rows_where(title="Cups*")):
+                print(model.answer("what holds tea ?").text)
+        """
+        if rows is None:
+            yield
+            return
+        if not self.needs_index:
+            raise UserError("a filter is for searches by embeddings, and this one has none; leave it out")
+        if not self.has_index:
+            self.refresh_index()
+        whole = self.index
+        self._index = restrict(whole, torch.tensor(rows, dtype=torch.long))
+        try:
+            yield
+        finally:
+            self._index = whole
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from pathlib import Path
 from retrograd.evaluation.evaluate import Evaluation, evaluate, predict, prediction_record
 from retrograd.experiments.open import OpenRun, open_run
 from retrograd.experiments.run import require_passages
+from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.rag.answers.decision import Decision
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Example, Hit, Prediction, UserError
 from retrograd.util.guards import JsonObject
 
-__all__ = ["RunEvaluation", "SearchResult", "evaluate_run", "predict_file", "saved_scores", "search_run"]
+__all__ = ["RunEvaluation", "SearchResult", "evaluate_run", "predict_file", "saved_scores", "search_run", "select_rows"]
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,37 @@ def predict_file(run: Path, data: Path, patch: Path | None = None) -> list[JsonO
     ]
 
 
-def search_run(run: Path, query: str, k: int = 5) -> SearchResult:
-    """Return the k best passages of the run's base for a query, with p(z|x), and the run's answer."""
+def search_run(run: Path, query: str, k: int = 5, where: Sequence[str] = ()) -> SearchResult:
+    """Return the k best passages of the run's base for a query, with p(z|x), and the run's answer.
+
+    With ``where``, patterns such as "title=Cups*", both are among the passages that match all of them.
+    """
     opened = open_run(run)
     require_passages(opened.model.base, "-k", k)
     example = opened.task.parse_query(query)
-    hits = tuple(opened.model.search(example, k))
-    answer = _answer(opened, [example])[0]
+    with opened.model.among(select_rows(opened.model.base, where)):
+        hits = tuple(opened.model.search(example, k))
+        answer = _answer(opened, [example])[0]
     answer = replace(answer, passages=tuple(opened.model.base.passages(answer.rows)))
     label = opened.task.label_record(answer.answer, example).get("relation")
     return SearchResult(hits, answer, label if isinstance(label, str) else None)
+
+
+def select_rows(base: KnowledgeBase, where: Sequence[str]) -> list[int] | None:
+    """Return the rows that match all patterns FIELD=PATTERN; None, for all, without any.
+
+    Raises `UserError` for a pattern that is none, and where no passage matches.
+    """
+    patterns: dict[str, str] = {}
+    for condition in where:
+        name, equals, pattern = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where is {condition!r}; write FIELD=PATTERN, such as 'title=Cups*'")
+        patterns[name] = pattern
+    rows = base.rows_where(**patterns) if where else None
+    if rows == []:
+        raise UserError(f"no passage matches {' and '.join(where)}; loosen --where")
+    return rows
 
 
 def _answer(opened: OpenRun, examples: Sequence[Example]) -> list[Prediction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from retrograd.index.disk.storage import (
 from retrograd.index.disk.versions import current_version, has_versions, read_current, versions
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.restricted import RestrictedIndex
 from retrograd.index.settings import STORAGE_TYPES
 from retrograd.index.shards import checked_blocks
 from retrograd.models.compute.compute import Compute
@@ -36,7 +38,7 @@ from retrograd.rag.model_folder import open_passage_side
 from retrograd.rag.model_parts import build_retriever
 from retrograd.rag.passage_side import PassageSide
 from retrograd.recipes import RECIPES, open_experiment
-from retrograd.studies.answers import SearchResult
+from retrograd.studies.answers import SearchResult, select_rows
 from retrograd.tasks.task import Task
 from retrograd.training.distributed.ranks import is_first_process
 from retrograd.training.run.run_directory import RunDirectory
@@ -314,8 +316,11 @@ def find_source(path: Path, manifest: Manifest, source: str | None) -> str:
     return name
 
 
-def search_index(path: Path, query: str, k: int = 5, source: str | None = None) -> SearchResult:
-    """Return the k best passages of an index with p(z|x) over the whole base; no generator answers.
+def search_index(
+    path: Path, query: str, k: int = 5, source: str | None = None, where: Sequence[str] = ()
+) -> SearchResult:
+    """Return the k best passages of an index with p(z|x) over the whole base, or over what matches ``where``
+    (`select_rows`); no generator answers.
 
     Raises `UserError` if base or encoder of ``source`` (None: the one that the index names) are not the index's own.
     """
@@ -333,7 +338,9 @@ def search_index(path: Path, query: str, k: int = 5, source: str | None = None) 
     example = task.parse_query(query)
     with builder.compute.autocast(), torch.no_grad():
         query_embedding = side.pad_to_row(builder.retriever.queries([task.query_text(example)]), "prior")
-    neighbours = index.search(query_embedding, k)
+    rows = select_rows(base, where)
+    searched = index if rows is None else RestrictedIndex(index, torch.tensor(rows))
+    neighbours = searched.search(query_embedding, k)
     assert neighbours.log_normaliser is not None  # the index is exact
     probability = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()
     rows = [row for row in neighbours.row[0].tolist() if row >= 0]
