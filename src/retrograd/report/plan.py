@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 
 from rich.console import Console
@@ -21,6 +22,8 @@ _MEMORY = {
     "index": "index (but what is mapped from the disk)",
     "libraries": "libraries and buffers (estimate)",
 }
+
+_HOUR = 3_600
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -128,4 +131,8 @@ def _savings(plan: Plan) -> list[str]:
     saved = readable_seconds(plan.saved)
     if plan.index.is_ready:
         return [f"the passages are embedded already, which saves about {saved}"]
-    return [f"embedding the passages once takes about {saved}, which an index or the cache saves later runs"]
+    lines = [f"embedding the passages once takes about {saved}, which an index or the cache saves later runs"]
+    workers = math.ceil(plan.saved / _HOUR)
+    if workers > 1:
+        lines.append(f"{workers:,} workers of `retrograd index build`, each with such hardware, take about an hour")
+    return lines

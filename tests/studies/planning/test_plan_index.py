@@ -92,6 +92,25 @@ def test_a_given_index_is_mapped_and_saves_the_embedding(experiment: Experiment,
         plan_experiment(given, BIG)
 
 
+def test_workers_are_named_for_more_than_an_hour(experiment: Experiment) -> None:
+    small = plan_experiment(experiment, BIG)
+    assert small.saved is not None
+    assert "workers of" not in printed(small)
+    large = plan_experiment(
+        experiment, BIG, passages=round(len(experiment.data.load(0).base) * 2.5 * 3600 / small.saved)
+    )
+    assert "3 workers of `retrograd index build`, each with such hardware, take about an hour" in printed(large)
+
+
+def test_a_given_index_of_milvus_is_held_or_served(experiment: Experiment, tmp_path: Path) -> None:
+    (tmp_path / "base.db").mkdir()
+    for where, number in ((str(tmp_path / "base.db"), 8 * D + 16), ("http://localhost:19530", 0)):
+        plan = plan_experiment(experiment.with_settings(["index.kind=milvus", f"index.path={where}"]), BIG)
+        assert plan.index.row_bytes(D) == number
+        assert plan.index.is_ready
+        assert f"the index is given: {where}" in printed(plan)
+
+
 def test_the_probe_finds_what_the_cache_holds(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
