@@ -35,8 +35,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
 from retrograd.experiments.stages import build_stages
-from retrograd.index.protocol import has_estimated_log_z
-from retrograd.rag.embedding import build_index
+from retrograd.index.protocol import Index, has_estimated_log_z
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes import recipe
 from retrograd.training.gradients import add_gradients
@@ -72,7 +71,7 @@ def main() -> None:
         "error",
     ):
         table.add_column(heading)
-    exact = None
+    exact, index = None, untrained(common, data)[0].index
     for engine in arguments.engines:
         kind, _, preset = engine.partition(":")
         for normaliser in ("full", "candidates"):
@@ -85,7 +84,7 @@ def main() -> None:
             exact = gradients[0] if exact is None else exact
             cosine = mean(float(torch.cosine_similarity(one, exact, dim=0)) for one in gradients)
             squared = mean(float((one - exact).square().sum() / exact.square().sum()) for one in gradients)
-            scores = score(common, place, data)
+            scores = score(common, place, data, index)
             last = [cast("dict[str, float]", line) for _, line in read_jsonl(place / "metrics.jsonl")][-1]
             error = f"{last['log_z_error']:.3f}" if "log_z_error" in last else "–"
             values = [f"{value:.1f}" for value in scores[:2]] + [f"{scores[2]:.3f}"]
@@ -141,20 +140,19 @@ def untrained(experiment: Experiment, data: Data) -> tuple[RagModel, Stage]:
     return model.eval(), build_stages(experiment, model, rng)[0]
 
 
-def score(common: Experiment, place: Path, data: Data) -> tuple[float, float, float]:
-    """Return recall@1 and @5 of a trained tower, and the log-marginal, over the exact index."""
-    opened = open_run(place)
-    model = opened.model
-    model.use_index(build_index(model.passage_side, model.task, model.base))
+def score(common: Experiment, place: Path, data: Data, index: Index) -> tuple[float, float, float]:
+    """Return recall@1 and @5 of a trained tower, and the log-marginal, over the exact ``index``."""
+    model = open_run(place).model
+    model.use_index(index)
     stage = build_stages(common.with_settings(["objective.normaliser=full"]), model, torch.Generator())[0]
     stage = replace(stage, evidence=replace(stage.evidence, passages=100))
     recall = open_retrieval_scores(model, data.test).scores
-    marginals: list[float] = []
+    marginal = 0.0
     with torch.no_grad():
         for batch in batches(data.test):
             _, estimate = add_gradients(model, stage, batch, 1.0, torch.Generator())
-            marginals += estimate.log_marginal.tolist()
-    return recall["gold_recall@1"], recall["gold_recall@5"], mean(marginals)
+            marginal += float(estimate.diagnostics["log_marginal"]) * len(batch) / len(data.test)
+    return recall["gold_recall@1"], recall["gold_recall@5"], marginal
 
 
 def batches(examples: list[Example]) -> list[list[Example]]:
