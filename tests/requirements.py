@@ -13,7 +13,13 @@ from importlib.util import find_spec
 
 import pytest
 
-__all__ = ["skip_without_smollm2"]
+__all__ = ["skip_without_ray", "skip_without_smollm2"]
+
+
+def skip_without_ray() -> None:
+    """Skip the test, or the whole file where it is being collected, if ray is not installed."""
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: make integrations installs it", allow_module_level=True)
 
 
 def skip_without_smollm2() -> None:
