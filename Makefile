@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Ray and Milvus, which the other tests do without.
+INDEX_VENV := .venv-index
+INDEX_INSTALLED := $(INDEX_VENV)/.installed
 
 # Shapes and types of every call are checked at run time, for 1.7 times the processor time (LOG.md): by CI, and by `make test TYPED=1`.
 HOOK := --jaxtyping-packages=retrograd,beartype.beartype
@@ -22,9 +25,11 @@ check: static
 test: static
 	$(PYTEST) -m "not sweep" $(if $(TYPED),$(HOOK)) $(PYTEST_OPTIONS)
 
-# Sweeps: every combination of what `make test` runs once, a kill at every place, more examples of hypothesis.
-integrations: $(INSTALLED)
+# Sweeps: every combination of what `make test` runs once, a kill at every place, more examples of hypothesis. Then the
+# tests of Ray and of Milvus, in the environment that has them, where none may be skipped for want of them.
+integrations: $(INSTALLED) $(INDEX_INSTALLED)
 	$(PYTEST) -m "sweep or hypothesis" --hypothesis-profile=thorough $(HOOK) $(PYTEST_OPTIONS)
+	RETROGRAD_REQUIRE="ray pymilvus" $(INDEX_VENV)/bin/pytest -m integration $(HOOK) $(PYTEST_OPTIONS)
 
 # More than 100,000 damaged files; a table at the end says what the readers did with them.
 fuzz: $(INSTALLED)
@@ -55,4 +60,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(INDEX_INSTALLED): pyproject.toml constraints.txt constraints-index.txt
+	$(PYTHON) -m venv $(INDEX_VENV)
+	$(INDEX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(INDEX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-index.txt -e '.[dev,milvus,ray]'
 	touch $@

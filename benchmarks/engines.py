@@ -128,7 +128,7 @@ def measure_gradients(experiment: Experiment, data: Data) -> tuple[list[Float[Te
         for batch in batches(data.train[:_GRADIENT_QUESTIONS]):
             add_gradients(model, stage, batch, len(batch) / _GRADIENT_QUESTIONS, rng)
         weights = [weight.grad for weight in model.parts()["prior"] if weight.grad is not None]
-        gradients.append(torch.cat([weight.flatten() for weight in weights]))
+        gradients.append(torch.cat([weight.flatten().double() for weight in weights]))
     return gradients, model.index.recall if has_estimated_log_z(model.index) else 1.0
 
 

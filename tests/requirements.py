@@ -13,13 +13,21 @@ from importlib.util import find_spec
 
 import pytest
 
-__all__ = ["skip_without_milvus", "skip_without_smollm2"]
+__all__ = ["skip_without_milvus", "skip_without_ray", "skip_without_smollm2"]
 
 
 def skip_without_milvus() -> None:
     """Skip the test where Milvus's client, or the engine for local files, is not installed."""
     if find_spec("pymilvus") is None or find_spec("milvus_lite") is None:
-        pytest.skip("pymilvus and milvus-lite are not installed: make integrations installs them")
+        pytest.skip(
+            "pymilvus or milvus-lite is not installed: make integrations installs both", allow_module_level=True
+        )
+
+
+def skip_without_ray() -> None:
+    """Skip the test, or the whole file where it is being collected, if ray is not installed."""
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: make integrations installs it", allow_module_level=True)
 
 
 def skip_without_smollm2() -> None:

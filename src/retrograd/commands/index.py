@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrograd.types import UserError
+
 if TYPE_CHECKING:
     from retrograd.studies.index_changes import ChangedIndex
 
@@ -35,16 +37,28 @@ def build(
     source: Annotated[str, typer.Argument(help="A finished run's folder, or a recipe or experiment file (untrained).")],
     out: Annotated[Path, typer.Option(help="Folder of the index; a new version is added to what is there.")],
     dtype: Annotated[str, typer.Option(help="How vectors are stored: fp32, bf16 or fp16.")] = "fp32",
+    ray: Annotated[str | None, typer.Option(help="Build by tasks of Ray: local, or the address of a cluster.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Tasks of --ray; default: one for each GPU, else as the processors allow.")
+    ] = None,
 ) -> None:
     """Embed the whole knowledge base; after a kill, the same command goes on where it was stopped.
 
     Started several times, also under torchrun or on machines that share the folder, all build one index together.
+    With --ray one command starts them.
 
     Example: `retrograd index build runs/joint --out indexes/joint --dtype bf16`
     """
-    from retrograd.studies.index import build_for
+    if ray is not None:
+        from retrograd.studies.ray_build import build_over_ray
 
-    built = build_for(source, out, dtype)
+        built = build_over_ray(source, out, dtype, ray, workers)
+    else:
+        from retrograd.studies.index import build_for
+
+        if workers is not None:
+            raise UserError("--workers is for --ray; without Ray, start the command as often as workers are wanted")
+        built = build_for(source, out, dtype)
     next_command = f"retrograd search {shlex.quote(str(out))} 'your query'"
     typer.echo(f"{built.passages:,} passages are in {built.version}. Next: {next_command}")
 

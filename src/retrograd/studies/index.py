@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import read_run_task
 from retrograd.experiments.run import compute_for, require_passages
 from retrograd.index.changes import open_kept_base
-from retrograd.index.disk.build import count_remaining_rows
+from retrograd.index.disk.build import IndexSpec, count_remaining_rows
 from retrograd.index.disk.storage import (
     MANIFEST,
     Manifest,
@@ -59,7 +60,9 @@ __all__ = [
     "index_folder",
     "is_index",
     "open_source",
+    "require_place",
     "search_index",
+    "tell_what_is_kept",
 ]
 
 _CHECKED_ROWS = 16_384
@@ -85,6 +88,14 @@ class Builder:
     def side_of(self, manifest: Manifest) -> PassageSide:
         """Return what embedded the passages of this index: the retriever, or for the run's own index its ``side``."""
         return self.side if manifest.dimension == self.side.dimension else PassageSide(self.retriever)
+
+    def index_spec(self, dtype: str) -> IndexSpec:
+        """Return the description of the index that it builds; called, as `build` is, under its autocast."""
+        return index_spec(self.retriever, self.task, self.base, STORAGE_TYPES[dtype], self.name)
+
+    def build(self, root: Path, spec: IndexSpec) -> BuiltIndex:
+        """Build, or go on building, the index of a description in ``root``."""
+        return BuiltIndex(build_index_folder(self.retriever, self.task, self.base, root, spec), len(self.base))
 
     def over_base_of(self, path: Path, manifest: Manifest) -> Builder:
         """Return the builder over the base that an index keeps beside it, where its passages were changed."""
@@ -176,6 +187,16 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
     """
     if not is_first_process():
         silence_output()
+    require_place(root, dtype)
+    builder = open_source(source)
+    with builder.compute.autocast():
+        spec = builder.index_spec(dtype)
+        with tell_what_is_kept(root, spec):
+            return builder.build(root, spec)
+
+
+def require_place(root: Path, dtype: str) -> None:
+    """Raise `UserError` where no index can be built in ``root``, or none that is stored as ``dtype``."""
     if dtype not in STORAGE_TYPES:
         raise UserError(f"--dtype is {dtype!r}; {suggest_name(dtype, STORAGE_TYPES)}")
     occupied = next((place for place in (root, *root.parents) if place.exists()), root)
@@ -183,17 +204,17 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
         raise UserError(f"{occupied} is a file; give a folder with --out")
     if (root / MANIFEST).exists() or (root / "experiment.toml").exists():
         raise UserError(f"{root} is an index or a run itself; give a folder of its own for the index with --out")
-    builder = open_source(source)
-    task, base = builder.task, builder.base
-    with builder.compute.autocast():
-        spec = index_spec(builder.retriever, task, base, STORAGE_TYPES[dtype], builder.name)
-        try:
-            version = build_index_folder(builder.retriever, task, base, root, spec)
-        except KeyboardInterrupt:
-            kept_rows = spec.rows - count_remaining_rows(root, spec)
-            say(f"stopped; {kept_rows:,} of {spec.rows:,} rows are kept, and the same command goes on from there")
-            raise
-    return BuiltIndex(version, len(base))
+
+
+@contextmanager
+def tell_what_is_kept(root: Path, spec: IndexSpec) -> Iterator[None]:
+    """Say how many rows an interrupted build of the block keeps."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept_rows = spec.rows - count_remaining_rows(root, spec)
+        say(f"stopped; {kept_rows:,} of {spec.rows:,} rows are kept, and the same command goes on from there")
+        raise
 
 
 def is_index(path: Path) -> bool:
