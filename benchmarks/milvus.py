@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from retrograd.index.approximate import share_found
 from retrograd.index.disk.storage import Manifest, write_index
 from retrograd.index.exact import ExactIndex
 from retrograd.index.kinds import find_kind
@@ -101,12 +102,12 @@ def measure(scratch: Path, kind: EngineName, preset: PresetName, address: str | 
     start = time.perf_counter()
     index = exact if kind == "exact" else find_kind(kind).publish(exact, settings, None)
     load = time.perf_counter() - start
-    seconds, found = [], []
+    seconds, retrieved = [], []
     for batch in query.split(_BATCH):
         start = time.perf_counter()
-        found.append(index.search(batch, 20).row[:, :10])
+        retrieved.append(index.search(batch, 20).row[:, :10])
         seconds.append(time.perf_counter() - start)
-    recall = float((truth[:, :, None] == torch.cat(found)[:, None]).any(dim=2).double().mean())
+    recall = share_found(truth, torch.cat(retrieved))
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     memory = next(int(line.split()[1]) // 1024 for line in lines if line.startswith("RssAnon:"))
     return {"load": load, "search": median(seconds), "recall": recall, "memory": memory}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from retrograd.__main__ import app
 from retrograd.experiments import open as opening_run
 from retrograd.experiments.experiment import (
     Experiment,
@@ -139,7 +140,7 @@ def test_a_command_that_asks_for_more_passages_than_there_are_is_refused(finishe
     assert len(search_run(finished, query, 4).hits) == 4
 
 
-def test_a_search_is_filtered_by_what_passages_are(finished: Path) -> None:
+def test_a_search_is_filtered_by_what_passages_are(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query, index = "the <e1>cup</e1> holds <e2>tea</e2> .", finished / "model" / "index"
     base = KnowledgeBase.open(finished / "base.arrow")
     text = base[2].text
@@ -150,7 +151,12 @@ def test_a_search_is_filtered_by_what_passages_are(finished: Path) -> None:
         assert [(hit.row, hit.probability) for hit in result.hits] == [(2, pytest.approx(1.0))]  # p(z|x) over the rest
     answer = search_run(finished, query, 4, [f"text={text}"]).answer
     assert answer is not None
+    assert 2 in answer.rows
     assert set(answer.rows) <= {2, -1}
+    app(["search", str(finished), query, "-k", "4", "--where", f"text={text}"], standalone_mode=False)
+    assert f"[{base[2].title}] {text}" in capsys.readouterr().out
+    both = search_run(finished, query, 4, ["text=*", f"text={text}"])
+    assert [hit.row for hit in both.hits] == [2]  # all of them, of one field too
     with pytest.raises(UserError, match=r"no passage matches title=nothing\*; loosen --where"):
         search_run(finished, query, 4, ["title=nothing*"])
     with pytest.raises(UserError, match=r"--where is 'title'; write FIELD=PATTERN"):

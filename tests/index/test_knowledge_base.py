@@ -176,13 +176,15 @@ def test_rows_are_selected_by_patterns(monkeypatch):
     assert base.rows_where(id="b_1") == [2]  # _ and % are themselves
     assert base.rows_where(title="50%*") == [1]
     assert base.rows_where(text="a*t") == [1]  # over line ends
-    assert base.rows_where(text="a\\b") == [3]
+    assert base.rows_where(text="a\\b") == base.rows_where(text="a\\*") == base.rows_where(text="*\\b") == [3]
     assert base.rows_where(id="?") == [4]
     assert base.rows_where(title="") == [4]
     assert base.rows_where() == [0, 1, 2, 3, 4]
     assert base.rows_where(title="nothing") == []
     with pytest.raises(UserError, match="no field 'titel'; did you mean 'title'"):
         base.rows_where(titel="Cups")
+    with pytest.raises(UserError, match="no field 'self'"):
+        base.rows_where(**{"self": "Cups"})
 
 
 def test_a_failed_build_leaves_the_old_file(tmp_path: Path):

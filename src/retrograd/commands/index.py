@@ -89,14 +89,15 @@ def publish(
     probe: Annotated[int, typer.Option(min=0, help="How hard it searches; 0: as the preset has it.")] = 0,
     collection: Annotated[str, typer.Option(help="The name of the index in Milvus.")] = "retrograd",
 ) -> None:
-    """Give an index to an approximate engine, as a new version there, and measure its recall; readers see no half.
+    """Give an index to an approximate engine, as a new version there, and measure its recall; in one step for readers.
 
     Example: `retrograd index publish indexes/joint --to joint.db`
     """
     from retrograd.studies.index_publish import publish_index, settings_from_words
 
     published = publish_index(folder, settings_from_words(kind, to, collection, preset, probe))
-    typer.echo(f"{published.passages:,} passages are in {to}; the 10 best are found to {published.recall:.1%}")
+    typer.echo(f"{published.passages:,} passages are in {to}")
+    typer.echo(f"recall@10 is {published.recall:.1%}, for rows of the base as queries")
     name = "" if collection == "retrograd" else f" --set index.collection={collection}"
     typer.echo(f"Next: retrograd train … --set index.kind={kind} --set index.path={shlex.quote(to)}{name}")
 

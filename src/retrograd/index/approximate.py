@@ -11,7 +11,7 @@ from torch import Tensor
 from retrograd.index.exact import ExactIndex
 from retrograd.index.protocol import Index, Neighbours
 
-__all__ = ["count_lists", "drop_rows", "measure_recall"]
+__all__ = ["count_lists", "drop_rows", "measure_recall", "share_found"]
 
 _RECALL_AT = 10
 _RECALL_QUERIES = 256
@@ -32,7 +32,7 @@ def count_lists(rows: int) -> tuple[int, int]:
 def drop_rows(
     row: Int[Tensor, "B _"], logit: Float[Tensor, "B _"], exclude: Int[Tensor, "B E"] | None, k: int
 ) -> Neighbours:
-    """Return the k best of the rows that were found (-1: none) and are not excluded; padded (-1, ``-inf``)."""
+    """Return the k best of the rows that were retrieved (-1: none) and are not excluded; padded (-1, ``-inf``)."""
     dropped = row < 0
     if exclude is not None:
         dropped |= (row[:, :, None] == exclude.to(row.device)[:, None, :]).any(dim=2)
@@ -53,5 +53,9 @@ def measure_recall(index: Index, exact: ExactIndex, queries: Float[Tensor, "Q D"
     if len(queries) == 0:
         return 1.0
     queries, k = queries.detach().cpu(), min(_RECALL_AT, len(exact))
-    truth, found = exact.search(queries, k).row, index.search(queries, k).row
-    return float((truth[:, :, None] == found[:, None, :]).any(dim=2).double().mean())
+    return share_found(exact.search(queries, k).row, index.search(queries, k).row)
+
+
+def share_found(best: Int[Tensor, "Q K"], retrieved: Int[Tensor, "Q _"]) -> float:
+    """Return the share of the best rows that are among those retrieved."""
+    return float((best[:, :, None] == retrieved[:, None, :]).any(dim=2).double().mean())

@@ -194,15 +194,15 @@ class FaissIndex:
         requested = max(1, min(k + excluded, len(self)))
         parameters = None if rows is None else _filter_parameters(self._index, rows)
         try:
-            logits, found = self._index.search(_array(query), requested, params=parameters)  # pyright: ignore[reportCallIssue]
+            logits, nearest = self._index.search(_array(query), requested, params=parameters)  # pyright: ignore[reportCallIssue]
         except RuntimeError as error:
-            if rows is None:
+            if rows is None or "params" not in str(error):
                 raise
             reason = str(error).strip().splitlines()[-1]
             raise UserError(
                 f"faiss cannot filter {self.factory!r} ({reason}); take the preset 'ivf' or 'flat'"
             ) from None
-        row, logit = torch.from_numpy(found), torch.from_numpy(logits)
+        row, logit = torch.from_numpy(nearest), torch.from_numpy(logits)
         return drop_rows(row.to(query.device), logit.to(query.device), exclude, k)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:

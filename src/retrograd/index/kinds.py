@@ -22,7 +22,16 @@ from retrograd.index.settings import EngineName, IndexSettings, is_milvus_place
 from retrograd.types import UserError
 from retrograd.util.files import find_current_or_backup
 
-__all__ = ["INDEXES", "IndexKind", "find_kind", "holds_index", "load_index", "stored_kind"]
+__all__ = [
+    "INDEXES",
+    "IndexKind",
+    "find_kind",
+    "holds_index",
+    "load_index",
+    "require_engine",
+    "say_how_to_write",
+    "stored_kind",
+]
 
 BuildIndex = Callable[[ExactIndex, IndexSettings], Index]
 OpenIndex = Callable[[IndexSettings, str | None, str | None, torch.device], Index]
@@ -39,7 +48,7 @@ class IndexKind:
     open                 opens what is published at ``index.path``; fingerprints of base and encoder that are given
                          must be its own (`UserError`)
     publish              makes an index of exact embeddings at ``index.path``, as a new version there: readers see the
-                         version before or this one, whole; progress gets the rows that are written
+                         version before or this one, whole; progress gets the rows that are sent, where it takes long
     saves_with_model     a model's folder holds the index; otherwise it is made again of embeddings
     rows_move            single rows can be embedded anew in place; otherwise all are, and the index is built again
     ===================  ===========================================================================================
@@ -59,7 +68,8 @@ def _open_exact(settings: IndexSettings, base: str | None, encoder: str | None, 
 
 
 def _publish_exact(index: ExactIndex, settings: IndexSettings, _progress: Callable[[int], None] | None = None) -> Index:
-    return ExactIndex.load(write_version(Path(settings.path), index.save))
+    folder = write_version(Path(settings.path), index.save)
+    return ExactIndex.load(folder)
 
 
 def _build_faiss(index: ExactIndex, settings: IndexSettings) -> FaissIndex:
@@ -133,6 +143,22 @@ def stored_kind(where: str) -> str:
     return read_current(Path(where), lambda folder: str(read_sealed(folder / MANIFEST).get("kind", "exact")))
 
 
+def require_engine(settings: IndexSettings, stored: str) -> None:
+    """Raise `UserError` unless the engine of ``settings`` opens an index of the ``stored`` kind, or makes one of it."""
+    if stored not in ("exact", settings.kind):
+        raise UserError(
+            f'{settings.path} holds a {stored!r} index, and index.kind is "{settings.kind}"; set index.kind = '
+            f'"{stored}", or build an exact one there: retrograd index build'
+        )
+
+
+def say_how_to_write(where: str) -> str:
+    """Return the command that writes an index to a place where there is none."""
+    if is_milvus_place(where):
+        return f"retrograd index publish INDEX --to {where}"
+    return f"retrograd index build EXPERIMENT --out {where}"
+
+
 def load_index(settings: IndexSettings, base: str, encoder: str, device: torch.device) -> Index:
     """Open the index at ``index.path`` for the engine of ``settings``: its own, or one that it makes of exact
     embeddings.
@@ -143,10 +169,6 @@ def load_index(settings: IndexSettings, base: str, encoder: str, device: torch.d
     kind, stored = find_kind(settings.kind), stored_kind(settings.path)
     if stored == kind.name:
         return kind.open(settings, base, encoder, device)
-    if stored != "exact":
-        raise UserError(
-            f'{settings.path} holds a {stored!r} index, and index.kind is "{kind.name}"; set index.kind = "{stored}", '
-            f"or build an exact one there: retrograd index build"
-        )
+    require_engine(settings, stored)
     exact = ExactIndex.load(Path(settings.path), base_fingerprint=base, encoder_fingerprint=encoder)
     return kind.build(exact, settings)

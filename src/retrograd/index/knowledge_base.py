@@ -9,6 +9,7 @@ metadata, the fingerprint of all passages up to its own end, and the last one's 
 from __future__ import annotations
 
 import hashlib
+import string
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,7 +121,7 @@ class KnowledgeBase:
         """Return the passages of the rows, in that order."""
         return [self[row] for row in rows]
 
-    def rows_where(self, **patterns: str) -> list[int]:
+    def rows_where(self, /, **patterns: str) -> list[int]:
         """Return the rows of passages whose id, title and text match patterns: * is any text, ? one character.
 
         Raises `UserError` for another field.
@@ -135,8 +136,9 @@ class KnowledgeBase:
             raise UserError(f"passages have no field {unknown!r}; {suggest_name(unknown, _SCHEMA.names)}")
         rows = np.ones(len(self), dtype=bool)
         for name, pattern in patterns.items():
-            options = pc.MatchSubstringOptions(_like(pattern))
-            matches = [pc.call_function("match_like", [batch.column(name)], options) for batch in self._batches]
+            expression = pc.MatchSubstringOptions(_regular_expression(pattern))
+            columns = [batch.column(name) for batch in self._batches]
+            matches = [pc.call_function("match_substring_regex", [column], expression) for column in columns]
             rows &= np.concatenate([match.to_numpy(zero_copy_only=False) for match in matches])
         return np.flatnonzero(rows).tolist()
 
@@ -196,11 +198,11 @@ class KnowledgeBase:
         return cls.open(path)
 
 
-def _like(pattern: str) -> str:
-    """Return a pattern of names of files as one of SQL's LIKE."""
-    for special in ("\\", "%", "_"):
-        pattern = pattern.replace(special, "\\" + special)
-    return pattern.replace("*", "%").replace("?", "_")
+def _regular_expression(pattern: str) -> str:
+    """Return a pattern of names of files as a regular expression for the whole of a text."""
+    signs = {"*": ".*", "?": "."}
+    literal = {sign: f"\\{sign}" for sign in string.punctuation}
+    return "(?s)^" + "".join(signs.get(sign) or literal.get(sign, sign) for sign in pattern) + "$"
 
 
 def _from_json(source: Path, number: int, row: int, record: Mapping[str, JsonValue]) -> Passage:

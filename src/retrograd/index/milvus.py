@@ -1,6 +1,6 @@
 """An approximate index in Milvus, for a base that outgrows a process: in a local file, on a server, on a cluster.
 
-How its versions lie there, and how readers meet them, says `retrograd.index.milvus_store`.
+`retrograd.index.milvus_store` holds its versions, and switches readers from one to the next.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class MilvusIndex:
     def publish(
         cls,
         exact: ExactIndex,
-        place: str,
+        address: str,
         name: str = "retrograd",
         preset: MilvusPreset | None = None,
         *,
@@ -112,7 +112,7 @@ class MilvusIndex:
         stores.
         """
         preset = preset or cls.preset("ivf", len(exact))
-        store = MilvusStore(place)
+        store = MilvusStore(address)
         collection = store.create(name, exact.dimension)
         store.insert(collection, _blocks(exact, progress))
         store.make_searchable(collection, preset.index_type, preset.build, len(exact))
@@ -138,7 +138,7 @@ class MilvusIndex:
         try:
             index = cls.publish(exact, str(folder / "index.db"), preset=preset)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             raise
         weakref.finalize(index, _remove, folder)
         return index
@@ -146,7 +146,7 @@ class MilvusIndex:
     @classmethod
     def open(
         cls,
-        place: str,
+        address: str,
         name: str = "retrograd",
         *,
         base_fingerprint: str | None = None,
@@ -159,11 +159,11 @@ class MilvusIndex:
         Raises `UserError` where there is none, where Milvus cannot be reached, and if a fingerprint given is not its
         own.
         """
-        if "://" not in place and not Path(place).exists():
-            raise UserError(f"{place} does not exist; write it with: retrograd index publish INDEX --to {place}")
-        store = MilvusStore(place)
+        if "://" not in address and not Path(address).exists():
+            raise UserError(f"{address} does not exist; write it with: retrograd index publish INDEX --to {address}")
+        store = MilvusStore(address)
         collection, manifest = store.open_current(name)
-        where = f"{place}, {collection}"
+        where = f"{address}, {collection}"
         require_same(where, "knowledge base", manifest.base_fingerprint, base_fingerprint)
         require_same(where, "encoder", manifest.encoder_fingerprint, encoder_fingerprint)
         return cls(store, collection, replace(manifest, probe=probe or manifest.probe))
@@ -218,14 +218,14 @@ class MilvusIndex:
             raise ValueError(f"k is {k}; expected at least 1")
         require_query(query, exclude, len(self), self.dimension)
         excluded = 0 if exclude is None else exclude.shape[1]
-        asked = min(k + excluded, len(self))
-        if asked > MOST_RESULTS:
+        wanted = min(k + excluded, len(self))
+        if wanted > MOST_RESULTS:
             raise UserError(
                 f"{k:,} passages are asked for and {excluded:,} excluded; Milvus returns at most {MOST_RESULTS:,}: "
                 f"ask for fewer"
             )
-        parameters = self._preset.search_parameters(asked)
-        row, logit = self._store.search(self.collection, query, asked, parameters, rows)
+        parameters = self._preset.search_parameters(wanted)
+        row, logit = self._store.search(self.collection, query, wanted, parameters, rows)
         return drop_rows(row.to(query.device), logit.to(query.device), exclude, k)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
@@ -236,11 +236,11 @@ class MilvusIndex:
         require_rows(row, len(self))
         if self._embeddings is not None:
             return self._embeddings.vectors(row)
-        distinct, place = row.reshape(-1).cpu().unique(return_inverse=True)
+        distinct, position = row.reshape(-1).cpu().unique(return_inverse=True)
         is_row = distinct >= 0
         stored = torch.zeros(len(distinct), self.dimension)
         stored[is_row] = self._store.fetch(self.collection, distinct[is_row], self.dimension)
-        return stored[place].view(*row.shape, self.dimension).to(row.device)
+        return stored[position].view(*row.shape, self.dimension).to(row.device)
 
 
 def _blocks(

@@ -1,10 +1,11 @@
 """Versions of embeddings in Milvus, behind an alias. Only this file imports pymilvus.
 
-A *place* is a file ``NAME.db``, which milvus-lite serves within this process, or the address of a server
-(``http://host:19530``; ``$MILVUS_TOKEN`` logs in). Each version of an index is a collection of its own,
-``NAME_v000001``, ``NAME_v000002``, …; when all its rows are in, counted and described, the alias ``NAME`` is switched
-to it in one step. Who opens an index follows the alias once and stays with that collection, so that no reader sees half
-of a version or two of them.
+An *address* is a file ``NAME.db`` (a folder, in truth), which milvus-lite serves within this process, or that of a
+server (``http://host:19530``; ``$MILVUS_TOKEN`` logs in). Each version of an index is a collection of its own,
+``NAME_v000001_…``, ``NAME_v000002_…``, …; when all its rows are in, counted and described, the alias ``NAME`` is
+switched to it in one step. A reader follows the alias once, when it opens the index, and stays with that collection, so
+that none sees half of a version or two of them. The end of a collection's name is drawn at random: a server takes the
+creation of a collection that exists for done, and two processes would write into one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import json
 import logging.config
 import os
 import re
+import secrets
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 
 import torch
@@ -35,27 +40,37 @@ MOST_RESULTS = 16_384
 _WIDEST = 32_768
 _ROW, _VECTOR = "row", "vector"
 _MANIFEST = "retrograd.manifest"
-_VERSION = re.compile(r"v(\d{6,18})")
+_VERSION = re.compile(r"(.+)_v(\d{6,18})_[0-9a-f]{8}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEPT_VERSIONS = 2
-"""One older version stays: somebody may have followed the alias to it and not yet searched."""
-
 _WAIT_SECONDS = 0.2
-_QUERIES = 1_024
-_FETCHED = 8_192
-"""Queries, and rows with their vectors, of one request."""
+_QUERIES, _HIT_BYTES = 1_024, 16
+_ANSWER_BYTES = 2**26
+"""Bytes that one answer holds at most: a server refuses more than 100 MB."""
+
+_MOST_FILTERED = 100_000
+"""Rows that a filter lists at most: it is sent as text, and read again for every request."""
+
+_IMPORTING = Lock()
 
 
 class MilvusStore:
-    """The collections at one place. Every method raises `UserError` where Milvus cannot be reached, or refuses."""
+    """The collections at one address. Every method raises `UserError` where Milvus cannot be reached, or refuses."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, address: str) -> None:
         """Connect. Raises `UserError` without pymilvus."""
-        self.place = place
-        if "://" not in place:
-            Path(place).resolve().parent.mkdir(parents=True, exist_ok=True)
-        with self._explained():
-            self._client = _pymilvus().MilvusClient(place, token=os.environ.get("MILVUS_TOKEN", ""))
+        self.address = address
+        if "://" not in address:
+            Path(address).resolve().parent.mkdir(parents=True, exist_ok=True)
+        pymilvus = _pymilvus()
+        try:
+            self._client = pymilvus.MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""))
+        except pymilvus.MilvusException as error:
+            remedy = (
+                "see that the server runs and can be reached"
+                if "://" in address
+                else "one process at a time serves a file: end the other, or start a server (docs/index.md)"
+            )
+            raise UserError(f"{address} cannot be opened ({_reason(error)}); {remedy}") from None
 
     def create(self, name: str, dimension: int) -> str:
         """Create the collection of the next version of an index, which no alias names yet; return its name."""
@@ -71,7 +86,8 @@ class MilvusStore:
         schema.add_field(_ROW, types.INT64, is_primary=True)
         schema.add_field(_VECTOR, types.FLOAT_VECTOR, dim=dimension)
         with self._explained():
-            collection = f"{name}_v{max(self._versions(name), default=0) + 1:06d}"
+            latest = max((number for number, _ in self._versions(name)), default=0)
+            collection = f"{name}_v{latest + 1:06d}_{secrets.token_hex(4)}"
             self._client.create_collection(collection, schema=schema)
         return collection
 
@@ -100,26 +116,27 @@ class MilvusStore:
         counted = count[0]["count(*)"]
         if state != "Finished" or counted != rows:
             raise UserError(
-                f"{self.place}, {collection}: the index is {state}, with {counted:,} of {rows:,} rows; publish it again"
+                f"{self.address}, {collection}: the index is {state}, with {counted:,} of {rows:,} rows; publish again"
             )
 
     def make_current(self, name: str, collection: str, manifest: Manifest) -> None:
-        """Describe a finished version, switch the alias to it, and drop all versions before but the last finished one.
+        """Describe a finished version, switch the alias to it, and drop those before it.
 
-        What a killed process left unfinished is dropped with them; of two processes at once, the later one wins.
+        The one that was current stays, for readers that have opened it. What a killed process left is dropped; of two
+        processes at once, the later one wins, and the other's version goes with the next.
         """
         with self._explained():
             properties = {_MANIFEST: json.dumps(asdict(manifest))}
             self._client.alter_collection_properties(collection, properties=properties)
-            if name in self._client.list_aliases()["aliases"]:
-                self._client.alter_alias(collection, name)
-            else:
+            previous = self._find_current(name)
+            if previous is None:
                 self._client.create_alias(collection, name)
+            else:
+                self._client.alter_alias(collection, name)
             versions = self._versions(name)
-            before = [versions[number] for number in sorted(versions, reverse=True) if versions[number] < collection]
-            finished = [one for one in before if _MANIFEST in self._client.describe_collection(one)["properties"]]
-            for one in before:
-                if one not in finished[: _KEPT_VERSIONS - 1]:
+            own = next(number for number, one in versions if one == collection)
+            for number, one in versions:
+                if number < own and one != previous:
                     self._client.drop_collection(one)
 
     def open_current(self, name: str) -> tuple[str, Manifest]:
@@ -138,7 +155,7 @@ class MilvusStore:
                 except _pymilvus().MilvusException:
                     if self._current(name) == collection:
                         raise
-        where = f"{self.place}, {collection}"
+        where = f"{self.address}, {collection}"
         try:
             return collection, parse_record(where, json.loads(text))
         except json.JSONDecodeError as error:
@@ -160,11 +177,12 @@ class MilvusStore:
         vectors = list(query.detach().to(device="cpu", dtype=torch.float32).numpy())
         settings = {"metric_type": "IP", "params": dict(parameters)}
         expression = "" if among is None else _expression(among)
-        for first in range(0, len(vectors), _QUERIES):
+        step = max(1, min(_QUERIES, _ANSWER_BYTES // (_HIT_BYTES * k)))
+        for first in range(0, len(vectors), step):
             with self._explained():
-                block = vectors[first : first + _QUERIES]
-                found = self._client.search(collection, block, limit=k, search_params=settings, filter=expression)
-            for line, hits in enumerate(found, first):
+                block = vectors[first : first + step]
+                answer = self._client.search(collection, block, limit=k, search_params=settings, filter=expression)
+            for line, hits in enumerate(answer, first):
                 row[line, : len(hits.ids)] = torch.tensor(hits.ids, dtype=torch.long)
                 logit[line, : len(hits.ids)] = torch.tensor(hits.distances)
         return row, logit
@@ -172,80 +190,90 @@ class MilvusStore:
     def fetch(self, collection: str, rows: Int[Tensor, " Z"], dimension: int) -> Float[Tensor, "Z D"]:
         """Return the stored vectors of distinct rows. Raises `UserError` where one is missing."""
         vectors = torch.zeros(len(rows), dimension)
-        place = {row: i for i, row in enumerate(rows.tolist())}
+        position = {row: i for i, row in enumerate(rows.tolist())}
         count = 0
-        for part in rows.split(_FETCHED):
+        for part in rows.split(max(1, _ANSWER_BYTES // (4 * dimension))):
             with self._explained():
                 records = self._client.get(collection, part.tolist(), output_fields=[_ROW, _VECTOR])
             count += len(records)
             for record in records:
-                vectors[place[record[_ROW]]] = torch.tensor(record[_VECTOR])
+                vectors[position[record[_ROW]]] = torch.tensor(record[_VECTOR])
         if count != len(rows):
             raise UserError(
-                f"{self.place}, {collection} gives {count:,} of {len(rows):,} rows back; publish the index again"
+                f"{self.address}, {collection} gives {count:,} of {len(rows):,} rows back; publish the index again"
             )
         return vectors
 
-    def _versions(self, name: str) -> dict[int, str]:
-        """Return the collections that are versions of an index, finished or not, by their numbers."""
-        versions = {}
-        for collection in self._client.list_collections():
-            start, _, end = collection.rpartition("_")
-            number = _VERSION.fullmatch(end)
-            if start == name and number is not None:
-                versions[int(number[1])] = collection
-        return versions
+    def _versions(self, name: str) -> list[tuple[int, str]]:
+        """Return number and collection of each version of an index, finished or not."""
+        matches = [_VERSION.fullmatch(collection) for collection in self._client.list_collections()]
+        return [(int(match[2]), match[0]) for match in matches if match is not None and match[1] == name]
+
+    def _find_current(self, name: str) -> str | None:
+        if name not in self._client.list_aliases()["aliases"]:
+            return None
+        return self._client.describe_alias(name)["collection_name"]
 
     def _current(self, name: str) -> str:
-        if name not in self._client.list_aliases()["aliases"]:
+        current = self._find_current(name)
+        if current is None:
             raise UserError(
-                f"{self.place} holds no index named {name!r} (index.collection); publish one: retrograd index publish "
-                f"INDEX --to {self.place} --collection {name}"
+                f"{self.address} holds no index named {name!r} (index.collection); publish one: "
+                f"retrograd index publish INDEX --to {self.address} --collection {name}"
             )
-        return self._client.describe_alias(name)["collection_name"]
+        return current
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what Milvus refuses into a `UserError` that names the place."""
+        """Turn what Milvus refuses into a `UserError` that names the address."""
         try:
             yield
         except _pymilvus().MilvusException as error:
-            reason = " ".join(str(error.message or error).split())[:300]
-            remedy = (
-                "see that the server runs and is reached"
-                if "://" in self.place
-                else "a file serves one process at a time: end the other, or start a server (docs/index.md)"
-            )
-            raise UserError(f"{self.place}: Milvus says: {reason}; {remedy}") from None
+            raise UserError(f"{self.address}: Milvus refused: {_reason(error)}") from None
 
 
 def _expression(rows: Int[Tensor, " n"]) -> str:
-    """Return a filter for some rows: a range of each run of neighbouring ones, and a list of those that stand alone."""
-    breaks = (rows.diff() != 1).nonzero().flatten() + 1
-    runs = [(int(run[0]), int(run[-1])) for run in rows.tensor_split(breaks)]
-    alone = [first for first, last in runs if first == last]
-    parts = [f"({first} <= {_ROW} and {_ROW} <= {last})" for first, last in runs if first < last]
-    parts += [f"{_ROW} in {alone}"] if alone else []
-    return " or ".join(parts)
+    """Return a filter for some rows: a range where they are one, else a list.
+
+    (Ranges joined by "or" would be shorter, and servers fail on some thousands of them.) Raises `UserError` for too
+    many.
+    """
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first + 1 == len(rows):
+        return f"{first} <= {_ROW} and {_ROW} <= {last}"
+    if len(rows) > _MOST_FILTERED:
+        raise UserError(
+            f"the filter leaves {len(rows):,} passages, and of at most {_MOST_FILTERED:,} their rows are sent to "
+            f"Milvus; tighten it, or search the exact index"
+        )
+    return f"{_ROW} in {rows.tolist()}"
 
 
-def stop_serving(place: str) -> None:
-    """Stop serving a file in this process."""
+def _reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "message", "") or error).split())[:300]
+
+
+def stop_serving(address: str) -> None:
+    """Stop serving a file in this process, if it does."""
+    if find_spec("milvus_lite") is None:
+        return
     from milvus_lite.server_manager import server_manager_instance  # pyright: ignore[reportMissingImports]
 
-    server_manager_instance.release_server(place)
+    server_manager_instance.release_server(address)
 
 
 def _pymilvus() -> ModuleType:
     """Import pymilvus without its setting up of logging, which closes the handlers of others, and with some the
     standard error.
     """
-    configure = logging.config.dictConfig
-    logging.config.dictConfig = lambda config: None
-    try:
-        import pymilvus  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError("MilvusIndex needs pymilvus; install it with: pip install 'retrograd[milvus]'") from None
-    finally:
-        logging.config.dictConfig = configure
+    with _IMPORTING:
+        configure = logging.config.dictConfig
+        if "pymilvus" not in sys.modules:
+            logging.config.dictConfig = lambda config: None
+        try:
+            import pymilvus  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise UserError("MilvusIndex needs pymilvus; install it with: pip install 'retrograd[milvus]'") from None
+        finally:
+            logging.config.dictConfig = configure
     return pymilvus

@@ -12,8 +12,6 @@ moves_rows          ``replace`` stores other embeddings in place, and the index 
 keeps_embeddings    ``vectors`` gives back what was embedded, but for the rounding of its storage type
 is_spread           several ranks hold a part each, which ``whole`` gathers: `is_spread_over_ranks`
 saves_with_model    ``save`` writes what a model's folder may hold: `can_save_with_model`
-filters             ``search_among`` finds the best of some rows: `can_filter`. (An exact index is restricted instead:
-                    `retrograd.index.restricted.restrict` knows both.)
 ==================  ================================================================================================
 """
 
@@ -157,7 +155,7 @@ class EstimableIndex(Index, Protocol):
 
 @runtime_checkable
 class FilterableIndex(Index, Protocol):
-    """An approximate index that ``filters``."""
+    """An approximate index that can be filtered; `retrograd.index.restricted.restrict` knows this and the exact one."""
 
     def search_among(
         self, rows: Int[Tensor, " n"], query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None = None

@@ -65,6 +65,7 @@ class IndexSettings:
             ("factory", self.factory, ("faiss",)),
             ("rerank", self.rerank, ("faiss",)),
             ("probe", self.probe, ("faiss", "milvus")),
+            ("collection", self.collection if self.collection != "retrograd" else "", ("milvus",)),
         ):
             if value and self.kind not in kinds:
                 raise UserError(

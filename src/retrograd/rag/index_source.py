@@ -17,7 +17,7 @@ from torch import Tensor
 from retrograd.index.disk.build import IndexSpec, ReportProgress, build_version
 from retrograd.index.disk.cache import VectorCache
 from retrograd.index.exact import ExactIndex
-from retrograd.index.kinds import IndexKind, find_kind, holds_index, load_index
+from retrograd.index.kinds import IndexKind, find_kind, holds_index, load_index, say_how_to_write
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index
 from retrograd.index.settings import IndexSettings
@@ -125,8 +125,8 @@ class IndexSource:
         path, device = self.settings.path, passages.side.device
         if not holds_index(path):
             raise UserError(
-                f"index.path: {path} holds no finished index; build it with `retrograd index build EXPERIMENT --out "
-                f'{path}`, or set index.path = "" to have the base embedded'
+                f"index.path: {path} holds no finished index; write it with `{say_how_to_write(path)}`, or set "
+                f'index.path = "" to have the base embedded'
             )
         try:
             encoder = passages.encoder_fingerprint()

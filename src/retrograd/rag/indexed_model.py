@@ -310,7 +310,9 @@ class IndexedModel(nn.Module):
 
     @contextmanager
     def among(self, rows: Sequence[int] | None) -> Iterator[None]:
-        """Retrieve from some rows of the base alone within the block, with p(z|x) over them. None changes nothing.
+        """Retrieve from some rows of the base alone within the block. None changes nothing.
+
+        p(z|x) is over these rows, or, as ever over an approximate index, over those of them that are retrieved.
 
         Raises `UserError` for no rows at all, and for a search without embeddings.
 

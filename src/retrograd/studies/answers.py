@@ -120,7 +120,8 @@ def predict_file(run: Path, data: Path, patch: Path | None = None) -> list[JsonO
 def search_run(run: Path, query: str, k: int = 5, where: Sequence[str] = ()) -> SearchResult:
     """Return the k best passages of the run's base for a query, with p(z|x), and the run's answer.
 
-    With ``where``, patterns such as "title=Cups*", both are among the passages that match all of them.
+    With ``where``, patterns such as "title=Cups*", both are from the passages that match all of them
+    (`IndexedModel.among`).
     """
     opened = open_run(run)
     require_passages(opened.model.base, "-k", k)
@@ -136,18 +137,19 @@ def search_run(run: Path, query: str, k: int = 5, where: Sequence[str] = ()) -> 
 def select_rows(base: KnowledgeBase, where: Sequence[str]) -> list[int] | None:
     """Return the rows that match all patterns FIELD=PATTERN; None, for all, without any.
 
-    Raises `UserError` for a pattern that is none, and where no passage matches.
+    Raises `UserError` for one that is not written so, and where no passage matches.
     """
-    patterns: dict[str, str] = {}
+    if not where:
+        return None
+    rows = set(range(len(base)))
     for condition in where:
         name, equals, pattern = condition.partition("=")
         if not equals:
             raise UserError(f"--where is {condition!r}; write FIELD=PATTERN, such as 'title=Cups*'")
-        patterns[name] = pattern
-    rows = base.rows_where(**patterns) if where else None
-    if rows == []:
+        rows &= set(base.rows_where(**{name: pattern}))
+    if not rows:
         raise UserError(f"no passage matches {' and '.join(where)}; loosen --where")
-    return rows
+    return sorted(rows)
 
 
 def _answer(opened: OpenRun, examples: Sequence[Example]) -> list[Prediction]:

@@ -28,8 +28,8 @@ from retrograd.index.disk.storage import (
 from retrograd.index.disk.versions import current_version, has_versions, read_current, versions
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.index.restricted import RestrictedIndex
-from retrograd.index.settings import STORAGE_TYPES
+from retrograd.index.restricted import restrict
+from retrograd.index.settings import STORAGE_TYPES, is_milvus_place
 from retrograd.index.shards import checked_blocks
 from retrograd.models.compute.compute import Compute
 from retrograd.models.retriever import Retriever
@@ -199,6 +199,8 @@ def require_place(root: Path, dtype: str) -> None:
     """Raise `UserError` where no index can be built in ``root``, or none that is stored as ``dtype``."""
     if dtype not in STORAGE_TYPES:
         raise UserError(f"--dtype is {dtype!r}; {suggest_name(dtype, STORAGE_TYPES)}")
+    if is_milvus_place(str(root)):
+        raise UserError(f"--out is {root}; give a folder, and then: retrograd index publish FOLDER --to {root}")
     occupied = next((place for place in (root, *root.parents) if place.exists()), root)
     if occupied.is_file():
         raise UserError(f"{occupied} is a file; give a folder with --out")
@@ -360,7 +362,7 @@ def search_index(
     with builder.compute.autocast(), torch.no_grad():
         query_embedding = side.pad_to_row(builder.retriever.queries([task.query_text(example)]), "prior")
     rows = select_rows(base, where)
-    searched = index if rows is None else RestrictedIndex(index, torch.tensor(rows))
+    searched = index if rows is None else restrict(index, torch.tensor(rows))
     neighbours = searched.search(query_embedding, k)
     assert neighbours.log_normaliser is not None  # the index is exact
     probability = (neighbours.logit - neighbours.log_normaliser[:, None])[0].exp().tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from retrograd.index.exact import ExactIndex
-from retrograd.index.kinds import find_kind
+from retrograd.index.kinds import find_kind, holds_index, stored_kind
 from retrograd.index.protocol import has_estimated_log_z
 from retrograd.index.settings import EngineName, IndexSettings, PresetName
 from retrograd.studies.index import index_folder
@@ -30,17 +30,29 @@ def publish_index(source: Path, settings: IndexSettings) -> PublishedIndex:
     """Publish the exact index in ``source`` as the next version at ``settings.path``; its vectors are read mapped.
 
     Readers see the version before until this one is whole. Raises `UserError` where ``source`` holds no exact index,
-    for an engine that is none to publish to, and as the engine does.
+    for an engine or a place that nothing is published to, and as the engine does.
     """
     if settings.kind == "exact":
         raise UserError('--kind is "exact", which `retrograd index build` writes; give faiss or milvus')
-    if "://" not in settings.path and Path(settings.path).resolve() == source.resolve():
-        raise UserError(f"--to is {settings.path}, the index itself; give another place")
-    exact = ExactIndex.load(index_folder(source))
+    folder = index_folder(source)
+    if "://" not in settings.path:
+        _require_own_place(Path(settings.path), folder)
+    exact = ExactIndex.load(folder)
     with bar(f"publishing to {settings.kind}", len(exact), "passages") as advance:
         index = find_kind(settings.kind).publish(exact, settings, advance)
     assert has_estimated_log_z(index)
     return PublishedIndex(len(index), index.recall)
+
+
+def _require_own_place(to: Path, folder: Path) -> None:
+    """Raise `UserError` where publishing would remove versions of an exact index, or write into a run."""
+    inside = {to.resolve(), *to.resolve().parents} & {folder.resolve(), folder.resolve().parent}
+    above = to.resolve() in folder.resolve().parents
+    holds = stored_kind(str(to)) if holds_index(str(to)) else ""
+    if inside or above or holds == "exact" or (to / "experiment.toml").exists():
+        raise UserError(
+            f"--to is {to}, which holds an exact index, this one or another, or a run; give a place of its own"
+        )
 
 
 def settings_from_words(kind: str, to: str, collection: str, preset: str, probe: int) -> IndexSettings:

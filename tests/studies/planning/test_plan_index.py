@@ -13,6 +13,7 @@ from rich.console import Console
 from retrograd.__main__ import app
 from retrograd.experiments.build import build_model
 from retrograd.experiments.experiment import Experiment
+from retrograd.index.faiss import FaissIndex
 from retrograd.report.plan import print_plan
 from retrograd.studies.planning.hardware import Hardware
 from retrograd.studies.planning.needs import Plan
@@ -109,6 +110,16 @@ def test_a_given_index_of_milvus_is_held_or_served(experiment: Experiment, tmp_p
         assert plan.index.row_bytes(D) == number
         assert plan.index.is_ready
         assert f"the index is given: {where}" in printed(plan)
+
+
+def test_an_index_of_another_engine_is_refused_as_training_refuses_it(experiment: Experiment, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    vectors = torch.randn(40, D, generator=torch.Generator().manual_seed(0))
+    FaissIndex(vectors, base_fingerprint="base", encoder_fingerprint="encoder").save(tmp_path / "faiss")
+    for kind in ("exact", "milvus"):
+        given = experiment.with_settings([f"index.kind={kind}", f"index.path={tmp_path / 'faiss'}"])
+        with pytest.raises(UserError, match=rf"holds a 'faiss' index, and index\.kind is \"{kind}\""):
+            plan_experiment(given, BIG)
 
 
 def test_the_probe_finds_what_the_cache_holds(

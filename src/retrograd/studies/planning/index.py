@@ -8,7 +8,7 @@ from pathlib import Path
 from retrograd.experiments.experiment import Experiment
 from retrograd.index.disk.storage import Manifest, find_dtype, read_manifest
 from retrograd.index.disk.versions import read_current
-from retrograd.index.kinds import holds_index, stored_kind
+from retrograd.index.kinds import holds_index, require_engine, say_how_to_write, stored_kind
 from retrograd.index.settings import is_milvus_place
 from retrograd.studies.planning.data import DataFacts
 from retrograd.types import UserError
@@ -60,7 +60,7 @@ def collect_index_facts(experiment: Experiment, facts: DataFacts) -> IndexFacts:
 def _given_facts(experiment: Experiment, facts: DataFacts) -> IndexFacts:
     path, settings = experiment.index.path, experiment.index
     if not holds_index(path):
-        note = f"index.path: {path} is not there yet; write it with: retrograd index build EXPERIMENT --out {path}"
+        note = f"index.path: {path} is not there yet; write it with: {say_how_to_write(path)}"
         return IndexFacts(float(settings.dtype.itemsize), note=note)
     base = None if facts.data is None else facts.data.base.fingerprint
     if is_milvus_place(path):
@@ -69,6 +69,7 @@ def _given_facts(experiment: Experiment, facts: DataFacts) -> IndexFacts:
         return IndexFacts(number, more, is_ready=True, note=f"the index is given: {path}, served {served}")
     try:
         kind = stored_kind(path)
+        require_engine(settings, kind)
         manifest = read_current(Path(path), lambda folder: read_manifest(folder, kind, base))
     except UserError as error:
         raise UserError(f"index.path: {error}") from None
