@@ -102,7 +102,7 @@ def _join_ray(address: str) -> None:
     except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
         raise UserError(
             f"no cluster of Ray can be used at {address!r} ({str(error).strip().splitlines()[0]}); give the address of "
-            f"its head, such as 10.0.0.1:6379, or {LOCAL}"
+            f"its head, such as 10.0.0.1:6379, or {LOCAL}; one that asks for a token needs RAY_AUTH_MODE=token here"
         ) from None
 
 
