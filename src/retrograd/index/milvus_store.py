@@ -269,6 +269,8 @@ def _pymilvus() -> ModuleType:
     with _IMPORTING:
         configure = logging.config.dictConfig
         if "pymilvus" not in sys.modules:
+            # Connections to milvus-lite are closed for pinging too often, and opened again: gRPC prints lines of it.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
             logging.config.dictConfig = lambda config: None
         try:
             import pymilvus  # pyright: ignore[reportMissingImports]
