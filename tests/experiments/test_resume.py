@@ -98,6 +98,7 @@ _FULL = [
 _LORA = ["generator.lora_rank=2", "generator.lora_dropout=0.1", "warm_start.epochs=0", "training.epochs=2"]
 _LORA += ["training.refresh_every=2", "training.tail=1", "training.distraction=0.3", "retriever.trained=both"]
 _RESTING = ["objective.kind=Distillation", "objective.reader=none", "warm_start.epochs=0", "training.epochs=3"]
+_RESTING += ["training.refresh_every=2"]
 _CHAINS = [
     "objective.kind=JointStochasticApproximation", "objective.sampler=metropolis", "objective.draws=2",
     "retriever.posterior=true", "retriever.null_passage=true", "warm_start.epochs=0", "masking.epochs=1",
