@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -59,11 +60,10 @@ def main() -> None:
         words += ["--address", arguments.address] if arguments.address else []
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.strip().splitlines()[-1])
-        exact_seconds = exact_seconds or found["search"]
+        exact_seconds, load = exact_seconds or found["search"], found["load"]
         table.add_row(
             kind if kind == "exact" else f"{kind} {preset}",
-            f"{found['load']:.1f}",
-            f"{arguments.rows / max(found['load'], 1e-9):,.0f}",
+            *(["–", "–"] if kind == "exact" else [f"{load:.1f}", f"{arguments.rows / load:,.0f}"]),
             f"{found['search']:.4f}",
             f"{found['search'] / exact_seconds:.2f}",
             f"{found['recall']:.3f}",
@@ -98,7 +98,9 @@ def measure(scratch: Path, kind: EngineName, preset: PresetName, address: str | 
     query = exact.vectors(rows) + 0.03 * torch.randn(_QUERIES, exact.dimension, generator=rng)
     truth = exact.search(query, 10).row
     where = {"exact": "", "faiss": str(scratch / f"faiss-{preset}"), "milvus": address or str(scratch / f"{preset}.db")}
-    settings = IndexSettings(kind, path=where[kind], preset=preset, collection=f"benchmark_{preset.replace('-', '_')}")
+    settings = IndexSettings(kind, path=where[kind], preset=preset)
+    if kind == "milvus":
+        settings = replace(settings, collection=f"benchmark_{preset.replace('-', '_')}")
     start = time.perf_counter()
     index = exact if kind == "exact" else find_kind(kind).publish(exact, settings, None)
     load = time.perf_counter() - start

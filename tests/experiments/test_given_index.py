@@ -20,6 +20,7 @@ from retrograd.__main__ import app
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import resume_run, run_experiment
+from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex
 from retrograd.index.milvus import MilvusIndex
 from retrograd.models.encoder import Encoder
@@ -238,6 +239,9 @@ def test_publishing_never_touches_an_exact_index_or_a_run(experiment: Experiment
         with pytest.raises(UserError, match=r"--to is .* give a place of its own"):
             app(["index", "publish", str(source), "--kind", "faiss", "--to", str(to)], standalone_mode=False)
     assert tree(tmp_path) == before
+    plain = tmp_path / "plain"  # an index without versions; what lies beside it is not its own
+    ExactIndex.load(root).save(plain)
+    app(["index", "publish", str(plain), "--kind", "faiss", "--to", str(tmp_path / "beside")], standalone_mode=False)
     with pytest.raises(UserError, match=r"--kind is \"exact\""):
         app(["index", "publish", str(root), "--kind", "exact", "--to", str(tmp_path / "x")], standalone_mode=False)
     with pytest.raises(UserError, match=r"--out is .*base\.db; give a folder, and then: retrograd index publish"):

@@ -1,4 +1,4 @@
-"""What approximate engines have in common: how many lists, what their recall is, and rows that are dropped again."""
+"""What approximate engines have in common: how much to ask of them, what their recall is, and rows dropped again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.index.exact import ExactIndex
-from retrograd.index.protocol import Index, Neighbours
+from retrograd.index.protocol import Index, Neighbours, require_query
 
-__all__ = ["count_lists", "drop_rows", "measure_recall", "share_found"]
+__all__ = ["count_lists", "count_requested", "drop_rows", "measure_recall", "share_found"]
 
 _RECALL_AT = 10
 _RECALL_QUERIES = 256
@@ -27,6 +27,19 @@ def count_lists(rows: int) -> tuple[int, int]:
     """
     lists = max(1, min(2 ** round(math.log2(max(2 * rows**0.5, 1))), rows // _ROWS_A_LIST))
     return lists, min(lists, max(8, lists // 16))
+
+
+def count_requested(
+    query: Float[Tensor, "B D"], k: int, exclude: Int[Tensor, "B E"] | None, rows: int, dimension: int
+) -> int:
+    """Return how many of ``rows`` rows to ask an engine for, so that k remain even if all E excluded ones are hits.
+
+    Raises `ValueError` for k below 1, and as `require_query` does.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; expected at least 1")
+    require_query(query, exclude, rows, dimension)
+    return min(k + (0 if exclude is None else exclude.shape[1]), rows)
 
 
 def drop_rows(

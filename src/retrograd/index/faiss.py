@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from retrograd.index.approximate import count_lists, drop_rows, measure_recall
+from retrograd.index.approximate import count_lists, count_requested, drop_rows, measure_recall
 from retrograd.index.disk.storage import (
     MANIFEST,
     Manifest,
@@ -29,7 +29,7 @@ from retrograd.index.disk.storage import (
 )
 from retrograd.index.disk.versions import read_current
 from retrograd.index.exact import ExactIndex
-from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
+from retrograd.index.protocol import LogNormaliser, Neighbours, require_rows
 from retrograd.types import UserError
 from retrograd.util.files import atomic_file
 from retrograd.util.guards import suggest_name
@@ -187,11 +187,7 @@ class FaissIndex:
         exclude: Int[Tensor, "B E"] | None,
         rows: Int[Tensor, " n"] | None,
     ) -> Neighbours:
-        if k < 1:
-            raise ValueError(f"k is {k}; expected at least 1")
-        require_query(query, exclude, len(self), self.dimension)
-        excluded = 0 if exclude is None else exclude.shape[1]
-        requested = max(1, min(k + excluded, len(self)))
+        requested = count_requested(query, k, exclude, len(self), self.dimension)
         parameters = None if rows is None else _filter_parameters(self._index, rows)
         try:
             logits, nearest = self._index.search(_array(query), requested, params=parameters)  # pyright: ignore[reportCallIssue]

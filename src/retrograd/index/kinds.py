@@ -16,7 +16,7 @@ from retrograd.index.disk.storage import MANIFEST, read_sealed
 from retrograd.index.disk.versions import has_versions, read_current, write_version
 from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex
-from retrograd.index.milvus import MilvusIndex
+from retrograd.index.milvus import MilvusIndex, MilvusPreset
 from retrograd.index.protocol import Index
 from retrograd.index.settings import EngineName, IndexSettings, is_milvus_place
 from retrograd.types import UserError
@@ -96,7 +96,7 @@ def _publish_faiss(index: ExactIndex, settings: IndexSettings, _progress: Callab
 
 
 def _build_milvus(index: ExactIndex, settings: IndexSettings) -> Index:
-    return MilvusIndex.build(index, MilvusIndex.preset(settings.preset, len(index), settings.probe))
+    return MilvusIndex.build(index, _milvus_preset(index, settings))
 
 
 def _open_milvus(settings: IndexSettings, base: str | None, encoder: str | None, _device: torch.device) -> Index:
@@ -106,8 +106,12 @@ def _open_milvus(settings: IndexSettings, base: str | None, encoder: str | None,
 
 
 def _publish_milvus(index: ExactIndex, settings: IndexSettings, progress: Callable[[int], None] | None = None) -> Index:
-    preset = MilvusIndex.preset(settings.preset, len(index), settings.probe)
+    preset = _milvus_preset(index, settings)
     return MilvusIndex.publish(index, settings.path, settings.collection, preset, progress=progress)
+
+
+def _milvus_preset(index: ExactIndex, settings: IndexSettings) -> MilvusPreset:
+    return MilvusIndex.preset(settings.preset, len(index), settings.probe)
 
 
 INDEXES: tuple[IndexKind, ...] = (

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from retrograd.index.approximate import count_lists, drop_rows, measure_recall
+from retrograd.index.approximate import count_lists, count_requested, drop_rows, measure_recall
 from retrograd.index.disk.storage import Manifest, require_same
 from retrograd.index.exact import ExactIndex
 from retrograd.index.milvus_store import MOST_RESULTS, MilvusStore, stop_serving
-from retrograd.index.protocol import LogNormaliser, Neighbours, require_query, require_rows
+from retrograd.index.protocol import LogNormaliser, Neighbours, require_rows
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 
@@ -214,18 +214,15 @@ class MilvusIndex:
         exclude: Int[Tensor, "B E"] | None,
         rows: Int[Tensor, " n"] | None,
     ) -> Neighbours:
-        if k < 1:
-            raise ValueError(f"k is {k}; expected at least 1")
-        require_query(query, exclude, len(self), self.dimension)
-        excluded = 0 if exclude is None else exclude.shape[1]
-        wanted = min(k + excluded, len(self))
-        if wanted > MOST_RESULTS:
+        requested = count_requested(query, k, exclude, len(self), self.dimension)
+        if requested > MOST_RESULTS:
+            excluded = 0 if exclude is None else exclude.shape[1]
             raise UserError(
                 f"{k:,} passages are asked for and {excluded:,} excluded; Milvus returns at most {MOST_RESULTS:,}: "
                 f"ask for fewer"
             )
-        parameters = self._preset.search_parameters(wanted)
-        row, logit = self._store.search(self.collection, query, wanted, parameters, rows)
+        parameters = self._preset.search_parameters(requested)
+        row, logit = self._store.search(self.collection, query, requested, parameters, rows)
         return drop_rows(row.to(query.device), logit.to(query.device), exclude, k)
 
     def vectors(self, row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:

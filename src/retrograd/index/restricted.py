@@ -53,7 +53,23 @@ def _require_some(rows: Int[Tensor, " _"], total: int) -> Int[Tensor, " n"]:
     return rows
 
 
-class FilteredIndex:
+class _Subset:
+    """Rows of a whole base (distinct, ascending), which keep their numbers there."""
+
+    def __init__(self, rows: Int[Tensor, " n"]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Return how many rows can be retrieved, not how many the base has."""
+        return len(self._rows)
+
+    @property
+    def held_rows(self) -> list[int]:
+        """The rows there are to find, ascending, by their numbers in the whole base."""
+        return self._rows.tolist()
+
+
+class FilteredIndex(_Subset):
     """An index of the given ``rows`` of an approximate one, which filters as it searches.
 
     log Z over the subset is not known: an estimate would need rows drawn from it. Raises as `restrict` does.
@@ -66,17 +82,8 @@ class FilteredIndex:
     saves_with_model = False
 
     def __init__(self, index: FilterableIndex, rows: Int[Tensor, " _"]) -> None:
-        self._rows = _require_some(rows, len(index))
+        super().__init__(_require_some(rows, len(index)))
         self._whole = index
-
-    def __len__(self) -> int:
-        """Return how many rows can be retrieved, not how many the base has."""
-        return len(self._rows)
-
-    @property
-    def held_rows(self) -> list[int]:
-        """The rows there are to find, ascending, by their numbers in the whole base."""
-        return self._rows.tolist()
 
     @property
     def base_fingerprint(self) -> str:
@@ -102,7 +109,7 @@ class FilteredIndex:
         return self._whole.vectors(row)
 
 
-class RestrictedIndex:
+class RestrictedIndex(_Subset):
     """An index of the given ``rows`` (distinct or not, in any order) of ``index``.
 
     Up to half of the base is copied once, in the storage type: a pass then costs what the subset costs. A larger subset
@@ -122,21 +129,12 @@ class RestrictedIndex:
 
     def __init__(self, index: ExactIndex, rows: Int[Tensor, " _"], *, gather: bool | None = None) -> None:
         rows = _require_some(rows, len(index))
-        self._rows = rows
+        super().__init__(rows)
         self._whole = index
         self.base_fingerprint = index.base_fingerprint
         is_copied = len(rows) <= _GATHERED_SHARE * len(index) if gather is None else gather
         self._copy = _copy_rows(index, rows) if is_copied else None
         self._excluded_rows = None if is_copied else _exclude_others(rows, len(index)).to(index.device)
-
-    def __len__(self) -> int:
-        """Return how many rows can be retrieved, not how many the base has."""
-        return len(self._rows)
-
-    @property
-    def held_rows(self) -> list[int]:
-        """The rows there are to find, ascending, by their numbers in the whole base."""
-        return self._rows.tolist()
 
     @property
     def rows(self) -> Int[Tensor, " n"]:

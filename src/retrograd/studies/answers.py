@@ -141,12 +141,13 @@ def select_rows(base: KnowledgeBase, where: Sequence[str]) -> list[int] | None:
     """
     if not where:
         return None
-    rows = set(range(len(base)))
+    matching: list[set[int]] = []
     for condition in where:
         name, equals, pattern = condition.partition("=")
         if not equals:
             raise UserError(f"--where is {condition!r}; write FIELD=PATTERN, such as 'title=Cups*'")
-        rows &= set(base.rows_where(**{name: pattern}))
+        matching.append(set(base.rows_where(**{name: pattern})))
+    rows = set.intersection(*matching)
     if not rows:
         raise UserError(f"no passage matches {' and '.join(where)}; loosen --where")
     return sorted(rows)

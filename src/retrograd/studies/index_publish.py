@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
+from retrograd.index.disk.versions import has_versions
 from retrograd.index.exact import ExactIndex
 from retrograd.index.kinds import find_kind, holds_index, stored_kind
 from retrograd.index.protocol import has_estimated_log_z
@@ -36,7 +37,7 @@ def publish_index(source: Path, settings: IndexSettings) -> PublishedIndex:
         raise UserError('--kind is "exact", which `retrograd index build` writes; give faiss or milvus')
     folder = index_folder(source)
     if "://" not in settings.path:
-        _require_own_place(Path(settings.path), folder)
+        _require_own_place(Path(settings.path).resolve(), folder.resolve())
     exact = ExactIndex.load(folder)
     with bar(f"publishing to {settings.kind}", len(exact), "passages") as advance:
         index = find_kind(settings.kind).publish(exact, settings, advance)
@@ -46,10 +47,10 @@ def publish_index(source: Path, settings: IndexSettings) -> PublishedIndex:
 
 def _require_own_place(to: Path, folder: Path) -> None:
     """Raise `UserError` where publishing would remove versions of an exact index, or write into a run."""
-    inside = {to.resolve(), *to.resolve().parents} & {folder.resolve(), folder.resolve().parent}
-    above = to.resolve() in folder.resolve().parents
+    own = folder.parent if has_versions(folder.parent) else folder
+    overlaps = own in (to, *to.parents) or to in own.parents
     holds = stored_kind(str(to)) if holds_index(str(to)) else ""
-    if inside or above or holds == "exact" or (to / "experiment.toml").exists():
+    if overlaps or holds == "exact" or (to / "experiment.toml").exists():
         raise UserError(
             f"--to is {to}, which holds an exact index, this one or another, or a run; give a place of its own"
         )

@@ -82,7 +82,7 @@ def _count(number: int, noun: str) -> str:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What all workers must have in common, as the first task found it, and the needs of the build there."""
+    """A build as the first task found it: the spec and the precision that all workers share, and what it will need."""
 
     spec: IndexSpec
     precision: ComputePrecision
