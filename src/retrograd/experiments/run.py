@@ -21,7 +21,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
 from retrograd.experiments.stages import build_stages
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.compute import Compute
+from retrograd.models.compute.compute import Compute, choose_device
 from retrograd.models.compute.fsdp import spread_layers
 from retrograd.models.compute.precision import PrecisionChoice
 from retrograd.models.compute.precision_cache import Work
@@ -304,4 +304,4 @@ def compute_for(experiment: Experiment, work: Work = "training", run: RunDirecto
 
 def _join_ranks() -> torch.device:
     """Return this process's device. Joins the process group, where a launcher started several processes."""
-    return join_process_group(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return join_process_group(choose_device())

@@ -16,7 +16,7 @@ from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import can_save_with_model
 from retrograd.index.settings import IndexSettings
-from retrograd.models.compute.compute import Compute, ComputePrecision, in_own_precision
+from retrograd.models.compute.compute import Compute, ComputePrecision, choose_device, in_own_precision
 from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.loading.lora import Lora
@@ -147,13 +147,14 @@ class RagModel(IndexedModel):
         into the generator; ``trained`` are the towers that learn, "both", the "query" side or "none";
         ``separate_towers`` gives passages an encoder of their own; ``null_passage`` makes reading nothing a candidate.
         The retriever reads ``max_tokens`` of a text. Answers are read from ``passages`` passages. ``seed`` draws new
-        weights. ``device`` is a GPU where there is one, else the CPU. ``index`` says which index is searched.
+        weights. ``device`` is what ``RETROGRAD_DEVICE`` names, else a GPU where there is one, else the CPU. ``index``
+        says which index is searched.
 
         A folder brings all this, task and base too; a ``task`` or ``base`` given here stands in their place. Raises
         `UserError` for a folder beside names, and where models do not fit.
         """
         # Long by its parameters alone: they are the public API, and named once more to become settings.
-        source, device = IndexSource(index), device or ("cuda" if torch.cuda.is_available() else "cpu")
+        source, device = IndexSource(index), device or choose_device()
         settings = pretrained_settings(
             folder,
             retriever=retriever,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import retrograd
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.compute import Compute, ComputePrecision
+from retrograd.models.compute.compute import Compute, ComputePrecision, choose_device
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
@@ -20,7 +20,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, measure_staleness
 from retrograd.tasks.relations.extraction import RelationExtraction
-from retrograd.types import Example, Passage
+from retrograd.types import Example, Passage, UserError
 
 CPU = torch.device("cpu")
 
@@ -102,3 +102,27 @@ def test_only_compute_enters_autocast() -> None:
         and "enabled=False" not in ast.unparse(node)
     ]
     assert entered == ["compute.py"]
+
+
+class TestDevice:
+    def test_the_variable_names_the_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RETROGRAD_DEVICE", "cpu")
+        assert choose_device() == CPU
+
+    def test_without_it_the_device_is_the_one_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("RETROGRAD_DEVICE", raising=False)
+        assert choose_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+    @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "mps:3", "cpu:1"])
+    def test_a_device_that_is_not_there_is_refused_with_advice(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RETROGRAD_DEVICE", name)
+        with pytest.raises(UserError, match=f"RETROGRAD_DEVICE={name}: .*expected cpu, cuda, cuda:NUMBER or mps"):
+            choose_device()
+
+    def test_no_other_file_asks_which_device_there_is(self) -> None:
+        """One place decides; others may ask for the random state of the GPU that was used."""
+        source = Path(retrograd.__file__).parent
+        asking = {path.name for path in source.rglob("*.py") if '"cuda" if torch.cuda' in path.read_text("utf-8")}
+        assert asking == {"compute.py"}

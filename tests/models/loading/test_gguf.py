@@ -25,7 +25,7 @@ from retrograd.types import UserError
 gguf = pytest.importorskip("gguf")
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-TOKENS = ["<|none|>", "<|begin|>", "<|end|>", *BYTES, "ab"]
+TOKENS = ["<|none|>", "<|begin|>", "<|end|>", *BYTES, "ab", "cd"]
 TEMPLATE = (
     "{% for m in messages %}<|begin|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|begin|>assistant\n{% endif %}"
@@ -101,8 +101,8 @@ def write_gguf(
     writer.add_vocab_size(len(TOKENS))
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(TOKENS)
-    writer.add_token_types([3, 3, 3, *[1] * (len(BYTES) + 1)])
-    writer.add_token_merges(["a b"])
+    writer.add_token_types([3, 3, 3, *[1] * (len(BYTES) + 2)])
+    writer.add_token_merges(["a b", "c d"])  # transformers 5.17 fails on a single one
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)

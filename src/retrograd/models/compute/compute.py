@@ -11,6 +11,7 @@ once. Entering it twice changes nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,20 @@ from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, runtime_c
 
 import torch
 
-__all__ = ["Autocast", "Compute", "ComputePrecision", "computed_type", "in_own_precision"]
+from retrograd.types import UserError
+
+__all__ = [
+    "DEVICE_VARIABLE",
+    "Autocast",
+    "Compute",
+    "ComputePrecision",
+    "choose_device",
+    "computed_type",
+    "in_own_precision",
+]
+
+DEVICE_VARIABLE = "RETROGRAD_DEVICE"
+"""The environment variable that names the device."""
 
 ComputePrecision = Literal["bf16", "fp32"]
 
@@ -69,6 +83,28 @@ def in_own_precision(
             return method(owner, *args, **kwargs)
 
     return autocasted
+
+
+def choose_device() -> torch.device:
+    """Return the device that ``RETROGRAD_DEVICE`` names, else a GPU of CUDA if there is one, else the CPU.
+
+    Apple's ``mps`` is taken only where it is named: nothing here was ever tried on it. Raises `UserError` for a name
+    that torch does not know, and for a device that this machine does not have.
+    """
+    name = os.environ.get(DEVICE_VARIABLE, "").strip()
+    if not name:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    advice = f"expected cpu, cuda, cuda:NUMBER or mps; unset {DEVICE_VARIABLE} to take what there is"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"{DEVICE_VARIABLE}={name}: torch knows no such device; {advice}") from None
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= count.get(device.type, 0):
+        raise UserError(
+            f"{DEVICE_VARIABLE}={name}: this machine has no such device, or its torch cannot use it; {advice}"
+        )
+    return device
 
 
 def computed_type(device: str) -> str:

@@ -16,6 +16,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
 from retrograd.experiments.stage_description import StageDescription
 from retrograd.models.compute.batching import token_budget_on
+from retrograd.models.compute.compute import choose_device
 from retrograd.models.loading.architectures import is_on_disk
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
 from retrograd.objectives import remark_on_cost
@@ -114,7 +115,7 @@ def _hardware(experiment: Experiment, name: str, processes: int) -> Hardware:
     """Return the hardware of one process; those on this machine share its cores and its memory, if not its GPUs."""
     if name:
         return find_hardware(name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     machine = measure_machine(device, choose_precision(experiment, device, "training"))
     if machine.cuda or machine.memory is None:
         return machine

@@ -29,6 +29,7 @@ import torch
 
 from retrograd.data.passages import read_corpus
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.compute import choose_device
 from retrograd.models.compute.descriptions import describe_configuration, describe_tokenizer, hash_parts
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
@@ -150,7 +151,7 @@ def open_question_model(name: str) -> QuestionModel:
     """
     options = GeneratorOptions(max_input_tokens=1_024, max_target_tokens=64, chat=False, separator="")
     generator = Generator.open(name, torch.Generator().manual_seed(0), options=options)
-    generator.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    generator.to(choose_device()).eval()
     return QuestionModel(name, fingerprint_of(generator), generator)
 
 
