@@ -22,6 +22,7 @@ from retrograd.rag.answers.decision import Decision
 from retrograd.rag.model_parts import ModelParts
 from retrograd.rag.model_settings import GeneratorSettings, ModelSettings, RetrieverSettings, SoftPromptSettings
 from retrograd.rag.passage_side import PassageSide
+from retrograd.rag.retriever_texts import describe_texts, find_limits, write_texts
 from retrograd.rag.search import DENSE, SearchKind, search_kind
 from retrograd.tasks.saved_tasks import read_task, write_task
 from retrograd.tasks.task import Task
@@ -64,9 +65,15 @@ def _is_model_folder(folder: Path) -> bool:
     return (folder / _FILE).exists()
 
 
-def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path) -> None:
-    """Write ``retriever/``, ``generator/``, ``model.json`` and, if there is one, ``posterior/``."""
-    parts.retriever.save(folder / "retriever")
+def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path, task: Task) -> None:
+    """Write ``retriever/``, ``generator/``, ``model.json`` and, if there is one, ``posterior/``.
+
+    The retriever's folder says how its ``task`` makes the texts that it reads.
+    """
+    texts = describe_texts(task)
+    parts.retriever.save(folder / "retriever", texts.prefixes)
+    limits = find_limits(texts, parts.retriever, saved.search)
+    write_texts(folder / "retriever", task, texts, parts.retriever, limits)
     if parts.posterior is not None:  # its passage tower with it, also where that is the prior's
         parts.posterior.save(folder / "posterior")
     parts.generator.save(folder / "generator")
