@@ -76,7 +76,7 @@ def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path, task: Tas
     write_texts(folder / "retriever", task, texts, parts.retriever, limits)
     if parts.posterior is not None:  # its passage tower with it, also where that is the prior's
         parts.posterior.save(folder / "posterior")
-    parts.generator.save(folder / "generator")
+    parts.generator.save(folder / "generator", saved.settings.generator.model if saved.settings else "")
     answering = saved.answering
     record: JsonObject = {
         "format": 2,
