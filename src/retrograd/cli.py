@@ -4,6 +4,7 @@ from retrograd.commands.analyse import analyse
 from retrograd.commands.compare import compare
 from retrograd.commands.demo.command import demo
 from retrograd.commands.evaluate import evaluate
+from retrograd.commands.export import export
 from retrograd.commands.extract import extract
 from retrograd.commands.index import index
 from retrograd.commands.lab import lab
@@ -34,6 +35,7 @@ COMMANDS = (
     report,
     analyse,
     extract,
+    export,
     index,
     lab,
 )

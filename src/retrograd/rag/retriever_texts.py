@@ -7,7 +7,7 @@ prompt of sentence-transformers, so that plain texts get the vectors of the mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import write_json
 
-__all__ = ["RetrieverTexts", "describe_texts", "find_limits", "write_texts"]
+__all__ = ["TEXTS_FILE", "RetrieverTexts", "describe_texts", "find_limits", "texts_record", "write_texts"]
 
-_FILE = "texts.json"
+TEXTS_FILE = "texts.json"
 _PROBES = (("Qanbu wikso, Reto?", "Lemu", "Zarko Peli 3."), ("moxi (Drel)", "Ubsen 7", "fintu: GOV"))
 """A query, a title and a text, twice: a task that changes letters or signs changes one of them."""
 
@@ -52,6 +52,12 @@ class RetrieverTexts:
         if self.passage is None or not self.passage.startswith(prefix):
             return None
         return self.passage.removeprefix(prefix)
+
+    def passage_of(self, passage: Passage) -> str:
+        """Return a passage's title and text as one plain text."""
+        template = self.plain_passage if passage.title else "{text}"
+        filled = (template or "{text}").replace("{title}", passage.title)
+        return filled.replace("{text}", passage.text)
 
     @property
     def faults(self) -> list[str]:
@@ -125,9 +131,15 @@ def find_limits(texts: RetrieverTexts, retriever: Retriever, search: SearchKind 
     return limits
 
 
-def write_texts(folder: Path, task: Task, texts: RetrieverTexts, retriever: Retriever, limits: list[str]) -> None:
+def write_texts(folder: Path, task: Task, retriever: Retriever, limits: list[str]) -> None:
     """Write ``texts.json`` beside each tower of a saved retriever: how its texts are made, and what that leaves out."""
-    prompts = retriever.query_encoder.head.prompts
+    for tower, sides in retriever.sides_of_towers.items():
+        write_json(folder / tower / TEXTS_FILE, texts_record(task, retriever, limits, sides))
+
+
+def texts_record(task: Task, retriever: Retriever, limits: list[str], sides: Sequence[Side]) -> JsonObject:
+    """Return the content of ``texts.json`` for a folder that embeds the texts of ``sides``."""
+    texts, prompts = describe_texts(task), retriever.query_encoder.head.prompts
     query: JsonObject = {"prompt": prompts.before("query") + texts.prefixes["query"], "template": texts.query}
     query["queries"] = describe_queries(task)
     passage: JsonObject = {
@@ -136,14 +148,14 @@ def write_texts(folder: Path, task: Task, texts: RetrieverTexts, retriever: Retr
         "template_without_title": texts.untitled,
         "plain_text": texts.plain_passage,
     }
-    sides = {"query": query, "passage": passage}
-    for tower, read in retriever.sides_of_towers.items():
-        record: JsonObject = {"format": 1, "task": task_record(task)[0], **{side: sides[side] for side in read}}
-        record |= {
-            "max_tokens": retriever.query_encoder.max_tokens,
-            "score": "inner product / temperature",
-            "temperature": float(retriever.temperature.detach()),
-            "plain_texts_suffice": not limits,
-            "limits": [*limits],
-        }
-        write_json(folder / tower / _FILE, record)
+    read = {"query": query, "passage": passage}
+    return {
+        "format": 1,
+        "task": task_record(task)[0],
+        **{side: read[side] for side in sides},
+        "max_tokens": retriever.query_encoder.max_tokens,
+        "score": "inner product / temperature",
+        "temperature": float(retriever.temperature.detach()),
+        "plain_texts_suffice": not limits,
+        "limits": [*limits],
+    }

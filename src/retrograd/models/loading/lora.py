@@ -141,6 +141,7 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
     Raises `UserError` when they are not for this model, and as `require_adapters_alone` does.
     """
     require_adapters_alone(folder)
+    own_names = vars(model).get("_weight_conversions")
     with torch.random.fork_rng(devices=[]):  # adapters are drawn before they are read
         try:
             model.load_adapter(str(folder), is_trainable=True)
@@ -151,6 +152,8 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
                 f"the adapters in {folder} do not fit {type(model).__name__} ({first_line(error)}); "
                 "name the model they were trained on"
             ) from error
+    # transformers would save the model, once its adapters are merged, under the names that adapters have.
+    model._weight_conversions = own_names
     _widen(model)
     _copy_saved(model, folder)
 
