@@ -10,6 +10,7 @@ from retrograd.commands.index import index
 from retrograd.commands.lab import lab
 from retrograd.commands.plan import plan
 from retrograd.commands.predict import predict
+from retrograd.commands.push import push
 from retrograd.commands.recipes import recipes
 from retrograd.commands.report import report
 from retrograd.commands.search import search
@@ -36,6 +37,7 @@ COMMANDS = (
     analyse,
     extract,
     export,
+    push,
     index,
     lab,
 )

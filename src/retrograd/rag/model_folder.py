@@ -19,6 +19,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.rag.answers.answering import DEFAULT_ANSWERING, Answering, Manner
 from retrograd.rag.answers.decision import Decision
+from retrograd.rag.model_card import write_cards
 from retrograd.rag.model_parts import ModelParts
 from retrograd.rag.model_settings import GeneratorSettings, ModelSettings, RetrieverSettings, SoftPromptSettings
 from retrograd.rag.passage_side import PassageSide
@@ -33,6 +34,8 @@ from retrograd.util.records import read_value, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
 __all__ = [
+    "BASE_FILE",
+    "TASK_FILE",
     "SavedSettings",
     "create_model_folder",
     "open_passage_side",
@@ -43,7 +46,7 @@ __all__ = [
     "write_parts",
 ]
 
-_FILE, _TASK, _BASE = "model.json", "task.json", "base.arrow"
+_FILE, TASK_FILE, BASE_FILE = "model.json", "task.json", "base.arrow"
 _SETTINGS = "built_from"
 _ADAPTERS = "adapter_config.json"
 
@@ -65,8 +68,8 @@ def _is_model_folder(folder: Path) -> bool:
     return (folder / _FILE).exists()
 
 
-def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path, task: Task) -> None:
-    """Write ``retriever/``, ``generator/``, ``model.json`` and, if there is one, ``posterior/``.
+def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path, task: Task, base: KnowledgeBase) -> None:
+    """Write ``retriever/``, ``generator/``, ``model.json`` and, if there is one, ``posterior/``, each with a card.
 
     The retriever's folder says how its ``task`` makes the texts that it reads.
     """
@@ -94,6 +97,7 @@ def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path, task: Tas
     if saved.settings is not None:
         record[_SETTINGS] = _settings_record(saved.settings)
     write_json(folder / _FILE, record)
+    write_cards(folder, parts, task, base, saved.search, saved.settings)
 
 
 def read_saved_settings(folder: Path, defaults: Answering = DEFAULT_ANSWERING) -> SavedSettings:
@@ -140,12 +144,12 @@ def open_passage_side(folder: Path, retriever: Retriever, task: Task) -> Passage
 
 def open_saved_task(folder: Path) -> Task:
     """Return the task that a saved model brings. Raises `UserError` where it brings none."""
-    return read_task(_saved_file(folder, _TASK, "task"))
+    return read_task(_saved_file(folder, TASK_FILE, "task"))
 
 
 def open_saved_base(folder: Path) -> KnowledgeBase:
     """Return the knowledge base that a saved model brings. Raises `UserError` where it brings none."""
-    return KnowledgeBase.open(_saved_file(folder, _BASE, "base"))
+    return KnowledgeBase.open(_saved_file(folder, BASE_FILE, "base"))
 
 
 @contextmanager
@@ -157,8 +161,8 @@ def create_model_folder(folder: Path, task: Task, base: KnowledgeBase) -> Iterat
     if folder.is_dir() and any(folder.iterdir()) and not _is_model_folder(folder):
         raise UserError(f"{folder} holds something else than a model; choose an empty or a new folder")
     with atomic_directory(folder) as temporary:
-        write_task(task, temporary / _TASK)
-        base.save(temporary / _BASE)
+        write_task(task, temporary / TASK_FILE)
+        base.save(temporary / BASE_FILE)
         yield temporary
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.commands.test_cli import command
+from tests.requirements import skip_without_framework
 from tests.test_public_api import CONFIG, PASSAGES, QUESTIONS
 
 import retrograd as rg
@@ -105,7 +106,7 @@ def test_faiss_finds_what_the_model_finds(run: rg.Run, tmp_path: Path, capsys) -
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_graphs_give_the_vectors_of_the_model(tiny_encoder, tiny_causal, tmp_path) -> None:
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: make integrations installs it")
+    skip_without_framework("onnxruntime")
     model = build(tiny_encoder, tiny_causal, separate_towers=True)
     with torch.no_grad():
         next(model.retriever.passage_encoder.parameters()).add_(0.1)

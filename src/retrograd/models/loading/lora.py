@@ -152,8 +152,11 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
                 f"the adapters in {folder} do not fit {type(model).__name__} ({first_line(error)}); "
                 "name the model they were trained on"
             ) from error
-    # transformers would save the model, once its adapters are merged, under the names that adapters have.
+    # transformers would save the model, once its adapters are merged, under the names that adapters have; and peft
+    # would ask the hub about the base that the folder names, whenever they are saved again.
     model._weight_conversions = own_names
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = None
     _widen(model)
     _copy_saved(model, folder)
 
