@@ -122,9 +122,11 @@ def train_and_score(
             if Ranks().first:
                 with RunDirectory.open(out).writing("answers and scores"):
                     evaluation.save(out)
+    run = RunDirectory.open(out)
     if Ranks().first:
-        write_run_cards(experiment, data, result.model, RunDirectory.open(out))
-    return RunDirectory.open(out)
+        with run.writing("the model's cards"):
+            write_run_cards(experiment, data, result.model, run)
+    return run
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def export(run: Run | str | Path, kind: str, out: str | Path, passages: int = 10
 
     Example::
 
-        written = rg.export("runs/nq", "sentence-transformers", "encoder")
+        written = rg.export("runs/nq", "trec", "ranking")
         print(written.comparison.compared, written.comparison.difference)
     """
     chosen = next((one for one in EXPORTS if one.name == kind), None)
@@ -73,7 +73,7 @@ def export(run: Run | str | Path, kind: str, out: str | Path, passages: int = 10
     folder = Path(out)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; choose another folder with --out, or remove it first")
-    source = _open_source(run.path if isinstance(run, Run) else Path(run), passages)
+    source = _open_source(run.path if isinstance(run, Run) else Path(run), folder, passages)
     with atomic_directory(folder) as temporary:
         chosen.write(source, temporary)
         open_to_umask(temporary)
@@ -98,11 +98,11 @@ def _compare(kind: ExportKind, source: Source, folder: Path) -> Comparison:
     return comparison
 
 
-def _open_source(path: Path, passages: int) -> Source:
+def _open_source(path: Path, out: Path, passages: int) -> Source:
     """Open a run, or a folder of a saved model. Raises `UserError` for anything else."""
     if path.is_dir() and not (path / "experiment.toml").exists() and (path / "model.json").exists():
         model = RagModel.from_pretrained(path)
         name = model.settings.generator.model if model.settings else model.generator.model.name_or_path
-        return Source(model, path.name, None, name, passages)
+        return Source(model, path.name, None, name, out, passages)
     opened = open_run(path)
-    return Source(opened.model, opened.experiment.name, opened, opened.experiment.generator.model, passages)
+    return Source(opened.model, opened.experiment.name, opened, opened.experiment.generator.model, out, passages)

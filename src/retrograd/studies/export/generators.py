@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from retrograd.models.generator import Generator
 from retrograd.models.loading.loading import open_generator
-from retrograd.models.loading.lora import has_lora, merge_lora, open_with_peft, state_base
+from retrograd.models.loading.lora import has_lora, merge_lora, open_with_peft
 from retrograd.models.loading.transformers_io import quiet_transformers, save_with_tokenizer
 from retrograd.models.pointer import PointerGenerator, generator_class
 from retrograd.studies.export.kind import Comparison, ExportKind, Source, compare_logits
@@ -40,17 +40,11 @@ def _write_adapters(source: Source, folder: Path) -> None:
         with quiet_transformers():
             model, tokenizer = open_generator(name)
         save_with_tokenizer(model, tokenizer, folder / _BASE)
+        name = str(source.out.resolve() / _BASE)
     generator.save(folder, name)
 
 
-def _name_the_copy(source: Source, folder: Path) -> None:
-    """Name the model beside the adapters, where it was written there."""
-    if (folder / _BASE).is_dir():
-        state_base(source.model.generator.model, folder, str(folder / _BASE))
-
-
 def _compare_adapters(source: Source, folder: Path) -> Comparison:
-    _name_the_copy(source, folder)
     with quiet_transformers():
         theirs = open_with_peft(folder, source.model.generator.encoder_decoder)
     return compare_logits(source, theirs, "opened with PEFT")

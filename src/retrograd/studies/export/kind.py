@@ -28,13 +28,15 @@ _COMPARED = 8
 class Source:
     """The model that is handed over, the run it comes from (None: a folder of ``save_pretrained``), and its name.
 
-    ``generator_name`` is the model under adapters, as given. ``passages`` is how many a ranking holds.
+    ``generator_name`` is the model under adapters, as given; ``out`` is where the folder will be, which is written
+    elsewhere first. ``passages`` is how many a ranking holds.
     """
 
     model: RagModel
     name: str
     run: OpenRun | None
     generator_name: str
+    out: Path
     passages: int
 
     @property
