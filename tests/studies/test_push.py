@@ -30,6 +30,7 @@ class Hub:
     is_public: bool = False
     token: str = "hf_right"
     created: list[dict] = field(default_factory=list)
+    cards: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
 
@@ -45,6 +46,9 @@ class Hub:
             ]
             modes = [{"path": name, "uploadMode": "lfs" if large else "regular"} for name, large in rows]
             return {"files": [mode | {"shouldIgnore": False} for mode in modes]}
+        if path == "/api/validate-yaml":
+            self.cards.append(json.loads(body)["content"])
+            return {"errors": [], "warnings": []}
         if path == f"/{REPO}.git/info/lfs/objects/batch":
             objects = json.loads(body)["objects"]
             actions = [{"upload": {"href": f"{self.url}/upload/{one['oid']}"}} for one in objects]
@@ -129,6 +133,7 @@ def test_a_run_arrives_as_a_folder_that_opens(tiny_encoder, tiny_seq2seq, tmp_pa
         hit.passage.id for hit in run.model.search("what holds tea ?")
     ]
     assert "| exact_match |" in hub.files["README.md"].decode()
+    assert any(card.startswith("---\n") and "library_name" in card for card in hub.cards)
 
 
 def test_nothing_goes_to_a_public_repository_by_accident(tiny_encoder, tiny_causal, tmp_path: Path, hub: Hub) -> None:

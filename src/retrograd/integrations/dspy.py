@@ -1,5 +1,8 @@
 """A retriever for programs of DSPy. Only this file imports dspy."""
 
+# Where dspy is not installed, the checker takes this file for it.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from retrograd.integrations import describe_hit, lack

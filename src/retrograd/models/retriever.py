@@ -172,7 +172,9 @@ class Retriever(nn.Module, LearningTowers):
         ``prefixes`` are what the task puts before the texts of each side (`Encoder.save`).
         """
         for tower, sides in self.sides_of_towers.items():
-            own = None if prefixes is None else {side: prefixes[side] for side in sides if side in prefixes}
+            own: Mapping[Side, str] | None = None
+            if prefixes is not None:
+                own = {side: prefixes[side] for side in sides if side in prefixes}
             (self.query_encoder if tower == "query" else self.passage_encoder).save(folder / tower, own)
         settings = SavedRetriever(
             log_temperature=float(self.log_temperature.detach()),

@@ -62,9 +62,10 @@ def write_cards(
 
 
 def _origins(parts: ModelParts, settings: ModelSettings | None) -> tuple[Origin, Origin]:
-    retriever = parts.retriever.query_encoder.model.name_or_path if settings is None else settings.retriever.model
-    generator = parts.generator.model.name_or_path if settings is None else settings.generator.model
-    return find_origin(retriever), find_origin(generator)
+    if settings is not None:
+        return find_origin(settings.retriever.model), find_origin(settings.generator.model)
+    encoder, generator = parts.retriever.query_encoder.model, parts.generator.model
+    return find_origin(encoder.name_or_path or ""), find_origin(generator.name_or_path or "")
 
 
 def _write(folder: Path, text: str) -> None:

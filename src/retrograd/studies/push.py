@@ -7,6 +7,7 @@ knowledge base go with the model. The token is the one that huggingface_hub find
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ def push(folder: Path, repo: str, public: bool = False) -> Pushed:
         if not private and not public:
             raise UserError(f"{repo} exists and is public; add --public to upload to it, or name another repository")
         operations = [CommitOperationAdd(name, path) for name, path in sorted(files.items())]
-        done = api.create_commit(repo, operations, commit_message=f"Upload {folder.resolve().name} from retrograd")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file", UserWarning)
+            done = api.create_commit(repo, operations, commit_message=f"Upload {folder.resolve().name} from retrograd")
     return Pushed(repo, str(done.repo_url), tuple(sorted(files)), private)
 
 
@@ -92,5 +95,10 @@ def _explain_errors(repo: str) -> Iterator[None]:
             403: "the token may not write there; use another one, or another repository",
         }.get(status, "try again later")
         raise UserError(f"the hub refused the upload to {repo} ({status}: {first_line(error)}); {advice}") from None
-    except OSError as error:
-        raise UserError(f"the hub could not be reached ({first_line(error)}); try again where it can be") from None
+    except UserError:
+        raise
+    except Exception as error:  # of the network: the client's library has a class of its own for each
+        raise UserError(
+            f"the upload to {repo} failed ({type(error).__name__}: {first_line(error)}); try again where the hub can "
+            f"be reached"
+        ) from None

@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import EncoderDecoderModel, PreTrainedModel
 
 from retrograd.models.loading.folder_checks import ADAPTER_CONFIG, ADAPTER_WEIGHTS, require_adapters_alone
 from retrograd.models.loading.lora_layers import describe_fused_experts, find_layers, is_linear, reads_past_adapters
@@ -105,6 +105,8 @@ def state_base(model: PreTrainedModel, folder: Path, base: str = "") -> None:
     content = read_json(path)
     task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
     named: dict[str, object] = {"base_model_name_or_path": base or model.name_or_path or None, "task_type": task}
+    if type(model) is EncoderDecoderModel:  # opened by transformers its encoder has a pooler, which names would match
+        named["target_modules"] = [name for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)]
     write_json(path, (content if isinstance(content, dict) else {}) | named)
 
 
@@ -154,7 +156,7 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
             ) from error
     # transformers would save the model, once its adapters are merged, under the names that adapters have; and peft
     # would ask the hub about the base that the folder names, whenever they are saved again.
-    model._weight_conversions = own_names
+    vars(model)["_weight_conversions"] = own_names
     for config in model.peft_config.values():
         config.base_model_name_or_path = None
     _widen(model)

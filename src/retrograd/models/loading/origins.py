@@ -41,8 +41,8 @@ _BUILTIN = {
 
 def find_origin(name: str) -> Origin:
     """Return where the model of this name comes from; nothing is downloaded."""
-    if name in _BUILTIN:
-        return _BUILTIN[name]
+    if not name or name in _BUILTIN:
+        return _BUILTIN.get(name, Origin(name))
     is_local = Path(name).exists()
     hub_name = name if not is_local and _HUB_NAME.fullmatch(name) else ""
     try:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import EncoderDecoderModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    EncoderDecoderModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 __all__ = ["drop_empty_pooler", "quiet_transformers", "save_with_tokenizer"]
@@ -43,11 +50,12 @@ def save_with_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 def drop_empty_pooler(model: PreTrainedModel) -> None:
     """Take out the pooler of zeros that `save_with_tokenizer` writes, so that a model is again what was saved."""
-    pooler = getattr(getattr(model, "encoder", None), "pooler", None)
-    if not isinstance(model, EncoderDecoderModel) or not isinstance(pooler, nn.Module):
+    encoder = getattr(model, "encoder", None)
+    pooler = getattr(encoder, "pooler", None)
+    if not isinstance(model, EncoderDecoderModel) or not isinstance(encoder, nn.Module):
         return
-    if not any(bool(weight.any()) for weight in pooler.parameters()):
-        model.encoder.register_module("pooler", None)
+    if isinstance(pooler, nn.Module) and not any(bool(weight.any()) for weight in pooler.parameters()):
+        encoder.register_module("pooler", None)
 
 
 def _with_pooler(model: PreTrainedModel) -> dict[str, Tensor] | None:
@@ -62,6 +70,6 @@ def _with_pooler(model: PreTrainedModel) -> dict[str, Tensor] | None:
         or model._hf_peft_config_loaded
     ):
         return None
-    size = int(model.config.encoder.hidden_size)
+    size = int(cast(PretrainedConfig, model.config.encoder).hidden_size)
     zeros = {"weight": torch.zeros(size, size), "bias": torch.zeros(size)}
     return model.state_dict() | {f"encoder.pooler.dense.{name}": value for name, value in zeros.items()}

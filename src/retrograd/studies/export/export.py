@@ -102,7 +102,7 @@ def _open_source(path: Path, out: Path, passages: int) -> Source:
     """Open a run, or a folder of a saved model. Raises `UserError` for anything else."""
     if path.is_dir() and not (path / "experiment.toml").exists() and (path / "model.json").exists():
         model = RagModel.from_pretrained(path)
-        name = model.settings.generator.model if model.settings else model.generator.model.name_or_path
+        name = model.settings.generator.model if model.settings else model.generator.model.name_or_path or ""
         return Source(model, path.name, None, name, out, passages)
     opened = open_run(path)
     return Source(opened.model, opened.experiment.name, opened, opened.experiment.generator.model, out, passages)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import cast
 
 from transformers import PreTrainedModel
 
@@ -60,7 +62,8 @@ def _write_merged(source: Source, folder: Path) -> None:
 def _compare_merged(source: Source, folder: Path) -> Comparison:
     kind = generator_class(source.model.generator.model.config)
     with quiet_transformers():
-        theirs, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+        loaded = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    theirs, report = cast(tuple[PreTrainedModel, dict[str, Collection[str]]], loaded)
     lacking = sorted({*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]})
     if lacking:
         raise UserError(f"{folder}: transformers misses or does not know {len(lacking)} weights, such as {lacking[0]}")

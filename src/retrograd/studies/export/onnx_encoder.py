@@ -101,7 +101,7 @@ def _export(encoder: Encoder, path: Path) -> None:
 
 
 def _compare(source: Source, folder: Path) -> Comparison:
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     difference, count = 0.0, 0
     for file, (tower, side) in _towers(source).items():

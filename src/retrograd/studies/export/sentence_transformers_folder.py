@@ -68,8 +68,8 @@ def _write_router(towers: Path, folder: Path) -> None:
         document_modules=list(passage.children()),  # pyright: ignore[reportArgumentType]
         default_route="document",
     )
-    prompts = {"query": query.prompts["query"], "document": passage.prompts["document"]}
-    prompts["passage"] = prompts["document"]
+    before = passage.prompts["document"] or ""
+    prompts = {"query": query.prompts["query"] or "", "document": before, "passage": before}
     whole = SentenceTransformer(modules=[router], prompts=prompts, similarity_fn_name="dot", device="cpu")
     with quiet_transformers():
         whole.save(str(folder), create_model_card=False)
