@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.sentence_head import Side
 from retrograd.models.loading.lora import has_lora
 from retrograd.models.loading.origins import Origin, find_origin
 from retrograd.models.pointer import PointerGenerator
 from retrograd.rag.model_parts import ModelParts
 from retrograd.rag.model_settings import ModelSettings
-from retrograd.rag.retriever_texts import RetrieverTexts, describe_texts, find_limits
+from retrograd.rag.retriever_texts import describe_texts, find_limits
 from retrograd.rag.search import SearchKind
+from retrograd.tasks.saved_tasks import describe_queries
 from retrograd.tasks.task import Task
 from retrograd.util.files import atomic_file
 
@@ -49,12 +51,11 @@ def write_cards(
 ) -> None:
     """Write a README.md beside the parts of a model in ``folder``, and beside each tower and the generator."""
     retriever, generator = _origins(parts, settings)
-    texts = describe_texts(task)
-    limits = find_limits(texts, parts.retriever, search)
+    limits = find_limits(describe_texts(task), parts.retriever, search)
     measured = _describe_facts(facts)
     _write(folder, _model_card(task, base, retriever, generator, measured))
     for tower in parts.retriever.sides_of_towers:
-        _write(folder / "retriever" / tower, _tower_card(tower, parts, texts, limits, retriever, measured))
+        _write(folder / "retriever" / tower, _tower_card(tower, parts, task, limits, retriever, measured))
     _write(folder / "generator", _generator_card(parts, generator, measured))
     if parts.posterior is not None:
         for tower in parts.posterior.sides_of_towers:
@@ -88,10 +89,8 @@ def _front_matter(library: str, pipeline: str, origins: Sequence[Origin], tags: 
 
 def _licence_lines(origins: Sequence[Origin]) -> str:
     """Return a line for each model that weights come from."""
-    return "\n".join(
-        f"- {origin.label}: {origin.licence or 'licence not known here; see the model itself'}"
-        for origin in {origin.given: origin for origin in origins}.values()
-    )
+    lines = [f"- {one.label}: {one.licence or 'licence not known here; see the model itself'}" for one in origins]
+    return "\n".join(dict.fromkeys(lines))
 
 
 def _describe_facts(facts: RunFacts | None) -> str:
@@ -134,8 +133,8 @@ def _model_card(task: Task, base: KnowledgeBase, retriever: Origin, generator: O
     return f"""{_front_matter("retrograd", pipeline, [retriever, generator])}
 # A retriever and a generator, trained as one model
 
-Task: {task.name}. Knowledge base: {len(base):,} passages. Retriever from {retriever.label}, generator from
-{generator.label}, trained with [retrograd](https://pypi.org/project/retrograd/).
+Task: {task.name}. Passages in the knowledge base: {len(base):,}. Retriever from {retriever.label}, generator from
+{generator.label}, trained with retrograd.
 
 ## How to open it
 
@@ -157,19 +156,19 @@ model.answer("a query").text
 
 
 def _tower_card(
-    tower: str, parts: ModelParts, texts: RetrieverTexts, limits: Sequence[str], origin: Origin, measured: str
+    tower: Side, parts: ModelParts, task: Task, limits: Sequence[str], origin: Origin, measured: str
 ) -> str:
-    sides = parts.retriever.sides_of_towers["query" if tower == "query" else "passage"]
+    sides = parts.retriever.sides_of_towers[tower]
     lines = []
     if "query" in sides:
         lines.append('queries = model.encode_query(["a query"])             # or encode(…, prompt_name="query")')
     if "passage" in sides:
-        lines.append('passages = model.encode_document(["Title: a text"])   # or encode(…, prompt_name="passage")')
+        lines.append('passages = model.encode_document(["a passage"])       # or encode(…, prompt_name="passage")')
     code = "\n".join(lines)
     other = (
         "" if len(sides) == 2 else f"This tower reads {sides[0]} texts alone; the other one is the folder beside it.\n"
     )
-    joined = texts.plain_passage or "(made by the task)"
+    joined = describe_texts(task).plain_passage or "(made by the task)"
     rules = (
         "\n".join(f"- {limit}" for limit in limits)
         or "- none: plain texts get the vectors that the model was scored with"
@@ -185,8 +184,10 @@ model = SentenceTransformer("FOLDER")
 {code}
 ```
 
-The text of a passage is `{joined}`, and the text alone where there is no title. The prompts of the folder stand before
-it; `texts.json` holds all of this for programs. Passages are ranked by the inner product.
+- a query is {describe_queries(task)}
+- a passage is `{joined}`, and the text alone where there is no title
+- the prompts of the folder stand before them; `texts.json` has all of this for programs
+- passages are ranked by the inner product
 
 What this folder does not say:
 

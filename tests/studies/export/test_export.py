@@ -96,7 +96,7 @@ def test_faiss_finds_what_the_model_finds(run: rg.Run, tmp_path: Path, capsys) -
     faiss = pytest.importorskip("faiss")
     command("export", run.path, "--to", "faiss", "--out", tmp_path / "out")
     assert "the largest difference is" in capsys.readouterr().out
-    index = faiss.read_index(str(tmp_path / "out" / "index.faiss"))
+    index = faiss.read_index(str(tmp_path / "out" / "passages.faiss"))
     ids = (tmp_path / "out" / "ids.txt").read_text().splitlines()
     query = run.model.retriever.queries([TASK.query_text(run.test_examples[0])]).detach().numpy()
     _, rows = index.search(query, 3)

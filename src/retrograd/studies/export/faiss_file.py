@@ -26,7 +26,7 @@ from retrograd.types import UserError
 
 __all__ = ["FAISS"]
 
-_FILE, _IDS = "index.faiss", "ids.txt"
+_FILE, _IDS = "passages.faiss", "ids.txt"
 _BLOCK_ROWS = 65_536
 _COMPARED = 10
 
