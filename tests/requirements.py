@@ -13,7 +13,13 @@ from importlib.util import find_spec
 
 import pytest
 
-__all__ = ["skip_without_milvus", "skip_without_ray", "skip_without_smollm2"]
+__all__ = ["skip_without_framework", "skip_without_milvus", "skip_without_ray", "skip_without_smollm2"]
+
+
+def skip_without_framework(package: str) -> None:
+    """Skip the test, or the whole file where it is being collected, if a package of `make integrations` is missing."""
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: make integrations installs it", allow_module_level=True)
 
 
 def skip_without_milvus() -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from retrograd.rag.rag_model import RagModel
     from retrograd.recipes import recipe
+    from retrograd.studies.export.export import export
     from retrograd.studies.from_python import compare, measure
     from retrograd.tasks.dialogue import GroundedDialogue
     from retrograd.tasks.question_answering import QuestionAnswering
@@ -76,6 +77,7 @@ __all__ = [
     "WakeSleep",
     "__version__",
     "compare",
+    "export",
     "measure",
     "open_run",
     "read_dialogues",
@@ -115,6 +117,7 @@ _MODULES = {
     ),
     "retrograd.rag.rag_model": ("RagModel",),
     "retrograd.recipes": ("recipe",),
+    "retrograd.studies.export.export": ("export",),
     "retrograd.studies.from_python": ("compare", "measure"),
     "retrograd.tasks.dialogue": ("GroundedDialogue",),
     "retrograd.tasks.question_answering": ("QuestionAnswering",),

@@ -4,11 +4,13 @@ from retrograd.commands.analyse import analyse
 from retrograd.commands.compare import compare
 from retrograd.commands.demo.command import demo
 from retrograd.commands.evaluate import evaluate
+from retrograd.commands.export import export
 from retrograd.commands.extract import extract
 from retrograd.commands.index import index
 from retrograd.commands.lab import lab
 from retrograd.commands.plan import plan
 from retrograd.commands.predict import predict
+from retrograd.commands.push import push
 from retrograd.commands.recipes import recipes
 from retrograd.commands.report import report
 from retrograd.commands.search import search
@@ -34,6 +36,8 @@ COMMANDS = (
     report,
     analyse,
     extract,
+    export,
+    push,
     index,
     lab,
 )

@@ -22,6 +22,8 @@ COMMANDS = (
     "evaluate",
     "predict",
     "extract",
+    "export",
+    "push",
     "search",
     "lab",
     "compare",

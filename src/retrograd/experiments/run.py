@@ -16,6 +16,7 @@ from retrograd.evaluation.abstention import fit_abstention
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
 from retrograd.experiments.build import open_first_model
+from retrograd.experiments.card import write_run_cards
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
@@ -121,7 +122,11 @@ def train_and_score(
             if Ranks().first:
                 with RunDirectory.open(out).writing("answers and scores"):
                     evaluation.save(out)
-    return RunDirectory.open(out)
+    run = RunDirectory.open(out)
+    if Ranks().first:
+        with run.writing("the model's cards"):
+            write_run_cards(experiment, data, result.model, run)
+    return run
 
 
 @dataclass(frozen=True)

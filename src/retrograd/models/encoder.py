@@ -12,7 +12,7 @@ So an inner product of two embeddings is the mean of three cosines, role by role
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -146,14 +146,16 @@ class Encoder(nn.Module):
         dropout: bool = True,
         role_spans: FindRoleSpans | None = None,
         lexical: LexicalProjection | None = None,
+        with_task_prompts: bool = True,
     ) -> Encoder:
         """Open by hub name, folder or ``builtin:minilm``.
 
         "auto" is what a folder of sentence-transformers declares, and for any other model mean pooling to length 1.
         Such a folder's Dense modules and prompts are used with any setting; ``max_tokens`` is not read from it.
+        Without ``with_task_prompts`` the prefixes that `save` wrote into the prompts are left out.
         Raises `UserError` when the model cannot be had, and for a setting that contradicts its folder.
         """
-        declared = read_sentence_folder(name)
+        declared = read_sentence_folder(name, with_task_prompts)
         model, tokenizer = open_encoder(name if declared is None else declared.model)
         head = None
         if declared is not None:
@@ -303,8 +305,11 @@ class Encoder(nn.Module):
         more = [head, *hash_parts(self.head)] if head else []
         return fingerprint([*described, *lexical, *hash_parts(self.model), *more])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, prefixes: Mapping[Side, str] | None = None) -> None:
         """Write a sentence-transformers directory, which `open` also reads.
+
+        ``prefixes`` are what the task of a retriever puts before the texts of the sides that the tower reads: they are
+        written as prompts.
 
         Such a directory cannot express roles: for pooling "roles" it states "mean", and sentence-transformers returns
         what `mean_vectors` does. The caller of `open` passes the pooling; `Retriever` writes it beside the towers, with
@@ -312,7 +317,7 @@ class Encoder(nn.Module):
         """
         save_with_tokenizer(self.model, self.tokenizer, folder)
         open_to_umask(folder)
-        write_sentence_folder(folder, self.head, self.normalise, self.max_tokens, self.width)
+        write_sentence_folder(folder, self.head, self.normalise, self.max_tokens, self.width, prefixes)
 
 
 @dataclass(frozen=True)

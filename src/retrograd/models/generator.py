@@ -36,7 +36,7 @@ from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, input_
 from retrograd.models.inputs.soft_input import SoftInput, SoftSlots
 from retrograd.models.inputs.soft_prompt import SoftPrompt, SoftPromptOptions
 from retrograd.models.loading.loading import open_generator
-from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora
+from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora, state_base
 from retrograd.models.loading.quantisation import require_adapters
 from retrograd.models.loading.transformers_io import save_with_tokenizer
 from retrograd.types import UserError
@@ -354,12 +354,15 @@ class Generator(nn.Module):
 
     # ---- disk ---------------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path) -> None:
-        """Write a transformers directory, or a PEFT directory of adapters alone.
+    def save(self, folder: Path, base: str = "") -> None:
+        """Write a transformers directory, or a PEFT directory of adapters alone, which names ``base`` as their model
+        ("": the name that it was opened by).
 
         Beside it are the options and, if there is one, the soft prompt (``soft_prompt.safetensors``).
         """
         save_with_tokenizer(self.model, self.tokenizer, folder)
+        if has_lora(self.model):
+            state_base(self.model, folder, base)
         if self.soft_prompt is not None:
             self.soft_prompt.save_weights(folder)
         open_to_umask(folder)

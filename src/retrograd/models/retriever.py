@@ -7,7 +7,7 @@ nearly BM25 (`retrograd.models.inputs.lexical_projection`). The weight v is lear
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from retrograd.models.compute.sentence_head import Side
 from retrograd.models.encoder import ROLES, Encoder, FindRoleSpans, Pooling
 from retrograd.models.inputs.lexical_projection import LexicalProjection
 from retrograd.types import UserError
@@ -100,6 +101,11 @@ class Retriever(nn.Module, LearningTowers):
         """True if both towers are one module."""
         return self.query_encoder is self.passage_encoder
 
+    @property
+    def sides_of_towers(self) -> Mapping[Side, tuple[Side, ...]]:
+        """The sides that each tower reads, by the name of its folder: a shared one is ``query`` and reads both."""
+        return {"query": ("query", "passage")} if self.shares_tower else {"query": ("query",), "passage": ("passage",)}
+
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the weights that training changes; all others get no gradient from `queries` and `passages`."""
         return [*self.trained_weights(), *self.trained_scales()]
@@ -160,11 +166,16 @@ class Retriever(nn.Module, LearningTowers):
             vector = vector.repeat(len(ROLES)) / math.sqrt(len(ROLES))
         return nn.functional.pad(vector, (0, tower.dimension - tower.semantic_dimension))
 
-    def save(self, folder: Path) -> None:
-        """Write ``query/`` and, unless shared, ``passage/`` as sentence-transformers directories, and the settings."""
-        self.query_encoder.save(folder / "query")
-        if not self.shares_tower:
-            self.passage_encoder.save(folder / "passage")
+    def save(self, folder: Path, prefixes: Mapping[Side, str] | None = None) -> None:
+        """Write ``query/`` and, unless shared, ``passage/`` as sentence-transformers directories, and the settings.
+
+        ``prefixes`` are what the task puts before the texts of each side (`Encoder.save`).
+        """
+        for tower, sides in self.sides_of_towers.items():
+            own: Mapping[Side, str] | None = None
+            if prefixes is not None:
+                own = {side: prefixes[side] for side in sides if side in prefixes}
+            (self.query_encoder if tower == "query" else self.passage_encoder).save(folder / tower, own)
         settings = SavedRetriever(
             log_temperature=float(self.log_temperature.detach()),
             trained=self.trained,
@@ -266,4 +277,5 @@ class SavedRetriever:
             dropout=self.dropout,
             role_spans=role_spans,
             lexical=lexical,
+            with_task_prompts=False,
         )

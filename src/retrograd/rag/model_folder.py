@@ -19,9 +19,11 @@ from retrograd.models.retriever import Retriever
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.rag.answers.answering import DEFAULT_ANSWERING, Answering, Manner
 from retrograd.rag.answers.decision import Decision
+from retrograd.rag.model_card import write_cards
 from retrograd.rag.model_parts import ModelParts
 from retrograd.rag.model_settings import GeneratorSettings, ModelSettings, RetrieverSettings, SoftPromptSettings
 from retrograd.rag.passage_side import PassageSide
+from retrograd.rag.retriever_texts import describe_texts, find_limits, write_texts
 from retrograd.rag.search import DENSE, SearchKind, search_kind
 from retrograd.tasks.saved_tasks import read_task, write_task
 from retrograd.tasks.task import Task
@@ -32,6 +34,8 @@ from retrograd.util.records import read_value, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
 __all__ = [
+    "BASE_FILE",
+    "TASK_FILE",
     "SavedSettings",
     "create_model_folder",
     "open_passage_side",
@@ -42,7 +46,7 @@ __all__ = [
     "write_parts",
 ]
 
-_FILE, _TASK, _BASE = "model.json", "task.json", "base.arrow"
+_FILE, TASK_FILE, BASE_FILE = "model.json", "task.json", "base.arrow"
 _SETTINGS = "built_from"
 _ADAPTERS = "adapter_config.json"
 
@@ -64,12 +68,18 @@ def _is_model_folder(folder: Path) -> bool:
     return (folder / _FILE).exists()
 
 
-def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path) -> None:
-    """Write ``retriever/``, ``generator/``, ``model.json`` and, if there is one, ``posterior/``."""
-    parts.retriever.save(folder / "retriever")
+def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path, task: Task, base: KnowledgeBase) -> None:
+    """Write ``retriever/``, ``generator/``, ``model.json`` and, if there is one, ``posterior/``, each with a card.
+
+    The retriever's folder says how its ``task`` makes the texts that it reads.
+    """
+    texts = describe_texts(task)
+    parts.retriever.save(folder / "retriever", texts.prefixes)
+    limits = find_limits(texts, parts.retriever, saved.search)
+    write_texts(folder / "retriever", task, parts.retriever, limits)
     if parts.posterior is not None:  # its passage tower with it, also where that is the prior's
         parts.posterior.save(folder / "posterior")
-    parts.generator.save(folder / "generator")
+    parts.generator.save(folder / "generator", saved.settings.generator.model if saved.settings else "")
     answering = saved.answering
     record: JsonObject = {
         "format": 2,
@@ -87,6 +97,7 @@ def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path) -> None:
     if saved.settings is not None:
         record[_SETTINGS] = _settings_record(saved.settings)
     write_json(folder / _FILE, record)
+    write_cards(folder, parts, task, base, saved.search, saved.settings)
 
 
 def read_saved_settings(folder: Path, defaults: Answering = DEFAULT_ANSWERING) -> SavedSettings:
@@ -133,12 +144,12 @@ def open_passage_side(folder: Path, retriever: Retriever, task: Task) -> Passage
 
 def open_saved_task(folder: Path) -> Task:
     """Return the task that a saved model brings. Raises `UserError` where it brings none."""
-    return read_task(_saved_file(folder, _TASK, "task"))
+    return read_task(_saved_file(folder, TASK_FILE, "task"))
 
 
 def open_saved_base(folder: Path) -> KnowledgeBase:
     """Return the knowledge base that a saved model brings. Raises `UserError` where it brings none."""
-    return KnowledgeBase.open(_saved_file(folder, _BASE, "base"))
+    return KnowledgeBase.open(_saved_file(folder, BASE_FILE, "base"))
 
 
 @contextmanager
@@ -150,8 +161,8 @@ def create_model_folder(folder: Path, task: Task, base: KnowledgeBase) -> Iterat
     if folder.is_dir() and any(folder.iterdir()) and not _is_model_folder(folder):
         raise UserError(f"{folder} holds something else than a model; choose an empty or a new folder")
     with atomic_directory(folder) as temporary:
-        write_task(task, temporary / _TASK)
-        base.save(temporary / _BASE)
+        write_task(task, temporary / TASK_FILE)
+        base.save(temporary / BASE_FILE)
         yield temporary
 
 

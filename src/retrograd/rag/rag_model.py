@@ -237,7 +237,7 @@ class RagModel(IndexedModel):
             answering=self.answering,
             settings=self.settings,
         )
-        write_parts(ModelParts(self.retriever, self.generator, self.posterior), saved, folder)
+        write_parts(ModelParts(self.retriever, self.generator, self.posterior), saved, folder, self.task, self.base)
         is_kept = copy_given or not self.reopens_index
         # In the middle of a stage the index is older than the tower, or mixed; a reader then embeds the base anew.
         if is_kept and self.has_index and can_save_with_model(self.index) and self.index_is_current():

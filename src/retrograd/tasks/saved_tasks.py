@@ -18,7 +18,7 @@ from retrograd.util.guards import JsonObject, suggest_name
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["SAVED_TASKS", "read_task", "task_record", "write_task"]
+__all__ = ["SAVED_TASKS", "describe_queries", "read_task", "task_record", "write_task"]
 
 T = TypeVar("T")
 
@@ -28,26 +28,36 @@ class SavedTask(Generic[T]):
     """One class of tasks: how a task of exactly this class becomes a record of its settings, and comes back from it.
 
     ``read`` raises `UserError`, beginning with its second argument, for anything that ``write`` does not return.
+    ``queries`` says what the text of a query is made of, for whoever feeds a retriever without the task.
     """
 
     task: type[T]
     write: Callable[[T], JsonObject]
     read: Callable[[Mapping[str, object], str], T]
+    queries: str
 
     def settings(self, task: Task) -> JsonObject | None:
         """Return the settings of a task of this class; None for a task of another class, a subclass included."""
         return self.write(task) if isinstance(task, self.task) and type(task) is self.task else None
 
 
-def _plain(task: type[T]) -> SavedTask[T]:
+def _plain(task: type[T], queries: str) -> SavedTask[T]:
     """Return how tasks are saved whose fields are plain values."""
-    return SavedTask(task, record_mapping, partial(read_record, task))
+    return SavedTask(task, record_mapping, partial(read_record, task), queries)
 
 
 SAVED_TASKS: dict[str, SavedTask[QuestionAnswering] | SavedTask[GroundedDialogue] | SavedTask[RelationExtraction]] = {
-    "questions": _plain(QuestionAnswering),
-    "dialogue": _plain(GroundedDialogue),
-    "relations": SavedTask(RelationExtraction, relation_extraction_record, read_relation_extraction),
+    "questions": _plain(QuestionAnswering, "the question"),
+    "dialogue": _plain(
+        GroundedDialogue,
+        "the texts of the last turns, as many as the task's setting turns says, the last turn first, joined by a space",
+    ),
+    "relations": SavedTask(
+        RelationExtraction,
+        relation_extraction_record,
+        read_relation_extraction,
+        "the sentence with the head marked @ head @ and the tail # tail #, in the style of the task's query_style",
+    ),
 }
 """Every class of tasks that a folder can bring, by its name there."""
 
@@ -61,6 +71,12 @@ def task_record(task: Task) -> tuple[str, JsonObject]:
         if settings is not None:
             return kind, settings
     return _CUSTOM, {"class": type(task).__qualname__, "name": task.name}
+
+
+def describe_queries(task: Task) -> str:
+    """Return in words what the text of a query is made of."""
+    kind, _ = task_record(task)
+    return SAVED_TASKS[kind].queries if kind in SAVED_TASKS else f"what {type(task).__qualname__}.query_text returns"
 
 
 def write_task(task: Task, path: Path) -> None:

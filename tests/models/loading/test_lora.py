@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from retrograd.models.generator import Generator
-from retrograd.models.loading.lora import Lora, has_lora
+from retrograd.models.loading.lora import Lora, has_lora, merge_lora
 from retrograd.models.pointer import COPY_LAYERS
 from retrograd.types import UserError
 
@@ -214,3 +214,42 @@ def test_the_end_of_a_longer_name_reaches_those_layers_alone(tiny_causal):
 def test_bad_settings(settings, advice):
     with pytest.raises(UserError, match=advice):
         Lora(**settings)
+
+
+def logits_of(model: torch.nn.Module, generator: Generator) -> torch.Tensor:
+    """Return the logits of a model of transformers or PEFT for the first prompt, read as its users would."""
+    read = generator.tokenizer(PROMPTS[0], return_tensors="pt")
+    more = {"decoder_input_ids": read["input_ids"][:, :2]} if generator.encoder_decoder else {}
+    with torch.no_grad():
+        return model.eval()(input_ids=read["input_ids"], attention_mask=read["attention_mask"], **more).logits
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["name given", "name of the opened model"])
+@pytest.mark.parametrize(("kind", "auto"), [("tiny_seq2seq", "Seq2SeqLM"), ("tiny_causal", "CausalLM")])
+def test_peft_opens_the_folder_by_the_base_that_it_names(kind, auto, given, request, tmp_path):
+    import peft
+
+    base = request.getfixturevalue(kind)
+    generator = trained_a_little(adapted(base))
+    generator.save(tmp_path / "adapters", str(base) if given else "")
+    theirs = getattr(peft, f"AutoPeftModelFor{auto}").from_pretrained(str(tmp_path / "adapters"))
+    torch.testing.assert_close(logits_of(theirs, generator), logits_of(generator.model, generator))
+    again = Generator.load(tmp_path / "adapters", str(base)).eval()
+    assert again.log_likelihood(PROMPTS, TARGETS).tolist() == generator.log_likelihood(PROMPTS, TARGETS).tolist()
+
+
+def test_merged_weights_are_the_model_without_adapters(folder, kind, tmp_path):
+    generator = trained_a_little(adapted(folder))
+    before = generator.log_likelihood(PROMPTS, TARGETS)
+    merged = merge_lora(generator.model)
+    assert not has_lora(merged)
+    assert has_lora(generator.model)
+    assert torch.equal(generator.log_likelihood(PROMPTS, TARGETS), before)
+    plain = Generator(merged, generator.tokenizer, generator.options).eval()
+    torch.testing.assert_close(plain.log_likelihood(PROMPTS, TARGETS), before)
+    plain.save(tmp_path / "merged")
+    again = Generator.load(tmp_path / "merged", "").eval()
+    torch.testing.assert_close(again.log_likelihood(PROMPTS, TARGETS), before)
+    if kind == "tiny_causal":
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+        torch.testing.assert_close(logits_of(theirs, generator), logits_of(generator.model, generator))

@@ -23,6 +23,8 @@ __all__ = ["ACTIVATIONS", "DenseLayer", "DenseShape", "EncoderPrompts", "Sentenc
 Side = Literal["query", "passage"]
 
 _PASSAGE_NAMES = ("document", "passage", "corpus")
+_WRITTEN_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage": ("document", "passage")}
+"""The names under which the prompt of a side is written: those that sentence-transformers and its users ask for."""
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "torch.nn.modules.linear.Identity": nn.Identity,
@@ -46,6 +48,11 @@ class EncoderPrompts:
         texts = dict(self.texts)
         names = {"query": ("query",), "passage": _PASSAGE_NAMES, None: (self.default,)}[side]
         return next((texts[name] for name in names if texts.get(name)), "")
+
+    def followed_by(self, prefixes: Mapping[Side, str]) -> EncoderPrompts:
+        """Return these prompts with a task's prefix behind that of each of its sides, under all names of the side."""
+        own = {name: self.before(side) + prefix for side, prefix in prefixes.items() for name in _WRITTEN_NAMES[side]}
+        return EncoderPrompts(tuple((dict(self.texts) | own).items()), self.default)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from retrograd.types import UserError
 from retrograd.util.guards import is_file_name, require_file
 from retrograd.util.text_files import read_json
 
-__all__ = ["ADAPTER_WEIGHTS", "require_adapters_alone", "require_model_files"]
+__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "require_adapters_alone", "require_model_files"]
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _IMPORTING = ("auto_mapping", "megatron_config", "layer_replication", "runtime_config")
 """Settings of adapters that make peft import modules by name, or build more than the file holds; `save` sets none."""
 
@@ -29,8 +29,8 @@ def require_model_files(name: str) -> None:
     for path in folder.iterdir():
         if path.is_file():
             require_file(path)  # what may not be read is "not found" to the libraries
-    if (folder / _ADAPTER_CONFIG).exists():
-        raise UserError(f"{folder} holds adapters ({_ADAPTER_CONFIG}), not a model; give the model that they belong to")
+    if (folder / ADAPTER_CONFIG).exists():
+        raise UserError(f"{folder} holds adapters ({ADAPTER_CONFIG}), not a model; give the model that they belong to")
     for path in folder.glob("*.index.json"):
         content = read_json(path)
         files = content.get("weight_map") if isinstance(content, dict) else None
@@ -43,7 +43,7 @@ def require_model_files(name: str) -> None:
 
 def require_adapters_alone(folder: Path) -> None:
     """Raise `UserError` unless the adapters of ``folder`` are LoRA in safetensors, of the rank that they state."""
-    path = folder / _ADAPTER_CONFIG
+    path = folder / ADAPTER_CONFIG
     config = read_json(path)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise UserError(f"{path}: expected the settings of LoRA adapters; copy them again")

@@ -33,7 +33,7 @@ from retrograd.models.loading.folder_checks import require_model_files
 from retrograd.models.loading.generator_checks import require_family, require_left_to_right
 from retrograd.models.loading.gguf import BUILTIN_LANGUAGE_MODEL, unpack_if_gguf
 from retrograd.models.loading.quantisation import Quantisation, nf4_config, require_quantisable
-from retrograd.models.loading.transformers_io import quiet_transformers
+from retrograd.models.loading.transformers_io import drop_empty_pooler, quiet_transformers
 from retrograd.models.loading.versions import require_supported_versions
 from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
 from retrograd.types import UserError
@@ -82,6 +82,7 @@ def open_generator(name: str, quantisation: Quantisation = "none") -> tuple[PreT
         require_family(config)
         tokenizer = _tokenizer(name)
         model = _open_with_weights(generator_class(config), name, quantisation)
+        drop_empty_pooler(model)
         require_left_to_right(name, model)
         return model, tokenizer
 

@@ -1,7 +1,8 @@
-"""Add low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685). Only this file imports peft."""
+"""Add low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685), and merge them. Only this file imports peft."""
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator
@@ -9,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSeq2SeqLM, LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import EncoderDecoderModel, PreTrainedModel
 
-from retrograd.models.loading.folder_checks import ADAPTER_WEIGHTS, require_adapters_alone
+from retrograd.models.loading.folder_checks import ADAPTER_CONFIG, ADAPTER_WEIGHTS, require_adapters_alone
 from retrograd.models.loading.lora_layers import describe_fused_experts, find_layers, is_linear, reads_past_adapters
 from retrograd.models.pointer import add_copy_layers
 from retrograd.types import UserError
 from retrograd.util.guards import first_line
+from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["Lora", "add_lora", "choose_layers", "has_lora", "load_lora"]
+__all__ = ["Lora", "add_lora", "choose_layers", "has_lora", "load_lora", "merge_lora", "open_with_peft", "state_base"]
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,54 @@ def has_lora(model: nn.Module) -> bool:
     return any(isinstance(part, BaseTunerLayer) for part in model.modules())
 
 
+def state_base(model: PreTrainedModel, folder: Path, base: str = "") -> None:
+    """Write into the saved adapters which model they belong to, and for which task: PEFT opens them by both.
+
+    ``base`` is its name, as given; "" stands for the one that the model was opened by.
+    """
+    path = folder / ADAPTER_CONFIG
+    content = read_json(path)
+    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    named: dict[str, object] = {"base_model_name_or_path": base or model.name_or_path or None, "task_type": task}
+    if type(model) is EncoderDecoderModel:  # opened by transformers its encoder has a pooler, which names would match
+        named["target_modules"] = [name for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)]
+    write_json(path, (content if isinstance(content, dict) else {}) | named)
+
+
+def merge_lora(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a model with W + (alpha / rank) · B A as its weights, and no adapters.
+
+    Raises `UserError` for a quantised model, whose weights could hold the sum only in four bits.
+    """
+    if getattr(model, "is_quantized", False):
+        raise UserError(
+            "the weights under the adapters are in four bits, which cannot hold the sum; open the run with "
+            "generator.quantisation = none, or hand the adapters over as they are (peft)"
+        )
+    merged = copy.deepcopy(model)
+    for name, part in list(merged.named_modules()):
+        if isinstance(part, BaseTunerLayer):
+            part.merge()
+            parent, _, own = name.rpartition(".")
+            setattr(merged.get_submodule(parent), own, part.get_base_layer())
+    merged._hf_peft_config_loaded = False
+    del merged.peft_config
+    return merged
+
+
+def open_with_peft(folder: Path, encoder_decoder: bool) -> PeftModel:
+    """Open a folder of adapters as users of PEFT do: with the model that the folder names."""
+    kind = AutoPeftModelForSeq2SeqLM if encoder_decoder else AutoPeftModelForCausalLM
+    return kind.from_pretrained(str(folder))
+
+
 def load_lora(model: PreTrainedModel, folder: Path) -> None:
     """Put the trained adapters of ``folder`` into ``model``.
 
     Raises `UserError` when they are not for this model, and as `require_adapters_alone` does.
     """
     require_adapters_alone(folder)
+    own_names = vars(model).get("_weight_conversions")
     with torch.random.fork_rng(devices=[]):  # adapters are drawn before they are read
         try:
             model.load_adapter(str(folder), is_trainable=True)
@@ -110,6 +154,11 @@ def load_lora(model: PreTrainedModel, folder: Path) -> None:
                 f"the adapters in {folder} do not fit {type(model).__name__} ({first_line(error)}); "
                 "name the model they were trained on"
             ) from error
+    # transformers would save the model, once its adapters are merged, under the names that adapters have; and peft
+    # would ask the hub about the base that the folder names, whenever they are saved again.
+    vars(model)["_weight_conversions"] = own_names
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = None
     _widen(model)
     _copy_saved(model, folder)
 

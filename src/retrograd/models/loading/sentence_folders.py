@@ -3,6 +3,10 @@
 ``modules.json`` names the modules in their order: Transformer, Pooling, then Dense and Normalize as often as it likes.
 ``config_sentence_transformers.json`` has the prompts. Both spellings of pooling are read, that of today
 (``pooling_mode``) and that of before version 5.7 (``pooling_mode_cls_token`` and its like).
+
+A tower of a saved retriever is fed by its task, which puts prefixes before texts. They are written as prompts, so that
+sentence-transformers gives plain texts the vectors of the run; the model's own prompts stand beside them, under
+``own_prompts``, for whoever opens the tower with the task.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from retrograd.models.compute.sentence_head import (
     DenseShape,
     EncoderPrompts,
     SentenceHead,
+    Side,
     UnitLength,
 )
 from retrograd.models.loading.builtin import BUILTIN_ENCODER, minilm_folder
@@ -38,6 +43,7 @@ from retrograd.util.text_files import read_json, write_json
 __all__ = ["SentenceFolder", "read_sentence_folder", "transformer_folder", "write_sentence_folder"]
 
 _MODULES, _PROMPTS, _WEIGHTS = "modules.json", "config_sentence_transformers.json", "model.safetensors"
+_OWN_PROMPTS = "own_prompts"
 _CONFIG = "config.json"
 _TYPE = "sentence_transformers.models."
 _KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
@@ -121,9 +127,10 @@ def transformer_folder(folder: Path) -> Path:
     return folder / _read_modules(folder / _MODULES)[0][1]
 
 
-def read_sentence_folder(name: str) -> SentenceFolder | None:
+def read_sentence_folder(name: str, with_task_prompts: bool = True) -> SentenceFolder | None:
     """Return what a model declares; None for one without ``modules.json``.
 
+    Without ``with_task_prompts`` prompts that a task's prefixes were written into are the model's own again.
     Raises `UserError` for a module that is not supported, and for files that cannot be read.
     """
     if name.startswith("builtin:") and name != BUILTIN_ENCODER:
@@ -150,7 +157,7 @@ def read_sentence_folder(name: str) -> SentenceFolder | None:
         normalise=kinds[-1] == "Normalize",
         layers=layers[:-1] if kinds[-1] == "Normalize" else layers,
         weights=weights,
-        prompts=_read_prompts(source),
+        prompts=_read_prompts(source, with_task_prompts),
         pools_prompt=pooling.get("include_prompt") is not False,
         lower_case=_reads_lower_case(source, transformer),
     )
@@ -270,10 +277,13 @@ def _read_dense(shape: DenseShape, path: Path) -> DenseLayer:
     return layer
 
 
-def _read_prompts(name: str) -> EncoderPrompts:
+def _read_prompts(name: str, with_task_prompts: bool) -> EncoderPrompts:
     path = _find(name, _PROMPTS)
     content: JsonValue = {} if path is None else read_json(path)
     settings = content if isinstance(content, dict) else {}
+    own = settings.get(_OWN_PROMPTS)
+    if isinstance(own, dict) and not with_task_prompts:
+        settings = own
     texts = settings.get("prompts")
     default = settings.get("default_prompt_name")
     kept = {key: text for key, text in texts.items() if isinstance(text, str)} if isinstance(texts, dict) else {}
@@ -292,12 +302,24 @@ def _reads_lower_case(name: str, transformer: str) -> bool:
     return False
 
 
-def write_sentence_folder(folder: Path, head: SentenceHead, normalise: bool, max_tokens: int, hidden: int) -> None:
-    """Write all of a sentence-transformers directory but its transformer."""
+def write_sentence_folder(
+    folder: Path,
+    head: SentenceHead,
+    normalise: bool,
+    max_tokens: int,
+    hidden: int,
+    prefixes: Mapping[Side, str] | None = None,
+) -> None:
+    """Write all of a sentence-transformers directory but its transformer.
+
+    ``prefixes`` are what a task puts before the texts of the sides that the tower reads.
+    """
     layers = [*head.layers, *([UnitLength()] if normalise else [])]
     kinds = ["Transformer", "Pooling", *("Dense" if isinstance(layer, DenseLayer) else "Normalize" for layer in layers)]
     paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds) if i)]
-    write_json(folder / paths[1] / _CONFIG, _pooling_settings(head, hidden))
+    # A prefix of a task is pooled; where the model has no prompts of its own, whether these are pooled says nothing.
+    pools_prompt = head.pools_prompt or (prefixes is not None and not any(text for _, text in head.prompts.texts))
+    write_json(folder / paths[1] / _CONFIG, _pooling_settings(head, hidden, pools_prompt))
     for path, layer in zip(paths[2:], layers, strict=True):
         (folder / path).mkdir(exist_ok=True)
         if isinstance(layer, DenseLayer):
@@ -308,12 +330,20 @@ def write_sentence_folder(folder: Path, head: SentenceHead, normalise: bool, max
     ]
     write_json(folder / _MODULES, rows)
     write_json(folder / _TRANSFORMER_FILES[0], {"max_seq_length": max_tokens, "do_lower_case": False})
-    if head.prompts.texts:
-        default = head.prompts.default or None
-        write_json(folder / _PROMPTS, {"prompts": dict(head.prompts.texts), "default_prompt_name": default})
+    if prefixes is not None:
+        written = _prompt_settings(head.prompts.followed_by(prefixes))
+        write_json(
+            folder / _PROMPTS, written | {"similarity_fn_name": "dot", _OWN_PROMPTS: _prompt_settings(head.prompts)}
+        )
+    elif head.prompts.texts:
+        write_json(folder / _PROMPTS, _prompt_settings(head.prompts))
 
 
-def _pooling_settings(head: SentenceHead, hidden: int) -> JsonObject:
+def _prompt_settings(prompts: EncoderPrompts) -> JsonObject:
+    return {"prompts": dict(prompts.texts), "default_prompt_name": prompts.default or None}
+
+
+def _pooling_settings(head: SentenceHead, hidden: int, pools_prompt: bool) -> JsonObject:
     """Return the older spelling, which every version reads, unless the modes stand in an order it cannot say."""
     settings: JsonObject = {"word_embedding_dimension": hidden}
     in_order = [mode for mode in _OLD_NAMES.values() if mode in head.modes]
@@ -322,7 +352,7 @@ def _pooling_settings(head: SentenceHead, hidden: int) -> JsonObject:
         settings |= {key: mode in head.modes for key, mode in _OLD_NAMES.items() if key in always or mode in head.modes}
     else:
         settings |= {"pooling_mode": list(head.modes)}
-    return settings if head.pools_prompt else settings | {"include_prompt": False}
+    return settings if pools_prompt else settings | {"include_prompt": False}
 
 
 def _write_dense(folder: Path, layer: DenseLayer) -> None:

