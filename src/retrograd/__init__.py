@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from retrograd.tasks.dialogue import GroundedDialogue
     from retrograd.tasks.question_answering import QuestionAnswering
     from retrograd.tasks.relations.extraction import RelationExtraction
+    from retrograd.training.tracking.settings import TrackSettings
     from retrograd.types import Example, Hit, Passage, Prediction, UserError
     from retrograd.util.progress import show_progress
 
@@ -69,6 +70,7 @@ __all__ = [
     "ScoreFunction",
     "StochasticTopK",
     "TopKMarginal",
+    "TrackSettings",
     "TrainingConfig",
     "UserError",
     "Variational",
@@ -119,6 +121,7 @@ _MODULES = {
     "retrograd.tasks.dialogue": ("GroundedDialogue",),
     "retrograd.tasks.question_answering": ("QuestionAnswering",),
     "retrograd.tasks.relations.extraction": ("RelationExtraction",),
+    "retrograd.training.tracking.settings": ("TrackSettings",),
     "retrograd.types": ("Example", "Hit", "Passage", "Prediction", "UserError"),
     "retrograd.util.progress": ("show_progress",),
 }

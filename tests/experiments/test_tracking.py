@@ -1,0 +1,110 @@
+"""Trackers get what a run logs, change nothing that it computes, and know it again when it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.experiments.test_resume import crashed, differing, metrics, tiny
+from tests.requirements import skip_without_tracker
+from tests.training.tracking.stores import READERS
+
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.run import resume_run, run_experiment
+from retrograd.studies.report import list_setting_changes
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.tracking.kinds import TRACKERS
+from retrograd.training.tracking.settings import TrackSettings
+from retrograd.types import UserError
+
+
+@pytest.fixture(scope="session")
+def models(tiny_encoder: Path, tiny_seq2seq: Path, tiny_causal: Path) -> dict[str, Path]:
+    return {"encoder": tiny_encoder, "seq2seq": tiny_seq2seq, "causal": tiny_causal}
+
+
+def test_where_lines_go_makes_no_other_experiment(tmp_path: Path) -> None:
+    plain = Experiment()
+    tracked = plain.replace(track={"kinds": ["mlflow"], "address": "http://here:1"})
+    assert tracked.track == TrackSettings(kinds=("mlflow",), address="http://here:1")
+    assert tracked == plain
+    assert list_setting_changes(tracked, plain) == []
+    file = tmp_path / "experiment.toml"
+    file.write_text(tracked.to_toml(), encoding="utf-8")
+    assert Experiment.load(file).track == tracked.track
+    inside = replace(plain, track=TrackSettings(folder="here")).from_root().track.folder
+    assert Path(inside).is_absolute()
+
+
+def test_a_run_goes_on_with_other_trackers_but_not_with_other_settings(models: dict[str, Path], tmp_path: Path) -> None:
+    out = crashed(tiny("lora", tmp_path / "data", models), tmp_path / "run", 3)
+    file = RunDirectory(out).experiment
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("clip = 1.0", "clip = 2.0"), encoding="utf-8")
+    with pytest.raises(UserError, match="has changed since"):
+        resume_run(out)
+    file.write_text(text.replace('project = "retrograd"', 'project = "another"'), encoding="utf-8")
+    assert Experiment.load(file).track.project == "another"
+    assert resume_run(out).has_ended
+
+
+TRAINED_IN_PARTS = Path(__file__).with_name("killed_training.py")
+
+
+@pytest.mark.integration
+@pytest.mark.tracking
+def test_a_tracked_run_that_was_killed_is_stored_whole_and_computes_the_same(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    for kind in TRACKERS:
+        skip_without_tracker(kind.package)
+    plain = tiny("lora", tmp_path / "data", models, "training.evaluate_every=2")
+    whole = run_experiment(plain, tmp_path / "whole").path
+    tracked = replace(plain, track=TrackSettings(kinds=tuple(kind.name for kind in TRACKERS)))
+    file, out, home = tmp_path / "tracked.toml", tmp_path / "run", tmp_path / "home"
+    file.write_text(tracked.to_toml(), encoding="utf-8")
+    home.mkdir()
+    words = [str(TRAINED_IN_PARTS), str(file), str(out), "retrograd.training.run.checkpoints:Checkpoints.after_step:4"]
+    done = run_python(words, home)
+    assert done.stdout.count("killed") == 1, done.stdout + done.stderr
+    assert not [path for path in home.rglob("*") if path.is_file()], "files outside the run"
+    odd = [name for name in differing(out, whole) if not name.startswith("tracking/")]
+    assert odd == ["experiment.toml", "tracked.json"]
+
+    loss = {line["step"]: line["loss"] for line in metrics(out) if "loss" in line}
+    primary = {line["step"]: line["micro_f1"] for line in metrics(out) if "micro_f1" in line}
+    scores = RunDirectory(out).all_scores()
+    for kind in TRACKERS:
+        found = read(kind.name, out / "tracking" / kind.name, home)
+        assert found["values"]["training/loss"] == pytest.approx({str(step): value for step, value in loss.items()})
+        assert found["values"]["training/micro_f1"] == pytest.approx(
+            {str(step): value for step, value in primary.items()}
+        )
+        assert found["settings"]["generator.lora_rank"] == "2"
+        assert {name.replace("_at_", "@"): value for name, value in found["scores"].items()} == pytest.approx(scores)
+
+
+def run_python(words: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, *words], env=environment, cwd=home, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def read(kind: str, folder: Path, home: Path) -> dict[str, dict]:
+    """Read what a tracker stored in a process of its own: trackio has one folder in a process."""
+    assert kind in READERS
+    code = (
+        "import dataclasses, json, sys; from pathlib import Path; from tests.training.tracking.stores import READERS; "
+        f"print(json.dumps(dataclasses.asdict(READERS[{kind!r}](Path({str(folder)!r}), 'retrograd'))))"
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TRACKIO_DIR", str(folder))
+        return json.loads(run_python(["-c", code], home).stdout.splitlines()[-1])
