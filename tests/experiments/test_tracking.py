@@ -16,6 +16,7 @@ from tests.training.tracking.stores import READERS
 
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import resume_run, run_experiment
+from retrograd.experiments.tracking import last_steps
 from retrograd.studies.report import list_setting_changes
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.tracking.kinds import TRACKERS
@@ -53,6 +54,14 @@ def test_a_run_goes_on_with_other_trackers_but_not_with_other_settings(models: d
     assert resume_run(out).has_ended
 
 
+def test_the_last_step_of_each_stage_is_known(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert last_steps(run) == {}
+    for stage, step in (("warm start", 1), ("warm start", 2), ("training", 1)):
+        run.log(step, stage, {"loss": 1.0})
+    assert last_steps(run) == {"warm start": 2, "training": 1}
+
+
 TRAINED_IN_PARTS = Path(__file__).with_name("killed_training.py")
 
 
@@ -81,10 +90,13 @@ def test_a_tracked_run_that_was_killed_is_stored_whole_and_computes_the_same(
     scores = RunDirectory(out).all_scores()
     for kind in TRACKERS:
         found = read(kind.name, out / "tracking" / kind.name, home)
-        assert found["values"]["training/loss"] == pytest.approx({str(step): value for step, value in loss.items()})
-        assert found["values"]["training/micro_f1"] == pytest.approx(
-            {str(step): value for step, value in primary.items()}
-        )
+        # The first process was killed after step 4; its checkpoint is of step 2. Of what it logged before, the packages
+        # that write later may have lost some.
+        is_whole = kind.name in ("tensorboard", "mlflow")
+        for name, expected in (("loss", loss), ("micro_f1", primary)):
+            values = {int(step): value for step, value in found["values"][f"training/{name}"].items()}
+            assert values.keys() >= {step for step in expected if step > 2 or is_whole}
+            assert values == pytest.approx({step: expected[step] for step in values})
         assert found["settings"]["generator.lora_rank"] == "2"
         assert {name.replace("_at_", "@"): value for name, value in found["scores"].items()} == pytest.approx(scores)
 

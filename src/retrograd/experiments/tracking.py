@@ -13,9 +13,9 @@ from retrograd.training.tracking.kinds import find_tracker, require_package
 from retrograd.training.tracking.run_log import RunLog, warn_of_failure
 from retrograd.training.tracking.settings import TrackSettings
 from retrograd.training.tracking.tracker import Hyperparameter, TrackedRun, Tracker
-from retrograd.util.text_files import read_json, write_json
+from retrograd.util.text_files import read_json, read_jsonl, write_json
 
-__all__ = ["open_log", "require_trackers"]
+__all__ = ["last_steps", "open_log", "require_trackers"]
 
 
 def require_trackers(settings: TrackSettings) -> None:
@@ -31,7 +31,7 @@ def open_log(experiment: Experiment, run: RunDirectory, is_resumed: bool) -> Run
     if not run.is_writer or not experiment.track.kinds:
         return RunLog(run)
     trackers: dict[str, Tracker] = {}
-    id_, kept = _tracked_id(run), run.last_steps() if is_resumed else None
+    id_, kept = _tracked_id(run), last_steps(run) if is_resumed else None
     for name in experiment.track.kinds:
         try:
             trackers[name] = find_tracker(name).open(_describe_run(experiment, run, name, id_, kept))
@@ -40,14 +40,21 @@ def open_log(experiment: Experiment, run: RunDirectory, is_resumed: bool) -> Run
     return RunLog(run, trackers)
 
 
+def last_steps(run: RunDirectory) -> dict[str, int]:
+    """Return the last step of each stage that has a line in ``metrics.jsonl``."""
+    lines = read_jsonl(run.path / "metrics.jsonl") if run.metrics_bytes() else iter(())
+    return {str(line["stage"]): step for _, line in lines if isinstance(step := line.get("step"), int)}
+
+
 def _tracked_id(run: RunDirectory) -> str:
     """Return the name by which trackers know a run again when it goes on."""
-    record = read_json(run.tracked) if run.tracked.exists() else None
+    file = run.path / "tracked.json"
+    record = read_json(file) if file.exists() else None
     if isinstance(record, dict) and isinstance(record.get("id"), str):
         return str(record["id"])
     id_ = secrets.token_hex(4)
     with run.writing("the name of the tracked run"):
-        write_json(run.tracked, {"id": id_})
+        write_json(file, {"id": id_})
     return id_
 
 
@@ -55,7 +62,7 @@ def _describe_run(
     experiment: Experiment, run: RunDirectory, tracker: str, id_: str, kept: Mapping[str, int] | None
 ) -> TrackedRun:
     track, path = experiment.track, run.path.resolve()
-    folder = run.tracking if not track.folder else run.path.joinpath(track.folder)
+    folder = run.path / "tracking" if not track.folder else run.path.joinpath(track.folder)
     return TrackedRun(
         folder=(folder / tracker).resolve(),
         address=track.address,

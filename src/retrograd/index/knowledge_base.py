@@ -294,7 +294,7 @@ def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
     return KnowledgeBase(batches, fingerprint.decode("ascii") if fingerprint else None)
 
 
-def _read_batches(source: pa.NativeFile) -> tuple[pa.Schema, list[pa.RecordBatchWithMetadata]]:
+def _read_batches(source: pa.NativeFile) -> tuple[pa.Schema, list[pa.lib.RecordBatchWithMetadata]]:
     """Return the schema and the batches of a file of Arrow. Raises `ValueError` for a stream without its end."""
     start = source.read(len(_RANDOM_ACCESS))
     source.seek(0)

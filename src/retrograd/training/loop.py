@@ -62,10 +62,9 @@ def train(
     chains, sampler = Chains(targets.choices), ranks.sampler(rng)
     micro_batches = MicroBatches(pace.micro_batch or pace.batch_size, model, chains, sampler, ranks)
     gradients = MicroBatchGradients(model, stage, run, examples, targets, chains, sampler)
-    moves = prepare_index(model, stage, saves.midway)
+    moves, remembered = prepare_index(model, stage, saves.midway), stage.remembered_scores(ranks.count)
     refresh = stage.refresh if moves else Never()
     index = LiveIndex(model, draw_probe(model, examples, stage, saves.stage_start) if moves else None, run.path)
-    remembered = stage.remembered_scores(ranks.count)
     watch = Watch(model, stage, order.steps, log or RunLog(run), alarms, saves, index if moves else None, score)
     state = StageState(
         name=stage.name,
@@ -102,8 +101,7 @@ def train(
             del visit  # or its tensors would be held through the next step
             # At the last step, too: the last embedding may cost more than the stage, and fail.
             saves.after_step(step + 1, is_due(step, stage.save_every, order.steps))
-        watch.log(order.steps, targets.visits())
-        run.save_targets(stage.name, examples, targets)
+        watch.save_targets(run, examples, targets)
         run.save_chains(stage.name, chains)
     if moves and order.steps > 0:
         embed_base(model)

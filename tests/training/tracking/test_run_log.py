@@ -76,14 +76,6 @@ def test_only_the_first_rank_writes_lines(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_the_last_step_of_each_stage_is_known(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
-    assert run.last_steps() == {}
-    for stage, step in (("warm start", 1), ("warm start", 2), ("training", 1)):
-        run.log(step, stage, {"loss": 1.0})
-    assert run.last_steps() == {"warm start": 2, "training": 1}
-
-
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 

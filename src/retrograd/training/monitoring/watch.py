@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from retrograd.rag.rag_model import RagModel
@@ -13,9 +13,12 @@ from retrograd.training.monitoring.health import Visit, measure_health
 from retrograd.training.optimiser import norms_by_part, trained_weights
 from retrograd.training.refresh.live_index import LiveIndex
 from retrograd.training.run.checkpoints import Checkpoints
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.sampling.targets import Targets
 from retrograd.training.stage import Stage
 from retrograd.training.tracking.run_log import RunLog
 from retrograd.training.tracking.tracker import LogLine
+from retrograd.types import Example
 
 __all__ = ["Score", "Watch", "is_due"]
 
@@ -59,6 +62,11 @@ class Watch:
         if values:
             line = LogLine(self.stage.name, step, self.steps, {**values, **self.saves.counts.values()})
             self.run_log.log(line)
+
+    def save_targets(self, run: RunDirectory, examples: Sequence[Example], targets: Targets) -> None:
+        """Log how many visits took each target at the stage's end, and write the counts of each example."""
+        self.log(self.steps, targets.visits())
+        run.save_targets(self.stage.name, examples, targets)
 
     def _logs(self, step: int) -> bool:
         return is_due(step, self.stage.log_every, self.steps)

@@ -50,7 +50,7 @@ from retrograd.util.files import (
 )
 from retrograd.util.guards import JsonObject, JsonValue, finite_number
 from retrograd.util.records import read_value
-from retrograd.util.text_files import read_json, read_jsonl, write_json, write_jsonl
+from retrograd.util.text_files import read_json, write_json, write_jsonl
 
 __all__ = ["SCORE_PARTS", "TIMES", "RunDirectory"]
 
@@ -280,21 +280,6 @@ class RunDirectory:
         """Truncate ``metrics.jsonl`` to its first ``size`` bytes."""
         if self.is_writer and self._metrics.exists():
             os.truncate(self._metrics, size)
-
-    def last_steps(self) -> dict[str, int]:
-        """Return the last step of each stage that has a line in ``metrics.jsonl``."""
-        lines = read_jsonl(self._metrics) if self.metrics_bytes() else iter(())
-        return {str(line["stage"]): step for _, line in lines if isinstance(step := line.get("step"), int)}
-
-    @property
-    def tracking(self) -> Path:
-        """Return the folder in which trackers keep their files."""
-        return self.path / "tracking"
-
-    @property
-    def tracked(self) -> Path:
-        """Return the file with the name by which trackers know the run again."""
-        return self.path / "tracked.json"
 
     @property
     def _metrics(self) -> Path:

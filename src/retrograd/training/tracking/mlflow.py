@@ -16,7 +16,7 @@ from retrograd.training.tracking.environment import environment
 from retrograd.training.tracking.tracker import LogLine, TrackedRun, TrackerKind
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
 __all__ = ["MLFLOW", "reach_store"]
 
@@ -31,7 +31,7 @@ class _MLflow:
 
     def __init__(self, run: TrackedRun) -> None:
         with reach_store():
-            from mlflow import MlflowClient
+            from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
             run.folder.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(run.address or run.folder.as_uri())
@@ -41,7 +41,7 @@ class _MLflow:
             self._client.update_run(self._run_id, status="RUNNING")
 
     def _create_run(self, group: str, run: TrackedRun) -> str:
-        from mlflow.entities import Param
+        from mlflow.entities import Param  # pyright: ignore[reportMissingImports]
 
         run_id = self._client.create_run(group, tags={_TAG: run.id}, run_name=run.name).info.run_id
         for part in _parts([Param(name, str(value)[:_LONGEST_VALUE]) for name, value in run.settings.items()]):
@@ -60,7 +60,7 @@ class _MLflow:
 
     def _log(self, values: Mapping[str, float], step: int) -> None:
         with reach_store():
-            from mlflow.entities import Metric
+            from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
             now = int(time.time() * 1_000)
             metrics = [Metric(_metric_name(name), value, now, step) for name, value in values.items()]

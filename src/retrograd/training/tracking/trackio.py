@@ -26,8 +26,8 @@ class _Trackio:
     def __init__(self, run: TrackedRun) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         with environment({"TRACKIO_DIR": str(run.folder), **_ADDRESSES}), _quiet():
-            import trackio
-            from trackio.utils import TRACKIO_DIR
+            import trackio  # pyright: ignore[reportMissingImports]
+            from trackio.utils import TRACKIO_DIR  # pyright: ignore[reportMissingImports]
 
             if not run.address and TRACKIO_DIR.resolve() != run.folder:
                 raise UserError(
@@ -53,7 +53,7 @@ class _Trackio:
 
     def close(self, scores: Mapping[str, float] | None) -> None:
         """Log the scores at step 0 and end."""
-        from trackio.context_vars import current_run
+        from trackio.context_vars import current_run  # pyright: ignore[reportMissingImports]
 
         if scores:
             self._run.log({f"scores/{name}": value for name, value in scores.items()}, step=0)

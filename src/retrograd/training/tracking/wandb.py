@@ -21,7 +21,7 @@ class _WeightsAndBiases:
         run.folder.mkdir(parents=True, exist_ok=True)
         # Its service takes these from the environment when it starts; it would write its own log to the user's cache.
         with environment({"WANDB_ERROR_REPORTING": "false", "WANDB_CACHE_DIR": str(run.folder / "cache")}):
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
 
             settings = wandb.Settings(
                 console="off",
@@ -32,6 +32,7 @@ class _WeightsAndBiases:
                 x_disable_meta=True,
                 x_disable_stats=True,
                 x_save_requirements=False,
+                x_transaction_log_flush_interval=1.0,  # seconds of lines that a killed process may lose
             )
             if run.address:
                 settings.base_url = run.address
