@@ -14,6 +14,7 @@ from tests.experiments.test_resume import crashed, differing, metrics, tiny
 from tests.requirements import skip_without_tracker
 from tests.training.tracking.stores import READERS
 
+from retrograd.__main__ import app
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import resume_run, run_experiment
 from retrograd.experiments.tracking import last_steps
@@ -60,6 +61,17 @@ def test_the_last_step_of_each_stage_is_known(tmp_path: Path) -> None:
     for stage, step in (("warm start", 1), ("warm start", 2), ("training", 1)):
         run.log(step, stage, {"loss": 1.0})
     assert last_steps(run) == {"warm start": 2, "training": 1}
+
+
+def test_the_command_takes_names_of_trackers(tmp_path: Path) -> None:
+    words = ["train", "semeval-joint", "--out", str(tmp_path / "run")]
+    with pytest.raises(UserError, match=r"'tensorbord', which is no tracker; did you mean 'tensorboard'"):
+        app([*words, "--track", "tensorbord"], standalone_mode=False)
+    with pytest.raises(UserError, match="'wandb' twice"):
+        app([*words, "--track", "wandb", "--track", "wandb"], standalone_mode=False)
+    with pytest.raises(UserError, match="leave out the recipe and all other options"):
+        app(["train", "--resume", str(tmp_path / "run"), "--track", "wandb"], standalone_mode=False)
+    assert not (tmp_path / "run").exists()
 
 
 TRAINED_IN_PARTS = Path(__file__).with_name("killed_training.py")

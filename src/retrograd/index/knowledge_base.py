@@ -275,13 +275,12 @@ def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
 
     Raises `UserError` for foreign columns, nulls or no passages; Arrow's errors pass.
     """
-    schema, records = _read_batches(source)
+    schema, batches, fingerprint = _read_batches(source)
     if not schema.equals(_SCHEMA):
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise UserError(
             f"{name} has the columns {columns}; expected id, title, text (string): build it with KnowledgeBase"
         )
-    batches = [record.batch for record in records]
     if sum(batch.num_rows for batch in batches) == 0:
         raise UserError(f"{name}: no passages; a knowledge base needs at least one")
     for batch in batches:
@@ -290,26 +289,29 @@ def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
             raise UserError(f"{name} holds missing values; build it with KnowledgeBase, which names the line")
         if not all(_in_order(column) for column in batch.columns):
             raise UserError(f"{name} is damaged: its texts do not follow each other; build it again from its source")
-    fingerprint = (records[-1].custom_metadata or {}).get(_FINGERPRINT)
     return KnowledgeBase(batches, fingerprint.decode("ascii") if fingerprint else None)
 
 
-def _read_batches(source: pa.NativeFile) -> tuple[pa.Schema, list[pa.lib.RecordBatchWithMetadata]]:
-    """Return the schema and the batches of a file of Arrow. Raises `ValueError` for a stream without its end."""
+def _read_batches(source: pa.NativeFile) -> tuple[pa.Schema, list[pa.RecordBatch], bytes | None]:
+    """Return the schema and the batches of a file of Arrow, and the fingerprint that the last one has, if it has one.
+
+    Raises `ValueError` for a stream without its end.
+    """
     start = source.read(len(_RANDOM_ACCESS))
     source.seek(0)
     if start == _RANDOM_ACCESS:
         reader = pa.ipc.open_file(source)
-        return reader.schema, [
-            reader.get_batch_with_custom_metadata(number) for number in range(reader.num_record_batches)
-        ]
-    # A stream that was cut between two batches reads like a whole one.
-    source.seek(max(0, source.size() - len(_STREAM_END)))
-    if source.read() != _STREAM_END:
-        raise ValueError("its end is missing")
-    source.seek(0)
-    stream = pa.ipc.open_stream(source)
-    return stream.schema, list(stream.iter_batches_with_custom_metadata())
+        records = [reader.get_batch_with_custom_metadata(number) for number in range(reader.num_record_batches)]
+    else:
+        # A stream that was cut between two batches reads like a whole one.
+        source.seek(max(0, source.size() - len(_STREAM_END)))
+        if source.read() != _STREAM_END:
+            raise ValueError("its end is missing")
+        source.seek(0)
+        reader = pa.ipc.open_stream(source)
+        records = list(reader.iter_batches_with_custom_metadata())
+    last = (records[-1].custom_metadata if records else None) or {}
+    return reader.schema, [record.batch for record in records], last.get(_FINGERPRINT)
 
 
 def _in_order(column: pa.StringArray) -> bool:
