@@ -3,19 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Ray and Milvus, which the other tests do without.
-INDEX_VENV := .venv-index
-INDEX_INSTALLED := $(INDEX_VENV)/.installed
-# LangChain, LlamaIndex, Haystack and DSPy, and the runtime of ONNX.
-FRAMEWORKS_VENV := .venv-frameworks
-FRAMEWORKS_INSTALLED := $(FRAMEWORKS_VENV)/.installed
+# Heavy integrations, which the other tests do without: each has an environment .venv-NAME of its own, with these extras
+# and packages, and there none of these may be missing.
+HEAVY := index frameworks trackers
+EXTRAS_index := milvus,ray
+REQUIRED_index := ray pymilvus
+EXTRAS_frameworks := langchain,llama-index,haystack,dspy,onnx
+REQUIRED_frameworks := langchain_core llama_index haystack dspy onnxruntime
+EXTRAS_trackers := tensorboard,trackio,wandb,mlflow
+PACKAGES_trackers := datasets duckdb
+REQUIRED_trackers := tensorboard trackio wandb mlflow datasets duckdb
 
 # Shapes and types of every call are checked at run time, for 1.7 times the processor time (LOG.md): by CI, and by `make test TYPED=1`.
 HOOK := --jaxtyping-packages=retrograd,beartype.beartype
 # The order of files is that of `tests/conftest.py`, slow ones first, so that no process waits at the end for another.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check integrations fuzz format static install lm
+.PHONY: demo test check integrations sweeps $(HEAVY:%=integration-%) fuzz format static install lm
 
 demo: $(INSTALLED)
 	$(BIN)/retrograd demo
@@ -29,12 +33,14 @@ test: static
 	$(PYTEST) -m "not sweep" $(if $(TYPED),$(HOOK)) $(PYTEST_OPTIONS)
 
 # Sweeps: every combination of what `make test` runs once, a kill at every place, more examples of hypothesis. Then the
-# tests of Ray and of Milvus, and those of frameworks and of ONNX, in the environments that have them, where none may be
-# skipped for want of them.
-integrations: $(INSTALLED) $(INDEX_INSTALLED) $(FRAMEWORKS_INSTALLED)
+# tests of each heavy integration, in its environment.
+integrations: sweeps $(HEAVY:%=integration-%)
+
+sweeps: $(INSTALLED)
 	$(PYTEST) -m "sweep or hypothesis" --hypothesis-profile=thorough $(HOOK) $(PYTEST_OPTIONS)
-	RETROGRAD_REQUIRE="ray pymilvus" $(INDEX_VENV)/bin/pytest -m integration $(HOOK) $(PYTEST_OPTIONS)
-	RETROGRAD_REQUIRE="langchain_core llama_index haystack dspy onnxruntime" $(FRAMEWORKS_VENV)/bin/pytest -m integration $(HOOK) $(PYTEST_OPTIONS)
+
+$(HEAVY:%=integration-%): integration-%: .venv-%/.installed
+	RETROGRAD_REQUIRE="$(REQUIRED_$*)" .venv-$*/bin/pytest -m integration $(HOOK) $(PYTEST_OPTIONS)
 
 # More than 100,000 damaged files; a table at the end says what the readers did with them.
 fuzz: $(INSTALLED)
@@ -67,16 +73,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-$(INDEX_INSTALLED): pyproject.toml constraints.txt constraints-index.txt
-	$(PYTHON) -m venv $(INDEX_VENV)
-	$(INDEX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(INDEX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-index.txt -e '.[dev,milvus,ray]'
-	touch $@
-
-# DSPy brings boto3, which does without the newest python-dateutil; all else is as in the other environments.
-$(FRAMEWORKS_INSTALLED): pyproject.toml constraints.txt constraints-frameworks.txt
-	$(PYTHON) -m venv $(FRAMEWORKS_VENV)
-	grep -v '^python-dateutil==' constraints.txt > $(FRAMEWORKS_VENV)/constraints.txt
-	$(FRAMEWORKS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(FRAMEWORKS_VENV)/constraints.txt torch
-	$(FRAMEWORKS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(FRAMEWORKS_VENV)/constraints.txt -c constraints-frameworks.txt -e '.[dev,langchain,llama-index,haystack,dspy,onnx]'
+# What constraints-NAME.txt pins takes the place of the same name in constraints.txt.
+$(HEAVY:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constraints.txt constraints-%.txt
+	$(PYTHON) -m venv .venv-$*
+	cut -d= -f1 constraints-$*.txt | sed 's/.*/^&==/' | grep -v -i -f - constraints.txt > .venv-$*/constraints.txt
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-$*/constraints.txt torch
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-$*/constraints.txt -c constraints-$*.txt -e '.[dev,$(EXTRAS_$*)]' $(PACKAGES_$*)
 	touch $@

@@ -25,6 +25,8 @@ from retrograd.objectives import OBJECTIVES
 from retrograd.rag.model_settings import GeneratorSettings, RetrieverSettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import SEARCHES
+from retrograd.training.tracking.kinds import TRACKERS
+from retrograd.training.tracking.settings import TrackSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 INTRODUCTION = """# Settings
@@ -119,6 +121,8 @@ def _table(kind: type, names: tuple[str, ...] | None = None) -> str:
 def _values(kind: type, name: str, hint: object) -> str:
     if kind is RetrieverSettings and name == "search":
         return ", ".join(f'`"{search.name}"`' for search in SEARCHES)
+    if kind is TrackSettings and name == "kinds":
+        return "list of " + ", ".join(f'`"{tracker.name}"`' for tracker in TRACKERS)
     if get_origin(hint) is Literal:
         return ", ".join(f'`"{choice}"`' for choice in get_args(hint))
     if get_origin(hint) in (Union, UnionType):

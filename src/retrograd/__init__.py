@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from retrograd.tasks.dialogue import GroundedDialogue
     from retrograd.tasks.question_answering import QuestionAnswering
     from retrograd.tasks.relations.extraction import RelationExtraction
+    from retrograd.training.tracking.settings import TrackSettings
     from retrograd.types import Example, Hit, Passage, Prediction, UserError
     from retrograd.util.progress import show_progress
 
@@ -70,6 +71,7 @@ __all__ = [
     "ScoreFunction",
     "StochasticTopK",
     "TopKMarginal",
+    "TrackSettings",
     "TrainingConfig",
     "UserError",
     "Variational",
@@ -122,6 +124,7 @@ _MODULES = {
     "retrograd.tasks.dialogue": ("GroundedDialogue",),
     "retrograd.tasks.question_answering": ("QuestionAnswering",),
     "retrograd.tasks.relations.extraction": ("RelationExtraction",),
+    "retrograd.training.tracking.settings": ("TrackSettings",),
     "retrograd.types": ("Example", "Hit", "Passage", "Prediction", "UserError"),
     "retrograd.util.progress": ("show_progress",),
 }

@@ -14,7 +14,8 @@ from retrograd.data.examples import GroundedExample
 from retrograd.evaluation.abstention import ABOVE_ALL, fit_abstention
 from retrograd.evaluation.citations import citation_scores, score_citations
 from retrograd.evaluation.confidence import measure_confidence
-from retrograd.evaluation.evaluate import evaluate, prediction_record
+from retrograd.evaluation.evaluate import evaluate
+from retrograd.evaluation.records import prediction_record
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
@@ -163,10 +164,15 @@ def test_an_evaluation_is_saved_with_its_confidence(model: RagModel, tmp_path: P
     assert record["risk_coverage"][-1]["coverage"] == 1.0
     line = json.loads((tmp_path / "predictions.jsonl").read_text().splitlines()[0])
     prediction = found.predictions[0]
-    assert line == json.loads(json.dumps(prediction_record(prediction)))
+    assert line == json.loads(json.dumps(prediction_record(prediction, found.examples[0])))
     assert line["confidence"] == pytest.approx(math.exp(line["log_probability"]))
     assert line["citations"][0] == {"passage_id": line["passage_ids"][0], "probability": line["weights"][0]}
     assert "withheld" not in line
+    example = found.examples[0]
+    assert (line["query"], line["gold"]) == (example.query, list(example.targets))
+    assert [candidate["id"] for candidate in line["candidates"]] == line["passage_ids"]
+    for name, told in (("row", "rows"), ("prior", "prior_weights"), ("responsibility", "weights")):
+        assert [candidate[name] for candidate in line["candidates"]] == line[told]
 
 
 # ---- the threshold ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from retrograd.__main__ import app
-from retrograd.evaluation.evaluate import prediction_record
+from retrograd.evaluation.records import prediction_record
 from retrograd.experiments.build import build_model
 from retrograd.experiments.experiment import (
     Experiment,
@@ -75,7 +75,7 @@ def test_train_open_and_answer_as_the_run_did(experiment: Experiment, tmp_path: 
     opened = open_run(run)
     again = evaluate_experiment(opened.experiment, opened.model, opened.data.test).predictions
     told = [line for _, line in read_jsonl(run / "predictions.jsonl")]
-    assert [prediction_record(one) for one in again] == told
+    assert [prediction_record(*pair) for pair in zip(again, opened.data.test, strict=True)] == told
     base = AutoModelForCausalLM.from_pretrained(experiment.generator.model)
     plain = PeftModel.from_pretrained(base, str(run / "model" / "generator")).eval()
     tokens = torch.arange(5, 100).view(5, 19)

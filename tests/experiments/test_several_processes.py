@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tests.untimed import untimed_lines
 
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
@@ -55,9 +56,10 @@ def second_of(launcher: int) -> int:
 
 
 def results(run: Path) -> dict[str, bytes]:
-    names = ("metrics.jsonl", "predictions.jsonl", "scores.json", "chains/training.safetensors")
+    names = ("predictions.jsonl", "scores.json", "chains/training.safetensors")
     weights = sorted((run / "model").rglob("*.safetensors"))
-    return {str(path.relative_to(run)): path.read_bytes() for path in (*(run / name for name in names), *weights)}
+    files = {str(path.relative_to(run)): path.read_bytes() for path in (*(run / name for name in names), *weights)}
+    return files | {"metrics.jsonl": untimed_lines(run / "metrics.jsonl").encode()}
 
 
 @pytest.mark.slow

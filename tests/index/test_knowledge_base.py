@@ -75,7 +75,7 @@ def test_long_texts_make_small_batches(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(knowledge_base, "_BATCH_CHARACTERS", 10)
     path = tmp_path / "base.arrow"
     KnowledgeBase.from_passages((Passage(str(n), "", "x" * 9) for n in range(6)), path)
-    assert pa.ipc.open_file(path).num_record_batches == 3
+    assert len(list(pa.ipc.open_stream(path))) == 3
 
 
 def test_rows_blocks_and_bounds():
@@ -200,7 +200,7 @@ def test_open_refuses_damage(tmp_path: Path):
     path = tmp_path / "base.arrow"
     KnowledgeBase.from_passages(passages_of(9), path)
     whole = path.read_bytes()
-    for part in (b"", b"not arrow", whole[:100], whole[:-20]):
+    for part in (b"", b"not arrow", whole[:100], whole[:-20], whole[:-8], whole + b"more"):
         path.write_bytes(part)
         with pytest.raises(UserError, match=r"not a complete Arrow file.*build the knowledge base again"):
             KnowledgeBase.open(path)
@@ -208,11 +208,33 @@ def test_open_refuses_damage(tmp_path: Path):
         KnowledgeBase.open(tmp_path / "absent.arrow")
 
 
-def arrow_to(path: Path, **columns):
+def arrow_to(path: Path, format="file", **columns):  # noqa: A002
     table = pa.table(columns)
-    with pa.ipc.new_file(path, table.schema) as writer:
+    with (pa.ipc.new_file if format == "file" else pa.ipc.new_stream)(path, table.schema) as writer:
         writer.write_table(table)
     return path
+
+
+@pytest.mark.parametrize("format", ["file", "stream"])
+def test_open_takes_either_format_of_arrow(format: str, tmp_path: Path):  # noqa: A002
+    good = {"id": ["a", "b"], "title": ["", ""], "text": ["x", "y"]}
+    base = KnowledgeBase.open(arrow_to(tmp_path / "other.arrow", format, **good))
+    assert [one.text for one in base] == ["x", "y"]
+
+
+def test_a_stream_that_was_cut_between_two_batches_is_refused(monkeypatch, tmp_path: Path):
+    """It reads like a whole stream otherwise."""
+    monkeypatch.setattr(knowledge_base, "_BATCH_PASSAGES", 3)
+    path = tmp_path / "base.arrow"
+    KnowledgeBase.from_passages(passages_of(9), path)
+    with pa.OSFile(str(path)) as source:
+        reader = pa.ipc.open_stream(source)
+        reader.read_next_batch()
+        cut = source.tell()
+    path.write_bytes(path.read_bytes()[:cut])
+    assert pa.ipc.open_stream(path).read_all().num_rows == 3
+    with pytest.raises(UserError, match="its end is missing"):
+        KnowledgeBase.open(path)
 
 
 def test_open_takes_any_arrow_file_with_the_columns_and_no_other(tmp_path: Path):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.untimed import untimed_lines
 from typer.testing import CliRunner
 
 from retrograd.__main__ import app
@@ -129,7 +130,9 @@ def test_an_experiment_beside_its_controls(
 def contents(folder: Path) -> dict[str, bytes]:
     """What answers and their scores rest on."""
     return {
-        str(path.relative_to(folder)): path.read_bytes()
+        str(path.relative_to(folder)): (
+            untimed_lines(path).encode() if path.name == "metrics.jsonl" else path.read_bytes()
+        )
         for path in sorted(folder.rglob("*"))
         if path.name in ("predictions.jsonl", "scores.json", "metrics.jsonl", "model.safetensors", "evidence.json")
         and "checkpoints" not in path.parts

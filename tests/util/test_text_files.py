@@ -85,6 +85,7 @@ class TestReadLines:
             (b"PAR1" + bytes(40), "is a Parquet file; read it with pyarrow"),
             (b"PK\x03\x04" + bytes(40), "is a ZIP archive, or a spreadsheet; unpack it"),
             (b"ARROW1\0\0" + bytes(40), "is an Arrow file"),
+            (b"\xff\xff\xff\xff" + bytes(40), "is an Arrow stream"),
             (b"%PDF-1.7\n", "is a PDF; extract its text"),
             ("text".encode("utf-16") + b"\x00", "not UTF-16 throughout .*re-save the file as UTF-8"),
         ],

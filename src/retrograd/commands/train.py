@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ def train(
         bool, typer.Option("--controls", help="Train closed book, random, frozen and oracle as well.")
     ] = False,
     seeds: Annotated[str, typer.Option(help="With --controls: such as 0,1,2; default: the experiment's.")] = "",
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Log metrics and scores to tensorboard, trackio, wandb or mlflow, too. Repeatable."),
+    ] = None,
     no_cache: NoCache = False,
 ) -> None:
     """Train an experiment, save the model, and evaluate it on the test data. Ctrl-C saves and stops; --resume goes on.
@@ -43,6 +48,8 @@ def train(
 
     try:
         settings = add_no_cache(changes, no_cache)
+        if track:
+            settings = [*settings, f"track.kinds={json.dumps(track)}"]
         summary = train_or_resume(recipe, out, settings, resume, controls, seeds)
         typer.echo(summary, nl=bool(summary))
     except Interrupted as stopped:

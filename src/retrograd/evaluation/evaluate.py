@@ -12,6 +12,7 @@ import torch
 from retrograd.evaluation.citations import citation_scores, score_citations
 from retrograd.evaluation.confidence import Confidence, judge_own_answers, measure_confidence
 from retrograd.evaluation.open_retrieval import best_rows, find_gold_rows, open_retrieval_scores
+from retrograd.evaluation.records import prediction_record, ranking_lines
 from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
 from retrograd.models.compute.inference import inference
 from retrograd.models.constrained.prefix_tree import Scoring
@@ -20,7 +21,7 @@ from retrograd.tasks.answer_scores import bleu_signature
 from retrograd.types import Example, Prediction
 from retrograd.util.guards import JsonObject
 from retrograd.util.progress import bar
-from retrograd.util.text_files import write_json, write_jsonl
+from retrograd.util.text_files import write_json, write_jsonl, write_lines
 
 __all__ = ["Evaluation", "answering_batches", "evaluate", "neighbour_scores", "predict", "vote"]
 
@@ -32,7 +33,7 @@ NEIGHBOUR_METRICS: tuple[RankingMetric, ...] = (Precision(1), Precision(5))
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation: one prediction per example, and scores by name, in percent.
+    """The result of an evaluation of ``examples``: one prediction of each, and scores by name, in percent.
 
     ``citations`` are scores of what the answers cite, where there are gold passages and p(z|x,y)
     (`retrograd.evaluation.citations`); ``confidence`` is what p(y|x) is worth (`retrograd.evaluation.confidence`).
@@ -42,6 +43,7 @@ class Evaluation:
     scores were computed that have more than one definition: "bleu" is sacreBLEU's.
     """
 
+    examples: Sequence[Example] = field(repr=False)
     predictions: list[Prediction]
     answers: dict[str, float]
     neighbours: dict[str, float]
@@ -56,10 +58,13 @@ class Evaluation:
         return self.answers | self.neighbours | self.citations | self.confidence.scores()
 
     def save(self, folder: Path) -> None:
-        """Write ``predictions.jsonl``, ``confidence.json`` (reliability table, risk against coverage) and
-        ``scores.json``.
+        """Write ``predictions.jsonl``, ``rankings.trec`` where passages were read, ``confidence.json`` (reliability
+        table, risk against coverage) and ``scores.json``.
         """
-        write_jsonl(folder / "predictions.jsonl", (prediction_record(p) for p in self.predictions))
+        pairs = zip(self.predictions, self.examples, strict=True)
+        write_jsonl(folder / "predictions.jsonl", (prediction_record(own, example) for own, example in pairs))
+        if any(prediction.rows for prediction in self.predictions):
+            write_lines(folder / "rankings.trec", ranking_lines(self.predictions))
         write_json(folder / "confidence.json", self.confidence.record())
         scores: JsonObject = {"answers": dict(self.answers), "neighbours": dict(self.neighbours)}
         if self.citations:
@@ -70,27 +75,6 @@ class Evaluation:
         if self.signatures:
             scores["signatures"] = dict(self.signatures)
         write_json(folder / "scores.json", scores)
-
-
-def prediction_record(prediction: Prediction) -> JsonObject:
-    """Return a prediction as a JSON object; ``withheld`` is there where the model's own answer was withheld."""
-    record: JsonObject = {
-        "id": prediction.id,
-        "answer": prediction.answer,
-        "log_probability": prediction.log_probability,
-        "rows": [*prediction.rows],
-        "passage_ids": [*prediction.passage_ids],
-        "weights": [*prediction.weights],
-        "prior_weights": [*prediction.prior_weights],
-        "weights_are": prediction.weight_kind,
-        "confidence": prediction.confidence,
-        "confidence_is": f"probability {prediction.confidence_kind}",
-        "citations": [
-            {"passage_id": citation.passage_id, "probability": citation.probability}
-            for citation in prediction.citations
-        ],
-    }
-    return record if prediction.withheld is None else record | {"withheld": prediction.withheld}
 
 
 def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scoring = "sequence") -> Evaluation:
@@ -119,6 +103,7 @@ def evaluate(model: RagModel, examples: Sequence[Example], k: int, scoring: Scor
     if cited is not None:
         example_counts = example_counts | {"citations": cited.examples}
     return Evaluation(
+        examples,
         predictions,
         answers,
         neighbours,

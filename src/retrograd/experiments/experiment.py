@@ -31,6 +31,7 @@ from retrograd.experiments.settings import (
 from retrograd.experiments.text import assign, read_experiment, read_file, update, write_data, write_objective
 from retrograd.objectives import Objective, Reads, Selection, default_objective
 from retrograd.rag.answers.answering import Manner
+from retrograd.training.tracking.settings import TrackSettings
 from retrograd.util.records import record_mapping
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "RetrieverSettings",
     "SecondStageSettings",
     "SoftPromptSettings",
+    "TrackSettings",
     "TrainingSettings",
     "WarmStartSettings",
 ]
@@ -57,7 +59,8 @@ class Experiment:
     """Frozen settings of all that a run does. ``objective`` is the objective itself, a value with its settings.
 
     ``name`` is what runs are called in what is printed. ``seed`` orders the examples, feeds the sampler and draws new
-    weights, and the data where ``data.seed`` is -1.
+    weights, and the data where ``data.seed`` is -1. Experiments that differ in ``track`` alone are equal: they compute
+    the same.
 
     Example::
 
@@ -78,6 +81,7 @@ class Experiment:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     second_stage: SecondStageSettings = field(default_factory=SecondStageSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    track: TrackSettings = field(default_factory=TrackSettings, compare=False)
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -86,7 +90,8 @@ class Experiment:
         """Return the experiment with absolute names of files, so that it can be read in any folder."""
         masking = replace(self.masking, spans=absolute_file(self.masking.spans))
         index = replace(self.index, path=absolute_file(self.index.path))
-        return replace(self, data=self.data.from_root(), masking=masking, index=index)
+        track = replace(self.track, folder=absolute_file(self.track.folder))
+        return replace(self, data=self.data.from_root(), masking=masking, index=index, track=track)
 
     @property
     def stages_on_data(self) -> list[str]:
@@ -203,6 +208,7 @@ class Experiment:
         training: Changes | None = None,
         second_stage: Changes | None = None,
         evaluation: Changes | None = None,
+        track: Changes | None = None,
     ) -> Experiment:
         """Return a copy with some settings changed; a section names those that change, and keeps the others.
 
@@ -227,6 +233,7 @@ class Experiment:
             "training": training,
             "second_stage": second_stage,
             "evaluation": evaluation,
+            "track": track,
         }
         present_changes = {key: value for key, value in changes.items() if value is not None}
         return self.from_mapping(update(self.to_mapping(), present_changes, "replace"), "replace")

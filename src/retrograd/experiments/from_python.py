@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,13 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run as open_folder
 from retrograd.experiments.open import read_run_task
 from retrograd.experiments.run import resume_run, run_experiment, train_and_score
+from retrograd.experiments.tracking import require_trackers
 from retrograd.experiments.training_config import TrainingConfig
 from retrograd.objectives import Objective, default_objective
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.tracking.settings import TrackSettings
 from retrograd.types import Example, UserError
 from retrograd.util.files import atomic_directory
 
@@ -111,15 +114,18 @@ def train(
     eval_examples: ExampleSource | None = None,
     objective: Objective = _DEFAULT_OBJECTIVE,
     config: TrainingConfig = _DEFAULT_CONFIG,
+    track: Sequence[str] | TrackSettings = (),
 ) -> Run:
     """Train a model, in place, on examples with targets; returns the run, which keeps everything in the folder ``out``.
 
     ``examples`` and ``eval_examples``, on which the run is scored, are lists of examples or of records, generators,
     Arrow tables, Hugging Face datasets, or files. The run is like that of an experiment: the commands, `open_run` and
-    `resume` know it. Afterwards the model reads passages as the ``objective`` trained it to.
+    `resume` know it. ``track`` names the trackers that take its metrics and scores, too, such as ["tensorboard"], or is
+    their settings. Afterwards the model reads passages as the ``objective`` trained it to.
 
     Raises `UserError` for a folder with something in it, an objective that needs a posterior retriever which the model
-    lacks, a model that was not made by `RagModel.from_pretrained`, and a task that no settings describe.
+    lacks, a model that was not made by `RagModel.from_pretrained`, a task that no settings describe, and a tracker that
+    is not installed.
 
     Example::
 
@@ -130,6 +136,8 @@ def train(
     folder = RunDirectory(Path(out))
     RunDirectory.require_free(folder.path, prepared=True)
     settings = _settings_of(model, objective)
+    trackers = track if isinstance(track, TrackSettings) else TrackSettings(tuple(track))
+    require_trackers(trackers)
     recorded = record_data(model.task, model.base, examples, eval_examples, folder.data.resolve())
     experiment = Experiment(
         name=folder.path.resolve().name,
@@ -142,6 +150,7 @@ def train(
         objective=objective,
         warm_start=config.warm_start(len(model.base)),
         training=config.training(model.precision),
+        track=trackers,
     ).from_root()
     data = experiment.data.load(experiment.seed)
     recorded.check(data.task, data.base)

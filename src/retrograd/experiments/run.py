@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
 from retrograd.experiments.stages import build_stages
+from retrograd.experiments.tracking import open_log, require_trackers
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.compute.compute import Compute, choose_device
 from retrograd.models.compute.fsdp import spread_layers
@@ -35,6 +36,7 @@ from retrograd.training.reproducible import require_determinism
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.tracking.run_log import RunLog
 from retrograd.types import Example, UserError
 from retrograd.util.files import lock_folder
 from retrograd.util.guards import JsonObject, JsonValue
@@ -116,12 +118,11 @@ def train_and_score(
 ) -> RunDirectory:
     """Train, save and evaluate on data that have been read; ``model`` is as in `train_experiment`."""
     result = train_experiment(experiment, data, out, interrupts, resume, model)
-    if data.test:
-        with _lock_run(out), result.checkpoints.save_when_interrupted():
-            evaluation = evaluate_experiment(experiment, result.model, data.test)
-            if Ranks().first:
-                with RunDirectory.open(out).writing("answers and scores"):
-                    evaluation.save(out)
+    scores: dict[str, float] | None = None
+    try:
+        scores = _score_run(experiment, result, data.test, out) if data.test else {}
+    finally:
+        result.log.close(scores)
     run = RunDirectory.open(out)
     if Ranks().first:
         with run.writing("the model's cards"):
@@ -129,13 +130,25 @@ def train_and_score(
     return run
 
 
+def _score_run(experiment: Experiment, result: TrainedModel, test: Sequence[Example], out: Path) -> dict[str, float]:
+    """Evaluate a run on its test data, write what that gives, and return the scores."""
+    with _lock_run(out), result.checkpoints.save_when_interrupted():
+        evaluation = evaluate_experiment(experiment, result.model, test)
+        if Ranks().first:
+            with RunDirectory.open(out).writing("answers and scores"):
+                evaluation.save(out)
+    return evaluation.scores
+
+
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model, the seconds that training took, and the checkpoints that a later interruption adds to."""
+    """A trained model, the seconds that training took, the checkpoints that a later interruption adds to, and the log,
+    which the caller closes."""
 
     model: RagModel
     seconds: float
     checkpoints: Checkpoints
+    log: RunLog
 
 
 def train_experiment(
@@ -151,6 +164,7 @@ def train_experiment(
     ``model`` is trained where it is given, else the one that the run began with, or a new one. With ``resume`` the
     folder is that of a run of this experiment, and training goes on from its newest checkpoint.
     """
+    require_trackers(experiment.track)
     _require_training_data(experiment, data)
     require_enough_passages(experiment, data.base)
     recorded = RunDirectory.open(out).recorded_precision() if resume else None
@@ -171,12 +185,18 @@ def train_experiment(
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
     score = (lambda m: evaluate_experiment(experiment, m, data.dev).answers) if data.dev else None
     start = time.perf_counter()
-    with _lock_run(out), require_determinism(experiment.training.deterministic), saves.save_when_interrupted():
+    with ExitStack() as stack:
+        stack.enter_context(_lock_run(out))
+        stack.enter_context(require_determinism(experiment.training.deterministic))
+        stack.enter_context(saves.save_when_interrupted())
         if resume:
             saves.restore()
+        log = open_log(experiment, run, resume)
+        unless_it_ends_well = stack.enter_context(ExitStack())
+        unless_it_ends_well.callback(log.close, None)
         for stage in plan[saves.finished :]:
             examples = data.train if stage.examples is None else stage.examples
-            train(model, examples, stage, run, rng, score, saves)
+            train(model, examples, stage, run, rng, score, saves, log)
         seconds = time.perf_counter() - start
         model.eval()
         embed_base_if_stale(model)
@@ -185,9 +205,10 @@ def train_experiment(
         if experiment.evaluation.abstain != "never":
             _fit_abstention(experiment, model, data.dev, experiment.evaluation.abstain, run)
         run.save_model(model)
+        unless_it_ends_well.pop_all()
         if ranks.first:  # the last of them is a part of the model now; what has them mapped reads on
             shutil.rmtree(out / _INDEX_VERSIONS, ignore_errors=True)
-    return TrainedModel(model, seconds, saves)
+    return TrainedModel(model, seconds, saves, log)
 
 
 def _require_training_data(experiment: Experiment, data: Data) -> None:

@@ -19,7 +19,7 @@ from retrograd.util.guards import JsonObject, parse_toml_value, suggest_name
 from retrograd.util.records import read_record, read_toml, read_value, record_mapping
 from retrograd.util.text_files import read_json
 
-__all__ = ["assign", "read_experiment", "read_file", "update", "write_data", "write_objective"]
+__all__ = ["assign", "flatten_settings", "read_experiment", "read_file", "update", "write_data", "write_objective"]
 
 ExperimentType = TypeVar("ExperimentType")
 
@@ -109,6 +109,14 @@ def update(values: Mapping[str, object], changes: Mapping[str, object], where: s
                 raise UserError(f"{where}: {name}: unknown key {setting!r}; {suggest_name(str(setting), table)}")
         updated[name] = {**table, **change}
     return updated
+
+
+def flatten_settings(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Return settings by their dotted names: ``training.passages``."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        flat |= flatten_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _split(assignment: str) -> tuple[str, str]:

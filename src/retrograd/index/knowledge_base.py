@@ -1,9 +1,12 @@
-"""The knowledge base: N passages addressed by row number, in an Arrow IPC file that is memory-mapped, never loaded.
+"""The knowledge base: N passages addressed by row number, in a file of Arrow that is memory-mapped, never loaded.
 
-The file is plain Arrow (columns id, title, text), readable by any Arrow library. Its fingerprint is SHA-256 over the
-passages in order (`retrograd.util.fingerprints.fingerprint` of id, title, text, id, title, …), whatever the batches. It
-is known only after the last passage, when the schema has long been written; so each record batch carries, as its custom
-metadata, the fingerprint of all passages up to its own end, and the last one's is the base's.
+The file is plain Arrow (columns id, title, text) in the streaming format, which Hugging Face's ``Dataset.from_file``
+reads as well; a file in Arrow's random access format, as versions before 0.2.0 wrote, opens too.
+
+Its fingerprint is SHA-256 over the passages in order (`retrograd.util.fingerprints.fingerprint` of id, title, text, id,
+title, …), whatever the batches. It is known only after the last passage, when the schema has long been written; so each
+record batch carries, as its custom metadata, the fingerprint of all passages up to its own end, and the last one's is
+the base's.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ __all__ = ["KnowledgeBase"]
 
 _SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 _FINGERPRINT = b"fingerprint"
+_RANDOM_ACCESS = b"ARROW1"
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 # A batch is held in memory while it is written, and a string column may not exceed 2 GB.
 _BATCH_PASSAGES = 4096
 _BATCH_CHARACTERS = 1 << 24
@@ -218,8 +223,8 @@ def _from_json(source: Path, number: int, row: int, record: Mapping[str, JsonVal
     return Passage(**fields)  # pyright: ignore[reportArgumentType]  (checked above)
 
 
-def _writer(sink: pa.NativeFile) -> pa.RecordBatchFileWriter:
-    return pa.ipc.new_file(sink, _SCHEMA)
+def _writer(sink: pa.NativeFile) -> pa.RecordBatchStreamWriter:
+    return pa.ipc.new_stream(sink, _SCHEMA)
 
 
 def _write(numbered: _Numbered, where: _Where, sink: pa.NativeFile) -> tuple[array[int], array[int]]:
@@ -270,14 +275,12 @@ def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
 
     Raises `UserError` for foreign columns, nulls or no passages; Arrow's errors pass.
     """
-    reader = pa.ipc.open_file(source)
-    if not reader.schema.equals(_SCHEMA):
-        columns = ", ".join(f"{field.name} ({field.type})" for field in reader.schema)
+    schema, batches, fingerprint = _read_batches(source)
+    if not schema.equals(_SCHEMA):
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise UserError(
             f"{name} has the columns {columns}; expected id, title, text (string): build it with KnowledgeBase"
         )
-    records = [reader.get_batch_with_custom_metadata(number) for number in range(reader.num_record_batches)]
-    batches = [record.batch for record in records]
     if sum(batch.num_rows for batch in batches) == 0:
         raise UserError(f"{name}: no passages; a knowledge base needs at least one")
     for batch in batches:
@@ -286,8 +289,29 @@ def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
             raise UserError(f"{name} holds missing values; build it with KnowledgeBase, which names the line")
         if not all(_in_order(column) for column in batch.columns):
             raise UserError(f"{name} is damaged: its texts do not follow each other; build it again from its source")
-    fingerprint = (records[-1].custom_metadata or {}).get(_FINGERPRINT)
     return KnowledgeBase(batches, fingerprint.decode("ascii") if fingerprint else None)
+
+
+def _read_batches(source: pa.NativeFile) -> tuple[pa.Schema, list[pa.RecordBatch], bytes | None]:
+    """Return the schema and the batches of a file of Arrow, and the fingerprint that the last one has, if it has one.
+
+    Raises `ValueError` for a stream without its end.
+    """
+    start = source.read(len(_RANDOM_ACCESS))
+    source.seek(0)
+    if start == _RANDOM_ACCESS:
+        reader = pa.ipc.open_file(source)
+        records = [reader.get_batch_with_custom_metadata(number) for number in range(reader.num_record_batches)]
+    else:
+        # A stream that was cut between two batches reads like a whole one.
+        source.seek(max(0, source.size() - len(_STREAM_END)))
+        if source.read() != _STREAM_END:
+            raise ValueError("its end is missing")
+        source.seek(0)
+        reader = pa.ipc.open_stream(source)
+        records = list(reader.iter_batches_with_custom_metadata())
+    last = (records[-1].custom_metadata if records else None) or {}
+    return reader.schema, [record.batch for record in records], last.get(_FINGERPRINT)
 
 
 def _in_order(column: pa.StringArray) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from retrograd.evaluation.evaluate import Evaluation, evaluate, predict, prediction_record
+from retrograd.evaluation.evaluate import Evaluation, evaluate, predict
+from retrograd.evaluation.records import prediction_record
 from retrograd.experiments.open import OpenRun, open_run
 from retrograd.experiments.run import require_passages
 from retrograd.index.knowledge_base import KnowledgeBase
@@ -104,15 +105,15 @@ def saved_scores(run: Path) -> dict[str, float]:
 def predict_file(run: Path, data: Path, patch: Path | None = None) -> list[JsonObject]:
     """Answer the examples of a file, one record each; a ``patch`` that drops instances drops them here too.
 
-    A record holds the answer, its confidence p(y|x), its passages with their weights, and its citations p(z|x,y); where
-    the answer was withheld, also the answer that was. For a relation it holds the label as well and, where the answer
-    was not the label's own words, the rule that read it.
+    A record holds the query, the accepted answers, the answer, its confidence p(y|x), its passages with p(z|x) and
+    p(z|x,y), and its citations; where the answer was withheld, also the answer that was. For a relation it holds the
+    label as well and, where the answer was not the label's own words, the rule that read it.
     """
     opened = open_run(run)
     examples = _read_examples(opened, data, patch)
     predictions = _answer(opened, examples)
     return [
-        prediction_record(prediction) | opened.task.label_record(prediction.answer, example)
+        prediction_record(prediction, example) | opened.task.label_record(prediction.answer, example)
         for example, prediction in zip(examples, predictions, strict=True)
     ]
 

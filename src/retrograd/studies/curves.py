@@ -9,12 +9,13 @@ from pathlib import Path
 
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import read_run_task
+from retrograd.experiments.text import flatten_settings
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
 from retrograd.util.guards import JsonValue, suggest_name
 from retrograd.util.text_files import write_json
 
-__all__ = ["CurveReport", "Point", "compare_runs", "flatten_settings", "score_of"]
+__all__ = ["CurveReport", "Point", "compare_runs", "score_of"]
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,3 @@ def _value(experiment: Experiment, over: str, path: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UserError(f"--over {over}: in {path} it is {value!r}; choose a setting that is a number")
     return float(value)
-
-
-def flatten_settings(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Return settings by their dotted names: ``training.passages``."""
-    flat: dict[str, object] = {}
-    for name, value in values.items():
-        flat |= flatten_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -18,6 +18,7 @@ from retrograd.evaluation.confidence import Confidence
 from retrograd.evaluation.evaluate import vote
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
+from retrograd.experiments.text import flatten_settings
 from retrograd.metrics.breakdowns import Confusion, count_confusions
 from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
 from retrograd.metrics.resampling import official_resampler
@@ -30,7 +31,6 @@ from retrograd.studies.compare import (
     read_labelled_run,
     require_same_items,
 )
-from retrograd.studies.curves import flatten_settings
 from retrograd.studies.slices import Learned, SliceGroup, slice_groups
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.training.run.run_directory import RunDirectory
@@ -175,8 +175,8 @@ def report_run(
 
 
 def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingChange]:
-    """Return the settings that differ, but for the recipe's name; of another objective's settings, those that the
-    control has.
+    """Return the settings that differ, but for the recipe's name and its trackers; of another objective's settings,
+    those that the control has.
     """
     run_values, control_values = (flatten_settings(experiment.to_mapping()) for experiment in (run, control))
     names = [
@@ -186,7 +186,7 @@ def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingCh
     return [
         SettingChange(name, run_values.get(name), control_values.get(name))
         for name in names
-        if name != "name" and run_values.get(name) != control_values.get(name)
+        if name != "name" and not name.startswith("track.") and run_values.get(name) != control_values.get(name)
     ]
 
 

@@ -28,6 +28,7 @@ from retrograd.training.sampling.batches import BatchOrder
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
 from retrograd.training.stage import Stage
+from retrograd.training.tracking.run_log import RunLog
 from retrograd.types import Example
 from retrograd.util.progress import bar
 
@@ -43,6 +44,7 @@ def train(
     rng: torch.Generator,
     score: Score | None = None,
     checkpoints: Checkpoints | None = None,
+    log: RunLog | None = None,
 ) -> None:
     """Train the model on one stage. ``rng`` orders the examples, draws their targets and feeds the sampler.
 
@@ -50,7 +52,8 @@ def train(
     state, and train one model: see `retrograd.training.distributed.ranks`.
 
     ``score`` is what ``evaluate_every`` calls; it must leave the model in training mode. ``checkpoints``, those of the
-    whole run, may say that part of the stage is done. Where passages have moved, the index is fresh again at the end.
+    whole run, may say that part of the stage is done. ``log`` takes the lines of metrics; by default they go to
+    ``metrics.jsonl`` and to people. Where passages have moved, the index is fresh again at the end.
     """
     pace, ranks, saves = stage.pace, Ranks(), checkpoints or Checkpoints(run, model, rng)
     order = BatchOrder(len(examples), pace.batch_size, pace.epochs, rng)
@@ -59,11 +62,10 @@ def train(
     chains, sampler = Chains(targets.choices), ranks.sampler(rng)
     micro_batches = MicroBatches(pace.micro_batch or pace.batch_size, model, chains, sampler, ranks)
     gradients = MicroBatchGradients(model, stage, run, examples, targets, chains, sampler)
-    moves = prepare_index(model, stage, saves.midway)
+    moves, remembered = prepare_index(model, stage, saves.midway), stage.remembered_scores(ranks.count)
     refresh = stage.refresh if moves else Never()
     index = LiveIndex(model, draw_probe(model, examples, stage, saves.stage_start) if moves else None, run.path)
-    remembered = stage.remembered_scores(ranks.count)
-    watch = Watch(model, stage, order.steps, run, alarms, saves, index if moves else None, score)
+    watch = Watch(model, stage, order.steps, log or RunLog(run), alarms, saves, index if moves else None, score)
     state = StageState(
         name=stage.name,
         examples=examples,
@@ -95,11 +97,11 @@ def train(
             schedule.step()
             model.zero_grad()
             advance(1)
-            watch.report(step, visit.last, norm, norms)
+            watch.report(step, visit, norm, norms)
             del visit  # or its tensors would be held through the next step
             # At the last step, too: the last embedding may cost more than the stage, and fail.
             saves.after_step(step + 1, is_due(step, stage.save_every, order.steps))
-        run.save_targets(stage.name, order.steps, examples, targets)
+        watch.save_targets(run, examples, targets)
         run.save_chains(stage.name, chains)
     if moves and order.steps > 0:
         embed_base(model)

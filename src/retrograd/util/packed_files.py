@@ -47,6 +47,7 @@ _OTHERS = {
     b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "unpack it (zstd -d), or pack it with gzip"),
     b"PAR1": ("a Parquet file", _TABLE),
     b"ARROW1": ("an Arrow file", _TABLE),
+    b"\xff\xff\xff\xff": ("an Arrow stream", _TABLE),
     b"PK\x03\x04": ("a ZIP archive, or a spreadsheet", "unpack it (unzip), or save the sheet as text with tabs"),
     b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "unpack it (7z x)"),
     b"%PDF": ("a PDF", "extract its text into JSON Lines first"),

@@ -35,6 +35,7 @@ __all__ = [
     "split_row",
     "write_json",
     "write_jsonl",
+    "write_lines",
 ]
 
 Refuse = Callable[[UserError], None]
@@ -220,3 +221,10 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, JsonValue]]) -> None:
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(dict(record), ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Atomically write lines of text, which have no line ends of their own."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line + "\n")

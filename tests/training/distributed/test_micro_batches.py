@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.untimed import untimed_lines
 
 from retrograd.index.exchange import ran_out_of_memory
 from retrograd.index.knowledge_base import KnowledgeBase
@@ -47,7 +48,7 @@ def trained(encoder: Path, generator: Path, folder: Path, micro_batch: int = 0) 
     torch.manual_seed(0)
     run = RunDirectory.create(folder, "", "no")
     train(model, examples, stage, run, torch.Generator().manual_seed(0))
-    return model, (folder / "metrics.jsonl").read_text()
+    return model, untimed_lines(folder / "metrics.jsonl")
 
 
 @pytest.fixture(scope="module")

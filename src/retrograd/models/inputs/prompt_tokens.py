@@ -71,11 +71,15 @@ def _shortened_length(tokenizer: PreTrainedTokenizerBase, spare: str, tokens: in
 
 
 class PromptCounts(NamedTuple):
-    """The numbers of prompts ``read``, of those ``shortened`` in their spare part, and of those ``cut`` elsewhere."""
+    """The numbers of prompts ``read``, of those ``shortened`` in their spare part, and of those ``cut`` elsewhere.
+
+    ``tokens`` are those of all prompts, as they were read.
+    """
 
     read: int
     shortened: int
     cut: int
+    tokens: int = 0
 
 
 class PromptTokens:
@@ -83,8 +87,8 @@ class PromptTokens:
 
     A decoder-only model reads a prompt as a user's turn in the tokenizer's chat template where it has one and ``chat``
     is true, otherwise followed by ``separator``; either way the last tokens, ``tail`` of them, mark the beginning of
-    the answer, and are never cut. ``read``, ``shortened`` and ``cut`` count prompts, as in `PromptCounts`. ``control``
-    are the control tokens of all texts of the model.
+    the answer, and are never cut. ``read``, ``shortened``, ``cut`` and ``tokens`` count, as in `PromptCounts`.
+    ``control`` are the control tokens of all texts of the model.
     """
 
     def __init__(
@@ -106,16 +110,16 @@ class PromptTokens:
             self._turn_control = ControlTokens(tokenizer, end, [id_ for id_ in frame if _is_special(tokenizer, id_)])
         self.tail = self._count_tail() if self.chat else len(self._separator)
         self.minimum = (self._frame or len(self._separator) + tokenizer.num_special_tokens_to_add()) + 1
-        self.read = self.shortened = self.cut = 0
+        self.read = self.shortened = self.cut = self.tokens = 0
 
     @property
     def counts(self) -> PromptCounts:
-        """The numbers of prompts that were read, and that were shortened or cut."""
-        return PromptCounts(self.read, self.shortened, self.cut)
+        """The numbers of prompts that were read, and that were shortened or cut, and of their tokens."""
+        return PromptCounts(self.read, self.shortened, self.cut, self.tokens)
 
     def resume_counts(self, counts: PromptCounts) -> None:
         """Continue from the counts of another process, or of an attempt that failed."""
-        self.read, self.shortened, self.cut = counts
+        self.read, self.shortened, self.cut, self.tokens = counts
 
     def ids(self, prompts: Sequence[str], max_tokens: Sequence[int]) -> list[TokenIds]:
         """Return at most ``max_tokens`` tokens of each prompt, its tail included; an empty prompt has at least one.
@@ -124,10 +128,12 @@ class PromptTokens:
         """
         self.read += len(prompts)
         whole = self._all_ids(prompts)
-        return [
+        read = [
             ids if len(ids) <= limit else self._shorten_to_fit(prompt, limit)
             for prompt, ids, limit in zip(prompts, whole, max_tokens, strict=True)
         ]
+        self.tokens += sum(map(len, read))
+        return read
 
     def _shorten_to_fit(self, prompt: str, max_tokens: int) -> TokenIds:
         """Shorten the spare part until the prompt fits; if it does not suffice, cut the rest."""

@@ -30,10 +30,15 @@ __all__ = ["BatchVisit", "MicroBatches"]
 
 @dataclass(frozen=True)
 class BatchVisit:
-    """A batch as this rank has read it: its ``last`` micro-batch, and the candidate ``rows`` of each."""
+    """A batch as this rank has read it: its ``last`` micro-batch, and the candidate ``rows`` of each.
+
+    The batch has so many ``queries`` on all ranks; the generator of this one has read so many ``tokens`` of prompts.
+    """
 
     last: Visit
     rows: tuple[Int[Tensor, "_ _"], ...]
+    queries: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class MicroBatches:
         `UserError` where one query is too much.
         """
         state_before = self._state(positions, target)
-        while (visit := self._attempt(positions, target, add_gradients)) is None:
+        while (visit := self._attempt(positions, target, add_gradients, state_before.prompts.tokens)) is None:
             queries_at_once = self._count_held(len(positions))
             self._restore(state_before, positions, target)
             self._halve(queries_at_once)
@@ -77,7 +82,11 @@ class MicroBatches:
         return visit
 
     def _attempt(
-        self, positions: Int[Tensor, " b"], target: Int[Tensor, " b"], add_gradients: Callable[[MicroBatch], Visit]
+        self,
+        positions: Int[Tensor, " b"],
+        target: Int[Tensor, " b"],
+        add_gradients: Callable[[MicroBatch], Visit],
+        tokens_before: int,
     ) -> BatchVisit | None:
         """Return None where this rank or another ran out of memory; the error, and what it held, is then forgotten."""
         rows: list[Int[Tensor, "_ _"]] = []
@@ -97,7 +106,8 @@ class MicroBatches:
             self._ranks.give_up()
             return None
         assert visit is not None  # a batch has an example, and each rank a micro-batch of it
-        return BatchVisit(visit, tuple(rows))
+        tokens = self._model.generator.prompt_tokens.tokens - tokens_before
+        return BatchVisit(visit, tuple(rows), len(positions), tokens)
 
     def _count_held(self, queries: int) -> int:
         return self._ranks.largest_share(queries, self.size)

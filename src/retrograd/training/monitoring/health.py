@@ -32,6 +32,7 @@ _SHOWN = {
     "staleness_overlap": ("index overlap", "{:.0%}"),
     "prompts_cut": ("queries cut", "{:.0%}"),
     "gradient_norm": ("gradient", "{:.2f}"),
+    "queries_per_second": ("rate", "{:.3g} queries/s"),
 }
 
 
@@ -86,7 +87,7 @@ def learned_scales(model: RagModel) -> dict[str, float]:
     return scales
 
 
-def format_health(stage: str, step: int, steps: int, values: Mapping[str, float]) -> str:
+def format_health(stage: str, step: int, steps: int, values: Mapping[str, int | float]) -> str:
     """Format the values that the objective reports as ``joint 40/100 · loss 1.204 · …``."""
     quiet = {"prompts_cut"} if values.get("prompts_cut") == 0 else set()  # shown only when it happens
     parts = [

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from retrograd.rag.rag_model import RagModel
+from retrograd.training.distributed.micro_batches import BatchVisit
 from retrograd.training.distributed.ranks import Ranks
 from retrograd.training.monitoring.alarms import Alarms
-from retrograd.training.monitoring.health import Visit, format_health, measure_health
+from retrograd.training.monitoring.health import Visit, measure_health
 from retrograd.training.optimiser import norms_by_part, trained_weights
 from retrograd.training.refresh.live_index import LiveIndex
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.sampling.targets import Targets
 from retrograd.training.stage import Stage
-from retrograd.util.progress import say
+from retrograd.training.tracking.run_log import RunLog
+from retrograd.training.tracking.tracker import LogLine
+from retrograd.types import Example
 
 __all__ = ["Score", "Watch", "is_due"]
 
@@ -29,7 +33,7 @@ class Watch:
     model: RagModel
     stage: Stage
     steps: int
-    run: RunDirectory
+    run_log: RunLog
     alarms: Alarms
     saves: Checkpoints
     index: LiveIndex | None
@@ -40,27 +44,40 @@ class Watch:
         nothing is logged."""
         return norms_by_part(self.model) if self._logs(step) else {}
 
-    def report(self, step: int, visit: Visit, norm: float, norms: dict[str, float]) -> None:
-        """Log what is due after ``step``: the health of its last micro-batch, then scores on development data.
+    def report(self, step: int, visit: BatchVisit, norm: float, norms: dict[str, float]) -> None:
+        """Count ``step``, and log what is due after it: the health of its last micro-batch, then scores on development
+        data.
 
         ``norm`` is that of all gradients together, ``norms`` those by part.
         """
+        self.saves.counts.add(visit.queries, visit.tokens)
         if self._logs(step):
-            self._report_health(step, visit, norm, norms)
+            self._report_health(step, visit.last, norm, norms)
         if self.score is not None and is_due(step, self.stage.evaluate_every):
-            name = self.stage.name
-            self.run.log(step + 1, name, self.saves.add_best(self.score(self.model), name, step + 1))
+            self.log(step + 1, self.saves.add_best(self.score(self.model), self.stage.name, step + 1))
+            self.saves.counts.mark()
+
+    def log(self, step: int, values: Mapping[str, int | float]) -> None:
+        """Log the values of ``step`` (from 1) with the time and the counts of the run; nothing without values."""
+        if values:
+            line = LogLine(self.stage.name, step, self.steps, {**values, **self.saves.counts.values()})
+            self.run_log.log(line)
+
+    def save_targets(self, run: RunDirectory, examples: Sequence[Example], targets: Targets) -> None:
+        """Log how many visits took each target at the stage's end, and write the counts of each example."""
+        self.log(self.steps, targets.visits())
+        run.save_targets(self.stage.name, examples, targets)
 
     def _logs(self, step: int) -> bool:
         return is_due(step, self.stage.log_every, self.steps)
 
     def _report_health(self, step: int, visit: Visit, norm: float, norms: dict[str, float]) -> None:
-        ranks, steps, name = Ranks(), step + 1, self.stage.name
+        ranks, steps = Ranks(), step + 1
         ranks.require_equal(trained_weights(self.model))
         values = ranks.means(measure_health(self.model, visit, norm), visit.weight)
         values |= norms | ({} if self.index is None else self.index.diagnostics(steps))
-        self.run.log(steps, name, values)
-        say(format_health(name, steps, self.steps, values))
+        self.log(steps, values | self.saves.counts.rate())
+        self.saves.counts.mark()
         self.alarms.check(steps, values, visit)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from retrograd.models.compute.fsdp import gather_moments
 from retrograd.rag.indexed_model import gather_model
 from retrograd.rag.rag_model import RagModel
 from retrograd.training.distributed.ranks import Ranks
+from retrograd.training.monitoring.counts import RunCounts
 from retrograd.training.run.interrupts import Interrupted, Interrupts
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.saved_state import (
@@ -31,7 +33,8 @@ from retrograd.training.run.saved_state import (
 )
 from retrograd.training.run.seal import find_flaw
 from retrograd.types import UserError
-from retrograd.util.fingerprints import sha256_of
+from retrograd.util.fingerprints import fingerprint, sha256_of
+from retrograd.util.guards import parse_toml, require_at_least
 from retrograd.util.progress import say
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
@@ -56,7 +59,8 @@ class Progress:
     """The contents of ``progress.json``, which say how far a run had come.
 
     ``step`` optimiser steps of ``stage`` were made after ``finished`` other stages. Between two stages ``step`` is 0,
-    and no state of a stage is saved. ``experiment`` is the SHA-256 of experiment.toml.
+    and no state of a stage is saved. ``experiment`` is a fingerprint of experiment.toml. ``seconds``, ``queries`` and
+    ``tokens`` are those of `RunCounts`.
     """
 
     finished: int = 0
@@ -65,22 +69,31 @@ class Progress:
     metrics_bytes: int = 0
     experiment: str = ""
     best: Best = field(default_factory=Best)
+    seconds: float = 0.0
+    queries: int = 0
+    tokens: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.finished, self.step, self.metrics_bytes) < 0:
-            raise UserError(
-                f"finished is {self.finished}, step {self.step} and metrics_bytes {self.metrics_bytes}; expected "
-                f"0 or more"
-            )
+        require_at_least(
+            0,
+            {
+                "finished": self.finished,
+                "step": self.step,
+                "metrics_bytes": self.metrics_bytes,
+                "seconds": self.seconds,
+                "queries": self.queries,
+                "tokens": self.tokens,
+            },
+        )
 
 
 class Checkpoints:
     """The checkpoints of a run, which can be stopped at any moment and go on as if it had not been.
 
     ``minutes`` is how long training goes on at most without a checkpoint, 0 for ever; stages have their own interval in
-    steps besides. The newest ``keep`` are kept, 0 is all. ``interrupts`` may ask it to stop. Saving changes nothing in
-    what is computed. Of several ranks all come here together; the first writes, from a folder that all can read they
-    go on.
+    steps besides. The newest ``keep`` are kept, 0 is all. ``interrupts`` may ask it to stop. ``counts`` are what the
+    run has trained on so far. Saving changes nothing in what is computed. Of several ranks all come here together; the
+    first writes, from a folder that all can read they go on.
     """
 
     def __init__(
@@ -99,6 +112,7 @@ class Checkpoints:
         self._keep = keep
         self._interrupts = interrupts or Interrupts()
         self._ranks = Ranks()
+        self.counts = RunCounts()
         self._saved_at = time.monotonic()
         self._progress = Progress()
         self._resume_from: Path | None = None  # the checkpoint in whose stage the run is to go on
@@ -145,7 +159,8 @@ class Checkpoints:
         return None
 
     def _go_on_from(self, folder: Path, progress: Progress) -> None:
-        if progress.experiment != sha256_of(self._run.experiment):
+        # Checkpoints of version 0.2.0 and earlier have the SHA-256 of the file as it is.
+        if progress.experiment not in (_experiment_fingerprint(self._run), sha256_of(self._run.experiment)):
             raise UserError(
                 f"{self._run.experiment} has changed since {folder} was saved; put it back as it was, or train the "
                 f"changed one into another folder"
@@ -153,6 +168,7 @@ class Checkpoints:
         load_run_state(folder, self._model, self._rng)
         load_rank_state(folder, self._ranks, self._model, None)
         self._run.cut_metrics(progress.metrics_bytes)
+        self.counts.resume(progress.seconds, progress.queries, progress.tokens)
         self._progress = progress
         self._resume_from = folder if progress.step > 0 else None
         where = f"step {progress.step} of {progress.stage}" if progress.step else f"{progress.finished} finished stages"
@@ -184,6 +200,7 @@ class Checkpoints:
                 load_rank_state(self._resume_from, self._ranks, self._model, state.sampler)
             steps_before = self._progress.step
             self._resume_from, self._state = None, state
+            self.counts.mark()
             yield steps_before
             self._state = None
             self._advance(finished=self.finished + 1, stage="", step=0)
@@ -241,21 +258,35 @@ class Checkpoints:
         of_ranks = rank_states(self._ranks, self._model, self._rng if self._state is None else self._state.sampler)
         if self._state is not None:
             self._state.index.share_reads()
+        tokens = self.counts.tokens_of_all()
         with gather_model(self._model), nullcontext() if self._state is None else gather_moments(self._state.optimiser):
             if self._ranks.first:
-                self._write(of_ranks)
+                self._write(of_ranks, tokens)
         self._saved_at = time.monotonic()
 
-    def _write(self, of_ranks: dict[str, Tensor]) -> None:
+    def _write(self, of_ranks: dict[str, Tensor], tokens: int) -> None:
         now, state = self._progress, self._state
-        experiment = sha256_of(self._run.experiment)
-        progress = Progress(now.finished, now.stage, now.step, self._run.metrics_bytes(), experiment, now.best)
+        experiment = _experiment_fingerprint(self._run)
+        progress = replace(
+            now,
+            metrics_bytes=self._run.metrics_bytes(),
+            experiment=experiment,
+            seconds=self.counts.seconds,
+            queries=self.counts.queries,
+            tokens=tokens,
+        )
         where = now.stage or f"after {now.finished} stages"
         with self._run.writing("a checkpoint"), self._run.new_checkpoint(where, now.step, self._keep) as folder:
             save_run_state(folder, self._model, self._rng, of_ranks)
             if state is not None:
                 save_stage_state(folder, state)
             write_json(folder / _FILE, record_mapping(progress))
+
+
+def _experiment_fingerprint(run: RunDirectory) -> str:
+    """Return a fingerprint of what experiment.toml has to compute: all sections but the one of trackers."""
+    sections = parse_toml(run.experiment.read_text(encoding="utf-8"), str(run.experiment))
+    return fingerprint([json.dumps({name: sections[name] for name in sections if name != "track"}, sort_keys=True)])
 
 
 def read_progress(folder: Path) -> Progress:

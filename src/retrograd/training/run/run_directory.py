@@ -4,6 +4,7 @@
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
 ``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step,
 and per alarm), ``failed-batch.jsonl`` (where a gradient was not finite),
+``tracking/`` and ``tracked.json`` (the files of trackers, and the name by which they know the run),
 ``checkpoints/`` (`retrograd.training.run.saved_state` says what is in one), ``chains/`` (where Markov chains stood),
 ``targets/`` (which of several answers was trained on, and how often), ``model/`` (the finished model),
 ``calibration.json`` (where a decision was fitted), ``abstention.json`` (where a threshold was fitted), and
@@ -21,6 +22,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,7 +52,7 @@ from retrograd.util.guards import JsonObject, JsonValue, finite_number
 from retrograd.util.records import read_value
 from retrograd.util.text_files import read_json, write_json, write_jsonl
 
-__all__ = ["SCORE_PARTS", "RunDirectory"]
+__all__ = ["SCORE_PARTS", "TIMES", "RunDirectory"]
 
 _FP32_BEFORE = "no"
 """What ``environment.json`` called fp32 before it had the seconds of both."""
@@ -60,6 +62,9 @@ _PREPARED = ("data", "start")
 
 SCORE_PARTS = ("answers", "neighbours", "citations", "confidence")
 """The tables of scores in ``scores.json``."""
+
+TIMES = ("time", "at", "queries_per_second")
+"""The fields of a line of ``metrics.jsonl`` that a clock gives; all others are the same when a run is repeated."""
 
 _RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "peft", "numpy")
 
@@ -246,8 +251,10 @@ class RunDirectory:
             f"raise the temperature, or set training.precision = fp32"
         ) from None
 
-    def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
-        """Append one line to ``metrics.jsonl``: the stage, the optimiser step (from 1), and the values by name."""
+    def log(self, step: int, stage: str, values: Mapping[str, int | float]) -> None:
+        """Append one line to ``metrics.jsonl``: the stage, the optimiser step (from 1), the time, and the values by
+        name.
+        """
         self._append({"stage": stage, "step": step} | {name: _finite_or_none(value) for name, value in values.items()})
 
     def log_alarm(self, step: int, stage: str, alarm: str, says: str, remedy: str) -> None:
@@ -257,8 +264,9 @@ class RunDirectory:
     def _append(self, record: Mapping[str, JsonValue]) -> None:
         if not self.is_writer:
             return
+        line = {**record, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         with self.writing("a line of metrics.jsonl"), self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n")
 
     def metrics_bytes(self) -> int:
         """Return the length of ``metrics.jsonl``, all of which is then on the disk."""
@@ -307,16 +315,12 @@ class RunDirectory:
             else:
                 left.unlink()
 
-    def save_targets(self, stage: str, step: int, examples: Sequence[Example], targets: Targets) -> None:
-        """Log how many visits took each target at a stage's end, and write the counts of each example.
+    def save_targets(self, stage: str, examples: Sequence[Example], targets: Targets) -> None:
+        """Write how many visits of each example took each target to ``targets/STAGE.jsonl``.
 
-        These are in ``targets/STAGE.jsonl``. Nothing is written where the first target is always taken.
+        Nothing is written where the first target is always taken.
         """
-        visits = targets.visits()
-        if not visits:
-            return
-        self.log(step, stage, visits)
-        if self.is_writer:
+        if self.is_writer and targets.visits():
             own = zip(examples, targets.visits_of_each(), strict=True)
             with self.writing("the targets"):
                 path = self.path / "targets" / f"{_file_name(stage)}.jsonl"
@@ -370,8 +374,8 @@ def _finite_numbers(table: JsonValue) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _finite_or_none(value: float) -> float | None:
-    return value if torch.isfinite(torch.tensor(value)) else None
+def _finite_or_none(value: int | float) -> int | float | None:
+    return value if math.isfinite(value) else None
 
 
 def _describe_environment(precision: str, seconds: PrecisionSeconds | None) -> JsonObject:
