@@ -136,7 +136,8 @@ def train(
     folder = RunDirectory(Path(out))
     RunDirectory.require_free(folder.path, prepared=True)
     settings = _settings_of(model, objective)
-    trackers = track if isinstance(track, TrackSettings) else TrackSettings(tuple(track))
+    names = (track,) if isinstance(track, str) else track
+    trackers = names if isinstance(names, TrackSettings) else TrackSettings(tuple(names))
     require_trackers(trackers)
     recorded = record_data(model.task, model.base, examples, eval_examples, folder.data.resolve())
     experiment = Experiment(
