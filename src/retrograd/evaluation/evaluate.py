@@ -14,7 +14,7 @@ from retrograd.evaluation.confidence import Confidence, judge_own_answers, measu
 from retrograd.evaluation.open_retrieval import best_rows, find_gold_rows, open_retrieval_scores
 from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
 from retrograd.models.compute.inference import inference
-from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.models.settings import Scoring
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.answer_scores import bleu_signature
 from retrograd.types import Example, Prediction

@@ -28,15 +28,14 @@ from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.remembered_scores import RememberedScores
 from retrograd.rag.search import (
     BEST_PASSAGES,
-    DENSE,
     GivenRowsSearch,
     RetrievalOptions,
     Search,
-    SearchKind,
     SearchRequest,
     SearchSpace,
     require_index,
 )
+from retrograd.rag.search_kinds import DENSE, SearchKind
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, UserError
 

@@ -18,15 +18,8 @@ from retrograd.objectives.objective import CandidateScores
 from retrograd.rag import search as package
 from retrograd.rag.candidates import Candidates, Pool
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import (
-    SEARCHES,
-    GivenRowsSearch,
-    RetrievalOptions,
-    SearchKind,
-    SearchRequest,
-    SearchSpace,
-    search_kind,
-)
+from retrograd.rag.search import GivenRowsSearch, RetrievalOptions, SearchRequest, SearchSpace
+from retrograd.rag.search_kinds import SEARCHES, SearchKind, search_kind
 from retrograd.types import Example, UserError
 
 K = 3
