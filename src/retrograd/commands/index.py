@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrograd.index.settings import ApproximateEngine, IndexSettings, PresetName, Storage
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ index = typer.Typer(
 def build(
     source: Annotated[str, typer.Argument(help="A finished run's folder, or a recipe or experiment file (untrained).")],
     out: Annotated[Path, typer.Option(help="Folder of the index; a new version is added to what is there.")],
-    dtype: Annotated[str, typer.Option(help="How vectors are stored: fp32, bf16 or fp16.")] = "fp32",
+    dtype: Annotated[Storage, typer.Option(help="How vectors are stored.")] = "fp32",
     ray: Annotated[str | None, typer.Option(help="Build by tasks of Ray: local, or the address of a cluster.")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Tasks of --ray; default: one for each GPU, else as the processors allow.")
@@ -84,8 +85,8 @@ def check(
 def publish(
     folder: IndexFolder,
     to: Annotated[str, typer.Option(help="A folder (faiss), a file NAME.db or a server's address (milvus).")],
-    kind: Annotated[str, typer.Option(help="The engine: faiss or milvus.")] = "milvus",
-    preset: Annotated[str, typer.Option(help="flat, ivf, ivf-sq8, hnsw; of faiss also ivf-pq.")] = "ivf",
+    kind: Annotated[ApproximateEngine, typer.Option(help="The engine.")] = "milvus",
+    preset: Annotated[PresetName, typer.Option(help="Its settings to begin with; ivf-pq is one of faiss.")] = "ivf",
     probe: Annotated[int, typer.Option(min=0, help="How hard it searches; 0: as the preset has it.")] = 0,
     collection: Annotated[str, typer.Option(help="The name of the index in Milvus.")] = "retrograd",
 ) -> None:
@@ -93,9 +94,10 @@ def publish(
 
     Example: `retrograd index publish indexes/joint --to joint.db`
     """
-    from retrograd.studies.index_publish import publish_index, settings_from_words
+    settings = IndexSettings(kind, to, collection=collection, preset=preset, probe=probe)
+    from retrograd.studies.index_publish import publish_index
 
-    published = publish_index(folder, settings_from_words(kind, to, collection, preset, probe))
+    published = publish_index(folder, settings)
     typer.echo(f"{published.passages:,} passages are in {to}")
     typer.echo(f"recall@10 is {published.recall:.1%}, for rows of the base as queries")
     name = "" if collection == "retrograd" else f" --set index.collection={collection}"

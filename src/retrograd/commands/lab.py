@@ -44,6 +44,7 @@ def lab(
         from retrograd.training.run.run_directory import RunDirectory
 
         RunDirectory.open(run)  # raises an error that says what the folder is instead
+    subject = run if is_run else load_experiment(source, changes, no_cache)
     folder = out or (run / "lab" if is_run else Path("runs") / f"lab-{run.stem}")
     from retrograd.report.figures import require_matplotlib
 
@@ -55,7 +56,6 @@ def lab(
         from retrograd.report.laboratory import draw, print_report
         from retrograd.studies.laboratory.lab import run_laboratory
 
-        subject = run if is_run else load_experiment(source, changes, no_cache)
         report = run_laboratory(subject, names, queries, redraws, folder, seed)
         draw(report, folder / "lab.png")
         print_report(report, table_console(160))

@@ -34,10 +34,10 @@ def plan(
 
     Example: `retrograd plan jsa-rag-nq --hardware h100 --passages 21015324 --examples 79168`
     """
+    experiment = load_experiment(recipe, [*(changes or []), *map(_model_setting, like or [])])
     from retrograd.report.plan import print_plan
     from retrograd.studies.planning.plan import plan_experiment
 
-    experiment = load_experiment(recipe, [*(changes or []), *map(_model_setting, like or [])])
     planned = plan_experiment(experiment, hardware, examples, passages, not no_probe, processes)
     if json:
         typer.echo(writer.dumps(planned.record(), ensure_ascii=False, indent=2))

@@ -68,13 +68,13 @@ def train_or_resume(
     signal stops it.
     """
     _check_options(recipe, out, changes, resume, controls, seeds)
+    experiment = None if recipe is None else load_experiment(recipe, list(changes))  # before torch is imported
     from retrograd.experiments.run import resume_run, run_experiment
     from retrograd.studies.answers import saved_scores
     from retrograd.studies.study import is_study
     from retrograd.training.distributed.ranks import explain_lost_process, is_first_process
     from retrograd.training.run.interrupts import Interrupted, Interrupts
 
-    experiment = None if recipe is None else load_experiment(recipe, list(changes))
     default = "" if experiment is None else experiment.name + ("-controls" if controls else "")
     folder = resume or out or Path("runs") / default
     try:

@@ -27,6 +27,9 @@ def validate(
 
     Example: `retrograd validate semeval-joint --set data.train=mine.jsonl --set data.labels=from_train`
     """
+    from retrograd.studies.validation.subject import read_subject
+
+    read_subject(names, changes or [], kind, format)  # mistakes are reported before torch is imported
     from retrograd.report.validation import print_validation
     from retrograd.studies.validation.validate import validate as validate_data
 

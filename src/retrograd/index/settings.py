@@ -11,6 +11,7 @@ from retrograd.util.guards import require_at_least
 
 __all__ = [
     "DEFAULT_ESTIMATION",
+    "ApproximateEngine",
     "EngineName",
     "IndexSettings",
     "NormaliserEstimation",
@@ -20,7 +21,8 @@ __all__ = [
     "storage_type",
 ]
 
-EngineName = Literal["exact", "faiss", "milvus"]
+ApproximateEngine = Literal["faiss", "milvus"]
+EngineName = Literal["exact", ApproximateEngine]
 Storage = Literal["fp32", "bf16", "fp16"]
 PresetName = Literal["flat", "ivf", "ivf-sq8", "ivf-pq", "hnsw"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 __all__ = [
+    "ComputePrecision",
     "LearningTowers",
     "Pooling",
     "PoolingChoice",
@@ -28,6 +29,7 @@ PoolingChoice = Literal["auto", Pooling]
 PrecisionSetting = Literal["auto", "bf16", "fp32"]
 """The setting of a precision; ``auto`` is the faster of the other two."""
 
+ComputePrecision = Literal["bf16", "fp32"]
 Quantisation = Literal["none", "nf4"]
 Scoring = Literal["sequence", "tree"]
 SoftPosition = Literal["before", "after"]

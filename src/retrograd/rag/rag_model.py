@@ -16,11 +16,11 @@ from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import can_save_with_model
 from retrograd.index.settings import IndexSettings
-from retrograd.models.compute.compute import Compute, ComputePrecision, in_own_precision
+from retrograd.models.compute.compute import Compute, in_own_precision
 from retrograd.models.compute.inference import inference
 from retrograd.models.loading.lora import Lora
 from retrograd.models.retriever import Retriever
-from retrograd.models.settings import Scoring, TrainedTowers
+from retrograd.models.settings import ComputePrecision, Scoring, TrainedTowers
 from retrograd.rag.answers.answering import (
     DEFAULT_ANSWERING,
     Answering,

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
-from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-__all__ = ["Autocast", "Compute", "ComputePrecision", "computed_type", "in_own_precision"]
+from retrograd.models.settings import ComputePrecision
 
-ComputePrecision = Literal["bf16", "fp32"]
+__all__ = ["Autocast", "Compute", "computed_type", "in_own_precision"]
 
 Autocast = torch.autocast | nullcontext[None]
 """A block that computes in one precision; it swallows no error."""
