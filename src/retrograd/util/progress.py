@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # rich is imported when something is shown
     from rich.console import Console
     from rich.progress import ProgressColumn
 
-__all__ = ["bar", "say", "show_progress", "silence_output"]
+__all__ = ["bar", "say", "show_log", "show_progress", "silence_output"]
 
 Advance = Callable[[int], None]
 
@@ -59,7 +59,7 @@ def show_progress(is_shown: bool = True) -> None:
 
 def say(line: str) -> None:
     """Log one plain line; where progress is shown, print it above a running bar as well."""
-    logging.getLogger("retrograd").info(line)
+    logging.getLogger("retrograd").info(line, extra={_IS_SHOWN: _SHOWN[-1]})
     if _SHOWN[-1]:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -71,6 +71,25 @@ def silence_output() -> None:
     _CONSOLE[:] = [Console(stderr=True, quiet=True)]
 
 
+def show_log(is_shown: bool = True) -> None:
+    """Print the log of the package on stderr, at level DEBUG, from now on, or no more; lines that are shown as progress
+    are not printed again.
+    """
+    logger = logging.getLogger("retrograd")
+    for handler in _LOG:
+        logger.removeHandler(handler)
+    _LOG.clear()
+    logger.setLevel(logging.DEBUG if is_shown else logging.NOTSET)
+    if is_shown:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        handler.addFilter(lambda record: not vars(record).get(_IS_SHOWN, False))
+        logger.addHandler(handler)
+        _LOG.append(handler)
+
+
+_IS_SHOWN = "is_shown"
+_LOG: list[logging.Handler] = []
 _CONSOLE: list[Console] = []
 _SHOWN = [False]
 

@@ -15,7 +15,7 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.settings import RetrieverSettings
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
-from retrograd.rag import search as package
+from retrograd.rag import search_kinds as package
 from retrograd.rag.candidates import Candidates, Pool
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import GivenRowsSearch, RetrievalOptions, SearchRequest, SearchSpace
