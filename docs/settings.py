@@ -23,7 +23,7 @@ from retrograd.experiments.settings import TrainingSettings, WarmStartSettings
 from retrograd.experiments.training_config import TrainingConfig
 from retrograd.objectives import OBJECTIVES
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import SEARCHES
+from retrograd.rag.search_kinds import SEARCHES
 from retrograd.rag.settings import GeneratorSettings, RetrieverSettings
 
 PAGE = Path(__file__).with_name("settings.md")

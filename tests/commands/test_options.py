@@ -16,6 +16,7 @@ from typing import get_args
 import pytest
 import typer
 from tests.commands.test_cli import RECORDS, command, data_file, experiment_file
+from typer.models import OptionInfo
 
 from retrograd.cli import COMMANDS
 from retrograd.commands.recipes import TaskName
@@ -58,7 +59,8 @@ def test_results_can_be_had_as_json(name: str) -> None:
         option
         for parameter in inspect.signature(EVERY[name], eval_str=True).parameters.values()
         for annotation in get_args(parameter.annotation)
-        for option in getattr(annotation, "param_decls", None) or ()
+        if isinstance(annotation, OptionInfo)
+        for option in (annotation.default, *(annotation.param_decls or ()))
     ]
     assert ("--json" in options) == (name not in WITHOUT_RECORD)
 

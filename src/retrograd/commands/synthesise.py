@@ -48,7 +48,7 @@ def synthesise(
     Questions are asked about sentences with a name, a date or a number. After a kill, the same command goes on where
     it was stopped.
 
-    Example: `retrograd synthesise passages.jsonl --out pairs.jsonl --passages 1000`
+    Example: `retrograd synthesise passages.jsonl --out pairs.jsonl --sample 1000`
     """
     from retrograd.studies.synthesis.synthesise import Synthesis, rejected_file
     from retrograd.studies.synthesis.synthesise import synthesise as synthesise_pairs

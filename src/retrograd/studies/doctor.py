@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from retrograd.types import UserError
 from retrograd.util.files import cache_folder
-from retrograd.util.guards import JsonObject
+from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.machine import free_memory
 from retrograd.util.text_files import read_json
 
@@ -89,7 +89,7 @@ class Examination:
 
     def record(self) -> JsonObject:
         """Return the examination as JSON."""
-        extras = [{**asdict(extra), "is_installed": extra.is_installed} for extra in self.extras]
+        extras: list[JsonValue] = [{**asdict(extra), "is_installed": extra.is_installed} for extra in self.extras]
         return {**asdict(self), "extras": extras, "is_sound": self.is_sound}
 
 

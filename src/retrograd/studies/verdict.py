@@ -51,7 +51,7 @@ class Verdict:
             "seeds": list(self.study.seeds),
             "strongest_rival": self.strongest_rival,
             "differences": [asdict(difference) for difference in self.evidence.differences],
-            "scores": {name: {**own} for name, own in self.scores.items()},
+            "scores": {name: {score: [*values] for score, values in own.items()} for name, own in self.scores.items()},
         }
 
     def save(self) -> None:
