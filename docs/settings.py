@@ -22,9 +22,9 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.settings import TrainingSettings, WarmStartSettings
 from retrograd.experiments.training_config import TrainingConfig
 from retrograd.objectives import OBJECTIVES
-from retrograd.rag.model_settings import GeneratorSettings, RetrieverSettings
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import SEARCHES
+from retrograd.rag.search_kinds import SEARCHES
+from retrograd.rag.settings import GeneratorSettings, RetrieverSettings
 from retrograd.training.tracking.kinds import TRACKERS
 from retrograd.training.tracking.settings import TrackSettings
 

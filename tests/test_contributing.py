@@ -31,7 +31,8 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index
-from retrograd.rag import search
+from retrograd.rag import search_kinds
+from retrograd.rag.search_kinds import SearchKind
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Passage, UserError
 
@@ -109,8 +110,8 @@ def test_an_index_finds_the_neighbours_of_the_exact_index(
 def test_an_experiment_names_a_search_and_a_model_answers_with_it(
     load: Load, tiny_encoder: Path, tiny_seq2seq: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = load("toy search").FIRST
-    monkeypatch.setattr(search, "SEARCHES", (*search.SEARCHES, first))
+    first = SearchKind("first", load("toy search").FirstSearch, **FIRST)
+    monkeypatch.setattr(search_kinds, "SEARCHES", (*search_kinds.SEARCHES, first))
     experiment = Experiment().with_settings(["retriever.search=first", "retriever.trained=none"])
     assert experiment.retriever.search_kind == first
     model, examples = build(tiny_encoder, tiny_seq2seq, trained="none", posterior=False)
@@ -130,6 +131,9 @@ def test_a_command_joins_the_others(load: Load, tmp_path: Path) -> None:
     assert answer.stdout == "2 passages, 5 words\n", answer.exception
 
 
+FIRST = {"needs_index": False, "has_vectors": False, "trains_retriever": False, "takes_other_rows": False}
+"""What CONTRIBUTING.md's search declares."""
+
 FILES = {
     "toy objective": "objectives/hard_em.py",
     "toy kind of data": "experiments/data/card_data.py",
@@ -141,7 +145,6 @@ FILES = {
 LINES = (
     ("objectives/__init__.py", "objectives.hard_em import HardEM", "OBJECTIVES", "HardEM"),
     ("experiments/data/kinds.py", "experiments.data.card_data import CardData", "KINDS", "CardData"),
-    ("rag/search/__init__.py", "rag.search.first import FIRST", "SEARCHES", "FIRST"),
     ("cli.py", "commands.count import count", "COMMANDS", "count"),
 )
 """File, import, tuple and entry; an index needs no line."""
@@ -200,6 +203,7 @@ def test_all_six_are_used_by_commands_and_from_python(tiny_encoder: Path, tiny_s
         assert replaced == 1, name
         (package / name).write_text(text, encoding="utf-8")
     _add_format(package / "data" / "questions.py")
+    _add_search(package / "rag" / "search_kinds.py")
     things = ("cup", "box", "wheel", "car", "tea", "rain")
     (tmp_path / "base.jsonl").write_text(
         "".join(f'{{"id": "{one}", "text": "the {one} is here ."}}\n' for one in things), encoding="utf-8"
@@ -242,6 +246,16 @@ precision = "fp32"
     assert "the wheel is here ." not in done.stdout
     assert "('the cup', 'a cup')" in done.stdout
     assert done.stdout.endswith("HardEM cards ['cup', 'box', 'wheel', 'car']\nTrue\n"), done.stdout[-2000:]
+
+
+def _add_search(path: Path) -> None:
+    """Add the lines of CONTRIBUTING.md's search to `rag/search_kinds.py`."""
+    lines = code("toy search's entry")
+    entry, text = lines.split("\n\n\n")[-1].strip(), path.read_text(encoding="utf-8")
+    anchor = "SEARCHES: tuple[SearchKind, ...] = ("
+    assert text.count(anchor) == 1
+    assert entry.startswith("FIRST = SearchKind(")
+    path.write_text(text.replace(anchor, f"{lines}\n\n{anchor}FIRST, "), encoding="utf-8")
 
 
 def _add_format(path: Path) -> None:

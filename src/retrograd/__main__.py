@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import wraps
 from typing import Annotated, NoReturn, Protocol, runtime_checkable
 
 import typer
@@ -27,22 +29,64 @@ def _print_version(is_wanted: bool) -> bool:
     return is_wanted
 
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no messages but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of the package, at level DEBUG.")]
+
+
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Accept the options of ``retrograd`` itself, and show progress in every command."""
-    from retrograd.util.progress import show_progress
+    from retrograd.util.progress import show_log, show_progress
 
     show_progress()
+    show_log(False)
+    _set_output(quiet, verbose)
+
+
+def _set_output(quiet: bool, verbose: bool) -> None:
+    """Show less, or more, than progress on stderr; results on stdout are always printed.
+
+    Raises `UserError` for both at once.
+    """
+    from retrograd.util.progress import show_log, show_progress
+
+    if quiet and verbose:
+        raise UserError("--quiet shows errors alone, and --verbose the log; leave one of them out")
+    if quiet:
+        show_progress(False)
+    if verbose:
+        show_log()
+
+
+def _with_output_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes --quiet and --verbose behind its name, too, as people type them there."""
+
+    @wraps(function)
+    def command(*arguments: object, quiet: bool, verbose: bool, **options: object) -> None:
+        _set_output(quiet, verbose)
+        function(*arguments, **options)
+
+    own = inspect.signature(function, eval_str=True)
+    added = {"quiet": Quiet, "verbose": Verbose}
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in added.items()
+    ]
+    vars(command)["__signature__"] = own.replace(parameters=[*own.parameters.values(), *parameters])
+    command.__annotations__ = {**function.__annotations__, **added}
+    return command
 
 
 def command_line(commands: Sequence[Callable[..., None] | typer.Typer]) -> typer.Typer:
     """Return the command line of the given commands and groups of commands, in their order."""
     app = typer.Typer(
         no_args_is_help=True,
-        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode="markdown",
         callback=_options,
         help="Gradients through retrieval: train retriever and generator of a RAG model as one model.\n\n"
@@ -50,10 +94,19 @@ def command_line(commands: Sequence[Callable[..., None] | typer.Typer]) -> typer
     )
     for command in commands:
         if isinstance(command, typer.Typer):
-            app.add_typer(command)
+            app.add_typer(_group(command))
         else:
-            app.command()(command)
+            app.command()(_with_output_options(command))
     return app
+
+
+def _group(commands: typer.Typer) -> typer.Typer:
+    """Return a group whose commands take --quiet and --verbose, too."""
+    group = typer.Typer(name=commands.info.name, no_args_is_help=True, help=commands.info.help)
+    for one in commands.registered_commands:
+        if one.callback is not None:
+            group.command(one.name)(_with_output_options(one.callback))
+    return group
 
 
 app = command_line(COMMANDS)

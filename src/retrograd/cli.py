@@ -3,6 +3,7 @@
 from retrograd.commands.analyse import analyse
 from retrograd.commands.compare import compare
 from retrograd.commands.demo.command import demo
+from retrograd.commands.doctor import doctor
 from retrograd.commands.evaluate import evaluate
 from retrograd.commands.export import export
 from retrograd.commands.extract import extract
@@ -40,5 +41,6 @@ COMMANDS = (
     push,
     index,
     lab,
+    doctor,
 )
 """Functions, whose parameters are the options, and groups of commands (``typer.Typer``)."""

@@ -21,7 +21,8 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
-from retrograd.rag.answers.answering import Answering, Manner
+from retrograd.rag.answers.answering import Answering
+from retrograd.rag.answers.manner import Manner
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.judging import Judgements
 from retrograd.tasks.question_answering import QuestionAnswering

@@ -13,7 +13,6 @@ from retrograd.experiments.controls import (
     ORACLE,
     RANDOM,
     frozen_retriever,
-    make_controls,
 )
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.stage_description import trains_retriever
@@ -27,6 +26,7 @@ from retrograd.objectives import (
 )
 from retrograd.recipes import RECIPES
 from retrograd.studies.report import list_setting_changes
+from retrograd.studies.study import make_controls
 from retrograd.types import UserError
 
 READING = [name for name, recipe in RECIPES.items() if recipe().training.passages > 0]

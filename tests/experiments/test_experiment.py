@@ -13,7 +13,7 @@ from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment, RetrieverSettings, TrainingSettings
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.objectives import OBJECTIVES, JointStochasticApproximation, TopKMarginal, WakeSleep
-from retrograd.rag.answers.answering import Manner
+from retrograd.rag.answers.manner import Manner
 from retrograd.recipes import RECIPES
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.training.refresh.policies import (

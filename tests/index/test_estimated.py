@@ -13,14 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from retrograd.index import estimated
-from retrograd.index.estimated import (
-    LogNormaliserEstimate,
-    NormaliserEstimation,
-    combine_draws,
-    draw_outside,
-    estimate_log_normaliser,
-)
+from retrograd.index.estimated import LogNormaliserEstimate, combine_draws, draw_outside, estimate_log_normaliser
 from retrograd.index.exact import ExactIndex
+from retrograd.index.settings import NormaliserEstimation
 from retrograd.types import UserError
 
 FALSE_ALARM = 1e-6  # allowed chance that a correct estimator fails a statistical test

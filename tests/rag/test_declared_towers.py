@@ -14,7 +14,7 @@ from retrograd.models.encoder import Encoder
 from retrograd.rag.embedding import build_index
 from retrograd.rag.index_folder import build_index_folder, index_spec
 from retrograd.rag.model_parts import build_retriever
-from retrograd.rag.model_settings import RetrieverSettings
+from retrograd.rag.settings import RetrieverSettings
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.types import Passage, UserError
 from retrograd.util.records import read_record, record_mapping

@@ -19,8 +19,8 @@ from retrograd.models.retriever import Retriever
 from retrograd.objectives import JointStochasticApproximation, Objective, TopKMarginal
 from retrograd.rag.likelihood import CopySettings
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import UNRELATED
 from retrograd.rag.search.substitution import choose_unrelated_rows
+from retrograd.rag.search_kinds import UNRELATED
 from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift, measure_staleness
 from retrograd.training.stage import CopyEvidence
 from retrograd.types import Example

@@ -33,7 +33,8 @@ from retrograd.objectives import (
     Vimco,
     WakeSleep,
 )
-from retrograd.rag.answers.answering import Answering, Manner
+from retrograd.rag.answers.answering import Answering
+from retrograd.rag.answers.manner import Manner
 from retrograd.rag.answers.written import write_answers
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import GeneratorLikelihood

@@ -19,8 +19,9 @@ from retrograd.objectives import JointStochasticApproximation, TopKMarginal
 from retrograd.rag.candidates import NULL_ROW
 from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import UNRELATED, RetrievalOptions
+from retrograd.rag.search import RetrievalOptions
 from retrograd.rag.search.substitution import choose_unrelated_rows
+from retrograd.rag.search_kinds import UNRELATED
 from retrograd.rag.staleness import Probe, describe_index_fault, measure_drift, measure_staleness
 from retrograd.training.refresh.background import IndexWorker
 from retrograd.types import Example, UserError

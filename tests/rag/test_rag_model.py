@@ -18,12 +18,14 @@ from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever, TrainedTowers
 from retrograd.objectives import RelaxedTopK
-from retrograd.rag.answers.answering import Answering, Manner
+from retrograd.rag.answers.answering import Answering
 from retrograd.rag.answers.decision import Decision
+from retrograd.rag.answers.manner import Manner
 from retrograd.rag.candidates import NULL_ROW, Pool
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import BM25, UNRELATED, RetrievalOptions
+from retrograd.rag.search import RetrievalOptions
 from retrograd.rag.search.substitution import choose_unrelated_rows
+from retrograd.rag.search_kinds import BM25, UNRELATED
 from retrograd.rag.staleness import describe_index_fault
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.types import Example, Passage, UserError

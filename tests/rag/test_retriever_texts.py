@@ -18,7 +18,7 @@ from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.retriever_texts import describe_texts, find_limits
-from retrograd.rag.search import BM25
+from retrograd.rag.search_kinds import BM25
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relations.extraction import RelationExtraction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from retrograd.models.retriever import Retriever
 from retrograd.rag.answers.answering import Answering
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import SearchKind
+from retrograd.rag.search_kinds import SearchKind
 from retrograd.tasks.task import Task
 
 

@@ -16,7 +16,7 @@ from retrograd.commands.demo.demonstration import run_demo
 from retrograd.commands.train import train_or_resume
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
-from retrograd.rag.search import ORACLE
+from retrograd.rag.search_kinds import ORACLE
 from retrograd.studies import study as study_module
 from retrograd.studies.compare import compare
 from retrograd.studies.study import Study

@@ -13,9 +13,9 @@ from tests.tolerances import TINY_DEPTH, TINY_TERMS, assert_same_gradients, desc
 from tests.training.distributed.test_ranks import DEPTH, TERMS
 from tests.untimed import untimed_lines
 
-from retrograd.index.estimated import NormaliserEstimation
 from retrograd.index.faiss import FaissIndex
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.index.settings import NormaliserEstimation
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
@@ -36,9 +36,7 @@ from retrograd.rag.embedding import build_index
 from retrograd.rag.likelihood import GeneratorLikelihood
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
-from retrograd.rag.search.bm25 import BM25
-from retrograd.rag.search.dense import DENSE
-from retrograd.rag.search.search import SearchKind
+from retrograd.rag.search_kinds import BM25, DENSE, SearchKind
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.training.loop import train

@@ -6,6 +6,7 @@ that several commands share.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,24 +23,62 @@ if TYPE_CHECKING:
 __all__ = [
     "AsJson",
     "NoCache",
+    "OptionalRecipeArgument",
+    "PassagesRead",
     "Patch",
     "RecipeArgument",
     "RunFolder",
     "SettingsOption",
+    "SourceOption",
     "add_no_cache",
     "format_hits",
     "format_scores",
     "load_experiment",
+    "print_json",
     "table_console",
 ]
 
 _MANY_EMPTY_ANSWERS = 50.0  # percent
 
-RecipeArgument = Annotated[
-    str, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")
-]
+
+def _complete_recipe(incomplete: str) -> list[tuple[str, str]]:
+    """Return the recipes that begin so, each with its summary, for the shell."""
+    from retrograd.recipes import RECIPES
+
+    return [(name, recipe.summary) for name, recipe in RECIPES.items() if name.startswith(incomplete)]
+
+
+def _complete_setting(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the settings ``section.name=`` that begin so: of the recipe where one was named, else of any."""
+    from retrograd.experiments.experiment import Experiment
+    from retrograd.recipes import open_experiment
+    from retrograd.types import UserError
+
+    named = [word for word in (ctx.params.get("recipe"), *ctx.args) if isinstance(word, str)]
+    try:
+        experiment = open_experiment(named[0]) if named else Experiment()
+    except UserError:
+        experiment = Experiment()
+    names = []
+    for name, value in experiment.to_mapping().items():
+        names += [f"{name}.{setting}=" for setting in value] if isinstance(value, Mapping) else [f"{name}="]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+_RECIPE = "A recipe's name (see `retrograd recipes`), or a .toml or .json file."
+RecipeArgument = Annotated[str, typer.Argument(help=_RECIPE, autocompletion=_complete_recipe)]
+OptionalRecipeArgument = Annotated[str | None, typer.Argument(help=_RECIPE, autocompletion=_complete_recipe)]
 SettingsOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Change one setting: section.setting=value. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change one setting: section.setting=value. Repeatable.", autocompletion=_complete_setting
+    ),
+]
+SourceOption = Annotated[
+    str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
+]
+PassagesRead = Annotated[
+    int | None, typer.Option("-k", "--passages", min=0, help="Passages per query, 0 for none; default: the run's.")
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
 Patch = Annotated[
@@ -48,7 +87,7 @@ Patch = Annotated[
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Embed the base anew: take nothing from the cache, and keep nothing there.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 
 
 def load_experiment(recipe: str, changes: list[str] | None, no_cache: bool = False) -> Experiment:
@@ -56,6 +95,11 @@ def load_experiment(recipe: str, changes: list[str] | None, no_cache: bool = Fal
     from retrograd.recipes import open_experiment
 
     return open_experiment(recipe).with_settings(add_no_cache(changes, no_cache))
+
+
+def print_json(record: Mapping[str, object]) -> None:
+    """Print a record as one JSON object; paths are printed as text."""
+    typer.echo(json.dumps(record, ensure_ascii=False, indent=2, default=str))
 
 
 def add_no_cache(changes: list[str] | None, no_cache: bool) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from retrograd.commands import RunFolder, table_console
+from retrograd.commands import AsJson, RunFolder, print_json, table_console
 
 __all__ = ["compare"]
 
@@ -16,6 +17,7 @@ def compare(
     baseline: RunFolder,
     system: Annotated[Path, typer.Argument(help="Another finished run with the same test data.")],
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the permutation test.")] = 1_000,
+    json: AsJson = False,
 ) -> None:
     """Compare the scores of two runs on the same test data: difference, interval, p, and what it comes from.
 
@@ -26,4 +28,8 @@ def compare(
 
     names = (baseline.resolve().name, system.resolve().name)  # "." has none
     names = names if names[0] != names[1] else (str(baseline), str(system))
-    print_comparison(compare_runs(baseline, system, resamples), names, table_console(110))
+    comparison = compare_runs(baseline, system, resamples)
+    if json:
+        print_json({"runs": [baseline, system], **asdict(comparison)})
+    else:
+        print_comparison(comparison, names, table_console(110))

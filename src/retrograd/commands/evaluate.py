@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import Patch, RunFolder, format_scores
+from retrograd.commands import AsJson, PassagesRead, Patch, RunFolder, format_scores, print_json
 from retrograd.types import UserError
 
 __all__ = ["evaluate"]
@@ -17,15 +17,14 @@ def evaluate(
     run: RunFolder,
     data: Annotated[Path | None, typer.Option(help="Labelled examples; default: the run's own test data.")] = None,
     patch: Patch = None,
-    passages: Annotated[
-        int | None, typer.Option(min=0, help="Passages per query, 0 for none; default: the run's.")
-    ] = None,
+    passages: PassagesRead = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for predictions.jsonl, confidence.json and scores.json.")
     ] = None,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Print the reliability table and risk against coverage as well.")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Score a finished run: official answer scores, scores of neighbours, citations and confidence; of a study
     (`train --controls`) its verdict.
@@ -43,11 +42,16 @@ def evaluate(
         from retrograd.report.evidence import save_evidence
         from retrograd.studies.verdict import judge_study
 
-        typer.echo(save_evidence(judge_study(run)))
+        verdict = judge_study(run)
+        text = save_evidence(verdict)
+        print_json(verdict.record()) if json else typer.echo(text)
         return
     from retrograd.studies.answers import evaluate_run
 
     result = evaluate_run(run, data, patch, passages, out)
+    if json:
+        print_json(result.record())
+        return
     typer.echo(f"{result.examples} examples, {result.passages} passages each\n{format_scores(result.scores)}")
     if confidence:
         from retrograd.report.confidence import format_confidence

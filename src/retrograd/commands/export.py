@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json as json_text
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from retrograd.commands import AsJson
+from retrograd.commands import AsJson, print_json
 
-__all__ = ["export"]
+__all__ = ["Kind", "export"]
+
+Kind = Literal["sentence-transformers", "peft", "merged", "onnx", "trec", "faiss"]
+"""The names of `retrograd.studies.export.export.EXPORTS`, which would take seconds to import."""
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run, or of a saved model.")],
-    to: Annotated[str, typer.Option(help="sentence-transformers, peft, merged, onnx, trec or faiss.")],
+    to: Annotated[Kind, typer.Option(help="For which program.")],
     out: Annotated[Path, typer.Option(help="The new folder.")],
     passages: Annotated[int, typer.Option("-k", "--passages", min=1, help="Passages of a ranking (trec).")] = 100,
     json: AsJson = False,
@@ -31,7 +33,7 @@ def export(
 
     written = write_export(run, to, out, passages)
     if json:
-        typer.echo(json_text.dumps(written.record(), ensure_ascii=False, indent=2))
+        print_json(written.record())
         return
     typer.echo(f"{out}: {len(written.files)} files")
     typer.echo(f"{written.comparison.compared}: the largest difference is {written.comparison.difference:.1e}")

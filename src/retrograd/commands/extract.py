@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import RunFolder
+from retrograd.commands import AsJson, RunFolder, print_json
 
 __all__ = ["extract"]
 
@@ -22,6 +22,7 @@ def extract(
     base: Annotated[
         str, typer.Option(help="What IRIs begin with in N-Triples, such as https://example.org/.")
     ] = "urn:retrograd:",
+    json: AsJson = False,
 ) -> None:
     """Read text and write a knowledge graph: triples with their score, sentence and the neighbours that were read.
 
@@ -33,4 +34,7 @@ def extract(
     require_writable(out, base)
     triples, pairs = extract_triples(run, data, threshold)
     write_triples(triples, out, base)
+    if json:
+        print_json({"triples": len(triples), "pairs": pairs, "file": out})
+        return
     typer.echo(f"{len(triples)} triples from {pairs} pairs of entities in {out}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrograd.commands import AsJson, SourceOption, print_json
+from retrograd.index.settings import ApproximateEngine, IndexSettings, PresetName, Storage
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -16,12 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["index"]
 
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of an index.")]
-Source = Annotated[
-    str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
-]
 Corpus = Annotated[Path, typer.Argument(help="Passages with their ids, as JSON Lines or DPR's tables.")]
 PassagesOut = Annotated[
-    Path | None, typer.Option("--passages", help="File for the changed base as JSON Lines, to train on: data.base.")
+    Path | None,
+    typer.Option("--base-out", "--passages", help="File for the changed base as JSON Lines, to train on: data.base."),
 ]
 
 index = typer.Typer(
@@ -36,11 +37,12 @@ index = typer.Typer(
 def build(
     source: Annotated[str, typer.Argument(help="A finished run's folder, or a recipe or experiment file (untrained).")],
     out: Annotated[Path, typer.Option(help="Folder of the index; a new version is added to what is there.")],
-    dtype: Annotated[str, typer.Option(help="How vectors are stored: fp32, bf16 or fp16.")] = "fp32",
+    dtype: Annotated[Storage, typer.Option(help="How vectors are stored.")] = "fp32",
     ray: Annotated[str | None, typer.Option(help="Build by tasks of Ray: local, or the address of a cluster.")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Tasks of --ray; default: one for each GPU, else as the processors allow.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Embed the whole knowledge base; after a kill, the same command goes on where it was stopped.
 
@@ -59,6 +61,9 @@ def build(
         if workers is not None:
             raise UserError("--workers is for --ray; without Ray, start the command as often as workers are wanted")
         built = build_for(source, out, dtype)
+    if json:
+        print_json(asdict(built))
+        return
     next_command = f"retrograd search {shlex.quote(str(out))} 'your query'"
     typer.echo(f"{built.passages:,} passages are in {built.version}. Next: {next_command}")
 
@@ -66,7 +71,8 @@ def build(
 @index.command()
 def check(
     folder: IndexFolder,
-    run: Source = None,
+    run: SourceOption = None,
+    json: AsJson = False,
 ) -> None:
     """Read every byte: checksums, finite numbers, no zeros, and the fingerprints of base and encoder.
 
@@ -75,6 +81,9 @@ def check(
     from retrograd.studies.index import check_index, checksums_are_right
 
     checked = check_index(folder, run)
+    if json:
+        print_json(asdict(checked))
+        return
     typer.echo(f"{checked.folder}: {checked.rows:,} rows are finite and not all zero")
     typer.echo(checksums_are_right(checked.files))
     typer.echo(f"knowledge base and encoder are those of {checked.source}")
@@ -84,18 +93,23 @@ def check(
 def publish(
     folder: IndexFolder,
     to: Annotated[str, typer.Option(help="A folder (faiss), a file NAME.db or a server's address (milvus).")],
-    kind: Annotated[str, typer.Option(help="The engine: faiss or milvus.")] = "milvus",
-    preset: Annotated[str, typer.Option(help="flat, ivf, ivf-sq8, hnsw; of faiss also ivf-pq.")] = "ivf",
+    kind: Annotated[ApproximateEngine, typer.Option(help="The engine.")] = "milvus",
+    preset: Annotated[PresetName, typer.Option(help="Its settings to begin with; ivf-pq is one of faiss.")] = "ivf",
     probe: Annotated[int, typer.Option(min=0, help="How hard it searches; 0: as the preset has it.")] = 0,
     collection: Annotated[str, typer.Option(help="The name of the index in Milvus.")] = "retrograd",
+    json: AsJson = False,
 ) -> None:
     """Give an index to an approximate engine, as a new version there, and measure its recall; in one step for readers.
 
     Example: `retrograd index publish indexes/joint --to joint.db`
     """
-    from retrograd.studies.index_publish import publish_index, settings_from_words
+    settings = IndexSettings(kind, to, collection=collection, preset=preset, probe=probe)
+    from retrograd.studies.index_publish import publish_index
 
-    published = publish_index(folder, settings_from_words(kind, to, collection, preset, probe))
+    published = publish_index(folder, settings)
+    if json:
+        print_json({"place": to, "kind": kind, "collection": collection, **asdict(published)})
+        return
     typer.echo(f"{published.passages:,} passages are in {to}")
     typer.echo(f"recall@10 is {published.recall:.1%}, for rows of the base as queries")
     name = "" if collection == "retrograd" else f" --set index.collection={collection}"
@@ -103,33 +117,46 @@ def publish(
 
 
 @index.command()
-def add(folder: IndexFolder, file: Corpus, run: Source = None, passages: PassagesOut = None) -> None:
+def add(
+    folder: IndexFolder,
+    file: Corpus,
+    run: SourceOption = None,
+    passages: PassagesOut = None,
+    json: AsJson = False,
+) -> None:
     """Add passages behind those of an index, as a new version; no other passage is embedded.
 
     Example: `retrograd index add indexes/joint new.jsonl`
     """
     from retrograd.studies.index_changes import add_to_index
 
-    typer.echo(_format_change(add_to_index(folder, file, run, passages)))
+    _print_change(add_to_index(folder, file, run, passages), json)
 
 
 @index.command()
-def update(folder: IndexFolder, file: Corpus, run: Source = None, passages: PassagesOut = None) -> None:
+def update(
+    folder: IndexFolder,
+    file: Corpus,
+    run: SourceOption = None,
+    passages: PassagesOut = None,
+    json: AsJson = False,
+) -> None:
     """Give passages of an index other texts, by their ids, as a new version; no other passage is embedded.
 
     Example: `retrograd index update indexes/joint corrected.jsonl`
     """
     from retrograd.studies.index_changes import update_index
 
-    typer.echo(_format_change(update_index(folder, file, run, passages)))
+    _print_change(update_index(folder, file, run, passages), json)
 
 
 @index.command()
 def remove(
     folder: IndexFolder,
     file: Annotated[Path, typer.Argument(help="Ids of passages, one a line.")],
-    run: Source = None,
+    run: SourceOption = None,
     passages: PassagesOut = None,
+    json: AsJson = False,
 ) -> None:
     """Remove passages from an index, as a new version; none is embedded.
 
@@ -137,11 +164,16 @@ def remove(
     """
     from retrograd.studies.index_changes import remove_from_index
 
-    typer.echo(_format_change(remove_from_index(folder, file, run, passages)))
+    _print_change(remove_from_index(folder, file, run, passages), json)
 
 
-def _format_change(changed: ChangedIndex) -> str:
-    return f"{changed.passages:,} passages are in {changed.version}; {changed.embedded:,} of them were embedded"
+def _print_change(changed: ChangedIndex, json: bool) -> None:
+    if json:
+        print_json(asdict(changed))
+    else:
+        typer.echo(
+            f"{changed.passages:,} passages are in {changed.version}; {changed.embedded:,} of them were embedded"
+        )
 
 
 @index.command()
@@ -149,6 +181,7 @@ def prune(
     to: Annotated[
         str | None, typer.Option(help="What may stay, such as 5GB, or 0; default: $RETROGRAD_CACHE_SIZE, else 20GB.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Remove embeddings that runs keep in the user's cache, those first whose last use is longest ago.
 
@@ -158,6 +191,9 @@ def prune(
     from retrograd.util.machine import readable_bytes
 
     pruned = prune_cache(to)
+    if json:
+        print_json(asdict(pruned))
+        return
     typer.echo(f"removed {pruned.removed} of the embeddings of {pruned.removed + pruned.left} bases", nl=False)
     typer.echo(
         f" ({readable_bytes(pruned.removed_bytes)}); {readable_bytes(pruned.left_bytes)} stay in {pruned.folder}"
@@ -167,7 +203,7 @@ def prune(
 
 
 @index.command()
-def info(folder: IndexFolder) -> None:
+def info(folder: IndexFolder, json: AsJson = False) -> None:
     """Describe what an index holds, what it was built from, and how.
 
     Example: `retrograd index info indexes/joint`
@@ -177,6 +213,9 @@ def info(folder: IndexFolder) -> None:
 
     description = describe_index(folder)
     dtype = str(description.dtype).removeprefix("torch.")
+    if json:
+        print_json({**asdict(description), "dtype": dtype, "bytes": description.bytes})
+        return
     facts = {
         "folder": str(description.folder),
         "passages": f"{description.rows:,}",

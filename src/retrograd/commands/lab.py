@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import NoCache, SettingsOption, load_experiment, table_console
+from retrograd.commands import AsJson, NoCache, SettingsOption, load_experiment, print_json, table_console
 from retrograd.types import UserError
 
 __all__ = ["lab"]
@@ -27,6 +27,7 @@ def lab(
     ] = False,
     changes: SettingsOption = None,
     no_cache: NoCache = False,
+    json: AsJson = False,
 ) -> None:
     """Measure bias, variance and cost of gradient estimators on a model, its data and its knowledge base.
 
@@ -44,28 +45,37 @@ def lab(
         from retrograd.training.run.run_directory import RunDirectory
 
         RunDirectory.open(run)  # raises an error that says what the folder is instead
+    subject = run if is_run else load_experiment(source, changes, no_cache)
     folder = out or (run / "lab" if is_run else Path("runs") / f"lab-{run.stem}")
     from retrograd.report.figures import require_matplotlib
 
     require_matplotlib()
     names = [name.strip() for name in objectives.split(",") if name.strip()]
     if along:
-        _measure_along(run, names, queries, redraws, folder, seed)
+        _measure_along(run, names, queries, redraws, folder, seed, json)
     else:
         from retrograd.report.laboratory import draw, print_report
         from retrograd.studies.laboratory.lab import run_laboratory
 
-        subject = run if is_run else load_experiment(source, changes, no_cache)
         report = run_laboratory(subject, names, queries, redraws, folder, seed)
         draw(report, folder / "lab.png")
-        print_report(report, table_console(160))
-    typer.echo(f"\nFigures and picture are in {folder}.")
+        if json:
+            print_json({"folder": folder, **report.record()})
+        else:
+            print_report(report, table_console(160))
+    if not json:
+        typer.echo(f"\nFigures and picture are in {folder}.")
 
 
-def _measure_along(run: Path, names: list[str], queries: int, redraws: int, folder: Path, seed: int) -> None:
+def _measure_along(
+    run: Path, names: list[str], queries: int, redraws: int, folder: Path, seed: int, json: bool
+) -> None:
     from retrograd.report.laboratory_along import draw_along, print_along
     from retrograd.studies.laboratory.along import run_laboratory_along
 
     moments = run_laboratory_along(run, names, queries, redraws, folder, seed)
     draw_along(moments, folder / "lab-along.png")
-    print_along(moments, table_console(160))
+    if json:
+        print_json({"folder": folder, "moments": [moment.record() for moment in moments]})
+    else:
+        print_along(moments, table_console(160))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json as writer
 from typing import Annotated
 
 import typer
 
-from retrograd.commands import AsJson, RecipeArgument, SettingsOption, load_experiment, table_console
+from retrograd.commands import AsJson, RecipeArgument, SettingsOption, load_experiment, print_json, table_console
 from retrograd.types import UserError
 
 __all__ = ["plan"]
@@ -20,7 +19,9 @@ def plan(
         str, typer.Option(help="h100, h200, a100-80gb, a100-40gb, rtx-4090, t4 or cpu-2-cores; default: this machine.")
     ] = "",
     examples: Annotated[int, typer.Option(min=0, help="Training examples, where the data are not here.")] = 0,
-    passages: Annotated[int, typer.Option(min=0, help="Passages of the base, where it is not here.")] = 0,
+    passages: Annotated[
+        int, typer.Option("--base-size", "--passages", min=0, help="Passages of the base, where it is not here.")
+    ] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that train, each with such hardware.")] = 1,
     like: Annotated[
         list[str] | None, typer.Option(help="Plan with another model's shape: generator=NAME or retriever=FOLDER.")
@@ -32,15 +33,15 @@ def plan(
 
     Exit status 1 where it does not fit into the memory there is, with the part that is too large and what to do.
 
-    Example: `retrograd plan jsa-rag-nq --hardware h100 --passages 21015324 --examples 79168`
+    Example: `retrograd plan jsa-rag-nq --hardware h100 --base-size 21015324 --examples 79168`
     """
+    experiment = load_experiment(recipe, [*(changes or []), *map(_model_setting, like or [])])
     from retrograd.report.plan import print_plan
     from retrograd.studies.planning.plan import plan_experiment
 
-    experiment = load_experiment(recipe, [*(changes or []), *map(_model_setting, like or [])])
     planned = plan_experiment(experiment, hardware, examples, passages, not no_probe, processes)
     if json:
-        typer.echo(writer.dumps(planned.record(), ensure_ascii=False, indent=2))
+        print_json(planned.record())
     else:
         print_plan(planned, table_console(120))
     if planned.refusal is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import Patch, RunFolder
+from retrograd.commands import AsJson, Patch, RunFolder, print_json
 from retrograd.types import UserError
 
 __all__ = ["predict"]
@@ -19,6 +19,7 @@ def predict(
     data: Annotated[Path, typer.Argument(help="Examples, with or without answers, in any format `train` reads.")],
     patch: Patch = None,
     out: Annotated[Path | None, typer.Option(help="File for the answers as JSON Lines; default: the screen.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Answer new examples, each answer with its passages and their weights.
 
@@ -30,9 +31,12 @@ def predict(
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
     records = predict_file(run, data, patch)
-    if out is None:
+    if out is not None:
+        write_jsonl(out, records)
+    if as_json:
+        print_json({"answers": records} if out is None else {"answers": len(records), "file": out})
+    elif out is None:
         for record in records:
             typer.echo(json.dumps(record, ensure_ascii=False))
     else:
-        write_jsonl(out, records)
         typer.echo(f"{len(records)} answers in {out}")

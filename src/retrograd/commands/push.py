@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_text
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from retrograd.commands import AsJson
+from retrograd.commands import AsJson, print_json
 
 __all__ = ["push"]
 
@@ -31,8 +30,7 @@ def push(
 
     pushed = upload(run, repo, public)
     if json:
-        record = {"repo": pushed.repo, "url": pushed.url, "files": [*pushed.files], "private": pushed.private}
-        typer.echo(json_text.dumps(record, ensure_ascii=False, indent=2))
+        print_json({"repo": pushed.repo, "url": pushed.url, "files": [*pushed.files], "private": pushed.private})
         return
     who = "private" if pushed.private else "public"
     typer.echo(f"{pushed.url} ({who}): {len(pushed.files)} files, the passages of the knowledge base among them")

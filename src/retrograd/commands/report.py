@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from retrograd.commands import RunFolder, table_console
+from retrograd.commands import AsJson, RunFolder, print_json, table_console
 
 __all__ = ["report"]
 
@@ -24,6 +25,7 @@ def report(
         bool, typer.Option("--no-vote", help="Leave out the vote of the run's neighbours; no model is opened then.")
     ] = False,
     resamples: Annotated[int, typer.Option(min=100, help="Of bootstraps and permutation tests.")] = 1_000,
+    json: AsJson = False,
 ) -> None:
     """Write one honest page about a run: official score, trivial answer, controls, confusions, slices.
 
@@ -37,5 +39,8 @@ def report(
     folder = out or run / "report"
     page = report_run(run, controls or [], folder, not no_vote, resamples)
     save_page(page, folder)
+    if json:
+        print_json({"folder": folder, **asdict(page)})
+        return
     print_report(page, table_console(120))
     typer.echo(f"\nThe page is {folder / 'report.md'}.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import format_hits
+from retrograd.commands import AsJson, SourceOption, format_hits, print_json
 from retrograd.types import Prediction, UserError
 
 __all__ = ["search"]
@@ -21,14 +21,13 @@ def search(
     query: Annotated[
         str, typer.Argument(help="A question, or text with marked entities: `'The <e1>cup</e1> holds <e2>tea</e2>.'`")
     ],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
-    run: Annotated[
-        str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")
-    ] = None,
+    k: Annotated[int, typer.Option("-k", "--passages", min=1, help="How many passages.")] = 5,
+    run: SourceOption = None,
     where: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD=PATTERN", help="Only passages whose id, title or text match: `title=Cups*`."),
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Show what the trained retriever finds for a text and, for a run, what the model answers and what it cites.
 
@@ -46,6 +45,9 @@ def search(
         raise UserError(f"--run is for an index, and {place} is not an index; give an index's folder, or leave it out")
     else:
         result = search_run(place, query, k, where or ())
+    if json:
+        print_json(result.record())
+        return
     if result.answer is not None:
         typer.echo(_format_answer(result.answer, result.label) + "\n")
     typer.echo(format_hits(result.hits))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from retrograd.commands import RecipeArgument, SettingsOption, load_experiment
+from retrograd.commands import AsJson, RecipeArgument, SettingsOption, load_experiment
 
 if TYPE_CHECKING:
     from retrograd.experiments.experiment import Experiment
@@ -23,7 +23,7 @@ _INTRODUCTION = "# Marked lines differ from the paper. What it does not say is n
 def show(
     recipe: RecipeArgument,
     changes: SettingsOption = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON instead of TOML.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Print an experiment with every setting resolved, as TOML that `train` reads.
 

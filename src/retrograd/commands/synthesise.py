@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrograd.commands import AsJson, print_json
+from retrograd.data.passages import CorpusFormat
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ def synthesise(
     generator: Annotated[
         str, typer.Option(help="The model that writes and answers: a built-in name, a folder or a hub name.")
     ] = "builtin:smollm2",
-    passages: Annotated[int, typer.Option(help="How many passages, drawn by --seed; 0 is all.")] = 0,
+    passages: Annotated[
+        int, typer.Option("--sample", "--passages", help="How many passages, drawn by --seed; 0 is all.")
+    ] = 0,
     per_passage: Annotated[int, typer.Option(help="Most questions written for a passage.")] = 3,
     max_passages_with_answer: Annotated[
         int, typer.Option(help="Keep only answers that stand in at most so many other passages.")
@@ -36,14 +40,15 @@ def synthesise(
         float, typer.Option(help="Leave out a question that shares more of its words with an earlier one; 1 is none.")
     ] = 0.8,
     seed: Annotated[int, typer.Option(help="Seed of the draws of passages and sentences.")] = 0,
-    format: Annotated[str, typer.Option(help="Format of the corpus: auto, jsonl or tsv.")] = "auto",  # noqa: A002
+    format: Annotated[CorpusFormat, typer.Option(help="Format of the corpus.")] = "auto",  # noqa: A002
+    json: AsJson = False,
 ) -> None:
     """Write questions with short answers for passages, and keep those on which a round trip agrees.
 
     Questions are asked about sentences with a name, a date or a number. After a kill, the same command goes on where
     it was stopped.
 
-    Example: `retrograd synthesise passages.jsonl --out pairs.jsonl --passages 1000`
+    Example: `retrograd synthesise passages.jsonl --out pairs.jsonl --sample 1000`
     """
     from retrograd.studies.synthesis.synthesise import Synthesis, rejected_file
     from retrograd.studies.synthesis.synthesise import synthesise as synthesise_pairs
@@ -60,13 +65,17 @@ def synthesise(
         format=format,
     )
     result = synthesise_pairs(corpus, out, settings)
-    typer.echo(_describe(result))
+    if not json:
+        typer.echo(_describe(result))
     rejected = rejected_file(out)
     if not result.kept:
         raise UserError(
             f"none of {result.drafts} questions was kept; {rejected} has each with its reason. Name a model that "
             "writes better with --generator, or lower --min-f1"
         )
+    if json:
+        print_json({"file": out, "rejected": rejected, **result.record()})
+        return
     typer.echo(f"\nThe pairs are in {out}, the other questions with their reasons in {rejected}. Next:\n")
     typer.echo(f"retrograd validate {out} --kind questions")
 

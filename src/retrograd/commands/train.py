@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import json as json_text
 import os
 import shlex
 from collections.abc import Sequence
@@ -11,20 +11,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrograd.commands import NoCache, SettingsOption, add_no_cache, format_scores, load_experiment
+from retrograd.commands import (
+    AsJson,
+    NoCache,
+    OptionalRecipeArgument,
+    SettingsOption,
+    add_no_cache,
+    format_scores,
+    load_experiment,
+    print_json,
+)
 from retrograd.types import UserError
 
 if TYPE_CHECKING:
     from retrograd.experiments.experiment import Experiment
     from retrograd.training.run.interrupts import Interrupts
+    from retrograd.util.guards import JsonObject
 
 __all__ = ["train", "train_or_resume"]
 
 
 def train(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's name (see `retrograd recipes`), or a .toml or .json file.")
-    ] = None,
+    recipe: OptionalRecipeArgument = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default runs/NAME.")] = None,
     changes: SettingsOption = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, which was stopped; no recipe then.")] = None,
@@ -37,6 +45,7 @@ def train(
         typer.Option(help="Log metrics and scores to tensorboard, trackio, wandb or mlflow, too. Repeatable."),
     ] = None,
     no_cache: NoCache = False,
+    json: AsJson = False,
 ) -> None:
     """Train an experiment, save the model, and evaluate it on the test data. Ctrl-C saves and stops; --resume goes on.
 
@@ -49,13 +58,16 @@ def train(
     try:
         settings = add_no_cache(changes, no_cache)
         if track:
-            settings = [*settings, f"track.kinds={json.dumps(track)}"]
-        summary = train_or_resume(recipe, out, settings, resume, controls, seeds)
-        typer.echo(summary, nl=bool(summary))
+            settings = [*settings, f"track.kinds={json_text.dumps(track)}"]
+        summary, record = train_or_resume(recipe, out, settings, resume, controls, seeds)
     except Interrupted as stopped:
         if os.environ.get("RANK", "0") == "0":
             typer.secho(f"retrograd: {stopped}", err=True)
         raise typer.Exit(130) from None
+    if json and record:
+        print_json(record)
+    else:
+        typer.echo(summary, nl=bool(summary))
 
 
 def train_or_resume(
@@ -65,23 +77,24 @@ def train_or_resume(
     resume: Path | None,
     controls: bool = False,
     seeds: str = "",
-) -> str:
-    """Train ``recipe`` with ``changes`` into ``out``, or go on with ``resume``; return the closing message.
+) -> tuple[str, JsonObject]:
+    """Train ``recipe`` with ``changes`` into ``out``, or go on with ``resume``; return the closing message and
+    the scores as a record.
 
     With ``controls`` the experiment is trained beside its controls, for each of the ``seeds``. ``resume`` may be such a
-    study, too. Of several processes only the first returns a message; the others return "".
+    study, too. Of several processes only the first returns a message; the others return "" and an empty record.
 
     Raises `UserError` unless exactly one of ``recipe`` and ``resume`` is given, and `Interrupted`, with advice, where a
     signal stops it.
     """
     _check_options(recipe, out, changes, resume, controls, seeds)
+    experiment = None if recipe is None else load_experiment(recipe, list(changes))  # before torch is imported
     from retrograd.experiments.run import resume_run, run_experiment
     from retrograd.studies.answers import saved_scores
     from retrograd.studies.study import is_study
     from retrograd.training.distributed.ranks import explain_lost_process, is_first_process
     from retrograd.training.run.interrupts import Interrupted, Interrupts
 
-    experiment = None if recipe is None else load_experiment(recipe, list(changes))
     default = "" if experiment is None else experiment.name + ("-controls" if controls else "")
     folder = resume or out or Path("runs") / default
     try:
@@ -95,9 +108,11 @@ def train_or_resume(
     except Interrupted as stopped:
         raise Interrupted(_format_interruption(folder, str(stopped))) from None
     if not is_first_process():
-        return ""
-    name, scores = shlex.quote(str(run.path)), format_scores(saved_scores(run.path))
-    return f"{scores}\nThe run is in {run.path}. Next: retrograd search {name} 'your query'".strip()
+        return "", {}
+    name, scores = shlex.quote(str(run.path)), saved_scores(run.path)
+    next_command = f"retrograd search {name} 'your query'"
+    message = f"{format_scores(scores)}\nThe run is in {run.path}. Next: {next_command}".strip()
+    return message, {"run": str(run.path), "scores": {**scores}}
 
 
 def _check_options(
@@ -113,7 +128,9 @@ def _check_options(
         raise UserError("name a recipe or an experiment's file to train, or a run to go on with: --resume RUN")
 
 
-def _train_study(experiment: Experiment | None, seeds: str, folder: Path, interrupts: Interrupts) -> str:
+def _train_study(
+    experiment: Experiment | None, seeds: str, folder: Path, interrupts: Interrupts
+) -> tuple[str, JsonObject]:
     """Train a new study of an experiment, or without one the rest of the study in the folder."""
     from retrograd.report.evidence import save_evidence
     from retrograd.studies.study import EXPERIMENT, Study, seeds_of
@@ -133,7 +150,7 @@ def _train_study(experiment: Experiment | None, seeds: str, folder: Path, interr
     text = save_evidence(verdict)
     paths = {run.system: shlex.quote(str(run.path)) for run in reversed(study.runs)}  # of the first seed
     next_command = f"retrograd compare {paths[verdict.strongest_rival]} {paths[EXPERIMENT]}"
-    return f"{text}\n\nThe runs are in {folder}. Next: {next_command}"
+    return f"{text}\n\nThe runs are in {folder}. Next: {next_command}", {"study": str(folder), **verdict.record()}
 
 
 def _format_interruption(folder: Path, where: str) -> str:

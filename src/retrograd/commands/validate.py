@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json as writer
 from typing import Annotated
 
 import typer
 
-from retrograd.commands import AsJson, SettingsOption, table_console
+from retrograd.commands import AsJson, SettingsOption, print_json, table_console
 
 __all__ = ["validate"]
 
@@ -27,12 +26,15 @@ def validate(
 
     Example: `retrograd validate semeval-joint --set data.train=mine.jsonl --set data.labels=from_train`
     """
+    from retrograd.studies.validation.subject import read_subject
+
+    read_subject(names, changes or [], kind, format)  # mistakes are reported before torch is imported
     from retrograd.report.validation import print_validation
     from retrograd.studies.validation.validate import validate as validate_data
 
     validation = validate_data(names, changes or [], kind, format)
     if json:
-        typer.echo(writer.dumps(validation.record(), ensure_ascii=False, indent=2))
+        print_json(validation.record())
     else:
         print_validation(validation, table_console(120))
     if not validation.is_sound:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from retrograd.types import Example, Passage, UserError
 
 __all__ = [
     "DialogueExample",
     "GroundedExample",
+    "TargetChoice",
     "Turn",
     "dialogue_example",
     "gold_passages",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound=Example)
+TargetChoice = Literal["first", "sampled"]
+"""Which of several acceptable answers a visit of an example trains on (`retrograd.training.sampling.targets`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
 from retrograd.data.record_fields import locate_errors, require_known
+from retrograd.deferred import np
 from retrograd.types import Passage, UserError
 from retrograd.util.guards import JsonValue
 from retrograd.util.text_files import Refuse, first_line, raise_error, read_jsonl, read_tsv, split_row

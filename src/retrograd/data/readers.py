@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import cast
-
-import pyarrow as pa
+from typing import TypeAlias, cast
 
 from retrograd.data import dialogues, passages, questions
 from retrograd.data.examples import DialogueExample, GroundedExample
 from retrograd.data.relations import formats
 from retrograd.data.relations.instance import RelationInstance
+from retrograd.deferred import pa
 from retrograd.types import Passage, UserError
 from retrograd.util.guards import JsonObject, JsonValue
 
 __all__ = ["Source", "read_dialogues", "read_passages", "read_questions", "read_relations", "records_of"]
 
-Source = str | Path | pa.Table | Iterable[Mapping[str, object]]
+Source: TypeAlias = "str | Path | pa.Table | Iterable[Mapping[str, object]]"
 """A file, an Arrow table, or records: a list of dicts, a Hugging Face ``Dataset``, a generator of dicts."""
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from retrograd.evaluation.confidence import judge_own_answers
 from retrograd.evaluation.evaluate import predict
 from retrograd.metrics.confidence import fit_threshold
-from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.models.settings import Scoring
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonObject

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.evaluation.evaluate import answering_batches
-from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.models.settings import Scoring
 from retrograd.rag.answers.decision import ChoiceScores, Decision
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import Example, UserError

@@ -15,7 +15,7 @@ from retrograd.evaluation.open_retrieval import best_rows, find_gold_rows, open_
 from retrograd.evaluation.records import prediction_record, ranking_lines
 from retrograd.metrics.ranking import Precision, RankingMetric, ranking_scores
 from retrograd.models.compute.inference import inference
-from retrograd.models.constrained.prefix_tree import Scoring
+from retrograd.models.settings import Scoring
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.answer_scores import bleu_signature
 from retrograd.types import Example, Prediction

@@ -14,16 +14,16 @@ __all__ = ["prediction_record", "ranking_lines"]
 _NO_WORD = re.compile(r"[\s%]")
 
 
-def prediction_record(prediction: Prediction, example: Example) -> JsonObject:
+def prediction_record(prediction: Prediction, example: Example | None = None) -> JsonObject:
     """Return a prediction as a JSON object; ``withheld`` is there where the model's own answer was withheld.
 
-    ``gold`` are the accepted answers of its example. ``candidates`` are the passages that were read, heaviest first,
-    each with its ``prior`` p(z|x) and its ``responsibility`` p(z|x,y), None where the model knows none.
+    ``query`` and ``gold``, the accepted answers, are there where its example is given. ``candidates`` are the passages
+    that were read, heaviest first, each with its ``prior`` p(z|x) and its ``responsibility`` p(z|x,y), None where the
+    model knows none.
     """
     record: JsonObject = {
         "id": prediction.id,
-        "query": example.query,
-        "gold": [*example.targets],
+        **({} if example is None else {"query": example.query, "gold": [*example.targets]}),
         "answer": prediction.answer,
         "log_probability": prediction.log_probability,
         "candidates": list(_candidates(prediction)),

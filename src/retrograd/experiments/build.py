@@ -6,7 +6,7 @@ import torch
 
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
-from retrograd.models.compute.compute import ComputePrecision
+from retrograd.models.settings import ComputePrecision
 from retrograd.rag.answers.answering import Answering
 from retrograd.rag.index_source import IndexSource
 from retrograd.rag.model_settings import ModelSettings

@@ -21,10 +21,8 @@ from dataclasses import replace
 
 from retrograd import objectives
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.stage_description import trains_generator, trains_retriever
-from retrograd.rag.search import DENSE, UNRELATED, SearchKind
-from retrograd.rag.search import ORACLE as SUPPORTING
-from retrograd.types import UserError
+from retrograd.rag.search_kinds import DENSE, UNRELATED, SearchKind
+from retrograd.rag.search_kinds import ORACLE as SUPPORTING
 
 __all__ = [
     "CLOSED_BOOK",
@@ -35,7 +33,6 @@ __all__ = [
     "Control",
     "closed_book",
     "frozen_retriever",
-    "make_controls",
     "oracle",
     "random_neighbours",
 ]
@@ -92,36 +89,6 @@ CONTROLS: Mapping[str, Control] = {
     ORACLE: oracle,
 }
 """By name, in the order in which they run."""
-
-
-def make_controls(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str, str]]:
-    """Return the controls that say something about an experiment, by name, and why others are left out.
-
-    Raises `UserError` for one without any: it reads no passages, or its generator does not learn.
-    """
-    if experiment.training.passages == 0:
-        raise UserError(
-            f"{experiment.name} reads no passages: it is itself the closed book, and there is nothing to control; "
-            f"give the experiment that it is compared with"
-        )
-    if not trains_generator(experiment):
-        objective = f"{type(experiment.objective).__name__} as set trains the retriever alone"
-        cause = "training.generator_learning_rate is 0" if experiment.objective.trains_generator else objective
-        raise UserError(
-            f"{cause}: the generator of {experiment.name} does not learn, and controls train nothing else; let it "
-            f"learn, or train without --controls"
-        )
-    useful: dict[str, Experiment] = {}
-    left_out: dict[str, str] = {}
-    for name, control in CONTROLS.items():
-        changed = control(experiment)
-        if changed == experiment:
-            left_out[name] = "the experiment is this control itself"
-        elif name == FROZEN and not experiment.retriever.search_kind.is_control and not trains_retriever(experiment):
-            left_out[name] = "the experiment does not train its retriever either"
-        else:
-            useful[name] = replace(changed, name=f"{experiment.name}-{name.replace(' ', '-')}")
-    return useful, left_out
 
 
 def _untrained(experiment: Experiment, search: SearchKind) -> Experiment:

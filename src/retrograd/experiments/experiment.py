@@ -30,7 +30,7 @@ from retrograd.experiments.settings import (
 )
 from retrograd.experiments.text import assign, read_experiment, read_file, update, write_data, write_objective
 from retrograd.objectives import Objective, Reads, Selection, default_objective
-from retrograd.rag.answers.answering import Manner
+from retrograd.rag.answers.manner import Manner
 from retrograd.training.tracking.settings import TrackSettings
 from retrograd.util.records import record_mapping
 

@@ -21,7 +21,7 @@ from retrograd.experiments.settings import (
 )
 from retrograd.index.kinds import find_kind
 from retrograd.objectives import OBJECTIVES, Objective, Reads, Selection, closed_book
-from retrograd.rag.answers.answering import Manner
+from retrograd.rag.answers.manner import Manner
 from retrograd.types import UserError
 
 __all__ = ["RULES", "Rule", "Sections", "check_rules"]

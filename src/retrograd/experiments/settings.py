@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from retrograd.data.examples import TargetChoice
 from retrograd.data.offsets import Offsets
-from retrograd.index.estimated import NormaliserEstimation
-from retrograd.index.settings import IndexSettings
-from retrograd.models.compute.precision import PrecisionSetting
-from retrograd.models.constrained.prefix_tree import Scoring
-from retrograd.rag.answers.answering import require_beams
-from retrograd.rag.answers.written import Marginal
-from retrograd.rag.model_settings import GeneratorSettings, RetrieverSettings, SoftPromptSettings
+from retrograd.index.settings import IndexSettings, NormaliserEstimation
+from retrograd.models.settings import PrecisionSetting, Scoring
+from retrograd.rag.answers.manner import Marginal, require_beams
+from retrograd.rag.settings import GeneratorSettings, RetrieverSettings, SoftPromptSettings
 from retrograd.training.refresh.policies import (
     EverySteps,
     InBackground,
@@ -24,7 +22,6 @@ from retrograd.training.refresh.policies import (
     Rolling,
     WhenDrifted,
 )
-from retrograd.training.sampling.targets import TargetChoice
 from retrograd.training.schedule import Schedule, require_schedule
 from retrograd.types import UserError
 from retrograd.util.guards import require_at_least

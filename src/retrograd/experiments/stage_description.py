@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from retrograd.data.examples import TargetChoice
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.settings import NOTHING_TRAINED, TrainingSettings
-from retrograd.index.estimated import NormaliserEstimation
+from retrograd.index.settings import NormaliserEstimation
 from retrograd.objectives import Objective, Reads, generator_only, retriever_warm_start
 from retrograd.rag.candidates import Pool
 from retrograd.training.refresh.policies import EverySteps, Never, RefreshPolicy
 from retrograd.training.sampling.batches import count_steps
-from retrograd.training.sampling.targets import TargetChoice
 from retrograd.training.stage import CopyEvidence, GeneratorEvidence, LearningParts, Pace, StageEvidence, learning_parts
 from retrograd.types import UserError
 

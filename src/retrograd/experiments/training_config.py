@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from retrograd.experiments.settings import TrainingSettings, WarmStartSettings
-from retrograd.models.compute.compute import ComputePrecision
+from retrograd.models.settings import ComputePrecision
 from retrograd.types import UserError
 from retrograd.util.guards import require_at_least
 

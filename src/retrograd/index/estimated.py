@@ -31,12 +31,9 @@ from torch import Tensor
 
 from retrograd.index.protocol import Index, require_query
 from retrograd.index.streaming import attach_gradient
-from retrograd.types import UserError
 
 __all__ = [
-    "DEFAULT_ESTIMATION",
     "LogNormaliserEstimate",
-    "NormaliserEstimation",
     "combine_draws",
     "draw_outside",
     "estimate_log_normaliser",
@@ -44,31 +41,6 @@ __all__ = [
 
 _CELLS = 2**24
 """Numbers of vectors held at once: 64 MiB in fp32."""
-
-
-@dataclass(frozen=True)
-class NormaliserEstimation:
-    """Settings of an estimated log Z: ``draws`` of rows for a query (0: no estimate), ``least_recall`` of the index.
-
-    An interval of 95 % cannot hold where the search misses a heavy row of more than 5 % of the queries, so that an
-    index with a measured recall below 0.95 is not estimated from unless a setting accepts it.
-    """
-
-    draws: int = 512
-    least_recall: float = 0.95
-
-    def __post_init__(self) -> None:
-        if self.draws < 0 or self.draws == 1:
-            raise UserError(
-                f"normaliser_draws is {self.draws}; expected 0 (no estimate), or at least 2, of which an error can be "
-                f"estimated"
-            )
-        if not 0.0 <= self.least_recall <= 1.0:
-            raise UserError(f"normaliser_recall is {self.least_recall:g}; expected a share, from 0 to 1")
-
-
-DEFAULT_ESTIMATION = NormaliserEstimation()
-"""The settings of an estimate where nothing else is said."""
 
 
 @dataclass(frozen=True)

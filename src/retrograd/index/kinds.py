@@ -1,7 +1,7 @@
 """The engines that an experiment may choose in ``index.kind``, each with what it makes of embeddings and of a folder.
 
 A new engine is a file with an index, and an entry in `INDEXES`: an experiment names it, and the contract tests run over
-that tuple.
+that tuple. Settings are checked by what an engine can do, so its functions import it when they are called.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-
-from retrograd.index.disk.storage import MANIFEST, read_sealed
-from retrograd.index.disk.versions import has_versions, read_current, write_version
-from retrograd.index.exact import ExactIndex
-from retrograd.index.faiss import FaissIndex
-from retrograd.index.milvus import MilvusIndex, MilvusPreset
-from retrograd.index.protocol import Index
+from retrograd.deferred import torch
 from retrograd.index.settings import EngineName, IndexSettings, is_milvus_place
 from retrograd.types import UserError
 from retrograd.util.files import find_current_or_backup
+
+if TYPE_CHECKING:
+    from retrograd.index.exact import ExactIndex
+    from retrograd.index.faiss import FaissIndex
+    from retrograd.index.milvus import MilvusPreset
+    from retrograd.index.protocol import Index
 
 __all__ = [
     "INDEXES",
@@ -33,9 +33,9 @@ __all__ = [
     "stored_kind",
 ]
 
-BuildIndex = Callable[[ExactIndex, IndexSettings], Index]
-OpenIndex = Callable[[IndexSettings, str | None, str | None, torch.device], Index]
-PublishIndex = Callable[[ExactIndex, IndexSettings, Callable[[int], None] | None], Index]
+BuildIndex: TypeAlias = "Callable[[ExactIndex, IndexSettings], Index]"
+OpenIndex: TypeAlias = "Callable[[IndexSettings, str | None, str | None, torch.device], Index]"
+PublishIndex: TypeAlias = "Callable[[ExactIndex, IndexSettings, Callable[[int], None] | None], Index]"
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,23 @@ class IndexKind:
 
 
 def _open_exact(settings: IndexSettings, base: str | None, encoder: str | None, device: torch.device) -> Index:
+    from retrograd.index.exact import ExactIndex
+
     path = Path(settings.path)
     return ExactIndex.load(path, base_fingerprint=base, encoder_fingerprint=encoder, device=device)
 
 
 def _publish_exact(index: ExactIndex, settings: IndexSettings, _progress: Callable[[int], None] | None = None) -> Index:
+    from retrograd.index.disk.versions import write_version
+    from retrograd.index.exact import ExactIndex
+
     folder = write_version(Path(settings.path), index.save)
     return ExactIndex.load(folder)
 
 
 def _build_faiss(index: ExactIndex, settings: IndexSettings) -> FaissIndex:
+    from retrograd.index.faiss import FaissIndex
+
     preset = FaissIndex.preset(settings.preset, len(index), index.dimension)
     is_own = bool(settings.factory)
     return FaissIndex(
@@ -86,31 +93,43 @@ def _build_faiss(index: ExactIndex, settings: IndexSettings) -> FaissIndex:
 
 
 def _open_faiss(settings: IndexSettings, base: str | None, encoder: str | None, _device: torch.device) -> Index:
+    from retrograd.index.faiss import FaissIndex
+
     return FaissIndex.load(Path(settings.path), base_fingerprint=base, encoder_fingerprint=encoder)
 
 
 def _publish_faiss(index: ExactIndex, settings: IndexSettings, _progress: Callable[[int], None] | None = None) -> Index:
+    from retrograd.index.disk.versions import write_version
+
     made = _build_faiss(index, settings)
     write_version(Path(settings.path), made.save)
     return made
 
 
 def _build_milvus(index: ExactIndex, settings: IndexSettings) -> Index:
+    from retrograd.index.milvus import MilvusIndex
+
     return MilvusIndex.build(index, _milvus_preset(index, settings))
 
 
 def _open_milvus(settings: IndexSettings, base: str | None, encoder: str | None, _device: torch.device) -> Index:
+    from retrograd.index.milvus import MilvusIndex
+
     return MilvusIndex.open(
         settings.path, settings.collection, base_fingerprint=base, encoder_fingerprint=encoder, probe=settings.probe
     )
 
 
 def _publish_milvus(index: ExactIndex, settings: IndexSettings, progress: Callable[[int], None] | None = None) -> Index:
+    from retrograd.index.milvus import MilvusIndex
+
     preset = _milvus_preset(index, settings)
     return MilvusIndex.publish(index, settings.path, settings.collection, preset, progress=progress)
 
 
 def _milvus_preset(index: ExactIndex, settings: IndexSettings) -> MilvusPreset:
+    from retrograd.index.milvus import MilvusIndex
+
     return MilvusIndex.preset(settings.preset, len(index), settings.probe)
 
 
@@ -132,6 +151,9 @@ def holds_index(where: str) -> bool:
 
     Of a server nothing is known until the index is opened, so its address counts as one.
     """
+    from retrograd.index.disk.storage import MANIFEST
+    from retrograd.index.disk.versions import has_versions
+
     if is_milvus_place(where):
         return "://" in where or Path(where).exists()
     return has_versions(Path(where)) or (find_current_or_backup(Path(where)) / MANIFEST).is_file()
@@ -142,6 +164,9 @@ def stored_kind(where: str) -> str:
 
     Raises `UserError` where there is no index.
     """
+    from retrograd.index.disk.storage import MANIFEST, read_sealed
+    from retrograd.index.disk.versions import read_current
+
     if is_milvus_place(where):
         return "milvus"
     return read_current(Path(where), lambda folder: str(read_sealed(folder / MANIFEST).get("kind", "exact")))
@@ -170,6 +195,8 @@ def load_index(settings: IndexSettings, base: str, encoder: str, device: torch.d
     ``base`` and ``encoder`` are the fingerprints that the index must have. Exact embeddings on a CPU are mapped, not
     read. Raises `UserError` for an index of another base, encoder or engine, and for a damaged folder.
     """
+    from retrograd.index.exact import ExactIndex
+
     kind, stored = find_kind(settings.kind), stored_kind(settings.path)
     if stored == kind.name:
         return kind.open(settings, base, encoder, device)

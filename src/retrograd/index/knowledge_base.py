@@ -20,10 +20,7 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from retrograd.deferred import np, pa, pc
 from retrograd.types import Passage, UserError
 from retrograd.util.files import atomic_file
 from retrograd.util.fingerprints import fingerprint
@@ -32,7 +29,7 @@ from retrograd.util.text_files import read_jsonl, read_tsv
 
 __all__ = ["KnowledgeBase"]
 
-_SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+_COLUMNS = ("id", "title", "text")
 _FINGERPRINT = b"fingerprint"
 _RANDOM_ACCESS = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -136,9 +133,9 @@ class KnowledgeBase:
             base = rg.KnowledgeBase.from_passages([rg.Passage("a/1", "Cups", "tea"), rg.Passage("b/1", "Cups", "ink")])
             print(base.rows_where(id="a/*", title="Cups"))
         """
-        unknown = next((name for name in patterns if name not in _SCHEMA.names), None)
+        unknown = next((name for name in patterns if name not in _COLUMNS), None)
         if unknown is not None:
-            raise UserError(f"passages have no field {unknown!r}; {suggest_name(unknown, _SCHEMA.names)}")
+            raise UserError(f"passages have no field {unknown!r}; {suggest_name(unknown, _COLUMNS)}")
         rows = np.ones(len(self), dtype=bool)
         for name, pattern in patterns.items():
             expression = pc.MatchSubstringOptions(_regular_expression(pattern))
@@ -180,7 +177,7 @@ class KnowledgeBase:
             offset = max(first - start, 0)
             part = self._batches[number].slice(offset, stop - start - offset)
             try:
-                passages.extend(map(Passage, *(part.column(name).to_pylist() for name in _SCHEMA.names)))
+                passages.extend(map(Passage, *(part.column(name).to_pylist() for name in _COLUMNS)))
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"passages {first} … {stop - 1} of the knowledge base are damaged ({error}); build it again from "
@@ -211,7 +208,7 @@ def _regular_expression(pattern: str) -> str:
 
 
 def _from_json(source: Path, number: int, row: int, record: Mapping[str, JsonValue]) -> Passage:
-    key, title, text = (record.get(name) for name in _SCHEMA.names)
+    key, title, text = (record.get(name) for name in _COLUMNS)
     if text is None:
         raise UserError(f'{source}, line {number}: no field "text"; the line has {", ".join(record) or "no fields"}')
     if isinstance(key, int) and not isinstance(key, bool):
@@ -223,13 +220,18 @@ def _from_json(source: Path, number: int, row: int, record: Mapping[str, JsonVal
     return Passage(**fields)  # pyright: ignore[reportArgumentType]  (checked above)
 
 
+def _schema() -> pa.Schema:
+    return pa.schema([(name, pa.string()) for name in _COLUMNS])
+
+
 def _writer(sink: pa.NativeFile) -> pa.RecordBatchStreamWriter:
-    return pa.ipc.new_stream(sink, _SCHEMA)
+    return pa.ipc.new_stream(sink, _schema())
 
 
 def _write(numbered: _Numbered, where: _Where, sink: pa.NativeFile) -> tuple[array[int], array[int]]:
     """Write all passages, and return hash(id) and number of each row, to find repeated ids without holding the ids."""
     digest, hashes, numbers = hashlib.sha256(), array("q"), array("q")
+    schema = _schema()
     with _writer(sink) as writer:
         for group in _groups(numbered):
             for number, passage in group:
@@ -237,7 +239,7 @@ def _write(numbered: _Numbered, where: _Where, sink: pa.NativeFile) -> tuple[arr
                 hashes.append(hash(passage.id))
                 numbers.append(number)
             ids, titles, texts = zip(*((passage.id, passage.title, passage.text) for _, passage in group), strict=True)
-            batch = pa.record_batch([pa.array(column, pa.string()) for column in (ids, titles, texts)], schema=_SCHEMA)
+            batch = pa.record_batch([pa.array(column, pa.string()) for column in (ids, titles, texts)], schema=schema)
             writer.write_batch(batch, custom_metadata={_FINGERPRINT: digest.hexdigest()})
     return hashes, numbers
 
@@ -276,7 +278,7 @@ def _read(source: pa.NativeFile, name: str) -> KnowledgeBase:
     Raises `UserError` for foreign columns, nulls or no passages; Arrow's errors pass.
     """
     schema, batches, fingerprint = _read_batches(source)
-    if not schema.equals(_SCHEMA):
+    if not schema.equals(_schema()):
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise UserError(
             f"{name} has the columns {columns}; expected id, title, text (string): build it with KnowledgeBase"

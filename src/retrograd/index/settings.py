@@ -5,19 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
+from retrograd.deferred import torch
 from retrograd.types import UserError
 from retrograd.util.guards import require_at_least
 
-__all__ = ["STORAGE_TYPES", "EngineName", "IndexSettings", "PresetName", "Storage", "is_milvus_place"]
+__all__ = [
+    "DEFAULT_ESTIMATION",
+    "ApproximateEngine",
+    "EngineName",
+    "IndexSettings",
+    "NormaliserEstimation",
+    "PresetName",
+    "Storage",
+    "is_milvus_place",
+    "storage_type",
+]
 
-EngineName = Literal["exact", "faiss", "milvus"]
+ApproximateEngine = Literal["faiss", "milvus"]
+EngineName = Literal["exact", ApproximateEngine]
 Storage = Literal["fp32", "bf16", "fp16"]
 PresetName = Literal["flat", "ivf", "ivf-sq8", "ivf-pq", "hnsw"]
 
-STORAGE_TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""The types in which embeddings are stored, by the names that settings and commands use."""
+
+def storage_type(name: Storage) -> torch.dtype:
+    """Return the type in which embeddings are stored, by the name that settings and commands use."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 def is_milvus_place(where: str) -> bool:
@@ -83,4 +95,29 @@ class IndexSettings:
     @property
     def dtype(self) -> torch.dtype:
         """Return the type of the numbers of embeddings that are made here."""
-        return STORAGE_TYPES[self.storage]
+        return storage_type(self.storage)
+
+
+@dataclass(frozen=True)
+class NormaliserEstimation:
+    """Settings of an estimated log Z: ``draws`` of rows for a query (0: no estimate), ``least_recall`` of the index.
+
+    An interval of 95 % cannot hold where the search misses a heavy row of more than 5 % of the queries, so that an
+    index with a measured recall below 0.95 is not estimated from unless a setting accepts it.
+    """
+
+    draws: int = 512
+    least_recall: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.draws < 0 or self.draws == 1:
+            raise UserError(
+                f"normaliser_draws is {self.draws}; expected 0 (no estimate), or at least 2, of which an error can be "
+                f"estimated"
+            )
+        if not 0.0 <= self.least_recall <= 1.0:
+            raise UserError(f"normaliser_recall is {self.least_recall:g}; expected a share, from 0 to 1")
+
+
+DEFAULT_ESTIMATION = NormaliserEstimation()
+"""The settings of an estimate where nothing else is said."""

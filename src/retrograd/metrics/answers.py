@@ -16,13 +16,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
-from sacrebleu.metrics.bleu import BLEU
+from typing import TYPE_CHECKING
 
 from retrograd.metrics.words import MARKS, is_unspaced, space_characters, words_without_signs
 from retrograd.types import UserError
+
+if TYPE_CHECKING:  # nltk, which rouge_score needs, takes seconds to import: only who scores waits for it
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics.bleu import BLEU
 
 __all__ = [
     "CorpusBleu",
@@ -144,16 +145,20 @@ def rouge(golds: Sequence[str], answer: str, stemmer: bool = False) -> Rouge:
     return _rouge(_rouge_scorer(stemmer), golds, answer)
 
 
-class _EveryScript(DefaultTokenizer):
+class _EveryScript:
     """The tokeniser of ``rouge-score``, but for texts with words beyond ASCII, of which it would keep nothing."""
+
+    def __init__(self, stemmer: bool) -> None:
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self._read_ascii = DefaultTokenizer(stemmer).tokenize
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text."""
         words = [] if text.isascii() else words_without_signs(text)
         if not any(_is_beyond_ascii(word) for word in words):
-            return super().tokenize(text)
-        read_ascii = super().tokenize
-        return [token for word in words for token in (read_ascii(word) if word.isascii() else [word])]
+            return self._read_ascii(text)
+        return [token for word in words for token in (self._read_ascii(word) if word.isascii() else [word])]
 
 
 def _is_beyond_ascii(word: str) -> bool:
@@ -162,6 +167,8 @@ def _is_beyond_ascii(word: str) -> bool:
 
 
 def _rouge_scorer(stemmer: bool) -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
     return RougeScorer(_ROUGE_TYPES, tokenizer=_EveryScript(stemmer))
 
 
@@ -237,6 +244,8 @@ def sentence_bleu(golds: Sequence[str], answer: str, order: int = 4, lowercase: 
 def _bleu(order: int, lowercase: bool, effective_order: bool) -> BLEU:
     if order < 1:
         raise UserError(f"BLEU order is {order}; expected the longest n-gram to count, 1 or more (4 is usual)")
+    from sacrebleu.metrics.bleu import BLEU
+
     return BLEU(max_ngram_order=order, lowercase=lowercase, effective_order=effective_order)
 
 

@@ -26,7 +26,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from retrograd.models.compute.batching import equal_length_buckets, length_buckets, token_budget_on
 from retrograd.models.compute.descriptions import describe_configuration, describe_tokenizer, hash_parts
 from retrograd.models.compute.inference import inference
-from retrograd.models.compute.pooling import ROLES, PoolingMode, pool, pool_roles, role_masks
+from retrograd.models.compute.pooling import ROLES, pool, pool_roles, role_masks
 from retrograd.models.compute.positions import position_limit
 from retrograd.models.compute.sentence_head import SentenceHead, Side
 from retrograd.models.inputs.control_tokens import ControlTokens
@@ -36,18 +36,13 @@ from retrograd.models.loading.encoder_classes import READS_PADDING
 from retrograd.models.loading.loading import open_encoder
 from retrograd.models.loading.sentence_folders import SentenceFolder, read_sentence_folder, write_sentence_folder
 from retrograd.models.loading.transformers_io import save_with_tokenizer
+from retrograd.models.settings import Pooling, PoolingChoice, PoolingMode
 from retrograd.types import ComposedText, UserError
 from retrograd.util.files import open_to_umask
 from retrograd.util.fingerprints import fingerprint
 from retrograd.util.guards import require_at_least
 
-__all__ = ["ROLES", "Encoder", "FindRoleSpans", "Pooling", "PoolingChoice"]
-
-Pooling = Literal[PoolingMode, "roles", "concatenated"]
-"""The modes of sentence-transformers, several of them side by side, or roles."""
-
-PoolingChoice = Literal["auto", Pooling]
-"""A pooling, or "auto": what the model's folder declares, and the mean where it declares nothing."""
+__all__ = ["ROLES", "Encoder", "FindRoleSpans"]
 
 FindRoleSpans = Callable[[str], Sequence[tuple[int, int]]]
 """A text's spans in characters, [start, end), one per role and in the order of `ROLES`."""

@@ -26,7 +26,6 @@ from retrograd.models.compute.shared_beginning import read_beginning_once
 from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.compute.vocabulary import token_log_probability
 from retrograd.models.constrained.choices import MixtureScores, score_choices, score_token_mixtures
-from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.constrained.token_mixture import MixTokens, PromptMixture
 from retrograd.models.constrained.tree_decoding import TreeDecoder
 from retrograd.models.generator_input import GeneratorInput, PromptIds, embed_tokens, input_sizes
@@ -39,6 +38,7 @@ from retrograd.models.loading.loading import open_generator
 from retrograd.models.loading.lora import Lora, add_lora, has_lora, load_lora, state_base
 from retrograd.models.loading.quantisation import require_adapters
 from retrograd.models.loading.transformers_io import save_with_tokenizer
+from retrograd.models.settings import Scoring
 from retrograd.types import UserError
 from retrograd.util.files import open_to_umask
 

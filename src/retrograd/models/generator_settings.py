@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from retrograd.models.inputs.soft_input import SoftPosition
 from retrograd.models.inputs.soft_prompt import SoftPromptOptions
-from retrograd.models.loading.quantisation import Quantisation
+from retrograd.models.settings import Quantisation, SoftPosition
 from retrograd.types import UserError
 from retrograd.util.guards import require_at_least
 from retrograd.util.records import read_record, read_value, record_mapping

@@ -10,48 +10,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from retrograd.models.compute.sentence_head import Side
-from retrograd.models.encoder import ROLES, Encoder, FindRoleSpans, Pooling
+from retrograd.models.encoder import ROLES, Encoder, FindRoleSpans
 from retrograd.models.inputs.lexical_projection import LexicalProjection
+from retrograd.models.settings import LearningTowers, Pooling, TrainedTowers
 from retrograd.types import UserError
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["LearningTowers", "Retriever", "TrainedTowers"]
-
-TrainedTowers = Literal["both", "query", "none"]
-
-
-class LearningTowers(Protocol):
-    """A retriever, or the settings of one, of which ``trained`` names the towers that learn."""
-
-    trained: TrainedTowers
-
-    @property
-    def shares_tower(self) -> bool:
-        """True if both towers are one module."""
-        ...
-
-    @property
-    def is_trained(self) -> bool:
-        """True if any tower receives gradient."""
-        return self.trained != "none"
-
-    @property
-    def trains_passages(self) -> bool:
-        """True if passage embeddings receive gradient."""
-        return self.trained == "both"
-
-    @property
-    def passages_move(self) -> bool:
-        """True if training changes passage embeddings, so that an index grows stale."""
-        return self.trains_passages or (self.is_trained and self.shares_tower)
+__all__ = ["Retriever"]
 
 
 class Retriever(nn.Module, LearningTowers):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
+from retrograd.deferred import Float, Tensor, torch
 from retrograd.objectives.functional import in_full_precision
 from retrograd.types import UserError
 

@@ -17,10 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
+from retrograd.deferred import Bool, Float, Int, Tensor, torch
 from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood
 from retrograd.objectives.functional import (
     ABSENT,

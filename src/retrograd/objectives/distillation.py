@@ -11,10 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
+from retrograd.deferred import Bool, Float, Tensor, torch
 from retrograd.objectives.checks import check_choice, check_log_likelihood, check_positive, check_share
 from retrograd.objectives.frozen import FrozenRetriever
 from retrograd.objectives.functional import (
@@ -255,7 +252,6 @@ class Distillation:
 
     # ---- to be read ---------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _diagnostics(
         self, log_prior: Float[Tensor, "B K"], targets: _Targets, reader_term: _ReaderTerm
     ) -> dict[str, Float[Tensor, ""]]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
+from retrograd.deferred import Float, Int, Tensor, torch
 from retrograd.objectives.checks import check_choice, check_log_likelihood
 from retrograd.objectives.functional import (
     ABSENT,

@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from retrograd.deferred import Bool, Float, Int, Tensor, torch
 
 __all__ = [
     "ChainDraws",
@@ -110,7 +108,6 @@ def responsibilities(log_prior: Float[Tensor, "B K"], log_likelihood: Float[Tens
     return masked_log_softmax(log_prior + log_likelihood).exp()
 
 
-@torch.no_grad()
 def log_multiplicity(log_proposal: Float[Tensor, "B K"], times: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """Return log of how many passages of the base each candidate represents when the tail was sampled.
 
@@ -124,11 +121,12 @@ def log_multiplicity(log_proposal: Float[Tensor, "B K"], times: Float[Tensor, "B
     1810.04777): Σ_k p_k · multiplicity_k · f(z_k) is unbiased for the expectation of f under the prior over the whole
     base. With the prior itself as proposal Σ_k p_k · multiplicity_k is 1, with another it is so on average.
     """
-    is_drawn = times > 0
-    log_tail = log1mexp(masked_logsumexp(log_proposal.masked_fill(is_drawn, ABSENT))).unsqueeze(-1)
-    share = times / times.sum(dim=-1, keepdim=True).clamp(min=1.0)
-    stands_for = torch.where(is_drawn, share, 1.0).log() + log_tail - torch.where(is_drawn, log_proposal, 0.0)
-    return torch.where(is_drawn, stands_for, 0.0)
+    with torch.no_grad():
+        is_drawn = times > 0
+        log_tail = log1mexp(masked_logsumexp(log_proposal.masked_fill(is_drawn, ABSENT))).unsqueeze(-1)
+        share = times / times.sum(dim=-1, keepdim=True).clamp(min=1.0)
+        stands_for = torch.where(is_drawn, share, 1.0).log() + log_tail - torch.where(is_drawn, log_proposal, 0.0)
+        return torch.where(is_drawn, stands_for, 0.0)
 
 
 def entropy(log_probability: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:

@@ -15,10 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
+from retrograd.deferred import Bool, Float, Int, Tensor, torch
 from retrograd.objectives.checks import check_choice, check_count, check_share
 from retrograd.objectives.functional import (
     ABSENT,

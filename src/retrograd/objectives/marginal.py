@@ -10,10 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
+from retrograd.deferred import Bool, Float, Tensor, torch
 from retrograd.objectives.checks import check_choice, check_log_likelihood
 from retrograd.objectives.functional import (
     ABSENT,

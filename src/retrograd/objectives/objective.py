@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from retrograd.deferred import Bool, Float, Int, Tensor, torch
 
 if TYPE_CHECKING:
     from retrograd.objectives.differentiable_knn import Selection

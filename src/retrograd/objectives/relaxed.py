@@ -13,12 +13,9 @@ Plötz & Roth 2018, "Neural Nearest Neighbors Networks" (arXiv 1810.12575); Pril
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
+from retrograd.deferred import Bool, Float, Int, Tensor, torch
 from retrograd.objectives.functional import (
     ABSENT,
     effective_sample_size,
@@ -44,7 +41,7 @@ __all__ = [
 Operator = Literal["softsort", "n3", "hard", "hard_n3"]
 """How scores become slots. The hard ones have the gradient of the soft ones, straight through."""
 
-Temperature = float | Float[Tensor, "#B 1"]
+Temperature: TypeAlias = 'float | Float[Tensor, "#B 1"]'
 """One for all queries, or one for each."""
 
 HEAVY = -0.5
@@ -134,7 +131,7 @@ def softsort_rows(score: Float[Tensor, "B K"], slots: int, temperature: Temperat
     anchor = best.masked_fill(best == ABSENT, 0.0).unsqueeze(-1)
     distance = (anchor - score.masked_fill(~present, 0.0).unsqueeze(1)).abs()
     usable = present.unsqueeze(1) & _fillable(score, slots)
-    scale = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+    scale = temperature.unsqueeze(-1) if isinstance(temperature, torch.Tensor) else temperature
     return masked_log_softmax((-distance / scale).masked_fill(~usable, ABSENT)).exp()
 
 
@@ -179,7 +176,6 @@ def gumbel(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Float[
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def describe_slots(
     log_prior: Float[Tensor, "B K"], weight: Float[Tensor, "M B R K"], log_likelihood: Float[Tensor, " B"]
 ) -> dict[str, Float[Tensor, ""]]:
@@ -188,25 +184,26 @@ def describe_slots(
     They are means over filled slots, then prompts, then queries that have a candidate (for
     ``slot_similarity``: two filled slots).
     """
-    present = (log_prior > ABSENT).any(dim=-1)
-    filled = (weight > 0).any(dim=-1).sum(dim=-1)
-    per_query = effective_sample_size(weight).sum(dim=-1) / filled.clamp(min=1)
-    mean = mean_over_queries(log_likelihood)
-    prompts = mean.new_full((), float(len(weight)))
-    diagnostics = {
-        "log_marginal": mean,
-        "log_likelihood": mean,
-        "candidate_mass": mean_where(masked_logsumexp(log_prior).exp(), present),
-        "prior_entropy": mean_where(entropy(masked_log_softmax(log_prior)), present),
-        "effective_sample_size": mean_where(per_query.mean(dim=0), present),
-        "effective_neighbours": mean_where(effective_sample_size(weight.sum(dim=-2)).mean(dim=0), present),
-        "generator_forwards": prompts,
-        "generator_backwards": prompts,
-        "empty_share": 1.0 - present.to(log_prior.dtype).mean(),
-    }
-    if weight.shape[-2] == 1:
-        return diagnostics
-    return diagnostics | {"slot_similarity": mean_where(_slot_cosine(weight, filled).mean(dim=0), filled[0] > 1)}
+    with torch.no_grad():
+        present = (log_prior > ABSENT).any(dim=-1)
+        filled = (weight > 0).any(dim=-1).sum(dim=-1)
+        per_query = effective_sample_size(weight).sum(dim=-1) / filled.clamp(min=1)
+        mean = mean_over_queries(log_likelihood)
+        prompts = mean.new_full((), float(len(weight)))
+        diagnostics = {
+            "log_marginal": mean,
+            "log_likelihood": mean,
+            "candidate_mass": mean_where(masked_logsumexp(log_prior).exp(), present),
+            "prior_entropy": mean_where(entropy(masked_log_softmax(log_prior)), present),
+            "effective_sample_size": mean_where(per_query.mean(dim=0), present),
+            "effective_neighbours": mean_where(effective_sample_size(weight.sum(dim=-2)).mean(dim=0), present),
+            "generator_forwards": prompts,
+            "generator_backwards": prompts,
+            "empty_share": 1.0 - present.to(log_prior.dtype).mean(),
+        }
+        if weight.shape[-2] == 1:
+            return diagnostics
+        return diagnostics | {"slot_similarity": mean_where(_slot_cosine(weight, filled).mean(dim=0), filled[0] > 1)}
 
 
 def _slot_cosine(weight: Float[Tensor, "M B R K"], filled: Int[Tensor, "M B"]) -> Float[Tensor, "M B"]:

@@ -15,10 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
+from retrograd.deferred import Float, Int, Tensor, torch
 from retrograd.objectives.checks import check_choice, check_count, check_share
 from retrograd.objectives.functional import (
     ABSENT,
@@ -158,7 +155,6 @@ class ScoreFunction:
             return torch.zeros_like(reward)
         return (reward.sum(dim=-1, keepdim=True) - reward) / (self.draws - 1)
 
-    @torch.no_grad()
     def _diagnostics(
         self,
         share: Float[Tensor, "B K"],
@@ -171,14 +167,15 @@ class ScoreFunction:
 
         The generator trains with the shares of the draws, times the likelihood where that is the reward.
         """
-        log_share = share.log()
-        if log_posterior is None:
-            log_joint = log_share + log_likelihood
-        else:
-            ratio = torch.where(share > 0, log_prior - masked_log_softmax(log_posterior), 0.0)
-            log_joint = log_share + log_likelihood + ratio
-        weight = masked_log_softmax(log_joint).exp() if self.reward == "likelihood" else share
-        shared = describe(weight, log_prior, log_likelihood, masked_logsumexp(log_joint), log_posterior)
+        with torch.no_grad():
+            log_share = share.log()
+            if log_posterior is None:
+                log_joint = log_share + log_likelihood
+            else:
+                ratio = torch.where(share > 0, log_prior - masked_log_softmax(log_posterior), 0.0)
+                log_joint = log_share + log_likelihood + ratio
+            weight = masked_log_softmax(log_joint).exp() if self.reward == "likelihood" else share
+            shared = describe(weight, log_prior, log_likelihood, masked_logsumexp(log_joint), log_posterior)
         return {**shared, **cost(None, share > 0)}
 
 

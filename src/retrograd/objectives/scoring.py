@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
+from retrograd.deferred import Bool, Float, Tensor, torch
 from retrograd.objectives.checks import check_log_likelihood, check_log_probability
 from retrograd.objectives.functional import (
     ABSENT,
@@ -146,7 +143,6 @@ def cost(forwards: Bool[Tensor, "B K"] | None, backwards: Bool[Tensor, "B K"]) -
     }
 
 
-@torch.no_grad()
 def describe(
     weight: Float[Tensor, "B K"],
     log_prior: Float[Tensor, "B K"],
@@ -159,21 +155,22 @@ def describe(
     ``weight`` are the responsibilities that the objective trains with (estimated where it samples); the scores are as
     the retrievers gave them and are renormalised here wherever a distribution over the candidates is needed.
     """
-    present = weight.sum(dim=-1) > 0
-    log_weight = torch.where(weight > 0, weight, 1.0).log().masked_fill(weight == 0, ABSENT)
-    log_prior_here = masked_log_softmax(log_prior)
-    values = {
-        "log_marginal": log_marginal,
-        "log_likelihood": weighted_sum(weight, log_likelihood),
-        "candidate_mass": masked_logsumexp(log_prior).exp(),
-        "prior_entropy": entropy(log_prior_here),
-        "responsibility_entropy": entropy(log_weight),
-        "effective_sample_size": effective_sample_size(weight),
-        "kl_responsibilities_prior": kl_p_q(log_weight, log_prior_here),
-    }
-    if log_posterior is not None:
-        log_posterior_here = masked_log_softmax(log_posterior)
-        values["posterior_entropy"] = entropy(log_posterior_here)
-        values["kl_responsibilities_posterior"] = kl_p_q(log_weight, log_posterior_here)
-    means = {name: mean_where(value, present) for name, value in values.items()}
-    return means | {"empty_share": 1.0 - present.to(weight.dtype).mean()}
+    with torch.no_grad():
+        present = weight.sum(dim=-1) > 0
+        log_weight = torch.where(weight > 0, weight, 1.0).log().masked_fill(weight == 0, ABSENT)
+        log_prior_here = masked_log_softmax(log_prior)
+        values = {
+            "log_marginal": log_marginal,
+            "log_likelihood": weighted_sum(weight, log_likelihood),
+            "candidate_mass": masked_logsumexp(log_prior).exp(),
+            "prior_entropy": entropy(log_prior_here),
+            "responsibility_entropy": entropy(log_weight),
+            "effective_sample_size": effective_sample_size(weight),
+            "kl_responsibilities_prior": kl_p_q(log_weight, log_prior_here),
+        }
+        if log_posterior is not None:
+            log_posterior_here = masked_log_softmax(log_posterior)
+            values["posterior_entropy"] = entropy(log_posterior_here)
+            values["kl_responsibilities_posterior"] = kl_p_q(log_weight, log_posterior_here)
+        means = {name: mean_where(value, present) for name, value in values.items()}
+        return means | {"empty_share": 1.0 - present.to(weight.dtype).mean()}

@@ -12,10 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
+from retrograd.deferred import Bool, Float, Tensor, torch
 from retrograd.objectives.checks import check_choice, check_count, check_log_likelihood, check_positive
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.objectives.functional import ABSENT, in_full_precision

@@ -15,10 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
+from retrograd.deferred import Bool, Float, Tensor, torch
 from retrograd.objectives.checks import check_choice, check_count, check_share
 from retrograd.objectives.functional import ABSENT, cover, kl_p_q, log_marginal, masked_log_softmax, weighted_sum
 from retrograd.objectives.objective import CandidateScores, Estimate, Goal, Likelihood, Reads

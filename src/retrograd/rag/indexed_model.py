@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import Index, MovableIndex, has_movable_rows, is_spread_over_ranks
 from retrograd.index.restricted import restrict
-from retrograd.models.compute.compute import Autocast, Compute, ComputePrecision, in_own_precision
+from retrograd.models.compute.compute import Autocast, Compute, in_own_precision
 from retrograd.models.compute.fsdp import gather_weights
 from retrograd.models.generator import Generator
 from retrograd.models.loading.lora import has_lora
 from retrograd.models.retriever import Retriever
+from retrograd.models.settings import ComputePrecision
 from retrograd.rag.answers.answering import DEFAULT_ANSWERING, Answering
 from retrograd.rag.answers.decision import Decision
 from retrograd.rag.candidates import Candidates, Exclusions, make_empty_candidates
@@ -28,15 +29,14 @@ from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.remembered_scores import RememberedScores
 from retrograd.rag.search import (
     BEST_PASSAGES,
-    DENSE,
     GivenRowsSearch,
     RetrievalOptions,
     Search,
-    SearchKind,
     SearchRequest,
     SearchSpace,
     require_index,
 )
+from retrograd.rag.search_kinds import DENSE, SearchKind
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, UserError
 

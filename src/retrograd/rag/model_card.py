@@ -19,7 +19,7 @@ from retrograd.models.pointer import PointerGenerator
 from retrograd.rag.model_parts import ModelParts
 from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.retriever_texts import describe_texts, find_limits
-from retrograd.rag.search import SearchKind
+from retrograd.rag.search_kinds import SearchKind
 from retrograd.tasks.saved_tasks import describe_queries
 from retrograd.tasks.task import Task
 from retrograd.util.files import atomic_file

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import cast
 
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
+from retrograd.models.settings import Scoring
 from retrograd.objectives.differentiable_knn import Selection
-from retrograd.rag.answers.answering import DEFAULT_ANSWERING, Answering, Manner
+from retrograd.rag.answers.answering import DEFAULT_ANSWERING, Answering
 from retrograd.rag.answers.decision import Decision
+from retrograd.rag.answers.manner import Manner
 from retrograd.rag.model_card import write_cards
 from retrograd.rag.model_parts import ModelParts
-from retrograd.rag.model_settings import GeneratorSettings, ModelSettings, RetrieverSettings, SoftPromptSettings
+from retrograd.rag.model_settings import ModelSettings
 from retrograd.rag.passage_side import PassageSide
 from retrograd.rag.retriever_texts import describe_texts, find_limits, write_texts
-from retrograd.rag.search import DENSE, SearchKind, search_kind
+from retrograd.rag.search_kinds import DENSE, SearchKind, search_kind
+from retrograd.rag.settings import GeneratorSettings, RetrieverSettings, SoftPromptSettings
 from retrograd.tasks.saved_tasks import read_task, write_task
 from retrograd.tasks.task import Task
 from retrograd.types import UserError

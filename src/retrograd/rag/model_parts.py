@@ -15,7 +15,8 @@ from retrograd.models.inputs.fusion import require_encoder
 from retrograd.models.inputs.lexical_projection import LexicalProjection, WordStatistics
 from retrograd.models.retriever import Retriever
 from retrograd.rag.embedding import passage_texts
-from retrograd.rag.model_settings import ModelSettings, RetrieverSettings
+from retrograd.rag.model_settings import ModelSettings
+from retrograd.rag.settings import RetrieverSettings
 from retrograd.tasks.task import Task
 from retrograd.types import UserError
 from retrograd.util.progress import bar

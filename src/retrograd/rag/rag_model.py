@@ -16,11 +16,11 @@ from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.protocol import can_save_with_model
 from retrograd.index.settings import IndexSettings
-from retrograd.models.compute.compute import Compute, ComputePrecision, choose_device, in_own_precision
+from retrograd.models.compute.compute import Compute, choose_device, in_own_precision
 from retrograd.models.compute.inference import inference
-from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.loading.lora import Lora
-from retrograd.models.retriever import Retriever, TrainedTowers
+from retrograd.models.retriever import Retriever
+from retrograd.models.settings import ComputePrecision, Scoring, TrainedTowers
 from retrograd.rag.answers.answering import (
     DEFAULT_ANSWERING,
     Answering,
@@ -63,8 +63,8 @@ class RagModel(IndexedModel):
 
     ``posterior``, q(z|x,y), is for objectives that need one; it searches the same index (`PassageSide`). With
     ``null_passage`` reading nothing is one more candidate of every query, scored like a passage and prompted without
-    one. ``search`` says how passages are found (`retrograd.rag.search.SEARCHES`), ``answering`` how they are read and
-    answers taken. With ``sharded`` each rank holds its rows of the index. All methods compute in ``precision``.
+    one. ``search`` says how passages are found (`retrograd.rag.search_kinds.SEARCHES`), ``answering`` how they are read
+    and answers taken. With ``sharded`` each rank holds its rows of the index. All methods compute in ``precision``.
     ``settings`` are those that the model was built from, where it was.
 
     All this is fixed when the model is made, but for how it answers, which training decides (`use_answering`). Call

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from retrograd.models.compute.sentence_head import Side
 from retrograd.models.retriever import Retriever
-from retrograd.rag.search import DENSE, SearchKind
+from retrograd.rag.search_kinds import DENSE, SearchKind
 from retrograd.tasks.saved_tasks import describe_queries, task_record
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage

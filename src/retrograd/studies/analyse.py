@@ -111,9 +111,9 @@ class AnalysisReport:
     best: list[QueryStory]
     worst: list[QueryStory]
 
-    def save(self, folder: Path) -> None:
-        """Write ``analysis.json``."""
-        values: dict[str, object] = {
+    def record(self) -> dict[str, object]:
+        """Return the analysis as JSON."""
+        return {
             "name": self.name,
             "split": self.split,
             "queries": self.queries,
@@ -125,7 +125,10 @@ class AnalysisReport:
             "best": [asdict(story) for story in self.best],
             "worst": [asdict(story) for story in self.worst],
         }
-        write_json(folder / "analysis.json", values)
+
+    def save(self, folder: Path) -> None:
+        """Write ``analysis.json``."""
+        write_json(folder / "analysis.json", self.record())
 
 
 def _at_record(at: AtK) -> dict[str, object]:

@@ -6,7 +6,7 @@ Nothing here prints or formats; `retrograd.commands` turns the records into text
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from retrograd.evaluation.evaluate import Evaluation, evaluate, predict
@@ -17,7 +17,7 @@ from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.rag.answers.decision import Decision
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Example, Hit, Prediction, UserError
-from retrograd.util.guards import JsonObject
+from retrograd.util.guards import JsonObject, JsonValue
 
 __all__ = ["RunEvaluation", "SearchResult", "evaluate_run", "predict_file", "saved_scores", "search_run", "select_rows"]
 
@@ -40,6 +40,16 @@ class RunEvaluation:
         """Scores of answers, neighbours, citations and confidence by name, in percent."""
         return self.evaluation.scores
 
+    def record(self) -> JsonObject:
+        """Return the scores as JSON, with what ``confidence.json`` has."""
+        return {
+            "examples": self.examples,
+            "passages": self.passages,
+            "fitted_passages": self.fitted_passages,
+            "scores": {**self.scores},
+            "confidence": self.evaluation.confidence.record(),
+        }
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -52,6 +62,14 @@ class SearchResult:
     hits: tuple[Hit, ...]
     answer: Prediction | None = None
     label: str | None = None
+
+    def record(self) -> JsonObject:
+        """Return hits and answer as JSON."""
+        hits: list[JsonValue] = [
+            {"row": hit.row, "probability": hit.probability, **asdict(hit.passage)} for hit in self.hits
+        ]
+        answer = None if self.answer is None else prediction_record(self.answer)
+        return {"hits": hits, "answer": answer, "label": self.label}
 
 
 def evaluate_run(

@@ -12,7 +12,7 @@ from retrograd.experiments.open import read_run_task
 from retrograd.experiments.text import flatten_settings
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.guards import JsonValue, suggest_name
+from retrograd.util.guards import JsonObject, JsonValue, suggest_name
 from retrograd.util.text_files import write_json
 
 __all__ = ["CurveReport", "Point", "compare_runs", "score_of"]
@@ -46,12 +46,16 @@ class CurveReport:
     metric: str
     points: list[Point]
 
-    def save(self, folder: Path) -> None:
-        """Write ``curves.json``."""
+    def record(self) -> JsonObject:
+        """Return the points as JSON."""
         points: list[JsonValue] = [
             asdict(point) | {"mean": point.mean, "standard_deviation": point.deviation} for point in self.points
         ]
-        write_json(folder / "curves.json", {"over": self.over, "metric": self.metric, "points": points})
+        return {"over": self.over, "metric": self.metric, "points": points}
+
+    def save(self, folder: Path) -> None:
+        """Write ``curves.json``."""
+        write_json(folder / "curves.json", self.record())
 
 
 def compare_runs(runs: Sequence[Path], out: Path, over: str = "") -> CurveReport:

@@ -29,7 +29,7 @@ from retrograd.index.disk.versions import current_version, has_versions, read_cu
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.index.restricted import restrict
-from retrograd.index.settings import STORAGE_TYPES, is_milvus_place
+from retrograd.index.settings import Storage, is_milvus_place, storage_type
 from retrograd.index.shards import checked_blocks
 from retrograd.models.compute.compute import Compute
 from retrograd.models.retriever import Retriever
@@ -45,7 +45,6 @@ from retrograd.training.distributed.ranks import is_first_process
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Hit, UserError
 from retrograd.util.files import find_current_or_backup
-from retrograd.util.guards import suggest_name
 from retrograd.util.progress import bar, say, silence_output
 
 __all__ = [
@@ -89,9 +88,9 @@ class Builder:
         """Return what embedded the passages of this index: the retriever, or for the run's own index its ``side``."""
         return self.side if manifest.dimension == self.side.dimension else PassageSide(self.retriever)
 
-    def index_spec(self, dtype: str) -> IndexSpec:
+    def index_spec(self, dtype: Storage) -> IndexSpec:
         """Return the description of the index that it builds; called, as `build` is, under its autocast."""
-        return index_spec(self.retriever, self.task, self.base, STORAGE_TYPES[dtype], self.name)
+        return index_spec(self.retriever, self.task, self.base, storage_type(dtype), self.name)
 
     def build(self, root: Path, spec: IndexSpec) -> BuiltIndex:
         """Build, or go on building, the index of a description in ``root``."""
@@ -179,7 +178,7 @@ def _source_exists(source: str) -> bool:
         return False
 
 
-def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
+def build_for(source: str, root: Path, dtype: Storage) -> BuiltIndex:
     """Build, or go on building, the index of a run's or an experiment's base, in ``root``.
 
     Interrupted, it reports how many rows are kept. Each of several processes, those of ``torchrun`` too, is a worker of
@@ -187,7 +186,7 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
     """
     if not is_first_process():
         silence_output()
-    require_place(root, dtype)
+    require_place(root)
     builder = open_source(source)
     with builder.compute.autocast():
         spec = builder.index_spec(dtype)
@@ -195,10 +194,8 @@ def build_for(source: str, root: Path, dtype: str) -> BuiltIndex:
             return builder.build(root, spec)
 
 
-def require_place(root: Path, dtype: str) -> None:
-    """Raise `UserError` where no index can be built in ``root``, or none that is stored as ``dtype``."""
-    if dtype not in STORAGE_TYPES:
-        raise UserError(f"--dtype is {dtype!r}; {suggest_name(dtype, STORAGE_TYPES)}")
+def require_place(root: Path) -> None:
+    """Raise `UserError` where no index can be built in ``root``."""
     if is_milvus_place(str(root)):
         raise UserError(f"--out is {root}; give a folder, and then: retrograd index publish FOLDER --to {root}")
     occupied = next((place for place in (root, *root.parents) if place.exists()), root)

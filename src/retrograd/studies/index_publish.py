@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
 
 from retrograd.index.disk.versions import has_versions
 from retrograd.index.exact import ExactIndex
 from retrograd.index.kinds import find_kind, holds_index, stored_kind
 from retrograd.index.protocol import has_estimated_log_z
-from retrograd.index.settings import EngineName, IndexSettings, PresetName
+from retrograd.index.settings import IndexSettings
 from retrograd.studies.index import index_folder
 from retrograd.types import UserError
-from retrograd.util.guards import suggest_name
 from retrograd.util.progress import bar
 
-__all__ = ["PublishedIndex", "publish_index", "settings_from_words"]
+__all__ = ["PublishedIndex", "publish_index"]
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,3 @@ def _require_own_place(to: Path, folder: Path) -> None:
         raise UserError(
             f"--to is {to}, which holds an exact index, this one or another, or a run; give a place of its own"
         )
-
-
-def settings_from_words(kind: str, to: str, collection: str, preset: str, probe: int) -> IndexSettings:
-    """Return the settings of an engine from the words of a command. Raises `UserError` for a word that is unknown."""
-    for option, word, known in (("--kind", kind, get_args(EngineName)), ("--preset", preset, get_args(PresetName))):
-        if word not in known:
-            raise UserError(f"{option} is {word!r}; {suggest_name(word, known)}")
-    return IndexSettings(
-        cast(EngineName, kind), to, collection=collection, preset=cast(PresetName, preset), probe=probe
-    )

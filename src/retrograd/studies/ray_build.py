@@ -12,7 +12,9 @@ import torch
 
 from retrograd.index.disk.build import SHARD_ROWS, IndexSpec, count_remaining_rows
 from retrograd.index.disk.plan import BuildPlan
-from retrograd.models.compute.compute import Compute, ComputePrecision
+from retrograd.index.settings import Storage
+from retrograd.models.compute.compute import Compute
+from retrograd.models.settings import ComputePrecision
 from retrograd.rag.index_folder import plan_build
 from retrograd.studies.index import BuiltIndex, open_source, require_place, tell_what_is_kept
 from retrograd.studies.ray_tasks import LOCAL, RayTasks, connect_to_ray
@@ -26,7 +28,7 @@ __all__ = ["build_over_ray"]
 def build_over_ray(
     source: str,
     root: Path,
-    dtype: str = "fp32",
+    dtype: Storage = "fp32",
     address: str = LOCAL,
     workers: int | None = None,
     shard_rows: int = SHARD_ROWS,
@@ -40,7 +42,7 @@ def build_over_ray(
 
     Raises `UserError` as the build of one process does, and for an error in a task, which cancels the others.
     """
-    require_place(root, dtype)
+    require_place(root)
     if not is_only_process():
         raise UserError("--ray starts the workers, and so does torchrun; use one of them")
     if workers is not None and workers < 1:
@@ -95,7 +97,7 @@ class _Job:
 
     source: str
     root: Path
-    dtype: str
+    dtype: Storage
     shard_rows: int
 
     def prepare(self) -> _Prepared:

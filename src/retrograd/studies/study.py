@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from retrograd.experiments.controls import CONTROLS, make_controls
+from retrograd.experiments.controls import CONTROLS, FROZEN
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages, resume_run, run_experiment
+from retrograd.experiments.stage_description import trains_generator, trains_retriever
 from retrograd.studies.report import SettingChange, list_setting_changes
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
@@ -24,7 +25,7 @@ from retrograd.util.files import lock_folder
 from retrograd.util.progress import say
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["EXPERIMENT", "PlannedRun", "Study", "is_study", "seeds_of"]
+__all__ = ["EXPERIMENT", "PlannedRun", "Study", "is_study", "make_controls", "seeds_of"]
 
 EXPERIMENT = "experiment"
 """The name of the experiment itself among the systems of a study."""
@@ -211,3 +212,33 @@ def _experiment(values: object, where: str) -> Experiment:
 
 def _word(value: object) -> str:
     return "unset" if value is None else json.dumps(value)
+
+
+def make_controls(experiment: Experiment) -> tuple[dict[str, Experiment], dict[str, str]]:
+    """Return the controls that say something about an experiment, by name, and why others are left out.
+
+    Raises `UserError` for one without any: it reads no passages, or its generator does not learn.
+    """
+    if experiment.training.passages == 0:
+        raise UserError(
+            f"{experiment.name} reads no passages: it is itself the closed book, and there is nothing to control; "
+            f"give the experiment that it is compared with"
+        )
+    if not trains_generator(experiment):
+        objective = f"{type(experiment.objective).__name__} as set trains the retriever alone"
+        cause = "training.generator_learning_rate is 0" if experiment.objective.trains_generator else objective
+        raise UserError(
+            f"{cause}: the generator of {experiment.name} does not learn, and controls train nothing else; let it "
+            f"learn, or train without --controls"
+        )
+    useful: dict[str, Experiment] = {}
+    left_out: dict[str, str] = {}
+    for name, control in CONTROLS.items():
+        changed = control(experiment)
+        if changed == experiment:
+            left_out[name] = "the experiment is this control itself"
+        elif name == FROZEN and not experiment.retriever.search_kind.is_control and not trains_retriever(experiment):
+            left_out[name] = "the experiment does not train its retriever either"
+        else:
+            useful[name] = replace(changed, name=f"{experiment.name}-{name.replace(' ', '-')}")
+    return useful, left_out

@@ -17,6 +17,7 @@ from retrograd.studies.curves import score_of
 from retrograd.studies.study import EXPERIMENT, Study
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
+from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import write_json
 
 __all__ = ["SECONDARY_METRICS", "ScoresBySystem", "Verdict", "judge_study"]
@@ -42,17 +43,20 @@ class Verdict:
         """The control that the sentence compares with."""
         return self.evidence.main.control
 
-    def save(self) -> None:
-        """Write ``evidence.json`` into the folder of the study."""
-        record = {
+    def record(self) -> JsonObject:
+        """Return the evidence as JSON."""
+        return {
             "sentence": self.evidence.sentence,
             "metric": self.evidence.metric,
             "seeds": list(self.study.seeds),
             "strongest_rival": self.strongest_rival,
             "differences": [asdict(difference) for difference in self.evidence.differences],
-            "scores": self.scores,
+            "scores": {name: {score: [*values] for score, values in own.items()} for name, own in self.scores.items()},
         }
-        write_json(self.study.path / "evidence.json", record)
+
+    def save(self) -> None:
+        """Write ``evidence.json`` into the folder of the study."""
+        write_json(self.study.path / "evidence.json", self.record())
 
 
 def judge_study(path: Path) -> Verdict:

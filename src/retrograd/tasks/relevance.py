@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from retrograd.data.examples import gold_passages, has_patterns
 from retrograd.data.squad import TEXT_ID
+from retrograd.deferred import np
 from retrograd.metrics.patterns import search_patterns
 from retrograd.metrics.words import words_and_signs
 from retrograd.tasks.task import Task

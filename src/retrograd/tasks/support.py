@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import numpy as np
-
 from retrograd.data.examples import has_patterns
+from retrograd.deferred import np
 from retrograd.metrics.patterns import search_patterns
 from retrograd.metrics.words import words_and_signs, words_without_signs
 from retrograd.tasks.task import Support

@@ -12,18 +12,17 @@ import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
-import numpy as np
-from jaxtyping import Float64, Integer
-
+from retrograd.deferred import Float64, Integer, np
 from retrograd.metrics.words import words_and_signs
 
 __all__ = ["TextIndex", "count_texts_with", "has_answer"]
 
 _BOUNDARY = 0
 
-Rows = Integer[np.ndarray, " R"]
-Places = Integer[np.ndarray, " _"]
+Rows: TypeAlias = 'Integer[np.ndarray, " R"]'
+Places: TypeAlias = 'Integer[np.ndarray, " _"]'
 
 
 def has_answer(answers: Iterable[str], text: str) -> bool:

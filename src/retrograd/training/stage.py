@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.index.estimated import DEFAULT_ESTIMATION, NormaliserEstimation
+from retrograd.data.examples import TargetChoice
+from retrograd.index.settings import DEFAULT_ESTIMATION, NormaliserEstimation
 from retrograd.models.compute.inference import inference
 from retrograd.objectives.objective import Likelihood, Objective
 from retrograd.rag.candidates import Candidates, Pool, find_column
@@ -19,7 +20,6 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.remembered_scores import RememberedScores
 from retrograd.rag.search import RetrievalOptions
 from retrograd.training.refresh.policies import RefreshPolicy
-from retrograd.training.sampling.targets import TargetChoice
 from retrograd.training.schedule import Schedule, require_schedule
 from retrograd.types import Example, UserError
 from retrograd.util.guards import require_at_least

@@ -12,11 +12,12 @@ from torch import Tensor
 
 import retrograd
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.compute.compute import Compute, ComputePrecision, choose_device
+from retrograd.models.compute.compute import Compute, choose_device
 from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
+from retrograd.models.settings import ComputePrecision
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, measure_staleness
 from retrograd.tasks.relations.extraction import RelationExtraction

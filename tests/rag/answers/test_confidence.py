@@ -16,7 +16,8 @@ from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.retriever import Retriever
 from retrograd.objectives import RelaxedTopK
-from retrograd.rag.answers.answering import Answering, Manner
+from retrograd.rag.answers.answering import Answering
+from retrograd.rag.answers.manner import Manner
 from retrograd.rag.candidates import NULL_ROW
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.question_answering import QuestionAnswering

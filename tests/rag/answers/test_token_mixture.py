@@ -20,9 +20,10 @@ from retrograd.models.constrained.token_mixture import PromptMixture
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.objectives import CandidateScores, TopKMarginal
-from retrograd.rag.answers.answering import Answering, Manner
+from retrograd.rag.answers.answering import Answering
+from retrograd.rag.answers.manner import Manner, Marginal
 from retrograd.rag.answers.token_mixture import score_by_tokens, write_by_tokens
-from retrograd.rag.answers.written import Marginal, write_answers
+from retrograd.rag.answers.written import write_answers
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.question_answering import QuestionAnswering

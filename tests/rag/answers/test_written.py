@@ -11,8 +11,8 @@ import torch
 from retrograd.models.generator import Generator
 from retrograd.models.generator_settings import GeneratorOptions
 from retrograd.models.inputs.fusion import FusedPrompt
-from retrograd.rag.answers.answering import Manner
-from retrograd.rag.answers.written import Marginal, WrittenAnswer, write_answers
+from retrograd.rag.answers.manner import Manner, Marginal
+from retrograd.rag.answers.written import WrittenAnswer, write_answers
 from retrograd.types import UserError
 
 PROMPTS = ["who is alpha", "what", "is beta gamma delta ?", "what is eta ?", "the cup holds tea"]

@@ -15,8 +15,8 @@ from retrograd.models.encoder import Encoder
 from retrograd.models.generator import Generator
 from retrograd.models.retriever import Retriever
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import ORACLE, SEARCHES
 from retrograd.rag.search.oracle import Oracle
+from retrograd.rag.search_kinds import ORACLE, SEARCHES
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.support import AnswerSupport

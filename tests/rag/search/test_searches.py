@@ -15,18 +15,11 @@ from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.settings import RetrieverSettings
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
-from retrograd.rag import search as package
+from retrograd.rag import search_kinds as package
 from retrograd.rag.candidates import Candidates, Pool
 from retrograd.rag.rag_model import RagModel
-from retrograd.rag.search import (
-    SEARCHES,
-    GivenRowsSearch,
-    RetrievalOptions,
-    SearchKind,
-    SearchRequest,
-    SearchSpace,
-    search_kind,
-)
+from retrograd.rag.search import GivenRowsSearch, RetrievalOptions, SearchRequest, SearchSpace
+from retrograd.rag.search_kinds import SEARCHES, SearchKind, search_kind
 from retrograd.types import Example, UserError
 
 K = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,11 +14,16 @@ from tests.requirements import skip_without_framework
 from tests.test_public_api import CONFIG, PASSAGES, QUESTIONS
 
 import retrograd as rg
+from retrograd.commands.export import Kind
 from retrograd.studies.export import export as export_module
 from retrograd.studies.export.export import EXPORTS, Export
 from retrograd.studies.export.kind import Comparison
 
 TASK = rg.QuestionAnswering(query_prefix="what is ", passage_prefix="part : ")
+
+
+def test_the_command_offers_every_kind() -> None:
+    assert get_args(Kind) == tuple(kind.name for kind in EXPORTS)
 
 
 def build(encoder: Path, generator: Path, **options) -> rg.RagModel:

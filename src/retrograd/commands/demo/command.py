@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrograd.commands import SettingsOption
+from retrograd.commands import SettingsOption, load_experiment
 
 __all__ = ["demo"]
 
@@ -28,6 +28,7 @@ def demo(
 
     Example: `retrograd demo --out runs/demo --set training.precision=fp32`
     """
+    load_experiment("semeval-joint" if model == "builtin" else "smollm2-questions-joint", changes)  # mistakes first
     if model == "smollm2":
         from retrograd.commands.demo.language_model import run_language_model_demo
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import pyarrow as pa
+from typing import TypeAlias, TypeVar
 
 from retrograd.data.readers import Source
 from retrograd.data.relations.instance import RelationInstance
+from retrograd.deferred import pa
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import write_jsonl
@@ -17,7 +16,7 @@ from retrograd.util.text_files import write_jsonl
 __all__ = ["ExampleSource", "write_examples"]
 
 Item = TypeVar("Item")
-ExampleSource = Source | Iterable[Example] | Iterable[RelationInstance]
+ExampleSource: TypeAlias = "Source | Iterable[Example] | Iterable[RelationInstance]"
 """A file, a table, records, or examples that were read already."""
 
 

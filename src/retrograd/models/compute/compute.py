@@ -16,26 +16,19 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
-from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from retrograd.models.settings import ComputePrecision
 from retrograd.types import UserError
 
-__all__ = [
-    "DEVICE_VARIABLE",
-    "Autocast",
-    "Compute",
-    "ComputePrecision",
-    "choose_device",
-    "computed_type",
-    "in_own_precision",
-]
+__all__ = ["DEVICE_VARIABLE", "Autocast", "Compute", "choose_device", "computed_type", "in_own_precision"]
 
 DEVICE_VARIABLE = "RETROGRAD_DEVICE"
 """The environment variable that names the device."""
 
-ComputePrecision = Literal["bf16", "fp32"]
+__all__ = ["Autocast", "Compute", "computed_type", "in_own_precision"]
 
 Autocast = torch.autocast | nullcontext[None]
 """A block that computes in one precision; it swallows no error."""

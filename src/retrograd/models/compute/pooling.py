@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,11 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retrograd.models.compute.precision import full_precision
+from retrograd.models.settings import PoolingMode
 
-__all__ = ["ROLES", "PoolingMode", "pool", "pool_roles", "role_masks"]
-
-PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-"""The names of sentence-transformers; "weightedmean" weighs the token at place t, counted from 1, by t."""
+__all__ = ["ROLES", "pool", "pool_roles", "role_masks"]
 
 ROLES = ("head", "tail", "context")
 

@@ -13,11 +13,9 @@ from typing import Literal
 import torch
 
 from retrograd.models.compute.precision_cache import MeasureSeconds, PrecisionSeconds, Work, seconds_on_this_machine
+from retrograd.models.settings import PrecisionSetting
 
-__all__ = ["PrecisionChoice", "PrecisionSetting", "full_precision", "resolve_precision"]
-
-PrecisionSetting = Literal["auto", "bf16", "fp32"]
-"""The setting of a precision; ``auto`` is the faster of the other two."""
+__all__ = ["PrecisionChoice", "full_precision", "resolve_precision"]
 
 
 @dataclass(frozen=True)

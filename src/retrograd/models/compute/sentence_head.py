@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrograd.models.compute.pooling import PoolingMode, pool
+from retrograd.models.compute.pooling import pool
+from retrograd.models.settings import PoolingMode
 
 __all__ = ["ACTIVATIONS", "DenseLayer", "DenseShape", "EncoderPrompts", "SentenceHead", "Side", "UnitLength"]
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from retrograd.models.compute.batching import length_buckets
 from retrograd.models.compute.output_layer import OutputLayer
-from retrograd.models.constrained.prefix_tree import PrefixTree, Scoring
+from retrograd.models.constrained.prefix_tree import PrefixTree
 from retrograd.models.constrained.tree_decoding import TreeDecoder
+from retrograd.models.settings import Scoring
 
 __all__ = ["MixtureScores", "score_choices", "score_token_mixtures"]
 

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-__all__ = ["PrefixTree", "Scoring"]
+from retrograd.models.settings import Scoring
 
-Scoring = Literal["sequence", "tree"]
+__all__ = ["PrefixTree"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,9 +24,7 @@ from retrograd.models.compute.precision import full_precision
 from retrograd.objectives.functional import in_full_precision
 from retrograd.types import UserError
 
-__all__ = ["SoftInput", "SoftPosition", "SoftSlots", "SoftTokens", "insert_soft_input", "remaining_tokens"]
-
-SoftPosition = Literal["before", "after"]
+__all__ = ["SoftInput", "SoftSlots", "SoftTokens", "insert_soft_input", "remaining_tokens"]
 
 
 @runtime_checkable

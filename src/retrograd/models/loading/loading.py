@@ -32,10 +32,11 @@ from retrograd.models.loading.encoder_classes import encoder_class, require_hidd
 from retrograd.models.loading.folder_checks import require_model_files
 from retrograd.models.loading.generator_checks import require_family, require_left_to_right
 from retrograd.models.loading.gguf import BUILTIN_LANGUAGE_MODEL, unpack_if_gguf
-from retrograd.models.loading.quantisation import Quantisation, nf4_config, require_quantisable
+from retrograd.models.loading.quantisation import nf4_config, require_quantisable
 from retrograd.models.loading.transformers_io import drop_empty_pooler, quiet_transformers
 from retrograd.models.loading.versions import require_supported_versions
 from retrograd.models.pointer import COPY_LAYERS, PointerGenerator, generator_class
+from retrograd.models.settings import Quantisation
 from retrograd.types import UserError
 from retrograd.util.guards import first_line
 

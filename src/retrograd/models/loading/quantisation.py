@@ -8,17 +8,15 @@ them.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal
 
 import torch
 from transformers import BitsAndBytesConfig
 
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
+from retrograd.models.settings import Quantisation
 from retrograd.types import UserError
 
-__all__ = ["Quantisation", "nf4_config", "require_adapters", "require_quantisable"]
-
-Quantisation = Literal["none", "nf4"]
+__all__ = ["nf4_config", "require_adapters", "require_quantisable"]
 
 _NF4 = 'generator.quantisation = "nf4"'
 

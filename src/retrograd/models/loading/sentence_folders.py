@@ -24,7 +24,6 @@ from tokenizers.normalizers import Lowercase, Sequence
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils.hub import cached_file
 
-from retrograd.models.compute.pooling import PoolingMode
 from retrograd.models.compute.sentence_head import (
     ACTIVATIONS,
     DenseLayer,
@@ -35,6 +34,7 @@ from retrograd.models.compute.sentence_head import (
     UnitLength,
 )
 from retrograd.models.loading.builtin import BUILTIN_ENCODER, minilm_folder
+from retrograd.models.settings import PoolingMode
 from retrograd.types import UserError
 from retrograd.util.guards import JsonObject, JsonValue, describe_value, is_file_name, require_file
 from retrograd.util.progress import say

@@ -11,32 +11,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.generator import Generator
 from retrograd.models.inputs.fusion import FusedPrompt
 from retrograd.models.inputs.soft_input import SoftInput
+from retrograd.models.settings import Scoring
 from retrograd.objectives.differentiable_knn import Selection
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.rag.answers.decision import ChoiceScores, Decision
+from retrograd.rag.answers.manner import Manner
 from retrograd.rag.answers.token_mixture import distinct_questions, score_by_tokens, write_by_tokens
-from retrograd.rag.answers.written import Marginal, WrittenAnswer, write_answers
+from retrograd.rag.answers.written import WrittenAnswer, write_answers
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.likelihood import find_support, join_prompt
 from retrograd.tasks.judging import cannot_answer
 from retrograd.tasks.task import Support, Task
-from retrograd.types import ConfidenceKind, Example, Prediction, UserError, WeightKind
+from retrograd.types import ConfidenceKind, Example, Prediction, WeightKind
 
 __all__ = [
     "DEFAULT_ANSWERING",
     "Answering",
-    "Manner",
     "Reading",
     "choice_scores",
     "choose_answers",
@@ -45,46 +44,8 @@ __all__ = [
     "read_as_slots",
     "read_as_text",
     "read_candidates",
-    "require_beams",
     "withhold_unsure",
 ]
-
-
-def require_beams(beams: int) -> None:
-    """Raise `UserError` for less than one beam."""
-    if beams < 1:
-        raise UserError(f"evaluation.beams is {beams}; expected 1, the greedy search, or more")
-
-
-@dataclass(frozen=True)
-class Manner:
-    """The manner of answering: choosing among permitted answers, if a task has a closed set, or writing.
-
-    Passages are read one by one, "singly"; all of them in one prompt, best first, "together"; or each in a prompt of
-    its own that an encoder-decoder encodes by itself, "fused" (`retrograd.models.inputs.fusion`). Passages that are
-    read singly are mixed answer by answer, or token by token (`retrograd.rag.answers.token_mixture`), as ``mixture``
-    says. ``beams`` and ``marginal`` are for written answers: the width of the beam search, and, for answers written
-    singly, which of them is taken (`retrograd.rag.answers.written`). Raises `UserError` for less than one beam.
-    """
-
-    answers: Literal["chosen", "written"] = "chosen"
-    reading: Literal["singly", "together", "fused"] = "singly"
-    beams: int = 1
-    marginal: Marginal = "thorough"
-    mixture: Literal["answers", "tokens"] = "answers"
-
-    def __post_init__(self) -> None:
-        require_beams(self.beams)
-
-    @property
-    def one_prompt(self) -> bool:
-        """True if a query's passages are read at once."""
-        return self.reading != "singly"
-
-    @property
-    def mixes_tokens(self) -> bool:
-        """True if a query's passages are read singly and mixed token by token."""
-        return self.mixture == "tokens" and not self.one_prompt
 
 
 @dataclass(frozen=True)
@@ -97,7 +58,7 @@ class Answering:
     withheld (`withhold_unsure`); None withholds none.
     """
 
-    manner: Manner = Manner()
+    manner: Manner = field(default_factory=Manner)
     selection: Selection | None = None
     decision: Decision = field(default_factory=Decision)
     passages: int = 5
@@ -121,7 +82,7 @@ class Reading:
     log_weight: Float[Tensor, "B K"]
     log_vote: Float[Tensor, "B K"]
     soft: SoftInput | None = None
-    manner: Manner = Manner()
+    manner: Manner = field(default_factory=Manner)
     shown_passages: int | None = None
 
     @property

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from retrograd.models.constrained.prefix_tree import Scoring
 from retrograd.models.constrained.token_mixture import PromptMixture
 from retrograd.models.generator import Generator
 from retrograd.models.inputs.fusion import FusedPrompt
-from retrograd.rag.answers.written import Marginal, WrittenAnswer
+from retrograd.models.settings import Scoring
+from retrograd.rag.answers.manner import Marginal
+from retrograd.rag.answers.written import WrittenAnswer
 
 __all__ = ["distinct_questions", "score_by_tokens", "write_by_tokens"]
 

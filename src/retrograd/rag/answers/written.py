@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -31,10 +30,9 @@ from torch import Tensor
 from retrograd.models.generator import Generator
 from retrograd.models.inputs.fusion import FusedPrompt
 from retrograd.models.inputs.soft_input import SoftInput
+from retrograd.rag.answers.manner import Marginal
 
-__all__ = ["Marginal", "WrittenAnswer", "write_answers"]
-
-Marginal = Literal["thorough", "fast", "best"]
+__all__ = ["WrittenAnswer", "write_answers"]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from retrograd.index.protocol import Neighbours
 from retrograd.objectives.functional import masked_log_softmax
 from retrograd.objectives.objective import CandidateScores
 from retrograd.rag.candidates import Candidates
-from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
+from retrograd.rag.search.search import SearchRequest, SearchSpace
 from retrograd.tasks.task import Task
 from retrograd.types import Example
 
-__all__ = ["BM25", "Bm25Search", "index_words", "words_of_query"]
+__all__ = ["Bm25Search", "index_words", "words_of_query"]
 
 _BLOCK_ROWS = 4_096
 
@@ -56,11 +56,6 @@ class Bm25Search:
     def _search(self, examples: Sequence[Example], k: int) -> Neighbours:
         texts = [words_of_query(self._space.task, example) for example in examples]
         return self._index.search(texts, k, self._space.own_rows(examples))
-
-
-BM25 = SearchKind(
-    "bm25", Bm25Search, needs_index=False, has_vectors=False, trains_retriever=False, takes_other_rows=False
-)
 
 
 def index_words(task: Task, base: KnowledgeBase) -> LexicalIndex:

@@ -36,12 +36,12 @@ from retrograd.rag.candidates import (
     whole_base,
 )
 from retrograd.rag.search.queries import Queries, embed_queries
-from retrograd.rag.search.search import SearchKind, SearchRequest, SearchSpace
+from retrograd.rag.search.search import SearchRequest, SearchSpace
 from retrograd.rag.search.substitution import distract, mark_prior_only
 from retrograd.rag.search.tail import draw_tail, weigh_tail
 from retrograd.types import Example
 
-__all__ = ["DENSE", "DenseSearch", "VectorSearch", "find_nearest", "score_base"]
+__all__ = ["DenseSearch", "VectorSearch", "find_nearest", "score_base"]
 
 _NULL_TEXT = "(no passage)"
 
@@ -85,11 +85,6 @@ class DenseSearch(VectorSearch):
 
     def embed(self, request: SearchRequest) -> Queries:
         return distract(self._space, request, super().embed(request))
-
-
-DENSE = SearchKind(
-    "nearest", DenseSearch, needs_index=True, has_vectors=True, trains_retriever=True, takes_other_rows=True
-)
 
 
 # ---- steps of every search by vectors --------------------------------------------------------------------------------

@@ -22,12 +22,12 @@ from retrograd.models.compute.precision import full_precision
 from retrograd.rag.candidates import Candidates
 from retrograd.rag.search.dense import VectorSearch, find_nearest, score_base
 from retrograd.rag.search.queries import Queries
-from retrograd.rag.search.search import SearchKind, SearchRequest
+from retrograd.rag.search.search import SearchRequest
 from retrograd.tasks.relevance import rows_by_id
 from retrograd.tasks.task import Support, Task
 from retrograd.types import Example, UserError
 
-__all__ = ["ORACLE", "ORACLE_SHARE", "Oracle", "OracleSearch"]
+__all__ = ["ORACLE_SHARE", "Oracle", "OracleSearch"]
 
 ORACLE_SHARE = "oracle_found"
 """The share of examples for which an oracle has any passage that supports the target; others find their nearest."""
@@ -94,18 +94,6 @@ class OracleSearch(VectorSearch):
     def scores(self, examples: Sequence[Example]) -> dict[str, float]:
         accepted = self._oracle.rows(examples, self._space.own_rows(examples))
         return {ORACLE_SHARE: 100.0 * sum(len(rows) > 0 for rows in accepted) / len(examples)}
-
-
-ORACLE = SearchKind(
-    "oracle",
-    OracleSearch,
-    needs_index=True,
-    has_vectors=True,
-    trains_retriever=False,
-    takes_other_rows=False,
-    is_control=True,
-    reads_target=True,
-)
 
 
 def _find_accepted(queries: Queries, accepted: Sequence[Int[Tensor, " _"]], index: Index, k: int) -> list[Neighbours]:

@@ -1,12 +1,11 @@
 """The contract of a search: from a batch of queries to its candidates.
 
-A new search is a file with a class and a `SearchKind`, and a line in `retrograd.rag.search.SEARCHES`: an experiment
-names it in ``retriever.search``, and the contract tests run over that tuple.
+A new search is a file with a class, and an entry in `retrograd.rag.search_kinds.SEARCHES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -27,7 +26,6 @@ __all__ = [
     "GivenRowsSearch",
     "RetrievalOptions",
     "Search",
-    "SearchKind",
     "SearchRequest",
     "SearchSpace",
     "require_index",
@@ -149,28 +147,3 @@ class GivenRowsSearch(Search, Protocol):
     def candidates_at(self, request: SearchRequest, rows: Int[Tensor, "B K"]) -> Candidates:
         """Return the given rows as candidates, scored as ``candidates`` would score them."""
         ...
-
-
-@dataclass(frozen=True)
-class SearchKind:
-    """A way to search: its ``name`` in an experiment, what ``open`` makes of a space, and what it can do.
-
-    ===================  ===========================================================================================
-    needs_index          it searches embeddings of the base, so the base is embedded first
-    has_vectors          candidates come with query and passage vectors, which soft slots, pools, tails and the null
-                         passage need
-    trains_retriever     its scores have gradient, so a retriever, and a posterior beside it, may learn from them
-    takes_other_rows     rows may join its candidates: a pool's, a tail's, those of distracted queries
-    is_control           it is for comparison only: its candidates are unrelated, or chosen by the target
-    reads_target         it reads the target, at test time too
-    ===================  ===========================================================================================
-    """
-
-    name: str
-    open: Callable[[SearchSpace], Search]
-    needs_index: bool
-    has_vectors: bool
-    trains_retriever: bool
-    takes_other_rows: bool
-    is_control: bool = False
-    reads_target: bool = False

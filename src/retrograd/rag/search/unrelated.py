@@ -6,10 +6,10 @@ import torch
 
 from retrograd.rag.search.dense import VectorSearch
 from retrograd.rag.search.queries import Queries
-from retrograd.rag.search.search import SearchKind, SearchRequest
+from retrograd.rag.search.search import SearchRequest
 from retrograd.rag.search.substitution import choose_unrelated_rows, substitute_with
 
-__all__ = ["UNRELATED", "UnrelatedSearch"]
+__all__ = ["UnrelatedSearch"]
 
 
 class UnrelatedSearch(VectorSearch):
@@ -20,14 +20,3 @@ class UnrelatedSearch(VectorSearch):
         rows = choose_unrelated_rows(request.examples, queries.excluded_rows, len(self._space.base))
         every_query = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
         return substitute_with(self._space, request.require_index(), queries, rows, every_query)
-
-
-UNRELATED = SearchKind(
-    "random",
-    UnrelatedSearch,
-    needs_index=True,
-    has_vectors=True,
-    trains_retriever=False,
-    takes_other_rows=True,
-    is_control=True,
-)

@@ -20,6 +20,7 @@ from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.run.saved_state import load_model_state
 from retrograd.training.run.seal import find_flaw
 from retrograd.types import UserError
+from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
 from retrograd.util.text_files import write_json
 
@@ -38,6 +39,10 @@ class Moment:
     def name(self) -> str:
         return f"{self.stage} {self.step}" if self.step else self.stage
 
+    def record(self) -> JsonObject:
+        """Return the results as JSON."""
+        return {"stage": self.stage, "step": self.step, **self.report.record()}
+
 
 def run_laboratory_along(
     path: Path, names: Sequence[str], queries: int, redraws: int, out: Path, seed: int
@@ -55,8 +60,7 @@ def run_laboratory_along(
     for stage, step, opened in _moments(run, experiment, data):
         say(f"{stage} {step}".removesuffix(" 0"))
         moments.append(Moment(stage, step, measure_estimators(opened, examples, selected, redraws, seed)))
-        records = [{"stage": moment.stage, "step": moment.step, **moment.report.record()} for moment in moments]
-        write_json(out / "lab-along.json", {"moments": list(records)})
+        write_json(out / "lab-along.json", {"moments": [moment.record() for moment in moments]})
     return moments
 
 

@@ -15,13 +15,12 @@ import torch
 from retrograd.data.masking import read_spans
 from retrograd.data.offsets import SpanCheck
 from retrograd.experiments.data.findings import Findings, split_message
-from retrograd.experiments.data.kinds import file_kinds, open_data, open_files
+from retrograd.experiments.data.kinds import open_data, open_files
 from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
 from retrograd.experiments.stages import count_unknown_spans, masked_examples
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.recipes import RECIPES, open_experiment
 from retrograd.studies.lengths import (
     IN_WORDS,
     Lengths,
@@ -41,9 +40,10 @@ from retrograd.studies.validation.checks import (
     check_patterns,
     check_queries,
 )
+from retrograd.studies.validation.subject import read_subject
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, Span, UserError
-from retrograd.util.guards import JsonObject, suggest_name
+from retrograd.util.guards import JsonObject
 
 __all__ = ["PartSummary", "Validation", "validate", "validate_experiment", "validate_files"]
 
@@ -90,25 +90,12 @@ def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: st
     """Validate a recipe or an experiment file by name, with ``changes``; or bare files of a ``kind``, one of
     `file_kinds`.
 
-    Raises `UserError` for names of both sorts at once, and for bare files without a kind.
+    Raises `UserError` as `read_subject` does.
     """
-    kinds = file_kinds()
-    if kind:
-        if kind not in kinds:
-            raise UserError(f"--kind {kind}: {suggest_name(kind, kinds)}")
-        if changes:
-            raise UserError("--set changes an experiment, and --kind says that these are data; leave one out")
+    experiment = read_subject(names, changes, kind, format)
+    if experiment is None:
         return validate_files([Path(name) for name in names], kind, format)
-    is_experiment = names[0] in RECIPES or Path(names[0]).suffix in (".toml", ".json")
-    if len(names) > 1 or (not is_experiment and Path(names[0]).is_file()):
-        raise UserError(f"{names[-1]} is taken for data; say what it holds: --kind {'|'.join(kinds)}")
-    if format != "auto":
-        raise UserError("--format is for data files; an experiment has data.format")
-    try:
-        experiment = open_experiment(names[0])
-    except UserError as error:
-        raise UserError(f"{error} (a file of data needs --kind {'|'.join(kinds)})") from None
-    return validate_experiment(experiment.with_settings(changes))
+    return validate_experiment(experiment)
 
 
 def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Validation:  # noqa: A002

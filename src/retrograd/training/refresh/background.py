@@ -27,8 +27,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from retrograd.index.exact import ExactIndex
-from retrograd.models.compute.compute import Compute, ComputePrecision
-from retrograd.models.encoder import Encoder, Pooling
+from retrograd.models.compute.compute import Compute
+from retrograd.models.encoder import Encoder
+from retrograd.models.settings import ComputePrecision, Pooling
 from retrograd.rag.embedding import passage_texts
 from retrograd.rag.rag_model import RagModel
 from retrograd.types import UserError

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from retrograd.index.estimated import DEFAULT_ESTIMATION
 from retrograd.index.protocol import has_estimated_log_z
+from retrograd.index.settings import DEFAULT_ESTIMATION
 from retrograd.rag.rag_model import RagModel
 from retrograd.rag.staleness import Probe, describe_index_fault
 from retrograd.training.distributed.ranks import Ranks

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
-
-from retrograd.training.refresh.live_index import LiveIndex
+from retrograd.deferred import torch
 from retrograd.types import UserError
+
+if TYPE_CHECKING:
+    from retrograd.training.refresh.live_index import LiveIndex
 
 __all__ = [
     "EverySteps",

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from retrograd.training.distributed.ranks import is_first_process
-
 __all__ = ["Interrupted", "Interrupts"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -61,6 +59,8 @@ class Interrupts:
         self.is_requested = True
         if self.is_repeated or not self._defers:
             raise Interrupted
+        from retrograd.training.distributed.ranks import is_first_process  # torch, which `Interrupted` does without
+
         # Not through sys.stderr: the signal may have come while something was being written to it.
         if is_first_process():
             os.write(2, b"\nretrograd: this step is finished and saved first; once more stops at once\n")

@@ -7,18 +7,15 @@ them, which is what is counted here and what the chains are kept by.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from retrograd.data.examples import with_target
+from retrograd.data.examples import TargetChoice, with_target
 from retrograd.types import Example
 
-__all__ = ["TargetChoice", "Targets"]
-
-TargetChoice = Literal["first", "sampled"]
+__all__ = ["Targets"]
 
 
 class Targets:
