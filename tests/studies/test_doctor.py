@@ -1,4 +1,4 @@
-"""The doctor judges versions by the package's own metadata, and knows which do not work together."""
+"""The doctor judges versions by the package's own metadata, and says what does not work."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from importlib.metadata import requires, version
 import pytest
 from packaging.requirements import Requirement
 
-from retrograd.models.loading.versions import SUPPORTED
-from retrograd.studies.doctor import KNOWN_CONFLICTS, examine, find_conflicts, judge_version
+from retrograd.models.loading.versions import describe_unsupported
+from retrograd.studies import doctor
+from retrograd.studies.doctor import examine, judge_version
 
 
 @pytest.mark.parametrize(
@@ -25,20 +26,33 @@ def test_a_package_that_is_not_there_is_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("transformers", "peft", "conflicts"),
-    [("5.20", "0.21.2", 0), ("5.8", "0.21.2", 1), ("5.14.1", "0.22", 1), ("5.24", "0.21.2", 1), ("5.24", "0.22", 0)],
+    ("installed", "refused"),
+    [
+        ({"transformers": "5.20", "peft": "0.21.2"}, []),
+        ({"transformers": "5.14.1", "peft": "0.21.2"}, ["transformers 5.14.1"]),
+        ({"transformers": "5.24", "peft": "0.14"}, ["transformers 5.24", "peft 0.14"]),
+        ({"transformers": "", "peft": ""}, []),
+    ],
 )
-def test_conflicts_are_found_where_all_versions_meet(transformers: str, peft: str, conflicts: int) -> None:
-    found = find_conflicts({"transformers": transformers, "peft": peft})
-    assert len(found) == conflicts
-    assert all(f"transformers {transformers}" in line for line in found)
+def test_versions_that_a_model_refuses_are_problems(installed: dict[str, str], refused: list[str]) -> None:
+    sentences = describe_unsupported(installed)
+    assert len(sentences) == len(refused)
+    assert all(line.startswith(f"{name} is installed") for line, name in zip(sentences, refused, strict=True))
 
 
-def test_no_supported_version_is_a_conflict() -> None:
-    for ranges, _ in KNOWN_CONFLICTS:
-        assert "transformers" in ranges
-    lowest = {name: bounds.split(",")[0].removeprefix(">=") for name, bounds in SUPPORTED.items()}
-    assert find_conflicts(lowest) == ()
+def test_a_device_that_is_not_there_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("RETROGRAD_DEVICE" in line for line in examine().problems)
+    monkeypatch.setenv("RETROGRAD_DEVICE", "cuda:99")
+    examination = examine()
+    assert any("RETROGRAD_DEVICE=cuda:99" in line for line in examination.problems)
+    assert not examination.is_sound
+
+
+def test_without_metadata_nothing_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_DISTRIBUTION", "no-such-package")
+    examination = examine()
+    assert not examination.is_sound
+    assert "not installed as a package" in examination.problems[0]
 
 
 def test_this_machine_is_described() -> None:

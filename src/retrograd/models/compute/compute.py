@@ -28,8 +28,6 @@ __all__ = ["DEVICE_VARIABLE", "Autocast", "Compute", "choose_device", "computed_
 DEVICE_VARIABLE = "RETROGRAD_DEVICE"
 """The environment variable that names the device."""
 
-__all__ = ["Autocast", "Compute", "computed_type", "in_own_precision"]
-
 Autocast = torch.autocast | nullcontext[None]
 """A block that computes in one precision; it swallows no error."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 
@@ -9,7 +10,7 @@ from packaging.specifiers import SpecifierSet
 
 from retrograd.types import UserError
 
-__all__ = ["SUPPORTED", "require_supported_versions"]
+__all__ = ["SUPPORTED", "describe_unsupported", "require_supported_versions"]
 
 SUPPORTED = {"transformers": ">=5.17,<5.24", "peft": ">=0.21.2"}
 
@@ -22,11 +23,16 @@ _REASON = {
 @cache  # reading the metadata of two packages takes longer than opening a small model
 def require_supported_versions() -> None:
     """Raise `UserError` where the installed transformers or peft is outside the range that is known to work."""
-    for package, supported in SUPPORTED.items():
-        installed = version(package)
-        if not SpecifierSet(supported).contains(installed, prereleases=True):
-            requirements = " ".join(f"'{name}{bounds}'" for name, bounds in SUPPORTED.items())
-            raise UserError(
-                f"{package} {installed} is installed, which is not supported; expected {package}{supported} "
-                f"({_REASON[package]}); install a supported version: pip install {requirements}"
-            )
+    for sentence in describe_unsupported({package: version(package) for package in SUPPORTED}):
+        raise UserError(sentence)
+
+
+def describe_unsupported(installed: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each package of `SUPPORTED` whose version, by name, is outside the range that works."""
+    requirements = " ".join(f"'{name}{bounds}'" for name, bounds in SUPPORTED.items())
+    return [
+        f"{package} {installed[package]} is installed, which is not supported; expected {package}{supported} "
+        f"({_REASON[package]}); install a supported version: pip install {requirements}"
+        for package, supported in SUPPORTED.items()
+        if installed.get(package) and not SpecifierSet(supported).contains(installed[package], prereleases=True)
+    ]
