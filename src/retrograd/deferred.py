@@ -5,7 +5,7 @@ settings, too. Modules that settings need take these names from here, so that a 
 seconds that torch takes to import. All other modules import the packages themselves.
 
 Where jaxtyping is imported already, which it is wherever the shapes in signatures are checked, every name is the real
-one. Elsewhere nothing evaluates an annotation, and the names of shapes are never looked at.
+one. Elsewhere the names of shapes mean nothing more than "any object" to whoever evaluates an annotation.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ class _Deferred:
         return getattr(import_module(self._module), name)
 
 
+class _Shape:
+    """The name of a shape, where shapes are not checked."""
+
+    def __getitem__(self, item: object) -> type[object]:
+        return object
+
+
 if not TYPE_CHECKING:
     _open = import_module if "jaxtyping" in sys.modules else _Deferred
     np, pa, pc, torch = (_open(name) for name in ("numpy", "pyarrow", "pyarrow.compute", "torch"))
@@ -43,4 +50,5 @@ if not TYPE_CHECKING:
 
         Tensor = torch.Tensor
     else:
-        Bool = Float = Float64 = Int = Integer = Tensor = None
+        Bool = Float = Float64 = Int = Integer = _Shape()
+        Tensor = object

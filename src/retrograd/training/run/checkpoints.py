@@ -159,7 +159,7 @@ class Checkpoints:
         return None
 
     def _go_on_from(self, folder: Path, progress: Progress) -> None:
-        # Checkpoints of version 0.2.0 and earlier have the SHA-256 of the file as it is.
+        # Checkpoints of versions before 0.2.0 have the SHA-256 of the file as it is.
         if progress.experiment not in (_experiment_fingerprint(self._run), sha256_of(self._run.experiment)):
             raise UserError(
                 f"{self._run.experiment} has changed since {folder} was saved; put it back as it was, or train the "
