@@ -146,6 +146,11 @@ def differing(run: Path, other: Path) -> list[str]:
     return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
 
+CARDS = ["model/README.md", "model/generator/README.md", "model/retriever/query/README.md"]
+WITH_SETTINGS = ["experiment.toml", *CARDS]
+"""The files of a run that name its settings, and nothing else that could differ."""
+
+
 @pytest.fixture(scope="session")
 def models(tiny_encoder: Path, tiny_seq2seq: Path, tiny_causal: Path) -> dict[str, Path]:
     return {"encoder": tiny_encoder, "seq2seq": tiny_seq2seq, "causal": tiny_causal}
@@ -283,7 +288,7 @@ def test_checkpoints_change_nothing(whole: dict[str, Path], what: Callable[..., 
     """Checkpoints are written by steps, by the clock at every step, or never."""
     for changes in (["training.save_every=0"], ["training.save_every=0", "training.save_minutes=1e-9"]):
         run = run_experiment(what("full", *changes), tmp_path / changes[-1])
-        assert differing(run.path, whole["full"]) == ["experiment.toml"]
+        assert differing(run.path, whole["full"]) == WITH_SETTINGS
         assert len(run.checkpoints()) == (2 if "save_minutes" in changes[-1] else 0)
 
 
@@ -473,7 +478,7 @@ def test_one_signal_lets_the_step_finish_and_saves(
     assert words.splitlines()[-1] == f"retrograd: {said}"
     assert signal.getsignal(number) is before
     resume_run(out)
-    assert differing(out, whole["chains"]) == ["experiment.toml"]
+    assert differing(out, whole["chains"]) == WITH_SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -506,7 +511,7 @@ def test_who_stops_between_stages_or_after_them_loses_none(
     assert f"stopped with {1 if place is loop else 2} stages finished, saved; go on" in words
     made = metrics(out)
     resume_run(out)
-    assert differing(out, whole["full"]) == ["experiment.toml"]
+    assert differing(out, whole["full"]) == WITH_SETTINGS
     assert metrics(out)[: len(made)] == made
 
 
@@ -545,7 +550,7 @@ def test_a_process_that_is_told_to_stop_does(
     assert said.splitlines()[-1].endswith(f"go on with: retrograd train --resume {out}")
     assert ("at once" in said.splitlines()[-1]) == (signals == 2)
     resume_run(out)
-    assert differing(out, whole["full"]) == ["experiment.toml"]
+    assert differing(out, whole["full"]) == WITH_SETTINGS
 
 
 # ---- a killed process ------------------------------------------------------------------------------------------------
