@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.public_settings import settings_for_others
+from retrograd.experiments.text import flatten_settings
 from retrograd.rag.model_card import RunFacts, write_cards
 from retrograd.rag.model_parts import ModelParts
 from retrograd.rag.rag_model import RagModel
@@ -16,7 +17,6 @@ from retrograd.training.run.run_directory import RunDirectory
 __all__ = ["write_run_cards"]
 
 _NOT_SETTINGS = ("name", "data", "objective")
-_PATHS = ("model", "query_model", "path", "spans")
 
 
 def write_run_cards(experiment: Experiment, data: Data, model: RagModel, run: RunDirectory) -> None:
@@ -37,19 +37,8 @@ def write_run_cards(experiment: Experiment, data: Data, model: RagModel, run: Ru
 
 
 def _changed_settings(experiment: Experiment) -> Iterator[str]:
-    """Yield the settings that differ from the defaults, files by their last name: a card is for everybody."""
-    defaults = Experiment().to_mapping()
-    for section, values in experiment.to_mapping().items():
-        usual = defaults[section]
-        if section in _NOT_SETTINGS:
-            continue
-        if not isinstance(values, Mapping) or not isinstance(usual, Mapping):
-            if values != usual:
-                yield f"{section} = {json.dumps(values)}"
-            continue
-        for name, value in values.items():
-            if value != usual.get(name):
-                shown = (
-                    Path(value).name if name in _PATHS and isinstance(value, str) and Path(value).exists() else value
-                )
-                yield f"{section}.{name} = {json.dumps(shown)}"
+    """Yield the settings that differ from the defaults, as others may read them."""
+    settings, usual = flatten_settings(experiment.to_mapping()), flatten_settings(Experiment().to_mapping())
+    for name, shown in settings_for_others(experiment).items():
+        if name.partition(".")[0] not in _NOT_SETTINGS and settings[name] != usual.get(name):
+            yield f"{name} = {json.dumps(shown)}"
