@@ -58,6 +58,29 @@ def test_a_run_says_what_it_has_measured(tiny_encoder: Path, tiny_pointer: Path,
     assert "PointerGenerator" in (run.path / "model" / "generator" / "README.md").read_text()
 
 
+def test_a_run_that_ends_between_model_and_scores_has_no_false_card(
+    tiny_encoder: Path, tiny_causal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model = build(str(tiny_encoder), str(tiny_causal))
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("retrograd.experiments.run.evaluate_experiment", is_killed)
+        with pytest.raises(KeyboardInterrupt):
+            rg.train(model, QUESTIONS, eval_examples=QUESTIONS, out=out, config=CONFIG)
+    card = out / "model" / "README.md"
+    assert "The scores on its 4 test examples are not recorded." in card.read_text()
+    assert "`training.batch_size = 2`" in card.read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr("retrograd.evaluation.evaluate.Evaluation.save", is_killed)
+        with pytest.raises(KeyboardInterrupt):
+            rg.resume(out)
+    assert "| exact_match |" in card.read_text(), "the card is written before the scores, which end the run"
+    assert rg.resume(out).scores
+
+
 def test_each_tower_has_an_origin_of_its_own(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> None:
     for name, licence in (("for-queries", "mit"), ("for-passages", "cc0-1.0")):
         shutil.copytree(tiny_encoder, tmp_path / name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
@@ -12,15 +13,18 @@ from retrograd.experiments.text import flatten_settings
 from retrograd.rag.model_card import RunFacts, write_cards
 from retrograd.rag.model_parts import ModelParts
 from retrograd.rag.rag_model import RagModel
-from retrograd.training.run.run_directory import RunDirectory
 
 __all__ = ["write_run_cards"]
 
 _NOT_SETTINGS = ("name", "data", "objective")
 
 
-def write_run_cards(experiment: Experiment, data: Data, model: RagModel, run: RunDirectory) -> None:
-    """Write the cards of a run's model anew, with what the run has measured."""
+def write_run_cards(
+    experiment: Experiment, data: Data, model: RagModel, folder: Path, scores: Mapping[str, float] | None
+) -> None:
+    """Write the cards of a run's model, which is saved in ``folder``, with the ``scores`` on its test data in percent;
+    None where they are still to be measured.
+    """
     counts = {"training": len(data.train), "development": len(data.dev), "test": len(data.test)}
     facts = RunFacts(
         data=(
@@ -28,12 +32,12 @@ def write_run_cards(experiment: Experiment, data: Data, model: RagModel, run: Ru
             f"knowledge base: {len(model.base):,} passages",
         ),
         objective=type(experiment.objective).__name__,
-        scores=run.all_scores(),
+        scores=scores,
         test_examples=len(data.test),
         settings=tuple(_changed_settings(experiment)),
     )
     parts = ModelParts(model.retriever, model.generator, model.posterior)
-    write_cards(run.model, parts, model.task, model.base, model.search_kind, model.settings, facts)
+    write_cards(folder, parts, model.task, model.base, model.search_kind, model.settings, facts)
 
 
 def _changed_settings(experiment: Experiment) -> Iterator[str]:

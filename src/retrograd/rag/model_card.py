@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from retrograd.index.knowledge_base import KnowledgeBase
@@ -32,11 +32,14 @@ _TAGS = ("retrograd", "retrieval-augmented-generation")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run adds to the card of its model: data and objective in words, scores in percent, changed settings."""
+    """What a run adds to the card of its model: data and objective in words, scores in percent, changed settings.
+
+    ``scores`` are None where the test data were not scored.
+    """
 
     data: tuple[str, ...] = ()
     objective: str = ""
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] | None = None
     test_examples: int = 0
     settings: tuple[str, ...] = ()
 
@@ -113,6 +116,8 @@ def _describe_facts(facts: RunFacts | None) -> str:
             f"On {facts.test_examples} test examples, in percent, of one run; the run records no intervals.\n\n"
             f"| score | value |\n|---|---|\n{rows}"
         )
+    elif facts.test_examples:
+        scores = f"The scores on its {facts.test_examples} test examples are not recorded."
     else:
         scores = "The run had no test data, so that there are no scores."
     settings = "\n".join(f"- `{line}`" for line in facts.settings) or "- none"

@@ -18,7 +18,7 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -324,12 +324,14 @@ class RunDirectory:
             with self.writing("the chains"), atomic_file(path) as temporary:
                 save_file(chains.state(), temporary)
 
-    def save_model(self, model: RagModel) -> None:
-        """Write ``model/``, the result of the run."""
+    def save_model(self, model: RagModel, complete: Callable[[Path], None] | None = None) -> None:
+        """Write ``model/``, the result of the run; ``complete`` adds to the folder before it appears there."""
         with gather_model(model):
             if self.is_writer:
                 with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
                     model.save(temporary)
+                    if complete is not None:
+                        complete(temporary)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
