@@ -53,10 +53,9 @@ def write_recorded_cards(run: RunDirectory, experiment: Experiment, task: Task, 
 def _facts(
     experiment: Experiment, counts: Mapping[str, int], passages: int, scores: Mapping[str, float] | None
 ) -> RunFacts:
-    words = (f"{counts[part]:,} {name} examples" for part, name in _PARTS.items() if counts.get(part))
+    sizes = [f"{counts[part]:,} {name} examples" for part, name in _PARTS.items() if counts.get(part)]
     return RunFacts(
-        data=(", ".join([f"data: {experiment.data.kind}; {next(words, 'no examples')}", *words]),)
-        + (f"knowledge base: {passages:,} passages",),
+        data=(f"data: {experiment.data.kind}; {', '.join(sizes)}", f"knowledge base: {passages:,} passages"),
         objective=type(experiment.objective).__name__,
         scores=scores,
         test_examples=counts.get("test", 0),

@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # of the library that the hub's client uses, whichever it is
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  (of the library that the client uses, whichever it is)
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
