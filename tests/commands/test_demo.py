@@ -56,6 +56,10 @@ def test_it_trains_and_prints_answers_before_and_after(
     out = capsys.readouterr().out
     assert out.count("  before ") == out.count("  after  ") == 16
     assert f"retrograd search {tmp_path / 'demo-2' / 'trained'}" in out
+    for name, evaluation in (("untrained", before), ("trained", after)):
+        card = (tmp_path / "demo-2" / name / "model" / "README.md").read_text(encoding="utf-8")
+        assert f"| exact_match | {evaluation.scores['exact_match']:.2f} |" in card
+        assert "outside a finished run" not in card
     assert open_run(tmp_path / "demo-2" / "trained").experiment.data.test_count == 9
 
 

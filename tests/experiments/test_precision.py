@@ -18,7 +18,7 @@ from retrograd.studies.index import open_source
 from retrograd.training.run.interrupts import Interrupted, Interrupts
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
-from retrograd.util.text_files import read_json
+from retrograd.util.text_files import read_json, write_json
 
 CPU = torch.device("cpu")
 FAST_BF16, SLOW_BF16 = PrecisionSeconds(2.0, 1.0), PrecisionSeconds(2.0, 3.0)
@@ -105,7 +105,9 @@ def test_a_run_records_its_precision_and_keeps_it(
     assert not asked
 
 
-def test_what_a_run_recorded(tmp_path: Path) -> None:
+def test_what_a_run_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETROGRAD_DEVICE", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a GPU that is there, but not the one chosen
     run = RunDirectory.create(tmp_path / "run", "", "bf16", FAST_BF16)
     file = run.path / "environment.json"
     assert run.recorded_precision() == run.recorded_precision(CPU) == PrecisionChoice("bf16", FAST_BF16)
@@ -119,3 +121,19 @@ def test_what_a_run_recorded(tmp_path: Path) -> None:
         run.recorded_precision()
     file.unlink()
     assert run.recorded_precision() is None
+
+
+def test_another_device_is_reported_and_older_records_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETROGRAD_DEVICE", "cpu")
+    run = RunDirectory.create(tmp_path / "run", "", "bf16", FAST_BF16)
+    file = run.path / "environment.json"
+    record = read_json(file)
+    assert isinstance(record, dict)
+    older = {name: value for name, value in record.items() if name != "device"}
+    write_json(file, older)
+    assert run.recorded_precision(CPU) == PrecisionChoice("bf16", FAST_BF16)
+    assert run.changed_environment("bf16", FAST_BF16) == []
+    write_json(file, older | {"gpu": "a GPU"})
+    assert run.recorded_precision(CPU) is None
+    assert run.recorded_precision(torch.device("cuda")) == PrecisionChoice("bf16", FAST_BF16)
+    assert run.changed_environment("bf16", FAST_BF16) == ["device was cuda, is cpu", "gpu was a GPU, is None"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from tests.test_public_api import CONFIG, PASSAGES, QUESTIONS
 
@@ -53,6 +56,51 @@ def test_a_run_says_what_it_has_measured(tiny_encoder: Path, tiny_pointer: Path,
         assert "Controls are missing" in text
         assert str(tmp_path) not in text
     assert "PointerGenerator" in (run.path / "model" / "generator" / "README.md").read_text()
+
+
+def test_a_run_that_ends_between_model_and_scores_has_no_false_card(
+    tiny_encoder: Path, tiny_causal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model = build(str(tiny_encoder), str(tiny_causal))
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("retrograd.experiments.run.evaluate_experiment", is_killed)
+        with pytest.raises(KeyboardInterrupt):
+            rg.train(model, QUESTIONS, eval_examples=QUESTIONS, out=out, config=CONFIG)
+    card = out / "model" / "README.md"
+    assert "The scores on its 4 test examples are not recorded." in card.read_text()
+    assert "`training.batch_size = 2`" in card.read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr("retrograd.evaluation.evaluate.Evaluation.save", is_killed)
+        with pytest.raises(KeyboardInterrupt):
+            rg.resume(out)
+    assert "| exact_match |" in card.read_text(), "the card is written before the scores, which end the run"
+    assert rg.resume(out).scores
+
+
+def test_each_tower_has_an_origin_of_its_own(tiny_encoder: Path, tiny_causal: Path, tmp_path: Path) -> None:
+    for name, licence in (("for-queries", "mit"), ("for-passages", "cc0-1.0")):
+        shutil.copytree(tiny_encoder, tmp_path / name)
+        (tmp_path / name / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    settings = build(str(tiny_encoder), str(tiny_causal)).settings
+    assert settings is not None
+    towers = {"model": str(tmp_path / "for-passages"), "query_model": str(tmp_path / "for-queries")}
+    settings = replace(settings, retriever=replace(settings.retriever, separate_towers=True, posterior=True, **towers))
+    base = rg.KnowledgeBase.from_passages(rg.read_passages(PASSAGES))
+    rg.RagModel.build(settings, rg.QuestionAnswering(), base, torch.Generator()).save_pretrained(tmp_path / "saved")
+    for place in ("retriever", "posterior"):
+        query, passage = (
+            ModelCard.load(tmp_path / "saved" / place / side / "README.md") for side in ("query", "passage")
+        )
+        assert (query.data.license, passage.data.license) == ("mit", "cc0-1.0")
+        assert "for-passages" not in query.content
+        assert "for-queries" not in passage.content
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "Retriever from for-queries and for-passages" in card
+    assert "- for-queries: mit\n- for-passages: cc0-1.0" in card
 
 
 def test_licences_and_names_of_the_hub_are_those_of_the_models(tmp_path: Path) -> None:

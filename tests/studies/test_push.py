@@ -18,6 +18,7 @@ from tests.test_public_api import CONFIG, PASSAGES, QUESTIONS
 
 import retrograd as rg
 from retrograd.studies.push import push
+from retrograd.studies.upload_files import collect_files
 
 REPO = "me/my-rag"
 
@@ -116,6 +117,8 @@ def build(encoder: Path, generator: Path) -> rg.RagModel:
 def test_a_run_arrives_as_a_folder_that_opens(tiny_encoder, tiny_seq2seq, tmp_path: Path, hub: Hub) -> None:
     model = build(tiny_encoder, tiny_seq2seq)
     run = rg.train(model, QUESTIONS, eval_examples=QUESTIONS, out=tmp_path / "run", config=CONFIG)
+    for card in (run.path / "model").rglob("README.md"):
+        card.unlink()  # as in runs of older versions
     done = upload(hub, str(run.path), REPO, "--json")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
@@ -133,6 +136,12 @@ def test_a_run_arrives_as_a_folder_that_opens(tiny_encoder, tiny_seq2seq, tmp_pa
         hit.passage.id for hit in run.model.search("what holds tea ?")
     ]
     assert "| exact_match |" in hub.files["README.md"].decode()
+    assert "4 training examples, 4 test examples" in hub.files["README.md"].decode()
+    assert {"retriever/query/README.md", "generator/README.md"} <= hub.files.keys()
+    assert not [name for name, content in hub.files.items() if str(tmp_path.parent.parent).encode() in content]
+    built_from = json.loads(hub.files["model.json"])["built_from"]
+    names = (built_from["retriever"]["model"], built_from["generator"]["model"])
+    assert names == (f"./{tiny_encoder.name}", f"./{tiny_seq2seq.name}")
     assert any(card.startswith("---\n") and "library_name" in card for card in hub.cards)
 
 
@@ -150,6 +159,45 @@ def test_nothing_goes_to_a_public_repository_by_accident(tiny_encoder, tiny_caus
     done = upload(hub, str(tmp_path / "saved"), REPO, token="hf_wrong")
     assert done.returncode != 0
     assert "set HF_TOKEN to a token that may write" in " ".join(done.stderr.split())
+
+
+def test_only_the_files_of_a_model_are_uploaded(tiny_encoder, tiny_causal, tmp_path: Path, hub: Hub) -> None:
+    saved = tmp_path / "saved"
+    build(tiny_encoder, tiny_causal).save_pretrained(saved)
+    whole = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
+    strays = (".env", ".cache/one.json", "notes.md", "data/one.json", "generator/notes.txt", "generator/.one.json")
+    for name in (*strays, "retriever/.query.abc.tmp/model.safetensors"):
+        (saved / name).parent.mkdir(parents=True, exist_ok=True)
+        (saved / name).write_text("secret", encoding="utf-8")
+    done = upload(hub, str(saved), REPO, "--public")
+    assert done.returncode == 0, done.stderr
+    assert hub.files.keys() == whole
+    assert not [name for name, content in hub.files.items() if str(tmp_path.parent.parent).encode() in content]
+    assert "is private, and stays so in spite of --public" in " ".join(done.stderr.split())
+
+
+def test_adapters_of_a_model_that_only_this_machine_has_stay_here(tiny_encoder, tiny_causal, tmp_path: Path) -> None:
+    base = rg.KnowledgeBase.from_passages(rg.read_passages(PASSAGES))
+    names = {"retriever": str(tiny_encoder), "generator": str(tiny_causal)}
+    model = rg.RagModel.from_pretrained(**names, task=rg.QuestionAnswering(), base=base, lora=rg.Lora(rank=2))
+    model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(rg.UserError, match=r"has a name on the hub, or write .* export RUN --to merged"):
+        push(tmp_path / "saved", REPO)
+    file = tmp_path / "saved" / "generator" / "adapter_config.json"
+    for path in (file, tmp_path / "saved" / "model.json"):
+        path.write_text(path.read_text().replace(str(tiny_causal), "some/model"))
+    (tmp_path / "out").mkdir()
+    collect_files(tmp_path / "saved", tmp_path / "out")
+    copy = json.loads((tmp_path / "out" / "generator" / "adapter_config.json").read_text())
+    assert copy == json.loads(file.read_text())
+
+
+def test_a_fault_of_this_disk_is_not_said_to_be_one_of_the_network(tiny_encoder, tiny_causal, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    build(tiny_encoder, tiny_causal).save_pretrained(saved)
+    (saved / "model.json").write_text("{")
+    with pytest.raises(rg.UserError, match=r"model\.json"):
+        push(saved, REPO)
 
 
 def test_only_a_whole_model_is_uploaded(tiny_encoder, tiny_causal, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def push(
 
     pushed = upload(run, repo, public)
     if json:
-        print_json({"repo": pushed.repo, "url": pushed.url, "files": [*pushed.files], "private": pushed.private})
+        print_json(pushed.record())
         return
     who = "private" if pushed.private else "public"
     typer.echo(f"{pushed.url} ({who}): {len(pushed.files)} files, the passages of the knowledge base among them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ from retrograd.util.progress import say, silence_output
 from retrograd.util.text_files import read_json, write_json
 
 __all__ = [
+    "ScoredRun",
     "TrainedModel",
     "compute_for",
     "evaluate_experiment",
@@ -89,7 +91,7 @@ def run_experiment(experiment: Experiment, out: Path, interrupts: Interrupts | N
     """
     _silence_other_ranks()
     RunDirectory.require_free(out)
-    return train_and_score(experiment, experiment.data.load(experiment.seed), out, interrupts)
+    return train_and_score(experiment, experiment.data.load(experiment.seed), out, interrupts).run
 
 
 def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory:
@@ -105,7 +107,25 @@ def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory
     if data is None or (run.has_model and not data.test):
         say(f"{path} has ended; there is nothing to go on with")
         return run
-    return train_and_score(experiment, data, path, interrupts, resume=True)
+    return train_and_score(experiment, data, path, interrupts, resume=True).run
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run that has ended: its folder, its model, the seconds that training took, and the evaluation on its test data,
+    which is None where it has none."""
+
+    run: RunDirectory
+    model: RagModel
+    seconds: float
+    evaluation: Evaluation | None
+
+    @property
+    def required_evaluation(self) -> Evaluation:
+        """Return the evaluation. Raises `UserError` where there are no test data."""
+        if self.evaluation is None:
+            raise UserError("data.test names no test data, which are to be answered here; give a file")
+        return self.evaluation
 
 
 def train_and_score(
@@ -115,29 +135,29 @@ def train_and_score(
     interrupts: Interrupts | None = None,
     resume: bool = False,
     model: RagModel | None = None,
-) -> RunDirectory:
+) -> ScoredRun:
     """Train, save and evaluate on data that have been read; ``model`` is as in `train_experiment`."""
     result = train_experiment(experiment, data, out, interrupts, resume, model)
     scores: dict[str, float] | None = None
     try:
-        scores = _score_run(experiment, result, data.test, out) if data.test else {}
+        evaluation = _score_run(experiment, result, data, out) if data.test else None
+        scores = evaluation.scores if evaluation else {}
     finally:
         result.log.close(scores)
-    run = RunDirectory.open(out)
-    if Ranks().first:
-        with run.writing("the model's cards"):
-            write_run_cards(experiment, data, result.model, run)
-    return run
+    return ScoredRun(RunDirectory.open(out), result.model, result.seconds, evaluation)
 
 
-def _score_run(experiment: Experiment, result: TrainedModel, test: Sequence[Example], out: Path) -> dict[str, float]:
-    """Evaluate a run on its test data, write what that gives, and return the scores."""
+def _score_run(experiment: Experiment, result: TrainedModel, data: Data, out: Path) -> Evaluation:
+    """Evaluate a run on its test data, and write what that gives."""
     with _lock_run(out), result.checkpoints.save_when_interrupted():
-        evaluation = evaluate_experiment(experiment, result.model, test)
+        evaluation = evaluate_experiment(experiment, result.model, data.test)
         if Ranks().first:
-            with RunDirectory.open(out).writing("answers and scores"):
+            run = RunDirectory.open(out)
+            scores = {name: value for name, value in evaluation.scores.items() if math.isfinite(value)}
+            with run.writing("answers and scores"):  # the scores at last: with them the run has ended
+                write_run_cards(experiment, data, result.model, run.model, scores)
                 evaluation.save(out)
-    return evaluation.scores
+    return evaluation
 
 
 @dataclass(frozen=True)
@@ -204,7 +224,7 @@ def train_experiment(
             _calibrate(experiment, model, data.dev, run)
         if experiment.evaluation.abstain != "never":
             _fit_abstention(experiment, model, data.dev, experiment.evaluation.abstain, run)
-        run.save_model(model)
+        run.save_model(model, lambda folder: write_run_cards(experiment, data, model, folder, None))
         unless_it_ends_well.pop_all()
         if ranks.first:  # the last of them is a part of the model now; what has them mapped reads on
             shutil.rmtree(out / _INDEX_VERSIONS, ignore_errors=True)

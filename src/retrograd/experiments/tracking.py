@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.text import flatten_settings
+from retrograd.experiments.public_settings import settings_for_others
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.tracking.kinds import find_tracker, require_package
 from retrograd.training.tracking.run_log import RunLog, warn_of_failure
@@ -75,10 +75,8 @@ def _describe_run(
 
 
 def _hyperparameters(experiment: Experiment) -> dict[str, Hyperparameter]:
-    """Return all settings but those of the trackers; a list is written as JSON."""
-    settings = flatten_settings(experiment.to_mapping())
+    """Return the settings that others may read; a list is written as JSON."""
     return {
         name: value if isinstance(value, (str, int, float, bool)) else json.dumps(value)
-        for name, value in settings.items()
-        if not name.startswith("track.")
+        for name, value in settings_for_others(experiment).items()
     }

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.compute.sentence_head import Side
+from retrograd.models.encoder import Encoder
 from retrograd.models.loading.lora import has_lora
 from retrograd.models.loading.origins import Origin, find_origin
 from retrograd.models.pointer import PointerGenerator
@@ -31,11 +32,14 @@ _TAGS = ("retrograd", "retrieval-augmented-generation")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run adds to the card of its model: data and objective in words, scores in percent, changed settings."""
+    """What a run adds to the card of its model: data and objective in words, scores in percent, changed settings.
+
+    ``scores`` are None where the test data were not scored.
+    """
 
     data: tuple[str, ...] = ()
     objective: str = ""
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] | None = None
     test_examples: int = 0
     settings: tuple[str, ...] = ()
 
@@ -50,23 +54,28 @@ def write_cards(
     facts: RunFacts | None = None,
 ) -> None:
     """Write a README.md beside the parts of a model in ``folder``, and beside each tower and the generator."""
-    retriever, generator = _origins(parts, settings)
+    towers, generator = _origins(parts, settings)
     limits = find_limits(describe_texts(task), parts.retriever, search)
     measured = _describe_facts(facts)
-    _write(folder, _model_card(task, base, retriever, generator, measured))
+    _write(folder, _model_card(task, base, [*towers.values()], generator, measured))
     for tower in parts.retriever.sides_of_towers:
-        _write(folder / "retriever" / tower, _tower_card(tower, parts, task, limits, retriever, measured))
+        _write(folder / "retriever" / tower, _tower_card(tower, parts, task, limits, towers[tower], measured))
     _write(folder / "generator", _generator_card(parts, generator, measured))
     if parts.posterior is not None:
         for tower in parts.posterior.sides_of_towers:
-            _write(folder / "posterior" / tower, _posterior_card(tower, retriever))
+            _write(folder / "posterior" / tower, _posterior_card(tower, towers[tower]))
 
 
-def _origins(parts: ModelParts, settings: ModelSettings | None) -> tuple[Origin, Origin]:
+def _origins(parts: ModelParts, settings: ModelSettings | None) -> tuple[dict[Side, Origin], Origin]:
+    """Return where each tower, by the name of its folder, and the generator come from."""
     if settings is not None:
-        return find_origin(settings.retriever.model), find_origin(settings.generator.model)
-    encoder, generator = parts.retriever.query_encoder.model, parts.generator.model
-    return find_origin(encoder.name_or_path or ""), find_origin(generator.name_or_path or "")
+        r, generator = settings.retriever, settings.generator.model
+        names: dict[Side, str] = {"query": r.query_model or r.model, "passage": r.model}
+    else:
+        retriever, generator = parts.retriever, parts.generator.model.name_or_path or ""
+        encoders: dict[Side, Encoder] = {"query": retriever.query_encoder, "passage": retriever.passage_encoder}
+        names = {tower: encoder.model.name_or_path or "" for tower, encoder in encoders.items()}
+    return {tower: find_origin(name) for tower, name in names.items()}, find_origin(generator)
 
 
 def _write(folder: Path, text: str) -> None:
@@ -107,6 +116,8 @@ def _describe_facts(facts: RunFacts | None) -> str:
             f"On {facts.test_examples} test examples, in percent, of one run; the run records no intervals.\n\n"
             f"| score | value |\n|---|---|\n{rows}"
         )
+    elif facts.test_examples:
+        scores = f"The scores on its {facts.test_examples} test examples are not recorded."
     else:
         scores = "The run had no test data, so that there are no scores."
     settings = "\n".join(f"- `{line}`" for line in facts.settings) or "- none"
@@ -128,12 +139,13 @@ what joint training was worth. `retrograd compare` compares two runs.
 """
 
 
-def _model_card(task: Task, base: KnowledgeBase, retriever: Origin, generator: Origin, measured: str) -> str:
+def _model_card(task: Task, base: KnowledgeBase, towers: Sequence[Origin], generator: Origin, measured: str) -> str:
     pipeline = "text-classification" if task.choices is not None else "question-answering"
-    return f"""{_front_matter("retrograd", pipeline, [retriever, generator])}
+    labels = " and ".join(dict.fromkeys(origin.label for origin in towers))
+    return f"""{_front_matter("retrograd", pipeline, [*towers, generator])}
 # A retriever and a generator, trained as one model
 
-Task: {task.name}. Passages in the knowledge base: {len(base):,}. Retriever from {retriever.label}, generator from
+Task: {task.name}. Passages in the knowledge base: {len(base):,}. Retriever from {labels}, generator from
 {generator.label}, trained with retrograd.
 
 ## How to open it
@@ -151,7 +163,7 @@ model.answer("a query").text
 {measured}
 ## Licences of the models that the weights come from
 
-{_licence_lines([retriever, generator])}
+{_licence_lines([*towers, generator])}
 """
 
 

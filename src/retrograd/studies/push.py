@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  (of the library that the client uses, whichever it is)
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
 
-from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.open import read_run_task
-from retrograd.rag.model_folder import BASE_FILE, TASK_FILE, open_saved_base, open_saved_task
-from retrograd.tasks.saved_tasks import write_task
-from retrograd.training.run.run_directory import RunDirectory
+from retrograd.studies.upload_files import collect_files
 from retrograd.types import UserError
-from retrograd.util.files import is_unfinished
-from retrograd.util.guards import first_line
+from retrograd.util.guards import JsonObject, first_line
+from retrograd.util.progress import say
 
 __all__ = ["Pushed", "push"]
 
@@ -37,44 +39,34 @@ class Pushed:
     files: tuple[str, ...]
     private: bool
 
+    def record(self) -> JsonObject:
+        """Return all of it as JSON."""
+        return {"repo": self.repo, "url": self.url, "files": [*self.files], "private": self.private}
+
 
 def push(folder: Path, repo: str, public: bool = False) -> Pushed:
     """Upload the model of a finished run, or a folder of `RagModel.save_pretrained`, in one commit.
 
     The repository is made where it does not exist, private unless ``public``. The knowledge base is a part of the
-    model: its passages are uploaded. Raises `UserError` for anything but a finished run or a whole saved model, for a
+    model: its passages are uploaded; models that were folders are named by the folder's last name. Raises `UserError`
+    for anything but a finished run or a whole saved model, for adapters of a model that only this machine has, for a
     public repository without ``public``, and where the hub refuses.
     """
-    with tempfile.TemporaryDirectory() as temporary, _explain_errors(repo):
-        files = _files(folder, Path(temporary))
-        api = HfApi()
-        api.create_repo(repo, private=not public, exist_ok=True)
-        private = bool(api.model_info(repo).private)
+    with tempfile.TemporaryDirectory() as temporary:
+        files = collect_files(folder, Path(temporary))
+        with _explain_errors(repo):
+            api = HfApi()
+            api.create_repo(repo, private=not public, exist_ok=True)
+            private = bool(api.model_info(repo).private)
         if not private and not public:
             raise UserError(f"{repo} exists and is public; add --public to upload to it, or name another repository")
         operations = [CommitOperationAdd(name, path) for name, path in sorted(files.items())]
-        with warnings.catch_warnings():
+        with _explain_errors(repo), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "It seems that you are about to commit a data file", UserWarning)
             done = api.create_commit(repo, operations, commit_message=f"Upload {folder.resolve().name} from retrograd")
+    if private and public:
+        say(f"{repo} existed and is private, and stays so in spite of --public; make it public in its settings there")
     return Pushed(repo, str(done.repo_url), tuple(sorted(files)), private)
-
-
-def _files(folder: Path, temporary: Path) -> dict[str, Path]:
-    """Return the files to upload by their names there. Raises `UserError` for a folder that is no whole model."""
-    if (folder / "experiment.toml").exists():
-        run = RunDirectory.open(folder)
-        files = _files_below(run.model)
-        task = read_run_task(Experiment.load(run.experiment), run)
-        write_task(task, temporary / TASK_FILE)
-        return files | {TASK_FILE: temporary / TASK_FILE, BASE_FILE: run.base}
-    open_saved_task(folder)
-    open_saved_base(folder)
-    return _files_below(folder)
-
-
-def _files_below(folder: Path) -> dict[str, Path]:
-    paths = [path for path in folder.rglob("*") if path.is_file() and not is_unfinished(path)]
-    return {str(path.relative_to(folder).as_posix()): path for path in paths}
 
 
 @contextmanager
@@ -95,9 +87,7 @@ def _explain_errors(repo: str) -> Iterator[None]:
             403: "the token may not write there; use another one, or another repository",
         }.get(status, "try again later")
         raise UserError(f"the hub refused the upload to {repo} ({status}: {first_line(error)}); {advice}") from None
-    except UserError:
-        raise
-    except Exception as error:  # of the network: the client's library has a class of its own for each
+    except (HTTPError, ConnectionError, TimeoutError) as error:
         raise UserError(
             f"the upload to {repo} failed ({type(error).__name__}: {first_line(error)}); try again where the hub can "
             f"be reached"

@@ -29,13 +29,17 @@ def opened(name: object, rank: int = 2) -> Generator:
     return Generator.open(str(name), torch.Generator(), Lora(rank=rank), GeneratorOptions(quantisation="nf4"))
 
 
-@without_gpu
-def test_without_a_cuda_device_the_remedy_is_named(tiny_causal: Path, tmp_path: Path) -> None:
+def test_where_the_device_is_none_of_cuda_the_remedy_is_named(
+    tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("RETROGRAD_DEVICE", "cpu")
     with pytest.raises(UserError, match=r'generator\.quantisation = "nf4" needs a CUDA device.*set it to "none"'):
         opened(tiny_causal)
 
 
 def test_without_bitsandbytes_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RETROGRAD_DEVICE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("retrograd.models.loading.quantisation.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"needs bitsandbytes; install it with: pip install 'retrograd\[qlora\]'"):

@@ -15,7 +15,7 @@ from rich.table import Table
 from retrograd.evaluation.evaluate import Evaluation, vote
 from retrograd.experiments.data.source import Data, relation_extraction
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.run import evaluate_experiment, train_experiment
+from retrograd.experiments.run import train_and_score
 from retrograd.metrics.significance import paired_bootstrap_corpus
 from retrograd.rag.rag_model import RagModel
 from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_no_retrieval
@@ -76,10 +76,8 @@ def _introduction(data: Data) -> str:
 
 
 def _train(name: str, experiment: Experiment, data: Data, out: Path) -> _Row:
-    result = train_experiment(experiment, data, out)
-    evaluation = evaluate_experiment(experiment, result.model, data.test)
-    evaluation.save(out)
-    return _Row(name, experiment, result.model, evaluation, result.seconds)
+    scored = train_and_score(experiment, data, out)
+    return _Row(name, experiment, scored.model, scored.required_evaluation, scored.seconds)
 
 
 def _print_table(console: Console, rows: list[_Row], data: Data) -> None:

@@ -17,7 +17,7 @@ from retrograd.commands.demo.islands import invent_islands
 from retrograd.data.examples import GroundedExample
 from retrograd.evaluation.evaluate import Evaluation
 from retrograd.experiments.data.source import Data
-from retrograd.experiments.run import evaluate_experiment, train_experiment
+from retrograd.experiments.run import train_and_score
 from retrograd.recipes.smollm2 import questions_joint
 from retrograd.tasks.judging import judge_answers
 from retrograd.util.files import unused_folder
@@ -56,11 +56,10 @@ def run_language_model_demo(out: Path, seed: int, changes: list[str] | None = No
     untrained = replace(trained, name="untrained", training=replace(trained.training, epochs=0))
     data = trained.data.load(seed)
     console.print(_introduction(data), highlight=False)
-    evaluations = []
-    for experiment in (untrained, trained):
-        result = train_experiment(experiment, data, folder / experiment.name)
-        evaluations.append(evaluate_experiment(experiment, result.model, data.test))
-        evaluations[-1].save(folder / experiment.name)
+    evaluations = [
+        train_and_score(experiment, data, folder / experiment.name).required_evaluation
+        for experiment in (untrained, trained)
+    ]
     _print_answers(console, data, *evaluations)
     _print_scores(console, *evaluations)
     console.print(

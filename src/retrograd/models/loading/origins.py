@@ -14,7 +14,7 @@ from retrograd.types import UserError
 __all__ = ["Origin", "find_origin"]
 
 _CARD = "README.md"
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)^---$", re.MULTILINE | re.DOTALL)
 
 

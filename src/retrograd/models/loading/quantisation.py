@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import torch
 from transformers import BitsAndBytesConfig
 
+from retrograd.models.compute.compute import DEVICE_VARIABLE, choose_device
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
 from retrograd.models.settings import Quantisation
 from retrograd.types import UserError
@@ -37,10 +38,10 @@ def require_quantisable(name: str) -> None:
             f"{_NF4} is for models that do not fit otherwise, and {name} has no 4-bit form; name a model folder or a "
             f'hub name, or set generator.quantisation to "none"'
         )
-    if not torch.cuda.is_available():
+    if choose_device().type != "cuda":
         raise UserError(
-            f"{_NF4} needs a CUDA device, and this machine shows none; run where there is one, or set it to "
-            f'"none" before training'
+            f"{_NF4} needs a CUDA device, and the device here is {choose_device()}; run where there is one, unset "
+            f'{DEVICE_VARIABLE} if that names another, or set it to "none" before training'
         )
     if find_spec("bitsandbytes") is None:
         raise UserError(

@@ -16,14 +16,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import shlex
 import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -31,10 +28,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from retrograd.models.compute.precision import PrecisionChoice
-from retrograd.models.compute.precision_cache import PrecisionSeconds, processor_name
+from retrograd.models.compute.precision_cache import PrecisionSeconds
 from retrograd.objectives.checks import NotFiniteError
 from retrograd.rag.indexed_model import gather_model
 from retrograd.rag.rag_model import RagModel
+from retrograd.training.run.environment import FP32_BEFORE, describe_environment, update_environment
 from retrograd.training.run.seal import seal
 from retrograd.training.sampling.chains import Chains
 from retrograd.training.sampling.targets import Targets
@@ -48,14 +46,11 @@ from retrograd.util.files import (
     open_to_umask,
     remove_unfinished,
 )
-from retrograd.util.guards import JsonObject, JsonValue, finite_number
+from retrograd.util.guards import JsonValue, finite_number
 from retrograd.util.records import read_value
 from retrograd.util.text_files import read_json, write_json, write_jsonl
 
 __all__ = ["SCORE_PARTS", "TIMES", "RunDirectory"]
-
-_FP32_BEFORE = "no"
-"""What ``environment.json`` called fp32 before it had the seconds of both."""
 
 _PREPARED = ("data", "start")
 """Folders that are written before a run from Python begins."""
@@ -65,8 +60,6 @@ SCORE_PARTS = ("answers", "neighbours", "citations", "confidence")
 
 TIMES = ("time", "at", "queries_per_second")
 """The fields of a line of ``metrics.jsonl`` that a clock gives; all others are the same when a run is repeated."""
-
-_RECORDED_PACKAGES = ("retrograd", "torch", "transformers", "peft", "numpy")
 
 
 class RunDirectory:
@@ -93,7 +86,7 @@ class RunDirectory:
         run = cls(path)
         with atomic_file(run.experiment) as temporary:
             temporary.write_text(experiment_toml, encoding="utf-8")
-        write_json(path / "environment.json", _describe_environment(precision, seconds))
+        write_json(path / "environment.json", describe_environment(precision, seconds))
         return run
 
     @staticmethod
@@ -202,15 +195,15 @@ class RunDirectory:
 
     def recorded_precision(self, device: torch.device | None = None) -> PrecisionChoice | None:
         """Return the precision that the run computes in; None where it recorded none, or, with a ``device``, where it
-        ran on a GPU and that is none, or the other way round."""
+        ran on another type of device."""
         path = self.path / "environment.json"
         record = read_json(path) if path.exists() else None
         if not isinstance(record, dict) or "precision" not in record:
             return None
-        if device is not None and (record.get("gpu") is not None) != (device.type == "cuda"):
+        if device is not None and update_environment(record)["device"] != device.type:
             return None
         precision, seconds = record["precision"], record.get("precision_seconds")
-        if precision not in ("fp32", "bf16", _FP32_BEFORE):
+        if precision not in ("fp32", "bf16", FP32_BEFORE):
             raise UserError(f"{path}: precision is {precision!r}; expected 'fp32' or 'bf16'")
         recorded = None if seconds is None else read_value(PrecisionSeconds, seconds, f"{path}: precision_seconds")
         assert recorded is None or isinstance(recorded, PrecisionSeconds)
@@ -218,13 +211,11 @@ class RunDirectory:
 
     def changed_environment(self, precision: str, seconds: PrecisionSeconds | None = None) -> list[str]:
         """Describe what has changed since ``environment.json`` was written, and write the present environment."""
-        path, now = self.path / "environment.json", _describe_environment(precision, seconds)
+        path, now = self.path / "environment.json", describe_environment(precision, seconds)
         before = read_json(path) if path.exists() else now
         if self.is_writer:
             write_json(path, now)
-        old = before if isinstance(before, dict) else {}
-        if old.get("precision") == _FP32_BEFORE:
-            old["precision"] = "fp32"
+        old = update_environment(before) if isinstance(before, dict) else {}
         return [f"{name} was {old.get(name)}, is {value}" for name, value in now.items() if old.get(name) != value]
 
     def require_finite(self, norm: float, examples: Sequence[Example], stage: str, step: int) -> None:
@@ -333,12 +324,14 @@ class RunDirectory:
             with self.writing("the chains"), atomic_file(path) as temporary:
                 save_file(chains.state(), temporary)
 
-    def save_model(self, model: RagModel) -> None:
-        """Write ``model/``, the result of the run."""
+    def save_model(self, model: RagModel, complete: Callable[[Path], None] | None = None) -> None:
+        """Write ``model/``, the result of the run; ``complete`` adds to the folder before it appears there."""
         with gather_model(model):
             if self.is_writer:
                 with self.writing("the model"), atomic_directory(self.path / "model") as temporary:
                     model.save(temporary)
+                    if complete is not None:
+                        complete(temporary)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
@@ -376,17 +369,3 @@ def _finite_numbers(table: JsonValue) -> dict[str, float]:
 
 def _finite_or_none(value: int | float) -> int | float | None:
     return value if math.isfinite(value) else None
-
-
-def _describe_environment(precision: str, seconds: PrecisionSeconds | None) -> JsonObject:
-    packages: dict[str, JsonValue] = {name: version(name) for name in _RECORDED_PACKAGES}
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "precision": precision,
-        "precision_seconds": None if seconds is None else {"fp32": seconds.fp32, "bf16": seconds.bf16},
-        "packages": packages,
-    }

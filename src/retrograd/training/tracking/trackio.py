@@ -1,5 +1,7 @@
 """Lines for trackio: a file of SQLite, unless an address is named: a Space (``user/name``) or the URL of a server.
 
+A Space that does not exist is made, and is private.
+
 A run that goes on is found by its name. The lines of steps made again are there twice, as none can be taken back. Only
 this file imports trackio.
 """
@@ -39,6 +41,7 @@ class _Trackio:
                 project=run.project,
                 name=f"{run.name}-{run.id}",
                 space_id=None if is_url or not run.address else run.address,
+                private=True,  # a Space that is made for the run; without this it is public
                 server_url=run.address if is_url else None,
                 config=dict(run.settings),
                 resume="never" if run.kept is None else "allow",
