@@ -17,7 +17,8 @@ import retrograd as rg
 from retrograd.commands.export import Kind
 from retrograd.studies.export import export as export_module
 from retrograd.studies.export.export import EXPORTS, Export
-from retrograd.studies.export.kind import Comparison
+from retrograd.studies.export.faiss_file import FAISS
+from retrograd.studies.export.kind import Comparison, Source
 
 TASK = rg.QuestionAnswering(query_prefix="what is ", passage_prefix="part : ")
 
@@ -107,6 +108,30 @@ def test_faiss_finds_what_the_model_finds(run: rg.Run, tmp_path: Path, capsys) -
     query = run.model.retriever.queries([TASK.query_text(run.test_examples[0])]).detach().numpy()
     _, rows = index.search(query, 3)
     assert [ids[row] for row in rows[0]] == [hit.passage.id for hit in run.model.search(run.test_examples[0], k=3)]
+
+
+@pytest.mark.parametrize(
+    ("precision", "index"),
+    [("bf16", rg.IndexSettings(storage="bf16")), ("fp32", rg.IndexSettings(kind="faiss", factory="SQ4"))],
+    ids=["bf16", "an approximate index"],
+)
+def test_faiss_holds_what_the_index_holds(tiny_encoder, tiny_causal, tmp_path: Path, precision, index) -> None:
+    faiss = pytest.importorskip("faiss")
+    model = build(tiny_encoder, tiny_causal, precision=precision, index=index)
+    model.refresh_index()
+    source = Source(model, "model", None, "", tmp_path, 3)
+    FAISS.write(source, tmp_path)
+    comparison = FAISS.compare(source, tmp_path)
+    assert comparison.difference < 1e-5
+    assert "computed anew" in " ".join(comparison.limits)
+    written = faiss.read_index(str(tmp_path / "passages.faiss"))
+    held = model.index.vectors(torch.arange(len(model.base))).float()
+    assert torch.equal(torch.as_tensor(written.reconstruct_n(0, len(model.base))), held)
+    # A file of other vectors is found out.
+    other = faiss.IndexFlatIP(held.shape[1])
+    other.add((held + torch.tensor([[0.0], [0.0], [0.0], [1e-3]])).numpy())
+    faiss.write_index(other, str(tmp_path / "passages.faiss"))
+    assert FAISS.compare(source, tmp_path).difference > 1e-4
 
 
 @pytest.mark.integration

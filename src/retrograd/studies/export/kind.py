@@ -19,7 +19,18 @@ from retrograd.rag.retriever_texts import TEXTS_FILE, describe_texts, find_limit
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.text_files import write_json
 
-__all__ = ["Comparison", "ExportKind", "Source", "compare_logits", "largest_difference", "write_retriever_texts"]
+__all__ = [
+    "LARGEST_DIFFERENCE",
+    "Comparison",
+    "ExportKind",
+    "Source",
+    "compare_logits",
+    "largest_difference",
+    "write_retriever_texts",
+]
+
+LARGEST_DIFFERENCE = 1e-4
+"""What single precision and another order of sums can make of a vector of length 1 is a thousandth of it."""
 
 _COMPARED = 8
 
