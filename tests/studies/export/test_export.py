@@ -27,8 +27,8 @@ def test_the_command_offers_every_kind() -> None:
     assert get_args(Kind) == tuple(kind.name for kind in EXPORTS)
 
 
-def build(encoder: Path, generator: Path, **options) -> rg.RagModel:
-    base = rg.KnowledgeBase.from_passages(rg.read_passages(PASSAGES))
+def build(encoder: Path, generator: Path, passages=PASSAGES, **options) -> rg.RagModel:
+    base = rg.KnowledgeBase.from_passages(rg.read_passages(passages))
     names = {"retriever": str(encoder), "generator": str(generator)}
     return rg.RagModel.from_pretrained(**names, task=TASK, base=base, max_target_tokens=4, **options)
 
@@ -97,6 +97,28 @@ def test_a_ranking_holds_each_test_query_with_its_best_passages(run: rg.Run, tmp
         assert [row[2] for row in own] == [hit.passage.id for hit in hits]
         assert [int(row[3]) for row in own] == [1, 2, 3]
         assert [float(row[4]) for row in own] == pytest.approx([hit.probability for hit in hits], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"search": "bm25", "trained": "none"}, {"index": rg.IndexSettings(kind="faiss", factory="SQ4")}, {"null_passage": True}],
+    ids=["bm25", "an approximate index", "a null passage"],
+)
+def test_a_ranking_is_that_of_the_models_search(tiny_encoder, tiny_seq2seq, tmp_path: Path, options) -> None:
+    if "index" in options:
+        pytest.importorskip("faiss")
+    ids = ["the cup", "Caf%C3%A9", "c/d", "1"]
+    records = [{**record, "id": id_} for record, id_ in zip(PASSAGES, ids, strict=True)]
+    model = build(tiny_encoder, tiny_seq2seq, records, **options)
+    run = rg.train(model, QUESTIONS, eval_examples=QUESTIONS, out=tmp_path / "run", config=CONFIG)
+    written = rg.export(run, "trec", tmp_path / "out", passages=3)
+    assert written.comparison.difference < 1e-5
+    rows = [line.split() for line in (tmp_path / "out" / "run.trec").read_text().splitlines()]
+    for example in run.test_examples:
+        own = [row for row in rows if row[0] == example.id]
+        hits = run.model.search(example, k=3)
+        assert [row[2] for row in own] == [hit.passage.id.replace(" ", "%20") for hit in hits]
+        assert [float(row[4]) for row in own] == pytest.approx([hit.probability for hit in hits], rel=1e-4)
 
 
 def test_faiss_finds_what_the_model_finds(run: rg.Run, tmp_path: Path, capsys) -> None:
