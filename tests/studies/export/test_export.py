@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from retrograd.commands.export import Kind
 from retrograd.studies.export import export as export_module
 from retrograd.studies.export.export import EXPORTS, Export
 from retrograd.studies.export.faiss_file import FAISS
-from retrograd.studies.export.kind import Comparison, Source
+from retrograd.studies.export.kind import Comparison, Source, compare_logits
 
 TASK = rg.QuestionAnswering(query_prefix="what is ", passage_prefix="part : ")
 
@@ -83,6 +84,19 @@ def test_peft_and_merged_weights_give_the_logits_of_the_model(saved: Path, tmp_p
     assert "adapter_config.json" not in [path.name for path in (tmp_path / "merged").iterdir()]
 
 
+def test_logits_are_compared_in_units_of_the_largest(saved: Path, tmp_path: Path) -> None:
+    model = rg.RagModel.from_pretrained(saved)
+    source = Source(model, "model", None, "", tmp_path, 3)
+    theirs = copy.deepcopy(model.generator.model)
+    head = theirs.get_output_embeddings()
+    for size, factor in ((1.0, 1.001), (1000.0, 1.001)):
+        with torch.no_grad():
+            model.generator.model.get_output_embeddings().weight.mul_(size)
+            head.weight.copy_(model.generator.model.get_output_embeddings().weight * factor)
+        comparison = compare_logits(source, theirs, "a copy")
+        assert comparison.difference == pytest.approx(factor - 1, rel=1e-2)
+
+
 def test_a_ranking_holds_each_test_query_with_its_best_passages(run: rg.Run, tmp_path: Path, capsys) -> None:
     command("export", run.path, "--to", "trec", "--out", tmp_path / "out", "-k", 3, "--json")
     record = json.loads(capsys.readouterr().out)
@@ -101,7 +115,11 @@ def test_a_ranking_holds_each_test_query_with_its_best_passages(run: rg.Run, tmp
 
 @pytest.mark.parametrize(
     "options",
-    [{"search": "bm25", "trained": "none"}, {"index": rg.IndexSettings(kind="faiss", factory="SQ4")}, {"null_passage": True}],
+    [
+        {"search": "bm25", "trained": "none"},
+        {"index": rg.IndexSettings(kind="faiss", factory="SQ4")},
+        {"null_passage": True},
+    ],
     ids=["bm25", "an approximate index", "a null passage"],
 )
 def test_a_ranking_is_that_of_the_models_search(tiny_encoder, tiny_seq2seq, tmp_path: Path, options) -> None:

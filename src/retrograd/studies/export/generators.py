@@ -47,8 +47,10 @@ def _write_adapters(source: Source, folder: Path) -> None:
 
 
 def _compare_adapters(source: Source, folder: Path) -> Comparison:
+    generator = source.model.generator
+    quantised = getattr(generator.model, "is_quantized", False) is True
     with quiet_transformers():
-        theirs = open_with_peft(folder, source.model.generator.encoder_decoder)
+        theirs = open_with_peft(folder, generator.encoder_decoder, quantised)
     return compare_logits(source, theirs, "opened with PEFT")
 
 

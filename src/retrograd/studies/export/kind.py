@@ -121,15 +121,17 @@ def largest_difference(found: Float[Tensor, "*shape"], expected: Float[Tensor, "
 
 
 def compare_logits(source: Source, theirs: torch.nn.Module, what: str) -> Comparison:
-    """Compare the logits that two models give at each place of a few prompts."""
+    """Compare the logits that two models give at each place of a few prompts, in units of a prompt's largest."""
     generator = source.model.generator
     prompts = [str(source.model.task.prompt(example, source.some_passages()[:2])) for example in source.some_queries()]
     difference = 0.0
     for prompt in prompts[: _COMPARED // 2]:
         ours = _logits(generator.model, generator, prompt)
-        difference = max(difference, largest_difference(_logits(theirs, generator, prompt), ours))
+        scale = float(ours.nan_to_num(0.0, 0.0, 0.0).abs().max()) or 1.0
+        difference = max(difference, largest_difference(_logits(theirs, generator, prompt), ours) / scale)
     limits = () if generator.soft_prompt is None else ("The soft prompt stays with retrograd: this folder has none.",)
-    return Comparison(f"{what}, logits of {len(prompts[: _COMPARED // 2])} prompts", difference, limits)
+    count = len(prompts[: _COMPARED // 2])
+    return Comparison(f"{what}, logits of {count} prompts as shares of the largest", difference, limits)
 
 
 def _logits(model: torch.nn.Module, generator: Generator, prompt: str) -> Float[Tensor, "L V"]:
