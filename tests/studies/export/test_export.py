@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
+from peft import PeftModel
 from tests.commands.test_cli import command
 from tests.requirements import skip_without_framework
+from tests.sentence_folders import declare
 from tests.test_public_api import CONFIG, PASSAGES, QUESTIONS
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import retrograd as rg
 from retrograd.commands.export import Kind
+from retrograd.models.generator import Generator
+from retrograd.models.retriever import Retriever
 from retrograd.studies.export import export as export_module
 from retrograd.studies.export.export import EXPORTS, Export
 from retrograd.studies.export.faiss_file import FAISS
 from retrograd.studies.export.kind import Comparison, Source, compare_logits
+from retrograd.studies.export.onnx_encoder import ONNX
 
 TASK = rg.QuestionAnswering(query_prefix="what is ", passage_prefix="part : ")
 
@@ -184,7 +191,54 @@ def test_onnx_graphs_give_the_vectors_of_the_model(tiny_encoder, tiny_causal, tm
     model.save_pretrained(tmp_path / "saved")
     written = rg.export(tmp_path / "saved", "onnx", tmp_path / "out")
     require_close(written)
-    assert {"query.onnx", "passage.onnx", "tokenizer.json", "texts.json"} <= set(written.files)
+    files = {"query.onnx", "passage.onnx", "query/tokenizer.json", "passage/tokenizer.json", "texts.json"}
+    assert files <= set(written.files)
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore")
+def test_each_onnx_graph_has_the_tokenizer_of_its_tower(tiny_encoder, tiny_causal, tmp_path: Path) -> None:
+    skip_without_framework("onnxruntime")
+    import onnxruntime
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_encoder, other)
+    content = json.loads((other / "tokenizer.json").read_text())
+    words = content["model"]["vocab"]
+    words["cup"], words["tea"] = words["tea"], words["cup"]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    towers = [rg.Encoder.open(str(folder), max_tokens=32) for folder in (tiny_encoder, other)]
+    generator = Generator.open(str(tiny_causal), torch.Generator())
+    base = rg.KnowledgeBase.from_passages(rg.read_passages(PASSAGES))
+    rg.RagModel(Retriever(*towers), generator, TASK, base).save_pretrained(tmp_path / "saved")
+    require_close(rg.export(tmp_path / "saved", "onnx", tmp_path / "out"))
+    for name, tower in zip(("query", "passage"), towers, strict=True):
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / name)
+        read = tokenizer("the cup holds tea .", return_tensors="np")
+        session = onnxruntime.InferenceSession(tmp_path / "out" / f"{name}.onnx")
+        inputs = {key: read[key].astype("int64") for key in ("input_ids", "attention_mask")}
+        (found,) = session.run(None, inputs)
+        torch.testing.assert_close(torch.as_tensor(found), tower.embed(["the cup holds tea ."]), rtol=0, atol=1e-5)
+    # What was written is what is compared: another tokenizer in the folder is found out.
+    source = Source(rg.RagModel.from_pretrained(tmp_path / "saved"), "saved", None, "", tmp_path / "out", 3)
+    assert ONNX.compare(source, tmp_path / "out").difference < 1e-5
+    shutil.copy(tmp_path / "out" / "query" / "tokenizer.json", tmp_path / "out" / "passage" / "tokenizer.json")
+    assert ONNX.compare(source, tmp_path / "out").difference > 1e-4
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore")
+def test_a_prompt_that_is_not_pooled_is_refused_on_either_side(tiny_encoder, tiny_causal, tmp_path: Path) -> None:
+    skip_without_framework("onnxruntime")
+    pooling = {"pooling_mode": "mean", "include_prompt": False}
+    own = declare(tiny_encoder, tmp_path / "own", pooling, "Normalize", prompts={"passage": "part : "})
+    towers = [rg.Encoder.open(str(folder), max_tokens=32) for folder in (tiny_encoder, own)]
+    generator = Generator.open(str(tiny_causal), torch.Generator())
+    base = rg.KnowledgeBase.from_passages(rg.read_passages(PASSAGES))
+    task = rg.QuestionAnswering()
+    rg.RagModel(Retriever(*towers), generator, task, base).save_pretrained(tmp_path / "saved")
+    with pytest.raises(rg.UserError, match="prompt 'part : ' of the passage tower is read and not pooled"):
+        rg.export(tmp_path / "saved", "onnx", tmp_path / "out")
 
 
 def test_what_differs_from_the_model_is_not_kept(saved: Path, tmp_path: Path, monkeypatch) -> None:
@@ -219,7 +273,17 @@ def test_a_built_in_base_is_written_beside_its_adapters(tiny_encoder, tmp_path: 
     names = {"retriever": str(tiny_encoder), "generator": "builtin:minilm-seq2seq"}
     model = rg.RagModel.from_pretrained(**names, task=TASK, base=base, lora=rg.Lora(rank=1))
     model.save_pretrained(tmp_path / "saved")
-    require_close(rg.export(tmp_path / "saved", "peft", tmp_path / "out"))
+    written = rg.export(tmp_path / "saved", "peft", tmp_path / "out")
+    assert written.comparison.difference < 1e-5
+    (limit,) = written.comparison.limits
+    assert str(tmp_path / "out" / "base") in limit
+    assert "base_model_name_or_path" in limit
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tmp_path / "out" / "base")
     assert config["task_type"] == "SEQ_2_SEQ_LM"
+    # A folder that was moved opens by its base, as the limit says.
+    (tmp_path / "out").rename(tmp_path / "moved")
+    there = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "moved" / "base")
+    moved = PeftModel.from_pretrained(there, str(tmp_path / "moved"))
+    source = Source(model, "saved", None, "", tmp_path / "moved", 3)
+    assert compare_logits(source, moved, "the moved folder").difference < 1e-5
