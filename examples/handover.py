@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,9 +86,12 @@ def raw_texts(run: rg.Run) -> Callable[[str], list[str]]:
     folder = run.path / "model" / "retriever" / "query"
     encoder = SentenceTransformer(str(folder), device="cpu")
     template = json.loads((folder / "texts.json").read_text(encoding="utf-8"))["passage"]["plain_text"]
-    texts = [
-        template.replace("{title}", title).replace("{text}", text) if title else text for _, title, text in PASSAGES
-    ]
+
+    def join(title: str, text: str) -> str:
+        values = {"{title}": title, "{text}": text}
+        return re.sub(r"\{title\}|\{text\}", lambda match: values[match.group()], template) if title else text
+
+    texts = [join(title, text) for _, title, text in PASSAGES]
     vectors = encoder.encode_document(texts, show_progress_bar=False)
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)

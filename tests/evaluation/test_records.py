@@ -44,6 +44,7 @@ def test_the_ranking_is_by_the_prior_and_its_ids_are_words() -> None:
     lines = [line.split(" ") for line in ranking_lines([prediction()])]
     assert all(len(line) == 6 for line in lines)
     assert [unquote(line[0]) for line in lines] == ["q 1"] * 3
+    assert [line[2] for line in lines] == ["50%", "a%20b", "c"]
     assert [(unquote(line[2]), int(line[3]), float(line[4])) for line in lines] == [
         ("50%", 1, 0.5),
         ("a b", 2, 0.25),
@@ -57,6 +58,11 @@ def test_every_blank_is_written_as_in_addresses(blank: str) -> None:
     (line, *_) = ranking_lines([prediction(passage_ids=("c", f"a{blank}b", "d"))])
     assert unquote(line.split()[2]) == f"a{blank}b"
     assert len(line.split()) == 6
+
+
+def test_an_id_without_blanks_stays_as_it_is() -> None:
+    (line, *_) = ranking_lines([prediction(passage_ids=("c", "Caf%C3%A9", "d"))])
+    assert line.split()[2] == "Caf%C3%A9"
 
 
 def test_a_prediction_without_passages_has_no_ranking() -> None:

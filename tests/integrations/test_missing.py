@@ -14,6 +14,7 @@ from retrograd.types import UserError
     ("module", "package", "extra"),
     [
         ("langchain", "langchain_core", "langchain"),
+        ("langchain", "pydantic", "langchain"),
         ("llama_index", "llama_index", "llama-index"),
         ("haystack", "haystack", "haystack"),
         ("dspy", "dspy", "dspy"),

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from tests.sentence_folders import declare
+from tests.test_public_api import CONFIG, PASSAGES, QUESTIONS
 
+import retrograd as rg
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.encoder import Encoder
@@ -22,6 +24,7 @@ from retrograd.util.records import read_record, record_mapping
 SENTENCES = ("the cup holds tea .", "rain caused flood", "the box")
 BASE = KnowledgeBase.from_passages(Passage(str(i), "", text) for i, text in enumerate(SENTENCES))
 PROMPTS = {"query": "what is ", "passage": "alpha "}
+INSTRUCTED = QuestionAnswering(query_prefix="what is ", passage_prefix="part : ")
 
 
 @pytest.fixture
@@ -48,6 +51,30 @@ def test_a_prefix_beside_the_prompts_of_the_folder_names_both(folder: Path, pref
         build_retriever(RetrieverSettings(str(folder)), QuestionAnswering(**prefix), BASE)
     assert repr(*prefix.values()) in str(caught.value)
     assert "what is " in str(caught.value)
+
+
+@pytest.mark.parametrize("again", [INSTRUCTED, QuestionAnswering()], ids=["prefixes again", "no prefixes"])
+def test_a_trained_tower_starts_the_next_run(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, again: QuestionAnswering
+) -> None:
+    base = KnowledgeBase.from_passages(rg.read_passages(PASSAGES))
+
+    def train(retriever: Path, name: str, task: QuestionAnswering) -> rg.Run:
+        names = {"retriever": str(retriever), "generator": str(tiny_seq2seq)}
+        model = rg.RagModel.from_pretrained(**names, task=task, base=base, max_target_tokens=4)
+        return rg.train(model, QUESTIONS, out=tmp_path / name, config=CONFIG)
+
+    first = train(tiny_encoder, "first", INSTRUCTED)
+    tower = first.path / "model" / "retriever" / "query"
+    retriever = build_retriever(RetrieverSettings(str(tower)), again, base)
+    # The prefix stands before a text once, whether the task has it or the folder's prompt.
+    (vector,) = retriever.query_encoder.embed([again.query_text(again.parse_query("the cup"))], "query")
+    trained = first.model.retriever.query_encoder
+    torch.testing.assert_close(vector.cpu(), trained.embed([INSTRUCTED.query_prefix + "the cup"])[0].cpu())
+    second = train(tower, "second", again)
+    opened = Encoder.open(str(second.path / "model" / "retriever" / "query"))
+    assert opened.head.prompts.before("query") == INSTRUCTED.query_prefix
+    assert opened.head.prompts.before("passage") == INSTRUCTED.passage_prefix
 
 
 @pytest.mark.parametrize("normalise", [True, False, "auto"])

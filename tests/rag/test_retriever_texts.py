@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from retrograd.rag.search_kinds import BM25
 from retrograd.tasks.dialogue import GroundedDialogue
 from retrograd.tasks.question_answering import QuestionAnswering
 from retrograd.tasks.relations.extraction import RelationExtraction
-from retrograd.types import Passage
+from retrograd.types import Example, Passage, UserError
 
 QUESTIONS = ["what holds tea ?", "who caused the flood ?", "the wheel"]
 PASSAGES = [
@@ -59,7 +60,12 @@ def plain_passages(folder: Path) -> list[str]:
     """Join title and text as a reader of ``texts.json`` does."""
     record = json.loads((folder / "texts.json").read_text())["passage"]
     template = record["plain_text"]
-    return [template.replace("{title}", p.title).replace("{text}", p.text) if p.title else p.text for p in PASSAGES]
+
+    def join(passage: Passage) -> str:
+        values = {"{title}": passage.title, "{text}": passage.text}
+        return re.sub(r"\{title\}|\{text\}", lambda match: values[match.group()], template)
+
+    return [join(passage) if passage.title else passage.text for passage in PASSAGES]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -162,3 +168,47 @@ def test_a_task_of_ones_own_is_asked_what_it_does() -> None:
     assert texts.passage == "{text} of {title}"
     assert texts.untitled == "{text} of "
     assert len(texts.faults) == 2
+
+
+@pytest.mark.parametrize("title", ["\\emph{text}", "{title}", "\\1"])
+def test_signs_of_a_template_in_a_passage_are_text(title: str) -> None:
+    texts = describe_texts(INSTRUCTED)
+    for passage in (Passage("1", title, "of {title}, {text}"), Passage("2", "", "of {title}, {text} \\1")):
+        assert texts.prefixes["passage"] + texts.passage_of(passage) == INSTRUCTED.passage_text(passage)
+
+
+@dataclass(frozen=True)
+class Typed(QuestionAnswering):
+    """A task whose queries have a shape, which no typed-in text has."""
+
+    fault: type[Exception] = UserError
+
+    def parse_query(self, text: str):
+        raise self.fault(f"{text!r} is no query")
+
+    def query_text(self, example) -> str:
+        return " ".join(example.turns)
+
+
+def test_a_task_may_refuse_what_it_is_asked() -> None:
+    texts = describe_texts(Typed())
+    assert (texts.query, texts.passage) == (None, "{title}: {text}")
+
+
+def test_a_fault_of_a_task_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        describe_texts(Typed(fault=ZeroDivisionError))
+
+    class Faulty(QuestionAnswering):
+        def passage_text(self, passage: Passage) -> str:
+            return passage.txt  # pyright: ignore[reportAttributeAccessIssue]
+
+    with pytest.raises(AttributeError, match="txt"):
+        describe_texts(Faulty())
+
+    class FaultyQuery(QuestionAnswering):
+        def query_text(self, example: Example) -> str:
+            return example.question  # pyright: ignore[reportAttributeAccessIssue]
+
+    with pytest.raises(AttributeError, match="question"):
+        describe_texts(FaultyQuery())

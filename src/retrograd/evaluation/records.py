@@ -9,9 +9,9 @@ from urllib.parse import quote
 from retrograd.types import Example, Prediction
 from retrograd.util.guards import JsonObject, JsonValue
 
-__all__ = ["prediction_record", "ranking_lines"]
+__all__ = ["prediction_record", "ranking_lines", "trec_lines"]
 
-_NO_WORD = re.compile(r"[\s%]")
+_BLANK = re.compile(r"\s")
 
 
 def prediction_record(prediction: Prediction, example: Example | None = None) -> JsonObject:
@@ -50,19 +50,26 @@ def _candidates(prediction: Prediction) -> Iterator[JsonValue]:
 
 
 def ranking_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
-    """Yield the passages that were read for each example by p(z|x), best first: ``QUERY Q0 PASSAGE RANK SCORE
-    retrograd``.
+    """Yield the passages that were read for each example as `trec_lines`, with the tag ``retrograd``.
 
-    The format has blanks between its fields, so a blank in an id is written as in addresses: ``%20``, and ``%`` as
-    ``%25``. Ids are then read by `urllib.parse.unquote`.
+    The score is the prior's weight, p(z|x) among the passages that were read.
     """
     for prediction in predictions:
-        pairs = zip(prediction.prior_weights, prediction.passage_ids, strict=True)
-        ranked = sorted(pairs, key=lambda pair: -pair[0])
-        for rank, (prior, id_) in enumerate(ranked, start=1):
-            yield f"{_word(prediction.id)} Q0 {_word(id_)} {rank} {prior!r} retrograd"
+        scores = list(zip(prediction.passage_ids, prediction.prior_weights, strict=True))
+        yield from trec_lines(prediction.id, scores, "retrograd")
+
+
+def trec_lines(query: str, scores: Sequence[tuple[str, float]], tag: str) -> Iterator[str]:
+    """Yield a query's passages as a run file of TREC has them, best first: ``QUERY Q0 PASSAGE RANK SCORE TAG``.
+
+    ``scores`` are ids of passages with their scores. The format has blanks between its fields, so white space in an id
+    is written as in addresses, a blank as ``%20``. Everything else in it stays as it is.
+    """
+    ranked = sorted(scores, key=lambda pair: -pair[1])
+    for rank, (id_, score) in enumerate(ranked, start=1):
+        yield f"{_word(query)} Q0 {_word(id_)} {rank} {score!r} {_word(tag)}"
 
 
 def _word(text: str) -> str:
     """Return a text as one word."""
-    return _NO_WORD.sub(lambda match: quote(match.group(), safe=""), text)
+    return _BLANK.sub(lambda match: quote(match.group(), safe=""), text)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
-
 from retrograd.integrations import describe_hit, lack
 from retrograd.rag.rag_model import RagModel
 
@@ -11,6 +9,7 @@ try:
     from langchain_core.callbacks import CallbackManagerForRetrieverRun  # pyright: ignore[reportMissingImports]
     from langchain_core.documents import Document  # pyright: ignore[reportMissingImports]
     from langchain_core.retrievers import BaseRetriever  # pyright: ignore[reportMissingImports]
+    from pydantic import ConfigDict, Field
 except ImportError:
     raise lack("LangChain", "langchain-core", "langchain") from None
 

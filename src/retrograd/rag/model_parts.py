@@ -85,6 +85,8 @@ def _tower(name: str, s: RetrieverSettings, task: Task, lexical: LexicalProjecti
         dropout=s.dropout,
         role_spans=task.role_spans,
         lexical=lexical,
+        # In a tower that another run trained they are that task's prefixes: this task's stand in their place.
+        with_task_prompts=not any(task.non_words.prefixes),
     )
     _require_one_prompt(name, tower, task)
     return tower

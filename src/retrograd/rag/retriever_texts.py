@@ -7,6 +7,7 @@ prompt of sentence-transformers, so that plain texts get the vectors of the mode
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from retrograd.models.retriever import Retriever
 from retrograd.rag.search_kinds import DENSE, SearchKind
 from retrograd.tasks.saved_tasks import describe_queries, task_record
 from retrograd.tasks.task import Task
-from retrograd.types import Example, Passage
+from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import write_json
 
@@ -25,6 +26,7 @@ __all__ = ["TEXTS_FILE", "RetrieverTexts", "describe_texts", "find_limits", "tex
 TEXTS_FILE = "texts.json"
 _PROBES = (("Qanbu wikso, Reto?", "Lemu", "Zarko Peli 3."), ("moxi (Drel)", "Ubsen 7", "fintu: GOV"))
 """A query, a title and a text, twice: a task that changes letters or signs changes one of them."""
+_FIELDS = re.compile(r"\{title\}|\{text\}")
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class RetrieverTexts:
 
     def passage_of(self, passage: Passage) -> str:
         """Return a passage's title and text as one plain text."""
-        template = self.plain_passage if passage.title else "{text}"
-        filled = (template or "{text}").replace("{title}", passage.title)
-        return filled.replace("{text}", passage.text)
+        template = (self.plain_passage if passage.title else None) or "{text}"
+        values = {"{title}": passage.title, "{text}": passage.text}
+        # At once: a title may say {text}.
+        return _FIELDS.sub(lambda match: values[match.group()], template)
 
     @property
     def faults(self) -> list[str]:
@@ -77,13 +80,17 @@ class RetrieverTexts:
 
 
 def describe_texts(task: Task) -> RetrieverTexts:
-    """Return the templates by which a task makes the texts of queries and passages."""
+    """Return the templates by which a task makes the texts of queries and passages.
+
+    A task may refuse a text with `UserError`; whatever else it raises is a fault of its own, and raised.
+    """
 
     def query_text(probe: tuple[str, str, str]) -> str:
         try:
-            return task.query_text(task.parse_query(probe[0]))
-        except Exception:  # no query for this task: relations are asked with their entities marked
-            return task.query_text(Example("probe", probe[0]))
+            query = task.parse_query(probe[0])
+        except UserError:  # no query for this task: relations are asked with their entities marked
+            return _text_of_plain_example(task, probe[0])
+        return task.query_text(query)
 
     def passage_text(title: bool) -> Callable[[tuple[str, str, str]], str]:
         return lambda probe: task.passage_text(Passage("probe", probe[1] if title else "", probe[2]))
@@ -95,13 +102,21 @@ def describe_texts(task: Task) -> RetrieverTexts:
     )
 
 
+def _text_of_plain_example(task: Task, query: str) -> str:
+    """Return the text of a query that is no more than words. Raises `UserError` where the task needs more of it."""
+    try:
+        return task.query_text(Example("probe", query))
+    except (AttributeError, TypeError) as error:  # its examples are of a class of their own
+        raise UserError(f"the task reads no plain example ({error}); give what parse_query returns") from error
+
+
 def _template(make: Callable[[tuple[str, str, str]], str], fields: Mapping[str, int]) -> str | None:
     """Return what ``make`` does with the fields of every probe; None where it is not the same for all."""
     templates = set()
     for probe in _PROBES:
         try:
             text = str(make(probe))
-        except Exception:  # a task of one's own may do anything with texts that it was not made for
+        except UserError:
             return None
         for name, place in fields.items():
             text = text.replace(probe[place], name)

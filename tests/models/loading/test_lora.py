@@ -9,10 +9,10 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from retrograd.models.generator import Generator
-from retrograd.models.loading.lora import Lora, has_lora, merge_lora
+from retrograd.models.loading.lora import Lora, has_lora, merge_lora, open_with_peft
 from retrograd.models.pointer import COPY_LAYERS
 from retrograd.types import UserError
 
@@ -236,6 +236,17 @@ def test_peft_opens_the_folder_by_the_base_that_it_names(kind, auto, given, requ
     torch.testing.assert_close(logits_of(theirs, generator), logits_of(generator.model, generator))
     again = Generator.load(tmp_path / "adapters", str(base)).eval()
     assert again.log_likelihood(PROMPTS, TARGETS).tolist() == generator.log_likelihood(PROMPTS, TARGETS).tolist()
+
+
+def test_peft_opens_a_base_that_is_stored_in_half_precision_as_it_was_trained(tiny_causal, tmp_path):
+    base = tmp_path / "base"
+    AutoTokenizer.from_pretrained(tiny_causal).save_pretrained(base)
+    AutoModelForCausalLM.from_pretrained(tiny_causal, dtype=torch.bfloat16).save_pretrained(base)
+    generator = trained_a_little(adapted(base))
+    generator.save(tmp_path / "adapters", str(base))
+    theirs = open_with_peft(tmp_path / "adapters", encoder_decoder=False)
+    assert {weight.dtype for weight in theirs.parameters()} == {torch.float32}
+    torch.testing.assert_close(logits_of(theirs, generator), logits_of(generator.model, generator))
 
 
 def test_merged_weights_are_the_model_without_adapters(folder, kind, tmp_path):

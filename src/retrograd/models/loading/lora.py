@@ -19,6 +19,7 @@ from transformers import EncoderDecoderModel, PreTrainedModel
 
 from retrograd.models.loading.folder_checks import ADAPTER_CONFIG, ADAPTER_WEIGHTS, require_adapters_alone
 from retrograd.models.loading.lora_layers import describe_fused_experts, find_layers, is_linear, reads_past_adapters
+from retrograd.models.loading.quantisation import nf4_config
 from retrograd.models.pointer import add_copy_layers
 from retrograd.types import UserError
 from retrograd.util.guards import first_line
@@ -131,10 +132,15 @@ def merge_lora(model: PreTrainedModel) -> PreTrainedModel:
     return merged
 
 
-def open_with_peft(folder: Path, encoder_decoder: bool) -> PeftModel:
-    """Open a folder of adapters as users of PEFT do: with the model that the folder names."""
+def open_with_peft(folder: Path, encoder_decoder: bool, quantised: bool = False) -> PeftModel:
+    """Open a folder of adapters as users of PEFT do, with the model that the folder names, its weights as in training:
+    fp32 whatever their file holds, or ``quantised`` to four bits.
+    """
     kind = AutoPeftModelForSeq2SeqLM if encoder_decoder else AutoPeftModelForCausalLM
-    return kind.from_pretrained(str(folder))
+    options: dict[str, object] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    if quantised:
+        options["quantization_config"] = nf4_config()
+    return kind.from_pretrained(str(folder), **options)
 
 
 def load_lora(model: PreTrainedModel, folder: Path) -> None:

@@ -14,7 +14,7 @@ from retrograd.experiments.open import open_run
 from retrograd.rag.rag_model import RagModel
 from retrograd.studies.export.faiss_file import FAISS
 from retrograd.studies.export.generators import MERGED, PEFT
-from retrograd.studies.export.kind import Comparison, ExportKind, Source
+from retrograd.studies.export.kind import LARGEST_DIFFERENCE, Comparison, ExportKind, Source
 from retrograd.studies.export.onnx_encoder import ONNX
 from retrograd.studies.export.rankings import TREC
 from retrograd.studies.export.sentence_transformers_folder import SENTENCE_TRANSFORMERS
@@ -26,9 +26,6 @@ __all__ = ["EXPORTS", "Export", "export"]
 
 EXPORTS: tuple[ExportKind, ...] = (SENTENCE_TRANSFORMERS, PEFT, MERGED, ONNX, TREC, FAISS)
 """The kinds, in the order of the help."""
-
-_LARGEST_DIFFERENCE = 1e-4
-"""What single precision and another order of sums can make of a vector of length 1 is a thousandth of it."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,10 @@ def _compare(kind: ExportKind, source: Source, folder: Path) -> Comparison:
     """Compare what was written with the model; remove it and raise `UserError` where it differs."""
     try:
         comparison = kind.compare(source, folder)
-        if not comparison.difference <= _LARGEST_DIFFERENCE:
+        if not comparison.difference <= LARGEST_DIFFERENCE:
             raise UserError(
                 f"what was written for {kind.name} is not the model: {comparison.compared} differ by up to "
-                f"{comparison.difference:.2g}, and {_LARGEST_DIFFERENCE:g} is allowed; nothing was kept. Please report "
+                f"{comparison.difference:.2g}, and {LARGEST_DIFFERENCE:g} is allowed; nothing was kept. Please report "
                 f"it with the experiment.toml of the run"
             )
     except BaseException:

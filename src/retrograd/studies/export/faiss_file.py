@@ -16,6 +16,7 @@ from torch import Tensor
 
 from retrograd.rag.rag_model import RagModel
 from retrograd.studies.export.kind import (
+    LARGEST_DIFFERENCE,
     Comparison,
     ExportKind,
     Source,
@@ -66,23 +67,36 @@ def _write(source: Source, folder: Path) -> None:
 
 
 def _compare(source: Source, folder: Path) -> Comparison:
+    """Compare the file with the index that was handed over, vector by vector, and search both."""
     index, model = _faiss().read_index(str(folder / _FILE)), source.model
     ids = (folder / _IDS).read_text(encoding="utf-8").splitlines()
     if ids != [passage.id for passage in model.base] or index.ntotal != len(ids):
         return Comparison("the number of vectors and ids", float("inf"))
-    with torch.no_grad():
-        queries = source.retriever.queries(source.query_texts()).detach().cpu()
-        own = source.retriever.passage_encoder.embed(source.passage_texts(), "passage").cpu()
+    with torch.no_grad(), model.autocast():
+        queries = source.retriever.queries(source.query_texts()).detach().float().cpu()
+        anew = source.retriever.passage_encoder.embed(source.passage_texts(), "passage").float().cpu()
+    start, difference = 0, 0.0
+    for block in _rows(model):
+        stored = torch.as_tensor(index.reconstruct_n(start, len(block)))
+        difference, start = max(difference, largest_difference(stored, block)), start + len(block)
     k = min(_COMPARED, len(ids))
     logits, rows = (torch.as_tensor(found) for found in index.search(queries.contiguous().numpy(), k))
-    stored = torch.as_tensor(index.reconstruct_n(0, len(own)))
     held = model.passage_side.part(model.index.vectors(rows.to(model.device)).float(), "prior").cpu()  # [B k D]
     expected = (held.double() @ queries.double().unsqueeze(-1)).squeeze(-1)
     # Logits are as large as 1 / T, so that their difference is measured in vectors of length 1.
     scale = float(source.retriever.temperature.detach())
-    difference = max(largest_difference(stored, own), largest_difference(logits * scale, expected * scale))
-    what = f"the {k} best of {len(queries)} queries in faiss, and {len(own)} vectors"
-    return Comparison(what, difference, tuple(source.limits))
+    difference = max(difference, largest_difference(logits * scale, expected * scale))
+    what = f"the {k} best of {len(queries)} queries in faiss, and {len(ids)} vectors"
+    rounding = _describe_rounding(torch.as_tensor(index.reconstruct_n(0, len(anew))), anew)
+    return Comparison(what, difference, (*source.limits, *rounding))
+
+
+def _describe_rounding(stored: Float[Tensor, "n D"], anew: Float[Tensor, "n D"]) -> list[str]:
+    """Say how far vectors are from those of the tower, where more than single precision lies between them."""
+    apart = largest_difference(stored, anew)
+    if apart <= LARGEST_DIFFERENCE:
+        return []
+    return [f"The vectors are as the model's index stores them: those computed anew differ by up to {apart:.2g}."]
 
 
 FAISS = ExportKind("faiss", "the passages' vectors as a file of faiss, with their ids", _write, _compare)

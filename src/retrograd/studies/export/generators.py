@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -47,9 +48,20 @@ def _write_adapters(source: Source, folder: Path) -> None:
 
 
 def _compare_adapters(source: Source, folder: Path) -> Comparison:
+    generator = source.model.generator
+    quantised = getattr(generator.model, "is_quantized", False) is True
     with quiet_transformers():
-        theirs = open_with_peft(folder, source.model.generator.encoder_decoder)
-    return compare_logits(source, theirs, "opened with PEFT")
+        theirs = open_with_peft(folder, generator.encoder_decoder, quantised)
+    comparison = compare_logits(source, theirs, "opened with PEFT")
+    base = folder.resolve() / _BASE
+    if not base.is_dir():
+        return comparison
+    limit = (
+        f"The adapters name their base by an absolute path, {base}, as PEFT opens a relative one from the working "
+        f"directory alone. Where the folder is moved, write the new path into adapter_config.json "
+        f"(base_model_name_or_path), or open {_BASE}/ with transformers and give it to PeftModel.from_pretrained."
+    )
+    return replace(comparison, limits=(*comparison.limits, limit))
 
 
 def _write_merged(source: Source, folder: Path) -> None:

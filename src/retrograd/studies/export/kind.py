@@ -19,7 +19,18 @@ from retrograd.rag.retriever_texts import TEXTS_FILE, describe_texts, find_limit
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.text_files import write_json
 
-__all__ = ["Comparison", "ExportKind", "Source", "compare_logits", "largest_difference", "write_retriever_texts"]
+__all__ = [
+    "LARGEST_DIFFERENCE",
+    "Comparison",
+    "ExportKind",
+    "Source",
+    "compare_logits",
+    "largest_difference",
+    "write_retriever_texts",
+]
+
+LARGEST_DIFFERENCE = 1e-4
+"""What single precision and another order of sums can make of a vector of length 1 is a thousandth of it."""
 
 _COMPARED = 8
 
@@ -110,15 +121,17 @@ def largest_difference(found: Float[Tensor, "*shape"], expected: Float[Tensor, "
 
 
 def compare_logits(source: Source, theirs: torch.nn.Module, what: str) -> Comparison:
-    """Compare the logits that two models give at each place of a few prompts."""
+    """Compare the logits that two models give at each place of a few prompts, in units of a prompt's largest."""
     generator = source.model.generator
     prompts = [str(source.model.task.prompt(example, source.some_passages()[:2])) for example in source.some_queries()]
     difference = 0.0
     for prompt in prompts[: _COMPARED // 2]:
         ours = _logits(generator.model, generator, prompt)
-        difference = max(difference, largest_difference(_logits(theirs, generator, prompt), ours))
+        scale = float(ours.nan_to_num(0.0, 0.0, 0.0).abs().max()) or 1.0
+        difference = max(difference, largest_difference(_logits(theirs, generator, prompt), ours) / scale)
     limits = () if generator.soft_prompt is None else ("The soft prompt stays with retrograd: this folder has none.",)
-    return Comparison(f"{what}, logits of {len(prompts[: _COMPARED // 2])} prompts", difference, limits)
+    count = len(prompts[: _COMPARED // 2])
+    return Comparison(f"{what}, logits of {count} prompts as shares of the largest", difference, limits)
 
 
 def _logits(model: torch.nn.Module, generator: Generator, prompt: str) -> Float[Tensor, "L V"]:

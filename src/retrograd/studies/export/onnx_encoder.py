@@ -1,13 +1,14 @@
 """The retriever's towers as ONNX graphs: token ids in, embeddings out. Only this file imports onnx and its runtime.
 
-A folder has ``model.onnx``, or ``query.onnx`` and ``passage.onnx`` where the towers are separate, the tokenizer, and
-``texts.json``, which says how texts are made. Inputs are ``input_ids`` and ``attention_mask``, padded on the right; the
-output is ``sentence_embedding``.
+A folder has ``model.onnx`` and the tokenizer's files, or, where the towers are separate, ``query.onnx`` and
+``passage.onnx`` and the tokenizer of each in ``query/`` and ``passage/``. ``texts.json`` says how texts are made.
+Inputs are ``input_ids`` and ``attention_mask``, padded on the right; the output is ``sentence_embedding``.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import AutoTokenizer
 
 from retrograd.models.compute.sentence_head import Side
 from retrograd.models.encoder import Encoder
@@ -48,15 +50,25 @@ class _TextVectors(nn.Module):
         return F.normalize(pooled, dim=-1) if self.encoder.normalise else pooled
 
 
-def _towers(source: Source) -> dict[str, tuple[Encoder, Side]]:
-    """Return the file of each tower with the tower and a side that it reads."""
+@dataclass(frozen=True)
+class _Part:
+    """A tower, the sides that it reads, and where its graph and its tokenizer are in the folder."""
+
+    tower: Encoder
+    sides: tuple[Side, ...]
+    file: str
+    tokenizer: str
+
+
+def _parts(source: Source) -> list[_Part]:
+    """Return what is written of a retriever: one tower or two."""
     retriever = source.retriever
     if retriever.shares_tower:
-        return {"model.onnx": (retriever.query_encoder, "query")}
-    return {
-        "query.onnx": (retriever.query_encoder, "query"),
-        "passage.onnx": (retriever.passage_encoder, "passage"),
-    }
+        return [_Part(retriever.query_encoder, ("query", "passage"), "model.onnx", ".")]
+    return [
+        _Part(retriever.query_encoder, ("query",), "query.onnx", "query"),
+        _Part(retriever.passage_encoder, ("passage",), "passage.onnx", "passage"),
+    ]
 
 
 def _require_packages() -> None:
@@ -67,18 +79,27 @@ def _require_packages() -> None:
 
 def _write(source: Source, folder: Path) -> None:
     _require_packages()
-    encoder = source.retriever.query_encoder
-    if encoder.pooling == "roles":
+    for part in _parts(source):
+        _require_graph(part)
+        _export(part.tower, folder / part.file)
+        part.tower.tokenizer.save_pretrained(folder / part.tokenizer)
+    write_retriever_texts(source, folder)
+
+
+def _require_graph(part: _Part) -> None:
+    """Raise `UserError` for a tower whose vectors need more than token ids and their mask."""
+    if part.tower.pooling == "roles":
         raise UserError(
             'retriever.pooling is "roles", which needs the places of entities beside the tokens; a graph of tokens '
             "alone cannot give these vectors"
         )
-    if not encoder.head.pools_prompt:
-        raise UserError("the model's prompt is read and not pooled, which a graph of tokens alone cannot know")
-    for file, (tower, _) in _towers(source).items():
-        _export(tower, folder / file)
-    encoder.tokenizer.save_pretrained(folder)
-    write_retriever_texts(source, folder)
+    head = part.tower.head
+    prompt = next(filter(None, map(head.prompts.before, part.sides)), "")
+    if prompt and not head.pools_prompt:
+        raise UserError(
+            f"the prompt {prompt!r} of the {part.sides[0]} tower is read and not pooled, which a graph of tokens alone "
+            f"cannot know"
+        )
 
 
 def _export(encoder: Encoder, path: Path) -> None:
@@ -101,28 +122,31 @@ def _export(encoder: Encoder, path: Path) -> None:
 
 
 def _compare(source: Source, folder: Path) -> Comparison:
+    """Compare the vectors of graphs and tokenizers as they were written with those of the towers."""
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     difference, count = 0.0, 0
-    for file, (tower, side) in _towers(source).items():
-        texts = source.query_texts() if side == "query" else source.passage_texts()
-        session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
-        prompt = tower.head.prompts.before(side)
-        # One by one as well as in a batch: a graph must have taken no length for a constant.
-        for batch in (texts, texts[:1]):
-            read = tower.tokenizer(
-                [prompt + text for text in batch],
-                padding=True,
-                padding_side="right",
-                truncation=True,
-                max_length=tower.max_tokens,
-                return_tensors="np",
-            )
-            (found,) = session.run([_OUTPUT], {name: read[name].astype("int64") for name in _INPUTS})
-            expected = tower.embed(batch, side)[:, : tower.semantic_dimension]
-            difference = max(difference, largest_difference(torch.as_tensor(found), expected))
-        count += len(texts)
+    for part in _parts(source):
+        session = onnxruntime.InferenceSession(folder / part.file, providers=["CPUExecutionProvider"])
+        tokenizer = AutoTokenizer.from_pretrained(folder / part.tokenizer, trust_remote_code=False)
+        for side in part.sides:
+            texts = source.query_texts() if side == "query" else source.passage_texts()
+            prompt = part.tower.head.prompts.before(side)
+            # One by one as well as in a batch: a graph must have taken no length for a constant.
+            for batch in (texts, texts[:1]):
+                read = tokenizer(
+                    [prompt + text for text in batch],
+                    padding=True,
+                    padding_side="right",
+                    truncation=True,
+                    max_length=part.tower.max_tokens,
+                    return_tensors="np",
+                )
+                (found,) = session.run([_OUTPUT], {name: read[name].astype("int64") for name in _INPUTS})
+                expected = part.tower.embed(batch, side)[:, : part.tower.semantic_dimension]
+                difference = max(difference, largest_difference(torch.as_tensor(found), expected))
+            count += len(texts)
     return Comparison(f"vectors of {count} texts in onnxruntime", difference, tuple(source.limits))
 
 
-ONNX = ExportKind("onnx", "the retriever's towers as ONNX graphs, with the tokenizer", _write, _compare)
+ONNX = ExportKind("onnx", "the retriever's towers as ONNX graphs, with their tokenizers", _write, _compare)

@@ -1,63 +1,76 @@
-"""Rankings of the test queries as a run file of TREC: ``query Q0 passage rank score tag``, with p(z|x) as the score."""
+"""Rankings of the test queries as a run file of TREC: ``query Q0 passage rank score tag``, with p(z|x) as the score.
+
+Passages are found as the model searches, and p(z|x) is that of `RagModel.search`: over the whole base, and over the
+passages of the ranking where an approximate index or a search by words knows no more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from retrograd.evaluation.retrieval import retrieve
+from retrograd.evaluation.records import trec_lines
+from retrograd.models.compute.inference import inference
 from retrograd.studies.export.kind import Comparison, ExportKind, Source
-from retrograd.types import UserError
+from retrograd.types import Example, UserError
+from retrograd.util.progress import bar
+from retrograd.util.text_files import write_lines
 
 __all__ = ["TREC"]
 
 _FILE = "run.trec"
-_COMPARED = 8
+_BATCH = 64
+"""Queries that are ranked together: those of the first batch are ranked again to compare them."""
 
 
 def _write(source: Source, folder: Path) -> None:
     examples = source.test_examples()
-    _require_words("example", [example.id for example in examples])
-    ids = [passage.id for passage in source.model.base]
-    _require_words("passage", ids)
-    tag = "-".join(source.name.split()) or "retrograd"
-    ranked = retrieve(source.model, examples, source.passages)
-    with (folder / _FILE).open("w", encoding="utf-8") as file:
-        for example, rows, shares in zip(examples, ranked.rows.tolist(), ranked.probability.tolist(), strict=True):
-            present = [(row, share) for row, share in zip(rows, shares, strict=True) if row >= 0]
-            for rank, (row, share) in enumerate(present, start=1):
-                file.write(f"{example.id} Q0 {ids[row]} {rank} {share:.9g} {tag}\n")
+    _require_ids("example", [example.id for example in examples])
+    _require_ids("passage", [passage.id for passage in source.model.base])
+    with bar("ranking", len(examples), "queries") as advance:
+
+        def lines() -> Iterator[str]:
+            for start in range(0, len(examples), _BATCH):
+                batch = examples[start : start + _BATCH]
+                yield from _rank(source, batch)
+                advance(len(batch))
+
+        write_lines(folder / _FILE, lines())
 
 
-def _require_words(what: str, ids: list[str]) -> None:
-    """Raise `UserError` for an id that a line of words cannot hold."""
-    for id_ in ids:
-        if len(id_.split()) != 1 or id_ != id_.strip():
-            raise UserError(
-                f"the id of the {what} {id_!r} is empty or has spaces, and a run file parts its columns by them; "
-                f"give the data other ids"
-            )
+def _rank(source: Source, examples: Sequence[Example]) -> Iterator[str]:
+    """Yield the lines of a batch of queries."""
+    model = source.model
+    if model.needs_index and not model.has_index:
+        model.refresh_index()
+    with inference(model):
+        candidates = model.retrieve(examples, min(source.passages, len(model.base)))
+    shares = candidates.scores.log_prior.double().exp().tolist()
+    for example, rows, own in zip(examples, candidates.rows.tolist(), shares, strict=True):
+        scores = [(model.base[row].id, share) for row, share in zip(rows, own, strict=True) if row >= 0]
+        yield from trec_lines(example.id, scores, source.name or "retrograd")
 
 
-def _read(path: Path) -> Iterator[tuple[str, str, float]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+def _require_ids(what: str, ids: Sequence[str]) -> None:
+    """Raise `UserError` for an id that is empty, for which a line has no word."""
+    if "" in ids:
+        raise UserError(f"the id of the {what} {ids.index('') + 1} is empty; give the data other ids")
+
+
+def _read(lines: Sequence[str]) -> Iterator[tuple[str, str, float]]:
+    for line in lines:
         query, _, passage, _, score, _ = line.split()
         yield query, passage, float(score)
 
 
 def _compare(source: Source, folder: Path) -> Comparison:
-    found: dict[str, list[tuple[str, float]]] = {}
-    for query, passage, score in _read(folder / _FILE):
-        found.setdefault(query, []).append((passage, score))
-    difference, examples = 0.0, source.test_examples()[:_COMPARED]
-    for example in examples:
-        hits = source.model.search(example, k=source.passages)
-        expected = {hit.passage.id: hit.probability for hit in hits}
-        for passage, score in found.get(example.id, []):
-            difference = max(difference, abs(score - expected.get(passage, float("inf"))))
-        if len(found.get(example.id, [])) != len(hits):
-            difference = float("inf")
-    return Comparison(f"p(z|x) of {len(examples)} queries, read again", difference)
+    examples = source.test_examples()[:_BATCH]
+    expected = list(_read(list(_rank(source, examples))))
+    found = list(_read((folder / _FILE).read_text(encoding="utf-8").splitlines()))[: len(expected)]
+    pairs = list(zip(expected, found, strict=False))
+    same = len(found) == len(expected) and all(own[:2] == other[:2] for own, other in pairs)
+    difference = max((abs(own[2] - other[2]) for own, other in pairs), default=0.0)
+    return Comparison(f"p(z|x) of {len(examples)} queries, read again", difference if same else float("inf"))
 
 
 TREC = ExportKind("trec", "rankings of the test queries as a run file of TREC", _write, _compare)
