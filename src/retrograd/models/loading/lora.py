@@ -137,10 +137,10 @@ def open_with_peft(folder: Path, encoder_decoder: bool, quantised: bool = False)
     fp32 whatever their file holds, or ``quantised`` to four bits.
     """
     kind = AutoPeftModelForSeq2SeqLM if encoder_decoder else AutoPeftModelForCausalLM
-    options: dict[str, object] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-    if quantised:
-        options["quantization_config"] = nf4_config()
-    return kind.from_pretrained(str(folder), **options)
+    config = nf4_config() if quantised else None
+    return kind.from_pretrained(
+        str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, quantization_config=config
+    )
 
 
 def load_lora(model: PreTrainedModel, folder: Path) -> None:
