@@ -113,7 +113,8 @@ def test_a_tracked_run_that_was_killed_is_stored_whole_and_computes_the_same(
 
 
 def run_python(words: list[str], home: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HOME": str(home)}
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": paths}
     done = subprocess.run(
         [sys.executable, *words], env=environment, cwd=home, capture_output=True, text=True, check=False
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.tolerances import rounding
+from tests.untimed import untimed_lines
 
 from retrograd.index.exact import ExactIndex
 from retrograd.index.faiss import FaissIndex
@@ -280,7 +281,7 @@ def trained_log(
     assert model.index_is_current()
     torch.testing.assert_close(stored(model), fresh(model), rtol=0, atol=0)
     assert not list(folder.glob("background-*"))
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in untimed_lines(folder / "metrics.jsonl").splitlines()]
     return [line for line in lines if "alarm" not in line]  # some of these stages are meant to go stale
 
 
