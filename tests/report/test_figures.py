@@ -22,7 +22,7 @@ def test_a_missing_matplotlib_is_reported_with_the_extra_that_has_it(monkeypatch
         make_figure(1.0, 1.0)
 
 
-@pytest.mark.parametrize("words", [["report"], ["analyse"], ["lab"]])
+@pytest.mark.parametrize("words", [["report"], ["analyse"], ["lab", "semeval-joint", "--out"]])
 def test_commands_that_draw_say_so_before_their_work(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

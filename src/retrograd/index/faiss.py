@@ -37,7 +37,7 @@ from retrograd.util.guards import suggest_name
 if TYPE_CHECKING:
     import faiss
 
-__all__ = ["FaissIndex", "FaissPreset"]
+__all__ = ["FaissIndex", "FaissPreset", "import_faiss"]
 
 _FILE = "index.faiss"
 _BLOCK_ROWS = 65_536
@@ -222,7 +222,7 @@ class FaissIndex:
 
         Raises `UserError` if ``path`` is a file, or a folder that holds anything else.
         """
-        faiss = _faiss()
+        faiss = import_faiss()
         fingerprints = self.base_fingerprint, self.encoder_fingerprint
         manifest = Manifest(
             "faiss", *fingerprints, "faiss", len(self), self.dimension, self.factory, self.probe, self.recall
@@ -245,7 +245,7 @@ class FaissIndex:
 
     @classmethod
     def _read(cls, path: Path, base_fingerprint: str | None, encoder_fingerprint: str | None) -> FaissIndex:
-        faiss = _faiss()
+        faiss = import_faiss()
         manifest = read_manifest(path, "faiss", base_fingerprint, encoder_fingerprint)
         try:
             stored = faiss.read_index(str(path / _FILE))
@@ -270,11 +270,12 @@ class FaissIndex:
         )
 
 
-def _faiss() -> ModuleType:
+def import_faiss(what: str = "FaissIndex") -> ModuleType:
+    """Return the package faiss. Raises `UserError` where it is not installed, naming ``what`` needs it."""
     try:
         import faiss
     except ImportError:
-        raise UserError("FaissIndex needs faiss; install it with: pip install 'retrograd[faiss]'") from None
+        raise UserError(f"{what} needs faiss; install it with: pip install 'retrograd[faiss]'") from None
     return faiss
 
 
@@ -283,7 +284,7 @@ def _array(vectors: Float[Tensor, "_ D"]) -> np.ndarray[tuple[int, ...], np.dtyp
 
 
 def _build_index(vectors: Float[Tensor, "N D"], factory: str) -> faiss.Index:
-    faiss = _faiss()
+    faiss = import_faiss()
     try:
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
@@ -309,7 +310,7 @@ def _set_probe(index: faiss.Index, factory: str, probe: int | None) -> None:
         raise ValueError(f"probe is {probe}; expected at least 1")
     name = "efSearch" if "HNSW" in factory and "IVF" not in factory else "nprobe"
     try:
-        _faiss().ParameterSpace().set_index_parameter(index, name, probe)
+        import_faiss().ParameterSpace().set_index_parameter(index, name, probe)
     except RuntimeError:
         raise UserError(f"probe is {probe}, but {factory!r} has no {name}; leave probe out") from None
 
@@ -325,12 +326,12 @@ def _training_rows(vectors: Float[Tensor, "N D"], lists: faiss.IndexIVF | None) 
 
 
 def _is_refined(index: faiss.Index) -> bool:
-    return isinstance(_faiss().downcast_index(index), _faiss().IndexRefine)
+    return isinstance(import_faiss().downcast_index(index), import_faiss().IndexRefine)
 
 
 def _filter_parameters(index: faiss.Index, rows: Int[Tensor, " n"]) -> faiss.SearchParameters:
     """Return how faiss searches some rows alone, as hard as it otherwise would."""
-    faiss = _faiss()
+    faiss = import_faiss()
     mask = torch.zeros(index.ntotal, dtype=torch.uint8)
     mask[rows] = 1
     selector = faiss.IDSelectorBitmap(np.packbits(mask.numpy(), bitorder="little"))
@@ -338,7 +339,7 @@ def _filter_parameters(index: faiss.Index, rows: Int[Tensor, " n"]) -> faiss.Sea
 
 
 def _filter_by(index: Any, selector: faiss.IDSelector) -> faiss.SearchParameters:
-    faiss = _faiss()
+    faiss = import_faiss()
     if isinstance(index, faiss.IndexRefine):
         inner = _filter_by(faiss.downcast_index(index.base_index), selector)
         return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
@@ -360,4 +361,4 @@ def _set_rerank(index: faiss.Index, factory: str, rerank: int | None) -> None:
     if not _is_refined(index):
         raise UserError(f"rerank is {rerank}, but {factory!r} keeps no exact vectors; append ',RFlat' or leave it out")
     # faiss writes this factor into its file, so load() finds it there
-    _faiss().downcast_index(index).k_factor = float(rerank)
+    import_faiss().downcast_index(index).k_factor = float(rerank)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from retrograd.index.faiss import import_faiss
 from retrograd.rag.rag_model import RagModel
 from retrograd.studies.export.kind import (
     LARGEST_DIFFERENCE,
@@ -32,16 +32,6 @@ _BLOCK_ROWS = 65_536
 _COMPARED = 10
 
 
-def _faiss() -> ModuleType:
-    try:
-        import faiss
-    except ImportError:
-        raise UserError(
-            "--to faiss needs faiss, which is not installed; install it with: pip install 'retrograd[faiss]'"
-        ) from None
-    return faiss
-
-
 def _rows(model: RagModel) -> Iterator[Float[Tensor, "b D"]]:
     """Yield the prior's passage embeddings, block by block."""
     for rows in torch.arange(len(model.base)).split(_BLOCK_ROWS):
@@ -50,7 +40,7 @@ def _rows(model: RagModel) -> Iterator[Float[Tensor, "b D"]]:
 
 
 def _write(source: Source, folder: Path) -> None:
-    faiss, model = _faiss(), source.model
+    faiss, model = import_faiss("--to faiss"), source.model
     if not model.needs_index:
         raise UserError(f"{source.name} searches by {model.search_kind.name}, and has no vectors to hand over")
     if not model.has_index:
@@ -68,7 +58,7 @@ def _write(source: Source, folder: Path) -> None:
 
 def _compare(source: Source, folder: Path) -> Comparison:
     """Compare the file with the index that was handed over, vector by vector, and search both."""
-    index, model = _faiss().read_index(str(folder / _FILE)), source.model
+    index, model = import_faiss("--to faiss").read_index(str(folder / _FILE)), source.model
     ids = (folder / _IDS).read_text(encoding="utf-8").splitlines()
     if ids != [passage.id for passage in model.base] or index.ntotal != len(ids):
         return Comparison("the number of vectors and ids", float("inf"))
