@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
 from retrograd import __main__ as cli
 from retrograd.evaluation.retrieval import retrieve, soft_slots
@@ -200,7 +201,6 @@ def test_the_command_writes_tables_and_pictures(run: Path, tmp_path: Path, capsy
     ("words", "message"),
     [
         (["a", "b"], "2 runs; analyse one at a time, or compare their scores with --runs"),
-        (["a", "--split", "tset"], "--split tset: expected test, dev or train"),
         (["a", "--over", "seed"], "add --runs"),
         (["--runs", "a", "b", "-k", "2"], "need a single run"),
         (["nowhere"], "nowhere is not a run"),
@@ -209,3 +209,9 @@ def test_the_command_writes_tables_and_pictures(run: Path, tmp_path: Path, capsy
 def test_mistakes_on_the_command_line_are_explained(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         cli.app(["analyse", *words], standalone_mode=False)
+
+
+def test_a_split_that_there_is_not_is_refused_with_the_list() -> None:
+    refused = CliRunner().invoke(cli.app, ["analyse", "a", "--split", "tset"])
+    assert refused.exit_code == 2
+    assert all(split in refused.output for split in ("'test'", "'dev'", "'train'"))
