@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
+from trial_rows import FILES
 
 from retrograd.experiments.run import resume_run, run_experiment
 from retrograd.recipes import RECIPES
@@ -55,8 +56,7 @@ def main() -> None:
                 row = f"{kind}-{'tail' if 'tail' in name else 'plain'}-{seed}"
                 own = [*KINDS[kind][1], *changes, f"seed={seed}", "evaluation.passages=5", *options.set]
                 if folder:
-                    files = {"base": "passages", "train": "train", "test": "test"}
-                    own += [f"data.{part}={Path(folder) / file}.jsonl" for part, file in files.items()]
+                    own += [f"data.{part}={Path(folder) / file}.jsonl" for part, file in FILES.items()]
                 measure(kind, name, seed, own, options.runs / row, options.out / f"{row}.json")
     print_table(options.out)
 
@@ -66,13 +66,9 @@ def measure(kind: str, name: str, seed: int, changes: list[str], place: Path, ou
     if out.exists():
         return
     began = time.perf_counter()
-    if place.exists():
-        resume_run(place)
-    else:
-        run_experiment(RECIPES[KINDS[kind][0]]().with_settings(changes), place)
-    scores: dict[str, float] = {}
-    for group in cast("dict[str, dict[str, float]]", read_json(place / "scores.json")).values():
-        scores |= group
+    recipe = RECIPES[KINDS[kind][0]]
+    run = resume_run(place) if place.exists() else run_experiment(recipe().with_settings(changes), place)
+    scores = run.all_scores()
     seconds = round(time.perf_counter() - began)
     write_json(out, {"kind": kind, "row": name, "seed": seed, "seconds": seconds, "scores": scores})
     print(f"{kind}, {name}, seed {seed}: {scores}, {seconds} s", flush=True)

@@ -125,7 +125,7 @@ def try_set(name: str, python: str, folder: Path) -> Record:
     return record | {"date": time.strftime("%Y-%m-%d"), "versions": installed(own)}
 
 
-TESTED_WITH = ("sentence-transformers", "networkx")
+TESTED_WITH = ("sentence-transformers",)
 """Peers that some tests compare with."""
 
 

@@ -123,6 +123,10 @@ class KnowledgeBase:
         """Return the passages of the rows, in that order."""
         return [self[row] for row in rows]
 
+    def ids(self) -> list[str]:
+        """Return the ids of all passages, in their order."""
+        return [id_ for batch in self._batches for id_ in batch.column("id").to_pylist()]
+
     def rows_where(self, /, **patterns: str) -> list[int]:
         """Return the rows of passages whose id, title and text match patterns: * is any text, ? one character.
 

@@ -76,7 +76,7 @@ class Retriever(nn.Module, LearningTowers):
 
     @property
     def sides_of_towers(self) -> Mapping[Side, tuple[Side, ...]]:
-        """The sides that each tower reads, by the name of its folder: a shared one is ``query`` and reads both."""
+        """Return the sides that each tower reads, by the name of its folder; a shared tower, ``query``, reads both."""
         return {"query": ("query", "passage")} if self.shares_tower else {"query": ("query",), "passage": ("passage",)}
 
     def trained_parameters(self) -> list[nn.Parameter]:

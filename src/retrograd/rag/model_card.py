@@ -32,9 +32,10 @@ _TAGS = ("retrograd", "retrieval-augmented-generation")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run adds to the card of its model: data and objective in words, scores in percent, changed settings.
+    """Facts of a finished run for the card of its model.
 
-    ``scores`` are None where the test data were not scored.
+    ``data`` and ``objective`` are words, ``settings`` those that differ from the defaults. ``scores`` are in percent;
+    they are None where the test data were not scored.
     """
 
     data: tuple[str, ...] = ()

@@ -78,7 +78,7 @@ def write_parts(parts: ModelParts, saved: SavedSettings, folder: Path, task: Tas
     texts = describe_texts(task)
     parts.retriever.save(folder / "retriever", texts.prefixes)
     limits = find_limits(texts, parts.retriever, saved.search)
-    write_texts(folder / "retriever", task, parts.retriever, limits)
+    write_texts(folder / "retriever", task, texts, parts.retriever, limits)
     if parts.posterior is not None:  # its passage tower with it, also where that is the prior's
         parts.posterior.save(folder / "posterior")
     parts.generator.save(folder / "generator", saved.settings.generator.model if saved.settings else "")

@@ -43,13 +43,13 @@ class RetrieverTexts:
 
     @property
     def prefixes(self) -> Mapping[Side, str]:
-        """What stands before the texts of each side: the beginning of its templates."""
+        """Return the prefix of the texts of each side, with which its templates begin."""
         query = (self.query or "").partition("{query}")[0]
         return {"query": query, "passage": (self.untitled or "").partition("{text}")[0]}
 
     @property
     def plain_passage(self) -> str | None:
-        """How title and text are joined to one text, which the prefix comes before; None where it cannot be said."""
+        """Return the template of a passage behind its prefix; None where a prefix cannot express it."""
         prefix = self.prefixes["passage"]
         if self.passage is None or not self.passage.startswith(prefix):
             return None
@@ -64,7 +64,7 @@ class RetrieverTexts:
 
     @property
     def faults(self) -> list[str]:
-        """Sentences about what a prefix cannot express."""
+        """Return sentences about what a prefix cannot express."""
         faults = []
         if self.query is None or not self.query.endswith("{query}"):
             faults.append(
@@ -146,15 +146,20 @@ def find_limits(texts: RetrieverTexts, retriever: Retriever, search: SearchKind 
     return limits
 
 
-def write_texts(folder: Path, task: Task, retriever: Retriever, limits: list[str]) -> None:
+def write_texts(folder: Path, task: Task, texts: RetrieverTexts, retriever: Retriever, limits: list[str]) -> None:
     """Write ``texts.json`` beside each tower of a saved retriever: how its texts are made, and what that leaves out."""
     for tower, sides in retriever.sides_of_towers.items():
-        write_json(folder / tower / TEXTS_FILE, texts_record(task, retriever, limits, sides))
+        write_json(folder / tower / TEXTS_FILE, texts_record(task, texts, retriever, limits, sides))
 
 
-def texts_record(task: Task, retriever: Retriever, limits: list[str], sides: Sequence[Side]) -> JsonObject:
-    """Return the content of ``texts.json`` for a folder that embeds the texts of ``sides``."""
-    texts, prompts = describe_texts(task), retriever.query_encoder.head.prompts
+def texts_record(
+    task: Task, texts: RetrieverTexts, retriever: Retriever, limits: list[str], sides: Sequence[Side]
+) -> JsonObject:
+    """Return the content of ``texts.json`` for a folder that embeds the texts of ``sides``.
+
+    ``texts`` are the task's, as `describe_texts` returns them.
+    """
+    prompts = retriever.query_encoder.head.prompts
     query: JsonObject = {"prompt": prompts.before("query") + texts.prefixes["query"], "template": texts.query}
     query["queries"] = describe_queries(task)
     passage: JsonObject = {

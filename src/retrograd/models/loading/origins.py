@@ -28,7 +28,7 @@ class Origin:
 
     @property
     def label(self) -> str:
-        """How a page for everybody names it: without the path of a folder."""
+        """Return a name for everybody to read: without the path of a folder."""
         return self.hub_name or (self.given if ":" in self.given else Path(self.given).name) or "not recorded"
 
 

@@ -30,7 +30,7 @@ EXPORTS: tuple[ExportKind, ...] = (SENTENCE_TRANSFORMERS, PEFT, MERGED, ONNX, TR
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: kind, folder and files, and how it compares with the model: see `Comparison`."""
+    """A finished export: its kind, folder and files, and the comparison of what was written with the model."""
 
     kind: str
     folder: Path

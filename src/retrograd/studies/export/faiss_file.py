@@ -45,7 +45,7 @@ def _write(source: Source, folder: Path) -> None:
         raise UserError(f"{source.name} searches by {model.search_kind.name}, and has no vectors to hand over")
     if not model.has_index:
         model.refresh_index()
-    ids = [passage.id for passage in model.base]
+    ids = model.base.ids()
     if any("\n" in id_ or "\r" in id_ for id_ in ids):
         raise UserError(f"an id of a passage has a line end, and {_IDS} has one a line; give the base other ids")
     index = faiss.IndexFlatIP(source.retriever.passage_encoder.dimension)
@@ -60,7 +60,7 @@ def _compare(source: Source, folder: Path) -> Comparison:
     """Compare the file with the index that was handed over, vector by vector, and search both."""
     index, model = import_faiss("--to faiss").read_index(str(folder / _FILE)), source.model
     ids = (folder / _IDS).read_text(encoding="utf-8").splitlines()
-    if ids != [passage.id for passage in model.base] or index.ntotal != len(ids):
+    if ids != model.base.ids() or index.ntotal != len(ids):
         return Comparison("the number of vectors and ids", float("inf"))
     with torch.no_grad(), model.autocast():
         queries = source.retriever.queries(source.query_texts()).detach().float().cpu()
@@ -89,4 +89,4 @@ def _describe_rounding(stored: Float[Tensor, "n D"], anew: Float[Tensor, "n D"])
     return [f"The vectors are as the model's index stores them: those computed anew differ by up to {apart:.2g}."]
 
 
-FAISS = ExportKind("faiss", "the passages' vectors as a file of faiss, with their ids", _write, _compare)
+FAISS = ExportKind("faiss", _write, _compare)

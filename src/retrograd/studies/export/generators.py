@@ -82,7 +82,5 @@ def _compare_merged(source: Source, folder: Path) -> Comparison:
     return compare_logits(source, theirs, "opened with transformers")
 
 
-PEFT = ExportKind("peft", "the generator's adapters as a folder of PEFT", _write_adapters, _compare_adapters)
-MERGED = ExportKind(
-    "merged", "the generator as a folder of transformers, adapters merged in", _write_merged, _compare_merged
-)
+PEFT = ExportKind("peft", _write_adapters, _compare_adapters)
+MERGED = ExportKind("merged", _write_merged, _compare_merged)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -57,7 +58,7 @@ class Source:
 
     @property
     def limits(self) -> list[str]:
-        """Sentences about what the vectors alone do not give (`find_limits`)."""
+        """Return sentences about what the vectors alone do not give (`find_limits`)."""
         return find_limits(describe_texts(self.model.task), self.retriever, self.model.search_kind)
 
     def test_examples(self) -> list[Example]:
@@ -90,7 +91,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared after writing, with the largest difference to the model, and what the export leaves out."""
+    """Result of comparing a written export with its model.
+
+    ``compared`` names the values, ``difference`` is the largest one, and ``limits`` are sentences about what the export
+    leaves out.
+    """
 
     compared: str
     difference: float
@@ -99,17 +104,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ExportKind:
-    """A kind of export: its name, what it writes, and two functions: to write a folder, and to open and compare it."""
+    """A kind of export: its name, and two functions: to write a folder, and to open and compare it."""
 
     name: str
-    summary: str
     write: Callable[[Source, Path], None]
     compare: Callable[[Source, Path], Comparison]
 
 
-def write_retriever_texts(source: Source, folder: Path, sides: Sequence[Side] = ("query", "passage")) -> None:
+def write_retriever_texts(source: Source, folder: Path) -> None:
     """Write ``texts.json``: how the texts of queries and passages are made."""
-    write_json(folder / TEXTS_FILE, texts_record(source.model.task, source.retriever, source.limits, sides))
+    task, sides = source.model.task, get_args(Side)
+    write_json(folder / TEXTS_FILE, texts_record(task, describe_texts(task), source.retriever, source.limits, sides))
 
 
 def largest_difference(found: Float[Tensor, "*shape"], expected: Float[Tensor, "*other"]) -> float:

@@ -149,4 +149,4 @@ def _compare(source: Source, folder: Path) -> Comparison:
     return Comparison(f"vectors of {count} texts in onnxruntime", difference, tuple(source.limits))
 
 
-ONNX = ExportKind("onnx", "the retriever's towers as ONNX graphs, with their tokenizers", _write, _compare)
+ONNX = ExportKind("onnx", _write, _compare)

@@ -6,7 +6,8 @@ passages of the ranking where an approximate index or a search by words knows no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from retrograd.evaluation.records import trec_lines
@@ -26,7 +27,7 @@ _BATCH = 64
 def _write(source: Source, folder: Path) -> None:
     examples = source.test_examples()
     _require_ids("example", [example.id for example in examples])
-    _require_ids("passage", [passage.id for passage in source.model.base])
+    _require_ids("passage", source.model.base.ids())
     with bar("ranking", len(examples), "queries") as advance:
 
         def lines() -> Iterator[str]:
@@ -57,7 +58,7 @@ def _require_ids(what: str, ids: Sequence[str]) -> None:
         raise UserError(f"the id of the {what} {ids.index('') + 1} is empty; give the data other ids")
 
 
-def _read(lines: Sequence[str]) -> Iterator[tuple[str, str, float]]:
+def _read(lines: Iterable[str]) -> Iterator[tuple[str, str, float]]:
     for line in lines:
         query, _, passage, _, score, _ = line.split()
         yield query, passage, float(score)
@@ -65,12 +66,13 @@ def _read(lines: Sequence[str]) -> Iterator[tuple[str, str, float]]:
 
 def _compare(source: Source, folder: Path) -> Comparison:
     examples = source.test_examples()[:_BATCH]
-    expected = list(_read(list(_rank(source, examples))))
-    found = list(_read((folder / _FILE).read_text(encoding="utf-8").splitlines()))[: len(expected)]
+    expected = list(_read(_rank(source, examples)))
+    with (folder / _FILE).open(encoding="utf-8") as file:
+        found = list(islice(_read(file), len(expected)))
     pairs = list(zip(expected, found, strict=False))
     same = len(found) == len(expected) and all(own[:2] == other[:2] for own, other in pairs)
     difference = max((abs(own[2] - other[2]) for own, other in pairs), default=0.0)
     return Comparison(f"p(z|x) of {len(examples)} queries, read again", difference if same else float("inf"))
 
 
-TREC = ExportKind("trec", "rankings of the test queries as a run file of TREC", _write, _compare)
+TREC = ExportKind("trec", _write, _compare)

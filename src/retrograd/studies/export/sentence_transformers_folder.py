@@ -104,6 +104,4 @@ def _behind_the_task(encoder: Encoder, texts: Sequence[str]) -> Float[Tensor, "B
     return encoder.embed(texts)[:, : encoder.semantic_dimension]
 
 
-SENTENCE_TRANSFORMERS = ExportKind(
-    "sentence-transformers", "the retriever as a folder of sentence-transformers", _write, _compare
-)
+SENTENCE_TRANSFORMERS = ExportKind("sentence-transformers", _write, _compare)

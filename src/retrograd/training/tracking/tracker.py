@@ -40,7 +40,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of the run it is to track.
+    """Describe a run to the tracker that is to log it.
 
     It keeps its files in ``folder``, or sends its lines to ``address`` unless that is "". The run is called ``name`` in
     a ``project``. A run that was stopped and goes on has the ``id`` that it had; ``kept`` are then the last steps by
