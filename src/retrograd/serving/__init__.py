@@ -1,0 +1,1 @@
+"""A trained model behind HTTP: the explorer and the service."""
