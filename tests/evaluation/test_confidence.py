@@ -155,7 +155,7 @@ def test_an_evaluation_is_saved_with_its_confidence(model: RagModel, tmp_path: P
     found = evaluate(model, examples_of(model, {0, 1}), 2)
     found.save(tmp_path)
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert set(scores) == {"answers", "neighbours", "citations", "confidence", "signatures"}
+    assert set(scores) == {"answers", "neighbours", "citations", "confidence", "signatures", "intervals"}
     assert set(scores["confidence"]) == {"ece", "aurc", "coverage", "risk"}
     assert scores["confidence"]["risk"] == pytest.approx(60.0)
     record = json.loads((tmp_path / "confidence.json").read_text())

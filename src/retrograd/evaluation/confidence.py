@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool
 
 from retrograd.metrics.confidence import (
     CoveragePoint,
@@ -20,12 +21,13 @@ from retrograd.metrics.confidence import (
     reliability,
     risk_coverage,
 )
+from retrograd.metrics.significance import Ratio
 from retrograd.tasks.judging import Judgements, judge_answers
 from retrograd.tasks.task import Task
 from retrograd.types import ConfidenceKind, Example, Prediction
 from retrograd.util.guards import JsonObject
 
-__all__ = ["Confidence", "judge_own_answers", "measure_confidence"]
+__all__ = ["Confidence", "confidence_ratios", "judge_own_answers", "measure_confidence"]
 
 _BINS = 10
 _POINTS = 101
@@ -83,7 +85,7 @@ def measure_confidence(judged: Judgements, predictions: Sequence[Prediction]) ->
     bins = reliability(np.minimum(np.exp(log_probability), 1.0), correctness, _BINS)
     # Logarithms give the order, as probabilities of long texts may be too small for a number.
     curve = _thin(risk_coverage(log_probability, correctness, is_answer))
-    is_given = is_answer & np.array([prediction.withheld is None for prediction in predictions])
+    is_given = _are_given(judged, predictions)
     return Confidence(
         metric=judged.metric,
         kind=predictions[0].confidence_kind,
@@ -95,6 +97,18 @@ def measure_confidence(judged: Judgements, predictions: Sequence[Prediction]) ->
         bins=bins,
         curve=tuple(replace(point, confidence=min(1.0, math.exp(point.confidence))) for point in curve),
     )
+
+
+def confidence_ratios(judged: Judgements, predictions: Sequence[Prediction]) -> dict[str, Ratio]:
+    """Return coverage and risk as ratios over the examples, to be resampled; the other scores are none."""
+    is_given = _are_given(judged, predictions)
+    errors = np.where(is_given, 1.0 - np.array(judged.correctness), 0.0)
+    return {"coverage": Ratio.of(is_given), "risk": Ratio.of(errors, is_given)}
+
+
+def _are_given(judged: Judgements, predictions: Sequence[Prediction]) -> Bool[np.ndarray, " B"]:
+    """Return which examples were given an answer other than that there is none."""
+    return np.array(judged.is_answer) & np.array([prediction.withheld is None for prediction in predictions])
 
 
 def _thin(curve: tuple[CoveragePoint, ...]) -> tuple[CoveragePoint, ...]:

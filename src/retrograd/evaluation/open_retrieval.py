@@ -26,7 +26,17 @@ from torch import Tensor
 
 from retrograd.data.examples import gold_passages
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.metrics.ranking import MRR, NDCG, RankingMetric, Recall, Success, ranking_scores, relevance
+from retrograd.metrics.ranking import (
+    MRR,
+    NDCG,
+    RankingMetric,
+    Recall,
+    Success,
+    ranking_ratios,
+    ranking_scores,
+    relevance,
+)
+from retrograd.metrics.significance import Ratio
 from retrograd.models.compute.inference import inference
 from retrograd.rag.rag_model import RagModel
 from retrograd.tasks.relevance import answer_rows, gold_rows, is_answerable, rows_by_id
@@ -42,10 +52,14 @@ _PASSAGES_AT_ONCE = 8_192
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Mean scores in percent by name; ``example_counts`` counts the examples behind those of "gold" and of "answer"."""
+    """Mean scores in percent by name; ``example_counts`` counts the examples behind those of "gold" and of "answer".
+
+    ``ratios`` are the scores as functions of single examples, to be resampled.
+    """
 
     scores: dict[str, float]
     example_counts: dict[str, int]
+    ratios: dict[str, Ratio]
 
 
 def find_gold_rows(base: KnowledgeBase, examples: Sequence[Example]) -> list[tuple[int, ...]]:
@@ -73,21 +87,27 @@ def open_retrieval_scores(
     ranked = dict(zip(judgeable, _rank(model, [examples[b] for b in judgeable], max(cutoffs)), strict=True))
     scores: dict[str, float] = {}
     example_counts: dict[str, int] = {}
+    ratios: dict[str, Ratio] = {}
     gold = [b for b in judgeable if has_gold[b]]
     if gold:
         metrics: list[RankingMetric] = [*map(Recall, cutoffs), MRR(10), NDCG(10)]
         hits = relevance([ranked[b] for b in gold], [gold_by_example[b] for b in gold])
         values = ranking_scores(metrics, hits.relevant, hits.total)
         scores |= {f"gold_{name}": value for name, value in values.items()}
+        by_metric = ranking_ratios(metrics, hits.relevant, hits.total, gold, len(examples))
+        ratios |= {f"gold_{name}": ratio for name, ratio in by_metric.items()}
         example_counts["gold"] = len(gold)
     answerable = [b for b in judgeable if has_answer[b]]
     if answerable:
         rows = [ranked[b] for b in answerable]
         hits = relevance(rows, _rows_with_answer(model.base, [examples[b] for b in answerable], rows))
-        values = ranking_scores([*map(Success, cutoffs)], hits.relevant, hits.total)
+        metrics = [*map(Success, cutoffs)]
+        values = ranking_scores(metrics, hits.relevant, hits.total)
         scores |= {f"answer_recall@{k}": value for k, value in zip(cutoffs, values.values(), strict=True)}
+        by_metric = ranking_ratios(metrics, hits.relevant, hits.total, answerable, len(examples))
+        ratios |= {f"answer_recall@{k}": ratio for k, ratio in zip(cutoffs, by_metric.values(), strict=True)}
         example_counts["answer"] = len(answerable)
-    return RetrievalScores(scores, example_counts)
+    return RetrievalScores(scores, example_counts, ratios)
 
 
 def best_rows(model: RagModel, examples: Sequence[Example], k: int) -> Int[Tensor, "B _"]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
+from retrograd.data.relations.instance import has_unseen_label
 from retrograd.types import Example, Prediction
 from retrograd.util.guards import JsonObject, JsonValue
 
@@ -17,13 +18,15 @@ _BLANK = re.compile(r"\s")
 def prediction_record(prediction: Prediction, example: Example | None = None) -> JsonObject:
     """Return a prediction as a JSON object; ``withheld`` is there where the model's own answer was withheld.
 
-    ``query`` and ``gold``, the accepted answers, are there where its example is given. ``candidates`` are the passages
+    ``query`` and ``gold``, the accepted answers, are there where its example is given, and ``has_unseen_label`` where
+    gold is a label that no answer can name. ``candidates`` are the passages
     that were read, heaviest first, each with its ``prior`` p(z|x) and its ``responsibility`` p(z|x,y), None where the
     model knows none.
     """
     record: JsonObject = {
         "id": prediction.id,
         **({} if example is None else {"query": example.query, "gold": [*example.targets]}),
+        **({"has_unseen_label": True} if example is not None and has_unseen_label(example) else {}),
         "answer": prediction.answer,
         "log_probability": prediction.log_probability,
         "candidates": list(_candidates(prediction)),

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from retrograd.types import UserError
+from retrograd.util.optional import is_installed, require_package
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["make_figure", "require_matplotlib"]
+__all__ = ["NO_PICTURES", "has_matplotlib", "make_figure", "require_matplotlib"]
+
+
+NO_PICTURES = "Pictures are left out: they need matplotlib; install it with: pip install 'retrograd[plots]'"
+
+
+def has_matplotlib() -> bool:
+    """Return whether matplotlib is installed."""
+    return is_installed("matplotlib")
 
 
 def require_matplotlib() -> None:
     """Raise `UserError` where matplotlib is not installed; call it before long work whose result is drawn."""
-    if find_spec("matplotlib") is None:
-        raise UserError("pictures need matplotlib; install it with: pip install 'retrograd[plots]'")
+    require_package("a picture", "matplotlib", "plots")
 
 
 def make_figure(width: float, height: float) -> Figure:

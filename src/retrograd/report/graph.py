@@ -1,20 +1,26 @@
-"""Writers of triples as JSON Lines, N-Triples or GraphML. Entities with equal names are one node."""
+"""Writers of triples as JSON Lines, N-Triples, GraphML, CSV for Neo4j, or an HTML page.
+
+Entities with equal names are one node, unless they have different types (`retrograd.report.graph_nodes`).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+from retrograd.report.graph_nodes import find_nodes
+from retrograd.report.graph_page import MOST_EDGES, save_graph_page
+from retrograd.report.neo4j import save_neo4j
 from retrograd.report.ntriples import format_n_triples, require_rdflib
-from retrograd.studies.extract import Triple
+from retrograd.studies.extraction.triples import Triple, TripleSource
 from retrograd.types import UserError
 from retrograd.util.files import atomic_file
+from retrograd.util.optional import require_package
 from retrograd.util.text_files import write_jsonl
 
-__all__ = ["require_writable", "write_triples"]
+__all__ = ["MOST_EDGES", "require_writable", "write_triples"]
 
 _BASE = "urn:retrograd:"
 _IRI_START = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:([^\x00-\x20<>\"{}|^`\\]*[/#:])?")
@@ -22,7 +28,9 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  
 
 
 def write_triples(triples: Sequence[Triple], out: Path, iri_prefix: str = _BASE) -> None:
-    """Write ``.jsonl``, ``.nt`` or ``.graphml``, whole or not at all; ``iri_prefix`` begins the IRIs of N-Triples.
+    """Write ``.jsonl``, ``.nt``, ``.graphml``, ``.html`` or ``.neo4j``, a folder, whole or not at all.
+
+    ``iri_prefix`` begins the IRIs of N-Triples; a page has the best-scored `MOST_EDGES` triples.
 
     Raises `UserError` as `require_writable` does.
     """
@@ -38,7 +46,7 @@ def require_writable(out: Path, iri_prefix: str = _BASE) -> None:
     if out.exists():
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
     if out.suffix == ".graphml":
-        _require_networkx()
+        require_package("a file of GraphML", "networkx", "graph")
     if out.suffix == ".nt":
         require_rdflib()
         if not _IRI_START.fullmatch(iri_prefix):
@@ -46,11 +54,6 @@ def require_writable(out: Path, iri_prefix: str = _BASE) -> None:
                 f"--base {iri_prefix!r} cannot begin an IRI; expected a scheme, no spaces, and / # or : at the end, as "
                 f"in https://example.org/"
             )
-
-
-def _require_networkx() -> None:
-    if find_spec("networkx") is None:
-        raise UserError("GraphML needs networkx; install it with: pip install 'retrograd[graph]'")
 
 
 def _write_jsonl(triples: Sequence[Triple], out: Path, _: str) -> None:
@@ -68,21 +71,30 @@ def _write_graphml(triples: Sequence[Triple], out: Path, _: str) -> None:
     import networkx as nx
 
     graph = nx.MultiDiGraph()
+    nodes = find_nodes(triples)
+    for node in nodes.values():
+        more = {"type": _clean_xml(node.kind)} if node.kind else {}
+        graph.add_node(_clean_xml(node.id), name=_clean_xml(node.name), **more)
     for number, triple in enumerate(triples):
-        for name, kind in ((triple.head, triple.head_type), (triple.tail, triple.tail_type)):
-            graph.add_node(_clean_xml(name), **({"type": _clean_xml(kind)} if kind else {}))
         graph.add_edge(
-            _clean_xml(triple.head),
-            _clean_xml(triple.tail),
+            _clean_xml(nodes[triple.head, triple.head_type].id),
+            _clean_xml(nodes[triple.tail, triple.tail_type].id),
             key=number,  # becomes the edge's id, which some readers want to be the only one in the whole file
             relation=_clean_xml(triple.relation),
             score=triple.score,
             sentence=_clean_xml(triple.sentence),
             source=_clean_xml(triple.id),
             neighbours=_clean_xml(" ".join(passage.id for passage in triple.neighbours)),
+            sources=_clean_xml("\n".join(_describe_source(source) for source in triple.sources)),
         )
     with atomic_file(out) as temporary:
         nx.write_graphml(graph, temporary)
+
+
+def _describe_source(source: TripleSource) -> str:
+    """Return document, characters of sentence, head and tail, and score, with tabs between them."""
+    spans = (f"{span.start},{span.end}" for span in (source.span, source.head, source.tail))
+    return "\t".join([" ".join(source.document.split()), *spans, f"{source.score:.4f}"])
 
 
 def _clean_xml(text: str) -> str:
@@ -90,4 +102,18 @@ def _clean_xml(text: str) -> str:
     return _NO_XML.sub("\ufffd", text)
 
 
-_WRITERS = {".jsonl": _write_jsonl, ".nt": _write_ntriples, ".graphml": _write_graphml}
+def _write_page(triples: Sequence[Triple], out: Path, _: str) -> None:
+    save_graph_page(triples, out)
+
+
+def _write_neo4j(triples: Sequence[Triple], out: Path, _: str) -> None:
+    save_neo4j(triples, out)
+
+
+_WRITERS = {
+    ".jsonl": _write_jsonl,
+    ".nt": _write_ntriples,
+    ".graphml": _write_graphml,
+    ".html": _write_page,
+    ".neo4j": _write_neo4j,
+}

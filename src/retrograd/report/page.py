@@ -13,13 +13,13 @@ from rich.text import Text
 
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
 from retrograd.report.confidence import draw_confidence, format_confidence
-from retrograd.report.figures import make_figure
+from retrograd.report.figures import NO_PICTURES, has_matplotlib, make_figure
 from retrograd.report.markdown import escape, table_lines
 from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
 from retrograd.studies.slices import Slice
 from retrograd.util.files import atomic_file
 
-__all__ = ["draw_slices", "format_page", "print_report", "save_page"]
+__all__ = ["draw_slices", "format_changes", "format_page", "format_range", "print_report", "save_page", "slice_cells"]
 
 _CONFUSIONS = 10
 _RELATIONS = 20
@@ -34,25 +34,28 @@ _SCORERS = {
 
 
 def save_page(report: RelationReport, folder: Path) -> None:
-    """Write ``report.md`` and its pictures."""
+    """Write ``report.md`` and, where matplotlib is installed, its pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    draw_slices(report, folder / _PICTURE)
-    if report.confidence is not None:
+    has_pictures = has_matplotlib()
+    if has_pictures:
+        draw_slices(report, folder / _PICTURE)
+    if has_pictures and report.confidence is not None:
         draw_confidence(report.confidence, folder / _CONFIDENCE_PICTURE)
     with atomic_file(folder / "report.md") as temporary:
-        temporary.write_text(format_page(report), encoding="utf-8")
+        temporary.write_text(format_page(report, has_pictures), encoding="utf-8")
 
 
-def format_page(report: RelationReport) -> str:
-    """Return the whole page as Markdown."""
+def format_page(report: RelationReport, has_pictures: bool = True) -> str:
+    """Return the whole page as Markdown, with links to its pictures where it has them."""
+    notes = [*report.notes, *_caveats(report), *([] if has_pictures else [NO_PICTURES])]
     parts = [
         _headline(report),
         _systems(report),
         _relations(report),
         _confusions(report),
-        _slices(report),
-        _confidence(report),
-        [f"* {escape(note)}" for note in [*report.notes, *_caveats(report)]],
+        _slices(report, has_pictures),
+        _confidence(report, has_pictures),
+        [f"* {escape(note)}" for note in notes],
     ]
     return "\n".join("\n".join([*part, ""]) for part in parts if part)
 
@@ -68,8 +71,8 @@ def _headline(report: RelationReport) -> list[str]:
         f"Recipe {recipe}, seed {report.seed}; {report.items:,} test items, {report.training:,} training instances, "
         f"{report.passages} passages at test time.",
         "",
-        f"**{run.score:.1f}**{_range(run.interval)} {what}. Precision {run.precision:.1f}, recall {run.recall:.1f}. "
-        f"Invalid answers: {run.invalid_rate:.1f} %.{_negatives(report)}",
+        f"**{run.score:.1f}**{format_range(run.interval)} {what}. Precision {run.precision:.1f}, "
+        f"recall {run.recall:.1f}. Invalid answers: {run.invalid_rate:.1f} %.{_negatives(report)}",
     ]
 
 
@@ -95,20 +98,21 @@ def _systems(report: RelationReport) -> list[str]:
     controls = [system for system in report.systems if system.kind == "control"]
     if controls:
         lines += ["", "Settings in which a control differs from the run:", ""]
-        lines += [f"* {escape(system.name)}: {_changes(system.changes)}" for system in controls]
+        lines += [f"* {escape(system.name)}: {format_changes(system.changes)}" for system in controls]
     return lines
 
 
 def _cells(system: System) -> list[str]:
-    gain = "-" if system.gain is None else f"{system.gain.difference:+.1f}{_range(system.gain, '+')}"
-    cells = [f"{system.score:.1f}{_range(system.interval)}", gain]
+    gain = "-" if system.gain is None else f"{system.gain.difference:+.1f}{format_range(system.gain, '+')}"
+    cells = [f"{system.score:.1f}{format_range(system.interval)}", gain]
     cells += ["-" if system.test is None else f"{system.test.p_value:.3f}", f"{system.accuracy:.1f}"]
     if system.negative_f1 is not None and system.negative_rate is not None:
         cells += [f"{system.negative_f1:.1f}", f"{system.negative_rate:.1f} %"]
     return [*cells, f"{system.invalid_rate:.1f} %"]
 
 
-def _changes(changes: Sequence[SettingChange]) -> str:
+def format_changes(changes: Sequence[SettingChange]) -> str:
+    """Return the first settings in which a control differs, with its values."""
     if not changes:
         return "none"
     shown = [f"`{change.name} = {_value(change.control)}`" for change in changes[:_CHANGES]]
@@ -124,7 +128,8 @@ def _metric(report: RelationReport) -> str:
     return "micro-F1" if report.metric == "micro_f1" else "macro-F1"
 
 
-def _range(interval: ScoreInterval | BootstrapInterval | None, sign: str = "") -> str:
+def format_range(interval: ScoreInterval | BootstrapInterval | None, sign: str = "") -> str:
+    """Return an interval in brackets after a blank; "" for None."""
     return "" if interval is None else f" [{interval.low:{sign}.1f}, {interval.high:{sign}.1f}]"
 
 
@@ -168,7 +173,7 @@ def _confusions(report: RelationReport) -> list[str]:
 # ---- slices -------------------------------------------------------------------------------------------------------
 
 
-def _slices(report: RelationReport) -> list[str]:
+def _slices(report: RelationReport, has_pictures: bool) -> list[str]:
     controls = [system.name for system in report.systems[1:-1]]
     run = f"{escape(report.name)} [95 %]"
     headings = ["test items by", "", "items", run, "accuracy", *map(escape, controls)]
@@ -176,8 +181,9 @@ def _slices(report: RelationReport) -> list[str]:
     for group in report.slices:
         for number, part in enumerate(group.slices):
             name = escape(group.name) if number == 0 else ""
-            rows.append([name, escape(part.name), f"{part.items:,}", *_slice_cells(part)])
-    lines = ["## Slices", "", *table_lines(headings, rows, left=2), "", f"![score by slice]({_PICTURE})", ""]
+            rows.append([name, escape(part.name), f"{part.items:,}", *slice_cells(part)])
+    lines = ["## Slices", "", *table_lines(headings, rows, left=2), ""]
+    lines += [f"![score by slice]({_PICTURE})", ""] if has_pictures else []
     if report.negative is not None:
         lines.append(
             f"The slices by frequency and by trigger, and that of all relations, hold no item of "
@@ -191,23 +197,24 @@ def _slices(report: RelationReport) -> list[str]:
     return lines
 
 
-def _slice_cells(part: Slice) -> list[str]:
+def slice_cells(part: Slice) -> list[str]:
     """Return the cells of a slice: the run with its interval, then each control, marked where the run differs."""
     accuracy = f"{part.run.accuracy:.1f}"
     if part.run.score is None:
         return ["-", accuracy, *(f"(accuracy) {control.accuracy:.1f}  " for control in part.controls.values())]
-    cells = [f"{part.run.score:.1f}{_range(part.interval)}", accuracy]
+    cells = [f"{part.run.score:.1f}{format_range(part.interval)}", accuracy]
     for name, control in part.controls.items():
         gain = part.gains[name]
         cells.append(f"{control.score:.1f} {'†' if gain is not None and gain.excludes_zero else ' '}")
     return cells
 
 
-def _confidence(report: RelationReport) -> list[str]:
+def _confidence(report: RelationReport, has_pictures: bool) -> list[str]:
     if report.confidence is None:
         return []
     picture = f"![correctness by confidence, and risk by coverage]({_CONFIDENCE_PICTURE})"
-    return ["## Confidence", "", *format_confidence(report.confidence), "", picture]
+    lines = ["## Confidence", "", *format_confidence(report.confidence)]
+    return [*lines, "", picture] if has_pictures else lines
 
 
 def _caveats(report: RelationReport) -> list[str]:
@@ -279,11 +286,11 @@ def print_report(report: RelationReport, console: Console) -> None:
     for heading in (_metric(report), "95 %", "run less this", "p", "accuracy", "invalid"):
         lines.add_column(heading, justify="right", no_wrap=True)
     for system in report.systems:
-        gain = "" if system.gain is None else f"{system.gain.difference:+.1f}{_range(system.gain, '+')}"
+        gain = "" if system.gain is None else f"{system.gain.difference:+.1f}{format_range(system.gain, '+')}"
         lines.add_row(
             Text(system.name),
             f"{system.score:.1f}",
-            Text(_range(system.interval).strip()),
+            Text(format_range(system.interval).strip()),
             Text(gain),
             "" if system.test is None else f"{system.test.p_value:.3f}",
             f"{system.accuracy:.1f}",

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retrograd.experiments.data.findings import Finding, Findings
+from retrograd.experiments.data.recognition import FileReading
 from retrograd.studies.lengths import Lengths
 from retrograd.studies.validation.validate import Validation
 
@@ -18,6 +19,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 def print_validation(validation: Validation, console: Console) -> None:
     """Print the parts, a bar chart for each kind of text in each part, the findings, and a verdict."""
     console.print(_parts(validation))
+    for reading in validation.readings:
+        _print_reading(console, reading)
     for lengths in validation.lengths:
         console.print()
         _print_line(console, _heading(lengths))
@@ -27,11 +30,22 @@ def print_validation(validation: Validation, console: Console) -> None:
     for note in validation.notes:
         _print_line(console, f"\nnote: {note}")
     console.print()
-    for finding in validation.findings.ordered():
-        _print_line(console, _line(finding))
-    for severity, check, part, count in validation.findings.hidden():
+    for finding, count in validation.findings.grouped():
+        _print_line(console, _line(finding, count))
+    for severity, check, part, count in validation.findings.unnamed():
         _print_line(console, f"{severity:<8} {check}, {part}: {count:,} more")
     _print_line(console, _verdict(validation.findings))
+
+
+def _print_reading(console: Console, reading: FileReading) -> None:
+    """Print what a file is taken for, and its first record."""
+    how = f"{reading.kind}, format {reading.format}" if reading.format != "auto" else reading.kind
+    _print_line(console, f"\n{reading.source}: {how}")
+    for name, text in reading.first:
+        _print_line(console, f"  {name}: {' '.join(text.split())}")
+    if reading.first:
+        fields = "base_fields" if reading.kind == "corpus" else "fields"
+        _print_line(console, f"  not so? say --kind, --format, or where the fields are: --set data.{fields}.NAME=PATH")
 
 
 def bar(share: float, width: int = _BAR) -> str:
@@ -72,8 +86,9 @@ def _heading(lengths: Lengths) -> str:
     )
 
 
-def _line(finding: Finding) -> str:
-    return f"{finding.severity:<8} {finding.check}: {finding.place}: {finding.what}; {finding.remedy}"
+def _line(finding: Finding, count: int) -> str:
+    place = finding.place if count == 1 else f"{finding.place} and {count - 1:,} more"
+    return f"{finding.severity:<8} {finding.check}: {place}: {finding.what}; {finding.remedy}"
 
 
 def _verdict(findings: Findings) -> str:

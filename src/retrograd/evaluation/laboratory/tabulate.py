@@ -18,7 +18,7 @@ from retrograd.rag.rag_model import RagModel
 from retrograd.rag.search import RetrievalOptions
 from retrograd.types import Example, UserError
 
-__all__ = ["Bench", "tabulate"]
+__all__ = ["Bench", "ModelPrompts", "tabulate"]
 
 _PAIRS = 2_000_000
 """Above so many (query, passage) pairs the whole base is not even considered as reference."""
@@ -72,7 +72,7 @@ def tabulate(model: RagModel, examples: Sequence[Example], passages: int, budget
         token_log_likelihood=_on_cpu(value),
         present=tokens.present.cpu(),
         whole_base=whole_base,
-        joint_prompts=_ModelPrompts(model, examples, candidates.rows),
+        joint_prompts=ModelPrompts(model, examples, candidates.rows),
         prompt=prompt,
         null=model.null_passage,
         supports=None if model.support is None else model.supports(examples, candidates.rows).cpu(),
@@ -104,7 +104,7 @@ def _distinct(prompt: Int[Tensor, "B U"]) -> int:
     return int((prompt.max(dim=-1).values + 1).sum())
 
 
-class _ModelPrompts:
+class ModelPrompts:
     """`JointPrompts` by the model's own generator. Its weights take no part: gradients reach ``weight`` alone."""
 
     def __init__(self, model: RagModel, examples: Sequence[Example], rows: Int[Tensor, "B U"]) -> None:

@@ -1,0 +1,357 @@
+"""The record of a run's page: one for every kind of data, for a run that has ended and for one that is training.
+
+What a kind of data or an unfinished run does not have is empty, and the page leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from retrograd.evaluation.confidence import Confidence
+from retrograd.evaluation.evidence import metric_name
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.open import read_run_task
+from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval
+from retrograd.recipes import RECIPES
+from retrograd.studies.compare import LabelledRun, RunAnswers, read_run_answers, with_labels
+from retrograd.studies.report import (
+    Kind,
+    RelationReport,
+    RelationRow,
+    SettingChange,
+    list_setting_changes,
+    report_labelled,
+)
+from retrograd.studies.report_answers import AnswerReport, AnswerSystem, report_answers
+from retrograd.studies.report_log import Alarm, Chart, StageCost, read_log
+from retrograd.studies.report_neighbours import AnsweredExample, Hub, NeighbourSample, list_hubs, read_sample
+from retrograd.studies.slices import SliceGroup
+from retrograd.tasks.judging import judge_answers
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.util.text_files import read_json
+
+__all__ = ["ConfusionTable", "RunPage", "SystemLine", "SystemTable", "build_page", "build_progress_page"]
+
+State = Literal["finished", "training", "without test data"]
+
+_LABELS = 24
+"""The most labels of a confusion table; the rarest share the last one."""
+_INVALID = "(no valid answer)"
+_RARER = "(all rarer ones)"
+
+
+@dataclass(frozen=True)
+class SystemLine:
+    """One system in a table: its primary score in percent, the run's gain over it, and values of other columns."""
+
+    name: str
+    kind: Kind
+    score: float
+    interval: ScoreInterval | None
+    gain: BootstrapInterval | None
+    test: PermutationTest | None
+    values: tuple[float | None, ...]
+    changes: tuple[SettingChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class SystemTable:
+    """The run first, then its rivals, by ``metric``; ``columns`` name the other values."""
+
+    metric: str
+    columns: tuple[str, ...]
+    lines: tuple[SystemLine, ...]
+
+
+@dataclass(frozen=True)
+class ConfusionTable:
+    """Counts of test items by gold label (rows) and answered label (columns), in the order of ``labels``.
+
+    The last column may be answers that are no label.
+    """
+
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """The contents of a run's page. ``verdict`` are its sentences, the result first; ``facts`` are short.
+
+    ``changes`` are the settings that differ from ``compared_with``: the run's recipe, or the defaults.
+    """
+
+    name: str
+    kind: str
+    state: State
+    verdict: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    charts: tuple[Chart, ...]
+    costs: tuple[StageCost, ...]
+    alarms: tuple[Alarm, ...]
+    staleness: Mapping[str, float]
+    sample: NeighbourSample | None
+    compared_with: str
+    changes: tuple[SettingChange, ...]
+    environment: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+    systems: SystemTable | None = None
+    retrieval: Mapping[str, float] | None = None
+    relations: tuple[RelationRow, ...] = ()
+    negative_row: RelationRow | None = None
+    confusions: ConfusionTable | None = None
+    slices: tuple[SliceGroup, ...] = ()
+    hubs: tuple[Hub, ...] = ()
+    confidence: Confidence | None = None
+
+
+def build_page(
+    path: Path, controls: Sequence[Path], out: Path, with_vote: bool = True, resamples: int = 1_000
+) -> tuple[RunPage, RelationReport | AnswerReport | None]:
+    """Return the page of a run beside its ``controls``, and its report, which is saved as ``report.json`` in ``out``.
+
+    A run that has not ended, or has no test data, has no report. ``with_vote`` is as in `retrograd.studies.report`.
+    Raises `UserError` as the reports do.
+    """
+    progress = build_progress_page(path)
+    if progress.state != "finished":
+        return progress, None
+    answers = read_run_answers(path)
+    hubs = list_hubs(RunDirectory(path), answers.data.task)
+    if answers.data.task.choices is not None:
+        labelled = with_labels(answers)
+        report = report_labelled(labelled, controls, out, with_vote, resamples)
+        page = _add_relations(replace(progress, hubs=hubs), labelled, report)
+        sample = read_sample(RunDirectory(path), answers.data.task, _answered_labels(labelled, answers))
+    else:
+        report = report_answers(answers, controls, out, resamples)
+        page = _add_answers(replace(progress, hubs=hubs), report)
+        sample = read_sample(RunDirectory(path), answers.data.task, _answered_texts(answers))
+    return replace(page, sample=sample, verdict=(*page.verdict, *_neighbour_sentence(sample))), report
+
+
+def build_progress_page(path: Path) -> RunPage:
+    """Return what is known of a run without its answers, at any moment of its training; opens no model and no data."""
+    run = RunDirectory.open(path)
+    experiment = Experiment.load(run.experiment)
+    log = read_log(run)
+    state: State = "training"
+    if run.has_ended and (path / "predictions.jsonl").exists():
+        state = "finished"
+    elif run.has_model and not experiment.data.test:
+        state = "without test data"
+    has_task = run.labels.exists() and run.base.exists()
+    sample = read_sample(run, read_run_task(experiment, run)) if has_task else None
+    compared_with, changes = _changes(experiment)
+    return RunPage(
+        name=path.resolve().name,
+        kind=experiment.data.kind,
+        state=state,
+        verdict=_progress_sentences(state, log.where, sample),
+        facts=tuple(_facts(experiment, run, log.costs)),
+        charts=log.charts,
+        costs=log.costs,
+        alarms=log.alarms,
+        staleness=log.staleness,
+        sample=sample,
+        compared_with=compared_with,
+        changes=changes,
+        environment=tuple(_environment(run)),
+    )
+
+
+# ---- parts of every page ------------------------------------------------------------------------------------------
+
+
+def _progress_sentences(state: State, where: str, sample: NeighbourSample | None) -> tuple[str, ...]:
+    if state == "without test data":
+        return ("The run has ended. It has no test data, so nothing here says how good it is.",)
+    if state == "finished":
+        return ()
+    begun = f"Training has not ended: {where}." if where else "Training has begun; nothing is logged yet."
+    return (begun, *_neighbour_sentence(sample))
+
+
+def _neighbour_sentence(sample: NeighbourSample | None) -> tuple[str, ...]:
+    if sample is None or sample.supported_before is None:
+        return ()
+    start = f"The nearest passage supports the target for {sample.supported_before:.1f} %"
+    if sample.supported_after is None:
+        return (f"{start} of {len(sample.examples)} sampled test examples before training.",)
+    now = f"{sample.supported_after:.1f} % after"
+    return (f"{start} of {len(sample.examples)} sampled test examples before training, for {now}.",)
+
+
+def _facts(experiment: Experiment, run: RunDirectory, costs: Sequence[StageCost]) -> Iterator[tuple[str, str]]:
+    yield "recipe", experiment.name
+    yield "seed", str(experiment.seed)
+    yield "objective", type(experiment.objective).__name__
+    if run.base.exists():
+        yield "passages in the base", f"{len(KnowledgeBase.open(run.base)):,}"
+    yield "passages read", str(experiment.test_passages)
+    if costs:
+        yield "minutes of training", f"{sum(cost.seconds for cost in costs) / 60:.1f}"
+
+
+def _changes(experiment: Experiment) -> tuple[str, tuple[SettingChange, ...]]:
+    """Return what the settings are compared with, in words, and those that differ."""
+    recipe = RECIPES.get(experiment.name)
+    if recipe is not None:
+        return f"the recipe {experiment.name}", tuple(list_setting_changes(experiment, recipe().from_root()))
+    defaults = replace(Experiment(), data=type(experiment.data)())
+    return "the defaults", tuple(list_setting_changes(experiment, defaults))
+
+
+def _environment(run: RunDirectory) -> Iterator[tuple[str, str]]:
+    file = run.path / "environment.json"
+    record = read_json(file) if file.exists() else None
+    for name, value in (record if isinstance(record, dict) else {}).items():
+        if isinstance(value, dict):
+            text = ", ".join(
+                f"{key} {part:.3g}" if isinstance(part, float) else f"{key} {part}" for key, part in value.items()
+            )
+        else:
+            text = "" if value is None else str(value)
+        if text:
+            yield name.replace("_", " "), text
+
+
+# ---- relations ----------------------------------------------------------------------------------------------------
+
+
+def _add_relations(page: RunPage, run: LabelledRun, report: RelationReport) -> RunPage:
+    negative = report.negative
+    columns = ["precision", "recall", "accuracy"]
+    columns += [] if negative is None else [f"F1 of {negative}", f"{negative} answered"]
+    lines: list[SystemLine] = []
+    for one in report.systems:
+        own = [
+            one.precision,
+            one.recall,
+            one.accuracy,
+            *([] if negative is None else [one.negative_f1, one.negative_rate]),
+        ]
+        values = (*own, one.invalid_rate)
+        lines.append(
+            SystemLine(one.name, one.kind, one.score, one.interval, one.gain, one.test, values, tuple(one.changes))
+        )
+    table = SystemTable(metric_name(report.metric), (*columns, "invalid"), tuple(lines))
+    scores = RunDirectory(run.path).scores()
+    return replace(
+        page,
+        verdict=_verdict(table, report.items),
+        facts=_with_counts(page, report),
+        systems=table,
+        retrieval=scores["neighbours"],
+        relations=tuple(report.relations),
+        negative_row=report.negative_row,
+        confusions=_confusion_table(list(run.gold.values()), list(run.answers.values())),
+        slices=tuple(report.slices),
+        notes=tuple(report.notes),
+        confidence=report.confidence,
+    )
+
+
+def _confusion_table(gold: Sequence[str], answers: Sequence[str | None]) -> ConfusionTable:
+    """Return the counts of the most frequent labels, by gold labels first; rarer ones share a row and a column."""
+    counts = Counter(gold)
+    counts.update({answer: 0 for answer in answers if answer is not None and answer not in counts})
+    ordered = [label for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+    shown = ordered if len(ordered) <= _LABELS else [*ordered[: _LABELS - 1], _RARER]
+    places = {label: min(place, len(shown) - 1) for place, label in enumerate(ordered)}
+    has_invalid = None in answers
+    table = [[0] * (len(shown) + has_invalid) for _ in shown]
+    for right, answer in zip(gold, answers, strict=True):
+        table[places[right]][len(shown) if answer is None else places[answer]] += 1
+    columns = (*shown, *([_INVALID] if has_invalid else []))
+    return ConfusionTable(tuple(shown), columns, tuple(map(tuple, table)))
+
+
+def _answered_labels(run: LabelledRun, answers: RunAnswers) -> dict[str, AnsweredExample]:
+    return {
+        item: AnsweredExample(gold, label or answers.answers[item], float(label == gold))
+        for (item, gold), label in zip(run.gold.items(), run.answers.values(), strict=True)
+    }
+
+
+# ---- free answers -------------------------------------------------------------------------------------------------
+
+
+def _add_answers(page: RunPage, report: AnswerReport) -> RunPage:
+    columns = [name for name in report.run.scores if name != report.metric]
+    lines = tuple(_answer_line(one, columns) for one in report.systems)
+    table = SystemTable(
+        metric_name(report.metric), tuple(metric_name(name).replace("_", " ") for name in columns), lines
+    )
+    return replace(
+        page,
+        verdict=_verdict(table, report.items),
+        facts=_with_counts(page, report),
+        systems=table,
+        retrieval=report.retrieval | {f"citations: {name}": value for name, value in report.citations.items()},
+        slices=tuple(report.slices),
+        notes=tuple(report.notes),
+        confidence=report.confidence,
+    )
+
+
+def _answer_line(system: AnswerSystem, columns: Sequence[str]) -> SystemLine:
+    values = tuple(system.scores.get(name) for name in columns)
+    changes = tuple(system.changes)
+    return SystemLine(
+        system.name, system.kind, system.score, system.interval, system.gain, system.test, values, changes
+    )
+
+
+def _answered_texts(run: RunAnswers) -> dict[str, AnsweredExample]:
+    examples = list(run.examples.values())
+    judged = judge_answers(run.data.task, examples, list(run.answers.values()))
+    return {
+        example.id: AnsweredExample(" / ".join(example.targets), run.answers[example.id], correctness)
+        for example, correctness in zip(examples, judged.correctness, strict=True)
+    }
+
+
+# ---- the verdict --------------------------------------------------------------------------------------------------
+
+
+def _with_counts(page: RunPage, report: RelationReport | AnswerReport) -> tuple[tuple[str, str], ...]:
+    counts = (("test examples", f"{report.items:,}"), ("training examples", f"{report.training:,}"))
+    return (*page.facts[:3], *counts, *page.facts[3:])
+
+
+def _verdict(table: SystemTable, items: int) -> tuple[str, ...]:
+    """Return the run's score with its interval, and its difference from the best control, or that there is none."""
+    run, *others = table.lines
+    metric = table.metric[:1].upper() + table.metric[1:]
+    score = f"{metric} {run.score:.1f}{_range(run.interval)} on {items:,} test examples"
+    trivial = next((one for one in others if one.kind == "trivial"), None)
+    vote = next((one for one in others if one.kind == "vote"), None)
+    references = "" if trivial is None else f" The trivial system, {trivial.name}, scores {trivial.score:.1f}."
+    if vote is not None:
+        references = f" Its neighbours' vote, without a generator, scores {vote.score:.1f}.{references}"
+    controls = [one for one in others if one.kind == "control"]
+    if not controls:
+        return (
+            f"{score}. No control run was given, so nothing here says what retrieval or training is worth.{references}",
+        )
+    rival = max(controls, key=lambda one: one.score)
+    best = f"{rival.name}, the best of {len(controls)} controls" if len(controls) > 1 else f"the control {rival.name}"
+    if rival.gain is None or rival.test is None:
+        return (f"{score}; {best}, has {rival.score:.1f}, and one example is too few for a test.{references}",)
+    is_beyond = rival.gain.excludes_zero and rival.test.p_value < 0.05
+    verdict = "more than the choice of test examples explains" if is_beyond else "which may be chance"
+    return (
+        f"{score}: {rival.gain.difference:+.1f}{_range(rival.gain, '+')} over {best} "
+        f"(p = {rival.test.p_value:.2g}), {verdict}. Another training seed is another source of chance.{references}",
+    )
+
+
+def _range(interval: ScoreInterval | BootstrapInterval | None, sign: str = "") -> str:
+    return "" if interval is None else f" [{interval.low:{sign}.1f}, {interval.high:{sign}.1f}]"

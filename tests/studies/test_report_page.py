@@ -1,0 +1,199 @@
+"""The record of a run's page: every kind of data, figures by hand, unfinished runs, and what a folder may lack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.page_runs import KINDS, write_log, write_run
+
+from retrograd.evaluation.kept_neighbours import read_neighbours
+from retrograd.recipes import recipe
+from retrograd.studies.report import RelationReport
+from retrograd.studies.report_answers import AnswerReport
+from retrograd.studies.report_log import read_log
+from retrograd.studies.report_page import RunPage, build_page, build_progress_page
+from retrograd.training.run.run_directory import RunDirectory
+from retrograd.types import UserError
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def page_of(folder: Path, *controls: Path) -> RunPage:
+    return build_page(folder, controls, folder / "report", with_vote=False, resamples=100)[0]
+
+
+@kinds
+def test_every_kind_has_a_verdict_controls_neighbours_and_curves(kind: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", kind)
+    other = write_run(tmp_path / "other", kind, right=1, seed=1)
+    page, report = build_page(run, [other], tmp_path / "out", with_vote=False, resamples=100)
+    assert (page.kind, page.state) == (kind, "finished")
+    assert isinstance(report, RelationReport if kind == "relations" else AnswerReport)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["name"] == "run"
+    systems = page.systems
+    assert systems is not None
+    assert [(one.name, one.kind) for one in systems.lines[:2]] == [("run", "run"), ("other", "control")]
+    assert systems.lines[-1].kind == "trivial"
+    assert all(len(line.values) == len(systems.columns) for line in systems.lines)
+    assert {"seed", "data.train", "data.test"} <= {change.name for change in systems.lines[1].changes}
+    assert f"{systems.metric[1:]} {systems.lines[0].score:.1f} [" in page.verdict[0]
+    assert "over the control other" in page.verdict[0]
+    assert page.verdict[1] == (
+        "The nearest passage supports the target for 0.0 % of 4 sampled test examples before training, for 100.0 % "
+        "after."
+    )
+    assert page.sample is not None
+    # Those answered worst come first.
+    assert [one.is_wrong for one in page.sample.examples] == [True, True, False, False]
+    assert [line.supports for line in page.sample.examples[0].after] == [True, False]
+    assert {hub.times for hub in page.hubs} == {2}
+    assert dict(page.facts)["test examples"] == "4"
+    assert {"loss", "the index finds what fresh embeddings would"} <= {chart.title for chart in page.charts}
+    assert page.slices or kind != "relations"
+    assert page.confidence is not None
+    assert page.retrieval == {"recall@1": 75.0}
+    assert (page.relations != ()) == (page.confusions is not None) == (kind == "relations")
+
+
+def test_scores_and_slices_of_answers_by_hand(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions")
+    _, report = build_page(run, [], tmp_path / "out", resamples=100)
+    assert isinstance(report, AnswerReport)
+    own, trivial = report.systems
+    assert (own.score, own.scores["f1"], own.gain) == (50.0, 50.0, None)
+    assert own.interval is not None
+    assert own.interval.low <= 50 <= own.interval.high
+    # The first training answer, of four equally frequent ones, is right once.
+    assert (trivial.name, trivial.score, trivial.interval) == ("always 'thing0 plain'", 25.0, None)
+    assert report.slices == []  # each grouping puts all examples into one part: no slice says anything
+
+
+def test_slices_of_answers_say_whether_what_was_read_holds_an_answer(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions")
+    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    predictions[3]["rows"] = [0]
+    (run / "predictions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in predictions))
+    _, report = build_page(run, [write_run(tmp_path / "other", "questions", right=4)], tmp_path / "out", resamples=100)
+    assert isinstance(report, AnswerReport)
+    (group,) = report.slices
+    assert group.name == "passages that were read"
+    assert [(part.name, part.items, part.run.score) for part in group.slices] == [
+        ("hold an answer", 3, pytest.approx(200 / 3)),
+        ("hold none", 1, 0.0),
+    ]
+    assert [part.controls["other"].score for part in group.slices] == [100.0, 100.0]
+
+
+def test_without_controls_the_verdict_says_that_nothing_is_compared(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path / "run", "dialogue"))
+    assert "No control run was given" in page.verdict[0]
+
+
+def test_the_best_of_several_controls_is_the_one_compared(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, "questions", right=right) for name, right in (("a", 2), ("b", 1), ("c", 3))]
+    assert "-25.0 [" in page_of(*runs).verdict[0]
+    assert "over c, the best of 2 controls" in page_of(*runs).verdict[0]
+
+
+@kinds
+def test_a_run_that_trains_has_a_page_of_what_is_known(kind: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", kind, finished=False)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "training", "st')  # a line that is being written
+    page, report = build_page(run, [], tmp_path / "out")
+    assert report is None
+    assert page.state == "training"
+    assert page.verdict[0] == "Training has not ended: step 6 of training."
+    assert page.verdict[1].endswith("0.0 % of 4 sampled test examples before training.")
+    assert page.sample is not None
+    assert all(one.answered is None and not one.after for one in page.sample.examples)
+    assert [alarm.name for alarm in page.alarms] == ["prior flat"]
+    assert page.systems is None
+
+
+def test_a_run_that_has_just_begun_and_one_without_test_data(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions", finished=False)
+    for name in ("metrics.jsonl", "neighbours-before.jsonl", "labels.json", "environment.json"):
+        (run / name).unlink()
+    page = build_progress_page(run)
+    assert page.verdict == ("Training has begun; nothing is logged yet.",)
+    assert (page.charts, page.costs, page.sample, page.environment) == ((), (), None, ())
+    text = (run / "experiment.toml").read_text()
+    (run / "experiment.toml").write_text(
+        "\n".join("test = ''" if line.startswith("test =") else line for line in text.splitlines())
+    )
+    (run / "model").mkdir()
+    assert build_progress_page(run).state == "without test data"
+
+
+def test_a_run_of_an_older_version_has_a_page_without_neighbours(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "relations")
+    for name in ("before", "after"):
+        (run / f"neighbours-{name}.jsonl").unlink()
+    page = page_of(run)
+    assert page.sample is None
+    assert len(page.verdict) == 1
+
+
+def test_rows_that_the_base_does_not_have_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions")
+    path = run / "neighbours-after.jsonl"
+    path.write_text(path.read_text().replace('"rows": [0, 1]', '"rows": [99, 1]'))
+    assert read_neighbours(path)[0].rows == (99, 1)
+    sample = page_of(run).sample
+    assert sample is not None
+    assert sorted(len(one.after) for one in sample.examples) == [1, 2, 2, 2]
+
+
+def test_settings_are_compared_with_the_recipe_of_the_name_and_else_with_the_defaults(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions")
+    page = build_progress_page(run)
+    assert page.compared_with == "the defaults"
+    assert {"data.base", "data.train", "data.test"} == {change.name for change in page.changes}
+    experiment = recipe("semeval-joint").replace(training={"epochs": 7})
+    (run / "experiment.toml").write_text(experiment.to_toml())
+    (run / "labels.json").unlink()
+    page = build_progress_page(run)
+    assert page.compared_with == "the recipe semeval-joint"
+    assert [(change.name, change.run) for change in page.changes] == [("training.epochs", 7)]
+
+
+def test_many_labels_share_the_last_row_of_the_confusions(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "relations")
+    confusions = page_of(run).confusions
+    assert confusions is not None
+    assert confusions.labels == ("relation0 plain", "relation1 plain")
+    assert confusions.columns == (*confusions.labels, "(no valid answer)")
+    assert confusions.counts == ((1, 0, 1), (0, 1, 1))
+
+
+def test_the_log_gives_costs_curves_and_thins_long_ones(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions")
+    log = read_log(RunDirectory(run))
+    first, second = log.costs
+    assert (first.stage, first.steps, first.seconds, first.queries, first.tokens, first.forwards) == (
+        "warm start",
+        6,
+        12.0,
+        24,
+        60,
+        2.0,
+    )
+    assert (second.seconds, second.queries) == (0.0, 0)  # the counts of this log do not run on
+    loss = log.charts[0]
+    assert [series.name for series in loss.series] == ["warm start", "training"]
+    assert loss.series[1].steps == (7, 8, 9, 10, 11, 12)  # steps run on through the stages
+    write_log(run, steps=2_000)
+    long = read_log(RunDirectory(run)).charts[0].series[0]
+    assert len(long.steps) <= 301
+    assert (long.steps[0], long.steps[-1]) == (1, 2_000)
+
+
+def test_a_control_that_answered_other_examples_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions")
+    with pytest.raises(UserError, match="is another in"):
+        page_of(run, write_run(tmp_path / "other", "questions", text="other"))
+    with pytest.raises(UserError, match="is scored by exact_match"):
+        page_of(run, write_run(tmp_path / "dialogue", "dialogue"))
