@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float64, Integer
 
+from retrograd.metrics.significance import Ratio
 from retrograd.types import UserError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Recall",
     "Relevance",
     "Success",
+    "ranking_ratios",
     "ranking_scores",
     "relevance",
 ]
@@ -199,3 +201,19 @@ def ranking_scores(metrics: Sequence[RankingMetric], relevant: Relevant, total: 
     if len(relevant) == 0:
         raise UserError("no ranked lists to score; expected at least one query")
     return {str(metric): 100.0 * float(metric(relevant, total).mean()) for metric in metrics}
+
+
+def ranking_ratios(
+    metrics: Sequence[RankingMetric], relevant: Relevant, total: Total, queries: Sequence[int], items: int
+) -> dict[str, Ratio]:
+    """Return `ranking_scores` as ratios over ``items`` examples, of which ``queries`` are the ranked ones, to be
+    resampled.
+    """
+    is_ranked = np.zeros(items)
+    is_ranked[list(queries)] = 1.0
+    ratios: dict[str, Ratio] = {}
+    for metric in metrics:
+        shares = np.zeros(items)
+        shares[list(queries)] = metric(relevant, total)
+        ratios[str(metric)] = Ratio(shares, is_ranked)
+    return ratios

@@ -303,12 +303,13 @@ class SemEvalReport:
         return f"{self.official}\n\nofficial score: macro-F1 {self.macro_f1:.2f} %"
 
 
-def semeval_score(gold: GoldLabels, predicted: PredictedLabels) -> SemEvalReport:
+def semeval_score(gold: GoldLabels, predicted: PredictedLabels, unseen: Collection[str] = ()) -> SemEvalReport:
     """Return the official SemEval-2010 Task 8 report; a missing prediction counts as skipped.
 
-    Raises `UserError` for a label outside `SEMEVAL_LABELS`, and for lengths or ids that do not match.
+    ``unseen`` are labels of the key that the official scorer does not know: each is a relation that is always missed.
+    Raises `UserError` for a label outside both and `SEMEVAL_LABELS`, and for lengths or ids that do not match.
     """
-    pairs = pair_labels(gold, predicted, SEMEVAL_LABELS)
+    pairs = pair_labels(gold, predicted, (*SEMEVAL_LABELS, *unseen))
     return SemEvalReport(
         directed=_evaluate("(2*9+1)-way, with direction", Counter(pairs)),
         undirected=_evaluate(
@@ -319,7 +320,8 @@ def semeval_score(gold: GoldLabels, predicted: PredictedLabels) -> SemEvalReport
 
 
 def _relation_name(label: str | None) -> str | None:
-    return None if label is None else parse_relation(label).name
+    """Return the relation of a label without its direction; a label that SemEval does not have is one itself."""
+    return parse_relation(label).name if label in SEMEVAL_LABELS else label
 
 
 def official_cell(pair: tuple[str, str | None]) -> tuple[str | None, str | None]:

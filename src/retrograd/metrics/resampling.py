@@ -10,7 +10,7 @@ A resampler takes rows (positions of items, with repetition) and returns the cor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -109,11 +109,14 @@ def _require_aligned(golds: Golds, answers: Sequence[str]) -> None:
 
 
 def official_resampler(
-    metric: str, gold: GoldLabels, predicted: PredictedLabels, negative: str | None
+    metric: str, gold: GoldLabels, predicted: PredictedLabels, negative: str | None, unseen: Collection[str] = ()
 ) -> Callable[[Int64[np.ndarray, " rows"]], float]:
-    """Return a function from rows to the official score of these items; ``metric`` is "semeval", "macro" or "micro"."""
+    """Return a function from rows to the official score of these items; ``metric`` is "semeval", "macro" or "micro".
+
+    ``unseen`` are labels of the key that no prediction names, as in `semeval_score`.
+    """
     if metric == "semeval":
-        return semeval_resampler(gold, predicted)
+        return semeval_resampler(gold, predicted, unseen)
     if metric == "macro":
         return macro_resampler(gold, predicted, negative)
     if metric == "micro":
@@ -170,14 +173,17 @@ def macro_resampler(
     return macro_f1
 
 
-def semeval_resampler(gold: GoldLabels, predicted: PredictedLabels) -> Callable[[Int64[np.ndarray, " rows"]], float]:
+def semeval_resampler(
+    gold: GoldLabels, predicted: PredictedLabels, unseen: Collection[str] = ()
+) -> Callable[[Int64[np.ndarray, " rows"]], float]:
     """Return a function from rows to `semeval_score(…).macro_f1` of these items.
 
     The macro average runs over the relations that the selection has.
     """
-    columns = {name: i for i, name in enumerate((*SEMEVAL_RELATIONS, OTHER, WRONG_DIRECTION, None))}
-    cells = [official_cell(pair) for pair in pair_labels(gold, predicted, SEMEVAL_LABELS)]
-    width, relations = len(columns), len(SEMEVAL_RELATIONS)
+    cells = [official_cell(pair) for pair in pair_labels(gold, predicted, (*SEMEVAL_LABELS, *unseen))]
+    names = dict.fromkeys((*SEMEVAL_RELATIONS, *unseen))
+    columns = {name: i for i, name in enumerate((*names, OTHER, WRONG_DIRECTION, None))}
+    width, relations = len(columns), len(names)
     codes = np.array([columns[answer] * width + columns[guess] for answer, guess in cells])
 
     def macro_f1(rows: Int64[np.ndarray, " rows"]) -> float:

@@ -20,7 +20,7 @@ baseline's answers, n … 2n-1 the system's to the same items:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +31,11 @@ from retrograd.types import UserError
 __all__ = [
     "BootstrapInterval",
     "PermutationTest",
+    "Ratio",
     "ScoreInterval",
     "Statistic",
     "bootstrap_corpus",
+    "bootstrap_ratios",
     "mean_statistic",
     "paired_bootstrap",
     "paired_bootstrap_corpus",
@@ -105,6 +107,29 @@ class ScoreInterval:
     resamples: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A score in percent as a ratio of sums over items, 100 Σ parts / Σ wholes; 0 where the wholes are 0.
+
+    A mean over the items has wholes of 1, and 0 for items that it does not count.
+    """
+
+    parts: Float64[np.ndarray, " items"]
+    wholes: Float64[np.ndarray, " items"]
+
+    @classmethod
+    def of(cls, parts: ItemScores, wholes: ItemScores | None = None) -> Ratio:
+        """Return the ratio of the sums of two sequences; without ``wholes`` it is the mean of the parts."""
+        values = np.asarray(parts, dtype=np.float64)
+        return cls(values, np.ones_like(values) if wholes is None else np.asarray(wholes, dtype=np.float64))
+
+    @property
+    def score(self) -> float:
+        """Return the score of all items."""
+        whole = float(self.wholes.sum())
+        return 100.0 * float(self.parts.sum()) / whole if whole else 0.0
+
+
 def mean_statistic(parts: Sequence[Statistic]) -> Statistic:
     """Return the mean of several statistics at the same rows, to resample several runs of a system together."""
     return lambda rows: float(np.mean([part(rows) for part in parts]))
@@ -124,6 +149,32 @@ def bootstrap_corpus(
     observed = statistic(np.arange(items))
     interval = _make_interval(observed, np.array(resampled, dtype=np.float64), items, confidence)
     return ScoreInterval(observed, interval.low, interval.high, confidence, items, resamples)
+
+
+def bootstrap_ratios(
+    ratios: Mapping[str, Ratio], rng: np.random.Generator, resamples: int = 1_000, confidence: float = 0.95
+) -> dict[str, ScoreInterval]:
+    """Return the intervals of several scores of one system, all over the same items and from the same draws.
+
+    A draw without an item that a score counts says nothing about that score and is left out; a score that counts no
+    item at all has no interval. Raises `UserError` for arguments out of range.
+    """
+    counted = {name: ratio for name, ratio in ratios.items() if ratio.wholes.any()}
+    if not counted:
+        return {}
+    parts = np.stack([ratio.parts for ratio in counted.values()], axis=1)
+    wholes = np.stack([ratio.wholes for ratio in counted.values()], axis=1)
+    items = len(parts)
+    _require_range(items, resamples, "a bootstrap")
+    _require_confidence(confidence)
+    draws = [_count_draws(rows, items) for rows in _draws(items, resamples, rng)]
+    sums = np.concatenate([counts @ parts for counts in draws]), np.concatenate([counts @ wholes for counts in draws])
+    intervals: dict[str, ScoreInterval] = {}
+    for column, (name, ratio) in enumerate(counted.items()):
+        part, whole = sums[0][:, column], sums[1][:, column]
+        interval = _make_interval(ratio.score, 100.0 * part[whole > 0] / whole[whole > 0], items, confidence)
+        intervals[name] = ScoreInterval(ratio.score, interval.low, interval.high, confidence, items, resamples)
+    return intervals
 
 
 def paired_bootstrap(
@@ -199,6 +250,12 @@ def _draws(items: int, resamples: int, rng: np.random.Generator) -> Iterator[Int
     """Yield rows drawn with replacement, a bounded block at a time."""
     for size in _blocks(items, resamples):
         yield rng.integers(0, items, size=(size, items))
+
+
+def _count_draws(rows: Int64[np.ndarray, "resamples items"], items: int) -> Float64[np.ndarray, "resamples items"]:
+    """Return how often each draw holds each item."""
+    places = rows + items * np.arange(len(rows))[:, None]
+    return np.bincount(places.ravel(), minlength=len(rows) * items).reshape(len(rows), items).astype(np.float64)
 
 
 def _swaps(items: int, resamples: int, rng: np.random.Generator) -> Iterator[Bool[np.ndarray, "resamples items"]]:

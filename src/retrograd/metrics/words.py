@@ -33,6 +33,7 @@ __all__ = [
     "is_unspaced",
     "require_same_words",
     "space_characters",
+    "token_spans",
     "words",
     "words_and_signs",
     "words_without_signs",
@@ -178,6 +179,13 @@ def cuts_word(text: str, position: int) -> bool:
         if match.end() >= position:
             return match.lastgroup != "sign" and match.start() < position < match.end()
     return False
+
+
+def token_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the characters [start, end) of every word and every visible sign, in order, cut as `cuts_word` has it."""
+    for match in _pattern(True).finditer(text):
+        if match.lastgroup != "sign" or _is_visible(match[0]):
+            yield match.span()
 
 
 def is_unspaced(text: str) -> bool:

@@ -60,6 +60,13 @@ class GroundedDialogue(FreeAnswers):
         """Return the text as the one turn of a dialogue. Raises `UserError` for a blank one."""
         return dialogue_example("query", [Turn("user", text)])
 
+    def parse_turns(self, turns: Sequence[Turn]) -> DialogueExample:
+        """Return the turns, from the oldest to the one to be answered, as a dialogue.
+
+        Raises `UserError` without a turn, and for a blank last one.
+        """
+        return dialogue_example("query", turns)
+
     # What the retrievers read
 
     def query_text(self, example: Example) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from retrograd.data.relations.instance import has_unseen_label
 from retrograd.data.squad import NO_ANSWER
 from retrograd.metrics.answers import normalise_answer
 from retrograd.metrics.resampling import item_scores
@@ -44,13 +45,17 @@ def judge_answers(task: Task, examples: Sequence[Example], answers: Sequence[str
     """Judge each answer by itself.
 
     With a closed set of answers it is right (1) if it names the label of the target, else wrong (0): ``metric`` is
-    "accuracy". Free answers are judged by the task's primary metric, BLEU's by token F1, and those of a task whose
-    metric is not one of `ANSWER_METRICS` by exact match. Raises `UserError` for an example without a target.
+    "accuracy". No answer names an unseen label. Free answers are judged by the task's primary metric, BLEU's by token
+    F1, and those of a task whose metric is not one of `ANSWER_METRICS` by exact match. Raises `UserError` for an
+    example without a target.
     """
     refusals = [cannot_answer(task, example) for example in examples]
     if task.choices is not None:
         laid_out = list(zip(examples, answers, refusals, strict=True))
-        right = [float(_names_same(task, example, answer, example.target)) for example, answer, _ in laid_out]
+        right = [
+            float(not has_unseen_label(example) and _names_same(task, example, answer, example.target))
+            for example, answer, _ in laid_out
+        ]
         is_answer = [not _names_same(task, example, answer, refusal) for example, answer, refusal in laid_out]
         return Judgements("accuracy", right, is_answer)
     metric = task.primary_metric if task.primary_metric in ANSWER_METRICS else "exact_match"

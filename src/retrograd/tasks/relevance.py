@@ -6,6 +6,7 @@ For evaluation alone. Rows go to `retrograd.metrics.ranking.relevance`: recall@k
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,15 +23,21 @@ from retrograd.util.guards import suggest_name
 __all__ = ["answer_rows", "drop_unknown_texts", "gold_rows", "is_answerable", "rows_by_id"]
 
 
+_PLACE = re.compile(r"\d+|(?:page=\d+:)?\d+-\d+")
+"""What an id has behind that of its document: a number (`split_passages`), or characters (`read_documents`)."""
+
+
 def rows_by_id(passages: Iterable[Passage]) -> dict[str, tuple[int, ...]]:
-    """The rows of every passage id; of a document cut by `split_passages` also those of all its passages, under its own
-    id (``doc`` for ``doc#0``, ``doc#1`` …), where no passage has that id."""
+    """Return the rows of every passage id, and of every document that was cut those of its passages, under its own id.
+
+    That is ``doc`` for ``doc#0`` and ``doc#1``, ``a.pdf`` for ``a.pdf#page=1:0-80``, where no passage has it.
+    """
     rows: dict[str, list[int]] = {}
     documents: dict[str, list[int]] = {}
     for row, passage in enumerate(passages):
         rows.setdefault(passage.id, []).append(row)
         document, sign, number = passage.id.rpartition("#")
-        if sign and number.isdecimal():
+        if sign and _PLACE.fullmatch(number):
             documents.setdefault(document, []).append(row)
     return {id_: tuple(passage_rows) for id_, passage_rows in (documents | rows).items()}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
+from retrograd.data.examples import Turn
 from retrograd.metrics.words import NonWords
 from retrograd.types import Example, Passage
 from retrograd.util.guards import JsonObject
 
-__all__ = ["Support", "Task"]
+__all__ = ["Support", "Task", "TurnTask"]
 
 Support = Callable[[Example], Sequence[int]]
 """Rows of the knowledge base that support an example's target, by the task's own cheap test."""
@@ -111,4 +112,16 @@ class Task(Protocol):
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
         """Return official scores of the answers, in percent, by name."""
+        ...
+
+
+@runtime_checkable
+class TurnTask(Protocol):
+    """A task whose queries are dialogues, which may be given turn by turn."""
+
+    def parse_turns(self, turns: Sequence[Turn]) -> Example:
+        """Return a dialogue, from its oldest turn to the one to be answered, as an example without a target.
+
+        Raises `UserError` without a turn, and for a blank last one.
+        """
         ...

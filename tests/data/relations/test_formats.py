@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 from tests.data.reading import Write
 
 from retrograd.data.record_fields import locate_tokens
-from retrograd.data.relations.formats import (
-    parse_markers,
-    read_jsonl,
-    read_markers,
-    read_relations,
-    read_semeval,
-)
+from retrograd.data.relations.formats import read_relations
 from retrograd.data.relations.instance import RelationInstance
+from retrograd.data.relations.readers.jsonl import read_jsonl
+from retrograd.data.relations.readers.markers import parse_markers, read_markers
+from retrograd.data.relations.readers.semeval import read_semeval
 from retrograd.types import Span, UserError
 
 CHEMPROT = Path(__file__).parents[3] / ".." / "shared" / "data" / "chemprot"
@@ -187,7 +184,12 @@ def test_token_spans_are_the_tokens_joined(data: st.DataObject, tokens: list[str
         ({"head": [True, 8]}, r"'head' is \[true, 8\]; expected two whole numbers"),
         ({"head": [4.0, 8]}, r"'head' is \[4.0, 8\]; expected two whole numbers"),
         ({"head": [4]}, r"'head' is \[4\]; expected two whole numbers \[start, end\]"),
-        ({"head": "lamp"}, "'head' is \"lamp\"; expected two whole numbers"),
+        ({"head": 4}, "'head' is 4; expected two whole numbers"),
+        ({"head": " "}, "'head' is blank; expected the words of the entity, or two whole numbers"),
+        (
+            {"head": "lam"},
+            r"head 'lam' stands nowhere in the text, as whole words; give its offsets, as \[start, end\]",
+        ),
         ({"realtion": "lights"}, "unknown field 'realtion'; did you mean 'relation'?.*under 'metadata'"),
         ({"zzz": 1}, "unknown field 'zzz'; known: 'text', 'head'"),
         ({"relation": 3}, "'relation' is a number; expected a string"),
@@ -280,7 +282,7 @@ def test_unknown_and_undetectable_formats(write: Write) -> None:
     path = write("some prose\n")
     with pytest.raises(UserError, match="unknown relation format 'jsnl'; did you mean 'jsonl'"):
         read_relations(path, "jsnl")
-    with pytest.raises(UserError, match=r"line 1: neither a SemEval line .* name the format: semeval, jsonl, markers"):
+    with pytest.raises(UserError, match=r"neither text of SemEval .* name the format: semeval, jsonl, markers"):
         read_relations(path)
     with pytest.raises(UserError, match="only blank lines"):
         read_relations(write("\n\n"))

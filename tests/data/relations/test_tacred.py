@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from retrograd.data.relations.formats import detect_format, read_relations
-from retrograd.data.relations.tacred import RETACRED_LABELS, TACRED_LABELS, read_patch, read_tacred
+from retrograd.data.relations.readers.tacred import read_tacred
+from retrograd.data.relations.tacred import RETACRED_LABELS, TACRED_LABELS, read_patch
 from retrograd.types import UserError
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "tacred_like"
@@ -88,7 +89,7 @@ def test_a_missing_field_is_named(field: str, tmp_path: Path) -> None:
 
 
 def test_a_patch_is_no_data(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="record 1: no field 'token'; the record has id, relation"):
+    with pytest.raises(UserError, match="no format of relations has records with id, relation; say where"):
         list(read_relations(written(tmp_path, [{"id": "a1", "relation": "per:title"}])))
 
 
@@ -112,12 +113,13 @@ def test_the_examples_are_detected_and_hold_known_labels(part: str, count: int) 
 
 
 @pytest.mark.parametrize("content", ["[{", "[\n  {", "\n [ ", "[]"])
-def test_a_list_of_objects_is_taken_for_tacred(content: str, tmp_path: Path) -> None:
-    assert detect_format(written(tmp_path, content)) == "tacred"
+def test_a_damaged_list_is_named_by_its_place(content: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.json(, line \d, record 1: | is an empty list)"):
+        detect_format(written(tmp_path, content))
 
 
 def test_marked_prose_is_not_taken_for_tacred(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nor a JSON object or list; name the format"):
+    with pytest.raises(UserError, match="nor records, and no format of relations is recognised; name the format"):
         detect_format(written(tmp_path, "[[ owl ]] saw << fox >>"))
 
 

@@ -22,18 +22,22 @@ from retrograd.data.record_fields import (
     require_fields,
     require_new,
 )
+from retrograd.data.relations.beginnings import FileBeginning
 from retrograd.data.relations.instance import RelationInstance, check_span
 from retrograd.types import Span, UserError
 from retrograd.util.guards import JsonObject, JsonValue, peek_json_object
-from retrograd.util.text_files import read_jsonl, read_lines
+from retrograd.util.text_files import read_jsonl
 
 __all__ = ["has_entities", "read_entity_pairs"]
 
 
 def has_entities(path: Path) -> bool:
-    """Return whether the first line that is not blank is a record with "entities"."""
-    first = next((line for _, line in read_lines(path) if line.strip()), "")
-    return "entities" in (peek_json_object(first) or ())
+    """Return whether the first line that is not blank is a record with "entities", and no relations of them.
+
+    Raises `UserError` for a file that is missing, empty or damaged.
+    """
+    record = peek_json_object(FileBeginning.of(path).line) or {}
+    return "entities" in record and "relations" not in record
 
 
 def read_entity_pairs(

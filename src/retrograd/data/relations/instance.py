@@ -9,7 +9,7 @@ new special tokens). A literal ``@``, ``#`` or backslash of the sentence is writ
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from retrograd.types import Example, Span, UserError
 
@@ -19,6 +19,7 @@ __all__ = [
     "bare_sentence",
     "entity_types",
     "escape",
+    "has_unseen_label",
     "mark",
     "marked_spans",
     "unmark",
@@ -36,6 +37,8 @@ class RelationInstance:
 
     One entity may lie inside the other. Raises `UserError` for a span outside the text, a blank one, equal spans
     and spans that overlap in part (in practice always an error in the offsets).
+
+    ``document`` is the id of the document that the text is of, where a file says it; it makes no instance different.
     """
 
     id: str
@@ -45,6 +48,7 @@ class RelationInstance:
     relation: str | None
     head_type: str = ""
     tail_type: str = ""
+    document: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         check_span(self.head, "head", self.text)
@@ -63,16 +67,23 @@ class RelationInstance:
 class RelationExample(Example):
     """A relation example with the types of its two entities, where known; ``query`` is the marked sentence.
 
-    Names and offsets stand in the query; the relation is what the target says.
+    Names and offsets stand in the query; the relation is what the target says. With ``has_unseen_label`` the target is
+    a label that the task does not know, as the data have it, and every answer is wrong.
     """
 
     head_type: str = ""
     tail_type: str = ""
+    has_unseen_label: bool = False
 
 
 def entity_types(example: Example) -> tuple[str, str] | None:
     """Return the types of head and tail, each "" where it is not known; None for an example of another task."""
     return (example.head_type, example.tail_type) if isinstance(example, RelationExample) else None
+
+
+def has_unseen_label(example: Example) -> bool:
+    """Return whether the target of an example is a label that its task does not know."""
+    return isinstance(example, RelationExample) and example.has_unseen_label
 
 
 def check_span(span: Span, name: str, text: str) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 
-from retrograd.data.relations.formats import read_semeval
 from retrograd.data.relations.instance import RelationInstance
+from retrograd.data.relations.readers.semeval import read_semeval
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 

@@ -1,18 +1,4 @@
-"""Readers of TACRED's file format and of the patches that correct its labels: TACREV and Re-TACRED.
-
-Zhang et al. 2017, "Position-aware Attention and Supervised Data Improve Slot Filling". The corpus is licensed by the
-Linguistic Data Consortium and is not shipped; ``examples/tacred_like`` holds sentences of our own in its format.
-
-A file is one JSON list of records; spans count tokens from 0 and their ends are inclusive::
-
-    {"id": "a1", "relation": "per:title", "token": ["Ines", "Moravec", ",", "a", "pilot"],
-     "subj_start": 0, "subj_end": 1, "obj_start": 4, "obj_end": 4, "subj_type": "PERSON", "obj_type": "TITLE"}
-
-The subject is the head, the object the tail. Other fields (``docid``, ``stanford_pos``, …) are not used.
-
-The text of an instance is its tokens joined by one space, with the Penn Treebank's written-out brackets and quotation
-marks turned back (``-LRB-`` is ``(``, ``''`` is ``"``): pretrained models have read the signs, not their names, and
-cut ``-LRB-`` into several tokens.
+"""The labels of TACRED (`retrograd.data.relations.readers.tacred`), and the patches that correct them.
 
 TACREV (Alt et al. 2020, "TACRED Revisited") is a list of ``{"id": …, "relation": …}``: these labels are replaced, all
 others stay. Re-TACRED (Stoica et al. 2021) is an object ``{id: relation}`` for each part of the data: these labels are
@@ -21,29 +7,23 @@ replaced, and instances whose id is absent are dropped. Which of the two a patch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrograd.data.record_fields import (
-    locate_tokens,
     name_type,
     read_id,
-    read_optional_string,
-    read_records,
     read_string,
-    read_tokens,
-    read_whole_number,
     require_fields,
     require_new,
 )
 from retrograd.data.relations.instance import RelationInstance
-from retrograd.types import Span, UserError
+from retrograd.types import UserError
 from retrograd.util import text_files
 from retrograd.util.guards import JsonObject
-from retrograd.util.text_files import Refuse, raise_error
 
-__all__ = ["NO_RELATION", "RETACRED_LABELS", "TACRED_LABELS", "LabelPatch", "read_patch", "read_tacred"]
+__all__ = ["NO_RELATION", "RETACRED_LABELS", "TACRED_LABELS", "LabelPatch", "read_patch"]
 
 NO_RELATION = "no_relation"
 """The negative label of TACRED, TACREV and Re-TACRED."""
@@ -106,54 +86,6 @@ RETACRED_LABELS = (
     "per:identity",
 )
 """The 40 labels of Re-TACRED, ``no_relation`` among them."""
-
-_REQUIRED = ("id", "token", "subj_start", "subj_end", "obj_start", "obj_end", "subj_type", "obj_type")
-_SIGNS = {
-    "-LRB-": "(",
-    "-RRB-": ")",
-    "-LSB-": "[",
-    "-RSB-": "]",
-    "-LCB-": "{",
-    "-RCB-": "}",
-    "``": '"',
-    "''": '"',
-}
-
-
-def read_tacred(path: Path, refuse: Refuse = raise_error) -> Iterator[RelationInstance]:
-    """Return the instances of a file in TACRED's format, types and ids with them; ``relation`` may be missing.
-
-    Refuses, with file, line and record, what is out of range or there twice. Raises `UserError` for what is no JSON.
-    """
-    records = (
-        (f"line {line}, record {number}", number, value) for number, line, value in text_files.read_json_list(path)
-    )
-    return read_records(path, records, _read_instance, refuse)
-
-
-def _read_instance(record: JsonObject, number: int) -> RelationInstance:
-    require_fields(record, _REQUIRED)
-    tokens = [_SIGNS.get(token.upper(), token) for token in read_tokens(record, "token")]
-    return RelationInstance(
-        id=read_id(record, number),
-        text=" ".join(tokens),
-        head=_read_span(record, "subj", tokens),
-        tail=_read_span(record, "obj", tokens),
-        relation=read_optional_string(record, "relation"),
-        head_type=read_string(record, "subj_type"),
-        tail_type=read_string(record, "obj_type"),
-    )
-
-
-def _read_span(record: JsonObject, role: str, tokens: Sequence[str]) -> Span:
-    """Return the character offsets of ``role``_start to ``role``_end, both inclusive."""
-    start, end = (read_whole_number(record, f"{role}_{side}") for side in ("start", "end"))
-    if not 0 <= start <= end < len(tokens):
-        raise UserError(
-            f"{role}_start {start} and {role}_end {end} are no span of {len(tokens)} tokens; "
-            f"positions count tokens from 0, and the end is the last token itself"
-        )
-    return locate_tokens(tokens, (start, end + 1), role)
 
 
 @dataclass(frozen=True)

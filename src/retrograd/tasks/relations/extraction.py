@@ -16,15 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from retrograd.data.relations.formats import parse_markers
 from retrograd.data.relations.instance import (
     RelationExample,
     RelationInstance,
     bare_sentence,
     entity_types,
+    has_unseen_label,
     mark,
     unmark,
 )
+from retrograd.data.relations.readers.markers import parse_markers
 from retrograd.metrics.relations import DIRECTIONS
 from retrograd.metrics.words import NonWords, fold
 from retrograd.tasks.relations.generator_text import (
@@ -239,17 +240,21 @@ class RelationExtraction:
 
     # Instances as examples and passages
 
-    def example(self, instance: RelationInstance) -> RelationExample:
+    def example(self, instance: RelationInstance, permits_unseen: bool = False) -> RelationExample:
         """Return an example: the marked sentence, the entity types and, where the relation is known, the target.
 
-        Raises `UserError` for an unknown label.
+        Raises `UserError` for an unknown label; with ``permits_unseen`` that label is the target of an example to be
+        scored, to which every answer is wrong.
         """
-        query = mark(instance.text, instance.head, instance.tail)
-        targets: tuple[str, ...] = ()
-        if instance.relation is not None:
-            phrase = self.verbalise(instance.relation)
-            targets = (self._sentences(query)[instance.relation] if self.target_style == "sentence" else phrase,)
-        return RelationExample(instance.id, query, targets, instance.head_type, instance.tail_type)
+        query, relation = mark(instance.text, instance.head, instance.tail), instance.relation
+        types = instance.head_type, instance.tail_type
+        if relation is None:
+            return RelationExample(instance.id, query, (), *types)
+        if permits_unseen and relation not in self.phrases:
+            return RelationExample(instance.id, query, (relation,), *types, has_unseen_label=True)
+        phrase = self.verbalise(relation)
+        target = self._sentences(query)[relation] if self.target_style == "sentence" else phrase
+        return RelationExample(instance.id, query, (target,), *types)
 
     def parse_query(self, text: str) -> RelationExample:
         """Return a sentence with both entities marked, ``<e1>…</e1>`` and ``<e2>…</e2>``, as an example.
@@ -349,7 +354,7 @@ class RelationExtraction:
             rows.setdefault(self.verbalisation.relation_of(passage.title), []).append(row)
         rows.pop(None, None)
         by_relation = {relation: tuple(rows_of_relation) for relation, rows_of_relation in rows.items()}
-        return lambda example: by_relation.get(self.relation_of(example.target, example), ())
+        return lambda example: by_relation.get(self.gold_label(example), ())
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
         """Return official scores in percent, with the rates of answers that are no label, that are one only by the
@@ -360,12 +365,16 @@ class RelationExtraction:
         """
         if len(examples) != len(answers):
             raise UserError(f"{len(answers)} answers to {len(examples)} examples; give one answer per example")
-        gold = [self._gold(example) for example in examples]
+        gold = [self._require_gold(example) for example in examples]
         readings = [self.read_answer(answer, example) for example, answer in zip(examples, answers, strict=True)]
         return score_relations(gold, readings, self.metric, self.negative, self.phrases)
 
-    def _gold(self, example: Example) -> str:
-        relation = self.relation_of(example.target, example)
+    def gold_label(self, example: Example) -> str | None:
+        """Return the label of an example's target, which an unseen label is itself; None where it names none."""
+        return example.target if has_unseen_label(example) else self.relation_of(example.target, example)
+
+    def _require_gold(self, example: Example) -> str:
+        relation = self.gold_label(example)
         if relation is None:
             raise UserError(
                 f"the target {example.target!r} of example {example.id!r} is no {self.target_style} of this "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from retrograd.metrics.relations import relation_table, semeval_score
+from retrograd.metrics.relations import RelationTable, relation_table, semeval_score
 from retrograd.tasks.relations.refinement import Refined
 
-__all__ = ["METRICS", "score_relations"]
+__all__ = ["METRICS", "find_unseen", "official_table", "score_relations"]
 
 METRICS = ("semeval", "macro", "micro")
 """``semeval``: the official macro-F1 over nine directed relations; ``macro`` and ``micro``: F1 without the negative."""
@@ -20,13 +20,10 @@ def score_relations(
 
     The rates are of answers that name no label, that name one only by the rules of refinement, and that name the
     negative label. An answer without a label is skipped by F1: a miss, and a false alarm for nobody. ``accuracy`` is
-    over all items.
+    over all items. A gold label that is not among the ``labels`` is a relation that is always missed.
     """
     predicted = [reading.label for reading in readings]
-    if metric == "semeval":
-        table = semeval_score(gold, predicted).official.table
-    else:
-        table = relation_table(gold, predicted, negative, labels)
+    table = official_table(metric, gold, predicted, negative, labels)
     right = sum(label == guess for label, guess in zip(gold, predicted, strict=True))
     refined = sum(reading.label is not None and not reading.is_exact for reading in readings)
     negatives = 0 if negative is None else predicted.count(negative)
@@ -40,3 +37,22 @@ def score_relations(
         "refined_rate": 100.0 * refined / len(gold),
         "negative_rate": 100.0 * negatives / len(gold),
     }
+
+
+def official_table(
+    metric: str, gold: Sequence[str], predicted: Sequence[str | None], negative: str | None, labels: Collection[str]
+) -> RelationTable:
+    """Return the scores by relation, as the official scorer of one of `METRICS` counts; of SemEval the nine relations,
+    with direction.
+
+    A gold label that is not among the ``labels`` is a relation that is always missed.
+    """
+    unseen = find_unseen(gold, labels)
+    if metric == "semeval":
+        return semeval_score(gold, predicted, unseen).official.table
+    return relation_table(gold, predicted, negative, (*labels, *unseen))
+
+
+def find_unseen(gold: Sequence[str], labels: Collection[str]) -> tuple[str, ...]:
+    """Return the gold labels that are not among the ``labels`` of a task, each once, in their order."""
+    return tuple(label for label in dict.fromkeys(gold) if label not in labels)
