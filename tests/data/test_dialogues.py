@@ -159,7 +159,7 @@ def test_documents_of_doc2dial(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"answer": "x"}', r"line 1: no field 'history'; the record has answer"),
+        ('{"answer": "x"}', r"its records have no 'history', but answer; say where they have it"),
         ('{"history": [], "answer": "x"}', r"line 1: dialogue '1' has no turn"),
         ('{"history": "hello"}', r"line 1: 'history' is a string; expected a list of turns"),
         ('{"history": ["user: a", "b"]}', r"line 1: entry 1 of 'history' has no role, while others have one"),
@@ -176,7 +176,7 @@ def test_documents_of_doc2dial(write: Write) -> None:
         ('{"dial_data": {"d": {"doc": 1}}}', r"document 'doc': 'doc' is a number"),
         ('{"dial_data": {"d": 1}}', r"domain 'd': a number; expected an object of documents"),
         ('{"dial_data": 1}', r"'dial_data' is an object of domains"),
-        ("hello", r"line 1: no JSON object; name the format: jsonl, quac, doc2dial"),
+        ("hello", r"line 1: neither JSON nor a table"),
     ],
 )
 def test_refusals_name_file_place_and_remedy(write: Write, content: str, message: str) -> None:

@@ -13,7 +13,13 @@ from retrograd.data.relations import formats
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLES = {
-    "relations": (formats.FORMATS, formats._READERS, readers.read_relations, "data.md", "## Formats"),
+    "relations": (
+        formats.FORMATS,
+        [known.name for known in formats.RELATION_FILE_FORMATS],
+        readers.read_relations,
+        "data.md",
+        "## Formats",
+    ),
     "questions": (
         questions.QUESTION_FORMATS,
         questions._READERS,
@@ -28,7 +34,7 @@ TABLES = {
         "questions.md",
         "## Dialogues",
     ),
-    "corpus": (passages.CORPUS_FORMATS, passages._READERS, readers.read_passages, "questions.md", "## Corpora"),
+    "corpus": (passages.CORPUS_FORMATS, passages._READERS, readers.read_passages, "passages.md", "## Formats"),
 }
 """Of each kind of files: names, readers, the public function, and the page and section that explain the formats."""
 

@@ -179,7 +179,7 @@ def test_compressed_files(tmp_path: Path) -> None:
         ("who\t['a'\n", r"line 1: the second cell is .* expected a list of answers"),
         ("who\t__import__('os')\n", r"line 1: the second cell is"),
         ("who\t['a']\twhere\n", r"line 1: 3 cells"),
-        ("who wrote it", r"line 1: neither JSON nor a question, a tab"),
+        ("who wrote it", r"line 1: neither JSON, nor a table"),
         ('{"Data": 3}', r"'Data' is a list"),
         ('{"Data": [3]}', r"Data 1: a number"),
         ('{"data": [{"paragraphs": [{"qas": []}]}]}', r"article 1, paragraph 1: no field 'context'"),

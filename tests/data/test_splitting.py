@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograd.data.sentences import sentence_spans
+from retrograd.data.sentences import SENTENCES, Language, SplitSentences, sentence_spans
 from retrograd.data.splitting import Splitting, split_passages
 from retrograd.types import Passage, UserError
 
-TEXTS = st.text(alphabet="aB1. !?\n\"é'", max_size=120)
+TEXTS = st.text(alphabet="aB1. !?\n\"é'。…", max_size=120)
 SPLITTINGS = st.integers(1, 9).flatmap(
     lambda length: st.builds(
         Splitting, st.just(length), st.integers(0, length - 1), st.sampled_from(["words", "sentences"])
@@ -102,9 +102,44 @@ def test_sentences_end_where_a_reader_says(text: str, expected: list[str]) -> No
     assert [text[start:end] for start, end in sentence_spans(text)] == expected
 
 
-@given(TEXTS)
-def test_sentences_are_all_that_is_visible(text: str) -> None:
-    spans = list(sentence_spans(text))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("杯裡有茶。這是什麼？！「好。」下雨了", ["杯裡有茶。", "這是什麼？！", "「好。」", "下雨了"]),
+        ("यह चाय है। वह पानी है॥ बस", ["यह चाय है।", "वह पानी है॥", "बस"]),
+        ("ما هذا؟ هذا شاي۔ نعم", ["ما هذا؟", "هذا شاي۔", "نعم"]),
+        ("ሻይ ነው። ውሃ ነው።", ["ሻይ ነው።", "ውሃ ነው።"]),
+        ("Что это? «Чай.» 3.5 литра", ["Что это?", "«Чай.»", "3.5 литра"]),
+        ("Wait … they said. A heading\n\na text", ["Wait … they said.", "A heading", "a text"]),
+    ],
+)
+def test_sentences_of_any_language_end_at_its_marks(text: str, expected: list[str]) -> None:
+    assert [text[start:end] for start, end in SENTENCES["any"](text)] == expected
+
+
+def test_abbreviations_are_those_of_english() -> None:
+    text = "Dr. Lee came. 他说：好。 He left."
+    spans = {language: [text[start:end] for start, end in split(text)] for language, split in SENTENCES.items()}
+    assert spans["en"] == ["Dr. Lee came.", "他说：好。", "He left."]
+    assert spans["any"] == ["Dr.", "Lee came.", "他说：好。", "He left."]
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+@pytest.mark.parametrize(
+    "text",
+    ["." * 200_000, '?"' * 100_000, "\n " * 100_000, "Dr. X " * 30_000, "。」" * 100_000],
+    ids=["stops", "quotation marks", "lines", "abbreviations", "other marks"],
+)
+def test_long_runs_of_marks_take_no_more_than_their_length(language: Language, text: str) -> None:
+    """With a time that grows with the square this would take hours."""
+    covered = sum(len("".join(text[start:end].split())) for start, end in SENTENCES[language](text))
+    assert covered == len("".join(text.split()))
+
+
+@pytest.mark.parametrize("split", [sentence_spans, *SENTENCES.values()])
+@given(text=TEXTS)
+def test_sentences_are_all_that_is_visible(split: SplitSentences, text: str) -> None:
+    spans = list(split(text))
     assert "".join("".join(text[start:end].split()) for start, end in spans) == "".join(text.split())
     assert all(text[start:end] == text[start:end].strip() != "" for start, end in spans)
     assert [start for start, _ in spans] == sorted(start for start, _ in spans)

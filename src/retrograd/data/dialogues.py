@@ -1,8 +1,10 @@
-"""Readers of document-grounded dialogues: JSON Lines, OR-QuAC, QuAC and DoQA files, Doc2Dial.
+"""Readers of document-grounded dialogues: records in any container, OR-QuAC, QuAC and DoQA files, Doc2Dial, chats.
 
 Every reader yields `DialogueExample` lazily, and every error names the file, the place and the remedy.
 
-``jsonl``     one turn to answer a line; other fields than these are not read:
+``jsonl``, ``json``, ``csv``, ``parquet`` and ``arrow`` hold records (`retrograd.data.rows`), of one turn to answer
+each; other fields than these are not read, and a map of fields (`retrograd.data.field_maps`) says where records have
+them that name them otherwise:
               turns      ``history`` or ``Context``, oldest first: objects ``{"role", "text"}``; texts ``"role: text"``;
                          texts without roles, user and agent in turn; or objects ``{"question", "answer"}`` (OR-QuAC)
               question   ``question`` or ``Question``, the turn to answer; without it that is the last of the history
@@ -10,14 +12,18 @@ Every reader yields `DialogueExample` lazily, and every error names the file, th
               id         ``id``, ``qid`` or ``_id``; else the line
               gold       ``gold_passages``: passage ids; ``knowledge``: texts that the answer was written from, or
                          OR-QuAC's ``evidences`` where ``retrieval_labels`` is 1
+              A record with a whole chat, in ``messages`` or ``conversations`` (objects with ``role``, ``from`` or
+              ``speaker``, and ``content``, ``value`` or ``text``, as OpenAI's, ShareGPT's and MTRAG's files have them),
+              gives one example for each turn of the agent; MTRAG's tasks have the turns so far in ``input``, the
+              answers in ``targets``, and the ids of what was found in ``contexts``, which are taken as gold.
 ``quac``      QuAC and DoQA (`retrograd.data.squad`); the gold passage is the paragraph.
 ``doc2dial``  the official ``dial_data`` file: one example for each turn of the agent; the gold passage is the document.
 
 Turns that cannot be answered (CANNOTANSWER in QuAC, DoQA and OR-QuAC; an empty list of answers; a turn of Doc2Dial
 without references) are kept with the target `NO_ANSWER` (Doc2Dial: what was said) or dropped, as ``unanswerable`` says.
 Where several people answered and disagree, the majority decides (`retrograd.data.squad.resolve_answers`).
-``user``, ``usr``, ``human`` and ``seeker`` are one role, ``agent``, ``assistant``, ``system``, ``bot`` and ``wizard``
-the other.
+``user``, ``usr``, ``human`` and ``seeker`` are one role, ``agent``, ``assistant``, ``system``, ``bot``, ``wizard``,
+``gpt`` and ``model`` the other.
 """
 
 from __future__ import annotations
@@ -27,8 +33,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from retrograd.data.chats import CHAT_IDS, is_chat, read_chat, read_turn
 from retrograd.data.examples import DialogueExample, Turn, dialogue_example
+from retrograd.data.field_maps import DialogueFields, map_records
+from retrograd.data.proposals import mapped_kind, propose_dialogue_fields, require_field
 from retrograd.data.record_fields import (
+    Records,
     find_field,
     find_id,
     locate_errors,
@@ -38,14 +48,14 @@ from retrograd.data.record_fields import (
     read_every_string,
     read_objects,
     read_optional_string,
-    read_records,
     read_string,
     read_strings,
     require_fields,
     require_known,
     require_new,
 )
-from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_quac, resolve_answers
+from retrograd.data.rows import ROW_KINDS, read_rows, row_kind, split_header
+from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, has_articles, read_quac, resolve_answers
 from retrograd.types import Passage, UserError
 from retrograd.util import text_files
 from retrograd.util.guards import JsonObject, JsonValue, peek_json_object
@@ -60,7 +70,7 @@ __all__ = [
     "read_doc2dial_documents",
 ]
 
-DialogueFormat = Literal["auto", "jsonl", "quac", "doc2dial"]
+DialogueFormat = Literal["auto", "jsonl", "json", "csv", "parquet", "arrow", "quac", "doc2dial"]
 """The values of ``data.format``: a new one is named here, in `_READERS` and, if "auto" knows it, in
 `detect_dialogue_format`."""
 
@@ -71,8 +81,10 @@ _QUESTIONS = ("question", "Question")
 _ANSWERS = ("answers", "answer", "response", "Answer")
 _IDS = ("id", "qid", "_id")
 _EVIDENCE = ("evidences", "evidence")
+_NAMES = (*_HISTORIES, *_QUESTIONS, *_ANSWERS, *_IDS)
+_PLAIN = DialogueFields()
 _USERS = frozenset({"user", "usr", "human", "seeker"})
-_AGENTS = frozenset({"agent", "assistant", "system", "bot", "wizard"})
+_AGENTS = frozenset({"agent", "assistant", "system", "bot", "wizard", "gpt", "model"})
 _SPOKEN = re.compile(rf"\s*({'|'.join(sorted(_USERS | _AGENTS))})\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -81,49 +93,83 @@ def read_dialogues(
     format: str = "auto",  # noqa: A002 (the field's word)
     unanswerable: str = "keep",
     refuse: Refuse = raise_error,
+    fields: DialogueFields = _PLAIN,
 ) -> Iterator[DialogueExample]:
     """Return the dialogues of a file in one of `DIALOGUE_FORMATS`; ``auto`` looks at its beginning.
 
-    Malformed lines and repeated ids of JSON Lines go to ``refuse``, with file and place. Raises `UserError` for an
-    unknown format or treatment of what is unanswerable, and for the first fault of the other formats.
+    ``fields`` says where records have what. Malformed records and repeated ids go to ``refuse``, with file and place.
+    Raises `UserError` for an unknown format or treatment of what is unanswerable, and for the first fault of the other
+    formats.
     """
     require_known(format, DIALOGUE_FORMATS, "dialogue format")
     require_known(unanswerable, UNANSWERABLE, "treatment of turns without an answer")
-    detected = detect_dialogue_format(path) if format == "auto" else format
-    return _READERS[detected](path, unanswerable, refuse)
+    if fields.paths:
+        detected = mapped_kind(path, format)
+    else:
+        detected = detect_dialogue_format(path) if format == "auto" else format
+        if detected in ROW_KINDS:
+            require_field(path, detected, _NAMES, _has_turns, "history", propose_dialogue_fields)
+    read = _read_mapped(detected, fields) if fields.paths else _READERS[detected]
+    return read(path, unanswerable, refuse)
 
 
 def detect_dialogue_format(path: Path) -> str:
-    """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    number, line = text_files.first_line(path, "dialogues")
-    record = peek_json_object(line)
-    if record is None and line.lstrip().startswith("{"):  # an object over several lines
-        record = text_files.read_json(path)
-    if not isinstance(record, dict):
-        raise UserError(f"{path}, line {number}: no JSON object; name the format: {', '.join(DIALOGUE_FORMATS[1:])}")
-    if "dial_data" in record:
+    """Return the format of a file, judged by its beginning. Raises `UserError` where none fits."""
+    kind = row_kind(path)
+    if kind == "csv":
+        number, line = text_files.first_line(path, "dialogues")
+        if len(split_header(line)) > 1:
+            return kind
+        raise UserError(
+            f"{path}, line {number}: neither JSON nor a table whose first line names its columns; name the format: "
+            f"{', '.join(DIALOGUE_FORMATS[1:])}"
+        )
+    if kind != "json":
+        return kind
+    _, line = text_files.first_line(path, "dialogues")
+    if line.lstrip().startswith("["):
+        return kind
+    content = peek_json_object(line) or text_files.read_json(path)
+    if isinstance(content, dict) and "dial_data" in content:
         return "doc2dial"
-    return "quac" if "data" in record else "jsonl"
+    return "quac" if isinstance(content, dict) and has_articles(content) else kind
 
 
-# JSON Lines -----------------------------------------------------------------------------------------------------------
+# Records --------------------------------------------------------------------------------------------------------------
 
 
-def dialogue_examples(records: Iterable[JsonObject], unanswerable: str = "keep") -> Iterator[DialogueExample]:
-    """Yield the turns of records with the fields of the format ``jsonl``.
+def dialogue_examples(
+    records: Iterable[JsonObject], unanswerable: str = "keep", fields: DialogueFields = _PLAIN
+) -> Iterator[DialogueExample]:
+    """Yield the turns of records with the fields of the format ``jsonl``, or where ``fields`` says.
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
-    return _read_examples(Path("the records"), "record", enumerate(records, start=1), unanswerable, raise_error)
+    place = Path("the records")
+    numbered = map_records(place, number_records("record", enumerate(records, start=1)), fields)
+    return _read_examples(place, numbered, unanswerable, raise_error)
 
 
-def _read_examples(
-    path: Path, unit: str, records: Iterable[tuple[int, JsonObject]], unanswerable: str, refuse: Refuse
-) -> Iterator[DialogueExample]:
-    """Yield the turns of numbered records; ``unit`` is what the numbers count."""
-    for example in read_records(path, number_records(unit, records), _read_example, refuse):
-        if unanswerable == "keep" or example.targets != (NO_ANSWER,):
-            yield example
+def _read_examples(path: Path, records: Records, unanswerable: str, refuse: Refuse) -> Iterator[DialogueExample]:
+    """Yield the turns of records that are to be answered."""
+    first_places: dict[str, str] = {}
+    for place, number, record in records:
+        with locate_errors(path, place, refuse):
+            for example in _read_turns(record, number):
+                require_new(example.id, place.split(", ")[-1], first_places)
+                if unanswerable == "keep" or example.targets != (NO_ANSWER,):
+                    yield example
+
+
+def _has_turns(record: JsonObject) -> bool:
+    return find_field(record, (*_HISTORIES, *_QUESTIONS)) is not None or is_chat(record)
+
+
+def _read_turns(record: JsonObject, number: int) -> Iterable[DialogueExample]:
+    """Return the turns of a record that are to be answered: those of a chat, or one."""
+    if find_field(record, (*_HISTORIES, *_QUESTIONS)) is None and is_chat(record):
+        return read_chat(record, find_id(record, number, CHAT_IDS), _normalise_role)
+    return [_read_example(record, number)]
 
 
 def _read_example(record: JsonObject, number: int) -> DialogueExample:
@@ -152,8 +198,7 @@ def _read_history(value: JsonValue, name: str, question_follows: bool) -> list[T
             answers = _read_answers(turn["answer"], "answer") if turn.get("answer") is not None else ()
             turns += [Turn("agent", answers[0])] if answers else []
         else:
-            require_fields(turn, ("role", "text"))
-            turns.append(Turn(_normalise_role(read_string(turn, "role")), read_string(turn, "text").strip()))
+            turns.append(read_turn(turn, _normalise_role))
     return turns
 
 
@@ -264,8 +309,12 @@ def _read_documents(path: Path, name: str) -> Iterator[tuple[str, str, JsonValue
 _Read = Callable[[Path, str, Refuse], Iterator[DialogueExample]]
 
 
-def _read_lines(path: Path, unanswerable: str, refuse: Refuse) -> Iterator[DialogueExample]:
-    return _read_examples(path, "line", text_files.read_jsonl(path, refuse), unanswerable, refuse)
+def _read_mapped(kind: str, fields: DialogueFields) -> _Read:
+    """Return a reader of records that have their fields where ``fields`` says."""
+    names = (*_NAMES, *fields.paths.values())
+    return lambda path, unanswerable, refuse: _read_examples(
+        path, map_records(path, read_rows(path, names, refuse, kind), fields, refuse), unanswerable, refuse
+    )
 
 
 def _to_first_fault(read: Callable[[Path, str], Iterator[DialogueExample]]) -> _Read:
@@ -274,7 +323,7 @@ def _to_first_fault(read: Callable[[Path, str], Iterator[DialogueExample]]) -> _
 
 
 _READERS: Mapping[str, _Read] = {
-    "jsonl": _read_lines,
+    **{kind: _read_mapped(kind, _PLAIN) for kind in ROW_KINDS},
     "quac": _to_first_fault(read_quac),
     "doc2dial": _to_first_fault(_read_doc2dial),
 }

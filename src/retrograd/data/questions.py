@@ -1,19 +1,25 @@
-"""Readers of questions with answers: JSON Lines, a JSON list, DPR's tables, TriviaQA and SQuAD files.
+"""Readers of questions with answers: records in any container, DPR's tables, TriviaQA, SQuAD and BEIR files.
 
 Every reader yields `GroundedExample` lazily, and every error names the file, the place and the remedy.
 
-``jsonl``     one object a line. Only the question is required; other fields than these are not read:
-              question   ``question``, ``query`` or ``Question``
-              answers    ``answers``, ``answer`` or ``Answer``: a string, a list of strings, or an object with ``text``
-                         (SQuAD) or with ``value`` and ``aliases``, also in capitals (TriviaQA); a string that is the
-                         text of a list, as in ``tsv``, is that list
-              id         ``id``, ``_id``, ``qid``, ``query_id``, ``question_id`` or ``QuestionId``; else the line
+``jsonl``, ``json``, ``csv``, ``parquet`` and ``arrow`` hold records (`retrograd.data.rows`). Only the question is
+required; other fields than these are not read, and a map of fields (`retrograd.data.field_maps`) says where records
+have them that name them otherwise:
+              question   ``question``, ``query``, ``Question`` or ``Query``
+              answers    ``answers``, ``answer``, ``Answer``, ``golden_answers`` (FlashRAG) or ``possible_answers``: a
+                         string, a list of strings, or an object with ``text`` (SQuAD) or with ``value`` and
+                         ``aliases``, also in capitals (TriviaQA); a string that is the text of a list, as in ``tsv``,
+                         is that list
+              id         ``id``, ``_id``, ``qid``, ``query_id``, ``question_id`` or ``QuestionId``; else the number
               gold       ``gold_passages``, a list of passage ids
-              Natural Questions open, TriviaQA and MS MARCO, as commonly distributed, are of this kind.
-``json``      one JSON list of such objects.
+              Natural Questions open, TriviaQA and MS MARCO (by columns, too), as commonly distributed, are of this
+              kind; and so is KILT, with its question in ``input``, its answers in ``output[*].answer``, and the pages
+              that they are from as gold passages.
 ``triviaqa``  one JSON object whose ``Data`` is a list of such objects.
 ``tsv``       DPR's question files: question, tab, list of answers, as in ``who wrote it<TAB>['Ann', 'A. Lee']``.
 ``squad``     SQuAD 1.1 and 2.0; the gold passage is the paragraph (`retrograd.data.squad`).
+``beir``      the table of a BEIR folder that says which passages are relevant (``FOLDER/qrels/test.tsv``): its queries,
+              from ``FOLDER/queries.jsonl``, without answers (`retrograd.data.beir`).
 
 An empty list of answers, MS MARCO's "No Answer Present." and SQuAD 2.0's ``is_impossible`` are questions without an
 answer: ``unanswerable`` "drop" leaves them out, "keep" gives them the target `NO_ANSWER`. A question whose record has
@@ -26,7 +32,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
+from retrograd.data.beir import is_beir_qrels, read_beir_queries
 from retrograd.data.examples import GroundedExample
+from retrograd.data.field_maps import QuestionFields, map_records
+from retrograd.data.proposals import mapped_kind, propose_question_fields, require_field
 from retrograd.data.record_fields import (
     Records,
     find_field,
@@ -35,12 +44,14 @@ from retrograd.data.record_fields import (
     missing_field,
     name_type,
     number_records,
+    read_objects,
     read_records,
     read_string,
     read_strings,
     require_known,
 )
-from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, read_squad
+from retrograd.data.rows import ROW_KINDS, read_rows, row_kind, split_header
+from retrograd.data.squad import NO_ANSWER, UNANSWERABLE, has_articles, read_squad
 from retrograd.metrics.patterns import compile_pattern
 from retrograd.types import UserError
 from retrograd.util import text_files
@@ -58,7 +69,7 @@ __all__ = [
     "read_questions",
 ]
 
-QuestionFormat = Literal["auto", "jsonl", "json", "tsv", "triviaqa", "squad"]
+QuestionFormat = Literal["auto", "jsonl", "json", "csv", "parquet", "arrow", "tsv", "triviaqa", "squad", "beir"]
 """The values of ``data.format``: a new one is named here, in `_READERS` and, if "auto" knows it, in
 `detect_question_format`."""
 
@@ -66,12 +77,15 @@ QUESTION_FORMATS: tuple[QuestionFormat, ...] = get_args(QuestionFormat)
 ANSWERS_ARE = ("text", "regex")
 """Plain text, or regular expressions (`retrograd.metrics.patterns`)."""
 
-_QUESTIONS = ("question", "query", "Question")
-_ANSWERS = ("answers", "answer", "Answer")
+_QUESTIONS = ("question", "query", "Question", "Query")
+_ANSWERS = ("answers", "answer", "Answer", "golden_answers", "possible_answers")
 _IDS = ("id", "_id", "qid", "query_id", "question_id", "QuestionId")
 _VALUES = ("value", "Value")
 _ALIASES = ("aliases", "Aliases")
+_HEADERS = (["question", "answer"], ["question", "answers"])
 _NONE_PRESENT = "No Answer Present."
+_NAMES = (*_QUESTIONS, *_ANSWERS, *_IDS)
+_PLAIN = QuestionFields()
 
 
 def read_questions(
@@ -80,62 +94,84 @@ def read_questions(
     unanswerable: str = "drop",
     refuse: Refuse = raise_error,
     answers_are: str = "text",
+    fields: QuestionFields = _PLAIN,
 ) -> Iterator[GroundedExample]:
     """Return the questions of a file in one of `QUESTION_FORMATS`; ``auto`` looks at its beginning.
 
-    ``answers_are`` is one of `ANSWERS_ARE`. Malformed records and repeated ids go to ``refuse``, with file and place.
+    ``answers_are`` is one of `ANSWERS_ARE`; ``fields`` says where records have what.
+    Malformed records and repeated ids go to ``refuse``, with file and place.
     Raises `UserError` for an unknown format or treatment of what is unanswerable, and for the first fault of a SQuAD
     file.
     """
     require_known(answers_are, ANSWERS_ARE, "kind of answers")
     require_known(format, QUESTION_FORMATS, "question format")
     require_known(unanswerable, UNANSWERABLE, "treatment of questions without an answer")
-    detected = detect_question_format(path) if format == "auto" else format
-    return _READERS[detected](path, unanswerable, refuse, answers_are == "regex")
+    if fields.paths:
+        detected = mapped_kind(path, format)
+    else:
+        detected = detect_question_format(path) if format == "auto" else format
+        if detected in ROW_KINDS:
+            require_field(path, detected, _NAMES, _has_question, "question", propose_question_fields)
+    read = _read_mapped(detected, fields) if fields.paths else _READERS[detected]
+    return read(path, unanswerable, refuse, answers_are == "regex")
 
 
 def question_examples(
-    records: Iterable[JsonObject], unanswerable: str = "drop", answers_are: str = "text"
+    records: Iterable[JsonObject],
+    unanswerable: str = "drop",
+    answers_are: str = "text",
+    fields: QuestionFields = _PLAIN,
 ) -> Iterator[GroundedExample]:
-    """Return the questions of records with the fields of the format ``jsonl``.
+    """Return the questions of records with the fields of the format ``jsonl``, or where ``fields`` says.
 
     Raises `UserError`, with the number of the record (from 1), for a malformed one and a repeated id.
     """
-    numbered = number_records("record", enumerate(records, start=1))
+    place = Path("the records")
+    numbered = map_records(place, number_records("record", enumerate(records, start=1)), fields)
     require_known(answers_are, ANSWERS_ARE, "kind of answers")
-    return _read_examples(Path("the records"), numbered, unanswerable, raise_error, answers_are == "regex")
+    return _read_examples(place, numbered, unanswerable, raise_error, answers_are == "regex")
 
 
 def detect_question_format(path: Path) -> str:
-    """Return the format of a file, judged by its first line that is not blank. Raises `UserError` where none fits."""
-    number, line = text_files.first_line(path, "questions")
-    start = line.lstrip()
-    if start.startswith("["):
+    """Return the format of a file, judged by its beginning. Raises `UserError` where none fits."""
+    kind = row_kind(path)
+    if kind == "csv":
+        return _detect_table(path)
+    if kind != "json":
+        return kind
+    _, line = text_files.first_line(path, "questions")
+    if line.lstrip().startswith("["):
         return "json"
-    if not start.startswith("{"):
-        if "\t" in line:
-            return "tsv"
-        raise UserError(
-            f"{path}, line {number}: neither JSON nor a question, a tab and a list of answers; "
-            f"name the format: {', '.join(QUESTION_FORMATS[1:])}"
-        )
-    record = peek_json_object(line)
-    if record is None:  # an object over several lines
-        content = text_files.read_json(path)
-        record = content if isinstance(content, dict) else {}
-    if "Data" in record:
+    content = peek_json_object(line) or text_files.read_json(path)
+    if isinstance(content, dict) and "Data" in content:
         return "triviaqa"
-    return "squad" if "data" in record else "jsonl"
+    return "squad" if isinstance(content, dict) and has_articles(content) else "json"
 
 
-def _read_lines(path: Path, refuse: Refuse) -> Records:
-    return number_records("line", text_files.read_jsonl(path, refuse))
-
-
-def _read_list(path: Path, refuse: Refuse) -> Records:
-    return (
-        (f"line {line}, record {number}", number, record) for number, line, record in text_files.read_json_list(path)
+def _detect_table(path: Path) -> str:
+    """Return the format of a text that is no JSON: DPR's tables have tabs, and no header that is known."""
+    number, line = text_files.first_line(path, "questions")
+    if is_beir_qrels(path):
+        return "beir"
+    header = split_header(line)
+    if "\t" in line:
+        return "csv" if set(header) & set(_QUESTIONS) else "tsv"
+    if len(header) > 1:
+        return "csv"
+    raise UserError(
+        f"{path}, line {number}: neither JSON, nor a table whose first line names its columns, nor a question, a tab "
+        f"and a list of answers; name the format: {', '.join(QUESTION_FORMATS[1:])}"
     )
+
+
+def _has_question(record: JsonObject) -> bool:
+    return find_field(record, _QUESTIONS) is not None or _is_kilt(record)
+
+
+def _read_mapped(kind: str, fields: QuestionFields) -> _Read:
+    """Return a reader of records that have their fields where ``fields`` says."""
+    names = (*_NAMES, *fields.paths.values())
+    return _by_record(lambda path, refuse: map_records(path, read_rows(path, names, refuse, kind), fields, refuse))
 
 
 def _read_triviaqa(path: Path, refuse: Refuse) -> Records:
@@ -156,10 +192,7 @@ def _read_table(path: Path, refuse: Refuse) -> Records:
         if not line.strip():
             continue
         cells = text_files.split_row(line, 2)
-        if number == 1 and [cell.strip().casefold() for cell in cells] in (
-            ["question", "answer"],
-            ["question", "answers"],
-        ):
+        if number == 1 and [cell.strip().casefold() for cell in cells] in _HEADERS:
             continue
         with locate_errors(path, f"line {number}", refuse):
             if len(cells) != 2:
@@ -172,7 +205,10 @@ def _parse_list(cell: str) -> list[JsonValue]:
     values = parse_text_list(cell)
     if values is not None:
         return [*values]
-    raise UserError(f"the second cell is {cell[:60]!r}; expected a list of answers such as ['one', 'two']")
+    raise UserError(
+        f"the second cell is {cell[:60]!r}; expected a list of answers such as ['one', 'two'], or, where the first "
+        f"line names columns, data.fields.question and data.fields.answers, which say which they are"
+    )
 
 
 def _read_examples(
@@ -187,6 +223,8 @@ def _read_examples(
 def _read_example(record: JsonObject, number: int, unanswerable: str, patterns: bool) -> GroundedExample | None:
     """Return the example of a record; None for a question without an answer that is to be dropped."""
     question_field = find_field(record, _QUESTIONS)
+    if question_field is None and _is_kilt(record):
+        record, question_field = _read_kilt(record), "question"
     if question_field is None:
         raise missing_field(record, "question")
     question = read_string(record, question_field).strip()
@@ -206,6 +244,25 @@ def _read_example(record: JsonObject, number: int, unanswerable: str, patterns: 
         for target in targets:
             compile_pattern(target)
     return GroundedExample(id_, question, targets, gold, patterns)
+
+
+def _is_kilt(record: JsonObject) -> bool:
+    """Return whether a record is one of KILT or CLAPnq: an input, and outputs that are objects."""
+    outputs = record.get("output")
+    is_list = isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs)
+    return "input" in record and is_list
+
+
+def _read_kilt(record: JsonObject) -> JsonObject:
+    """Return a record of KILT with our fields; an output without a text answers nothing."""
+    outputs = read_objects(record, "output")
+    pages = [page for output in outputs if "provenance" in output for page in read_objects(output, "provenance")]
+    return {
+        "id": record.get("id"),
+        "question": record["input"],
+        "answers": [output["answer"] for output in outputs if output.get("answer") not in (None, "")],
+        "gold_passages": [str(page["wikipedia_id"]) for page in pages if page.get("wikipedia_id") is not None],
+    }
 
 
 def _read_answers(value: JsonValue, name: str) -> tuple[str, ...]:
@@ -238,10 +295,10 @@ def _read_squad(path: Path, unanswerable: str, refuse: Refuse, patterns: bool) -
 
 
 _READERS: Mapping[str, _Read] = {
-    "jsonl": _by_record(_read_lines),
-    "json": _by_record(_read_list),
+    **{kind: _read_mapped(kind, _PLAIN) for kind in ROW_KINDS},
     "tsv": _by_record(_read_table),
     "triviaqa": _by_record(_read_triviaqa),
     "squad": _read_squad,
+    "beir": _by_record(read_beir_queries),
 }
 """How each of `QUESTION_FORMATS` but "auto" is read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from retrograd.data.sentences import sentence_spans
@@ -16,13 +16,13 @@ from retrograd.metrics.words import CHARACTER, MARKS
 from retrograd.types import Passage, UserError
 from retrograd.util.guards import suggest_name
 
-__all__ = ["SPLIT_AT", "Splitting", "split_passages"]
+__all__ = ["SPLIT_AT", "WORD", "Splitting", "Unit", "join_units", "split_passages"]
 
 SPLIT_AT = ("words", "sentences")
 """Places where a passage may end: after any word, or after a sentence (a sentence longer than a passage is cut as
 words)."""
 
-_WORD = re.compile(rf"{CHARACTER}[^\w\s{MARKS}]*|(?:(?!{CHARACTER})\S)+")
+WORD = re.compile(rf"{CHARACTER}[^\w\s{MARKS}]*|(?:(?!{CHARACTER})\S)+")
 """What stands between spaces; of scripts without spaces each character, with the signs behind it."""
 
 
@@ -63,7 +63,7 @@ def split_passages(documents: Iterable[Passage], splitting: Splitting = Splittin
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
     """A piece of text that is never split: characters [start, end), and its number of words."""
 
     start: int
@@ -72,16 +72,29 @@ class _Unit:
 
 
 def _passage_spans(text: str, splitting: Splitting) -> Iterator[tuple[int, int]]:
-    units = _split_units(text, splitting)
+    return join_units(_split_units(text, splitting), splitting.length, splitting.overlap)
+
+
+def join_units(
+    units: Sequence[Unit], length: int, overlap: int, overlap_counts_units: bool = False
+) -> Iterator[tuple[int, int]]:
+    """Yield the characters of passages of as many whole units as have ``length`` words at most.
+
+    Of the units before it a passage repeats as many as have ``overlap`` words at most or, where these are counted, so
+    many units; fewer where there would be no space for a new one. No unit may have more words than ``length``.
+    """
     first = 0
     while first < len(units):
-        stop = first + _count_fitting((units[i].words for i in range(first, len(units))), splitting.length)
+        stop = first + _count_fitting((units[i].words for i in range(first, len(units))), length)
         yield units[first].start, units[stop - 1].end
         if stop == len(units):
             return
-        # What is repeated must leave space for at least one new unit.
-        budget = min(splitting.overlap, splitting.length - units[stop].words)
-        first = stop - _count_fitting((units[i].words for i in range(stop - 1, first, -1)), budget)
+        space = length - units[stop].words
+        before = (units[i].words for i in range(stop - 1, first, -1))
+        if overlap_counts_units:
+            first = stop - min(overlap, _count_fitting(before, space))
+        else:
+            first = stop - _count_fitting(before, min(overlap, space))
 
 
 def _count_fitting(words: Iterable[int], limit: int) -> int:
@@ -89,12 +102,12 @@ def _count_fitting(words: Iterable[int], limit: int) -> int:
     return sum(1 for _ in itertools.takewhile(lambda total: total <= limit, itertools.accumulate(words)))
 
 
-def _split_units(text: str, splitting: Splitting) -> list[_Unit]:
+def _split_units(text: str, splitting: Splitting) -> list[Unit]:
     if splitting.at == "words":
-        return [_Unit(word.start(), word.end(), 1) for word in _WORD.finditer(text)]
-    units: list[_Unit] = []
+        return [Unit(word.start(), word.end(), 1) for word in WORD.finditer(text)]
+    units: list[Unit] = []
     for start, end in sentence_spans(text):
-        words = [(start + word.start(), start + word.end()) for word in _WORD.finditer(text[start:end])]
+        words = [(start + word.start(), start + word.end()) for word in WORD.finditer(text[start:end])]
         pieces = [words[i : i + splitting.length] for i in range(0, len(words), splitting.length)]
-        units += [_Unit(piece[0][0], piece[-1][1], len(piece)) for piece in pieces]
+        units += [Unit(piece[0][0], piece[-1][1], len(piece)) for piece in pieces]
     return units

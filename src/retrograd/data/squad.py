@@ -34,6 +34,7 @@ __all__ = [
     "NO_ANSWER",
     "TEXT_ID",
     "UNANSWERABLE",
+    "has_articles",
     "read_contexts",
     "read_quac",
     "read_squad",
@@ -70,6 +71,16 @@ def read_contexts(path: Path) -> Iterator[Passage]:
         if paragraph.passage.id not in known_ids:
             known_ids.add(paragraph.passage.id)
             yield paragraph.passage
+
+
+def has_articles(content: JsonObject) -> bool:
+    """Return whether an object is laid out as SQuAD is, whose 'data' are articles, and no list of plain records."""
+    if "data" not in content:
+        return False
+    articles = content["data"]
+    if not isinstance(articles, list) or not articles:
+        return True
+    return any(not isinstance(article, dict) or "paragraphs" in article for article in articles)
 
 
 def read_squad(path: Path, unanswerable: str = "drop") -> Iterator[GroundedExample]:

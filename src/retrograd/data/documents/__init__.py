@@ -1,0 +1,1 @@
+"""Documents as people have them, in text, Markdown, HTML and PDF files, cut into passages."""
