@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Heavy integrations, which the other tests do without: each has an environment .venv-NAME of its own, with these extras
 # and packages, and there none of these may be missing.
-HEAVY := index frameworks trackers
+HEAVY := index frameworks trackers browser
 EXTRAS_index := milvus,ray
 REQUIRED_index := ray pymilvus
 EXTRAS_frameworks := langchain,llama-index,haystack,dspy,onnx
 REQUIRED_frameworks := langchain_core llama_index haystack dspy onnxruntime
 EXTRAS_trackers := tensorboard,trackio,wandb,mlflow
 PACKAGES_trackers := datasets duckdb
+# Chromium is a program of its own: Debian's package chromium.
+EXTRAS_browser := serve
+PACKAGES_browser := playwright axe-playwright-python openai
+REQUIRED_browser := playwright chromium openai
 REQUIRED_trackers := tensorboard trackio wandb mlflow datasets duckdb
 
 # Shapes and types of every call are checked at run time, for 1.7 times the processor time (LOG.md): by CI, and by `make test TYPED=1`.

@@ -127,6 +127,8 @@ def _values(kind: type, name: str, hint: object) -> str:
         return ", ".join(f'`"{choice}"`' for choice in get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         return ", ".join(_values(kind, name, part) for part in get_args(hint))
+    if isinstance(hint, type) and is_dataclass(hint):
+        return "table of " + ", ".join(f"`{field.name}`" for field in fields(hint))
     return "list of texts" if get_origin(hint) is tuple else _TYPES[hint]
 
 

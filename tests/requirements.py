@@ -8,18 +8,40 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
 
 __all__ = [
+    "CHROMIUM",
+    "skip_without_browser",
     "skip_without_framework",
     "skip_without_milvus",
+    "skip_without_openai",
     "skip_without_ray",
     "skip_without_smollm2",
     "skip_without_tracker",
 ]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+"""The browser of the tests, a package of Debian; None where there is none."""
+
+
+def skip_without_browser() -> None:
+    """Skip the test, or the whole file where it is being collected, if playwright or Chromium is not installed."""
+    if find_spec("playwright") is None:
+        pytest.skip("playwright is not installed: make integrations installs it", allow_module_level=True)
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed; install it with: apt-get install chromium", allow_module_level=True)
+
+
+def skip_without_openai() -> None:
+    """Skip the test where OpenAI's client is not installed."""
+    if find_spec("openai") is None:
+        pytest.skip("openai is not installed: make integrations installs it", allow_module_level=True)
 
 
 def skip_without_framework(package: str) -> None:

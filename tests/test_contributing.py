@@ -150,9 +150,9 @@ LINES = (
 """File, import, tuple and entry; an index needs no line."""
 FORMAT_LINES = (
     ("from retrograd.data.squad import", "from retrograd.data.question_blocks import read_blocks\n", ""),
-    ('"squad"]', "", ', "blocks"'),
+    ('"beir"]', "", ', "blocks"'),
     ('    "squad": _read_squad,\n', "", '    "blocks": _by_record(read_blocks),\n'),
-    ("    start = line.lstrip()\n", "", '    if start.startswith("Q: "):\n        return "blocks"\n'),
+    ("    header = split_header(line)\n", "", '    if line.startswith("Q: "):\n        return "blocks"\n'),
 )
 """Text of `data/questions.py`, and what the format of questions puts before it, and into or behind it."""
 

@@ -330,6 +330,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that examples name; examples run in it."""
     for name, records in (("passages", FACTS), ("train", QUESTIONS), ("test", QUESTIONS)):
         (tmp_path / f"{name}.jsonl").write_text("".join(f"{_json(one)}\n" for one in records), encoding="utf-8")
+    (tmp_path / "page.txt").write_text("The cup holds tea.\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -391,6 +392,13 @@ def test_the_example_of_every_public_name_runs(
     examples = rg.read_questions(QUESTIONS)
     for name in ("nq", "first", "second"):
         rg.train(model, examples, eval_examples=examples, out=workplace / "runs" / name, config=CONFIG)
+    sentences = (("the <e1>cup</e1> holds <e2>tea</e2> .", "holds"), ("<e1>rain</e1> caused <e2>flood</e2>", "causes"))
+    related = rg.read_relations([{"text": text, "label": label} for text, label in sentences])
+    task = rg.RelationExtraction.from_labels(["holds", "causes"])
+    instances = rg.KnowledgeBase.from_passages(task.passage(one) for one in related)
+    names = {"retriever": str(tiny_encoder), "generator": str(tiny_seq2seq)}
+    about_relations = rg.RagModel.from_pretrained(**names, task=task, base=instances)
+    rg.train(about_relations, related, out=workplace / "runs" / "relations", config=CONFIG)
     codes = _examples()
     assert not [name for name, code in codes.items() if not code], "these have no example"
     del codes["run"]  # the README's example trains recipes

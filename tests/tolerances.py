@@ -15,7 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-__all__ = ["TINY_DEPTH", "TINY_TERMS", "assert_same_gradients", "descent_tolerance", "plain_descent", "rounding"]
+__all__ = [
+    "TINY_DEPTH",
+    "TINY_TERMS",
+    "assert_equal_but_rounding",
+    "assert_same_gradients",
+    "assert_same_weights",
+    "descent_tolerance",
+    "plain_descent",
+    "rounding",
+]
 
 UNIT = 2.0**-24
 """The unit roundoff of fp32."""
@@ -40,6 +49,24 @@ def descent_tolerance(rate: float, steps: int, norm: float, terms: int, depth: i
     Each step moves a weight by rate·g, where g has the error above, and rounds the weight once.
     """
     return steps * (rate * norm * rounding(terms, depth) + UNIT)
+
+
+def assert_equal_but_rounding(found: Tensor, expected: Tensor) -> None:
+    """Compare what a tiny model gives with what another with the same weights gives.
+
+    Where weights lie in memory (a file that is mapped into it begins anywhere) decides where vector instructions begin,
+    and so in which order a matrix product adds up.
+    """
+    tolerance = rounding(TINY_TERMS, TINY_DEPTH)
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def assert_same_weights(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+    """Compare all weights and buffers of two modules bit by bit."""
+    weights, others = found.state_dict(), expected.state_dict()
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, others[name]), name
 
 
 def assert_same_gradients(found: Sequence[Tensor], expected: Sequence[Tensor], terms: int, depth: int) -> None:

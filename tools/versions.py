@@ -31,7 +31,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "tools" / "versions.jsonl"
 EXTRAS = ("builtin", "faiss", "gguf", "bm25", "graph", "plots")
-"""Extras whose bounds are tried. Milvus, Ray, bitsandbytes, frameworks and trackers are tried as pinned alone."""
+"""Extras whose bounds are tried. Milvus, Ray, bitsandbytes, spaCy, pypdf, frameworks and trackers: as pinned alone."""
 TESTS = (
     "tests/models/loading",
     "tests/models/constrained",

@@ -10,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from retrograd.data.documents.windows import Windows
     from retrograd.data.readers import read_dialogues, read_passages, read_questions, read_relations
     from retrograd.experiments.experiment import Experiment
-    from retrograd.experiments.from_python import Run, open_run, resume, run, train
+    from retrograd.experiments.from_python import Run, open_run, resume, train
     from retrograd.experiments.training_config import TrainingConfig
     from retrograd.index.knowledge_base import KnowledgeBase
     from retrograd.index.settings import IndexSettings
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from retrograd.rag.rag_model import RagModel
     from retrograd.recipes import recipe
     from retrograd.studies.export.export import export
-    from retrograd.studies.from_python import compare, measure
+    from retrograd.studies.extraction.extract import extract
+    from retrograd.studies.extraction.sources import Pairing
+    from retrograd.studies.from_python import compare, measure, run
     from retrograd.tasks.dialogue import GroundedDialogue
     from retrograd.tasks.question_answering import QuestionAnswering
     from retrograd.tasks.relations.extraction import RelationExtraction
@@ -60,6 +63,7 @@ __all__ = [
     "KnowledgeBase",
     "Lora",
     "NoRetrieval",
+    "Pairing",
     "Passage",
     "Prediction",
     "QuestionAnswering",
@@ -77,9 +81,11 @@ __all__ = [
     "Variational",
     "Vimco",
     "WakeSleep",
+    "Windows",
     "__version__",
     "compare",
     "export",
+    "extract",
     "measure",
     "open_run",
     "read_dialogues",
@@ -94,9 +100,10 @@ __all__ = [
 ]
 
 _MODULES = {
+    "retrograd.data.documents.windows": ("Windows",),
     "retrograd.data.readers": ("read_dialogues", "read_passages", "read_questions", "read_relations"),
     "retrograd.experiments.experiment": ("Experiment",),
-    "retrograd.experiments.from_python": ("Run", "open_run", "resume", "run", "train"),
+    "retrograd.experiments.from_python": ("Run", "open_run", "resume", "train"),
     "retrograd.experiments.training_config": ("TrainingConfig",),
     "retrograd.index.knowledge_base": ("KnowledgeBase",),
     "retrograd.index.settings": ("IndexSettings",),
@@ -120,7 +127,9 @@ _MODULES = {
     "retrograd.rag.rag_model": ("RagModel",),
     "retrograd.recipes": ("recipe",),
     "retrograd.studies.export.export": ("export",),
-    "retrograd.studies.from_python": ("compare", "measure"),
+    "retrograd.studies.extraction.extract": ("extract",),
+    "retrograd.studies.extraction.sources": ("Pairing",),
+    "retrograd.studies.from_python": ("compare", "measure", "run"),
     "retrograd.tasks.dialogue": ("GroundedDialogue",),
     "retrograd.tasks.question_answering": ("QuestionAnswering",),
     "retrograd.tasks.relations.extraction": ("RelationExtraction",),

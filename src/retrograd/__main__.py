@@ -63,18 +63,36 @@ def _set_output(quiet: bool, verbose: bool) -> None:
         show_log()
 
 
+@runtime_checkable
+class _Context(Protocol):
+    """The part of a `typer.Context` that is needed here: what typer hands over is another class than it names."""
+
+    params: dict[str, object]
+
+    def find_root(self) -> _Context: ...
+
+
 def _with_output_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that takes --quiet and --verbose behind its name, too, as people type them there."""
+    """Return a command that takes --quiet and --verbose behind its name, too, as people type them there.
+
+    What stands before the name counts with what stands behind it.
+    """
 
     @wraps(function)
-    def command(*arguments: object, quiet: bool, verbose: bool, **options: object) -> None:
-        _set_output(quiet, verbose)
+    def command(*arguments: object, context: _Context, quiet: bool, verbose: bool, **options: object) -> None:
+        before = context.find_root().params
+        _set_output(quiet or bool(before.get("quiet")), verbose or bool(before.get("verbose")))
         function(*arguments, **options)
 
     own = inspect.signature(function, eval_str=True)
-    added = {"quiet": Quiet, "verbose": Verbose}
+    added = {"context": typer.Context, "quiet": Quiet, "verbose": Verbose}
     parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if name == "context" else False,
+            annotation=annotation,
+        )
         for name, annotation in added.items()
     ]
     vars(command)["__signature__"] = own.replace(parameters=[*own.parameters.values(), *parameters])
@@ -117,6 +135,7 @@ def main() -> None:
 
     Of several processes of one run each names itself.
     """
+    _share_processors()
     name = "retrograd" if os.environ.get("RANK", "0") == "0" else f"retrograd, process {os.environ['RANK']}"
     output = sys.stdout
     for stream in (sys.stdout, sys.stderr):
@@ -138,6 +157,17 @@ def main() -> None:
         if problem is None:
             raise
         _end(f"{name}: {problem}", output)
+
+
+def _share_processors() -> None:
+    """Have threads that wait for one another sleep after microseconds, unless the environment says how they wait.
+
+    They are those of GNU's OpenMP, which torch's builds for CPUs compute with, and which reads this when torch is
+    imported. By default they hold a processor for milliseconds, and where another process needs it, the thread waited
+    for cannot run: beside a second process of two threads on two processors, training took more than twice as long.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 _CLOSED = "the output was closed before all of it was written; let its reader read to the end"

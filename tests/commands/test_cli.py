@@ -30,6 +30,7 @@ COMMANDS = (
     "report",
     "analyse",
     "synthesise",
+    "convert",
     "validate",
     "plan",
     "doctor",

@@ -17,15 +17,20 @@ import pytest
 import typer
 from tests.commands.test_cli import RECORDS, command, data_file, experiment_file
 from typer.models import OptionInfo
+from typer.testing import CliRunner
 
+from retrograd.__main__ import app
 from retrograd.cli import COMMANDS
+from retrograd.commands import FileKind
+from retrograd.commands.plan import HardwareName
 from retrograd.commands.recipes import TaskName
-from retrograd.experiments.data.kinds import kind_names
+from retrograd.experiments.data.kinds import file_kinds, kind_names
+from retrograd.studies.planning.hardware import HARDWARE
 from retrograd.types import UserError
 from retrograd.util import progress
 
-WITHOUT_RECORD = ("demo",)
-"""Commands that print a story, not a result."""
+WITHOUT_RECORD = ("demo", "serve", "tour")
+"""Commands that print a story, or run until they are stopped, and have no result."""
 
 
 def every_command() -> dict[str, Callable[..., object]]:
@@ -94,13 +99,45 @@ def test_verbose_shows_the_log_once(words: tuple[str, ...], capsys: pytest.Captu
     assert capsys.readouterr().err == ""
 
 
-def test_quiet_and_verbose_exclude_each_other() -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-q", "-v", "recipes"),
+        ("recipes", "-q", "-v"),
+        ("-q", "recipes", "-v"),
+        ("-v", "recipes", "-q"),
+        ("-q", "index", "build", "x", "--out", "y", "-v"),
+    ],
+    ids=" ".join,
+)
+def test_quiet_and_verbose_exclude_each_other_wherever_they_stand(words: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="leave one of them out"):
-        command("-q", "-v", "recipes")
+        command(*words)
 
 
 def test_the_tasks_of_recipes_are_the_kinds_of_data() -> None:
     assert set(get_args(TaskName)) == set(kind_names())
+
+
+def test_the_choices_of_validate_and_plan_are_all_that_there_are() -> None:
+    assert get_args(FileKind) == file_kinds()
+    assert get_args(HardwareName) == tuple(HARDWARE)
+
+
+@pytest.mark.parametrize(
+    ("words", "choices"),
+    [(("validate", "x.jsonl", "--kind", "question"), FileKind), (("plan", "x", "--hardware", "h10"), HardwareName)],
+)
+def test_choices_stand_in_the_help_and_no_other_is_taken(
+    words: tuple[str, ...], choices: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    command(words[0], "--help")
+    shown = capsys.readouterr().out
+    refused = CliRunner().invoke(app, [*words])
+    assert refused.exit_code == 2
+    assert f"'{words[-1]}' is not one of" in refused.output
+    assert [name for name in get_args(choices) if name not in shown] == []
 
 
 def recipes(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict]:
@@ -115,6 +152,24 @@ def test_recipes_can_be_chosen_by_task_and_by_what_is_here(capsys: pytest.Captur
     here = recipes(capsys, "--here")
     assert here == [one for one in every if not one["missing_models"]]
     assert [one["name"] for one in every if "mistral" in one["summary"].lower() and not one["missing_models"]] == []
+
+
+def test_a_model_in_the_cache_of_the_hub_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    missing = {name for one in recipes(capsys) for name in one["missing_models"] if not name.startswith("builtin:")}
+    model = min(missing)
+    folder = tmp_path / f"models--{model.replace('/', '--')}"
+    snapshot = folder / "snapshots" / "0123456"
+    for path, text in ((folder / "refs" / "main", "0123456"), (snapshot / "config.json", "{}")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+    assert any(model in one["missing_models"] for one in recipes(capsys))  # a configuration without weights
+    (snapshot / "model.safetensors").write_bytes(b"")
+    now = recipes(capsys)
+    assert not any(model in one["missing_models"] for one in now)
+    assert {name for one in now for name in one["missing_models"]} >= missing - {model}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +213,7 @@ def test_every_command_prints_one_json_object_alone(
     cases: dict[str, tuple[object, ...]] = {
         "recipes": (),
         "show": (file,),
+        "convert": (data_file(tmp_path), "own.jsonl"),
         "validate": (file,),
         "plan": (file, "--no-probe"),
         "train": (file, "--out", "run"),
@@ -177,7 +233,7 @@ def test_every_command_prints_one_json_object_alone(
         "export": ("run", "--to", "sentence-transformers", "--out", "encoder"),
         "doctor": (),
     }
-    untried = {"demo", "synthesise", "push", "index publish", "index add", "index update"}
+    untried = {"demo", "serve", "tour", "synthesise", "push", "index publish", "index add", "index update"}
     assert {*cases} | untried == {*EVERY}
     for name, words in cases.items():
         capsys.readouterr()

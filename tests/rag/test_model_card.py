@@ -14,6 +14,8 @@ from tests.test_public_api import CONFIG, PASSAGES, QUESTIONS
 
 import retrograd as rg
 from retrograd.models.loading.origins import find_origin
+from retrograd.rag.model_card import Controls, RunFacts, Scores, update_cards
+from retrograd.training.run.run_directory import RunDirectory
 
 
 def build(encoder: str, generator: str, **options) -> rg.RagModel:
@@ -48,7 +50,10 @@ def test_a_run_says_what_it_has_measured(tiny_encoder: Path, tiny_pointer: Path,
     run = rg.train(model, QUESTIONS, eval_examples=QUESTIONS, out=tmp_path / "run", config=CONFIG)
     for place in ("", "retriever/query", "generator"):
         text = (run.path / "model" / place / "README.md").read_text()
-        assert f"| exact_match | {run.scores['exact_match']:.2f} |" in text
+        low, high = RunDirectory(run.path).intervals()["exact_match"]
+        assert f"| exact_match | {run.scores['exact_match']:.2f} | {low:.2f} to {high:.2f} |\n" in text
+        assert f"| ece | {run.scores['ece']:.2f} | - |\n" in text
+        assert "Settings that differ from the defaults:" in text
         assert "4 training examples, 4 test examples" in text
         assert "objective: JointStochasticApproximation" not in text
         assert f"objective: {type(run.experiment.objective).__name__}" in text
@@ -56,6 +61,35 @@ def test_a_run_says_what_it_has_measured(tiny_encoder: Path, tiny_pointer: Path,
         assert "Controls are missing" in text
         assert str(tmp_path) not in text
     assert "PointerGenerator" in (run.path / "model" / "generator" / "README.md").read_text()
+
+
+def test_controls_stand_beside_the_scores_and_the_rest_of_a_card_stays(
+    tiny_encoder: Path, tiny_causal: Path, tmp_path: Path
+) -> None:
+    build(str(tiny_encoder), str(tiny_causal), posterior=True).save_pretrained(tmp_path / "saved")
+    cards = sorted((tmp_path / "saved").rglob("README.md"))
+    before = {card: card.read_text().partition("## Training and scores") for card in cards}
+    scores = Scores({"macro_f1": 58.0, "ece": 3.0}, {"macro_f1": (55.5, 60.25)}, {"macro_f1": 0.0})
+    controls = Controls("joint training helped: +8 over the closed book", {"closed book": {"macro_f1": 50.0}})
+    facts = RunFacts(("data: relations",), "TopKMarginal", scores, 9, "the recipe `one`", ("seed = 1",), controls)
+    for given in (replace(facts, scores=None, controls=None), facts, facts):  # it may be said again
+        update_cards(tmp_path / "saved", given)
+    for card in cards:
+        text, (head, _, rest) = card.read_text(), before[card]
+        assert text.startswith(head)
+        if "posterior" in card.parts:
+            assert text == head
+            continue
+        assert text.endswith(rest[rest.index("## Licence") :])
+        assert (
+            "| score | value | 95 % interval | closed book | always the negative answer |\n|---|---|---|---|---|"
+            in text
+        )
+        assert "| macro_f1 | 58.00 | 55.50 to 60.25 | 50.00 | 0.00 |\n| ece | 3.00 | - | - | - |" in text
+        assert "Settings that differ from the recipe `one`:\n\n- `seed = 1`" in text
+        assert "Over all seeds: joint training helped: +8 over the closed book." in text
+        assert "are missing" not in text
+        assert text.count("## Training") == text.count("## Scores") == 1
 
 
 def test_a_run_that_ends_between_model_and_scores_has_no_false_card(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.requirements import skip_without_ray
 from typer.testing import CliRunner
 
 from retrograd.__main__ import app
-from retrograd.studies import index, ray_build, ray_tasks
+from retrograd.studies import index, ray_build
 from retrograd.studies.ray_build import build_over_ray
 from retrograd.studies.ray_tasks import LOCAL, connect_to_ray
 from retrograd.types import UserError
@@ -118,7 +119,7 @@ def test_mistakes_are_one_sentence(experiment: Path, tmp_path: Path, monkeypatch
         patched.setenv("WORLD_SIZE", "2")
         with pytest.raises(UserError, match="--ray starts the workers, and so does torchrun"):
             command(*words, "--ray", "local")
-    monkeypatch.setattr(ray_tasks, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"need ray; install it with: pip install 'retrograd\[ray\]'"):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"needs ray, which is not installed: pip install 'retrograd\[ray\]'"):
         command(*words, "--ray", "local")
     assert not (tmp_path / "index").exists()

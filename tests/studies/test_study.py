@@ -121,10 +121,25 @@ def test_an_experiment_beside_its_controls(
     assert plan["seeds"] == [*seeds]
     steps = [(run / "metrics.jsonl").read_text().count('"training"') for run in runs]
     assert len(set(steps)) == 1  # of the generator: as many in every run
+    for seed in seeds:
+        check_card_with_controls(out / f"experiment-seed{seed}", out / f"closed-book-seed{seed}", sentence)
     with pytest.raises(UserError, match=r"study is a study, .* such as .*experiment-seed0"):
         command("evaluate", out, "--passages", "1", status=1)
     command("train", "--resume", out)
     assert (out / "evidence.txt").read_text() == again
+
+
+def check_card_with_controls(run: Path, control: Path, sentence: str) -> None:
+    """Check that the cards of a study's experiment have the scores of its controls of the same seed."""
+    card = (run / "model" / "README.md").read_text()
+    assert "| score | value | 95 % interval | closed book | random neighbours | frozen retriever | oracle |" in card
+    assert f"Over all seeds: {sentence}." in card
+    scores, its = (json.loads((one / "scores.json").read_text())["answers"] for one in (run, control))
+    name = next(iter(scores))
+    assert f"| {name} | {scores[name]:.2f} | " in card
+    row = next(line for line in card.splitlines() if line.startswith(f"| {name} |"))
+    assert row.split(" | ")[3] == f"{its[name]:.2f}"
+    assert "Controls are missing" in (control / "model" / "README.md").read_text()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -214,15 +229,32 @@ def test_a_folder_in_the_place_of_a_run_is_not_taken_for_it(
 
 
 @pytest.mark.slow
-def test_the_demonstration_scores_as_compare_does(tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path) -> None:
-    """It trains two of the controls, and what it prints is paired as theirs is."""
+def test_the_demonstration_scores_as_compare_does(
+    tiny_encoder: Path, tiny_seq2seq: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It trains two of the controls, and what it prints is paired as theirs is; neighbours come first, a page last."""
     models = [f"retriever.model={tiny_encoder}", f"generator.model={tiny_seq2seq}"]
-    small = ["data.train_count=20", "data.test_count=10", "warm_start.epochs=0", "training.precision=fp32"]
+    small = ["data.train_count=20", "data.test_count=10", "warm_start.epochs=1", "training.precision=fp32"]
     rows = run_demo(tmp_path / "demo", 0, [*models, *small])
     folders = ("semeval-no-retrieval", "semeval-frozen", "semeval-joint")
     assert [path.name for path in sorted((tmp_path / "demo").iterdir())] == sorted(folders)
     found = compare(tmp_path / "demo" / folders[1], tmp_path / "demo" / folders[2], resamples=100)
     assert found.scores == pytest.approx([row.evaluation.answers["macro_f1"] for row in rows[1:]])
+    assert [bool(row.evaluation.neighbours) for row in rows] == [False, True, True]
+    assert not any(prediction.rows for prediction in rows[0].evaluation.predictions)
+    out = capsys.readouterr().out
+    joint, frozen, alone = (
+        out.index(f"\n{name}\n") for name in ("jointly trained", "frozen retriever", "no retrieval")
+    )
+    assert joint < out.index("nearest, before:") < out.index("nearest, after:") < frozen < alone
+    page = tmp_path / "demo" / "semeval-joint" / "report" / "report.html"
+    assert str(page) in out
+    text = page.read_text(encoding="utf-8")
+    assert all(folder in text for folder in folders)
+    assert "neighbours&#39; vote, without a generator, scores" in text
+    gain = found.scores[1] - found.scores[0]
+    assert f"jointly trained against frozen retriever: {gain:+.1f} [" in out
+    assert "jointly trained against no retrieval: " in out
 
 
 def test_a_study_that_is_stopped_says_how_it_goes_on(

@@ -86,7 +86,7 @@ class TestReadLines:
             (b"PK\x03\x04" + bytes(40), "is a ZIP archive, or a spreadsheet; unpack it"),
             (b"ARROW1\0\0" + bytes(40), "is an Arrow file"),
             (b"\xff\xff\xff\xff" + bytes(40), "is an Arrow stream"),
-            (b"%PDF-1.7\n", "is a PDF; extract its text"),
+            (b"%PDF-1.7\n", "is a PDF; as a base it is read where its name ends"),
             ("text".encode("utf-16") + b"\x00", "not UTF-16 throughout .*re-save the file as UTF-8"),
         ],
     )

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "FileKind",
     "NoCache",
     "OptionalRecipeArgument",
     "PassagesRead",
@@ -37,6 +38,9 @@ __all__ = [
     "print_json",
     "table_console",
 ]
+
+# What bare data files hold: `file_kinds()`, as a test compares.
+FileKind = Literal["relations", "questions", "dialogue", "corpus"]
 
 _MANY_EMPTY_ANSWERS = 50.0  # percent
 

@@ -47,12 +47,15 @@ def evaluate(
         print_json(verdict.record()) if json else typer.echo(text)
         return
     from retrograd.studies.answers import evaluate_run
+    from retrograd.tasks.relations.unseen_labels import describe_unseen
 
     result = evaluate_run(run, data, patch, passages, out)
     if json:
         print_json(result.record())
         return
     typer.echo(f"{result.examples} examples, {result.passages} passages each\n{format_scores(result.scores)}")
+    if unseen := describe_unseen(result.evaluation.unseen_labels, result.examples):
+        typer.echo(f"{unseen}.")
     if confidence:
         from retrograd.report.confidence import format_confidence
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from retrograd.commands import AsJson, RecipeArgument, SettingsOption, load_experiment, print_json, table_console
 from retrograd.types import UserError
 
-__all__ = ["plan"]
+__all__ = ["HardwareName", "plan"]
+
+HardwareName = Literal["h100", "h200", "a100-80gb", "a100-40gb", "rtx-4090", "t4", "cpu-2-cores"]
 
 
 def plan(
     recipe: RecipeArgument,
     changes: SettingsOption = None,
-    hardware: Annotated[
-        str, typer.Option(help="h100, h200, a100-80gb, a100-40gb, rtx-4090, t4 or cpu-2-cores; default: this machine.")
-    ] = "",
+    hardware: Annotated[HardwareName | None, typer.Option(help="Plan for such a machine; default: this one.")] = None,
     examples: Annotated[int, typer.Option(min=0, help="Training examples, where the data are not here.")] = 0,
     passages: Annotated[
         int, typer.Option("--base-size", "--passages", min=0, help="Passages of the base, where it is not here.")
@@ -39,7 +39,7 @@ def plan(
     from retrograd.report.plan import print_plan
     from retrograd.studies.planning.plan import plan_experiment
 
-    planned = plan_experiment(experiment, hardware, examples, passages, not no_probe, processes)
+    planned = plan_experiment(experiment, hardware or "", examples, passages, not no_probe, processes)
     if json:
         print_json(planned.record())
     else:

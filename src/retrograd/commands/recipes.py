@@ -16,7 +16,8 @@ TaskName = Literal["relations", "questions", "dialogue"]
 def recipes(
     task: Annotated[TaskName | None, typer.Option(help="Only those for this kind of data.")] = None,
     here: Annotated[
-        bool, typer.Option("--here", help="Only those whose models are on this machine: built in and installed.")
+        bool,
+        typer.Option("--here", help="Only those whose models are here: installed, in a folder, or downloaded."),
     ] = False,
     json: AsJson = False,
 ) -> None:

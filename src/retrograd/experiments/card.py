@@ -1,42 +1,49 @@
-"""The card of a finished run's model: data, objective, settings and scores, as its folder records them."""
+"""The card of a finished run's model: data, objective, settings, scores and controls, as its folder records them."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from retrograd.evaluation.evaluate import Evaluation
 from retrograd.experiments.build import derive_model_settings
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.public_settings import settings_for_others
 from retrograd.experiments.text import flatten_settings
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.rag.model_card import RunFacts, write_cards
+from retrograd.rag.model_card import Controls, RunFacts, Scores, update_cards, write_cards
 from retrograd.rag.model_folder import read_parts, read_saved_settings
-from retrograd.rag.model_parts import ModelParts
-from retrograd.rag.rag_model import RagModel
+from retrograd.tasks.relations.unseen_labels import describe_unseen
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.util.text_files import read_json
+from retrograd.types import UserError
+from retrograd.util.guards import JsonObject, JsonValue, finite_number
+from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["write_recorded_cards", "write_run_cards"]
+__all__ = ["record_controls", "write_recorded_cards", "write_run_cards"]
 
 _PARTS = {"train": "training", "dev": "development", "test": "test"}
 
-_NOT_SETTINGS = ("name", "data", "objective")
+_SHOWN_ELSEWHERE = ("data", "objective")
 
 
 def write_run_cards(
-    experiment: Experiment, data: Data, model: RagModel, folder: Path, scores: Mapping[str, float] | None
+    run: RunDirectory, experiment: Experiment, data: Data, folder: Path, evaluation: Evaluation | None = None
 ) -> None:
-    """Write the cards of a run's model, which is saved in ``folder``, with the ``scores`` on its test data in percent;
-    None where they are still to be measured.
+    """Complete the cards in ``folder``, where the model of a run has been saved, with what the run knows.
+
+    Without an ``evaluation`` the scores on the test data are still to be measured.
     """
     counts = {"train": len(data.train), "dev": len(data.dev), "test": len(data.test)}
-    facts = _facts(experiment, counts, len(model.base), scores)
-    parts = ModelParts(model.retriever, model.generator, model.posterior)
-    write_cards(folder, parts, model.task, model.base, model.search_kind, model.settings, facts)
+    scores = None
+    if evaluation is not None:
+        values = {name: value for name, value in evaluation.scores.items() if math.isfinite(value)}
+        intervals = {name: (one.low, one.high) for name, one in evaluation.intervals.items()}
+        scores = Scores(values, intervals, evaluation.trivial)
+    update_cards(folder, _facts(run, experiment, counts, len(data.base), scores))
 
 
 def write_recorded_cards(run: RunDirectory, experiment: Experiment, task: Task, folder: Path) -> None:
@@ -46,39 +53,104 @@ def write_recorded_cards(run: RunDirectory, experiment: Experiment, task: Task, 
     """
     saved, base = read_saved_settings(run.model), KnowledgeBase.open(run.base)
     parts = read_parts(run.model, saved, task, experiment.generator.model)
-    facts = _facts(experiment, _recorded_counts(run), len(base), run.all_scores() or None)
+    facts = _recorded_facts(run, experiment, len(base))
     write_cards(folder, parts, task, base, saved.search, derive_model_settings(experiment), facts)
 
 
+def record_controls(run: RunDirectory, sentence: str, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Write the ``scores`` of a finished run's controls, by name and in percent, into its folder and into its cards.
+
+    ``sentence`` says what the comparison with them gave. No network is opened.
+    """
+    systems = {name: dict(own) for name, own in scores.items()}
+    write_json(run.controls, {"sentence": sentence, "systems": systems})
+    experiment, base = Experiment.load(run.experiment), KnowledgeBase.open(run.base)
+    update_cards(run.model, _recorded_facts(run, experiment, len(base)))
+
+
+def _recorded_facts(run: RunDirectory, experiment: Experiment, passages: int) -> RunFacts:
+    values = run.all_scores()
+    scores = Scores(values, run.intervals(), run.trivial_scores()) if values else None
+    return _facts(run, experiment, _recorded_counts(run), passages, scores)
+
+
 def _facts(
-    experiment: Experiment, counts: Mapping[str, int], passages: int, scores: Mapping[str, float] | None
+    run: RunDirectory, experiment: Experiment, counts: Mapping[str, int], passages: int, scores: Scores | None
 ) -> RunFacts:
     sizes = [f"{counts[part]:,} {name} examples" for part, name in _PARTS.items() if counts.get(part)]
+    recipe = _read_recipe(run)
     return RunFacts(
-        data=(f"data: {experiment.data.kind}; {', '.join(sizes)}", f"knowledge base: {passages:,} passages"),
+        data=(
+            f"data: {experiment.data.kind}; {', '.join(sizes)}",
+            f"knowledge base: {passages:,} passages",
+            *_unseen_labels(run, counts),
+        ),
         objective=type(experiment.objective).__name__,
         scores=scores,
         test_examples=counts.get("test", 0),
-        settings=tuple(_changed_settings(experiment)),
+        compared_with="the defaults" if recipe is None else f"the recipe `{recipe.name}`",
+        settings=tuple(_changed_settings(experiment, recipe)),
+        controls=_read_controls(run),
     )
+
+
+def _read_recipe(run: RunDirectory) -> Experiment | None:
+    """Return the recipe that a run began from; None without one, and for one with settings that are no more."""
+    try:
+        return Experiment.load(run.recipe) if run.recipe.exists() else None
+    except UserError:
+        return None
 
 
 def _recorded_counts(run: RunDirectory) -> dict[str, int]:
     """Return how many examples each part of the data had; a part that the run has not recorded is left out."""
-    record = read_json(run.data_record) if run.data_record.exists() else {}
-    parts = record if isinstance(record, dict) else {}
     counts = {}
     for part in _PARTS:
-        table = parts.get(part)
-        number = (table.get("examples") or table.get("instances")) if isinstance(table, dict) else None
+        table = _recorded_part(run, part)
+        number = table.get("examples") or table.get("instances")
         if isinstance(number, int):
             counts[part] = number
     return counts
 
 
-def _changed_settings(experiment: Experiment) -> Iterator[str]:
-    """Yield the settings that differ from the defaults, as others may read them."""
-    settings, usual = flatten_settings(experiment.to_mapping()), flatten_settings(Experiment().to_mapping())
-    for name, shown in settings_for_others(experiment).items():
-        if name.partition(".")[0] not in _NOT_SETTINGS and settings[name] != usual.get(name):
+def _unseen_labels(run: RunDirectory, counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield what is to be said of test examples whose labels training never shows."""
+    unseen = _recorded_part(run, "test").get("unseen_labels")
+    numbers = {label: n for label, n in unseen.items() if isinstance(n, int)} if isinstance(unseen, dict) else {}
+    if numbers:
+        yield f"test data: {describe_unseen(numbers, counts.get('test', 0))}"
+
+
+def _recorded_part(run: RunDirectory, part: str) -> JsonObject:
+    """Return what a run has recorded of a part of its data; nothing where it has not."""
+    record = read_json(run.data_record) if run.data_record.exists() else {}
+    table = record.get(part) if isinstance(record, dict) else None
+    return table if isinstance(table, dict) else {}
+
+
+def _read_controls(run: RunDirectory) -> Controls | None:
+    """Return what `record_controls` wrote; None where the run has no controls."""
+    record = read_json(run.controls) if run.controls.exists() else None
+    match record:
+        case {"sentence": str(sentence), "systems": {**systems}} if systems:
+            return Controls(sentence, {name: _numbers(table) for name, table in systems.items()})
+        case _:
+            return None
+
+
+def _numbers(table: JsonValue) -> dict[str, float]:
+    values = {name: finite_number(value) for name, value in table.items()} if isinstance(table, dict) else {}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _changed_settings(experiment: Experiment, recipe: Experiment | None) -> Iterator[str]:
+    """Yield the settings that differ from a recipe, or without one from the defaults, as others may read them.
+
+    Data and objective have lines of their own, so that they are compared with those of a recipe alone.
+    """
+    own, usual = experiment.from_root(), (recipe or Experiment()).from_root()
+    settings, expected = flatten_settings(own.to_mapping()), flatten_settings(usual.to_mapping())
+    for name, shown in settings_for_others(own).items():
+        is_left_out = name == "name" or (recipe is None and name.partition(".")[0] in _SHOWN_ELSEWHERE)
+        if not is_left_out and settings[name] != expected.get(name):
             yield f"{name} = {json.dumps(shown)}"

@@ -14,7 +14,7 @@ from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run as open_folder
 from retrograd.experiments.open import read_run_task
-from retrograd.experiments.run import resume_run, run_experiment, train_and_score
+from retrograd.experiments.run import resume_run, train_and_score
 from retrograd.experiments.tracking import require_trackers
 from retrograd.experiments.training_config import TrainingConfig
 from retrograd.objectives import Objective, default_objective
@@ -25,7 +25,7 @@ from retrograd.training.tracking.settings import TrackSettings
 from retrograd.types import Example, UserError
 from retrograd.util.files import atomic_directory
 
-__all__ = ["Run", "open_run", "resume", "run", "train"]
+__all__ = ["Run", "open_run", "resume", "train"]
 
 _DEFAULT_CONFIG = TrainingConfig()
 _DEFAULT_OBJECTIVE = default_objective()
@@ -78,19 +78,6 @@ def open_run(path: str | Path) -> Run:
     """
     opened = open_folder(Path(path))
     return Run(Path(path), opened.experiment, opened.model)
-
-
-def run(experiment: Experiment, out: str | Path) -> Run:
-    """Train an experiment into the folder ``out``, evaluate it on its test data, and open it.
-
-    Raises `UserError`, before anything is written, for a folder with something in it and an experiment that cannot run.
-
-    Example::
-
-        joint = rg.run(rg.recipe("semeval-joint").replace(training={"epochs": 1}), out="runs/joint")
-        print(joint.scores)
-    """
-    return open_run(run_experiment(experiment, Path(out)).path)
 
 
 def resume(path: str | Path) -> Run:

@@ -1,4 +1,4 @@
-"""Open a finished run, ready to answer."""
+"""Open a finished run, ready to answer, or the model that a run would begin with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from retrograd.experiments.build import derive_model_settings
+import torch
+
+from retrograd.experiments.build import build_model, derive_model_settings
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import compute_for
@@ -21,7 +23,7 @@ from retrograd.types import UserError
 from retrograd.util.progress import say
 from retrograd.util.text_files import read_json
 
-__all__ = ["OpenRun", "open_run", "read_run_task"]
+__all__ = ["OpenRun", "open_run", "open_untrained", "read_run_task"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,15 @@ def open_run(path: Path) -> OpenRun:
     model = RagModel.load(run.model, task, base, name, compute.device, compute.precision, answering, source).eval()
     _require_index(model, run.model / "index")
     return OpenRun(experiment, model, task)
+
+
+def open_untrained(experiment: Experiment, data: Data) -> RagModel:
+    """Return the model that a run of an experiment would begin with, on the device and in the precision that it would
+    have.
+    """
+    compute = compute_for(experiment)
+    model = build_model(experiment, data, torch.Generator().manual_seed(experiment.seed), compute.precision)
+    return model.to(compute.device)
 
 
 def _require_index(model: RagModel, folder: Path) -> None:

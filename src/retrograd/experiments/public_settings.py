@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from retrograd.experiments.experiment import Experiment
@@ -12,14 +13,6 @@ from retrograd.models.loading.origins import find_origin
 __all__ = ["settings_for_others"]
 
 _MODELS = ("retriever.model", "retriever.query_model", "generator.model")
-_FILES = frozenset(
-    {
-        "index.path",
-        "masking.spans",
-        *(f"data.{part}" for part in ("base", "train", "dev", "test", "qrels", "templates")),
-        *(f"data.{part}_patch" for part in ("train", "dev", "test")),
-    }
-)
 
 
 def settings_for_others(experiment: Experiment) -> dict[str, object]:
@@ -27,17 +20,22 @@ def settings_for_others(experiment: Experiment) -> dict[str, object]:
 
     A file or a folder is its last name, whether or not it exists; an address has neither user nor query.
     """
-    settings = flatten_settings(experiment.to_mapping())
-    return {name: _for_others(name, value) for name, value in settings.items() if not name.startswith("track.")}
+    settings, rooted = (flatten_settings(one.to_mapping()) for one in (experiment, experiment.from_root()))
+    return {
+        name: _for_others(name, value, is_file=rooted[name] != value)
+        for name, value in settings.items()
+        if not name.startswith("track.")
+    }
 
 
-def _for_others(name: str, value: object) -> object:
+def _for_others(name: str, value: object, is_file: bool) -> object:
+    """Return a setting for others; ``is_file`` says whether it is a file that is not named from the root yet."""
     if not isinstance(value, str) or value.startswith("builtin:"):
         return value
     if "://" in value:
         return _strip_address(value)
-    if name in _FILES or (name in _MODELS and not find_origin(value).hub_name):
-        return _last_name(value)
+    if is_file or Path(value).is_absolute() or (name in _MODELS and not find_origin(value).hub_name):
+        return _last_name(value) or value
     return value
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from retrograd.evaluation.abstention import fit_abstention
 from retrograd.evaluation.calibration import calibrate
 from retrograd.evaluation.evaluate import Evaluation, evaluate
+from retrograd.evaluation.kept_neighbours import find_neighbours, sample_examples
 from retrograd.experiments.build import open_first_model
 from retrograd.experiments.card import write_run_cards
 from retrograd.experiments.data.source import Data
@@ -37,12 +37,14 @@ from retrograd.training.reproducible import require_determinism
 from retrograd.training.run.checkpoints import Checkpoints
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.stage import Stage
 from retrograd.training.tracking.run_log import RunLog
+from retrograd.training.tracking.tracker import Tracker
 from retrograd.types import Example, UserError
 from retrograd.util.files import lock_folder
 from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.progress import say, silence_output
-from retrograd.util.text_files import read_json, write_json
+from retrograd.util.text_files import read_json, write_json, write_jsonl
 
 __all__ = [
     "ScoredRun",
@@ -83,31 +85,45 @@ def require_enough_passages(experiment: Experiment, base: KnowledgeBase) -> None
     require_passages(base, "evaluation.passages", experiment.evaluation.passages)
 
 
-def run_experiment(experiment: Experiment, out: Path, interrupts: Interrupts | None = None) -> RunDirectory:
-    """Train, save, evaluate. Raises `UserError` before anything is written if the experiment cannot run, and
-    `Interrupted`, all being saved, where ``interrupts`` (entered by the caller) are asked to stop.
+def run_experiment(
+    experiment: Experiment,
+    out: Path,
+    interrupts: Interrupts | None = None,
+    recipe: Experiment | None = None,
+    trackers: Mapping[str, Tracker] | None = None,
+) -> RunDirectory:
+    """Train, save, evaluate. The model's card compares the settings with those of ``recipe``, without one with the
+    defaults; ``trackers`` are as in `train_experiment`.
+
+    Raises `UserError` before anything is written if the experiment cannot run, and `Interrupted`, all being saved,
+    where ``interrupts`` (entered by the caller) are asked to stop.
 
     Each of the processes that ``torchrun`` starts calls it, and all train one model; the first one writes.
     """
-    _silence_other_ranks()
+    if not is_first_process():
+        silence_output()
     RunDirectory.require_free(out)
-    return train_and_score(experiment, experiment.data.load(experiment.seed), out, interrupts).run
+    data = experiment.data.load(experiment.seed)
+    return train_and_score(experiment, data, out, interrupts, recipe=recipe, trackers=trackers).run
 
 
-def resume_run(path: Path, interrupts: Interrupts | None = None) -> RunDirectory:
+def resume_run(
+    path: Path, interrupts: Interrupts | None = None, trackers: Mapping[str, Tracker] | None = None
+) -> RunDirectory:
     """Go on with a run that was stopped, killed included: on a CPU it ends as if it never had been, bit for bit.
 
     A run that ended is left as it is. Raises `UserError` for a folder that is no run, for one in which another process
     is at work, and where data, experiment or model are no longer those that the run began with.
     """
-    _silence_other_ranks()
+    if not is_first_process():
+        silence_output()
     run = RunDirectory.open(path)
     experiment = Experiment.load(run.experiment)
     data = None if run.has_ended else experiment.data.load(experiment.seed)
     if data is None or (run.has_model and not data.test):
         say(f"{path} has ended; there is nothing to go on with")
         return run
-    return train_and_score(experiment, data, path, interrupts, resume=True).run
+    return train_and_score(experiment, data, path, interrupts, resume=True, trackers=trackers).run
 
 
 @dataclass(frozen=True)
@@ -135,9 +151,11 @@ def train_and_score(
     interrupts: Interrupts | None = None,
     resume: bool = False,
     model: RagModel | None = None,
+    recipe: Experiment | None = None,
+    trackers: Mapping[str, Tracker] | None = None,
 ) -> ScoredRun:
-    """Train, save and evaluate on data that have been read; ``model`` is as in `train_experiment`."""
-    result = train_experiment(experiment, data, out, interrupts, resume, model)
+    """Train, save and evaluate on data that have been read; the rest is as in `train_experiment`."""
+    result = train_experiment(experiment, data, out, interrupts, resume, model, recipe, trackers)
     scores: dict[str, float] | None = None
     try:
         evaluation = _score_run(experiment, result, data, out) if data.test else None
@@ -153,9 +171,8 @@ def _score_run(experiment: Experiment, result: TrainedModel, data: Data, out: Pa
         evaluation = evaluate_experiment(experiment, result.model, data.test)
         if Ranks().first:
             run = RunDirectory.open(out)
-            scores = {name: value for name, value in evaluation.scores.items() if math.isfinite(value)}
             with run.writing("answers and scores"):  # the scores at last: with them the run has ended
-                write_run_cards(experiment, data, result.model, run.model, scores)
+                write_run_cards(run, experiment, data, run.model, evaluation)
                 evaluation.save(out)
     return evaluation
 
@@ -178,11 +195,14 @@ def train_experiment(
     interrupts: Interrupts | None = None,
     resume: bool = False,
     model: RagModel | None = None,
+    recipe: Experiment | None = None,
+    trackers: Mapping[str, Tracker] | None = None,
 ) -> TrainedModel:
     """Run all stages in turn, and save the model in the folder ``out`` with an index built by its passage tower.
 
     ``model`` is trained where it is given, else the one that the run began with, or a new one. With ``resume`` the
-    folder is that of a run of this experiment, and training goes on from its newest checkpoint.
+    folder is that of a run of this experiment, and training goes on from its newest checkpoint. ``recipe`` is kept in a
+    new run, for the model's card. ``trackers``, by name, take each line of the log besides the experiment's own.
     """
     require_trackers(experiment.track)
     _require_training_data(experiment, data)
@@ -199,7 +219,9 @@ def train_experiment(
     plan = build_stages(experiment, model, rng)
     run = RunDirectory(out, is_writer=False)
     if ranks.first:
-        run = (_reopen_run if resume else _create_run)(experiment, data, out, choice)
+        run = (
+            _reopen_run(experiment, data, out, choice) if resume else _create_run(experiment, data, out, choice, recipe)
+        )
     ranks.wait()
     pace = experiment.training
     saves = Checkpoints(run, model, rng, pace.save_minutes, interrupts, pace.keep_checkpoints)
@@ -211,24 +233,42 @@ def train_experiment(
         stack.enter_context(saves.save_when_interrupted())
         if resume:
             saves.restore()
-        log = open_log(experiment, run, resume)
+        log = open_log(experiment, run, resume, trackers)
         unless_it_ends_well = stack.enter_context(ExitStack())
         unless_it_ends_well.callback(log.close, None)
         for stage in plan[saves.finished :]:
+            if _begins_retrieval(plan, stage, saves):
+                _keep_neighbours(model, data.test, run, run.neighbours("before"))
             examples = data.train if stage.examples is None else stage.examples
             train(model, examples, stage, run, rng, score, saves, log)
         seconds = time.perf_counter() - start
         model.eval()
         embed_base_if_stale(model)
-        if experiment.evaluation.calibrate:
-            _calibrate(experiment, model, data.dev, run)
-        if experiment.evaluation.abstain != "never":
-            _fit_abstention(experiment, model, data.dev, experiment.evaluation.abstain, run)
-        run.save_model(model, lambda folder: write_run_cards(experiment, data, model, folder, None))
+        if any(stage.evidence.retrieves for stage in plan):
+            _keep_neighbours(model, data.test, run, run.neighbours("after"))
+        _fit_decision(experiment, model, data.dev, run)
+        run.save_model(model, lambda folder: write_run_cards(run, experiment, data, folder))
         unless_it_ends_well.pop_all()
         if ranks.first:  # the last of them is a part of the model now; what has them mapped reads on
             shutil.rmtree(out / _INDEX_VERSIONS, ignore_errors=True)
     return TrainedModel(model, seconds, saves, log)
+
+
+def _begins_retrieval(plan: Sequence[Stage], stage: Stage, saves: Checkpoints) -> bool:
+    """Return whether no step of a stage that retrieves has been made, so that the retriever is as it came."""
+    first = next((one for one in plan if one.evidence.retrieves), None)
+    return stage is first and not saves.midway
+
+
+def _keep_neighbours(model: RagModel, test: Sequence[Example], run: RunDirectory, file: Path) -> None:
+    """Write down what the retriever finds for a sample of the test examples, once; training is as without it."""
+    if not test or Ranks().broadcast(file.exists()):
+        return
+    embed_base_if_stale(model)  # the stage that follows finds this index current
+    neighbours = find_neighbours(model, sample_examples(test))
+    if run.is_writer:
+        with run.writing("neighbours of test examples"):
+            write_jsonl(file, (one.record(model.base) for one in neighbours))
 
 
 def _require_training_data(experiment: Experiment, data: Data) -> None:
@@ -252,18 +292,17 @@ def _move_to_device(
         torch.manual_seed(ranks.seed(rng.get_state()))
 
 
-def _silence_other_ranks() -> None:
-    if not is_first_process():
-        silence_output()
-
-
 def _lock_run(out: Path) -> AbstractContextManager[None]:
     """Lock a folder against other runs; of several ranks only the first does so."""
     return lock_folder(out) if Ranks().first else nullcontext()
 
 
-def _create_run(experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice) -> RunDirectory:
+def _create_run(
+    experiment: Experiment, data: Data, out: Path, choice: PrecisionChoice, recipe: Experiment | None
+) -> RunDirectory:
     run = RunDirectory.create(out, experiment.from_root().to_toml(), choice.precision, choice.seconds)
+    if recipe is not None:
+        run.recipe.write_text(recipe.from_root().to_toml(), encoding="utf-8")
     _keep_data(experiment, data, run)
     return run
 
@@ -294,6 +333,14 @@ def _keep_data(experiment: Experiment, data: Data, run: RunDirectory) -> None:
 
 def _as_json(value: JsonObject) -> JsonValue:
     return json.loads(json.dumps(value))
+
+
+def _fit_decision(experiment: Experiment, model: RagModel, dev: Sequence[Example], run: RunDirectory) -> None:
+    """Fit on development data what the experiment asks for: the decision, and the threshold of "cannot answer"."""
+    if experiment.evaluation.calibrate:
+        _calibrate(experiment, model, dev, run)
+    if experiment.evaluation.abstain != "never":
+        _fit_abstention(experiment, model, dev, experiment.evaluation.abstain, run)
 
 
 def _calibrate(experiment: Experiment, model: RagModel, dev: Sequence[Example], run: RunDirectory) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.public_settings import settings_for_others
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.training.tracking.kinds import find_tracker, require_package
+from retrograd.training.tracking.kinds import find_tracker, require_tracker
 from retrograd.training.tracking.run_log import RunLog, warn_of_failure
 from retrograd.training.tracking.settings import TrackSettings
 from retrograd.training.tracking.tracker import Hyperparameter, TrackedRun, Tracker
@@ -21,16 +21,21 @@ __all__ = ["last_steps", "open_log", "require_trackers"]
 def require_trackers(settings: TrackSettings) -> None:
     """Raise `UserError` where the package of a tracker is not installed."""
     for name in settings.kinds:
-        require_package(find_tracker(name))
+        require_tracker(find_tracker(name))
 
 
-def open_log(experiment: Experiment, run: RunDirectory, is_resumed: bool) -> RunLog:
-    """Return the log of a run with the trackers of its experiment; one that cannot be opened is left out, with a
-    warning. A rank other than the first has no trackers.
+def open_log(
+    experiment: Experiment, run: RunDirectory, is_resumed: bool, others: Mapping[str, Tracker] | None = None
+) -> RunLog:
+    """Return the log of a run with the trackers of its experiment, and ``others`` by name.
+
+    One that cannot be opened is left out, with a warning. A rank other than the first has no trackers.
     """
-    if not run.is_writer or not experiment.track.kinds:
+    if not run.is_writer:
         return RunLog(run)
-    trackers: dict[str, Tracker] = {}
+    trackers: dict[str, Tracker] = dict(others or {})
+    if not experiment.track.kinds:
+        return RunLog(run, trackers)
     id_, kept = _tracked_id(run), last_steps(run) if is_resumed else None
     for name in experiment.track.kinds:
         try:

@@ -25,6 +25,7 @@ from retrograd.index.protocol import Neighbours, require_rows
 from retrograd.metrics.words import WORDS_VERSION, require_same_words, words
 from retrograd.types import UserError
 from retrograd.util.files import find_current_or_backup, open_to_umask
+from retrograd.util.optional import require_package
 from retrograd.util.records import read_record, record_mapping
 from retrograd.util.text_files import read_json, write_json
 
@@ -173,10 +174,9 @@ class LexicalIndex:
 
 
 def _bm25s() -> ModuleType:
-    try:
-        import bm25s
-    except ImportError:
-        raise UserError("LexicalIndex needs bm25s; install it with: pip install 'retrograd[bm25]'") from None
+    require_package("LexicalIndex", "bm25s", "bm25")
+    import bm25s
+
     return bm25s
 
 

@@ -33,6 +33,7 @@ from retrograd.index.protocol import LogNormaliser, Neighbours, require_rows
 from retrograd.types import UserError
 from retrograd.util.files import atomic_file
 from retrograd.util.guards import suggest_name
+from retrograd.util.optional import require_package
 
 if TYPE_CHECKING:
     import faiss
@@ -272,10 +273,9 @@ class FaissIndex:
 
 def import_faiss(what: str = "FaissIndex") -> ModuleType:
     """Return the package faiss. Raises `UserError` where it is not installed, naming ``what`` needs it."""
-    try:
-        import faiss
-    except ImportError:
-        raise UserError(f"{what} needs faiss; install it with: pip install 'retrograd[faiss]'") from None
+    require_package(what, "faiss-cpu", "faiss", module="faiss")
+    import faiss
+
     return faiss
 
 

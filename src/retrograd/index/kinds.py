@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INDEXES",
     "IndexKind",
+    "current_name",
     "find_kind",
     "holds_index",
     "load_index",
@@ -170,6 +171,21 @@ def stored_kind(where: str) -> str:
     if is_milvus_place(where):
         return "milvus"
     return read_current(Path(where), lambda folder: str(read_sealed(folder / MANIFEST).get("kind", "exact")))
+
+
+def current_name(settings: IndexSettings) -> str:
+    """Return the name of the version that a reader of ``index.path`` opens now; "" where there are no versions.
+
+    Raises `UserError` where the pointer is damaged, and where Milvus cannot be reached.
+    """
+    from retrograd.index.disk.versions import current_version, has_versions
+
+    if is_milvus_place(settings.path):
+        from retrograd.index.milvus_store import MilvusStore
+
+        return MilvusStore(settings.path).current_name(settings.collection)
+    root = Path(settings.path)
+    return current_version(root).name if has_versions(root) else ""
 
 
 def require_engine(settings: IndexSettings, stored: str) -> None:

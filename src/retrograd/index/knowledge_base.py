@@ -12,6 +12,7 @@ the base's.
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 from array import array
 from bisect import bisect_right
@@ -30,6 +31,7 @@ from retrograd.util.text_files import read_jsonl, read_tsv
 __all__ = ["KnowledgeBase"]
 
 _COLUMNS = ("id", "title", "text")
+_LONGEST_PATTERN = 10_000
 _FINGERPRINT = b"fingerprint"
 _RANDOM_ACCESS = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -130,7 +132,7 @@ class KnowledgeBase:
     def rows_where(self, /, **patterns: str) -> list[int]:
         """Return the rows of passages whose id, title and text match patterns: * is any text, ? one character.
 
-        Raises `UserError` for another field.
+        Raises `UserError` for another field, and a pattern of more than 10,000 characters.
 
         Example::
 
@@ -142,6 +144,8 @@ class KnowledgeBase:
             raise UserError(f"passages have no field {unknown!r}; {suggest_name(unknown, _COLUMNS)}")
         rows = np.ones(len(self), dtype=bool)
         for name, pattern in patterns.items():
+            if len(pattern) > _LONGEST_PATTERN:
+                raise UserError(f"the pattern of {name} has {len(pattern):,} characters; at most {_LONGEST_PATTERN:,}")
             expression = pc.MatchSubstringOptions(_regular_expression(pattern))
             columns = [batch.column(name) for batch in self._batches]
             matches = [pc.call_function("match_substring_regex", [column], expression) for column in columns]
@@ -208,7 +212,8 @@ def _regular_expression(pattern: str) -> str:
     """Return a pattern of names of files as a regular expression for the whole of a text."""
     signs = {"*": ".*", "?": "."}
     literal = {sign: f"\\{sign}" for sign in string.punctuation}
-    return "(?s)^" + "".join(signs.get(sign) or literal.get(sign, sign) for sign in pattern) + "$"
+    short = re.sub(r"\*+", "*", pattern)
+    return "(?s)^" + "".join(signs.get(sign) or literal.get(sign, sign) for sign in short) + "$"
 
 
 def _from_json(source: Path, number: int, row: int, record: Mapping[str, JsonValue]) -> Passage:

@@ -20,7 +20,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from retrograd.index.disk.storage import Manifest, parse_record
 from retrograd.types import UserError
+from retrograd.util.optional import is_installed, require_package
 
 __all__ = ["MOST_RESULTS", "MilvusStore", "stop_serving"]
 
@@ -138,6 +138,11 @@ class MilvusStore:
             for number, one in versions:
                 if number < own and one != previous:
                     self._client.drop_collection(one)
+
+    def current_name(self, name: str) -> str:
+        """Return the collection that the alias names. Raises `UserError` where there is none."""
+        with self._explained():
+            return self._current(name)
 
     def open_current(self, name: str) -> tuple[str, Manifest]:
         """Return the collection that the alias names, ready to be searched, and what it says of itself.
@@ -255,7 +260,7 @@ def _reason(error: Exception) -> str:
 
 def stop_serving(address: str) -> None:
     """Stop serving a file in this process, if it does."""
-    if find_spec("milvus_lite") is None:
+    if not is_installed("milvus_lite"):
         return
     from milvus_lite.server_manager import server_manager_instance  # pyright: ignore[reportMissingImports]
 
@@ -266,6 +271,7 @@ def _pymilvus() -> ModuleType:
     """Import pymilvus without its setting up of logging, which closes the handlers of others, and with some the
     standard error.
     """
+    require_package("an index of Milvus", "pymilvus", "milvus")
     with _IMPORTING:
         configure = logging.config.dictConfig
         if "pymilvus" not in sys.modules:
@@ -274,8 +280,6 @@ def _pymilvus() -> ModuleType:
             logging.config.dictConfig = lambda config: None
         try:
             import pymilvus  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UserError("MilvusIndex needs pymilvus; install it with: pip install 'retrograd[milvus]'") from None
         finally:
             logging.config.dictConfig = configure
     return pymilvus

@@ -6,6 +6,7 @@ A document has a passage's text; its metadata are what else is known of the hit:
 from __future__ import annotations
 
 from retrograd.types import Hit, UserError
+from retrograd.util.optional import missing_package
 
 __all__ = ["describe_hit", "lack"]
 
@@ -17,7 +18,5 @@ def describe_hit(hit: Hit) -> dict[str, str | int | float]:
 
 def lack(framework: str, package: str, extra: str) -> UserError:
     """Return the error of a module whose framework is not installed."""
-    return UserError(
-        f"retrograd.integrations.{extra.replace('-', '_')} is for {framework}, and {package} is not installed; install "
-        f"it with: pip install 'retrograd[{extra}]'"
-    )
+    what = f"retrograd.integrations.{extra.replace('-', '_')}, for {framework},"
+    return missing_package(what, package, f"pip install 'retrograd[{extra}]'")

@@ -7,7 +7,8 @@ alone, so that [pairs, tokens, V] never exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -23,12 +24,13 @@ from retrograd.models.compute.inference import forget_casts, inference, plain_se
 from retrograd.models.compute.output_layer import only_at
 from retrograd.models.compute.positions import left_padding_moves
 from retrograd.models.compute.shared_beginning import read_beginning_once
+from retrograd.models.compute.streaming import FollowText, TextStreamer
 from retrograd.models.compute.training_layers import checkpoint_layers
 from retrograd.models.compute.vocabulary import token_log_probability
 from retrograd.models.constrained.choices import MixtureScores, score_choices, score_token_mixtures
 from retrograd.models.constrained.token_mixture import MixTokens, PromptMixture
 from retrograd.models.constrained.tree_decoding import TreeDecoder
-from retrograd.models.generator_input import GeneratorInput, PromptIds, embed_tokens, input_sizes
+from retrograd.models.generator_input import GeneratorInput, PromptIds, draw_soft_prompt, input_sizes
 from retrograd.models.generator_settings import GeneratorOptions, SavedGenerator, read_settings, write_settings
 from retrograd.models.inputs.fusion import FusedPrompt, model_arguments, require_encoder
 from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, input_limit, start_token, target_limit
@@ -42,10 +44,9 @@ from retrograd.models.settings import Scoring
 from retrograd.types import UserError
 from retrograd.util.files import open_to_umask
 
-__all__ = ["Generator", "TargetScores", "draw_soft_prompt"]
+__all__ = ["Generator", "TargetScores"]
 
 _DEFAULT = GeneratorOptions()
-_WORD_SAMPLE = 4_096
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Generator(nn.Module):
         )
         self._input = GeneratorInput(model, tokenizer, self.options)
         self.end = self._input.end
+        self._follow: FollowText | None = None
         if options.fusion:
             require_encoder(model)
         if options.gradient_checkpointing:
@@ -291,10 +293,23 @@ class Generator(nn.Module):
                 eos_token_id=self.end,
                 pad_token_id=self._input.padding,
                 logits_processor=LogitsProcessorList([mix] if mix else []),
+                streamer=None if self._follow is None else TextStreamer(self.tokenizer, self._follow),
             )
         if self.encoder_decoder or soft is not None:  # read as embeddings, the prompt is not repeated
             return tokens
         return tokens[:, read["input_ids"].shape[1] :]
+
+    @contextmanager
+    def followed_by(self, follow: FollowText) -> Iterator[None]:
+        """Call ``follow`` with all that has been written, after each token of a text that is written in the block.
+
+        One prompt at a time, by greedy search: transformers raises `ValueError` for several, or for beams.
+        """
+        self._follow = follow
+        try:
+            yield
+        finally:
+            self._follow = None
 
     def choice_log_likelihood(
         self,
@@ -381,15 +396,3 @@ class Generator(nn.Module):
             soft_prompt = draw_soft_prompt(model, tokenizer, saved.soft_prompt, torch.Generator())
             soft_prompt.load_weights(folder)
         return cls(model, tokenizer, saved.options, soft_prompt)
-
-
-def draw_soft_prompt(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: SoftPromptOptions, rng: torch.Generator
-) -> SoftPrompt:
-    """Draw a soft prompt for a generator from ``rng``, on the model's device."""
-    device, size = next(model.parameters()).device, tokenizer.vocab_size
-    # An even sample: all words would be a second copy of the embeddings.
-    sample = torch.linspace(0, size - 1, min(size, _WORD_SAMPLE), device=device).long()  # [V]
-    with torch.no_grad():
-        words = embed_tokens(model, sample.unsqueeze(0)).squeeze(0)  # [V D]
-    return SoftPrompt(options, words, rng).to(device)

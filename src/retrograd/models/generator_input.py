@@ -27,11 +27,14 @@ from retrograd.models.inputs.fusion import (
 )
 from retrograd.models.inputs.prompt_tokens import PromptTokens, TokenIds, end_token, start_token
 from retrograd.models.inputs.soft_input import SoftInput, SoftSlots, insert_soft_input, remaining_tokens
+from retrograd.models.inputs.soft_prompt import SoftPrompt, SoftPromptOptions
 from retrograd.types import UserError
 
-__all__ = ["GeneratorInput", "ModelInput", "PromptIds", "embed_tokens", "input_sizes"]
+__all__ = ["GeneratorInput", "ModelInput", "PromptIds", "draw_soft_prompt", "embed_tokens", "input_sizes"]
 
 PromptIds = TokenIds | FusedIds
+
+_WORD_SAMPLE = 4_096
 
 
 @dataclass(frozen=True)
@@ -195,3 +198,15 @@ def input_sizes(prompt_ids: list[PromptIds], soft: SoftInput | None) -> list[int
     """Return how many input positions each prompt takes with its soft input."""
     soft_lengths = [0] * len(prompt_ids) if soft is None else soft.total.tolist()
     return [s + len(ids) for s, ids in zip(soft_lengths, prompt_ids, strict=True)]
+
+
+def draw_soft_prompt(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: SoftPromptOptions, rng: torch.Generator
+) -> SoftPrompt:
+    """Draw a soft prompt for a generator from ``rng``, on the model's device."""
+    device, size = next(model.parameters()).device, tokenizer.vocab_size
+    # An even sample: all words would be a second copy of the embeddings.
+    sample = torch.linspace(0, size - 1, min(size, _WORD_SAMPLE), device=device).long()  # [V]
+    with torch.no_grad():
+        words = embed_tokens(model, sample.unsqueeze(0)).squeeze(0)  # [V D]
+    return SoftPrompt(options, words, rng).to(device)

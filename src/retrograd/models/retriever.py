@@ -7,7 +7,8 @@ nearly BM25 (`retrograd.models.inputs.lexical_projection`). The weight v is lear
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -68,6 +69,7 @@ class Retriever(nn.Module, LearningTowers):
             if not math.isfinite(lexical_weight):
                 raise UserError(f"lexical_weight is {lexical_weight}; expected a number, usually 0 to 3")
             self.lexical_weight = nn.Parameter(torch.tensor(float(lexical_weight)))
+        self._known_queries: dict[str, Float[Tensor, " D"]] | None = None
 
     @property
     def shares_tower(self) -> bool:
@@ -109,6 +111,27 @@ class Retriever(nn.Module, LearningTowers):
 
     def queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return e(x)/T; its inner product with a passage embedding is an unnormalised log-probability in nats."""
+        if self._known_queries is None or not texts or self.training or torch.is_grad_enabled():
+            return self._embed_queries(texts)
+        known = self._known_queries
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, self._embed_queries(new), strict=True))
+        return torch.stack([known[text] for text in texts])
+
+    @contextmanager
+    def remembering_queries(self) -> Iterator[None]:
+        """Embed each query once within the block, however often it is asked for; for blocks in which nothing learns.
+
+        What is embedded with gradient or in training mode is neither remembered nor taken from memory.
+        """
+        before, self._known_queries = self._known_queries, {}
+        try:
+            yield
+        finally:
+            self._known_queries = before
+
+    def _embed_queries(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         if not self.is_trained:  # without dropout: a frozen retriever ranks in training as it does later
             return self.as_queries(self.query_encoder.embed(texts, "query")).detach()
         return self.as_queries(self.query_encoder(texts, "query"))

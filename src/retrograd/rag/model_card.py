@@ -7,6 +7,7 @@ be missing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,24 +26,48 @@ from retrograd.tasks.saved_tasks import describe_queries
 from retrograd.tasks.task import Task
 from retrograd.util.files import atomic_file
 
-__all__ = ["RunFacts", "write_cards"]
+__all__ = ["Controls", "RunFacts", "Scores", "update_cards", "write_cards"]
 
+_CARD = "README.md"
 _TAGS = ("retrograd", "retrieval-augmented-generation")
+_MEASURED = re.compile(r"^## Training( and scores)?\n.*?(?=^## Licence)", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a run by name, in percent, with the 95 % intervals over its test examples where there are any.
+
+    ``trivial`` are the scores of the negative answer to every example, where the task has one.
+    """
+
+    values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    trivial: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The scores of a run's controls, by control and by name, in percent, and a ``sentence`` on the difference."""
+
+    sentence: str
+    scores: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class RunFacts:
     """Facts of a finished run for the card of its model.
 
-    ``data`` and ``objective`` are words, ``settings`` those that differ from the defaults. ``scores`` are in percent;
-    they are None where the test data were not scored.
+    ``data`` and ``objective`` are words, ``settings`` those that differ from what they are ``compared_with``.
+    ``scores`` are None where the test data were not scored, ``controls`` where no study has compared the run.
     """
 
-    data: tuple[str, ...] = ()
-    objective: str = ""
-    scores: Mapping[str, float] | None = None
-    test_examples: int = 0
-    settings: tuple[str, ...] = ()
+    data: tuple[str, ...]
+    objective: str
+    scores: Scores | None
+    test_examples: int
+    compared_with: str
+    settings: tuple[str, ...]
+    controls: Controls | None
 
 
 def write_cards(
@@ -67,6 +92,16 @@ def write_cards(
             _write(folder / "posterior" / tower, _posterior_card(tower, towers[tower]))
 
 
+def update_cards(folder: Path, facts: RunFacts) -> None:
+    """Put the facts of its run into the cards of a model that is saved in ``folder``; the rest of each card stays."""
+    measured = _describe_facts(facts)
+    for card in sorted(folder.rglob(_CARD)):
+        text = card.read_text(encoding="utf-8")
+        updated = _MEASURED.sub(lambda _: f"{measured}\n", text, count=1)
+        if updated != text:
+            _write(card.parent, updated)
+
+
 def _origins(parts: ModelParts, settings: ModelSettings | None) -> tuple[dict[Side, Origin], Origin]:
     """Return where each tower, by the name of its folder, and the generator come from."""
     if settings is not None:
@@ -80,7 +115,7 @@ def _origins(parts: ModelParts, settings: ModelSettings | None) -> tuple[dict[Si
 
 
 def _write(folder: Path, text: str) -> None:
-    with atomic_file(folder / "README.md") as temporary:
+    with atomic_file(folder / _CARD) as temporary:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
@@ -111,12 +146,8 @@ def _describe_facts(facts: RunFacts | None) -> str:
             "scores and controls are not recorded.\n"
         )
     data = "\n".join(f"- {line}" for line in facts.data)
-    if facts.scores:
-        rows = "\n".join(f"| {name} | {value:.2f} |" for name, value in facts.scores.items())
-        scores = (
-            f"On {facts.test_examples} test examples, in percent, of one run; the run records no intervals.\n\n"
-            f"| score | value |\n|---|---|\n{rows}"
-        )
+    if facts.scores is not None and facts.scores.values:
+        scores = _describe_scores(facts.scores, facts.controls, facts.test_examples)
     elif facts.test_examples:
         scores = f"The scores on its {facts.test_examples} test examples are not recorded."
     else:
@@ -127,7 +158,7 @@ def _describe_facts(facts: RunFacts | None) -> str:
 {data}
 - objective: {facts.objective}
 
-Settings that differ from the defaults:
+Settings that differ from {facts.compared_with}:
 
 {settings}
 
@@ -135,9 +166,40 @@ Settings that differ from the defaults:
 
 {scores}
 
-Controls are missing: no frozen, random or closed-book run is recorded beside this one, so that the scores do not say
-what joint training was worth. `retrograd compare` compares two runs.
+{_describe_controls(facts.controls)}
 """
+
+
+def _describe_scores(scores: Scores, controls: Controls | None, test_examples: int) -> str:
+    """Return the table of scores, those of controls beside them."""
+    others = dict(controls.scores) if controls is not None else {}
+    if scores.trivial:
+        others["always the negative answer"] = scores.trivial
+    rows = []
+    for name, value in scores.values.items():
+        ends = scores.intervals.get(name)
+        interval = "-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+        cells = [f"{own[name]:.2f}" if name in own else "-" for own in others.values()]
+        rows.append(" | ".join(["", name, f"{value:.2f}", interval, *cells, ""]).strip())
+    header = " | ".join(["", "score", "value", "95 % interval", *others, ""]).strip()
+    return (
+        f"On {test_examples} test examples, in percent, of one run. Intervals are by bootstrap over the test examples: "
+        f"another training seed may\ndiffer by more.\n\n"
+        f"{header}\n|{'---|' * (3 + len(others))}\n" + "\n".join(rows)
+    )
+
+
+def _describe_controls(controls: Controls | None) -> str:
+    if controls is None:
+        return (
+            "Controls are missing: no frozen, random or closed-book run is recorded beside this one, so that the\n"
+            "scores do not say what joint training was worth. `retrograd train --controls` trains "
+            "them,\n`retrograd compare` compares two runs."
+        )
+    return (
+        "The controls had the same data, generator, number of epochs and seed (`retrograd train --controls`).\n"
+        f"Over all seeds: {controls.sentence}."
+    )
 
 
 def _model_card(task: Task, base: KnowledgeBase, towers: Sequence[Origin], generator: Origin, measured: str) -> str:

@@ -11,7 +11,7 @@ from retrograd.recipes.quickstart import semeval_frozen, semeval_joint, semeval_
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
 
-__all__ = ["RECIPES", "Recipe", "open_experiment", "recipe"]
+__all__ = ["RECIPES", "Recipe", "find_recipe", "open_experiment", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,11 @@ def recipe(name: str) -> Experiment:
         print(rg.recipe("semeval-joint").training.passages)
     """
     return open_experiment(name)
+
+
+def find_recipe(name: str) -> Experiment | None:
+    """Return the experiment of the recipe of this name, None where there is none."""
+    return RECIPES[name]() if name in RECIPES else None
 
 
 def open_experiment(name: str) -> Experiment:

@@ -237,7 +237,7 @@ def _analyse_neighbours(opened: OpenRun, split: Split, examples: list[Example], 
 
 def _of_example(task: RelationExtraction, example: Example) -> Instance:
     text, head, tail = unmark(example.query)
-    label = task.relation_of(example.target, example) or example.target
+    label = task.gold_label(example) or example.target
     return Instance(label, head.of(text), tail.of(text), _types(example))
 
 

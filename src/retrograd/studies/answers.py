@@ -41,13 +41,14 @@ class RunEvaluation:
         return self.evaluation.scores
 
     def record(self) -> JsonObject:
-        """Return the scores as JSON, with what ``confidence.json`` has."""
+        """Return the scores as JSON, with what ``confidence.json`` has, and the labels that count as wrong."""
         return {
             "examples": self.examples,
             "passages": self.passages,
             "fitted_passages": self.fitted_passages,
             "scores": {**self.scores},
             "confidence": self.evaluation.confidence.record(),
+            **({"unseen_labels": {**unseen}} if (unseen := self.evaluation.unseen_labels) else {}),
         }
 
 

@@ -14,13 +14,8 @@ from retrograd.evaluation.open_comparison import OpenComparison, compare_open
 from retrograd.experiments.data.source import Data, relation_extraction
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import read_run_task
-from retrograd.metrics.relations import (
-    PrecisionRecallF1,
-    RelationTable,
-    relation_table,
-    semeval_score,
-)
-from retrograd.metrics.resampling import answer_resampler, official_resampler
+from retrograd.metrics.relations import PrecisionRecallF1, RelationTable
+from retrograd.metrics.resampling import answer_resampler
 from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,
@@ -29,6 +24,8 @@ from retrograd.metrics.significance import (
     paired_permutation_corpus,
 )
 from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.tasks.relations.relation_scores import official_table
+from retrograd.tasks.resampled_scores import label_statistic
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import ConfidenceKind, Example, Prediction, UserError
@@ -48,7 +45,9 @@ __all__ = [
     "read_confidence",
     "read_labelled_run",
     "read_run_answers",
+    "require_same_examples",
     "require_same_items",
+    "with_labels",
 ]
 
 
@@ -114,12 +113,12 @@ def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0)
     runs = read_run_answers(baseline), read_run_answers(system)
     if runs[0].data.task.choices is None:
         return _compare_open(*runs, resamples, seed)
-    first, second = map(_with_labels, runs)
+    first, second = map(with_labels, runs)
     require_same_items(first, second)
     task, gold = first.task, list(first.gold.values())
     answers = list(first.answers.values()), [second.answers[item] for item in first.gold]
     interval, test = compare_scores(task, gold, *answers, np.random.default_rng(seed), resamples)
-    score = official_resampler(task.metric, [*gold, *gold], [*answers[0], *answers[1]], task.negative)
+    score = label_statistic(task, [*gold, *gold], [*answers[0], *answers[1]])
     items = np.arange(len(gold))
     return Comparison(
         metric=task.primary_metric,
@@ -132,6 +131,17 @@ def compare(baseline: Path, system: Path, resamples: int = 1_000, seed: int = 0)
 
 
 def _compare_open(baseline: RunAnswers, system: RunAnswers, resamples: int, seed: int) -> OpenComparison:
+    metric = require_same_examples(baseline, system)
+    answers = list(baseline.answers.values()), [system.answers[item] for item in baseline.examples]
+    rng = np.random.default_rng(seed)
+    return compare_open(list(baseline.examples.values()), *answers, metric, rng, resamples)
+
+
+def require_same_examples(baseline: RunAnswers, system: RunAnswers) -> str:
+    """Return the metric of two runs with free answers.
+
+    Raises `UserError` where they have another metric, or other test examples.
+    """
     metrics = [run.data.task.primary_metric for run in (baseline, system)]
     if metrics[0] != metrics[1]:
         raise UserError(
@@ -142,9 +152,7 @@ def _compare_open(baseline: RunAnswers, system: RunAnswers, resamples: int, seed
         other = system.examples[item]
         if (example.query, example.targets) != (other.query, other.targets):
             raise UserError(f"item {item!r} is another in {baseline.path} than in {system.path}")
-    answers = list(baseline.answers.values()), [system.answers[item] for item in baseline.examples]
-    rng = np.random.default_rng(seed)
-    return compare_open(list(baseline.examples.values()), *answers, metrics[0], rng, resamples)
+    return metrics[0]
 
 
 def compare_scores(
@@ -158,7 +166,7 @@ def compare_scores(
     """Return interval and p of the official score's difference, ``system`` less ``baseline``; all are in the same
     order.
     """
-    statistic = official_resampler(task.metric, [*gold, *gold], [*baseline, *system], task.negative)
+    statistic = label_statistic(task, [*gold, *gold], [*baseline, *system])
     interval = paired_bootstrap_corpus(statistic, len(gold), rng, resamples)
     return interval, paired_permutation_corpus(statistic, len(gold), rng, resamples)
 
@@ -173,10 +181,10 @@ def build_statistic(
         golds = [(example.target, *example.targets[1:]) for example in examples]
         return answer_resampler(task.primary_metric, [*golds, *golds], [*baseline, *system])
     extraction = relation_extraction(task, "report")
-    gold = [extraction.relation_of(example.target, example) or example.target for example in examples]
+    gold = [extraction.gold_label(example) or example.target for example in examples]
     laid_out = zip([*baseline, *system], [*examples, *examples], strict=True)
     labels = [extraction.read_answer(answer, example).label for answer, example in laid_out]
-    return official_resampler(extraction.metric, [*gold, *gold], labels, extraction.negative)
+    return label_statistic(extraction, [*gold, *gold], labels)
 
 
 def read_run_answers(path: Path, data: Data | None = None) -> RunAnswers:
@@ -209,12 +217,13 @@ def read_run_answers(path: Path, data: Data | None = None) -> RunAnswers:
 
 def read_labelled_run(path: Path) -> LabelledRun:
     """Return the answers of a relation extraction run as labels. Raises `UserError` for another task."""
-    return _with_labels(read_run_answers(path))
+    return with_labels(read_run_answers(path))
 
 
-def _with_labels(run: RunAnswers) -> LabelledRun:
+def with_labels(run: RunAnswers) -> LabelledRun:
+    """Return answers as labels. Raises `UserError` for a task without relations."""
     task = relation_extraction(run.data.task, "report")
-    gold = {item: task.relation_of(example.target, example) or example.target for item, example in run.examples.items()}
+    gold = {item: task.gold_label(example) or example.target for item, example in run.examples.items()}
     readings = {item: task.read_answer(run.answers[item], example) for item, example in run.examples.items()}
     answers = {item: example.label for item, example in readings.items()}
     refined = sum(example.label is not None and not example.is_exact for example in readings.values())
@@ -323,6 +332,4 @@ def build_official_table(task: RelationExtraction, gold: Sequence[str], answers:
     """Return the scores by relation, as the task's official scorer counts; of SemEval the nine relations, with
     direction.
     """
-    if task.metric == "semeval":
-        return semeval_score(gold, answers).official.table
-    return relation_table(gold, answers, task.negative)
+    return official_table(task.metric, gold, answers, task.negative, task.phrases)

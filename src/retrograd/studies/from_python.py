@@ -1,4 +1,4 @@
-"""Comparing runs and measuring models from Python."""
+"""Running experiments, comparing runs and measuring models from Python."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 
 from retrograd.evaluation.laboratory.measure import Estimator
 from retrograd.evaluation.open_comparison import OpenComparison
-from retrograd.experiments.from_python import Run
+from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.from_python import Run, open_run
+from retrograd.experiments.run import run_experiment
 from retrograd.objectives import Objective
 from retrograd.rag.rag_model import RagModel
+from retrograd.recipes import find_recipe
 from retrograd.recipes.estimators import make_estimators
 from retrograd.studies import compare as comparing
 from retrograd.studies.compare import Comparison
@@ -17,7 +20,20 @@ from retrograd.studies.laboratory.lab import LabReport, measure_model
 from retrograd.training.refresh.fresh_index import embed_base_if_stale
 from retrograd.types import Example, UserError
 
-__all__ = ["compare", "measure"]
+__all__ = ["compare", "measure", "run"]
+
+
+def run(experiment: Experiment, out: str | Path) -> Run:
+    """Train an experiment into the folder ``out``, evaluate it on its test data, and open it.
+
+    Raises `UserError`, before anything is written, for a folder with something in it and an experiment that cannot run.
+
+    Example::
+
+        joint = rg.run(rg.recipe("semeval-joint").replace(training={"epochs": 1}), out="runs/joint")
+        print(joint.scores)
+    """
+    return open_run(run_experiment(experiment, Path(out), recipe=find_recipe(experiment.name)).path)
 
 
 def compare(

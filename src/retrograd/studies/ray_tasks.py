@@ -15,13 +15,13 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from retrograd.types import UserError
+from retrograd.util.optional import require_package
 
 __all__ = ["LOCAL", "RayTasks", "connect_to_ray"]
 
@@ -56,8 +56,7 @@ def connect_to_ray(address: str, workers: int | None, threads: int) -> Iterator[
     the machine, or as many as ``workers`` tasks need. Where the caller has connected to Ray, that connection is used,
     and stays. Raises `UserError` without ray, and where no cluster answers.
     """
-    if find_spec("ray") is None:
-        raise UserError("tasks of Ray need ray; install it with: pip install 'retrograd[ray]'")
+    require_package("a cluster of Ray", "ray", "ray")
     if address == LOCAL:
         os.environ.update(_LOCAL_ENVIRONMENT)
     import ray  # pyright: ignore[reportMissingImports]

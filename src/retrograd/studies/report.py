@@ -21,7 +21,6 @@ from retrograd.experiments.open import open_run
 from retrograd.experiments.text import flatten_settings
 from retrograd.metrics.breakdowns import Confusion, count_confusions
 from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
-from retrograd.metrics.resampling import official_resampler
 from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, bootstrap_corpus
 from retrograd.studies.compare import (
     LabelledRun,
@@ -33,11 +32,23 @@ from retrograd.studies.compare import (
 )
 from retrograd.studies.slices import Learned, SliceGroup, slice_groups
 from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.tasks.relations.unseen_labels import count_unseen, describe_unseen
+from retrograd.tasks.resampled_scores import label_statistic
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
 from retrograd.util.text_files import write_json
 
-__all__ = ["RelationReport", "RelationRow", "SettingChange", "System", "list_setting_changes", "report_run"]
+__all__ = [
+    "Kind",
+    "RelationReport",
+    "RelationRow",
+    "SettingChange",
+    "System",
+    "list_setting_changes",
+    "name_runs",
+    "report_labelled",
+    "report_run",
+]
 
 VOTE = "kNN vote"
 Answers = Sequence[str | None]
@@ -134,7 +145,19 @@ def report_run(
     ``with_vote`` opens the model for the plain vote of its retriever; nothing else does. Raises `UserError` for a
     folder without predictions, and for a control with other test items, gold labels, label set or metric.
     """
-    run, names = read_labelled_run(path), _names([path, *controls])
+    return report_labelled(read_labelled_run(path), controls, out, with_vote, resamples, seed)
+
+
+def report_labelled(
+    run: LabelledRun,
+    controls: Sequence[Path],
+    out: Path,
+    with_vote: bool = True,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> RelationReport:
+    """Report a run that has been read: see `report_run`."""
+    names = name_runs([run.path, *controls])
     runs_by_control = {name: _control(run, control) for name, control in zip(names[1:], controls, strict=True)}
     notes = _notes(run)
     rivals: dict[str, Answers] = {
@@ -190,7 +213,7 @@ def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingCh
     ]
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def name_runs(paths: Sequence[Path]) -> list[str]:
     """Return the names of folders, or whole paths where two are equal. Raises `UserError` for a run given twice."""
     earlier: set[Path] = set()
     for path in paths:
@@ -228,6 +251,8 @@ def _notes(run: LabelledRun) -> list[str]:
             f"scores.json says {task.primary_metric} {saved_score:.2f}, the predictions say {score:.2f}: predictions, "
             f"data or labels have changed since."
         )
+    if unseen := count_unseen(run.data.test):
+        notes.append(f"{describe_unseen(unseen, len(run.data.test))}.")
     if run.refined_rate > 0:
         notes.append(
             f"{run.refined_rate:.1f} % of the answers were no label as they stood, and were read as one by the rules "
@@ -317,8 +342,7 @@ def _interval(
 ) -> ScoreInterval | None:
     if len(gold) < 2:
         return None
-    statistic = official_resampler(task.metric, gold, answers, task.negative)
-    return bootstrap_corpus(statistic, len(gold), rng, resamples)
+    return bootstrap_corpus(label_statistic(task, gold, answers), len(gold), rng, resamples)
 
 
 def _share(labels: Sequence[str | None], negative: str | None) -> float | None:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Float64, Int64
 
 from retrograd.data.relations.instance import unmark
 from retrograd.metrics.breakdowns import group_by_range
-from retrograd.metrics.resampling import official_resampler
 from retrograd.metrics.significance import (
     BootstrapInterval,
     ScoreInterval,
@@ -22,9 +21,10 @@ from retrograd.metrics.significance import (
 from retrograd.metrics.triggers import Trigger, context_words, learn_triggers, plain_words
 from retrograd.studies.compare import LabelledRun
 from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.tasks.resampled_scores import label_statistic
 from retrograd.types import Example, Span
 
-__all__ = ["Learned", "Slice", "SliceGroup", "SliceScore", "slice_groups"]
+__all__ = ["ItemRows", "Learned", "Slice", "SliceGroup", "SliceScore", "SliceScorer", "slice_groups"]
 
 DISTANCES = (0, 4, 8, 16)
 """Words between the entities, by first of each range."""
@@ -112,7 +112,7 @@ def slice_groups(
         ("training sentences of the gold relation", f"{left_out}counted in the run's training data", frequent),
         ("trigger of the gold relation", f"{left_out}words learned from training data", _by_trigger(run, learned)),
     ]
-    scorer = _Scorer(run, controls, rng, resamples)
+    scorer = _relation_scorer(run, controls, rng, resamples)
     return [
         SliceGroup(name, about, [scorer.slice(part, rows) for part, rows in rows_by_part.items()])
         for name, about, rows_by_part in parts
@@ -166,38 +166,31 @@ def _context(example: Example) -> frozenset[str]:
     return context_words(text, (head.start, head.end), (tail.start, tail.end))
 
 
-class _Scorer:
-    """The scores of one run and its controls on any rows."""
+@dataclass(frozen=True)
+class SliceScorer:
+    """The scores of one run and its rivals on any of the test items.
 
-    def __init__(
-        self,
-        run: LabelledRun,
-        controls: Mapping[str, Sequence[str | None]],
-        rng: np.random.Generator,
-        resamples: int,
-    ) -> None:
-        task, self.gold, run_answers = run.task, list(run.gold.values()), list(run.answers.values())
-        self.negative, self.rng, self.resamples = task.negative, rng, resamples
-        # The control's answers come first, then the run's: a difference is the run less the control.
-        self.pairs = {
-            name: official_resampler(task.metric, [*self.gold, *self.gold], [*answers, *run_answers], task.negative)
-            for name, answers in controls.items()
-        }
-        self.run_score = official_resampler(task.metric, self.gold, run_answers, task.negative)
-        self.right = np.array([a == g for a, g in zip(run_answers, self.gold, strict=True)])
-        self.rights = {
-            name: np.array([a == g for a, g in zip(answers, self.gold, strict=True)])
-            for name, answers in controls.items()
-        }
+    ``score`` is the run's, ``pairs`` are the scores of each rival's answers and then the run's, laid end to end,
+    ``right`` and ``rights`` how right each answer is, in [0, 1]. Items that are not ``scored`` have no part in any
+    score.
+    """
+
+    score: Statistic
+    pairs: Mapping[str, Statistic]
+    right: Float64[np.ndarray, " items"]
+    rights: Mapping[str, Float64[np.ndarray, " items"]]
+    scored: Bool[np.ndarray, " items"]
+    rng: np.random.Generator
+    resamples: int
 
     def slice(self, name: str, rows: ItemRows) -> Slice:
         """Return the scores on ``rows``, of which there is at least one."""
-        has_score = any(self.gold[row] != self.negative for row in rows)
+        has_score = bool(self.scored[rows].any())
         resampled = has_score and len(rows) > 1
         return Slice(
             name=name,
             items=len(rows),
-            run=SliceScore(self.run_score(rows) if has_score else None, 100.0 * float(self.right[rows].mean())),
+            run=SliceScore(self.score(rows) if has_score else None, 100.0 * float(self.right[rows].mean())),
             interval=self._interval(rows) if resampled else None,
             controls={
                 control: SliceScore(pair(rows) if has_score else None, 100.0 * float(self.rights[control][rows].mean()))
@@ -207,8 +200,30 @@ class _Scorer:
         )
 
     def _interval(self, rows: ItemRows) -> ScoreInterval:
-        return bootstrap_corpus(lambda selection: self.run_score(rows[selection]), len(rows), self.rng, self.resamples)
+        return bootstrap_corpus(lambda selection: self.score(rows[selection]), len(rows), self.rng, self.resamples)
 
     def _gain(self, pair: Statistic, rows: ItemRows) -> BootstrapInterval:
-        both = np.concatenate([rows, rows + len(self.gold)])
+        both = np.concatenate([rows, rows + len(self.right)])
         return paired_bootstrap_corpus(lambda selection: pair(both[selection]), len(rows), self.rng, self.resamples)
+
+
+def _relation_scorer(
+    run: LabelledRun, controls: Mapping[str, Sequence[str | None]], rng: np.random.Generator, resamples: int
+) -> SliceScorer:
+    """Return the official score of relations; a slice of negatives alone has none."""
+    task, gold, run_answers = run.task, list(run.gold.values()), list(run.answers.values())
+
+    def right(answers: Sequence[str | None]) -> Float64[np.ndarray, " items"]:
+        return np.array([float(a == g) for a, g in zip(answers, gold, strict=True)])
+
+    return SliceScorer(
+        score=label_statistic(task, gold, run_answers),
+        pairs={
+            name: label_statistic(task, [*gold, *gold], [*answers, *run_answers]) for name, answers in controls.items()
+        },
+        right=right(run_answers),
+        rights={name: right(answers) for name, answers in controls.items()},
+        scored=np.array([relation != task.negative for relation in gold]),
+        rng=rng,
+        resamples=resamples,
+    )

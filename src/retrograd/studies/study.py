@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,18 +17,23 @@ from retrograd.experiments.controls import CONTROLS, FROZEN
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages, resume_run, run_experiment
 from retrograd.experiments.stage_description import trains_generator, trains_retriever
+from retrograd.recipes import find_recipe
 from retrograd.studies.report import SettingChange, list_setting_changes
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
+from retrograd.training.tracking.tracker import Tracker
 from retrograd.types import UserError
 from retrograd.util.files import lock_folder
 from retrograd.util.progress import say
 from retrograd.util.text_files import read_json, write_json
 
-__all__ = ["EXPERIMENT", "PlannedRun", "Study", "is_study", "make_controls", "seeds_of"]
+__all__ = ["EXPERIMENT", "PlannedRun", "Study", "Watch", "is_study", "make_controls", "seeds_of"]
 
 EXPERIMENT = "experiment"
 """The name of the experiment itself among the systems of a study."""
+
+Watch = Callable[[Path], Mapping[str, Tracker]]
+"""From the folder of a run to the trackers that watch it, by name."""
 
 _PLAN = "study.json"
 
@@ -123,8 +128,10 @@ class Study:
         """Return the settings in which a system differs from the experiment."""
         return list_setting_changes(self.systems[EXPERIMENT], self.systems[system])
 
-    def train(self, interrupts: Interrupts | None = None) -> None:
+    def train(self, interrupts: Interrupts | None = None, watch: Watch | None = None) -> None:
         """Train every run that has not ended, one after the other; one that was stopped goes on from its checkpoint.
+
+        ``watch`` gives the trackers of the run in a folder, besides those of the experiment.
 
         Raises as `run_experiment` and `resume_run` do, and `UserError` where another process is at work in the folder.
         """
@@ -133,7 +140,7 @@ class Study:
             for number, run in enumerate(self.runs, 1):
                 where = "has ended" if run.folder.has_ended else f"in {run.path}"
                 say(f"run {number} of {len(self.runs)}: {run.system}, seed {run.experiment.seed}, {where}")
-                _train(run, interrupts)
+                _train(run, interrupts, {} if watch is None else watch(run.path))
 
     def require_ended(self) -> None:
         """Raise `UserError` where a run is missing, unfinished, or not this study's."""
@@ -180,14 +187,14 @@ class Study:
             )
 
 
-def _train(run: PlannedRun, interrupts: Interrupts | None) -> None:
+def _train(run: PlannedRun, interrupts: Interrupts | None, trackers: Mapping[str, Tracker]) -> None:
     if not run.folder.experiment.exists():
         run.folder.remove_leftovers()  # of a process that was killed before there was a run to go on with
-        run_experiment(run.experiment, run.path, interrupts)
+        run_experiment(run.experiment, run.path, interrupts, find_recipe(run.experiment.name), trackers)
         return
     run.require_own()
     if not run.folder.has_ended:
-        resume_run(run.path, interrupts)
+        resume_run(run.path, interrupts, trackers)
 
 
 def is_study(path: Path) -> bool:

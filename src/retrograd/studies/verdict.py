@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from retrograd.evaluation.evidence import Evidence, difference
+from retrograd.experiments.card import record_controls
 from retrograd.experiments.controls import CLOSED_BOOK, FROZEN, RANDOM
 from retrograd.experiments.open import read_run_task
 from retrograd.experiments.stage_description import trains_retriever
@@ -62,14 +63,25 @@ class Verdict:
 def judge_study(path: Path) -> Verdict:
     """Compare the runs of a study, all of which have ended, and write ``evidence.json`` into its folder.
 
-    Trains and opens no model. Raises `UserError` where runs are missing or not the study's own, and where data have
-    changed since.
+    The runs of the experiment get the scores of their controls, which the cards of their models show. Trains and opens
+    no model. Raises `UserError` where runs are missing or not the study's own, and where data have changed since.
     """
     study = Study.open(path)
     study.require_ended()
     verdict = Verdict(study, *_weigh_evidence(study))
     verdict.save()
+    _record_controls(verdict)
     return verdict
+
+
+def _record_controls(verdict: Verdict) -> None:
+    """Write the scores of the controls beside each run of the experiment, of the same seed."""
+    runs = verdict.study.runs
+    for run in runs:
+        if run.system == EXPERIMENT:
+            of_seed = [one for one in runs if one.experiment.seed == run.experiment.seed and one.system != EXPERIMENT]
+            scores = {one.system: saved_scores(one.path) for one in of_seed}
+            record_controls(RunDirectory.open(run.path), verdict.evidence.sentence, scores)
 
 
 def _weigh_evidence(study: Study) -> tuple[Evidence, ScoresBySystem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import os
 import shutil
 import tempfile
@@ -135,15 +136,15 @@ def _backup_path(path: Path) -> Path:
 
 
 @contextmanager
-def lock_folder(folder: Path, lock_file: Path | None = None, *, wait: bool = False) -> Iterator[None]:
+def lock_folder(folder: Path, lock_file: Path | None = None, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Keep other processes that ask for the same lock out of ``folder``; the system lifts it when a process dies.
 
     ``lock_file`` holds the lock: by default ``.lock`` in the folder, which keeps it through a renaming. It is removed
-    at the end, and a later process takes over one that a killed process left. Raises `UserError` at once if another
-    process holds the lock, unless it is to ``wait`` for it.
+    at the end, and a later process takes over one that a killed process left. Raises `UserError` if another process
+    still holds the lock after ``wait_seconds``, which may be infinite.
     """
     path = folder / LOCK_FILE if lock_file is None else lock_file
-    lock = FileLock(path, blocking=wait)
+    lock = FileLock(path, timeout=wait_seconds if math.isfinite(wait_seconds) else -1)
     try:
         lock.acquire()
     except Timeout:

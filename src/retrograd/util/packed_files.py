@@ -23,7 +23,7 @@ from retrograd.types import UserError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["DAMAGES", "is_packed", "open_text_bytes"]
+__all__ = ["DAMAGES", "is_plain_text", "open_text_bytes"]
 
 DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """What reading raises where a packed file is damaged."""
@@ -50,17 +50,18 @@ _OTHERS = {
     b"\xff\xff\xff\xff": ("an Arrow stream", _TABLE),
     b"PK\x03\x04": ("a ZIP archive, or a spreadsheet", "unpack it (unzip), or save the sheet as text with tabs"),
     b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "unpack it (7z x)"),
-    b"%PDF": ("a PDF", "extract its text into JSON Lines first"),
+    b"%PDF": ("a PDF", "as a base it is read where its name ends in .pdf; for other data extract its text first"),
     b"\x89HDF": ("an HDF5 file", "save its records as JSON Lines"),
     b"SQLite format 3": ("an SQLite database", "save its records as JSON Lines"),
     b"\x80\x04\x95": ("a Python pickle", "it is not opened, as it may run code; save its records as JSON Lines"),
 }
 
 
-def is_packed(path: Path) -> bool:
-    """Return whether a file is compressed, so that its size says nothing of its lines."""
+def is_plain_text(path: Path) -> bool:
+    """Return whether a file is text as it is, judged by its beginning: UTF-8, and not compressed."""
     with path.open("rb") as file:
-        return _packing(path, file.read(_PEEKED_BYTES)) is not None
+        beginning = file.read(_PEEKED_BYTES)
+    return _is_text(beginning) and not any(beginning.startswith(mark) for mark in _PACKINGS)
 
 
 @contextmanager

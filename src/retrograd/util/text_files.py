@@ -20,7 +20,7 @@ from retrograd.util.guards import (
     parse_json_line,
     require_file,
 )
-from retrograd.util.packed_files import DAMAGES, is_packed, open_text_bytes
+from retrograd.util.packed_files import DAMAGES, is_plain_text, open_text_bytes
 
 __all__ = [
     "Refuse",
@@ -84,12 +84,12 @@ def first_line(path: Path, expected: str) -> tuple[int, str]:
 
 
 def count_lines(path: Path) -> int:
-    """Return the number of line ends in a file; 0 for a compressed or missing file."""
+    """Return the number of line ends in a file; 0 for one that is missing, compressed or no text."""
     try:
         require_file(path)
     except UserError:
         return 0
-    if is_packed(path):
+    if not is_plain_text(path):
         return 0
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

@@ -127,7 +127,7 @@ def test_a_run_from_files_to_answers(
         result = command.invoke(app, words)
         assert isinstance(result.exception, UserError), words
         assert "is about relations between entities" in str(result.exception)
-        assert "evaluate, predict, search, compare and lab know every task" in str(result.exception)
+        assert "evaluate, predict, search, compare, report and lab know every task" in str(result.exception)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from retrograd.experiments.data import kinds
 from retrograd.experiments.data.example_files import ExampleSource
 from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.free_answers import QuestionData
-from retrograd.experiments.data.kinds import KINDS, kind_names, open_data, open_files, read_data
+from retrograd.experiments.data.kinds import KINDS, file_settings, kind_names, open_data, open_files, read_data
 from retrograd.experiments.data.recorded import record_data
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.data.source import DataKind
@@ -191,11 +191,11 @@ def test_validation_reads_what_a_run_reads(data: DataKind) -> None:
 
 def test_bare_files_are_read_by_its_name(data: DataKind) -> None:
     findings = Findings()
-    (parts,) = open_files([Path(data.train), Path(data.test)], data.kind, "auto", findings)
+    (parts,) = open_files([Path(data.train), Path(data.test)], data.kind, file_settings(data.kind, "auto"), findings)
     assert [len(list(part.examples())) for part in parts.parts] == [4, 2]
     assert findings.shown == []
-    with pytest.raises(UserError, match=rf"--kind {data.kind}: format is 'parquet'"):
-        open_files([Path(data.train)], data.kind, "parquet", findings)
+    with pytest.raises(UserError, match=rf"--kind {data.kind}: format is 'xlsx'"):
+        file_settings(data.kind, "xlsx")
 
 
 def test_a_plan_counts_what_a_run_reads(data: DataKind) -> None:

@@ -15,6 +15,9 @@ from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.experiment import Experiment, TrainingSettings
 from retrograd.experiments.open import open_run
 from retrograd.metrics.relations import tacred_score
+from retrograd.serving.tested import read_tested
+from retrograd.studies.validation.validate import validate_experiment
+from retrograd.tasks.relations.unseen_labels import count_unseen
 from retrograd.types import Example, UserError
 from retrograd.util.text_files import read_jsonl
 
@@ -193,6 +196,105 @@ def test_evaluating_while_training_accepts_held_out_data() -> None:
 
 
 # The whole path, with models that read signs
+
+
+# Labels that training never shows
+
+
+def write_records(path: Path, relations: list[str]) -> str:
+    words = ["Ida", "Ove", "Mona", "Nora", "Gus", "Kit", "Bo", "Ada"]
+    records = [
+        {"text": f"{words[number % 8]} {relation} it , so {path.stem} {number}", "relation": relation, "head": [0, 2]}
+        for number, relation in enumerate(relations)
+    ]
+    lines = [json.dumps(record | {"tail": [(at := record["text"].index(" it ,") + 1), at + 2]}) for record in records]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+UNSEEN = "3 of 6 examples have labels that training never shows, and count as wrong: 'sings to' (2), 'P57' (1)"
+
+
+@pytest.fixture
+def unseen_data(tmp_path: Path) -> RelationData:
+    """Return settings of data of which test and dev have relations that train lacks."""
+    return RelationData(
+        train=write_records(tmp_path / "train.jsonl", ["holds", "feeds", "none"] * 4),
+        dev=write_records(tmp_path / "dev.jsonl", ["holds", "none", "sings to"]),
+        test=write_records(tmp_path / "test.jsonl", ["holds", "sings to", "feeds", "P57", "none", "sings to"]),
+        labels="from_train",
+        negative="none",
+        unseen_labels="wrong",
+    )
+
+
+def test_a_label_that_training_never_shows_is_refused_with_the_setting_that_takes_it(unseen_data: RelationData) -> None:
+    with pytest.raises(
+        UserError, match=r"dev\.jsonl, instance '3' .*unknown relation 'sings to'.* data\.unseen_labels = \"wrong\""
+    ):
+        replace(unseen_data, unseen_labels="refuse").load(0)
+
+
+def test_such_labels_are_kept_recorded_and_said(unseen_data: RelationData, capsys: pytest.CaptureFixture[str]) -> None:
+    data = unseen_data.load(0)
+    assert set(data.task.phrases) == {"holds", "feeds", "none"}
+    assert [example.target for example in data.test] == ["holds", "sings to", "feeds", "P57", "none", "sings to"]
+    assert count_unseen(data.test) == {"sings to": 2, "P57": 1}
+    parts = {name: data.draw_record[name] for name in ("train", "dev", "test")}
+    assert isinstance(parts["test"], dict)
+    assert parts["test"]["unseen_labels"] == {"P57": 1, "sings to": 2}
+    assert isinstance(parts["train"], dict)
+    assert "unseen_labels" not in parts["train"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert UNSEEN in said
+    assert "dev.jsonl: 1 of 3 examples" in said
+
+
+def test_training_data_with_a_label_that_the_task_does_not_know_are_refused_all_the_same(
+    unseen_data: RelationData,
+) -> None:
+    task = unseen_data.load(0).task
+    with pytest.raises(UserError, match=r"test\.jsonl, instance '2' .*unknown relation 'sings to'"):
+        replace(unseen_data, train=unseen_data.test).load(0, task)
+
+
+def test_validate_says_which_labels_are_unseen_and_finds_no_error(unseen_data: RelationData) -> None:
+    experiment = Experiment(data=unseen_data)
+    findings = validate_experiment(experiment).findings
+    assert [one.what for one in findings.shown if one.severity == "error"] == []
+    coverage = [one.what for one in findings.shown if one.check == "label coverage"]
+    assert "2 examples have the label 'sings to', which train lacks" in coverage
+    refused = validate_experiment(replace(experiment, data=replace(unseen_data, unseen_labels="refuse"))).findings
+    assert sum(one.severity == "error" and one.check == "labels" for one in refused.shown) == 4
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_scored_and_reported_with_unseen_labels(
+    unseen_data: RelationData, models: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {name: getattr(unseen_data, name) for name in ("train", "dev", "test", "labels", "negative")}
+    file = experiment_file(tmp_path, models, **settings, unseen_labels="wrong")
+    run = tmp_path / "run"
+    more = ("training.evaluate_every=1", "evaluation.calibrate=true", "evaluation.abstain=0.9")
+    command("train", file, "--out", run, *(word for one in more for word in ("--set", one)))
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["unseen_labels"] == {"sings to": 2, "P57": 1}
+    assert scores["answers"]["accuracy"] <= 50
+    assert UNSEEN in (run / "model" / "README.md").read_text()
+    records = {str(one["id"]): one for _, one in read_jsonl(run / "predictions.jsonl")}
+    assert [id_ for id_, one in records.items() if one.get("has_unseen_label")] == ["2", "4", "6"]
+    assert all(tested.correctness == 0.0 for tested in read_tested(run, open_run(run).task) if tested.id in "246")
+    capsys.readouterr()
+    command("evaluate", run)
+    assert f"{UNSEEN}." in capsys.readouterr().out
+    command("evaluate", run, "--json", "--data", unseen_data.dev)
+    assert json.loads(capsys.readouterr().out)["unseen_labels"] == {"sings to": 1}
+    command("report", run, "--out", tmp_path / "report", "--resamples", "100")
+    for name in ("report.html", "report.md"):
+        assert "3 of 6 examples have labels that training never shows" in (tmp_path / "report" / name).read_text()
+    rows = {row["relation"]: row for row in json.loads((tmp_path / "report" / "report.json").read_text())["relations"]}
+    assert (rows["sings to"]["items"], rows["sings to"]["f1"]) == (2, 0.0)
+    command("analyse", run, "--out", tmp_path / "analysis")
 
 
 @pytest.fixture(scope="module")

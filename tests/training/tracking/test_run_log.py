@@ -11,7 +11,7 @@ import pytest
 
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.tracking import run_log
-from retrograd.training.tracking.kinds import TRACKERS, find_tracker, require_package
+from retrograd.training.tracking.kinds import TRACKERS, find_tracker, require_tracker
 from retrograd.training.tracking.run_log import RunLog
 from retrograd.training.tracking.settings import TrackSettings
 from retrograd.training.tracking.tracker import LogLine, TrackedRun, TrackerKind
@@ -108,5 +108,6 @@ def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path: Path, monke
     (tmp_path / "no_such_package").mkdir()  # a folder of its files is no package
     monkeypatch.syspath_prepend(str(tmp_path))
     kind = TrackerKind("some", "no_such_package", never, takes_address=False)
-    with pytest.raises(UserError, match=r'"some", which needs no_such_package; .*pip install .retrograd\[some\]'):
-        require_package(kind)
+    advice = r"needs no_such_package, which is not installed: pip install 'retrograd\[some\]', or leave it out"
+    with pytest.raises(UserError, match=rf'"some" in track\.kinds {advice}'):
+        require_tracker(kind)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from retrograd.data.examples import (
-    gold_passages,
-)
+from retrograd.data.documents.windows import Windows
+from retrograd.data.examples import gold_passages
+from retrograd.data.feedback import Verdict, describe_verdicts, teach
+from retrograd.data.field_maps import PassageFields
+from retrograd.data.hub import data_path
+from retrograd.data.passages import holds_documents, read_corpus
 from retrograd.data.qrels import mark_gold, read_qrels
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.splitting import Splitting, split_passages
+from retrograd.data.squad import NO_ANSWER
 from retrograd.experiments.data.draws import Draws, draw_seed, require_draws, shuffle
 from retrograd.experiments.data.example_files import ExampleSource
 from retrograd.experiments.data.findings import Findings
@@ -36,14 +40,18 @@ __all__ = ["CorpusData"]
 class CorpusData(ABC):
     """Settings that questions and dialogues share: a knowledge base, and examples answered from it.
 
-    ``base`` is the file of the passages, the only one that they are retrieved from. ``train``, ``dev`` and ``test`` are
-    files of examples.
+    ``base`` is the file of the passages, the only one that they are retrieved from, or a folder of documents: text,
+    Markdown, HTML and PDF files. ``base_fields`` says where the records of a file have text, title and id, where they
+    name them in another way: the name of a field, or a path such as ``body.plain``. ``base_windows`` is how documents
+    are cut into passages (`retrograd.data.documents.windows`). ``train``, ``dev`` and ``test`` are files of examples.
 
     ``split_words`` cuts the documents of the base into passages of so many words (0: they are passages as they are),
     ``split_overlap`` of which stand in the passage before as well. ``split_at`` says whether at any of the words or at
     the ends of sentences. ``dev_from_train``
     holds so many training examples out as development data; then ``train_count``, ``dev_count`` and ``test_count`` draw
-    that many (0: all), shuffled and nested. ``seed`` is that of all draws (-1: the experiment's).
+    that many (0: all), shuffled and nested. ``seed`` is that of all draws (-1: the experiment's). ``more`` is a file of
+    verdicts that a served run has kept (`retrograd.data.feedback`): those that name the right answer are training
+    examples beside the drawn ones.
 
     ``titles`` shows passages with their titles. ``query_prefix`` and ``passage_prefix`` stand before what the towers
     read, for encoders that were trained with an instruction. ``instruction`` begins every prompt. ``metric`` is the
@@ -60,9 +68,12 @@ class CorpusData(ABC):
     """Whether passages are expected to hold answers word for word."""
 
     base: str = ""
+    base_fields: PassageFields = field(default_factory=PassageFields)
+    base_windows: Windows = field(default_factory=Windows)
     train: str = ""
     dev: str = ""
     test: str = ""
+    more: str = ""
     train_count: int = 0
     dev_from_train: int = 0
     dev_count: int = 0
@@ -112,7 +123,7 @@ class CorpusData(ABC):
         if not self.base:
             raise UserError("data.base names no knowledge base; give a file of passages")
         draws: Draws[Example] = Draws(draw_seed(self.seed, seed), "examples", shuffle, self.dev_from_train)
-        base = KnowledgeBase.from_passages(self.passages(Path(self.base), raise_error))
+        base = KnowledgeBase.from_passages(self.passages(data_path(self.base), raise_error))
         sources = {"train": self.train, "dev": self.dev, "test": self.test}
         all_parts = self._mark_gold({name: self._read_part(name, source) for name, source in sources.items()})
         rest, dev_examples = draws.hold_out(all_parts["train"], self.train)
@@ -121,6 +132,8 @@ class CorpusData(ABC):
             "dev": dev_examples or draws.take(all_parts["dev"], "dev", self.dev, self.dev_count),
             "test": draws.take(all_parts["test"], "test", self.test, self.test_count),
         }
+        if self.more:
+            parts["train"] = [*parts["train"], *self._learn_from_use()]
         record: JsonObject = {"seed": draws.seed, "passages": len(base)}
         for name, examples in parts.items():
             ids = fingerprint(sorted(example.id for example in examples))
@@ -159,6 +172,7 @@ class CorpusData(ABC):
             train=absolute_file(self.train),
             dev=absolute_file(self.dev),
             test=absolute_file(self.test),
+            more=absolute_file(self.more),
             qrels=absolute_file(self.qrels),
         )
 
@@ -174,7 +188,10 @@ class CorpusData(ABC):
 
     def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
         """Open files of examples, as `DataKind.open_parts`."""
-        parts = [example_file(name, source, self.examples, findings) for name, source in sources.items()]
+        parts = [
+            example_file(name, source, self._read_verdicts if name == "more" else self.examples, findings)
+            for name, source in sources.items()
+        ]
         return DataParts(self.task(), tuple(parts), answers_stand_in_base=self.answers_stand_in_base)
 
     def open_base(self, findings: Findings) -> BaseFile | None:
@@ -193,6 +210,19 @@ class CorpusData(ABC):
         examples = self.read_examples(path, refuse)
         return mark_gold(examples, read_qrels(Path(self.qrels))) if self.qrels else examples
 
+    def example_of(self, verdict: Verdict, id: str) -> Example:  # noqa: A002 (the record's field)
+        """Return the example that a verdict makes: a question. Raises `UserError` where it is not of this kind."""
+        return verdict.question(id)
+
+    def _learn_from_use(self) -> list[Example]:
+        """Return the examples of ``more``, and say which verdicts make none."""
+        read = list(teach(Path(self.more), self.example_of))
+        describe_verdicts([verdict for _, verdict, _ in read], keeps_passages=True)
+        return [example for _, _, example in read if example is not None]
+
+    def _read_verdicts(self, path: Path, refuse: Refuse) -> Iterator[Example]:
+        return (example for _, _, example in teach(path, self.example_of, refuse) if example is not None)
+
     def select_teachable(self, examples: list[Example]) -> list[Example]:
         """Return the examples that can be trained on, with targets that can be written."""
         return examples
@@ -200,6 +230,17 @@ class CorpusData(ABC):
     @abstractmethod
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """Yield the examples of a file as the file has them."""
+
+    def own_records(self, path: Path, refuse: Refuse) -> Iterator[JsonObject]:
+        """Yield the records of a file, as `DataKind.own_records`: without what is empty, and no answer as ``[]``."""
+        for example in replace(self, unanswerable="keep").read_examples(path, refuse):
+            record = {name: value for name, value in self.example_record(example).items() if value not in ([], ())}
+            yield record if example.targets != (NO_ANSWER,) else {**record, "answers": []}
+
+    @staticmethod
+    @abstractmethod
+    def example_record(example: Example) -> JsonObject:
+        """Return the fields of an example in this project's own format."""
 
     @abstractmethod
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
@@ -209,6 +250,18 @@ class CorpusData(ABC):
         """Yield the passages of a file: its documents, cut where these settings say so."""
         documents = self.documents(path, refuse)
         return documents if self.splitting is None else split_passages(documents, self.splitting)
+
+    def read_base(self, path: Path, format: str, refuse: Refuse) -> Iterator[Passage]:  # noqa: A002 (the field's word)
+        """Return what `read_corpus` returns with these settings.
+
+        Raises `UserError` where ``split_words`` is set for documents, which ``base_windows`` cuts.
+        """
+        if self.splitting is not None and holds_documents(path, format):
+            raise UserError(
+                f"data.split_words is {self.split_words}, and {path} holds documents, which data.base_windows cuts; "
+                f"leave data.split_words out, and set data.base_windows.words"
+            )
+        return read_corpus(path, format, refuse, self.base_fields, self.base_windows)
 
     def _resolve_gold(
         self, parts: dict[str, list[Example]], base: KnowledgeBase, scored: Sequence[str] = ()
@@ -239,7 +292,7 @@ class CorpusData(ABC):
         return examples
 
     def _read_part(self, name: str, source: str) -> list[Example]:
-        examples = list(self.read_examples(Path(source), raise_error)) if source else []
+        examples = list(self.read_examples(data_path(source), raise_error)) if source else []
         unanswered = next((example.id for example in examples if not example.targets), None)
         if unanswered is not None:
             raise UserError(

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from retrograd.data.readers import Source
+from retrograd.data.readers import Source, SupportsArrow
 from retrograd.data.relations.instance import RelationInstance
-from retrograd.deferred import pa
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import write_jsonl
@@ -40,7 +39,7 @@ def write_examples(
 
 def _read_items(source: ExampleSource, item: type[Item], read: Callable[[Source], Sequence[Item]]) -> list[Item]:
     """Return the items of a source: as they are where they were read already, else as ``read`` reads them."""
-    if isinstance(source, str | Path | pa.Table):
+    if isinstance(source, str | Path | SupportsArrow):
         return list(read(source))
     items: list[object] = list(source)  # pyright: ignore[reportArgumentType]  (a table was read above)
     ready = [entry for entry in items if isinstance(entry, item)]

@@ -40,14 +40,19 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collector of at most `MOST_SHOWN` findings of each check in each part, and of the numbers of all."""
+    """Collector of at most `MOST_SHOWN` findings of each check in each part, and of the numbers of all.
+
+    ``alike`` counts those of one check in one part that say the same of different places.
+    """
 
     shown: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[Severity, str, str]] = field(default_factory=Counter)
+    alike: Counter[tuple[Severity, str, str, str]] = field(default_factory=Counter)
 
     def add(self, finding: Finding) -> None:
         key = (finding.severity, finding.check, finding.part)
         self.counts[key] += 1
+        self.alike[*key, finding.what] += 1
         if self.counts[key] <= MOST_SHOWN:
             self.shown.append(finding)
 
@@ -73,6 +78,20 @@ class Findings:
     def hidden(self) -> list[tuple[Severity, str, str, int]]:
         """Return severity, check and part of the findings not shown, with the number of each."""
         return [(*key, count - MOST_SHOWN) for key, count in self.counts.items() if count > MOST_SHOWN]
+
+    def grouped(self) -> list[tuple[Finding, int]]:
+        """Return the first finding of those that are alike, with their number, in the order of `ordered`."""
+        groups: dict[tuple[Severity, str, str, str], Finding] = {}
+        for finding in self.ordered():
+            groups.setdefault((finding.severity, finding.check, finding.part, finding.what), finding)
+        return [(finding, self.alike[key]) for key, finding in groups.items()]
+
+    def unnamed(self) -> list[tuple[Severity, str, str, int]]:
+        """Return severity, check and part of findings that are like none shown, with the number of each."""
+        rest = self.counts.copy()
+        for finding, count in self.grouped():
+            rest[finding.severity, finding.check, finding.part] -= count
+        return [(*key, count) for key, count in rest.items() if count > 0]
 
     def ordered(self) -> Sequence[Finding]:
         """Return the findings with errors first, otherwise in the order in which they were added."""

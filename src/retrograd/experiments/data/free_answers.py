@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, get_args
 
@@ -15,7 +15,9 @@ from retrograd.data.dialogues import (
     read_doc2dial_documents,
 )
 from retrograd.data.examples import DialogueExample, GroundedExample, Turn, gold_passages, with_knowledge
-from retrograd.data.passages import CORPUS_FORMATS, CorpusFormat, read_corpus
+from retrograd.data.feedback import Verdict
+from retrograd.data.field_maps import DialogueFields, QuestionFields
+from retrograd.data.passages import CORPUS_FORMATS, CorpusFormat
 from retrograd.data.questions import (
     NO_ANSWER,
     QUESTION_FORMATS,
@@ -54,15 +56,18 @@ class QuestionData(CorpusData):
     """Settings of questions with answers in free words (`retrograd.tasks.question_answering`).
 
     ``format`` and ``base_format`` are those of `read_questions` and `read_corpus`; "squad" as ``base_format`` takes the
-    paragraphs of a SQuAD file. A passage is evidence for an answer only if it also holds the share ``question_overlap``
-    of the question's words. ``answers_are`` "regex" reads answers as patterns (`retrograd.metrics.patterns`): they are
-    matched for exact match and for evidence, and training takes those of them that stand for plain texts.
+    paragraphs of a SQuAD file. ``fields`` says where records have what, where they name it in another way: the name of
+    a field, or a path such as ``output[*].text``. A passage is evidence for an answer only if it also holds the share
+    ``question_overlap`` of the question's words. ``answers_are`` "regex" reads answers as patterns
+    (`retrograd.metrics.patterns`): they are matched for exact match and for evidence, and training takes those of
+    them that stand for plain texts.
     """
 
     kind: ClassVar[str] = "questions"
     answers_stand_in_base: ClassVar[bool] = True
 
     format: QuestionFormat = "auto"
+    fields: QuestionFields = field(default_factory=QuestionFields)
     base_format: QuestionBase = "auto"
     instruction: str = "Answer the question in as few words as possible."
     question_overlap: float = 0.2
@@ -102,9 +107,14 @@ class QuestionData(CorpusData):
         return read_in_layout(
             path,
             layout,
-            lambda own: read_questions(path, self.format, self.unanswerable, own, self.answers_are),
+            lambda own: read_questions(path, self.format, self.unanswerable, own, self.answers_are, self.fields),
             refuse,
         )
+
+    @staticmethod
+    def example_record(example: Example) -> JsonObject:
+        """Return the fields of a question."""
+        return _question_record(example)
 
     def select_teachable(self, examples: list[Example]) -> list[Example]:
         """Return examples with the texts that their patterns stand for as targets; those without any are left out."""
@@ -115,24 +125,26 @@ class QuestionData(CorpusData):
         layout = Layout(
             "data.base_format", self.base_format, get_args(QuestionBase), detect_base_layout, CORPUS_FORMATS
         )
-        if self.base_format == "squad":
+        if self.base_format == "squad" and not self.base_fields.paths:
             return read_in_layout(path, layout, lambda _: read_contexts(path), refuse)
-        return read_in_layout(path, layout, lambda own: read_corpus(path, self.base_format, own), refuse)
+        return read_in_layout(path, layout, lambda own: self.read_base(path, self.base_format, own), refuse)
 
 
 @dataclass(frozen=True)
 class DialogueData(CorpusData):
     """Settings of dialogues whose turns passages help to give (`retrograd.tasks.dialogue`).
 
-    ``format`` is that of `read_dialogues`. ``base_format`` "quac" takes the paragraphs of a QuAC or DoQA file,
-    "doc2dial" the documents of its ``doc_data`` file. ``turns`` is how many of the last turns are read (0: all).
-    ``user_name`` and ``agent_name`` are what the generator reads for the two roles. ``least_overlap`` and ``near_best``
-    are what makes a passage evidence for a turn (`OverlapSupport`).
+    ``format`` is that of `read_dialogues`. ``fields`` says where records have what, where they name it in another way:
+    the name of a field, or a path such as ``turns[:-1]``. ``base_format`` "quac" takes the paragraphs of a QuAC or
+    DoQA file, "doc2dial" the documents of its ``doc_data`` file. ``turns`` is how many of the last turns are read
+    (0: all). ``user_name`` and ``agent_name`` are what the generator reads for the two roles. ``least_overlap`` and
+    ``near_best`` are what makes a passage evidence for a turn (`OverlapSupport`).
     """
 
     kind: ClassVar[str] = "dialogue"
 
     format: DialogueFormat = "auto"
+    fields: DialogueFields = field(default_factory=DialogueFields)
     base_format: DialogueBase = "auto"
     instruction: str = "Give the next turn of the dialogue, with what the passages say."
     turns: int = 8
@@ -164,23 +176,32 @@ class DialogueData(CorpusData):
         )
         return replace(_with_task(settings, task), **files)
 
+    @staticmethod
+    def example_record(example: Example) -> JsonObject:
+        """Return the fields of a turn to be answered."""
+        return _dialogue_record(example)
+
     def read_examples(self, path: Path, refuse: Refuse) -> Iterable[Example]:
         """Yield the turns of a file that are to be answered."""
         layout = Layout("data.format", self.format, DIALOGUE_FORMATS, detect_dialogue_format, DIALOGUE_FORMATS)
         return read_in_layout(
-            path, layout, lambda own: read_dialogues(path, self.format, self.unanswerable, own), refuse
+            path, layout, lambda own: read_dialogues(path, self.format, self.unanswerable, own, self.fields), refuse
         )
+
+    def example_of(self, verdict: Verdict, id: str) -> Example:  # noqa: A002 (the record's field)
+        """Return the dialogue of a verdict with its right next turn."""
+        return verdict.dialogue(id)
 
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:
         """Yield documents as `CorpusData.documents` does; of QuAC or DoQA paragraphs, of Doc2Dial documents."""
         layout = Layout(
             "data.base_format", self.base_format, get_args(DialogueBase), _detect_dialogue_base, CORPUS_FORMATS
         )
-        if self.base_format == "quac":
+        if self.base_format == "quac" and not self.base_fields.paths:
             return read_in_layout(path, layout, lambda _: read_contexts(path), refuse)
-        if self.base_format == "doc2dial":
+        if self.base_format == "doc2dial" and not self.base_fields.paths:
             return read_in_layout(path, layout, lambda _: read_doc2dial_documents(path), refuse)
-        return read_in_layout(path, layout, lambda own: read_corpus(path, self.base_format, own), refuse)
+        return read_in_layout(path, layout, lambda own: self.read_base(path, self.base_format, own), refuse)
 
     def _with_knowledge(
         self, examples: list[Example], base: KnowledgeBase, rows: Mapping[str, Sequence[int]]

@@ -79,12 +79,10 @@ def _explain(path: Path, layout: Layout, error: UserError) -> UserError:
     Raises `_MisfitError` for another layout.
     """
     try:
-        first_line(path, "a record")
-    except UserError:
-        return error  # missing, empty or no text: no layout at all
-    try:
         found = layout.detect(path)
     except UserError:
+        if not _is_text(path):
+            return error  # missing, empty or damaged: no layout at all
         what, _, remedy = str(error).partition("; ")
         values = f'{layout.setting} is "{layout.value}", of {", ".join(layout.formats)}'
         return UserError(f"{what}; {remedy} ({values})" if remedy else f"{what}; {values}")
@@ -98,17 +96,23 @@ def _explain(path: Path, layout: Layout, error: UserError) -> UserError:
     raise _MisfitError(f'{path}: {layout.setting} is "{layout.value}", and the file is laid out as "{found}"; {remedy}')
 
 
+def _is_text(path: Path) -> bool:
+    try:
+        first_line(path, "a record")
+    except UserError:
+        return False
+    return True
+
+
 def detect_base_layout(path: Path) -> str:
     """Return the layout of a file of passages: a corpus format, "squad" or "doc2dial". Raises `UserError` for others.
 
     Only the beginning of the file is read.
     """
+    found = detect_corpus_format(path)
+    if found not in ("jsonl", "json"):
+        return found
     start = "\n".join(line for _, line in islice(read_lines(path), _LINES)).lstrip()
-    if start.startswith("{"):
-        if _DOMAINS.search(start):
-            return "doc2dial"
-        if _ARTICLES.search(start):
-            return "squad"
-        if start.partition("\n")[0].strip() == "{":
-            raise UserError(f"{path}: one JSON object over several lines, of no known layout")
-    return detect_corpus_format(path)
+    if start.startswith("{") and _DOMAINS.search(start):
+        return "doc2dial"
+    return "squad" if start.startswith("{") and _ARTICLES.search(start) else found

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from retrograd.data.documents.folder import folder_bytes
+from retrograd.data.hub import data_path
 from retrograd.experiments.data.findings import Findings
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.progress import bar
 from retrograd.util.text_files import Refuse, count_lines
 
-__all__ = ["BaseFile", "DataPart", "DataParts", "LabelledExample", "base_file", "example_file"]
+__all__ = ["BaseFile", "DataPart", "DataParts", "LabelledExample", "base_bytes", "base_file", "example_file"]
 
 T = TypeVar("T")
 LabelledExample = tuple[Example, str | None]
@@ -59,10 +62,17 @@ def example_file(
 
     def examples() -> Iterator[LabelledExample]:
         refuse = findings.refusing(name, source)
-        for example in _with_progress(name, source, lambda: read(Path(source), refuse), findings):
+        for example in _with_progress(name, source, lambda: read(data_path(source), refuse), findings):
             yield example, None
 
     return DataPart(name, source, examples)
+
+
+def base_bytes(source: str) -> int:
+    """Return the size of the file or of the folder of a knowledge base; 0 for one that does not exist."""
+    if os.path.isdir(source):
+        return folder_bytes(Path(source))
+    return os.path.getsize(source) if os.path.isfile(source) else 0
 
 
 def base_file(source: str, read: Callable[[Path, Refuse], Iterable[Passage]], findings: Findings) -> BaseFile:
@@ -72,7 +82,7 @@ def base_file(source: str, read: Callable[[Path, Refuse], Iterable[Passage]], fi
     def passages() -> Iterator[Passage]:
         first = bool(readings)
         refuse = readings.pop() if first else _ignore
-        return _with_progress("base", source, lambda: read(Path(source), refuse), findings if first else None)
+        return _with_progress("base", source, lambda: read(data_path(source), refuse), findings if first else None)
 
     return BaseFile(source, passages)
 

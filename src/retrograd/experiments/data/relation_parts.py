@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from retrograd.data.feedback import Verdict, describe_verdicts, teach
+from retrograd.data.field_maps import RelationFields
+from retrograd.data.hub import data_path
 from retrograd.data.offsets import Offsets, SpanCheck
 from retrograd.data.relations.formats import read_relations, states_offsets
 from retrograd.data.relations.instance import RelationInstance
@@ -16,18 +19,22 @@ from retrograd.experiments.data.draws import Draws
 from retrograd.experiments.data.findings import Findings, split_message
 from retrograd.experiments.data.part_reading import LabelledExample
 from retrograd.tasks.relations.extraction import RelationExtraction
+from retrograd.tasks.relations.unseen_labels import count_unseen, describe_unseen
 from retrograd.types import Example, Span, UserError
 from retrograd.util.fingerprints import fingerprint
-from retrograd.util.guards import JsonObject
-from retrograd.util.text_files import Refuse
+from retrograd.util.guards import JsonObject, suggest_name
+from retrograd.util.progress import say
+from retrograd.util.text_files import Refuse, raise_error
 
 __all__ = [
     "BUILTIN_DATA",
     "RelationPart",
+    "RelationReading",
     "check_offsets",
     "instance_record",
     "labelled_examples",
     "read_instances",
+    "read_more",
     "read_part",
     "report_examples",
     "report_offsets",
@@ -36,6 +43,26 @@ __all__ = [
 
 BUILTIN_DATA = "builtin:semeval2010_task8"
 """The data set in the package, as settings name it."""
+
+
+_UNSEEN = 'in data that are only scored, data.unseen_labels = "wrong" counts such labels as wrong'
+
+
+@dataclass(frozen=True)
+class RelationReading:
+    """How files are read: their format, what their offsets count, and where their records have what."""
+
+    format: str
+    offsets: Offsets
+    fields: RelationFields
+
+    def read(self, path: Path, refuse: Refuse = raise_error) -> list[RelationInstance]:
+        """Return all instances of a file. Raises `UserError` as readers do."""
+        return list(read_relations(path, self.format, refuse, self.offsets, self.fields))
+
+    def states_offsets(self, path: Path) -> bool:
+        """Return whether a file states its entities by offsets in texts."""
+        return states_offsets(path, "rows" if self.fields.paths else self.format)
 
 
 @dataclass(frozen=True)
@@ -53,9 +80,13 @@ class RelationPart:
         """Return the part with only the instances that are drawn."""
         return replace(self, instances=draws.take(self.instances, name, source, count, share))
 
-    def record(self) -> JsonObject:
-        """Return the record of what was drawn from this part. The hash is of the sorted ids."""
+    def record(self, labels: Collection[str]) -> JsonObject:
+        """Return the record of what was drawn from this part. The hash is of the sorted ids.
+
+        ``labels`` are those of the task; where the part has others, ``unseen_labels`` counts them.
+        """
         by_label = Counter(instance.relation or "" for instance in self.instances)
+        unseen = {label: count for label, count in sorted(by_label.items()) if label and label not in labels}
         return {
             "instances": len(self.instances),
             "available": self.available,
@@ -63,6 +94,7 @@ class RelationPart:
             "dropped_by_patch": self.dropped,
             "ids_sha256": fingerprint(sorted(instance.id for instance in self.instances)),
             "by_label": dict(sorted(by_label.items())),
+            **({"unseen_labels": {**unseen}} if unseen else {}),
         }
 
 
@@ -76,36 +108,56 @@ def require_relations(instances: list[RelationInstance], source: str) -> None:
 
 
 def labelled_examples(
-    task: RelationExtraction, instances: Sequence[RelationInstance], source: str, labels: str
+    task: RelationExtraction,
+    instances: Sequence[RelationInstance],
+    source: str,
+    labels: str,
+    permits_unseen: bool = False,
 ) -> list[Example]:
     """Return the instances in the task's words; ``labels`` is the setting that the task was made from.
 
-    Raises `UserError` with source and instance for a relation that the task does not know.
+    With ``permits_unseen`` a relation that the task does not know is one that no answer can name, and these are said.
+    Without it raises `UserError` with source and instance for such a relation.
     """
     others = {
         "semeval": "",
         "tacred": '; "retacred" has those of Re-TACRED',
         "retacred": '; "tacred" has those of TACRED',
     }
-    hint = "" if labels not in others else f' (data.labels = "from_train" takes those of your own data{others[labels]})'
-    examples = []
+    own = f'data.labels = "from_train" takes those of your own data{others[labels]}' if labels in others else _UNSEEN
+    examples: list[Example] = []
     for instance in instances:
         try:
-            examples.append(task.example(instance))
+            examples.append(task.example(instance, permits_unseen))
         except UserError as error:
-            raise UserError(f"{source}, instance {instance.id!r} (without ids: the line): {error}{hint}") from None
+            raise UserError(f"{source}, instance {instance.id!r} (without ids: the line): {error} ({own})") from None
+    if unseen := count_unseen(examples):
+        say(f"{source}: {describe_unseen(unseen, len(examples))}")
     return examples
 
 
-def read_instances(
-    path: Path,
-    format: str,  # noqa: A002
-    patch: Path | None,
-    offsets: Offsets,
-) -> list[RelationInstance]:
+def read_instances(path: Path, reading: RelationReading, patch: Path | None) -> list[RelationInstance]:
     """Read all instances of a file, with corrected labels where there is a patch. Raises `UserError` as readers do."""
-    instances = list(read_relations(path, format, offsets=offsets))
+    instances = reading.read(path)
     return instances if patch is None else read_patch(patch).apply(instances, str(path))
+
+
+def read_more(path: Path, task: RelationExtraction) -> list[RelationInstance]:
+    """Return the instances of verdicts that name the right relation, and say which verdicts do not.
+
+    Raises `UserError` with file and line for a malformed verdict, and for a relation that the task does not know.
+    """
+    verdicts: list[Verdict] = []
+    instances: list[RelationInstance] = []
+    for number, verdict, instance in teach(path, Verdict.relation):
+        verdicts.append(verdict)
+        if instance is not None:
+            if instance.relation not in task.phrases:
+                advice = suggest_name(str(instance.relation), task.phrases)
+                raise UserError(f"{path}, line {number}: no relation {instance.relation!r} in these data; {advice}")
+            instances.append(instance)
+    describe_verdicts(verdicts, keeps_passages=False)
+    return instances
 
 
 def instance_record(instance: RelationInstance) -> JsonObject:
@@ -121,14 +173,7 @@ def instance_record(instance: RelationInstance) -> JsonObject:
     }
 
 
-def read_part(
-    part: str,
-    source: str,
-    patch: str,
-    format: str,  # noqa: A002
-    offsets: Offsets,
-    refuse: Refuse,
-) -> RelationPart:
+def read_part(part: str, source: str, patch: str, reading: RelationReading, refuse: Refuse) -> RelationPart:
     """Read a whole part, with corrected labels; empty where there is no source."""
     if not source:
         return RelationPart([], 0)
@@ -137,7 +182,7 @@ def read_part(
     elif source.startswith("builtin:"):
         raise UserError(f"no built-in data set {source!r}; there is {BUILTIN_DATA}")
     else:
-        instances = list(read_relations(Path(source), format, refuse, offsets))
+        instances = reading.read(data_path(source), refuse)
     if not patch:
         return RelationPart(instances, len(instances))
     before = {instance.id: instance.relation for instance in instances}
@@ -163,25 +208,30 @@ def report_offsets(
     name: str,
     source: str,
     instances: Sequence[RelationInstance],
-    format: str,  # noqa: A002
-    offsets: Offsets,
+    reading: RelationReading,
     findings: Findings,
 ) -> None:
     """Report entities of a part that begin or end inside a word or on a space, where it states them by offsets."""
-    if source and not source.startswith("builtin:") and instances and states_offsets(Path(source), format):
-        check = check_offsets(instances, source, offsets)
+    if source and not source.startswith("builtin:") and instances and reading.states_offsets(data_path(source)):
+        check = check_offsets(instances, source, reading.offsets)
         if check.first is not None:
             findings.warning("offsets", name, check.first[0], *check.message())
 
 
 def report_examples(
-    task: RelationExtraction, name: str, source: str, instances: Sequence[RelationInstance], findings: Findings
+    task: RelationExtraction,
+    name: str,
+    source: str,
+    instances: Sequence[RelationInstance],
+    findings: Findings,
+    permits_unseen: bool = False,
 ) -> list[LabelledExample]:
-    """Return the instances in the task's words; one whose label has no words is reported and left out."""
+    """Return the instances in the task's words; one whose label has no words is reported and left out, unless
+    ``permits_unseen`` takes it as one that no answer can name."""
     examples: list[LabelledExample] = []
     for instance in instances:
         try:
-            examples.append((task.example(instance), instance.relation))
+            examples.append((task.example(instance, permits_unseen), instance.relation))
         except UserError as error:
             findings.error("labels", name, f"{source}, id {instance.id!r}", *split_message(error))
     return examples

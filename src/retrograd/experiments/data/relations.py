@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from retrograd.data.feedback import Verdict, teach
+from retrograd.data.field_maps import RelationFields
 from retrograd.data.offsets import Offsets
 from retrograd.data.readers import read_relations
 from retrograd.data.relations.entity_pairs import has_entities, read_entity_pairs
-from retrograd.data.relations.formats import RelationFormat, states_offsets
+from retrograd.data.relations.formats import RelationFormat
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.data.relations.sampling import stratify
-from retrograd.data.relations.tacred import NO_RELATION
 from retrograd.experiments.data.draws import Draws, draw_seed, require_draws
 from retrograd.experiments.data.example_files import ExampleSource, write_examples
 from retrograd.experiments.data.findings import Findings, split_message
@@ -22,35 +23,31 @@ from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataPart
 from retrograd.experiments.data.relation_parts import (
     BUILTIN_DATA,
     RelationPart,
+    RelationReading,
     check_offsets,
     instance_record,
     labelled_examples,
     read_instances,
+    read_more,
     read_part,
     report_examples,
     report_offsets,
     require_relations,
 )
+from retrograd.experiments.data.relation_tasks import NEGATIVE, TASK_NAMES, relation_task, task_of
 from retrograd.experiments.data.source import Data, absolute_file, relation_extraction
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.relations.type_constraints import TypeConstraints
-from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, open_verbalisation
+from retrograd.tasks.relations.verbalisation import Verbalisation
 from retrograd.tasks.task import Task
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.progress import say
 from retrograd.util.records import read_record
-from retrograd.util.text_files import raise_error
+from retrograd.util.text_files import Refuse, raise_error
 
-__all__ = ["RelationData", "relation_task"]
-
-_NEGATIVE = {"semeval": "Other", "tacred": NO_RELATION, "retacred": NO_RELATION}
-"""The negative label of each label set that is known by name."""
-_TEMPLATES = {"semeval": "builtin:semeval2010_task8", "tacred": "builtin:tacred", "retacred": "builtin:retacred"}
-"""The words of each label set that is known by name."""
-_TASK_NAMES = {"semeval": "semeval2010_task8", "tacred": "tacred", "retacred": "retacred"}
-"""The name of the task of each label set that is known by name."""
+__all__ = ["RelationData"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,10 @@ class RelationData:
     """Settings of relation extraction data. ``train`` is also the knowledge base.
 
     ``train``, ``dev`` and ``test`` are files, or ``builtin:semeval2010_task8`` for the data set in the package (its
-    training or its test part). ``format`` is that of these files; "auto" looks at the first line of each.
+    training or its test part). ``format`` is that of these files; "auto" looks at the beginning of each.
     ``train_patch``, ``dev_patch`` and ``test_patch`` are files that correct labels by id (TACREV's list or Re-TACRED's
-    object); they apply first.
+    object); they apply first. ``more`` is a file of verdicts that a served run has kept (`retrograd.data.feedback`):
+    those that name the right relation are training instances, and passages, beside the drawn ones.
 
     ``dev_from_train`` holds that many training instances out as development data, where there is no ``dev``. Then
     ``train_count`` or ``train_share``, ``dev_count`` or ``dev_share``, and ``test_count`` draw that many instances or
@@ -68,7 +66,8 @@ class RelationData:
     5 %. ``seed`` is theirs (-1: the experiment's); with one of its own, runs with several seeds share their data.
 
     ``offsets`` is what those of entities in texts count: ``characters``, as in Python, ``utf-16`` code units, as in
-    JavaScript, or the bytes of ``utf-8`` (`retrograd.data.offsets`).
+    JavaScript, or the bytes of ``utf-8`` (`retrograd.data.offsets`). ``fields`` says where records have what, by names
+    or paths of JMESPath, where they name it otherwise than the format ``rows`` does (`retrograd.data.field_maps`).
 
     ``labels`` is ``semeval`` for the 19 relations of SemEval-2010 Task 8 with its official score, ``tacred`` (TACREV's
     too) for 42 and ``retacred`` for 40 labels with the official micro-F1 without ``no_relation``, else ``from_train``:
@@ -91,6 +90,9 @@ class RelationData:
 
     ``key_style`` "published" adds the label to what the passage tower reads. ``exclude`` says what is never retrieved
     for an example: instances of an equal ``sentence``, or of an equal sentence with an equal ``pair`` of entities.
+
+    ``unseen_labels`` says what to do with a label of ``dev`` or ``test`` that ``train`` never shows, and no answer can
+    name: "refuse" the data, or count such instances as "wrong", in every score and whatever is answered.
     """
 
     kind: ClassVar[str] = "relations"
@@ -101,8 +103,10 @@ class RelationData:
     train: str = BUILTIN_DATA
     test: str = BUILTIN_DATA
     dev: str = ""
+    more: str = ""
     format: RelationFormat = "auto"
     offsets: Offsets = "characters"
+    fields: RelationFields = field(default_factory=RelationFields)
     train_patch: str = ""
     dev_patch: str = ""
     test_patch: str = ""
@@ -125,6 +129,7 @@ class RelationData:
     key_style: Literal["split", "published"] = "split"
     exclude: Literal["sentence", "pair"] = "sentence"
     base_labels: Literal["right", "shuffled"] = "right"
+    unseen_labels: Literal["refuse", "wrong"] = "refuse"
 
     def __post_init__(self) -> None:
         self._check_draws()
@@ -136,7 +141,7 @@ class RelationData:
         for part, (file, patch) in self._files.items():
             if patch and not file:
                 raise UserError(f"data.{part}_patch corrects data.{part}, which is empty; give both, or neither")
-        fixed = _NEGATIVE.get(self.labels)
+        fixed = NEGATIVE.get(self.labels)
         if fixed and self.negative not in ("", fixed):
             raise UserError(
                 f"data.negative is {self.negative!r}, but labels = {self.labels!r} has {fixed!r}; leave it empty, or "
@@ -173,6 +178,10 @@ class RelationData:
         return self.key_style == "published"
 
     @property
+    def _reading(self) -> RelationReading:
+        return RelationReading(self.format, self.offsets, self.fields)
+
+    @property
     def _files(self) -> dict[str, tuple[str, str]]:
         """Return the file and the patch of every part."""
         return {
@@ -188,16 +197,18 @@ class RelationData:
         whole = self._read_part("train")
         require_relations(whole.instances, self.train)
         parts = self._draw_parts(whole, draws)
-        train = parts["train"].instances
-        relations = known or relation_task(self, whole.instances, train)
+        relations = known or relation_task(self, whole.instances, parts["train"].instances)
+        more = read_more(Path(self.more), relations) if self.more else []
+        train = [*parts["train"].instances, *more]
+        parts["train"] = replace(parts["train"], instances=train)
         sources = {"train": self.train, "dev": self.dev or self.train, "test": self.test}
         examples = {
-            name: labelled_examples(relations, part.instances, sources[name], self.labels)
+            name: self._examples(relations, part.instances, sources[name], is_scored=name != "train")
             for name, part in parts.items()
         }
         draw_record: JsonObject = {
             "seed": draws.seed,
-            **{name: part.record() for name, part in parts.items() if part.instances},
+            **{name: part.record(relations.phrases) for name, part in parts.items() if part.instances},
         }
         passages = [relations.passage(instance) for instance in train]
         if self.base_labels == "shuffled":
@@ -219,13 +230,17 @@ class RelationData:
 
     def _read_part(self, part: str) -> RelationPart:
         """Read a whole part, with corrected labels; empty where there is no source."""
-        return read_part(part, *self._files[part], self.format, self.offsets, raise_error)
+        return read_part(part, *self._files[part], self._reading, raise_error)
 
     def read(self, path: Path, patch: Path | None, task: Task, base: KnowledgeBase) -> list[Example]:
         """Read another file, as `DataKind.read`; a ``patch`` corrects labels."""
         relations = relation_extraction(task, "data.kind = relations")
-        instances = read_instances(path, self.format, patch, self.offsets)
-        return labelled_examples(relations, instances, str(path), self.labels)
+        instances = read_instances(path, self._reading, patch)
+        return self._examples(relations, instances, str(path), is_scored=True)
+
+    def own_records(self, path: Path, refuse: Refuse) -> Iterator[JsonObject]:
+        """Yield the instances of a file, as `DataKind.own_records`."""
+        return map(instance_record, self._reading.read(path, refuse))
 
     def read_pairs(self, path: Path, task: Task) -> list[tuple[RelationInstance, Example]]:
         """Read marked pairs in any format that training reads, or all pairs of text with ``entities``."""
@@ -234,14 +249,21 @@ class RelationData:
             both_orders = not relations.has_directed_labels
             instances = list(read_entity_pairs(path, both_orders, offsets=self.offsets))
         else:
-            instances = read_instances(path, self.format, None, self.offsets)
+            instances = read_instances(path, self._reading, None)
         self._warn_of_offsets(path, instances)
-        examples = labelled_examples(relations, instances, str(path), self.labels)
+        examples = self._examples(relations, instances, str(path), is_scored=True)
         return list(zip(instances, examples, strict=True))
+
+    def _examples(
+        self, task: RelationExtraction, instances: Sequence[RelationInstance], source: str, is_scored: bool
+    ) -> list[Example]:
+        """Return instances in the task's words; those to be scored may have labels that it does not know, if so set."""
+        permits_unseen = is_scored and self.unseen_labels == "wrong"
+        return labelled_examples(task, instances, source, self.labels, permits_unseen)
 
     def _warn_of_offsets(self, path: Path, instances: Sequence[RelationInstance]) -> None:
         """Say which entities begin or end inside a word or on a space, where the file states them by offsets."""
-        if instances and (has_entities(path) or states_offsets(path, self.format)):
+        if instances and (has_entities(path) or self._reading.states_offsets(path)):
             check = check_offsets(instances, str(path), self.offsets)
             if check.first is not None:
                 say(f"{check.first[0]}: {'; '.join(check.message())}")
@@ -258,7 +280,7 @@ class RelationData:
             raise UserError(f"{where}: expected the relations and type constraints of the run; train it again")
         value = record["type_constraints"]
         constraints = None if value is None else TypeConstraints.from_record(value, f"{where}: type_constraints")
-        return _task(self, Verbalisation.from_record(record["relations"], f"{where}: relations"), constraints)
+        return task_of(self, Verbalisation.from_record(record["relations"], f"{where}: relations"), constraints)
 
     def from_root(self) -> RelationData:
         """Return the settings with absolute names of files."""
@@ -267,6 +289,7 @@ class RelationData:
             train=absolute_file(self.train),
             dev=absolute_file(self.dev),
             test=absolute_file(self.test),
+            more=absolute_file(self.more),
             train_patch=absolute_file(self.train_patch),
             dev_patch=absolute_file(self.dev_patch),
             test_patch=absolute_file(self.test_patch),
@@ -296,7 +319,11 @@ class RelationData:
             if train or not findings.total("error"):  # else why nothing could be read has been said
                 findings.error("labels", "train", self.templates or ", ".join(sources.values()), *split_message(error))
             return DataParts(None, tuple(DataPart(name, source, lambda: iter(())) for name, source in sources.items()))
-        worded = {name: report_examples(task, name, sources[name], part, findings) for name, part in instances.items()}
+        permitted = () if self.unseen_labels == "refuse" else ("dev", "test")
+        worded = {
+            name: report_examples(task, name, sources[name], part, findings, permits_unseen=name in permitted)
+            for name, part in instances.items()
+        }
         parts = tuple(DataPart(name, sources[name], lambda part=part: iter(part)) for name, part in worded.items())
         return DataParts(
             task, parts, neighbours=[task.passage(instance) for instance in train if instance.relation in task.phrases]
@@ -309,63 +336,21 @@ class RelationData:
     def _instances(self, name: str, source: str, findings: Findings) -> list[RelationInstance]:
         """Return all instances of a part, or of a bare file, which is read as training data are."""
         part, patch = (name, self._files[name][1]) if name in self._files else ("train", "")
+        if name == "more":
+            taught = teach(Path(source), Verdict.relation, findings.refusing(name, source))
+            return [instance for _, _, instance in taught if instance is not None]
         try:
-            read = read_part(part, source, patch, self.format, self.offsets, findings.refusing(name, source))
-            report_offsets(name, source, read.instances, self.format, self.offsets, findings)
+            read = read_part(part, source, patch, self._reading, findings.refusing(name, source))
+            report_offsets(name, source, read.instances, self._reading, findings)
             return read.instances
         except UserError as error:
             findings.fault(name, source, error)
             return []
 
 
-def relation_task(
-    settings: RelationData, whole: Sequence[RelationInstance], sample: Sequence[RelationInstance]
-) -> RelationExtraction:
-    """Return the task of settings and training data: labels of all data, type constraints of what was drawn.
-
-    Raises `UserError` where the words of the labels do not fit.
-    """
-    labels = [instance.relation for instance in whole if instance.relation is not None]
-    constraints = TypeConstraints.learn(sample) if settings.type_constraints else None
-    return _task(settings, _read_verbalisation(settings, labels), constraints)
-
-
-def _read_verbalisation(settings: RelationData, labels: Sequence[str]) -> Verbalisation:
-    """Read the words of labels. Raises `UserError` for a label without words, or one that a fixed set lacks."""
-    fixed = settings.labels != "from_train"
-    source = settings.templates or _TEMPLATES.get(settings.labels, "")
-    if not source:
-        return Verbalisation(derive_phrases(labels))
-    verbalisation = open_verbalisation(source)
-    if fixed and settings.templates:
-        verbalisation.require(open_verbalisation(_TEMPLATES[settings.labels]).phrases, source, exactly=True)
-    elif not fixed:
-        verbalisation.require([*labels, settings.negative] if settings.negative else labels, source)
-    return verbalisation
-
-
-def _task(
-    settings: RelationData, verbalisation: Verbalisation, constraints: TypeConstraints | None
-) -> RelationExtraction:
-    metrics = {"semeval": "semeval", "tacred": "micro", "retacred": "micro"}
-    return RelationExtraction(
-        verbalisation,
-        negative=_NEGATIVE.get(settings.labels, settings.negative or None),
-        metric=metrics.get(settings.labels, settings.metric),
-        query_style=settings.query_style,
-        neighbour_style=settings.neighbour_style,
-        name=_TASK_NAMES.get(settings.labels, "relation extraction"),
-        target_style=settings.target_style,
-        input_style=settings.input_style,
-        key_style=settings.key_style,
-        exclude=settings.exclude,
-        constraints=constraints,
-    )
-
-
 def _settings_of(task: RelationExtraction) -> RelationData:
     """Return settings, without files, for a task; the words of its labels have no place there."""
-    labels = next((labels for labels, name in _TASK_NAMES.items() if name == task.name), "from_train")
+    labels = next((labels for labels, name in TASK_NAMES.items() if name == task.name), "from_train")
     return replace(
         RelationData(train="", test=""),
         labels=labels,

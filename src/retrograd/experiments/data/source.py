@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
+from retrograd.data.hub import HUB_PREFIX
 from retrograd.data.relations.instance import RelationInstance
 from retrograd.experiments.data.example_files import ExampleSource
 from retrograd.experiments.data.findings import Findings
@@ -16,6 +17,7 @@ from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.task import Task
 from retrograd.types import Example, UserError
 from retrograd.util.guards import JsonObject
+from retrograd.util.text_files import Refuse
 
 __all__ = ["Data", "DataKind", "absolute_file", "relation_extraction"]
 
@@ -36,8 +38,9 @@ class Data:
 class DataKind(Protocol):
     """The settings of one kind of data, a frozen record, and all that depends on the kind.
 
-    ``train``, ``dev`` and ``test`` name files; "" is none. Nothing outside asks which kind a value has: where kinds
-    differ, this protocol has a member. A new kind is one file and one line in `retrograd.experiments.data.kinds.KINDS`.
+    ``train``, ``dev``, ``test`` and ``more`` name files; "" is none. Nothing outside asks which kind a value has: where
+    kinds differ, this protocol has a member. A new kind is one file and one line in
+    `retrograd.experiments.data.kinds.KINDS`.
     """
 
     kind: ClassVar[str]
@@ -57,6 +60,11 @@ class DataKind(Protocol):
 
     @property
     def test(self) -> str: ...
+
+    @property
+    def more(self) -> str:
+        """Return the file of verdicts to learn from; "" where there is none."""
+        ...
 
     @property
     def train_count(self) -> int:
@@ -118,6 +126,10 @@ class DataKind(Protocol):
         """
         ...
 
+    def own_records(self, path: Path, refuse: Refuse) -> Iterator[JsonObject]:
+        """Yield the records of a file as lines of this project's own format; malformed ones go to ``refuse``."""
+        ...
+
     def open_parts(self, sources: Mapping[str, str], findings: Findings) -> DataParts:
         """Open files, by the names of their parts, to be read record by record; what is malformed is a finding."""
         ...
@@ -138,8 +150,9 @@ class DataKind(Protocol):
 
 
 def absolute_file(name: str) -> str:
-    """Return a file's name from the root; "", addresses and what is built in stay as they are."""
-    return name if name == "" or name.startswith("builtin:") or "://" in name else str(Path(name).resolve())
+    """Return a file's name from the root; "", addresses, names of the hub and what is built in stay as they are."""
+    is_file = name != "" and not name.startswith(("builtin:", HUB_PREFIX)) and "://" not in name
+    return str(Path(name).resolve()) if is_file else name
 
 
 def relation_extraction(task: Task, command: str) -> RelationExtraction:
@@ -147,6 +160,6 @@ def relation_extraction(task: Task, command: str) -> RelationExtraction:
     if not isinstance(task, RelationExtraction):
         raise UserError(
             f"{command} is about relations between entities, and the task of this run is {task.name}; "
-            f"evaluate, predict, search, compare and lab know every task"
+            f"evaluate, predict, search, compare, report and lab know every task"
         )
     return task

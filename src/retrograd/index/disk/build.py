@@ -9,6 +9,7 @@ bytes as one that was not. The last step renames the folder, which is whole by t
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import time
@@ -77,7 +78,7 @@ def build_version(
     that does; the current version stays what it was then.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with lock_folder(root, wait=True):
+    with lock_folder(root, wait_seconds=math.inf):
         for leftover in root.glob(".current.*"):
             leftover.unlink()
         target = latest_version(root)
@@ -89,7 +90,7 @@ def build_version(
                 shutil.rmtree(target)  # finished and never made current, so nobody reads it
     if not target.exists():
         build_vectors(target, spec, encode, progress)
-    with lock_folder(root, wait=True):
+    with lock_folder(root, wait_seconds=math.inf):
         with _explain_full_disk(target, spec):
             switch_forward(target)
         prune(root, keep)
@@ -204,7 +205,7 @@ class _Work:
 
     def _locked(self) -> AbstractContextManager[None]:
         """Keep other processes out for a moment, in which this one reads and changes what all of them see."""
-        return lock_folder(self.folder, _lock_file(self.folder), wait=True)
+        return lock_folder(self.folder, _lock_file(self.folder), wait_seconds=math.inf)
 
     def _report(self, finished: int) -> None:
         """Report rows that are finished, by whichever process, and were not reported yet."""

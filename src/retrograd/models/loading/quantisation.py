@@ -7,8 +7,6 @@ them.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from transformers import BitsAndBytesConfig
 
@@ -16,6 +14,7 @@ from retrograd.models.compute.compute import DEVICE_VARIABLE, choose_device
 from retrograd.models.loading.builtin import BUILTIN_GENERATORS
 from retrograd.models.settings import Quantisation
 from retrograd.types import UserError
+from retrograd.util.optional import require_package
 
 __all__ = ["nf4_config", "require_adapters", "require_quantisable"]
 
@@ -43,10 +42,7 @@ def require_quantisable(name: str) -> None:
             f"{_NF4} needs a CUDA device, and the device here is {choose_device()}; run where there is one, unset "
             f'{DEVICE_VARIABLE} if that names another, or set it to "none" before training'
         )
-    if find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"{_NF4} needs bitsandbytes; install it with: pip install 'retrograd[qlora]', or set it to \"none\""
-        )
+    require_package(_NF4, "bitsandbytes", "qlora", instead='set it to "none"')
 
 
 def nf4_config() -> BitsAndBytesConfig:

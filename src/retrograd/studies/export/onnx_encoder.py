@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -28,6 +27,7 @@ from retrograd.studies.export.kind import (
     write_retriever_texts,
 )
 from retrograd.types import UserError
+from retrograd.util.optional import require_package
 
 __all__ = ["ONNX"]
 
@@ -72,9 +72,8 @@ def _parts(source: Source) -> list[_Part]:
 
 
 def _require_packages() -> None:
-    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"--to onnx needs {' and '.join(missing)}; install with: pip install 'retrograd[onnx]'")
+    for package in ("onnx", "onnxruntime"):
+        require_package("--to onnx", package, "onnx")
 
 
 def _write(source: Source, folder: Path) -> None:

@@ -26,7 +26,7 @@ from retrograd.studies.export.kind import (
     largest_difference,
     write_retriever_texts,
 )
-from retrograd.types import UserError
+from retrograd.util.optional import require_package
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -35,13 +35,9 @@ __all__ = ["SENTENCE_TRANSFORMERS"]
 
 
 def _open(folder: Path) -> SentenceTransformer:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise UserError(
-            "--to sentence-transformers checks what it writes with sentence-transformers, which is not installed; "
-            "install it with: pip install 'retrograd[sentence-transformers]'"
-        ) from None
+    require_package("--to sentence-transformers", "sentence-transformers", "sentence-transformers")
+    from sentence_transformers import SentenceTransformer
+
     with quiet_transformers():
         return SentenceTransformer(str(folder), device="cpu", trust_remote_code=False)
 

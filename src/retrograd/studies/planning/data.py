@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
+from retrograd.experiments.data.part_reading import base_bytes
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
@@ -82,12 +83,12 @@ def _count_masked(experiment: Experiment, facts: DataFacts) -> DataFacts:
 
 
 def _read_facts(experiment: Experiment) -> DataFacts:
-    base = Path(experiment.data.base_source)
-    if base.is_file() and base.stat().st_size > _LOADED_BYTES:
-        size = f"{base} has {base.stat().st_size / 1e9:.0f} GB and is not read"
-        return _facts_from_settings(
-            experiment, f"{size}; passages: about a line each, or say them with --passages", count_lines(base)
-        )
+    base = experiment.data.base_source
+    if base_bytes(base) > _LOADED_BYTES:
+        size = f"{base} has {base_bytes(base) / 1e9:.1f} GB and is not read"
+        lines = count_lines(Path(base))
+        how = "passages: about a line each, or say them with" if lines else "say how many passages it has with"
+        return _facts_from_settings(experiment, f"{size}; {how} --passages", lines or None)
     try:
         data = experiment.data.load(experiment.seed)
     except UserError as error:

@@ -16,11 +16,13 @@ from retrograd.data.masking import read_spans
 from retrograd.data.offsets import SpanCheck
 from retrograd.experiments.data.findings import Findings, split_message
 from retrograd.experiments.data.kinds import open_data, open_files
-from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts
+from retrograd.experiments.data.part_reading import BaseFile, DataPart, DataParts, base_bytes
+from retrograd.experiments.data.recognition import FileReading, describe_reading, recognise_kind
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages
 from retrograd.experiments.stages import count_unknown_spans, masked_examples
 from retrograd.index.knowledge_base import KnowledgeBase
+from retrograd.studies.bare_files import bare_settings
 from retrograd.studies.lengths import (
     IN_WORDS,
     Lengths,
@@ -40,12 +42,11 @@ from retrograd.studies.validation.checks import (
     check_patterns,
     check_queries,
 )
-from retrograd.studies.validation.subject import read_subject
 from retrograd.tasks.task import Task
 from retrograd.types import Example, Passage, Span, UserError
 from retrograd.util.guards import JsonObject
 
-__all__ = ["PartSummary", "Validation", "validate", "validate_experiment", "validate_files"]
+__all__ = ["PartSummary", "Validation", "validate_experiment", "validate_files"]
 
 _MOST_CUT = 0.01
 _LOADED_BYTES = 200_000_000
@@ -64,12 +65,14 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Validation:
-    """The result of a validation; ``notes`` say what could not be checked, and why."""
+    """The result of a validation; ``notes`` say what could not be checked, and why, ``readings`` what bare files are
+    taken for."""
 
     parts: tuple[PartSummary, ...]
     lengths: tuple[Lengths, ...]
     findings: Findings
     notes: tuple[str, ...] = ()
+    readings: tuple[FileReading, ...] = ()
 
     @property
     def is_sound(self) -> bool:
@@ -82,37 +85,39 @@ class Validation:
             "parts": [asdict(part) for part in self.parts],
             "lengths": [lengths.record() for lengths in self.lengths],
             "notes": list(self.notes),
+            "readings": [reading.record() for reading in self.readings],
             **self.findings.record(),
         }
 
 
-def validate(names: Sequence[str], changes: Sequence[str], kind: str, format: str) -> Validation:  # noqa: A002
-    """Validate a recipe or an experiment file by name, with ``changes``; or bare files of a ``kind``, one of
-    `file_kinds`.
+def validate_files(
+    paths: Sequence[Path],
+    kind: str | None = None,
+    format: str = "auto",  # noqa: A002 (the field's word)
+    changes: Sequence[str] = (),
+) -> Validation:
+    """Validate bare files. Those of one kind are the splits of one set of data: texts that two of them share are leaks.
 
-    Raises `UserError` as `read_subject` does.
+    ``kind`` is one of `file_kinds`; None is what each file seems to hold. ``changes`` are assignments
+    ``data.setting=value``. Lengths are in words. Raises `UserError` for a file that seems to hold nothing.
     """
-    experiment = read_subject(names, changes, kind, format)
-    if experiment is None:
-        return validate_files([Path(name) for name in names], kind, format)
-    return validate_experiment(experiment)
-
-
-def validate_files(paths: Sequence[Path], kind: str, format: str = "auto") -> Validation:  # noqa: A002
-    """Validate bare files, as the splits of one set of data: texts that two of them share are a leak.
-
-    Lengths are in words.
-    """
+    by_kind: dict[str, list[Path]] = {}
+    for path in paths:
+        by_kind.setdefault(kind or recognise_kind(path), []).append(path)
     findings = Findings()
     rulers = _Rulers(IN_WORDS, IN_WORDS, IN_WORDS, IN_WORDS, 0, False)
-    notes = ("lengths are in words: bare files name no model; an experiment does",)
     parts: list[PartSummary] = []
     lengths: list[Lengths] = []
-    for data in open_files(paths, kind, format, findings):
-        summaries, measured = _check_parts(data, rulers, findings)
-        parts += summaries
-        lengths += measured
-    return Validation(tuple(parts), tuple(lengths), findings, notes)
+    readings: list[FileReading] = []
+    for name, files in by_kind.items():
+        settings = bare_settings(name, format, changes)
+        for data in open_files(files, name, settings, findings):
+            summaries, measured = _check_parts(data, rulers, findings)
+            parts += summaries
+            lengths += measured
+        readings += [describe_reading(path, name, format, settings) for path in files]
+    notes = ("lengths are in words: bare files name no model; an experiment does",)
+    return Validation(tuple(parts), tuple(lengths), findings, notes, tuple(readings))
 
 
 def validate_experiment(experiment: Experiment) -> Validation:
@@ -156,8 +161,7 @@ def _spans(experiment: Experiment) -> str:
 
 def _small(experiment: Experiment) -> bool:
     """Return whether reading it once more, as training will, is a matter of seconds."""
-    base = Path(experiment.data.base_source)
-    return not base.is_file() or base.stat().st_size < _LOADED_BYTES
+    return base_bytes(experiment.data.base_source) < _LOADED_BYTES
 
 
 def _check_loading(experiment: Experiment, findings: Findings) -> None:

@@ -2,8 +2,9 @@
 
 ``data/`` and ``start/`` (of a run from Python: its examples and passages, and the model it began with),
 ``experiment.toml`` (resolved), ``environment.json``, ``data.json`` (what was drawn of which data), ``base.arrow`` and
-``labels.json`` (what the model was trained on and needs again), ``metrics.jsonl`` (one line per logged step,
-and per alarm), ``failed-batch.jsonl`` (where a gradient was not finite),
+``labels.json`` (what the model was trained on and needs again), ``neighbours-before.jsonl`` and
+``neighbours-after.jsonl`` (what the retriever found for a sample of the test examples), ``metrics.jsonl`` (one line per
+logged step, and per alarm), ``failed-batch.jsonl`` (where a gradient was not finite),
 ``tracking/`` and ``tracked.json`` (the files of trackers, and the name by which they know the run),
 ``checkpoints/`` (`retrograd.training.run.saved_state` says what is in one), ``chains/`` (where Markov chains stood),
 ``targets/`` (which of several answers was trained on, and how often), ``model/`` (the finished model),
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -46,7 +48,7 @@ from retrograd.util.files import (
     open_to_umask,
     remove_unfinished,
 )
-from retrograd.util.guards import JsonValue, finite_number
+from retrograd.util.guards import JsonObject, JsonValue, finite_number
 from retrograd.util.records import read_value
 from retrograd.util.text_files import read_json, write_json, write_jsonl
 
@@ -120,6 +122,16 @@ class RunDirectory:
         return self.path / "experiment.toml"
 
     @property
+    def recipe(self) -> Path:
+        """Return the file of the recipe that the experiment is named after, as it was when the run began."""
+        return self.path / "recipe.toml"
+
+    @property
+    def controls(self) -> Path:
+        """Return the file of the scores of the run's controls, which a study writes."""
+        return self.path / "controls.json"
+
+    @property
     def data(self) -> Path:
         """Return the folder of the examples and passages of a run from Python."""
         return self.path / _PREPARED[0]
@@ -148,6 +160,10 @@ class RunDirectory:
     def abstention(self) -> Path:
         """Return the file of the threshold fitted on development data, with coverage and risk there."""
         return self.path / "abstention.json"
+
+    def neighbours(self, when: Literal["before", "after"]) -> Path:
+        """Return the file of what the retriever finds for a sample of the test examples before or after training."""
+        return self.path / f"neighbours-{when}.jsonl"
 
     @property
     def data_record(self) -> Path:
@@ -185,9 +201,22 @@ class RunDirectory:
 
         They are empty where the run had no test data, and where an older version has not written them.
         """
+        record = self._score_record()
+        return {part: _finite_numbers(record.get(part)) for part in SCORE_PARTS}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return the 95 % intervals of the scores over the test examples, of those that have one."""
+        table = self._score_record().get("intervals")
+        ends = {name: _finite_numbers(value) for name, value in table.items()} if isinstance(table, dict) else {}
+        return {name: (pair["low"], pair["high"]) for name, pair in ends.items() if {"low", "high"} <= pair.keys()}
+
+    def trivial_scores(self) -> dict[str, float]:
+        """Return the scores of the negative answer to every test example, where the task has one."""
+        return _finite_numbers(self._score_record().get("trivial"))
+
+    def _score_record(self) -> JsonObject:
         record = read_json(self.scores_file) if self.scores_file.exists() else {}
-        parts = record if isinstance(record, dict) else {}
-        return {part: _finite_numbers(parts.get(part)) for part in SCORE_PARTS}
+        return record if isinstance(record, dict) else {}
 
     def all_scores(self) -> dict[str, float]:
         """Return the scores of all parts in one table."""

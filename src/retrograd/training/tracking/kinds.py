@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from retrograd.training.tracking.mlflow import MLFLOW
 from retrograd.training.tracking.tensorboard import TENSORBOARD
 from retrograd.training.tracking.tracker import TrackerKind
@@ -11,8 +9,9 @@ from retrograd.training.tracking.trackio import TRACKIO
 from retrograd.training.tracking.wandb import WANDB
 from retrograd.types import UserError
 from retrograd.util.guards import suggest_name
+from retrograd.util.optional import require_package
 
-__all__ = ["TRACKERS", "find_tracker", "require_package"]
+__all__ = ["TRACKERS", "find_tracker", "require_tracker"]
 
 TRACKERS: tuple[TrackerKind, ...] = (TENSORBOARD, TRACKIO, WANDB, MLFLOW)
 """In the order in which they are described."""
@@ -27,11 +26,6 @@ def find_tracker(name: str) -> TrackerKind:
     return kind
 
 
-def require_package(kind: TrackerKind) -> None:
+def require_tracker(kind: TrackerKind) -> None:
     """Raise `UserError` where the package of a tracker is not installed."""
-    spec = find_spec(kind.package)
-    if spec is None or spec.origin is None:  # a folder of that name, which trackers leave behind, is no package
-        raise UserError(
-            f'track.kinds names "{kind.name}", which needs {kind.package}; install it with: '
-            f"pip install 'retrograd[{kind.name}]', or leave it out"
-        )
+    require_package(f'"{kind.name}" in track.kinds', kind.package, kind.name, instead="leave it out")

@@ -1,0 +1,1 @@
+"""A first sight: a retriever learns while its neighbours are shown."""
