@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.requirements import skip_without_tracker
@@ -54,10 +55,18 @@ def test_a_data_set_is_fetched_once_and_again_when_it_changed(tmp_path: Path, mo
 @pytest.mark.integration
 def test_objects_and_frames_are_read_with_the_names_of_their_classes() -> None:
     skip_without_tracker("datasets")
-    from datasets import ClassLabel, Dataset
+    from datasets import ClassLabel, Dataset  # pyright: ignore[reportMissingImports]
 
     columns = {"text": ["the <e1>cup</e1> holds <e2>tea</e2>"] * 2, "label": ["part-of", "holds"]}
     dataset = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=["holds", "part-of"]))
     assert dataset[0]["label"] == 1
     for source in (dataset, dataset.to_pandas().replace({"label": {0: "holds", 1: "part-of"}}), dataset.data.table):
         assert [one.relation for one in rg.read_relations(source)] == ["part-of", "holds"]
+
+
+def test_numbers_of_classes_are_read_as_their_names() -> None:
+    class Rows(list[dict[str, object]]):
+        features = {"text": SimpleNamespace(dtype="string"), "label": SimpleNamespace(names=["holds", "part-of"])}  # noqa: RUF012
+
+    rows = Rows({"text": "the <e1>cup</e1> holds <e2>tea</e2>", "label": label} for label in (1, 0))
+    assert [one.relation for one in rg.read_relations(rows)] == ["part-of", "holds"]

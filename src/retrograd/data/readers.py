@@ -13,11 +13,11 @@ from retrograd.data.field_maps import DialogueFields, PassageFields, QuestionFie
 from retrograd.data.hub import data_path
 from retrograd.data.relations import formats
 from retrograd.data.relations.instance import RelationInstance
-from retrograd.data.rows import plain_value, table_records
+from retrograd.data.rows import name_class, plain_value, table_records
 from retrograd.data.sentences import SplitSentences
 from retrograd.deferred import pa
 from retrograd.types import Passage, UserError
-from retrograd.util.guards import JsonObject
+from retrograd.util.guards import JsonObject, JsonValue
 from retrograd.util.records import read_record
 
 __all__ = [
@@ -157,10 +157,18 @@ def records_of(source: SupportsArrow | Iterable[Mapping[str, object]]) -> Iterat
     if isinstance(source, SupportsArrow):
         yield from table_records(pa.RecordBatchReader.from_stream(source))
         return
+    classes = _class_names(source)
     for number, record in enumerate(source, start=1):
         if not isinstance(record, Mapping):
             raise UserError(
                 f"the records, record {number} is a value of type {type(record).__name__}; expected a mapping of field "
                 f"names to values, such as a dict"
             )
-        yield {str(name): plain_value(value) for name, value in record.items()}
+        yield {str(name): name_class(classes.get(name), plain_value(value)) for name, value in record.items()}
+
+
+def _class_names(source: Iterable[Mapping[str, object]]) -> dict[str, list[JsonValue]]:
+    """Return the names of the classes that a Hugging Face ``Dataset`` keeps as numbers, by column."""
+    features = getattr(source, "features", None)
+    named = {column: getattr(one, "names", None) for column, one in features.items()} if features else {}
+    return {column: list(names) for column, names in named.items() if names}

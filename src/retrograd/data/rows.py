@@ -35,6 +35,7 @@ __all__ = [
     "RowKind",
     "first_rows",
     "is_saved_dataset",
+    "name_class",
     "plain_value",
     "read_rows",
     "row_kind",
@@ -266,7 +267,7 @@ def table_records(batches: Iterable[pa.RecordBatch]) -> Iterator[JsonObject]:
         classes = _class_names(batch.schema)
         for start in range(0, len(batch), _BATCH_ROWS):
             for record in batch.slice(start, _BATCH_ROWS).to_pylist():
-                yield {name: _name_class(classes.get(name), plain_value(value)) for name, value in record.items()}
+                yield {name: name_class(classes.get(name), plain_value(value)) for name, value in record.items()}
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[JsonValue]]:
@@ -282,7 +283,7 @@ def _class_names(schema: pa.Schema) -> dict[str, list[JsonValue]]:
     return named
 
 
-def _name_class(names: list[JsonValue] | None, value: JsonValue) -> JsonValue:
+def name_class(names: list[JsonValue] | None, value: JsonValue) -> JsonValue:
     """Return the name of a class by its number; other values, and -1 for none, as they are."""
     if not names or not isinstance(value, int) or isinstance(value, bool):
         return value
