@@ -24,7 +24,7 @@ from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
 from retrograd.index.exact import ExactIndex
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.studies.answers import evaluate_run, search_run
+from retrograd.studies.answers import evaluate_run, predict_file, search_run
 from retrograd.studies.index import search_index
 from retrograd.studies.laboratory.lab import run_laboratory
 from retrograd.types import UserError
@@ -138,6 +138,24 @@ def test_a_command_that_asks_for_more_passages_than_there_are_is_refused(finishe
         search_index(finished / "model" / "index", query, 5, str(finished))
     assert evaluate_run(finished, tmp_path / "data.jsonl", None, 4, None)
     assert len(search_run(finished, query, 4).hits) == 4
+
+
+def test_a_file_of_another_layout_is_scored_and_answered(finished: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(
+        "says,what\nthe <e1>cup</e1> holds <e2>tea</e2> .,holds\n<e1>Ada</e1> sang <e2>it</e2> .,sings\n",
+        encoding="utf-8",
+    )
+    changes = ["data.fields.text=says", "data.fields.relation=what", "data.unseen_labels=wrong"]
+    with pytest.raises(UserError, match=r"data\.unseen_labels"):
+        evaluate_run(finished, other, changes=changes[:2])
+    result = evaluate_run(finished, other, changes=changes)
+    assert (result.examples, result.evaluation.unseen_labels) == (2, {"sings": 1})
+    assert len(predict_file(finished, other, changes=changes)) == 2
+    with pytest.raises(UserError, match=r"training\.steps=3: only how the file is read"):
+        predict_file(finished, other, changes=["training.steps=3"])
+    with pytest.raises(UserError, match=r"--set says how --data are read"):
+        evaluate_run(finished, changes=changes)
 
 
 def test_a_search_is_filtered_by_what_passages_are(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

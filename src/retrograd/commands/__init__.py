@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "DataSettings",
     "FileKind",
     "NoCache",
     "OptionalRecipeArgument",
@@ -77,6 +78,10 @@ SettingsOption = Annotated[
     typer.Option(
         "--set", help="Change one setting: section.setting=value. Repeatable.", autocompletion=_complete_setting
     ),
+]
+DataSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="How the file is read, where not as the run's data: data.setting=value. Repeatable."),
 ]
 SourceOption = Annotated[
     str | None, typer.Option("--run", help="The run or experiment it belongs to; default: the one that built it.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import AsJson, PassagesRead, Patch, RunFolder, format_scores, print_json
+from retrograd.commands import AsJson, DataSettings, PassagesRead, Patch, RunFolder, format_scores, print_json
 from retrograd.types import UserError
 
 __all__ = ["evaluate"]
@@ -17,6 +17,7 @@ def evaluate(
     run: RunFolder,
     data: Annotated[Path | None, typer.Option(help="Labelled examples; default: the run's own test data.")] = None,
     patch: Patch = None,
+    changes: DataSettings = None,
     passages: PassagesRead = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for predictions.jsonl, confidence.json and scores.json.")
@@ -34,7 +35,7 @@ def evaluate(
     from retrograd.studies.study import is_study
 
     if is_study(run):
-        if not (data is patch is passages is out is None) or confidence:
+        if not (data is patch is passages is out is None) or confidence or changes:
             raise UserError(
                 f"{run} is a study, which is scored by the answers of its runs to their test data; for --data, "
                 f"--passages, --out or --confidence give one of its runs, such as {run / 'experiment-seed0'}"
@@ -49,7 +50,7 @@ def evaluate(
     from retrograd.studies.answers import evaluate_run
     from retrograd.tasks.relations.unseen_labels import describe_unseen
 
-    result = evaluate_run(run, data, patch, passages, out)
+    result = evaluate_run(run, data, patch, passages, out, changes or [])
     if json:
         print_json(result.record())
         return

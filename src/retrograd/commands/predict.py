@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from retrograd.commands import AsJson, Patch, RunFolder, print_json
+from retrograd.commands import AsJson, DataSettings, Patch, RunFolder, print_json
 from retrograd.types import UserError
 
 __all__ = ["predict"]
@@ -18,6 +18,7 @@ def predict(
     run: RunFolder,
     data: Annotated[Path, typer.Argument(help="Examples, with or without answers, in any format `train` reads.")],
     patch: Patch = None,
+    changes: DataSettings = None,
     out: Annotated[Path | None, typer.Option(help="File for the answers as JSON Lines; default: the screen.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -30,7 +31,7 @@ def predict(
 
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another file with --out, or remove it first")
-    records = predict_file(run, data, patch)
+    records = predict_file(run, data, patch, changes or [])
     if out is not None:
         write_jsonl(out, records)
     if as_json:

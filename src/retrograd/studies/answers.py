@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from retrograd.data.hub import data_path
 from retrograd.evaluation.evaluate import Evaluation, evaluate, predict
 from retrograd.evaluation.records import prediction_record
 from retrograd.experiments.open import OpenRun, open_run
@@ -79,19 +80,23 @@ def evaluate_run(
     patch: Path | None = None,
     passages: int | None = None,
     out: Path | None = None,
+    changes: Sequence[str] = (),
 ) -> RunEvaluation:
     """Score a finished run on labelled ``data`` (default: its own test data) with ``passages`` per query.
 
-    ``patch`` corrects the labels of ``data``. With ``out`` predictions and scores are written there. Raises `UserError`
-    for examples without answers, and where ``out`` holds scores already.
+    ``patch`` corrects the labels of ``data``. ``changes`` are assignments ``data.setting=value`` that say how ``data``
+    are read where not as the run's own. With ``out`` predictions and scores are written there. Raises `UserError` for
+    examples without answers, and where ``out`` holds scores already.
     """
+    if changes and data is None:
+        raise UserError("--set says how --data are read, which is missing; the run's own test data stay as they are")
     if patch is not None and data is None:
         raise UserError(
             "--patch corrects the labels of --data, which is missing; the run's own patch applies by itself"
         )
     opened = open_run(run)
     require_passages(opened.model.base, "--passages", passages or 0)
-    examples = _labelled_examples(run, opened, data, patch)
+    examples = _labelled_examples(run, opened, data, patch, changes)
     if out is not None and (out / "scores.json").exists():
         raise UserError(f"{out} holds scores already; choose another folder with --out")
     run_passages = opened.experiment.test_passages
@@ -104,11 +109,13 @@ def evaluate_run(
     return RunEvaluation(len(examples), k, evaluation, run_passages if is_fitted else None)
 
 
-def _labelled_examples(run: Path, opened: OpenRun, data: Path | None, patch: Path | None) -> Sequence[Example]:
+def _labelled_examples(
+    run: Path, opened: OpenRun, data: Path | None, patch: Path | None, changes: Sequence[str]
+) -> Sequence[Example]:
     """Return examples that all have answers. Raises `UserError` for the first that has none."""
     if data is None and not opened.experiment.data.test:
         raise UserError(f"{run} has no test data of its own; give some with --data FILE")
-    examples = opened.data.test if data is None else _read_examples(opened, data, patch)
+    examples = opened.data.test if data is None else _read_examples(opened, data, patch, changes)
     for example in examples:
         if not example.targets:
             source = data or opened.experiment.data.test
@@ -121,15 +128,17 @@ def saved_scores(run: Path) -> dict[str, float]:
     return RunDirectory(run).all_scores()
 
 
-def predict_file(run: Path, data: Path, patch: Path | None = None) -> list[JsonObject]:
+def predict_file(run: Path, data: Path, patch: Path | None = None, changes: Sequence[str] = ()) -> list[JsonObject]:
     """Answer the examples of a file, one record each; a ``patch`` that drops instances drops them here too.
+
+    ``changes`` are as for `evaluate_run`.
 
     A record holds the query, the accepted answers, the answer, its confidence p(y|x), its passages with p(z|x) and
     p(z|x,y), and its citations; where the answer was withheld, also the answer that was. For a relation it holds the
     label as well and, where the answer was not the label's own words, the rule that read it.
     """
     opened = open_run(run)
-    examples = _read_examples(opened, data, patch)
+    examples = _read_examples(opened, data, patch, changes)
     predictions = _answer(opened, examples)
     return [
         prediction_record(prediction, example) | opened.task.label_record(prediction.answer, example)
@@ -179,5 +188,10 @@ def _answer(opened: OpenRun, examples: Sequence[Example]) -> list[Prediction]:
     return predict(opened.model, examples, experiment.test_passages, experiment.evaluation.scoring)
 
 
-def _read_examples(opened: OpenRun, data: Path, patch: Path | None) -> list[Example]:
-    return opened.experiment.data.read(data, patch, opened.task, opened.model.base)
+def _read_examples(opened: OpenRun, data: Path, patch: Path | None, changes: Sequence[str]) -> Sequence[Example]:
+    """Read a file as the run's data are read, but for ``changes``. Raises `UserError` for one of no data setting."""
+    stray = next((one for one in changes if not one.lstrip().startswith("data.")), None)
+    if stray is not None:
+        raise UserError(f"--set {stray}: only how the file is read can be set for a finished run, as data.…=VALUE")
+    settings = opened.experiment.with_settings(changes).data if changes else opened.experiment.data
+    return settings.read(data_path(str(data)), patch, opened.task, opened.model.base)

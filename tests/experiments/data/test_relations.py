@@ -11,6 +11,7 @@ from tests.sign_models import SignModels
 
 from retrograd import __main__ as cli
 from retrograd.data.relations.tacred import RETACRED_LABELS, TACRED_LABELS
+from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.relations import RelationData
 from retrograd.experiments.experiment import Experiment, TrainingSettings
 from retrograd.experiments.open import open_run
@@ -226,6 +227,15 @@ def unseen_data(tmp_path: Path) -> RelationData:
         negative="none",
         unseen_labels="wrong",
     )
+
+
+def test_one_label_alone_is_nothing_to_learn(tmp_path: Path) -> None:
+    data = RelationData(train=write_records(tmp_path / "train.jsonl", ["holds"] * 4), test="", labels="from_train")
+    with pytest.raises(UserError, match=r"train\.jsonl: 'holds' is the only label.*add others"):
+        data.load(0)
+    findings = Findings()
+    data.open_parts({"train": data.train}, findings)
+    assert findings.total("error") == 1
 
 
 def test_a_label_that_training_never_shows_is_refused_with_the_setting_that_takes_it(unseen_data: RelationData) -> None:

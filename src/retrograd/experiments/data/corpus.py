@@ -238,9 +238,14 @@ class CorpusData(ABC):
             yield record if example.targets != (NO_ANSWER,) else {**record, "answers": []}
 
     @staticmethod
-    @abstractmethod
     def example_record(example: Example) -> JsonObject:
-        """Return the fields of an example in this project's own format."""
+        """Return the fields of an example in this project's own format; here those of a question."""
+        return {
+            "id": example.id,
+            "question": example.query,
+            "answers": list(example.targets),
+            "gold_passages": list(gold_passages(example)),
+        }
 
     @abstractmethod
     def documents(self, path: Path, refuse: Refuse = raise_error) -> Iterable[Passage]:

@@ -93,7 +93,7 @@ class QuestionData(CorpusData):
         """Write questions, and return settings as `DataKind.from_python` does."""
         if type(task) is not QuestionAnswering:
             return None
-        files = write_examples(sources, folder, Example, read_question_source, _question_record)
+        files = write_examples(sources, folder, Example, read_question_source, CorpusData.example_record)
         settings = cls(question_overlap=task.evidence.question_overlap, base=str(folder / _PASSAGES))
         if task.primary_metric == "regex_match":
             settings = replace(_with_task(settings, replace(task, primary_metric="exact_match")), answers_are="regex")
@@ -110,11 +110,6 @@ class QuestionData(CorpusData):
             lambda own: read_questions(path, self.format, self.unanswerable, own, self.answers_are, self.fields),
             refuse,
         )
-
-    @staticmethod
-    def example_record(example: Example) -> JsonObject:
-        """Return the fields of a question."""
-        return _question_record(example)
 
     def select_teachable(self, examples: list[Example]) -> list[Example]:
         """Return examples with the texts that their patterns stand for as targets; those without any are left out."""
@@ -271,15 +266,6 @@ def _with_task(settings: AnyData, task: QuestionAnswering | GroundedDialogue) ->
         most_passages=task.evidence.most_passages,
         metric=task.primary_metric,
     )
-
-
-def _question_record(example: Example) -> JsonObject:
-    return {
-        "id": example.id,
-        "question": example.query,
-        "answers": list(example.targets),
-        "gold_passages": list(gold_passages(example)),
-    }
 
 
 def _dialogue_record(example: Example) -> JsonObject:

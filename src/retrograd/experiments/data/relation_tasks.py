@@ -10,11 +10,12 @@ from retrograd.data.relations.tacred import NO_RELATION
 from retrograd.tasks.relations.extraction import RelationExtraction
 from retrograd.tasks.relations.type_constraints import TypeConstraints
 from retrograd.tasks.relations.verbalisation import Verbalisation, derive_phrases, open_verbalisation
+from retrograd.types import UserError
 
 if TYPE_CHECKING:
     from retrograd.experiments.data.relations import RelationData
 
-__all__ = ["NEGATIVE", "TASK_NAMES", "relation_task", "task_of"]
+__all__ = ["NEGATIVE", "TASK_NAMES", "relation_task", "require_two_labels", "task_of"]
 
 NEGATIVE = {"semeval": "Other", "tacred": NO_RELATION, "retacred": NO_RELATION}
 """The negative label of each label set that is known by name."""
@@ -34,6 +35,13 @@ def relation_task(
     labels = [instance.relation for instance in whole if instance.relation is not None]
     constraints = TypeConstraints.learn(sample) if settings.type_constraints else None
     return task_of(settings, _read_verbalisation(settings, labels), constraints)
+
+
+def require_two_labels(task: RelationExtraction, source: str) -> None:
+    """Raise `UserError` for a task of one label, which is nothing to learn; ``source`` is where labels come from."""
+    labels = [*task.phrases]
+    if len(labels) < 2:
+        raise UserError(f"{source}: {labels[0]!r} is the only label, which leaves nothing to tell apart; add others")
 
 
 def _read_verbalisation(settings: RelationData, labels: Sequence[str]) -> Verbalisation:

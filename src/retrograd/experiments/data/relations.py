@@ -34,7 +34,7 @@ from retrograd.experiments.data.relation_parts import (
     report_offsets,
     require_relations,
 )
-from retrograd.experiments.data.relation_tasks import NEGATIVE, TASK_NAMES, relation_task, task_of
+from retrograd.experiments.data.relation_tasks import NEGATIVE, TASK_NAMES, relation_task, require_two_labels, task_of
 from retrograd.experiments.data.source import Data, absolute_file, relation_extraction
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.tasks.relations.extraction import RelationExtraction
@@ -198,6 +198,7 @@ class RelationData:
         require_relations(whole.instances, self.train)
         parts = self._draw_parts(whole, draws)
         relations = known or relation_task(self, whole.instances, parts["train"].instances)
+        require_two_labels(relations, self.templates or self.train)
         more = read_more(Path(self.more), relations) if self.more else []
         train = [*parts["train"].instances, *more]
         parts["train"] = replace(parts["train"], instances=train)
@@ -315,6 +316,8 @@ class RelationData:
         train = instances.get("train") or [instance for part in instances.values() for instance in part]
         try:
             task = relation_task(self, train, train)
+            if "train" in sources:
+                require_two_labels(task, self.templates or self.train)
         except UserError as error:
             if train or not findings.total("error"):  # else why nothing could be read has been said
                 findings.error("labels", "train", self.templates or ", ".join(sources.values()), *split_message(error))
