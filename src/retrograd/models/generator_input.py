@@ -98,9 +98,10 @@ class GeneratorInput:
 
         The name of a control token in a target, such as ``</s>``, is nothing but text, and does not end it.
         """
-        if not targets:
-            return []
-        return [[*ids[: self._options.max_target_tokens - 1], self.end] for ids in self._tokenise(targets)]
+        most = self._options.max_target_tokens - 1
+        distinct = [*dict.fromkeys(targets)]  # a query's target stands beside each of its passages
+        ids = dict(zip(distinct, self._tokenise(distinct), strict=True))
+        return [[*ids[text][:most], self.end] for text in targets]
 
     def scored_text(self, text: str) -> str:
         """Return the text, or as much of its beginning as `target_ids` has tokens for.
