@@ -20,7 +20,7 @@ from benchmarks.speed.measuring import Row
 from rich.console import Console
 from rich.table import Table
 
-MODULES = ("joint_step", "encoding", "exact_index", "labels", "language_model", "programs")
+MODULES = ("joint_step", "encoding", "exact_index", "labels", "language_model", "memory", "growth", "programs")
 
 
 def main() -> None:

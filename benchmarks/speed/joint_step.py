@@ -179,9 +179,9 @@ class PlainLoop:
 class OurStep:
     """A step as `retrograd.training.loop` makes it."""
 
-    def __init__(self, model: RagModel) -> None:
-        self._model, self._examples = model, texts()[1]
-        self._stage = Stage("step", TopKMarginal(), GeneratorEvidence(_PASSAGES), _PACE, Never())
+    def __init__(self, model: RagModel, passages: int = _PASSAGES, questions: int = _BATCH) -> None:
+        self._model, self._examples = model, texts()[1][:questions]
+        self._stage = Stage("step", TopKMarginal(), GeneratorEvidence(passages), _PACE, Never())
         self._optimiser, _ = build_optimiser(model, self._stage, 1_000)
 
     def gradients(self) -> None:
