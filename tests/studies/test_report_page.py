@@ -12,6 +12,7 @@ from retrograd.evaluation.kept_neighbours import read_neighbours
 from retrograd.recipes import recipe
 from retrograd.studies.report import RelationReport
 from retrograd.studies.report_answers import AnswerReport
+from retrograd.studies.report_confusions import tabulate_confusions
 from retrograd.studies.report_log import read_log
 from retrograd.studies.report_page import RunPage, build_page, build_progress_page
 from retrograd.training.run.run_directory import RunDirectory
@@ -160,13 +161,29 @@ def test_settings_are_compared_with_the_recipe_of_the_name_and_else_with_the_def
     assert [(change.name, change.run) for change in page.changes] == [("training.epochs", 7)]
 
 
-def test_many_labels_share_the_last_row_of_the_confusions(tmp_path: Path) -> None:
+def test_the_confusions_of_few_labels_by_hand(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "relations")
     confusions = page_of(run).confusions
     assert confusions is not None
     assert confusions.labels == ("relation0 plain", "relation1 plain")
     assert confusions.columns == (*confusions.labels, "(no valid answer)")
     assert confusions.counts == ((1, 0, 1), (0, 1, 1))
+    assert not confusions.has_rarer
+
+
+def test_rare_labels_that_are_taken_for_each_other_are_not_on_the_diagonal() -> None:
+    frequent = [f"frequent{place:02}" for place in range(23)]
+    gold = [*frequent, *frequent, "rare a", "rare b", "rare c", "frequent00"]
+    answers = [*frequent, *frequent, "rare b", "rare b", None, "rare d"]
+    table = tabulate_confusions(gold, answers)
+    assert table.labels == (*frequent, "(all rarer ones)")
+    assert table.columns == (*frequent, "(the right rarer one)", "(another rarer one)", "(no valid answer)")
+    assert table.has_rarer
+    assert table.counts[23] == (*[0] * 23, 1, 1, 1)  # b is right, a is taken for b, c has no valid answer
+    assert table.counts[0] == (2, *[0] * 23, 1, 0)
+    diagonal = sum(row[place] for place, row in enumerate(table.counts))
+    assert diagonal == sum(one == other for one, other in zip(gold, answers, strict=True))
+    assert sum(map(sum, table.counts)) == len(gold)
 
 
 def test_the_log_gives_costs_curves_and_thins_long_ones(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ What a kind of data or an unfinished run does not have is empty, and the page le
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from retrograd.studies.report import (
     report_labelled,
 )
 from retrograd.studies.report_answers import AnswerReport, AnswerSystem, report_answers
+from retrograd.studies.report_confusions import ConfusionTable, tabulate_confusions
 from retrograd.studies.report_log import Alarm, Chart, StageCost, read_log
 from retrograd.studies.report_neighbours import AnsweredExample, Hub, NeighbourSample, list_hubs, read_sample
 from retrograd.studies.slices import SliceGroup
@@ -35,14 +35,9 @@ from retrograd.tasks.judging import judge_answers
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.util.text_files import read_json
 
-__all__ = ["ConfusionTable", "RunPage", "SystemLine", "SystemTable", "build_page", "build_progress_page"]
+__all__ = ["RunPage", "SystemLine", "SystemTable", "build_page", "build_progress_page"]
 
 State = Literal["finished", "training", "without test data"]
-
-_LABELS = 24
-"""The most labels of a confusion table; the rarest share the last one."""
-_INVALID = "(no valid answer)"
-_RARER = "(all rarer ones)"
 
 
 @dataclass(frozen=True)
@@ -66,18 +61,6 @@ class SystemTable:
     metric: str
     columns: tuple[str, ...]
     lines: tuple[SystemLine, ...]
-
-
-@dataclass(frozen=True)
-class ConfusionTable:
-    """Counts of test items by gold label (rows) and answered label (columns), in the order of ``labels``.
-
-    The last column may be answers that are no label.
-    """
-
-    labels: tuple[str, ...]
-    columns: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -251,26 +234,11 @@ def _add_relations(page: RunPage, run: LabelledRun, report: RelationReport) -> R
         retrieval=scores["neighbours"],
         relations=tuple(report.relations),
         negative_row=report.negative_row,
-        confusions=_confusion_table(list(run.gold.values()), list(run.answers.values())),
+        confusions=tabulate_confusions(list(run.gold.values()), list(run.answers.values())),
         slices=tuple(report.slices),
         notes=tuple(report.notes),
         confidence=report.confidence,
     )
-
-
-def _confusion_table(gold: Sequence[str], answers: Sequence[str | None]) -> ConfusionTable:
-    """Return the counts of the most frequent labels, by gold labels first; rarer ones share a row and a column."""
-    counts = Counter(gold)
-    counts.update({answer: 0 for answer in answers if answer is not None and answer not in counts})
-    ordered = [label for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
-    shown = ordered if len(ordered) <= _LABELS else [*ordered[: _LABELS - 1], _RARER]
-    places = {label: min(place, len(shown) - 1) for place, label in enumerate(ordered)}
-    has_invalid = None in answers
-    table = [[0] * (len(shown) + has_invalid) for _ in shown]
-    for right, answer in zip(gold, answers, strict=True):
-        table[places[right]][len(shown) if answer is None else places[answer]] += 1
-    columns = (*shown, *([_INVALID] if has_invalid else []))
-    return ConfusionTable(tuple(shown), columns, tuple(map(tuple, table)))
 
 
 def _answered_labels(run: LabelledRun, answers: RunAnswers) -> dict[str, AnsweredExample]:
