@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from tests.page_runs import EVIL, KINDS, write_log, write_run
 
 from retrograd.report.answer_page import format_answer_page, save_answer_page
+from retrograd.report.confidence import format_confidence
 from retrograd.report.html import MOST_BYTES, embed_json, fit_page
 from retrograd.report.page import save_page
 from retrograd.report.run_page import format_run_page
@@ -50,6 +52,11 @@ class Elements(HTMLParser):
             self.scripts[-1] += data
         elif self._inside != "style":
             self.text += data
+
+
+def html_of(page: RunPage) -> str:
+    """Return the page as people read it: with plain signs where Jinja escapes them."""
+    return unescape(format_run_page(page))
 
 
 def page_of(tmp_path: Path, kind: str, text: str, finished: bool = True) -> RunPage:
@@ -95,6 +102,27 @@ def test_embedded_json_survives_and_cannot_end_its_element() -> None:
     assert not set("<>&\u2028") & set(embedded)
     with pytest.raises(TypeError, match="set is no JSON"):
         embed_json({"text": set()})
+
+
+def test_confidence_on_the_page_is_that_of_the_text_and_calls_no_graded_risk_a_share_of_wrong_answers(
+    tmp_path: Path,
+) -> None:
+    page = page_of(tmp_path, "dialogue", "plain")
+    assert page.confidence is not None
+    confidence = replace(page.confidence, metric="f1", risk=0.375, coverage=0.8)
+    section = html_of(replace(page, confidence=confidence)).split('id="confidence"')[1].split("</section>")[0]
+    assert "wrong" not in section
+    assert "correctness is f1" in section
+    assert "80.0% of the 4 examples were given an answer, at a risk of 37.5%." in section
+    first = confidence.bins[0]
+    assert f"<td>{first.lowest:.3g} to {first.highest:.3g}</td><td>{first.count}</td>" in section
+    last = confidence.curve[-1]
+    assert f"<td>{last.coverage:.1%}</td><td>{last.risk:.1%}</td><td>{last.confidence:.3g}</td>" in section
+    assert section.count("<polyline") == 1
+    # The text has each of these, too.
+    text = " ".join(format_confidence(confidence))
+    assert "at a risk of 37.5%." in text
+    assert "correctness is f1" in text
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "training"])

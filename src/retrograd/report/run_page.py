@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from retrograd.report.confidence import BIN_HEADINGS, CURVE_HEADINGS, RISK_NOTE, view_confidence
 from retrograd.report.html import fit_page, render, write_page
 from retrograd.studies.report_page import RunPage
 
@@ -31,7 +32,16 @@ def format_run_page(page: RunPage) -> str:
 
 def _format(page: RunPage, shown: int) -> str:
     examples = () if page.sample is None else page.sample.examples[:shown]
-    context = {"title": f"{page.name} · retrograd", "page": page, "shown": examples, "sections": list(_sections(page))}
+    context = {
+        "title": f"{page.name} · retrograd",
+        "page": page,
+        "shown": examples,
+        "sections": list(_sections(page)),
+        "confidence": None if page.confidence is None else view_confidence(page.confidence),
+        "bin_headings": BIN_HEADINGS,
+        "curve_headings": CURVE_HEADINGS,
+        "risk_note": RISK_NOTE,
+    }
     scripts = ["uplot.min.js", "report.js"]
     styles = ["style.css", "uplot.min.css", "pages.css"]
     return render("run.html", context, scripts, styles, RELOAD_SECONDS if page.state == "training" else 0)
