@@ -9,7 +9,10 @@ import pytest
 from tests.page_runs import KINDS, write_log, write_run
 
 from retrograd.evaluation.kept_neighbours import read_neighbours
+from retrograd.experiments.controls import oracle
 from retrograd.recipes import recipe
+from retrograd.report.answer_page import format_answer_page
+from retrograd.report.page import format_page
 from retrograd.studies.report import RelationReport
 from retrograd.studies.report_answers import AnswerReport
 from retrograd.studies.report_confusions import tabulate_confusions
@@ -96,6 +99,24 @@ def test_the_best_of_several_controls_is_the_one_compared(tmp_path: Path) -> Non
     runs = [write_run(tmp_path / name, "questions", right=right) for name, right in (("a", 2), ("b", 1), ("c", 3))]
     assert "-25.0 [" in page_of(*runs).verdict[0]
     assert "over c, the best of 2 controls" in page_of(*runs).verdict[0]
+
+
+@kinds
+def test_an_oracle_is_a_reference_and_no_rival(kind: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", kind)
+    told = write_run(tmp_path / "told", kind, right=4, change=oracle)
+    other = write_run(tmp_path / "other", kind, right=1, seed=1)
+    page = page_of(run, told, other)
+    assert "over the control other" in page.verdict[0]
+    assert "told is told the answer and scores 100.0: a reference, no rival." in page.verdict[0]
+    assert page.systems is not None
+    assert [one.name for one in page.systems.lines if one.is_told] == ["told"]
+    alone, report = build_page(run, [told], tmp_path / "out", with_vote=False, resamples=100)
+    assert "No control run was given" in alone.verdict[0]
+    text = format_page(report) if isinstance(report, RelationReport) else format_answer_page(report)
+    assert "| told (is told)" in text
+    assert "No control run was given" in text
+    assert "This run is told the answer at test time" in page_of(told, other).verdict[1]
 
 
 @kinds

@@ -16,10 +16,21 @@ from retrograd.report.confidence import draw_confidence, format_confidence
 from retrograd.report.figures import NO_PICTURES, has_matplotlib, make_figure
 from retrograd.report.markdown import escape, table_lines
 from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
+from retrograd.studies.report_answers import AnswerSystem
+from retrograd.studies.report_caveats import list_relation_caveats
 from retrograd.studies.slices import Slice
 from retrograd.util.files import atomic_file
 
-__all__ = ["draw_slices", "format_changes", "format_page", "format_range", "print_report", "save_page", "slice_cells"]
+__all__ = [
+    "draw_slices",
+    "format_changes",
+    "format_page",
+    "format_range",
+    "mark_told",
+    "print_report",
+    "save_page",
+    "slice_cells",
+]
 
 _CONFUSIONS = 10
 _RELATIONS = 20
@@ -47,7 +58,7 @@ def save_page(report: RelationReport, folder: Path) -> None:
 
 def format_page(report: RelationReport, has_pictures: bool = True) -> str:
     """Return the whole page as Markdown, with links to its pictures where it has them."""
-    notes = [*report.notes, *_caveats(report), *([] if has_pictures else [NO_PICTURES])]
+    notes = [*report.notes, *list_relation_caveats(report), *([] if has_pictures else [NO_PICTURES])]
     parts = [
         _headline(report),
         _systems(report),
@@ -93,7 +104,7 @@ def _systems(report: RelationReport) -> list[str]:
     if report.negative is not None:
         name = escape(report.negative)
         headings += [f"F1 of {name}", f"{name} answered"]
-    rows = [[escape(system.name), *_cells(system)] for system in report.systems]
+    rows = [[escape(mark_told(system)), *_cells(system)] for system in report.systems]
     lines = ["## Controls and the trivial answer", "", *table_lines([*headings, "invalid"], rows)]
     controls = [system for system in report.systems if system.kind == "control"]
     if controls:
@@ -109,6 +120,11 @@ def _cells(system: System) -> list[str]:
     if system.negative_f1 is not None and system.negative_rate is not None:
         cells += [f"{system.negative_f1:.1f}", f"{system.negative_rate:.1f} %"]
     return [*cells, f"{system.invalid_rate:.1f} %"]
+
+
+def mark_told(system: System | AnswerSystem) -> str:
+    """Return the name of a system, with a mark where it is told the answers."""
+    return f"{system.name} (is told)" if system.is_told else system.name
 
 
 def format_changes(changes: Sequence[SettingChange]) -> str:
@@ -182,19 +198,8 @@ def _slices(report: RelationReport, has_pictures: bool) -> list[str]:
         for number, part in enumerate(group.slices):
             name = escape(group.name) if number == 0 else ""
             rows.append([name, escape(part.name), f"{part.items:,}", *slice_cells(part)])
-    lines = ["## Slices", "", *table_lines(headings, rows, left=2), ""]
-    lines += [f"![score by slice]({_PICTURE})", ""] if has_pictures else []
-    if report.negative is not None:
-        lines.append(
-            f"The slices by frequency and by trigger, and that of all relations, hold no item of "
-            f"{escape(report.negative)}, so no false alarm on one lowers them: compare them with each other."
-        )
-    if controls:
-        lines.append(
-            "† the 95 % interval of the difference from the run leaves out zero; of systems that do not differ, one in "
-            "twenty gets it by chance."
-        )
-    return lines
+    lines = ["## Slices", "", *table_lines(headings, rows, left=2)]
+    return [*lines, "", f"![score by slice]({_PICTURE})"] if has_pictures else lines
 
 
 def slice_cells(part: Slice) -> list[str]:
@@ -215,27 +220,6 @@ def _confidence(report: RelationReport, has_pictures: bool) -> list[str]:
     picture = f"![correctness by confidence, and risk by coverage]({_CONFIDENCE_PICTURE})"
     lines = ["## Confidence", "", *format_confidence(report.confidence)]
     return [*lines, "", picture] if has_pictures else lines
-
-
-def _caveats(report: RelationReport) -> list[str]:
-    """Return the caveats that every page states."""
-    learned = report.learned.triggers
-    caveats = [
-        f"Triggers: {sum(map(len, learned.values())):,} words, for {sum(map(bool, learned.values()))} of the "
-        f"{len(learned)} relations in {report.training:,} training sentences; the fewer sentences, the more by chance.",
-        f"Intervals: percentile bootstrap over test items, {report.resamples:,} draws; differences are paired by item, "
-        f"p by permutation. Neither sees the chance of another training seed.",
-    ]
-    if not any(system.kind == "control" for system in report.systems):
-        caveats.append("No control run was given, so nothing here says what retrieval or training is worth.")
-    if report.metric == "macro_f1":
-        caveats.append(
-            "In a slice the macro average runs over the relations that the slice's gold labels have, as the scorer "
-            "does: slices with other relations are not on one scale."
-        )
-    if any(part.items < 30 for group in report.slices for part in group.slices):
-        caveats.append("Slices below 30 items are anecdotes, and their intervals too narrow.")
-    return caveats
 
 
 def draw_slices(report: RelationReport, path: Path) -> None:
@@ -288,7 +272,7 @@ def print_report(report: RelationReport, console: Console) -> None:
     for system in report.systems:
         gain = "" if system.gain is None else f"{system.gain.difference:+.1f}{format_range(system.gain, '+')}"
         lines.add_row(
-            Text(system.name),
+            Text(mark_told(system)),
             f"{system.score:.1f}",
             Text(format_range(system.interval).strip()),
             Text(gain),

@@ -44,6 +44,7 @@ __all__ = [
     "RelationRow",
     "SettingChange",
     "System",
+    "is_told_answers",
     "list_setting_changes",
     "name_runs",
     "report_labelled",
@@ -69,7 +70,8 @@ class System:
     """One line of the comparison; scores and rates in percent.
 
     ``negative_f1`` is the F1 of the negative label, which no official score counts. ``gain`` and ``test`` are the run
-    less this system, paired by item; None for the run itself, for the trivial answer and below two items.
+    less this system, paired by item; None for the run itself, for the trivial answer and below two items. ``is_told``
+    says whether its passages are chosen by the target at test time, as an oracle's are: a reference, and no rival.
     """
 
     name: str
@@ -85,6 +87,7 @@ class System:
     gain: BootstrapInterval | None = None
     test: PermutationTest | None = None
     changes: list[SettingChange] = field(default_factory=list)
+    is_told: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,11 @@ def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingCh
     ]
 
 
+def is_told_answers(experiment: Experiment) -> bool:
+    """Return whether a run reads passages that were chosen by the target, at test time too: it is an oracle."""
+    return experiment.retriever.search_kind.reads_target and experiment.test_passages > 0
+
+
 def name_runs(paths: Sequence[Path]) -> list[str]:
     """Return the names of folders, or whole paths where two are equal. Raises `UserError` for a run given twice."""
     earlier: set[Path] = set()
@@ -283,7 +291,8 @@ def _systems(
 ) -> list[System]:
     """Return the run, its rivals and the trivial answer."""
     task, gold, run_answers = run.task, list(run.gold.values()), list(run.answers.values())
-    first = _system(task, name, "run", gold, run_answers, _interval(task, gold, run_answers, rng, resamples))
+    own = _interval(task, gold, run_answers, rng, resamples)
+    first = _system(task, name, "run", gold, run_answers, own, is_told=is_told_answers(run.experiment))
     lines = [first]
     for rival, answers in rivals.items():
         interval = _interval(task, gold, answers, rng, resamples)
@@ -291,7 +300,8 @@ def _systems(
         control = controls.get(rival)
         changes = [] if control is None else list_setting_changes(run.experiment, control.experiment)
         kind: Kind = "vote" if control is None else "control"
-        lines.append(_system(task, rival, kind, gold, answers, interval, gain, test, changes))
+        is_told = is_told_answers((control or run).experiment)
+        lines.append(_system(task, rival, kind, gold, answers, interval, gain, test, changes, is_told))
     trivial = task.negative or Counter(learned.frequency).most_common(1)[0][0]
     lines.append(_system(task, f"always {trivial}", "trivial", gold, [trivial] * len(gold)))
     return lines
@@ -307,6 +317,7 @@ def _system(
     gain: BootstrapInterval | None = None,
     test: PermutationTest | None = None,
     changes: Sequence[SettingChange] = (),
+    is_told: bool = False,
 ) -> System:
     average = _average(task, gold, answers)
     # The negative label's own F1 is over plain items, whatever the official scorer does with directions.
@@ -325,6 +336,7 @@ def _system(
         gain=gain,
         test=test,
         changes=list(changes),
+        is_told=is_told,
     )
 
 

@@ -15,52 +15,30 @@ from retrograd.evaluation.evidence import metric_name
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import read_run_task
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval
 from retrograd.recipes import RECIPES
 from retrograd.studies.compare import LabelledRun, RunAnswers, read_run_answers, with_labels
 from retrograd.studies.report import (
-    Kind,
     RelationReport,
     RelationRow,
     SettingChange,
+    System,
     list_setting_changes,
     report_labelled,
 )
 from retrograd.studies.report_answers import AnswerReport, AnswerSystem, report_answers
+from retrograd.studies.report_caveats import list_answer_caveats, list_relation_caveats
 from retrograd.studies.report_confusions import ConfusionTable, tabulate_confusions
 from retrograd.studies.report_log import Alarm, Chart, StageCost, read_log
 from retrograd.studies.report_neighbours import AnsweredExample, Hub, NeighbourSample, list_hubs, read_sample
+from retrograd.studies.report_verdict import SystemLine, SystemTable, judge_run
 from retrograd.studies.slices import SliceGroup
 from retrograd.tasks.judging import judge_answers
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.util.text_files import read_json
 
-__all__ = ["RunPage", "SystemLine", "SystemTable", "build_page", "build_progress_page"]
+__all__ = ["RunPage", "build_page", "build_progress_page"]
 
 State = Literal["finished", "training", "without test data"]
-
-
-@dataclass(frozen=True)
-class SystemLine:
-    """One system in a table: its primary score in percent, the run's gain over it, and values of other columns."""
-
-    name: str
-    kind: Kind
-    score: float
-    interval: ScoreInterval | None
-    gain: BootstrapInterval | None
-    test: PermutationTest | None
-    values: tuple[float | None, ...]
-    changes: tuple[SettingChange, ...] = ()
-
-
-@dataclass(frozen=True)
-class SystemTable:
-    """The run first, then its rivals, by ``metric``; ``columns`` name the other values."""
-
-    metric: str
-    columns: tuple[str, ...]
-    lines: tuple[SystemLine, ...]
 
 
 @dataclass(frozen=True)
@@ -220,15 +198,12 @@ def _add_relations(page: RunPage, run: LabelledRun, report: RelationReport) -> R
             one.accuracy,
             *([] if negative is None else [one.negative_f1, one.negative_rate]),
         ]
-        values = (*own, one.invalid_rate)
-        lines.append(
-            SystemLine(one.name, one.kind, one.score, one.interval, one.gain, one.test, values, tuple(one.changes))
-        )
+        lines.append(_system_line(one, (*own, one.invalid_rate)))
     table = SystemTable(metric_name(report.metric), (*columns, "invalid"), tuple(lines))
     scores = RunDirectory(run.path).scores()
     return replace(
         page,
-        verdict=_verdict(table, report.items),
+        verdict=judge_run(table, report.items),
         facts=_with_counts(page, report),
         systems=table,
         retrieval=scores["neighbours"],
@@ -236,7 +211,7 @@ def _add_relations(page: RunPage, run: LabelledRun, report: RelationReport) -> R
         negative_row=report.negative_row,
         confusions=tabulate_confusions(list(run.gold.values()), list(run.answers.values())),
         slices=tuple(report.slices),
-        notes=tuple(report.notes),
+        notes=(*report.notes, *list_relation_caveats(report)),
         confidence=report.confidence,
     )
 
@@ -253,27 +228,19 @@ def _answered_labels(run: LabelledRun, answers: RunAnswers) -> dict[str, Answere
 
 def _add_answers(page: RunPage, report: AnswerReport) -> RunPage:
     columns = [name for name in report.run.scores if name != report.metric]
-    lines = tuple(_answer_line(one, columns) for one in report.systems)
+    lines = tuple(_system_line(one, [one.scores.get(name) for name in columns]) for one in report.systems)
     table = SystemTable(
         metric_name(report.metric), tuple(metric_name(name).replace("_", " ") for name in columns), lines
     )
     return replace(
         page,
-        verdict=_verdict(table, report.items),
+        verdict=judge_run(table, report.items),
         facts=_with_counts(page, report),
         systems=table,
         retrieval=report.retrieval | {f"citations: {name}": value for name, value in report.citations.items()},
         slices=tuple(report.slices),
-        notes=tuple(report.notes),
+        notes=(*report.notes, *list_answer_caveats(report)),
         confidence=report.confidence,
-    )
-
-
-def _answer_line(system: AnswerSystem, columns: Sequence[str]) -> SystemLine:
-    values = tuple(system.scores.get(name) for name in columns)
-    changes = tuple(system.changes)
-    return SystemLine(
-        system.name, system.kind, system.score, system.interval, system.gain, system.test, values, changes
     )
 
 
@@ -286,40 +253,20 @@ def _answered_texts(run: RunAnswers) -> dict[str, AnsweredExample]:
     }
 
 
-# ---- the verdict --------------------------------------------------------------------------------------------------
-
-
 def _with_counts(page: RunPage, report: RelationReport | AnswerReport) -> tuple[tuple[str, str], ...]:
     counts = (("test examples", f"{report.items:,}"), ("training examples", f"{report.training:,}"))
     return (*page.facts[:3], *counts, *page.facts[3:])
 
 
-def _verdict(table: SystemTable, items: int) -> tuple[str, ...]:
-    """Return the run's score with its interval, and its difference from the best control, or that there is none."""
-    run, *others = table.lines
-    metric = table.metric[:1].upper() + table.metric[1:]
-    score = f"{metric} {run.score:.1f}{_range(run.interval)} on {items:,} test examples"
-    trivial = next((one for one in others if one.kind == "trivial"), None)
-    vote = next((one for one in others if one.kind == "vote"), None)
-    references = "" if trivial is None else f" The trivial system, {trivial.name}, scores {trivial.score:.1f}."
-    if vote is not None:
-        references = f" Its neighbours' vote, without a generator, scores {vote.score:.1f}.{references}"
-    controls = [one for one in others if one.kind == "control"]
-    if not controls:
-        return (
-            f"{score}. No control run was given, so nothing here says what retrieval or training is worth.{references}",
-        )
-    rival = max(controls, key=lambda one: one.score)
-    best = f"{rival.name}, the best of {len(controls)} controls" if len(controls) > 1 else f"the control {rival.name}"
-    if rival.gain is None or rival.test is None:
-        return (f"{score}; {best}, has {rival.score:.1f}, and one example is too few for a test.{references}",)
-    is_beyond = rival.gain.excludes_zero and rival.test.p_value < 0.05
-    verdict = "more than the choice of test examples explains" if is_beyond else "which may be chance"
-    return (
-        f"{score}: {rival.gain.difference:+.1f}{_range(rival.gain, '+')} over {best} "
-        f"(p = {rival.test.p_value:.2g}), {verdict}. Another training seed is another source of chance.{references}",
+def _system_line(system: System | AnswerSystem, values: Sequence[float | None]) -> SystemLine:
+    return SystemLine(
+        system.name,
+        system.kind,
+        system.score,
+        system.interval,
+        system.gain,
+        system.test,
+        tuple(values),
+        tuple(system.changes),
+        system.is_told,
     )
-
-
-def _range(interval: ScoreInterval | BootstrapInterval | None, sign: str = "") -> str:
-    return "" if interval is None else f" [{interval.low:{sign}.1f}, {interval.high:{sign}.1f}]"
