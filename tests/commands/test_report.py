@@ -43,9 +43,11 @@ def test_report_writes_a_page_beside_text_and_record(kind: str, tmp_path: Path) 
 def test_report_of_a_run_that_trains_is_what_is_known(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "questions", finished=False)
     printed = command("report", run)
-    assert "Training has not ended: step 6 of training." in printed
+    assert "Training has not ended; last logged: step 6 of training." in printed
     assert printed.strip().endswith(f"The page is {run / 'report' / 'report.html'}.")
     assert 'http-equiv="refresh"' in page_of(run)
+    other = write_run(tmp_path / "other", "questions")
+    assert "Left out, as this run has no scores yet: other." in command("report", run, other)
     assert [path.name for path in (run / "report").iterdir()] == ["report.html"]
     with pytest.raises(UserError, match="is not a run"):
         command("report", tmp_path, status=1)

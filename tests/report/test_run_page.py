@@ -62,7 +62,7 @@ def html_of(page: RunPage) -> str:
 def page_of(tmp_path: Path, kind: str, text: str, finished: bool = True) -> RunPage:
     run = write_run(tmp_path / f"run-{kind}-{finished}", kind, text, finished)
     other = [write_run(tmp_path / f"other-{kind}", kind, text, right=1, seed=1)] if finished else []
-    return build_page(run, other, tmp_path / "out", with_vote=False, resamples=100)[0]
+    return build_page(run, other, with_vote=False, resamples=100)[0]
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "training"])
@@ -166,7 +166,7 @@ def test_half_a_character_does_not_stop_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_markdown_page_does_without_matplotlib(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run", kind)
-    _, report = build_page(run, [write_run(tmp_path / "other", kind, right=1)], tmp_path, False, 100)
+    _, report = build_page(run, [write_run(tmp_path / "other", kind, right=1)], False, 100)
 
     def files(folder: Path) -> tuple[set[str], str]:
         assert report is not None
@@ -185,7 +185,7 @@ def test_the_markdown_page_does_without_matplotlib(kind: str, tmp_path: Path, mo
 
 def test_the_markdown_page_of_answers(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "questions")
-    _, report = build_page(run, [write_run(tmp_path / "other", "questions", right=1, seed=3)], tmp_path, False, 100)
+    _, report = build_page(run, [write_run(tmp_path / "other", "questions", right=1, seed=3)], False, 100)
     assert isinstance(report, AnswerReport)
     text = format_answer_page(report)
     assert "**50.0** [" in text

@@ -13,6 +13,7 @@ from retrograd.experiments.controls import oracle
 from retrograd.recipes import recipe
 from retrograd.report.answer_page import format_answer_page
 from retrograd.report.page import format_page
+from retrograd.report.run_page import format_run_page
 from retrograd.studies.report import RelationReport
 from retrograd.studies.report_answers import AnswerReport
 from retrograd.studies.report_confusions import tabulate_confusions
@@ -25,17 +26,20 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def page_of(folder: Path, *controls: Path) -> RunPage:
-    return build_page(folder, controls, folder / "report", with_vote=False, resamples=100)[0]
+    return build_page(folder, controls, with_vote=False, resamples=100)[0]
 
 
 @kinds
 def test_every_kind_has_a_verdict_controls_neighbours_and_curves(kind: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", kind)
     other = write_run(tmp_path / "other", kind, right=1, seed=1)
-    page, report = build_page(run, [other], tmp_path / "out", with_vote=False, resamples=100)
+    before = sorted(tmp_path.rglob("*"))
+    page, report = build_page(run, [other], with_vote=False, resamples=100)
+    assert sorted(tmp_path.rglob("*")) == before  # a page is built by reading alone
     assert (page.kind, page.state) == (kind, "finished")
     assert isinstance(report, RelationReport if kind == "relations" else AnswerReport)
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["name"] == "run"
+    report.save(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["name"] == "run"
     systems = page.systems
     assert systems is not None
     assert [(one.name, one.kind) for one in systems.lines[:2]] == [("run", "run"), ("other", "control")]
@@ -63,7 +67,7 @@ def test_every_kind_has_a_verdict_controls_neighbours_and_curves(kind: str, tmp_
 
 def test_scores_and_slices_of_answers_by_hand(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "questions")
-    _, report = build_page(run, [], tmp_path / "out", resamples=100)
+    _, report = build_page(run, [], resamples=100)
     assert isinstance(report, AnswerReport)
     own, trivial = report.systems
     assert (own.score, own.scores["f1"], own.gain) == (50.0, 50.0, None)
@@ -79,7 +83,7 @@ def test_slices_of_answers_say_whether_what_was_read_holds_an_answer(tmp_path: P
     predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     predictions[3]["rows"] = [0]
     (run / "predictions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in predictions))
-    _, report = build_page(run, [write_run(tmp_path / "other", "questions", right=4)], tmp_path / "out", resamples=100)
+    _, report = build_page(run, [write_run(tmp_path / "other", "questions", right=4)], resamples=100)
     assert isinstance(report, AnswerReport)
     (group,) = report.slices
     assert group.name == "passages that were read"
@@ -111,8 +115,9 @@ def test_an_oracle_is_a_reference_and_no_rival(kind: str, tmp_path: Path) -> Non
     assert "told is told the answer and scores 100.0: a reference, no rival." in page.verdict[0]
     assert page.systems is not None
     assert [one.name for one in page.systems.lines if one.is_told] == ["told"]
-    alone, report = build_page(run, [told], tmp_path / "out", with_vote=False, resamples=100)
+    alone, report = build_page(run, [told], with_vote=False, resamples=100)
     assert "No control run was given" in alone.verdict[0]
+    assert report is not None
     text = format_page(report) if isinstance(report, RelationReport) else format_answer_page(report)
     assert "| told (is told)" in text
     assert "No control run was given" in text
@@ -124,10 +129,10 @@ def test_a_run_that_trains_has_a_page_of_what_is_known(kind: str, tmp_path: Path
     run = write_run(tmp_path / "run", kind, finished=False)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "training", "st')  # a line that is being written
-    page, report = build_page(run, [], tmp_path / "out")
+    page, report = build_page(run, [])
     assert report is None
     assert page.state == "training"
-    assert page.verdict[0] == "Training has not ended: step 6 of training."
+    assert page.verdict[0] == "Training has not ended; last logged: step 6 of training."
     assert page.verdict[1].endswith("0.0 % of 4 sampled test examples before training.")
     assert page.sample is not None
     assert all(one.answered is None and not one.after for one in page.sample.examples)
@@ -140,7 +145,7 @@ def test_a_run_that_has_just_begun_and_one_without_test_data(tmp_path: Path) -> 
     for name in ("metrics.jsonl", "neighbours-before.jsonl", "labels.json", "environment.json"):
         (run / name).unlink()
     page = build_progress_page(run)
-    assert page.verdict == ("Training has begun; nothing is logged yet.",)
+    assert page.verdict == ("Nothing is logged yet.",)
     assert (page.charts, page.costs, page.sample, page.environment) == ((), (), None, ())
     text = (run / "experiment.toml").read_text()
     (run / "experiment.toml").write_text(
@@ -148,6 +153,29 @@ def test_a_run_that_has_just_begun_and_one_without_test_data(tmp_path: Path) -> 
     )
     (run / "model").mkdir()
     assert build_progress_page(run).state == "without test data"
+
+
+def test_controls_of_a_run_without_scores_are_named_as_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions", finished=False)
+    other = write_run(tmp_path / "other", "questions")
+    assert not any("other" in sentence for sentence in build_page(run, [])[0].verdict)
+    assert build_page(run, [other])[0].verdict[-1].startswith("Left out, as this run has no scores yet: other.")
+
+
+def test_a_run_that_is_trained_and_not_evaluated_is_not_called_training(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions")
+    (run / "scores.json").unlink()
+    page = build_progress_page(run)
+    assert page.state == "not evaluated"
+    assert "retrograd evaluate run --out run" in page.verdict[0]
+    assert page.verdict[1].endswith("for 100.0 % after.")
+    html = format_run_page(page)
+    assert 'http-equiv="refresh"' not in html
+    assert "has not ended" not in html
+    # The scores are written last, the answers before them: a run without answers is no more finished.
+    finished = write_run(tmp_path / "answerless", "questions")
+    (finished / "predictions.jsonl").unlink()
+    assert build_progress_page(finished).state == "not evaluated"
 
 
 def test_a_run_of_an_older_version_has_a_page_without_neighbours(tmp_path: Path) -> None:

@@ -148,18 +148,19 @@ def report_run(
     ``with_vote`` opens the model for the plain vote of its retriever; nothing else does. Raises `UserError` for a
     folder without predictions, and for a control with other test items, gold labels, label set or metric.
     """
-    return report_labelled(read_labelled_run(path), controls, out, with_vote, resamples, seed)
+    report = report_labelled(read_labelled_run(path), controls, with_vote, resamples, seed)
+    report.save(out)
+    return report
 
 
 def report_labelled(
     run: LabelledRun,
     controls: Sequence[Path],
-    out: Path,
     with_vote: bool = True,
     resamples: int = 1_000,
     seed: int = 0,
 ) -> RelationReport:
-    """Report a run that has been read: see `report_run`."""
+    """Report a run that has been read, as `report_run` does, and write nothing."""
     names = name_runs([run.path, *controls])
     runs_by_control = {name: _control(run, control) for name, control in zip(names[1:], controls, strict=True)}
     notes = _notes(run)
@@ -175,7 +176,7 @@ def report_labelled(
     rng = np.random.default_rng(seed)
     learned = Learned.of(run)
     relations, negative_row = _relation_rows(run)
-    report = RelationReport(
+    return RelationReport(
         name=names[0],
         recipe=run.experiment.name,
         seed=run.experiment.seed,
@@ -196,8 +197,6 @@ def report_labelled(
         notes=notes,
         confidence=read_confidence(run.path, run.data),
     )
-    report.save(out)
-    return report
 
 
 def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingChange]:

@@ -92,13 +92,11 @@ class AnswerReport:
         write_json(folder / "report.json", asdict(self))
 
 
-def report_answers(
-    run: RunAnswers, controls: Sequence[Path], out: Path, resamples: int = 1_000, seed: int = 0
-) -> AnswerReport:
-    """Report a finished run beside its ``controls``; write ``report.json`` into ``out``.
+def report_answers(run: RunAnswers, controls: Sequence[Path], resamples: int = 1_000, seed: int = 0) -> AnswerReport:
+    """Report a finished run beside its ``controls``.
 
-    Opens no model. Raises `UserError` for a control that has no predictions, that answered other examples, or that is
-    scored by another metric.
+    Opens no model and writes nothing. Raises `UserError` for a control that has no predictions, that answered other
+    examples, or that is scored by another metric.
     """
     path, names = run.path, name_runs([run.path, *controls])
     runs_by_control: dict[str, RunAnswers] = {}
@@ -118,7 +116,7 @@ def report_answers(
     else:
         systems.append(table.line(f"always {trivial!r}", "trivial", [trivial] * len(run.examples)))
     saved = RunDirectory(path).scores()
-    report = AnswerReport(
+    return AnswerReport(
         name=names[0],
         recipe=run.experiment.name,
         seed=run.experiment.seed,
@@ -134,8 +132,6 @@ def report_answers(
         notes=notes,
         confidence=read_confidence(path, run.data),
     )
-    report.save(out)
-    return report
 
 
 def _trivial_answer(run: RunAnswers) -> str | None:

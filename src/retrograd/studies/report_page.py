@@ -23,6 +23,7 @@ from retrograd.studies.report import (
     SettingChange,
     System,
     list_setting_changes,
+    name_runs,
     report_labelled,
 )
 from retrograd.studies.report_answers import AnswerReport, AnswerSystem, report_answers
@@ -38,7 +39,7 @@ from retrograd.util.text_files import read_json
 
 __all__ = ["RunPage", "build_page", "build_progress_page"]
 
-State = Literal["finished", "training", "without test data"]
+State = Literal["finished", "training", "not evaluated", "without test data"]
 
 
 @dataclass(frozen=True)
@@ -73,25 +74,25 @@ class RunPage:
 
 
 def build_page(
-    path: Path, controls: Sequence[Path], out: Path, with_vote: bool = True, resamples: int = 1_000
+    path: Path, controls: Sequence[Path], with_vote: bool = True, resamples: int = 1_000
 ) -> tuple[RunPage, RelationReport | AnswerReport | None]:
-    """Return the page of a run beside its ``controls``, and its report, which is saved as ``report.json`` in ``out``.
+    """Return the page of a run beside its ``controls``, and its report. Nothing is written.
 
     A run that has not ended, or has no test data, has no report. ``with_vote`` is as in `retrograd.studies.report`.
     Raises `UserError` as the reports do.
     """
     progress = build_progress_page(path)
     if progress.state != "finished":
-        return progress, None
+        return replace(progress, verdict=(*progress.verdict, *_control_sentence(progress.state, controls))), None
     answers = read_run_answers(path)
     hubs = list_hubs(RunDirectory(path), answers.data.task)
     if answers.data.task.choices is not None:
         labelled = with_labels(answers)
-        report = report_labelled(labelled, controls, out, with_vote, resamples)
+        report = report_labelled(labelled, controls, with_vote, resamples)
         page = _add_relations(replace(progress, hubs=hubs), labelled, report)
         sample = read_sample(RunDirectory(path), answers.data.task, _answered_labels(labelled, answers))
     else:
-        report = report_answers(answers, controls, out, resamples)
+        report = report_answers(answers, controls, resamples)
         page = _add_answers(replace(progress, hubs=hubs), report)
         sample = read_sample(RunDirectory(path), answers.data.task, _answered_texts(answers))
     return replace(page, sample=sample, verdict=(*page.verdict, *_neighbour_sentence(sample))), report
@@ -105,8 +106,8 @@ def build_progress_page(path: Path) -> RunPage:
     state: State = "training"
     if run.has_ended and (path / "predictions.jsonl").exists():
         state = "finished"
-    elif run.has_model and not experiment.data.test:
-        state = "without test data"
+    elif run.has_model:
+        state = "not evaluated" if experiment.data.test else "without test data"
     has_task = run.labels.exists() and run.base.exists()
     sample = read_sample(run, read_run_task(experiment, run)) if has_task else None
     compared_with, changes = _changes(experiment)
@@ -114,7 +115,7 @@ def build_progress_page(path: Path) -> RunPage:
         name=path.resolve().name,
         kind=experiment.data.kind,
         state=state,
-        verdict=_progress_sentences(state, log.where, sample),
+        verdict=_progress_sentences(state, path, log.where, sample),
         facts=tuple(_facts(experiment, run, log.costs)),
         charts=log.charts,
         costs=log.costs,
@@ -130,13 +131,31 @@ def build_progress_page(path: Path) -> RunPage:
 # ---- parts of every page ------------------------------------------------------------------------------------------
 
 
-def _progress_sentences(state: State, where: str, sample: NeighbourSample | None) -> tuple[str, ...]:
-    if state == "without test data":
-        return ("The run has ended. It has no test data, so nothing here says how good it is.",)
-    if state == "finished":
+def _progress_sentences(state: State, path: Path, where: str, sample: NeighbourSample | None) -> tuple[str, ...]:
+    match state:
+        case "finished":
+            return ()
+        case "without test data":
+            return ("The run has ended. It has no test data, so nothing here says how good it is.",)
+        case "not evaluated":
+            name = path.resolve().name
+            first = (
+                f"The model is trained, but its answers to the test data are not scored. Unless the run is still doing "
+                f"so, score them with: retrograd evaluate {name} --out {name}"
+            )
+        case "training":
+            first = f"Training has not ended; last logged: {where}." if where else "Nothing is logged yet."
+    return (first, *_neighbour_sentence(sample))
+
+
+def _control_sentence(state: State, controls: Sequence[Path]) -> tuple[str, ...]:
+    """Return what becomes of controls that were given for a run without scores."""
+    if not controls:
         return ()
-    begun = f"Training has not ended: {where}." if where else "Training has begun; nothing is logged yet."
-    return (begun, *_neighbour_sentence(sample))
+    names = ", ".join(name_runs(controls))
+    if state == "without test data":
+        return (f"Left out, as there are no test examples to compare on: {names}.",)
+    return (f"Left out, as this run has no scores yet: {names}. Write the page again when it has.",)
 
 
 def _neighbour_sentence(sample: NeighbourSample | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from retrograd.studies.report import SettingChange
 from retrograd.studies.report_log import Chart, TrainingLog, overlay_charts, read_log
 from retrograd.studies.report_page import RunPage, build_progress_page
 from retrograd.studies.study import EXPERIMENT, Study
-from retrograd.studies.verdict import SECONDARY_METRICS, Verdict, judge_study
+from retrograd.studies.verdict import SECONDARY_METRICS, Verdict, weigh_study
 
 __all__ = ["RunState", "StudyLine", "StudyPage", "build_study_page"]
 
@@ -70,13 +70,13 @@ class StudyPage:
 def build_study_page(path: Path) -> tuple[StudyPage, Verdict | None]:
     """Return the page of a study, and its verdict, which is None until all of its runs have ended.
 
-    Opens no model. Raises `UserError` for a folder that is no study, and as `judge_study` does.
+    Opens no model. Raises `UserError` for a folder that is no study, and as `weigh_study` does.
     """
     study = Study.open(path)
     begun = [run for run in study.runs if run.folder.experiment.exists()]
     pages = {run.path.name: build_progress_page(run.path) for run in begun}
     is_finished = all(run.folder.has_ended for run in study.runs)
-    verdict = judge_study(path) if is_finished else None
+    verdict = weigh_study(path) if is_finished else None
     seed, own = study.seeds[0], next(iter(pages.values()), None)
     logs: dict[str, TrainingLog] = {run.system: read_log(run.folder) for run in begun if run.experiment.seed == seed}
     experiment = study.systems[EXPERIMENT]

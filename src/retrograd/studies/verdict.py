@@ -21,7 +21,7 @@ from retrograd.types import UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import write_json
 
-__all__ = ["SECONDARY_METRICS", "ScoresBySystem", "Verdict", "judge_study"]
+__all__ = ["SECONDARY_METRICS", "ScoresBySystem", "Verdict", "judge_study", "weigh_study"]
 
 _RIVALS = {CLOSED_BOOK: "the closed book", RANDOM: "random neighbours", FROZEN: "the frozen retriever"}
 SECONDARY_METRICS = ("exact_match", "f1", "knowledge_f1", "precision@1", "gold_recall@5", "answer_recall@5")
@@ -60,15 +60,23 @@ class Verdict:
         write_json(self.study.path / "evidence.json", self.record())
 
 
-def judge_study(path: Path) -> Verdict:
-    """Compare the runs of a study, all of which have ended, and write ``evidence.json`` into its folder.
+def weigh_study(path: Path) -> Verdict:
+    """Compare the runs of a study, all of which have ended; nothing is written.
 
-    The runs of the experiment get the scores of their controls, which the cards of their models show. Trains and opens
-    no model. Raises `UserError` where runs are missing or not the study's own, and where data have changed since.
+    Trains and opens no model. Raises `UserError` where runs are missing or not the study's own, and where data have
+    changed since.
     """
     study = Study.open(path)
     study.require_ended()
-    verdict = Verdict(study, *_weigh_evidence(study))
+    return Verdict(study, *_weigh_evidence(study))
+
+
+def judge_study(path: Path) -> Verdict:
+    """Compare the runs of a study as `weigh_study` does, and write ``evidence.json`` into its folder.
+
+    The runs of the experiment get the scores of their controls, which the cards of their models show.
+    """
+    verdict = weigh_study(path)
     verdict.save()
     _record_controls(verdict)
     return verdict

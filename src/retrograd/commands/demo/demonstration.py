@@ -68,8 +68,10 @@ def run_demo(out: Path, seed: int, changes: list[str] | None = None) -> list[_Ro
     began = time.perf_counter()
     rows = [_train(console, name, experiment, data, folder / experiment.name) for name, experiment in experiments][::-1]
     joint = rows[-1].run
-    page, _ = build_page(joint, [row.run for row in rows[:-1]], joint / "report")
+    page, record = build_page(joint, [row.run for row in rows[:-1]])
     path = save_run_page(page, joint / "report")
+    if record is not None:
+        record.save(joint / "report")
     if page.systems is not None:
         _print_table(console, rows, page.systems)
     console.print(
