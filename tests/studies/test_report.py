@@ -24,13 +24,14 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
+from retrograd.experiments.setting_changes import list_setting_changes
 from retrograd.metrics.relations import SEMEVAL_LABELS as LABELS
 from retrograd.metrics.relations import semeval_score
 from retrograd.metrics.triggers import plain_words
 from retrograd.objectives import NoRetrieval
 from retrograd.report.page import format_page, print_report, save_page
 from retrograd.studies.compare import read_labelled_run
-from retrograd.studies.report import list_setting_changes, report_run
+from retrograd.studies.report import report_run
 from retrograd.studies.slices import Learned, Slice
 from retrograd.types import UserError
 

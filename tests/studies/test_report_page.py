@@ -197,17 +197,45 @@ def test_rows_that_the_base_does_not_have_are_left_out(tmp_path: Path) -> None:
     assert sorted(len(one.after) for one in sample.examples) == [1, 2, 2, 2]
 
 
-def test_settings_are_compared_with_the_recipe_of_the_name_and_else_with_the_defaults(tmp_path: Path) -> None:
+def test_settings_are_compared_with_the_recipe_that_the_run_began_from_and_else_with_the_defaults(
+    tmp_path: Path,
+) -> None:
     run = write_run(tmp_path / "run", "questions")
     page = build_progress_page(run)
     assert page.compared_with == "the defaults"
     assert {"data.base", "data.train", "data.test"} == {change.name for change in page.changes}
     experiment = recipe("semeval-joint").replace(training={"epochs": 7})
     (run / "experiment.toml").write_text(experiment.to_toml())
+    (run / "recipe.toml").write_text(recipe("semeval-joint").to_toml())
     (run / "labels.json").unlink()
     page = build_progress_page(run)
     assert page.compared_with == "the recipe semeval-joint"
     assert [(change.name, change.run) for change in page.changes] == [("training.epochs", 7)]
+    # A recipe of today that has the name of the experiment is not the one that the run began from.
+    (run / "recipe.toml").write_text(recipe("semeval-joint").replace(seed=5).to_toml())
+    changes = build_progress_page(run).changes
+    assert [(change.name, change.run, change.control) for change in changes] == [
+        ("seed", 0, 5),
+        ("training.epochs", 7, recipe("semeval-joint").training.epochs),
+    ]
+    (run / "recipe.toml").unlink()
+    assert build_progress_page(run).compared_with == "the defaults"
+
+
+@kinds
+def test_nothing_that_people_share_names_a_folder_of_this_machine(kind: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a" / "run", kind)
+    other = write_run(tmp_path / "b" / "run", kind, right=1, seed=1)
+    page, report = build_page(run, [other], with_vote=False, resamples=100)
+    assert report is not None
+    report.save(tmp_path)
+    text = format_page(report) if isinstance(report, RelationReport) else format_answer_page(report)
+    for shared in (format_run_page(page), text, (tmp_path / "report.json").read_text()):
+        assert str(tmp_path) not in shared
+    assert page.systems is not None
+    assert [line.name for line in page.systems.lines[:2]] == ["a/run", "b/run"]
+    changes = {change.name: (change.run, change.control) for change in page.systems.lines[1].changes}
+    assert changes["data.train"] == ("train.jsonl", "train.jsonl (another one)")
 
 
 def test_the_confusions_of_few_labels_by_hand(tmp_path: Path) -> None:

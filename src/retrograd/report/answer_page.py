@@ -11,11 +11,11 @@ from rich.text import Text
 from retrograd.evaluation.evidence import metric_name
 from retrograd.report.confidence import draw_confidence, format_confidence
 from retrograd.report.figures import NO_PICTURES, has_matplotlib
-from retrograd.report.markdown import escape, table_lines
 from retrograd.report.page import format_changes, format_range, mark_told, slice_cells
 from retrograd.studies.report_answers import AnswerReport, AnswerSystem
 from retrograd.studies.report_caveats import list_answer_caveats
 from retrograd.util.files import atomic_file
+from retrograd.util.markdown import escape, table_lines
 
 __all__ = ["format_answer_page", "print_answer_report", "save_answer_page"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from retrograd.evaluation.confidence import Confidence
 from retrograd.metrics.confidence import CoveragePoint
 from retrograd.report.figures import make_figure
-from retrograd.report.markdown import table_lines
+from retrograd.util.markdown import table_lines
 
 __all__ = [
     "BIN_HEADINGS",

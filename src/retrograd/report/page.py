@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from retrograd.experiments.setting_changes import SettingChange
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
 from retrograd.report.confidence import draw_confidence, format_confidence
 from retrograd.report.figures import NO_PICTURES, has_matplotlib, make_figure
-from retrograd.report.markdown import escape, table_lines
-from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
+from retrograd.studies.report import RelationReport, RelationRow, System
 from retrograd.studies.report_answers import AnswerSystem
 from retrograd.studies.report_caveats import list_relation_caveats
 from retrograd.studies.slices import Slice
 from retrograd.util.files import atomic_file
+from retrograd.util.markdown import code_span, escape, table_lines
 
 __all__ = [
     "draw_slices",
@@ -131,13 +132,13 @@ def format_changes(changes: Sequence[SettingChange]) -> str:
     """Return the first settings in which a control differs, with its values."""
     if not changes:
         return "none"
-    shown = [f"`{change.name} = {_value(change.control)}`" for change in changes[:_CHANGES]]
+    shown = [code_span(f"{change.name} = {_value(change.control)}") for change in changes[:_CHANGES]]
     more = f" and {len(changes) - _CHANGES} more in report.json" if len(changes) > _CHANGES else ""
     return ", ".join(shown) + more
 
 
 def _value(value: object) -> str:
-    return "(not there)" if value is None else json.dumps(value, ensure_ascii=False).replace("`", "'")
+    return "(not there)" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _metric(report: RelationReport) -> str:

@@ -18,7 +18,7 @@ from retrograd.evaluation.confidence import Confidence
 from retrograd.evaluation.evaluate import vote
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
-from retrograd.experiments.text import flatten_settings
+from retrograd.experiments.setting_changes import SettingChange, list_changes_for_others
 from retrograd.metrics.breakdowns import Confusion, count_confusions
 from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
 from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, bootstrap_corpus
@@ -42,10 +42,8 @@ __all__ = [
     "Kind",
     "RelationReport",
     "RelationRow",
-    "SettingChange",
     "System",
     "is_told_answers",
-    "list_setting_changes",
     "name_runs",
     "report_labelled",
     "report_run",
@@ -54,15 +52,6 @@ __all__ = [
 VOTE = "kNN vote"
 Answers = Sequence[str | None]
 Kind = Literal["run", "control", "vote", "trivial"]
-
-
-@dataclass(frozen=True)
-class SettingChange:
-    """A setting, ``section.name``, with its value in the run and in the control; None where one has no such setting."""
-
-    name: str
-    run: object
-    control: object
 
 
 @dataclass(frozen=True)
@@ -199,36 +188,26 @@ def report_labelled(
     )
 
 
-def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingChange]:
-    """Return the settings that differ, but for the recipe's name and its trackers; of another objective's settings,
-    those that the control has.
-    """
-    run_values, control_values = (flatten_settings(experiment.to_mapping()) for experiment in (run, control))
-    names = [
-        *control_values,
-        *(name for name in run_values if name not in control_values and not name.startswith("objective.")),
-    ]
-    return [
-        SettingChange(name, run_values.get(name), control_values.get(name))
-        for name in names
-        if name != "name" and not name.startswith("track.") and run_values.get(name) != control_values.get(name)
-    ]
-
-
 def is_told_answers(experiment: Experiment) -> bool:
     """Return whether a run reads passages that were chosen by the target, at test time too: it is an oracle."""
     return experiment.retriever.search_kind.reads_target and experiment.test_passages > 0
 
 
 def name_runs(paths: Sequence[Path]) -> list[str]:
-    """Return the names of folders, or whole paths where two are equal. Raises `UserError` for a run given twice."""
-    earlier: set[Path] = set()
+    """Return the names of folders, with as many of the folders around them as tell them apart.
+
+    Raises `UserError` for a run given twice.
+    """
+    parts: list[tuple[str, ...]] = []
     for path in paths:
-        if path.resolve() in earlier:
+        own = path.resolve().parts
+        if own in parts:
             raise UserError(f"{path} is given twice; name each run once")
-        earlier.add(path.resolve())
-    names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+        parts.append(own)
+    depth = 1
+    while len({own[-depth:] for own in parts}) < len(parts):
+        depth += 1
+    return ["/".join(own[-depth:]) for own in parts]
 
 
 def _unused_name(name: str, used: Sequence[str]) -> str:
@@ -297,7 +276,7 @@ def _systems(
         interval = _interval(task, gold, answers, rng, resamples)
         gain, test = compare_scores(task, gold, answers, run_answers, rng, resamples) if len(gold) > 1 else (None, None)
         control = controls.get(rival)
-        changes = [] if control is None else list_setting_changes(run.experiment, control.experiment)
+        changes = [] if control is None else list_changes_for_others(run.experiment, control.experiment)
         kind: Kind = "vote" if control is None else "control"
         is_told = is_told_answers((control or run).experiment)
         lines.append(_system(task, rival, kind, gold, answers, interval, gain, test, changes, is_told))

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from retrograd.evaluation.confidence import Confidence
+from retrograd.experiments.setting_changes import SettingChange, list_changes_for_others
 from retrograd.metrics.breakdowns import group_by_range
 from retrograd.metrics.resampling import answer_resampler, item_scores
 from retrograd.metrics.significance import (
@@ -26,7 +27,7 @@ from retrograd.metrics.significance import (
     paired_permutation_corpus,
 )
 from retrograd.studies.compare import RunAnswers, read_confidence, read_run_answers, require_same_examples
-from retrograd.studies.report import Kind, SettingChange, is_told_answers, list_setting_changes, name_runs
+from retrograd.studies.report import Kind, is_told_answers, name_runs
 from retrograd.studies.slices import ItemRows, SliceGroup, SliceScorer
 from retrograd.tasks.relevance import answer_rows, is_answerable
 from retrograd.training.run.run_directory import RunDirectory
@@ -108,7 +109,7 @@ def report_answers(run: RunAnswers, controls: Sequence[Path], resamples: int = 1
     table = _Table(run, rng, resamples)
     systems = [table.line(names[0], "run", list(run.answers.values()), is_told=is_told_answers(run.experiment))]
     for name, other in runs_by_control.items():
-        changes = list_setting_changes(run.experiment, other.experiment)
+        changes = list_changes_for_others(run.experiment, other.experiment)
         systems.append(table.line(name, "control", rivals[name], changes, is_told_answers(other.experiment)))
     trivial, notes = _trivial_answer(run), []
     if trivial is None:

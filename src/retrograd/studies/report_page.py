@@ -14,15 +14,13 @@ from retrograd.evaluation.confidence import Confidence
 from retrograd.evaluation.evidence import metric_name
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import read_run_task
+from retrograd.experiments.setting_changes import SettingChange, compare_with_recipe
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.recipes import RECIPES
 from retrograd.studies.compare import LabelledRun, RunAnswers, read_run_answers, with_labels
 from retrograd.studies.report import (
     RelationReport,
     RelationRow,
-    SettingChange,
     System,
-    list_setting_changes,
     name_runs,
     report_labelled,
 )
@@ -110,7 +108,7 @@ def build_progress_page(path: Path) -> RunPage:
         state = "not evaluated" if experiment.data.test else "without test data"
     has_task = run.labels.exists() and run.base.exists()
     sample = read_sample(run, read_run_task(experiment, run)) if has_task else None
-    compared_with, changes = _changes(experiment)
+    recipe, changes = compare_with_recipe(run, experiment)
     return RunPage(
         name=path.resolve().name,
         kind=experiment.data.kind,
@@ -122,8 +120,8 @@ def build_progress_page(path: Path) -> RunPage:
         alarms=log.alarms,
         staleness=log.staleness,
         sample=sample,
-        compared_with=compared_with,
-        changes=changes,
+        compared_with="the defaults" if recipe is None else f"the recipe {recipe}",
+        changes=tuple(changes),
         environment=tuple(_environment(run)),
     )
 
@@ -177,15 +175,6 @@ def _facts(experiment: Experiment, run: RunDirectory, costs: Sequence[StageCost]
     yield "passages read", str(experiment.test_passages)
     if costs:
         yield "minutes of training", f"{sum(cost.seconds for cost in costs) / 60:.1f}"
-
-
-def _changes(experiment: Experiment) -> tuple[str, tuple[SettingChange, ...]]:
-    """Return what the settings are compared with, in words, and those that differ."""
-    recipe = RECIPES.get(experiment.name)
-    if recipe is not None:
-        return f"the recipe {experiment.name}", tuple(list_setting_changes(experiment, recipe().from_root()))
-    defaults = replace(Experiment(), data=type(experiment.data)())
-    return "the defaults", tuple(list_setting_changes(experiment, defaults))
 
 
 def _environment(run: RunDirectory) -> Iterator[tuple[str, str]]:

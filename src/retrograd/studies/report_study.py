@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from retrograd.evaluation.evidence import Difference, format_spread, metric_name
-from retrograd.studies.report import SettingChange
+from retrograd.experiments.setting_changes import SettingChange, list_changes_for_others
 from retrograd.studies.report_log import Chart, TrainingLog, overlay_charts, read_log
 from retrograd.studies.report_page import RunPage, build_progress_page
 from retrograd.studies.study import EXPERIMENT, Study
@@ -127,6 +127,7 @@ def _columns(verdict: Verdict | None) -> tuple[str, ...]:
 
 def _line(study: Study, system: str, verdict: Verdict | None, pages: Mapping[str, RunPage]) -> StudyLine:
     runs = [run for run in study.runs if run.system == system]
+    experiment = study.systems[EXPERIMENT]
     seconds = sum(cost.seconds for run in runs if run.path.name in pages for cost in pages[run.path.name].costs)
     samples = [
         page.sample for run in runs if (page := pages.get(run.path.name)) is not None and page.sample is not None
@@ -143,7 +144,7 @@ def _line(study: Study, system: str, verdict: Verdict | None, pages: Mapping[str
         minutes=seconds / 60,
         supported_before=fmean(before) if before else None,
         supported_after=fmean(after) if after else None,
-        changes=() if system == EXPERIMENT else tuple(study.changes(system)),
+        changes=() if system == EXPERIMENT else tuple(list_changes_for_others(experiment, study.systems[system])),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from retrograd.experiments.setting_changes import SettingChange
 from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, is_beyond_chance
-from retrograd.studies.report import Kind, SettingChange
+from retrograd.studies.report import Kind
 
 __all__ = ["SystemLine", "SystemTable", "judge_run"]
 
