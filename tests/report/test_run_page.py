@@ -22,7 +22,9 @@ from retrograd.report.page import save_page
 from retrograd.report.run_page import format_run_page
 from retrograd.studies.report import RelationReport
 from retrograd.studies.report_answers import AnswerReport
+from retrograd.studies.report_log import overlay_charts, read_log
 from retrograd.studies.report_page import RunPage, build_page, build_progress_page
+from retrograd.training.run.run_directory import RunDirectory
 
 HARMLESS_ATTRIBUTES = re.compile(r"on\w+|href|src|action|formaction|srcdoc|background|poster|data")
 
@@ -100,6 +102,8 @@ def test_embedded_json_survives_and_cannot_end_its_element() -> None:
     embedded = embed_json({"text": EVIL})
     assert json.loads(embedded) == {"text": EVIL}
     assert not set("<>&\u2028") & set(embedded)
+    unreal = [float("nan"), float("inf"), -float("inf"), 0.5]
+    assert json.loads(embed_json({"values": unreal}), parse_constant=pytest.fail) == {"values": [None, None, None, 0.5]}
     with pytest.raises(TypeError, match="set is no JSON"):
         embed_json({"text": set()})
 
@@ -123,6 +127,22 @@ def test_confidence_on_the_page_is_that_of_the_text_and_calls_no_graded_risk_a_s
     text = " ".join(format_confidence(confidence))
     assert "at a risk of 37.5%." in text
     assert "correctness is f1" in text
+
+
+def test_lowest_and_highest_are_of_all_points_and_not_of_those_that_are_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions", finished=False)
+    write_log(run, steps=2_000)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    for place, loss in ((1_002, 99.5), (1_003, -7.25)):
+        lines[place] = json.dumps(json.loads(lines[place]) | {"loss": loss})
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    page = build_progress_page(run)
+    series = page.charts[0].series[0]
+    assert (series.lowest, series.highest) == (-7.25, 99.5)
+    assert not {-7.25, 99.5} & set(series.values)
+    assert "<td>-7.25</td><td>99.5</td>" in format_run_page(page)
+    (joined,) = overlay_charts({"run": read_log(RunDirectory(run))})[0].series
+    assert (joined.lowest, joined.highest) == (-7.25, 99.5)
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "training"])

@@ -18,6 +18,7 @@ from retrograd.studies.report import RelationReport
 from retrograd.studies.report_answers import AnswerReport
 from retrograd.studies.report_confusions import tabulate_confusions
 from retrograd.studies.report_log import read_log
+from retrograd.studies.report_neighbours import SupportedShare
 from retrograd.studies.report_page import RunPage, build_page, build_progress_page
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import UserError
@@ -176,6 +177,26 @@ def test_a_run_that_is_trained_and_not_evaluated_is_not_called_training(tmp_path
     finished = write_run(tmp_path / "answerless", "questions")
     (finished / "predictions.jsonl").unlink()
     assert build_progress_page(finished).state == "not evaluated"
+
+
+def test_examples_without_a_target_are_not_counted_among_those_whose_nearest_passage_is_judged(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions")
+    for name, changes in (("before", [{"supports": [], "gold": []}]), ("after", [{}, {"rows": [], "prior": []}])):
+        path = run / f"neighbours-{name}.jsonl"
+        kept = [json.loads(line) for line in path.read_text().splitlines()]
+        for one, change in zip(kept, changes, strict=False):
+            one |= change | ({"supports": []} if "rows" in change else {})
+        path.write_text("".join(json.dumps(one) + "\n" for one in kept))
+    sample = page_of(run).sample
+    assert sample is not None
+    assert sample.supported_before == SupportedShare(0.0, 3)
+    assert sample.supported_after == SupportedShare(75.0, 4)  # one for which nothing is found is not supported
+    assert page_of(run).verdict[1] == (
+        "The nearest passage supports the target for 0.0 % of 3 sampled test examples before training, for 75.0 % of 4 "
+        "sampled test examples after training."
+    )
+    (run / "neighbours-before.jsonl").unlink()
+    assert page_of(run).verdict[1].endswith("for 75.0 % of 4 sampled test examples after training.")
 
 
 def test_a_run_of_an_older_version_has_a_page_without_neighbours(tmp_path: Path) -> None:

@@ -28,7 +28,14 @@ from retrograd.studies.report_answers import AnswerReport, AnswerSystem, report_
 from retrograd.studies.report_caveats import list_answer_caveats, list_relation_caveats
 from retrograd.studies.report_confusions import ConfusionTable, tabulate_confusions
 from retrograd.studies.report_log import Alarm, Chart, StageCost, read_log
-from retrograd.studies.report_neighbours import AnsweredExample, Hub, NeighbourSample, list_hubs, read_sample
+from retrograd.studies.report_neighbours import (
+    AnsweredExample,
+    Hub,
+    NeighbourSample,
+    SupportedShare,
+    list_hubs,
+    read_sample,
+)
 from retrograd.studies.report_verdict import SystemLine, SystemTable, judge_run
 from retrograd.studies.slices import SliceGroup
 from retrograd.tasks.judging import judge_answers
@@ -157,13 +164,20 @@ def _control_sentence(state: State, controls: Sequence[Path]) -> tuple[str, ...]
 
 
 def _neighbour_sentence(sample: NeighbourSample | None) -> tuple[str, ...]:
-    if sample is None or sample.supported_before is None:
+    """Return for how many examples the nearest passage supports the target, of those of which that can be said."""
+    if sample is None:
         return ()
-    start = f"The nearest passage supports the target for {sample.supported_before:.1f} %"
-    if sample.supported_after is None:
-        return (f"{start} of {len(sample.examples)} sampled test examples before training.",)
-    now = f"{sample.supported_after:.1f} % after"
-    return (f"{start} of {len(sample.examples)} sampled test examples before training, for {now}.",)
+    before, after = sample.supported_before, sample.supported_after
+    if before is not None and after is not None and before.examples == after.examples:
+        shares = f"{_of(before)} before training, for {after.percent:.1f} % after"
+    else:
+        parts = [f"{_of(one)} {when} training" for one, when in ((before, "before"), (after, "after")) if one]
+        shares = ", for ".join(parts)
+    return (f"The nearest passage supports the target for {shares}.",) if shares else ()
+
+
+def _of(share: SupportedShare) -> str:
+    return f"{share.percent:.1f} % of {share.examples:,} sampled test examples"
 
 
 def _facts(experiment: Experiment, run: RunDirectory, costs: Sequence[StageCost]) -> Iterator[tuple[str, str]]:

@@ -132,8 +132,8 @@ def _line(study: Study, system: str, verdict: Verdict | None, pages: Mapping[str
     samples = [
         page.sample for run in runs if (page := pages.get(run.path.name)) is not None and page.sample is not None
     ]
-    before = [one.supported_before for one in samples if one.supported_before is not None]
-    after = [one.supported_after for one in samples if one.supported_after is not None]
+    before = [one.supported_before.percent for one in samples if one.supported_before is not None]
+    after = [one.supported_after.percent for one in samples if one.supported_after is not None]
     scores = {} if verdict is None else verdict.scores[system]
     differences = [] if verdict is None else [one for one in verdict.evidence.differences if one.control == system]
     return StudyLine(
