@@ -70,7 +70,7 @@ def _report_run(run: Path, controls: list[Path], folder: Path, with_vote: bool, 
         print_answer_report(record, table_console(120))
     else:
         typer.echo("\n".join(page.verdict))
-    also = "" if record is None else f"; the same as text is {folder / 'report.md'}"
+    also = "" if record is None else f"; its figures as text are in {folder / 'report.md'}"
     typer.echo(f"\nThe page is {path}{also}.")
 
 

@@ -97,7 +97,7 @@ def _agreement_table(groups: dict[str, list[Agreement]], k: int) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, lines in groups.items():
         for number, line in enumerate(lines):
-            table.add_row(f"{name} ({line.queries})" if number == 0 else "", line.trait, *_cells(line))
+            table.add_row(Text(f"{name} ({line.queries})" if number == 0 else ""), Text(line.trait), *_cells(line))
     return table
 
 

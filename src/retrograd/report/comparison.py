@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.evaluation.open_comparison import OpenComparison
 from retrograd.metrics.significance import is_beyond_chance
@@ -33,12 +34,10 @@ def print_comparison(comparison: Comparison | OpenComparison, names: tuple[str, 
     table = Table(box=None, pad_edge=False)
     table.add_column("relation", no_wrap=True)
     for heading in ("items", f"F1 {names[0]}", f"F1 {names[1]}", "gain"):
-        table.add_column(heading.replace("[", r"\["), justify="right")
+        table.add_column(Text(heading), justify="right")
     for row in comparison.relations:
         gain = row.system - row.baseline
-        table.add_row(
-            row.relation.replace("[", r"\["), str(row.items), f"{row.baseline:.1f}", f"{row.system:.1f}", f"{gain:+.1f}"
-        )
+        table.add_row(Text(row.relation), str(row.items), f"{row.baseline:.1f}", f"{row.system:.1f}", f"{gain:+.1f}")
     console.print(table)
 
 

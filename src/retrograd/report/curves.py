@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.report.figures import make_figure
 from retrograd.studies.curves import CurveReport
@@ -23,7 +24,7 @@ def print_curves(report: CurveReport, console: Console) -> None:
     table.add_column("seeds")
     for point in report.points:
         table.add_row(
-            point.name.replace("[", r"\["),
+            Text(point.name),
             f"{point.value:g}",
             str(len(point.scores)),
             f"{point.mean:.2f}",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.evaluation.laboratory.measure import Component, Measurement
 from retrograd.objectives import Goal
@@ -33,10 +34,11 @@ def print_report(report: LabReport, console: Console) -> None:
         f"{report.name}: {report.queries} training queries, {report.base_size} passages, {report.redraws} redraws.\n"
         f"Reference: {report.reference}.\nPosterior retriever: {report.posterior}.",
         highlight=False,
+        markup=False,
     )
     console.print(_table(report.findings))
     console.print("\n".join([_LEGEND, *_describe_goals(report.findings)]), highlight=False, markup=False)
-    console.print(f"\n{format_advice(report)}", highlight=False)
+    console.print(f"\n{format_advice(report)}", highlight=False, markup=False)
 
 
 def _table(findings: list[EstimatorResult]) -> Table:
@@ -48,7 +50,7 @@ def _table(findings: list[EstimatorResult]) -> Table:
     for heading in ("\nerror", "\nESS", "\nfwd", "\nbwd", "\ns", "error\nx s"):
         table.add_column(heading, justify="right")
     for finding in sorted(findings, key=lambda finding: finding.error):
-        table.add_row(mark_goal(finding.measured), *_cells(finding))
+        table.add_row(Text(mark_goal(finding.measured)), *_cells(finding))
         own = finding.measured.own
         if own:
             parts = [own.get(part) for part in finding.measured.parts]

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from retrograd.evaluation.evidence import Difference, format_spread, metric_name
 from retrograd.experiments.setting_changes import SettingChange, list_changes_for_others
+from retrograd.studies.report import is_told_answers
 from retrograd.studies.report_log import Chart, TrainingLog, overlay_charts, read_log
 from retrograd.studies.report_page import RunPage, build_progress_page
 from retrograd.studies.study import EXPERIMENT, Study
@@ -22,7 +23,8 @@ class StudyLine:
     """One system: its scores over seeds as text (mean ± standard deviation), and the experiment less it.
 
     ``mean`` is that of the primary score in percent; None until all runs have ended. ``minutes`` are those of training,
-    over all seeds. ``changes`` are the settings in which it differs from the experiment.
+    over all seeds. ``changes`` are the settings in which it differs from the experiment; ``is_told`` says whether it is
+    told the answer, a reference and no rival.
     """
 
     name: str
@@ -33,6 +35,7 @@ class StudyLine:
     supported_before: float | None
     supported_after: float | None
     changes: tuple[SettingChange, ...]
+    is_told: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class StudyPage:
     compared_with: str
     changes: tuple[SettingChange, ...]
     environment: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
 
 def build_study_page(path: Path) -> tuple[StudyPage, Verdict | None]:
@@ -83,7 +87,7 @@ def build_study_page(path: Path) -> tuple[StudyPage, Verdict | None]:
     page = StudyPage(
         name=path.resolve().name,
         is_finished=is_finished,
-        verdict=_sentences(study, verdict),
+        verdict=_sentences(verdict),
         facts=(
             ("experiment", experiment.name),
             ("data", experiment.data.kind),
@@ -99,20 +103,19 @@ def build_study_page(path: Path) -> tuple[StudyPage, Verdict | None]:
         compared_with="" if own is None else own.compared_with,
         changes=() if own is None else own.changes,
         environment=() if own is None else own.environment,
+        notes=() if verdict is None else tuple(verdict.notes),
     )
     return page, verdict
 
 
-def _sentences(study: Study, verdict: Verdict | None) -> tuple[str, ...]:
+def _sentences(verdict: Verdict | None) -> tuple[str, ...]:
     if verdict is None:
         return ("The study has not ended, so nothing can be said yet.",)
     sentence, main = verdict.evidence.sentence, verdict.evidence.main
     first = (
         f"{sentence[:1].upper()}{sentence[1:]}. 95 % interval {main.interval.low:+.1f} to {main.interval.high:+.1f}."
     )
-    if len(study.seeds) > 1:
-        return (first,)
-    return (first, "One seed says nothing about what another would have given; train with --seeds 0,1,2.")
+    return (first,)
 
 
 def _metrics(verdict: Verdict) -> list[str]:
@@ -145,6 +148,7 @@ def _line(study: Study, system: str, verdict: Verdict | None, pages: Mapping[str
         supported_before=fmean(before) if before else None,
         supported_after=fmean(after) if after else None,
         changes=() if system == EXPERIMENT else tuple(list_changes_for_others(experiment, study.systems[system])),
+        is_told=is_told_answers(study.systems[system]),
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 from retrograd.evaluation.evidence import Evidence, difference
 from retrograd.experiments.card import record_controls
-from retrograd.experiments.controls import CLOSED_BOOK, FROZEN, RANDOM
+from retrograd.experiments.controls import CLOSED_BOOK, FROZEN, ORACLE, RANDOM
 from retrograd.experiments.open import read_run_task
 from retrograd.experiments.stage_description import trains_retriever
 from retrograd.metrics.significance import Statistic
@@ -43,6 +44,25 @@ class Verdict:
     def strongest_rival(self) -> str:
         """The control that the sentence compares with."""
         return self.evidence.main.control
+
+    @property
+    def notes(self) -> list[str]:
+        """Return how the numbers are to be read: what the table and the page of the study say below them."""
+        rivals = ", ".join(name for name in self.evidence.rivals if name in self.scores)
+        notes = [
+            "± is the standard deviation over seeds; of a difference, that of its pairs. Interval (95 %, paired "
+            "bootstrap) and p (paired permutation test) are of the mean over seeds and about other test examples, not "
+            "other seeds; they are not corrected for the number of comparisons.",
+            f"The sentence compares with the strongest of {rivals} by mean score.",
+        ]
+        if len(self.study.seeds) == 1:
+            notes.append("One seed says nothing about what another would have given; train with --seeds 0,1,2.")
+        if share := self.scores.get(ORACLE, {}).get(ORACLE_SHARE):
+            notes.append(
+                f"The oracle is told the answer, in training and at test time: a reference, no rival. Nothing supports "
+                f"the target of {100.0 - fmean(share):.1f} % of the test examples, which read the nearest passages."
+            )
+        return [*notes, *(f"Left out: {name}, {why}." for name, why in self.study.left_out.items())]
 
     def record(self) -> JsonObject:
         """Return the evidence as JSON."""
