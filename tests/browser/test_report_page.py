@@ -157,6 +157,21 @@ def test_a_printed_page_has_no_form(open_page: OpenPage, tmp_path: Path) -> None
     assert observed.page.locator(".verdict").is_visible()
 
 
+def test_a_printed_page_has_what_is_closed_and_what_is_filtered_out(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page(write_page(tmp_path)).page
+    page.get_by_label("Wrong only").check()
+    assert page.locator("#examples .example:visible").count() == 2
+    assert not page.locator("#systems details table").is_visible()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#examples .example:visible").count() == 4
+    assert page.locator("#systems details table").is_visible()
+    assert page.locator("#curves table").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    assert not page.locator("#systems details table").is_visible()
+
+
 @looks
 @pytest.mark.parametrize("finished", [True, False])
 def test_the_page_of_a_study(finished: bool, width: int, scheme: str, open_page: OpenPage, tmp_path: Path) -> None:

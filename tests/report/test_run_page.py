@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,37 @@ def test_a_page_of_a_long_training_with_150_examples_is_under_a_megabyte(tmp_pat
     html = format_run_page(page)
     assert len(html.encode()) < MOST_BYTES
     assert html.count('<article class="example"') == 152
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "training"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_link_has_its_section(kind: str, finished: bool, tmp_path: Path) -> None:
+    page = page_of(tmp_path, kind, "plain", finished)
+    assert page.sample is not None
+    without = replace(page, sample=replace(page.sample, examples=()))
+    for one in (page, without):
+        elements = Elements(format_run_page(one)).elements
+        links = {attributes["href"] for tag, attributes in elements if tag == "a"}
+        assert links <= {f"#{attributes.get('id')}" for _, attributes in elements}
+    assert "#neighbours" in format_run_page(page)
+
+
+def test_nothing_is_lost_on_paper_and_every_class_has_a_use() -> None:
+    web = files("retrograd") / "resources" / "web"
+    styles = {
+        name: re.sub(r"/\*.*?\*/", "", (web / name).read_text(), flags=re.DOTALL)
+        for name in ("style.css", "pages.css", "graph.css")
+    }
+    pages = ("run.html", "study.html", "parts.html", "page.html", "graph.html", "report.js", "graph.js")
+    text = "".join((web / name).read_text() for name in pages)
+    classes = {one for name in ("pages.css", "graph.css") for one in re.findall(r"\.([a-z][a-z-]+)", styles[name])}
+    assert not {one for one in classes if not one.startswith("u-") and one not in text}
+    printed = {name: style.partition("@media print {")[2] for name, style in styles.items()}
+    assert "overflow: visible" in printed["style.css"]
+    assert ".example[hidden] { display: block; }" in printed["pages.css"]
+    assert "#triples tr[hidden] { display: table-row; }" in printed["graph.css"]
+    for style in printed.values():
+        assert "details:not([open])" not in style
 
 
 def test_half_a_character_does_not_stop_the_page(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from retrograd.evaluation.laboratory.measure import Component, Measurement
 from retrograd.objectives import Goal
-from retrograd.report.figures import make_figure
+from retrograd.report.figures import escape_formulas, make_figure
 from retrograd.studies.laboratory.lab import EstimatorResult, LabReport
 
 __all__ = ["draw", "find_pareto_front", "format_advice", "mark_goal", "print_report"]
@@ -187,7 +187,7 @@ def draw(report: LabReport, path: Path) -> None:
         on_front = finding in best
         axes.scatter(finding.seconds, finding.error, color="tab:green" if on_front else "tab:grey", zorder=2)
         axes.annotate(
-            finding.measured.name,
+            escape_formulas(finding.measured.name),
             (finding.seconds, finding.error),
             xytext=(5, 3),
             textcoords="offset points",
@@ -200,7 +200,7 @@ def draw(report: LabReport, path: Path) -> None:
         yscale="log",
         xlabel=f"seconds for one batch of {report.queries} queries",
         ylabel="relative squared error of the gradient (prior and generator)",
-        title=f"{report.name}: gradient estimators at fixed parameters",
+        title=f"{escape_formulas(report.name)}: gradient estimators at fixed parameters",
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")

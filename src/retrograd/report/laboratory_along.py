@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retrograd.evaluation.laboratory.measure import Component
-from retrograd.report.figures import make_figure
+from retrograd.report.figures import escape_formulas, make_figure
 from retrograd.report.laboratory import mark_goal
 from retrograd.studies.laboratory.along import Moment
 
@@ -67,9 +67,11 @@ def draw_along(moments: Sequence[Moment], path: Path) -> None:
                 line.set_linestyle(("-", "--", ":")[number // 10 % 3])
                 lines[name] = line
         axes.set(title=part, yscale="log" if axes.lines else "linear")
-        axes.set_xticks(list(positions), [moment.name for moment in moments], rotation=60, ha="right")
+        axes.set_xticks(list(positions), [escape_formulas(moment.name) for moment in moments], rotation=60, ha="right")
     figure.axes[0].set_ylabel("tr Cov of the estimate")
-    figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize="small")
+    figure.legend(
+        list(lines.values()), [escape_formulas(name) for name in lines], loc="outside right upper", fontsize="small"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from retrograd.experiments.setting_changes import SettingChange
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
 from retrograd.report.confidence import draw_confidence, format_confidence
-from retrograd.report.figures import NO_PICTURES, has_matplotlib, make_figure
+from retrograd.report.figures import NO_PICTURES, escape_formulas, has_matplotlib, make_figure
 from retrograd.studies.report import RelationReport, RelationRow, System
 from retrograd.studies.report_answers import AnswerSystem
 from retrograd.studies.report_caveats import list_relation_caveats
@@ -235,16 +235,16 @@ def draw_slices(report: RelationReport, path: Path) -> None:
     scores = np.array([run.score, *(part.run.score for _, part in parts)], dtype=np.float64)
     intervals = [run.interval, *(part.interval for _, part in parts)]
     reach = np.array([_error_bar(one, score) for one, score in zip(intervals, scores, strict=True)]).T
-    name = _escape_formulas(report.name)
+    name = escape_formulas(report.name)
     bars = [axes.errorbar(scores, positions, xerr=reach, fmt="o", color="black", capsize=3, label=name, zorder=3)]
     for number, system in enumerate(report.systems[1:-1]):
         points = [system.score, *(part.controls[system.name].score for _, part in parts)]
         bars += axes.plot(
-            points, positions, "sD^vP*X"[number % 7], markersize=5, alpha=0.8, label=_escape_formulas(system.name)
+            points, positions, "sD^vP*X"[number % 7], markersize=5, alpha=0.8, label=escape_formulas(system.name)
         )
     first = [i + 1 for i, (group, _) in enumerate(parts) if i == 0 or group is not parts[i - 1][0]]
     axes.hlines([place - 0.5 for place in first], -2, 102, color="lightgrey", linewidth=0.8)
-    names = [f"{_escape_formulas(label)} ({count:,})" for label, count in zip(labels, items, strict=True)]
+    names = [f"{escape_formulas(label)} ({count:,})" for label, count in zip(labels, items, strict=True)]
     axes.set_yticks(positions, names, fontsize=8)
     axes.set(xlim=(-2, 102), ylim=(len(labels) - 0.5, -0.5), xlabel=f"{_metric(report)}, 95 % interval of the run")
     figure.legend(handles=bars, loc="outside upper center", ncols=3, fontsize=8)
@@ -254,11 +254,6 @@ def draw_slices(report: RelationReport, path: Path) -> None:
 def _error_bar(interval: ScoreInterval | None, score: float) -> tuple[float, float]:
     """Return how far an interval extends below and above; a percentile interval need not contain the score."""
     return (0.0, 0.0) if interval is None else (max(0.0, score - interval.low), max(0.0, interval.high - score))
-
-
-def _escape_formulas(text: str) -> str:
-    """Return text in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")
 
 
 # ---- terminal -----------------------------------------------------------------------------------------------------

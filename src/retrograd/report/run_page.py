@@ -36,18 +36,18 @@ def _format(page: RunPage, shown: int) -> str:
         "title": f"{page.name} · retrograd",
         "page": page,
         "shown": examples,
-        "sections": list(_sections(page)),
+        "sections": list(_sections(page, bool(examples))),
         "confidence": None if page.confidence is None else view_confidence(page.confidence),
         "bin_headings": BIN_HEADINGS,
         "curve_headings": CURVE_HEADINGS,
         "risk_note": RISK_NOTE,
     }
-    scripts = ["uplot.min.js", "report.js"]
+    scripts = ["uplot.min.js", "report.js", "print.js"]
     styles = ["style.css", "uplot.min.css", "pages.css"]
     return render("run.html", context, scripts, styles, RELOAD_SECONDS if page.state == "training" else 0)
 
 
-def _sections(page: RunPage) -> Iterator[tuple[str, str]]:
+def _sections(page: RunPage, has_examples: bool) -> Iterator[tuple[str, str]]:
     """Yield the anchors and titles of the sections that the page has."""
     sections = {
         "curves": ("Curves", page.charts),
@@ -55,7 +55,7 @@ def _sections(page: RunPage) -> Iterator[tuple[str, str]]:
         "retrieval": ("Retrieval", page.retrieval),
         "relations": ("Relations", page.relations),
         "confusions": ("Confusions", page.confusions),
-        "neighbours": ("Neighbours", page.sample),
+        "neighbours": ("Neighbours", has_examples),
         "slices": ("Slices", page.slices),
         "confidence": ("Confidence", page.confidence),
         "hubs": ("Most read", page.hubs),

@@ -177,7 +177,7 @@ def list_hubs(run: RunDirectory, task: Task) -> tuple[Hub, ...]:
     base = KnowledgeBase.open(run.base)
     words = _Words(task, base)
     hubs: list[Hub] = []
-    for row, times in counts.most_common(_HUBS):
+    for row, times in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_HUBS]:
         if times > 1 and row < len(base):
             line = words.hub(row)
             hubs.append(Hub(line.title, line.text, times, times / examples))

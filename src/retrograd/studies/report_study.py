@@ -112,10 +112,8 @@ def _sentences(verdict: Verdict | None) -> tuple[str, ...]:
     if verdict is None:
         return ("The study has not ended, so nothing can be said yet.",)
     sentence, main = verdict.evidence.sentence, verdict.evidence.main
-    first = (
-        f"{sentence[:1].upper()}{sentence[1:]}. 95 % interval {main.interval.low:+.1f} to {main.interval.high:+.1f}."
-    )
-    return (first,)
+    interval = f"95 % interval {main.interval.low:+.1f} to {main.interval.high:+.1f}"
+    return (f"{sentence[:1].upper()}{sentence[1:]}. {interval}.",)
 
 
 def _metrics(verdict: Verdict) -> list[str]:

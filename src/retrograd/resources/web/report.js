@@ -95,5 +95,6 @@
     clearTimeout(waiting);
     waiting = setTimeout(drawCharts, 150);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
+  // A page that is dark on the screen is light on paper.
+  for (const look of ["(prefers-color-scheme: dark)", "print"]) matchMedia(look).addEventListener("change", drawCharts);
 })();
