@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.page_runs import EVIL, KINDS, write_log, write_run
 
+from retrograd.metrics.confidence import CoveragePoint
 from retrograd.report.answer_page import format_answer_page, save_answer_page
 from retrograd.report.confidence import format_confidence
 from retrograd.report.html import MOST_BYTES, embed_json, fit_page
@@ -114,7 +115,8 @@ def test_confidence_on_the_page_is_that_of_the_text_and_calls_no_graded_risk_a_s
 ) -> None:
     page = page_of(tmp_path, "dialogue", "plain")
     assert page.confidence is not None
-    confidence = replace(page.confidence, metric="f1", risk=0.375, coverage=0.8)
+    curve = (CoveragePoint(0.75, 0.5, 0.25), CoveragePoint(0.125, 1.0, 0.375))
+    confidence = replace(page.confidence, metric="f1", risk=0.375, coverage=0.8, curve=curve)
     section = html_of(replace(page, confidence=confidence)).split('id="confidence"')[1].split("</section>")[0]
     assert "wrong" not in section
     assert "correctness is f1" in section
@@ -123,7 +125,7 @@ def test_confidence_on_the_page_is_that_of_the_text_and_calls_no_graded_risk_a_s
     assert f"<td>{first.lowest:.3g} to {first.highest:.3g}</td><td>{first.count}</td>" in section
     last = confidence.curve[-1]
     assert f"<td>{last.coverage:.1%}</td><td>{last.risk:.1%}</td><td>{last.confidence:.3g}</td>" in section
-    assert section.count("<polyline") == 1
+    assert '<polyline points="50.00,45.00 100.00,37.50 "></polyline>' in section
     # The text has each of these, too.
     text = " ".join(format_confidence(confidence))
     assert "at a risk of 37.5%." in text
