@@ -284,7 +284,7 @@ def test_a_trained_run_stands_beside_the_vote_of_its_own_neighbours(
     cli.app(words, standalone_mode=False)
     printed = capsys.readouterr().out
     assert "kNN vote" in printed
-    assert f"The page is {tmp_path / 'out' / 'report.html'}; the same as text is" in printed
+    assert f"The page is {tmp_path / 'out' / 'report.html'}; its figures as text are in" in printed
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [one["kind"] for one in saved["systems"]] == ["run", "control", "vote", "trivial"]
     assert saved["systems"][0]["score"] == json.loads((path / "scores.json").read_text())["answers"]["micro_f1"]
