@@ -7,7 +7,7 @@ title, label and answer, and in the notes of training.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from retrograd.experiments.experiment import Experiment
@@ -27,11 +27,20 @@ _COUNT = 4
 
 
 def write_run(
-    folder: Path, kind: str, text: str = "plain", finished: bool = True, right: int = 2, seed: int = 0
+    folder: Path,
+    kind: str,
+    text: str = "plain",
+    finished: bool = True,
+    right: int = 2,
+    seed: int = 0,
+    change: Callable[[Experiment], Experiment] = lambda experiment: experiment,
 ) -> Path:
-    """Write a run of a kind with its data beside it, answered ``right`` times; or one that is still training."""
+    """Write a run of a kind with its data beside it, answered ``right`` times; or one that is still training.
+
+    ``change`` makes its experiment of the default one.
+    """
     folder.mkdir(parents=True)
-    experiment = Experiment(seed=seed).with_settings([f"data.kind={kind}", *_data(folder, kind, text)])
+    experiment = change(Experiment(seed=seed).with_settings([f"data.kind={kind}", *_data(folder, kind, text)]))
     data = experiment.data.load(0)
     run = RunDirectory.create(folder, experiment.from_root().to_toml(), "fp32")
     data.base.save(run.base)

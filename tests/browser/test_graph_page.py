@@ -70,7 +70,7 @@ def test_lines_are_filtered_by_relation_score_and_entity(open_page: OpenPage, tm
     observed = open_page(write_page(tmp_path, TRIPLES))
     page = observed.page
     count, rows = page.locator("#count"), page.locator("#triples tbody tr:visible")
-    page.get_by_text("All triples as a table").click()
+    page.get_by_text("These triples as a table").click()
     assert (count.inner_text(), rows.count()) == ("3 of 3 triples", 3)
     page.get_by_role("combobox", name="Relation").select_option(label="contains (2)")
     assert (count.inner_text(), rows.count()) == ("2 of 3 triples", 2)
@@ -95,9 +95,24 @@ def test_a_clicked_entity_leaves_its_lines_alone(open_page: OpenPage, tmp_path: 
     assert observed.page.get_by_label("Entity").input_value() == "kettle"
 
 
+def test_a_clicked_entity_does_not_bring_those_whose_names_begin_like_its_own(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    triples = [triple("Ann", "knows", "Bob", 0.9), triple("Anne", "knows", "Eve", 0.8)]
+    observed = open_page(write_page(tmp_path, triples))
+    page, count = observed.page, observed.page.locator("#count")
+    page.locator("#graph").click(position=place_of(observed, "n0"))
+    assert page.get_by_label("Entity").input_value() == "Ann"
+    assert count.inner_text() == "1 of 2 triples"
+    page.get_by_label("Least score").fill("0.5")  # another filter leaves the choice as it is
+    assert count.inner_text() == "1 of 2 triples"
+    page.get_by_label("Entity").fill("ann")  # what is typed is part of a name
+    assert count.inner_text() == "2 of 2 triples"
+
+
 def test_evidence_is_reached_by_the_keyboard(open_page: OpenPage, tmp_path: Path) -> None:
     observed = open_page(write_page(tmp_path, TRIPLES))
-    observed.page.get_by_text("All triples as a table").focus()
+    observed.page.get_by_text("These triples as a table").focus()
     observed.page.keyboard.press("Enter")
     button = observed.page.get_by_role("button", name="Show the evidence of triple 3")
     button.focus()
@@ -110,7 +125,7 @@ def test_text_that_would_run_does_not(width: int, scheme: str, open_page: OpenPa
     evil = [triple(f"head {EVIL}", f"relation {EVIL}", f"tail {EVIL}", 0.5, EVIL)]
     observed = open_page(write_page(tmp_path, evil), width, scheme)
     page = observed.page
-    page.get_by_text("All triples as a table").click()
+    page.get_by_text("These triples as a table").click()
     page.get_by_role("button", name="Show the evidence of triple 1").click()
     assert "alert(1)" in page.locator("#evidence").inner_text()
     assert page.locator("img").count() == 0

@@ -25,7 +25,7 @@ def write_page(folder: Path, kind: str = "relations", text: str = "plain", finis
     if not finished:
         return save_run_page(build_progress_page(run), folder).as_uri()
     other = write_run(folder / "other", kind, text, right=1, seed=1)
-    page, _ = build_page(run, [other], folder / "out", with_vote=False, resamples=100)
+    page, _ = build_page(run, [other], with_vote=False, resamples=100)
     return save_run_page(page, folder).as_uri()
 
 
@@ -85,7 +85,7 @@ def test_examples_are_filtered_by_label_by_being_wrong_and_by_text(open_page: Op
 
 
 def test_more_examples_are_shown_when_asked_for(open_page: OpenPage, tmp_path: Path) -> None:
-    page, _ = build_page(write_run(tmp_path / "run", "questions"), [], tmp_path / "out", resamples=100)
+    page, _ = build_page(write_run(tmp_path / "run", "questions"), [], resamples=100)
     assert page.sample is not None
     page = replace(page, sample=replace(page.sample, examples=page.sample.examples * 30))
     observed = open_page(save_run_page(page, tmp_path).as_uri())
@@ -155,6 +155,21 @@ def test_a_printed_page_has_no_form(open_page: OpenPage, tmp_path: Path) -> None
     assert observed.page.locator("#filter:visible").count() == 0
     assert observed.page.locator("nav:visible").count() == 0
     assert observed.page.locator(".verdict").is_visible()
+
+
+def test_a_printed_page_has_what_is_closed_and_what_is_filtered_out(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page(write_page(tmp_path)).page
+    page.get_by_label("Wrong only").check()
+    assert page.locator("#examples .example:visible").count() == 2
+    assert not page.locator("#systems details table").is_visible()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#examples .example:visible").count() == 4
+    assert page.locator("#systems details table").is_visible()
+    assert page.locator("#curves table").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    assert not page.locator("#systems details table").is_visible()
 
 
 @looks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def page_of(folder: Path) -> str:
 def test_report_writes_a_page_beside_text_and_record(kind: str, tmp_path: Path) -> None:
     run, other = write_run(tmp_path / "run", kind), write_run(tmp_path / "other", kind, right=1)
     printed = command("report", run, other, "--no-vote", "--resamples", 100)
-    assert f"The page is {run / 'report' / 'report.html'}; the same as text is" in " ".join(printed.split())
+    assert f"The page is {run / 'report' / 'report.html'}; its figures as text are in" in " ".join(printed.split())
     assert {"report.html", "report.md", "report.json"} <= {path.name for path in (run / "report").iterdir()}
     assert "over the control other" in page_of(run)
     record = json.loads(command("report", run, "--json", "--no-vote", "--out", tmp_path / "out", "--resamples", 100))
@@ -43,9 +44,11 @@ def test_report_writes_a_page_beside_text_and_record(kind: str, tmp_path: Path) 
 def test_report_of_a_run_that_trains_is_what_is_known(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "questions", finished=False)
     printed = command("report", run)
-    assert "Training has not ended: step 6 of training." in printed
+    assert "Training has not ended; last logged: step 6 of training." in printed
     assert printed.strip().endswith(f"The page is {run / 'report' / 'report.html'}.")
     assert 'http-equiv="refresh"' in page_of(run)
+    other = write_run(tmp_path / "other", "questions")
+    assert "Left out, as this run has no scores yet: other." in command("report", run, other)
     assert [path.name for path in (run / "report").iterdir()] == ["report.html"]
     with pytest.raises(UserError, match="is not a run"):
         command("report", tmp_path, status=1)
@@ -114,9 +117,12 @@ def test_a_study_has_a_page_of_all_systems(
     assert f"The page is {study / 'report' / 'report.html'}." in printed
     html = page_of(study)
     for system in ("closed book", "random neighbours", "frozen retriever", "oracle"):
-        assert f'<th scope="row">{system}</th>' in html
+        assert f'<th scope="row">{system}{" (is told)" if system == "oracle" else ""}</th>' in html
     sentence = json.loads((study / "evidence.json").read_text())["sentence"]
     assert f"{sentence[0].upper()}{sentence[1:]}." in html.replace("&#43;", "+")
+    # What the text says below its table the page says, too.
+    notes = (study / "evidence.txt").read_text().partition("\n± ")[2].partition("\n\n")[0]
+    assert " ".join(notes.split()) in " ".join(unescape(html).split())
     assert 'http-equiv="refresh"' not in html
     if make is relations:  # the questions are too few for a second step
         charts = json.loads(html.split('id="curve-data">')[1].split("</script>")[0])

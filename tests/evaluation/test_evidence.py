@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from retrograd.evaluation.evidence import Difference, Evidence, difference, format_spread, metric_name
-from retrograd.metrics.significance import Statistic, paired_bootstrap, paired_permutation
+from retrograd.metrics.significance import (
+    BootstrapInterval,
+    PermutationTest,
+    Statistic,
+    paired_bootstrap,
+    paired_permutation,
+)
 from retrograd.types import UserError
 
 ITEMS = 200
@@ -85,6 +91,14 @@ def test_who_is_not_told_apart_from_a_weaker_rival_has_not_helped() -> None:
     found = Evidence("joint training", "macro_f1", scores, [unsure, sure], RIVALS)
     assert found.main is sure
     assert "made no difference that this test can tell" in found.sentence
+
+
+def test_a_small_p_alone_is_no_difference_where_the_interval_has_zero() -> None:
+    """The rule is that of `compare` and of the page of a run."""
+    interval, test = BootstrapInterval(1.0, -0.1, 2.0, 0.95, ITEMS, 1_000), PermutationTest(1.0, 0.04, ITEMS, 1_000)
+    assert not Difference("closed book", (1.0,), interval, test).is_significant
+    assert Difference("closed book", (1.0,), replace(interval, low=0.1), test).is_significant
+    assert not Difference("closed book", (1.0,), replace(interval, low=0.1), replace(test, p_value=0.06)).is_significant
 
 
 def test_where_nothing_is_right_nothing_is_judged() -> None:

@@ -15,6 +15,7 @@ from retrograd.experiments.controls import (
     frozen_retriever,
 )
 from retrograd.experiments.experiment import Experiment
+from retrograd.experiments.setting_changes import list_setting_changes
 from retrograd.experiments.stage_description import trains_retriever
 from retrograd.objectives import (
     Distillation,
@@ -25,7 +26,6 @@ from retrograd.objectives import (
     TopKMarginal,
 )
 from retrograd.recipes import RECIPES
-from retrograd.studies.report import list_setting_changes
 from retrograd.studies.study import make_controls
 from retrograd.types import UserError
 

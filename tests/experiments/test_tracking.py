@@ -17,8 +17,8 @@ from tests.training.tracking.stores import READERS
 from retrograd.__main__ import app
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import resume_run, run_experiment
+from retrograd.experiments.setting_changes import list_setting_changes
 from retrograd.experiments.tracking import last_steps
-from retrograd.studies.report import list_setting_changes
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.tracking.kinds import TRACKERS
 from retrograd.training.tracking.settings import TrackSettings

@@ -71,7 +71,7 @@ def test_controls_stand_beside_the_scores_and_the_rest_of_a_card_stays(
     before = {card: card.read_text().partition("## Training and scores") for card in cards}
     scores = Scores({"macro_f1": 58.0, "ece": 3.0}, {"macro_f1": (55.5, 60.25)}, {"macro_f1": 0.0})
     controls = Controls("joint training helped: +8 over the closed book", {"closed book": {"macro_f1": 50.0}})
-    facts = RunFacts(("data: relations",), "TopKMarginal", scores, 9, "the recipe `one`", ("seed = 1",), controls)
+    facts = RunFacts(("data: relations",), "TopKMarginal", scores, 9, "one", ("seed = 1",), controls)
     for given in (replace(facts, scores=None, controls=None), facts, facts):  # it may be said again
         update_cards(tmp_path / "saved", given)
     for card in cards:

@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from retrograd import __main__ as cli
+from retrograd.report.curves import draw_curves
 from retrograd.report.figures import make_figure
+from retrograd.studies.curves import CurveReport, Point
 from retrograd.types import UserError
 
 ADVICE = re.escape("a picture needs matplotlib, which is not installed: pip install 'retrograd[plots]'")
@@ -51,3 +53,10 @@ def _imports(library: str, path: Path) -> bool:
     """Return whether a module imports the library, but for type checkers alone."""
     text = re.sub(r"if TYPE_CHECKING:\n(?: +.*\n)+", "", path.read_text(encoding="utf-8"))
     return re.search(rf"^\s*(?:import|from) {library}\b", text, re.MULTILINE) is not None
+
+
+def test_dollar_signs_in_names_make_no_formula(tmp_path: Path) -> None:
+    name = r"$\nosuchcommand$"
+    point = Point(name, 1.0, [0, 1], [50.0, 52.0])
+    draw_curves(CurveReport(name, "macro_f1", [point]), tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 0

@@ -51,10 +51,17 @@ def test_a_large_graph_is_cut_at_the_best_scored_and_says_so() -> None:
     assert "these are the 3,000 best-scored of 3,010 triples; what scores below 0.001 is left out" in html
 
 
+def test_of_equal_scores_the_same_ones_are_shown_in_whatever_order_they_come_and_the_others_are_told() -> None:
+    triples = [triple(f"a{i:04}", f"b{i % 50}", 0.5) for i in range(MOST_EDGES + 10)]
+    html = format_graph_page(triples, "graph")
+    assert html == format_graph_page(triples[::-1], "graph")
+    assert "what scores below 0.500 is left out, and 10 that score as much as the last of them." in html
+
+
 def test_text_from_data_stays_text() -> None:
     html = format_graph_page([triple(EVIL, f"tail {EVIL}", relation=EVIL, text=EVIL)], EVIL)
     assert graph_of(html)["nodes"][0][0] == EVIL
-    assert html.count("<script") == 3  # the data, and two of the package
+    assert html.count("<script") == 4  # the data, and three of the package
     assert "<img" not in html
     assert "<!-- <script>" not in html
 

@@ -8,19 +8,25 @@ import json
 import re
 import sys
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from tests.page_runs import EVIL, KINDS, write_log, write_run
 
+from retrograd.metrics.confidence import CoveragePoint
 from retrograd.report.answer_page import format_answer_page, save_answer_page
+from retrograd.report.confidence import format_confidence
 from retrograd.report.html import MOST_BYTES, embed_json, fit_page
 from retrograd.report.page import save_page
 from retrograd.report.run_page import format_run_page
 from retrograd.studies.report import RelationReport
 from retrograd.studies.report_answers import AnswerReport
+from retrograd.studies.report_log import overlay_charts, read_log
 from retrograd.studies.report_page import RunPage, build_page, build_progress_page
+from retrograd.training.run.run_directory import RunDirectory
 
 HARMLESS_ATTRIBUTES = re.compile(r"on\w+|href|src|action|formaction|srcdoc|background|poster|data")
 
@@ -52,10 +58,15 @@ class Elements(HTMLParser):
             self.text += data
 
 
+def html_of(page: RunPage) -> str:
+    """Return the page as people read it: with plain signs where Jinja escapes them."""
+    return unescape(format_run_page(page))
+
+
 def page_of(tmp_path: Path, kind: str, text: str, finished: bool = True) -> RunPage:
     run = write_run(tmp_path / f"run-{kind}-{finished}", kind, text, finished)
     other = [write_run(tmp_path / f"other-{kind}", kind, text, right=1, seed=1)] if finished else []
-    return build_page(run, other, tmp_path / "out", with_vote=False, resamples=100)[0]
+    return build_page(run, other, with_vote=False, resamples=100)[0]
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "training"])
@@ -93,8 +104,48 @@ def test_embedded_json_survives_and_cannot_end_its_element() -> None:
     embedded = embed_json({"text": EVIL})
     assert json.loads(embedded) == {"text": EVIL}
     assert not set("<>&\u2028") & set(embedded)
+    unreal = [float("nan"), float("inf"), -float("inf"), 0.5]
+    assert json.loads(embed_json({"values": unreal}), parse_constant=pytest.fail) == {"values": [None, None, None, 0.5]}
     with pytest.raises(TypeError, match="set is no JSON"):
         embed_json({"text": set()})
+
+
+def test_confidence_on_the_page_is_that_of_the_text_and_calls_no_graded_risk_a_share_of_wrong_answers(
+    tmp_path: Path,
+) -> None:
+    page = page_of(tmp_path, "dialogue", "plain")
+    assert page.confidence is not None
+    curve = (CoveragePoint(0.75, 0.5, 0.25), CoveragePoint(0.125, 1.0, 0.375))
+    confidence = replace(page.confidence, metric="f1", risk=0.375, coverage=0.8, curve=curve)
+    section = html_of(replace(page, confidence=confidence)).split('id="confidence"')[1].split("</section>")[0]
+    assert "wrong" not in section
+    assert "correctness is f1" in section
+    assert "80.0% of the 4 examples were given an answer, at a risk of 37.5%." in section
+    first = confidence.bins[0]
+    assert f"<td>{first.lowest:.3g} to {first.highest:.3g}</td><td>{first.count}</td>" in section
+    last = confidence.curve[-1]
+    assert f"<td>{last.coverage:.1%}</td><td>{last.risk:.1%}</td><td>{last.confidence:.3g}</td>" in section
+    assert '<polyline points="50.00,45.00 100.00,37.50 "></polyline>' in section
+    # The text has each of these, too.
+    text = " ".join(format_confidence(confidence))
+    assert "at a risk of 37.5%." in text
+    assert "correctness is f1" in text
+
+
+def test_lowest_and_highest_are_of_all_points_and_not_of_those_that_are_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "questions", finished=False)
+    write_log(run, steps=2_000)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    for place, loss in ((1_002, 99.5), (1_003, -7.25)):
+        lines[place] = json.dumps(json.loads(lines[place]) | {"loss": loss})
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    page = build_progress_page(run)
+    series = page.charts[0].series[0]
+    assert (series.lowest, series.highest) == (-7.25, 99.5)
+    assert not {-7.25, 99.5} & set(series.values)
+    assert "<td>-7.25</td><td>99.5</td>" in format_run_page(page)
+    (joined,) = overlay_charts({"run": read_log(RunDirectory(run))})[0].series
+    assert (joined.lowest, joined.highest) == (-7.25, 99.5)
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "training"])
@@ -130,6 +181,37 @@ def test_a_page_of_a_long_training_with_150_examples_is_under_a_megabyte(tmp_pat
     assert html.count('<article class="example"') == 152
 
 
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "training"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_link_has_its_section(kind: str, finished: bool, tmp_path: Path) -> None:
+    page = page_of(tmp_path, kind, "plain", finished)
+    assert page.sample is not None
+    without = replace(page, sample=replace(page.sample, examples=()))
+    for one in (page, without):
+        elements = Elements(format_run_page(one)).elements
+        links = {attributes["href"] for tag, attributes in elements if tag == "a"}
+        assert links <= {f"#{attributes.get('id')}" for _, attributes in elements}
+    assert "#neighbours" in format_run_page(page)
+
+
+def test_nothing_is_lost_on_paper_and_every_class_has_a_use() -> None:
+    web = files("retrograd") / "resources" / "web"
+    styles = {
+        name: re.sub(r"/\*.*?\*/", "", (web / name).read_text(), flags=re.DOTALL)
+        for name in ("style.css", "pages.css", "graph.css")
+    }
+    pages = ("run.html", "study.html", "parts.html", "page.html", "graph.html", "report.js", "graph.js")
+    text = "".join((web / name).read_text() for name in pages)
+    classes = {one for name in ("pages.css", "graph.css") for one in re.findall(r"\.([a-z][a-z-]+)", styles[name])}
+    assert not {one for one in classes if not one.startswith("u-") and one not in text}
+    printed = {name: style.partition("@media print {")[2] for name, style in styles.items()}
+    assert "overflow: visible" in printed["style.css"]
+    assert ".example[hidden] { display: block; }" in printed["pages.css"]
+    assert "#triples tr[hidden] { display: table-row; }" in printed["graph.css"]
+    for style in printed.values():
+        assert "details:not([open])" not in style
+
+
 def test_half_a_character_does_not_stop_the_page(tmp_path: Path) -> None:
     page = replace(page_of(tmp_path, "questions", "plain"), name="\ud83d half")
     assert "half" in format_run_page(page)
@@ -138,7 +220,7 @@ def test_half_a_character_does_not_stop_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_markdown_page_does_without_matplotlib(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run", kind)
-    _, report = build_page(run, [write_run(tmp_path / "other", kind, right=1)], tmp_path, False, 100)
+    _, report = build_page(run, [write_run(tmp_path / "other", kind, right=1)], False, 100)
 
     def files(folder: Path) -> tuple[set[str], str]:
         assert report is not None
@@ -157,7 +239,7 @@ def test_the_markdown_page_does_without_matplotlib(kind: str, tmp_path: Path, mo
 
 def test_the_markdown_page_of_answers(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "questions")
-    _, report = build_page(run, [write_run(tmp_path / "other", "questions", right=1, seed=3)], tmp_path, False, 100)
+    _, report = build_page(run, [write_run(tmp_path / "other", "questions", right=1, seed=3)], False, 100)
     assert isinstance(report, AnswerReport)
     text = format_answer_page(report)
     assert "**50.0** [" in text

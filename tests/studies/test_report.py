@@ -24,13 +24,14 @@ from retrograd.experiments.experiment import (
 )
 from retrograd.experiments.open import open_run
 from retrograd.experiments.run import run_experiment
+from retrograd.experiments.setting_changes import list_setting_changes
 from retrograd.metrics.relations import SEMEVAL_LABELS as LABELS
 from retrograd.metrics.relations import semeval_score
 from retrograd.metrics.triggers import plain_words
 from retrograd.objectives import NoRetrieval
 from retrograd.report.page import format_page, print_report, save_page
 from retrograd.studies.compare import read_labelled_run
-from retrograd.studies.report import list_setting_changes, report_run
+from retrograd.studies.report import report_run
 from retrograd.studies.slices import Learned, Slice
 from retrograd.types import UserError
 
@@ -283,7 +284,7 @@ def test_a_trained_run_stands_beside_the_vote_of_its_own_neighbours(
     cli.app(words, standalone_mode=False)
     printed = capsys.readouterr().out
     assert "kNN vote" in printed
-    assert f"The page is {tmp_path / 'out' / 'report.html'}; the same as text is" in printed
+    assert f"The page is {tmp_path / 'out' / 'report.html'}; its figures as text are in" in printed
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [one["kind"] for one in saved["systems"]] == ["run", "control", "vote", "trivial"]
     assert saved["systems"][0]["score"] == json.loads((path / "scores.json").read_text())["answers"]["micro_f1"]

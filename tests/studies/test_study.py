@@ -251,7 +251,7 @@ def test_the_demonstration_scores_as_compare_does(
     assert str(page) in out
     text = page.read_text(encoding="utf-8")
     assert all(folder in text for folder in folders)
-    assert "neighbours&#39; vote, without a generator, scores" in text
+    assert "The vote of the run&#39;s neighbours, without a generator, scores" in text
     gain = found.scores[1] - found.scores[0]
     assert f"jointly trained against frozen retriever: {gain:+.1f} [" in out
     assert "jointly trained against no retrieval: " in out

@@ -53,8 +53,10 @@ def _report_run(run: Path, controls: list[Path], folder: Path, with_vote: bool, 
     from retrograd.studies.report import RelationReport
     from retrograd.studies.report_page import build_page
 
-    page, record = build_page(run, controls, folder, with_vote, resamples)
+    page, record = build_page(run, controls, with_vote, resamples)
     path = save_run_page(page, folder)
+    if record is not None:
+        record.save(folder)
     if isinstance(record, RelationReport):
         save_page(record, folder)
     elif record is not None:
@@ -68,7 +70,7 @@ def _report_run(run: Path, controls: list[Path], folder: Path, with_vote: bool, 
         print_answer_report(record, table_console(120))
     else:
         typer.echo("\n".join(page.verdict))
-    also = "" if record is None else f"; the same as text is {folder / 'report.md'}"
+    also = "" if record is None else f"; its figures as text are in {folder / 'report.md'}"
     typer.echo(f"\nThe page is {path}{also}.")
 
 

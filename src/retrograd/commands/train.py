@@ -139,7 +139,9 @@ def _write_page(run: Path) -> Path:
     from retrograd.studies.report_page import build_page
 
     folder = run / "report"
-    page, _ = build_page(run, [], folder, with_vote=False)
+    page, record = build_page(run, [], with_vote=False)
+    if record is not None:
+        record.save(folder)
     return save_run_page(page, folder)
 
 

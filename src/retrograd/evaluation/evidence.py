@@ -21,6 +21,7 @@ from retrograd.metrics.significance import (
     BootstrapInterval,
     PermutationTest,
     Statistic,
+    is_beyond_chance,
     mean_statistic,
     paired_bootstrap_corpus,
     paired_permutation_corpus,
@@ -28,7 +29,6 @@ from retrograd.metrics.significance import (
 
 __all__ = ["Difference", "Evidence", "difference", "format_spread", "metric_name"]
 
-_SURE = 0.05
 _METRICS = {
     "macro_f1": "macro-F1",
     "micro_f1": "micro-F1",
@@ -59,8 +59,8 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """Return whether p < 0.05: exchanging answers would hardly give as much for these trained models."""
-        return self.test.p_value < _SURE
+        """Return whether the choice of test examples hardly explains the difference (`is_beyond_chance`)."""
+        return is_beyond_chance(self.interval, self.test)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.models.compute.inference import inference
@@ -29,7 +31,8 @@ _BATCH = 64
 class KeptNeighbours:
     """The best passages of one example, best first: rows of the base with p(z|x).
 
-    ``supports`` says which of them support the target by the task's own test; empty where the task has none.
+    ``supports`` says which of them support the target by the task's own test; empty where the task has none, and for an
+    example without a target.
     """
 
     id: str
@@ -76,9 +79,9 @@ def _find_batch(model: RagModel, examples: Sequence[Example]) -> Iterator[KeptNe
     log_prior = candidates.scores.log_prior.masked_fill(candidates.rows < 0, -torch.inf)
     best = log_prior.argsort(dim=-1, descending=True, stable=True)[:, :_KEPT_PASSAGES]
     rows, probabilities = candidates.rows.gather(1, best), log_prior.exp().gather(1, best).tolist()
-    has_test = model.support is not None and all(example.targets for example in examples)
-    supports = model.supports(examples, rows).tolist() if has_test else [[]] * len(examples)
-    for example, own_rows, own, own_supports in zip(examples, rows.tolist(), probabilities, supports, strict=True):
+    judged = [place for place, example in enumerate(examples) if model.support is not None and example.targets]
+    supports = dict(zip(judged, _supports(model, [examples[place] for place in judged], rows[judged]), strict=True))
+    for place, (example, own_rows, own) in enumerate(zip(examples, rows.tolist(), probabilities, strict=True)):
         kept = [column for column, row in enumerate(own_rows) if row >= 0]
         yield KeptNeighbours(
             example.id,
@@ -86,8 +89,12 @@ def _find_batch(model: RagModel, examples: Sequence[Example]) -> Iterator[KeptNe
             example.targets,
             tuple(own_rows[column] for column in kept),
             tuple(own[column] for column in kept),
-            tuple(own_supports[column] for column in kept) if has_test else (),
+            tuple(supports[place][column] for column in kept) if place in supports else (),
         )
+
+
+def _supports(model: RagModel, examples: Sequence[Example], rows: Int[Tensor, "B K"]) -> list[list[bool]]:
+    return model.supports(examples, rows).tolist() if examples else []
 
 
 def read_neighbours(path: Path) -> list[KeptNeighbours]:

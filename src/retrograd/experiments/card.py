@@ -11,23 +11,19 @@ from retrograd.evaluation.evaluate import Evaluation
 from retrograd.experiments.build import derive_model_settings
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
-from retrograd.experiments.public_settings import settings_for_others
-from retrograd.experiments.text import flatten_settings
+from retrograd.experiments.setting_changes import compare_with_recipe
 from retrograd.index.knowledge_base import KnowledgeBase
 from retrograd.rag.model_card import Controls, RunFacts, Scores, update_cards, write_cards
 from retrograd.rag.model_folder import read_parts, read_saved_settings
 from retrograd.tasks.relations.unseen_labels import describe_unseen
 from retrograd.tasks.task import Task
 from retrograd.training.run.run_directory import RunDirectory
-from retrograd.types import UserError
 from retrograd.util.guards import JsonObject, JsonValue, finite_number
 from retrograd.util.text_files import read_json, write_json
 
 __all__ = ["record_controls", "write_recorded_cards", "write_run_cards"]
 
 _PARTS = {"train": "training", "dev": "development", "test": "test"}
-
-_SHOWN_ELSEWHERE = ("data", "objective")
 
 
 def write_run_cards(
@@ -78,7 +74,7 @@ def _facts(
     run: RunDirectory, experiment: Experiment, counts: Mapping[str, int], passages: int, scores: Scores | None
 ) -> RunFacts:
     sizes = [f"{counts[part]:,} {name} examples" for part, name in _PARTS.items() if counts.get(part)]
-    recipe = _read_recipe(run)
+    recipe, changes = compare_with_recipe(run, experiment)
     return RunFacts(
         data=(
             f"data: {experiment.data.kind}; {', '.join(sizes)}",
@@ -88,18 +84,10 @@ def _facts(
         objective=type(experiment.objective).__name__,
         scores=scores,
         test_examples=counts.get("test", 0),
-        compared_with="the defaults" if recipe is None else f"the recipe `{recipe.name}`",
-        settings=tuple(_changed_settings(experiment, recipe)),
+        recipe=recipe,
+        settings=tuple(f"{change.name} = {json.dumps(change.run, ensure_ascii=False)}" for change in changes),
         controls=_read_controls(run),
     )
-
-
-def _read_recipe(run: RunDirectory) -> Experiment | None:
-    """Return the recipe that a run began from; None without one, and for one with settings that are no more."""
-    try:
-        return Experiment.load(run.recipe) if run.recipe.exists() else None
-    except UserError:
-        return None
 
 
 def _recorded_counts(run: RunDirectory) -> dict[str, int]:
@@ -141,16 +129,3 @@ def _read_controls(run: RunDirectory) -> Controls | None:
 def _numbers(table: JsonValue) -> dict[str, float]:
     values = {name: finite_number(value) for name, value in table.items()} if isinstance(table, dict) else {}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _changed_settings(experiment: Experiment, recipe: Experiment | None) -> Iterator[str]:
-    """Yield the settings that differ from a recipe, or without one from the defaults, as others may read them.
-
-    Data and objective have lines of their own, so that they are compared with those of a recipe alone.
-    """
-    own, usual = experiment.from_root(), (recipe or Experiment()).from_root()
-    settings, expected = flatten_settings(own.to_mapping()), flatten_settings(usual.to_mapping())
-    for name, shown in settings_for_others(own).items():
-        is_left_out = name == "name" or (recipe is None and name.partition(".")[0] in _SHOWN_ELSEWHERE)
-        if not is_left_out and settings[name] != expected.get(name):
-            yield f"{name} = {json.dumps(shown)}"

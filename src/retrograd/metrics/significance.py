@@ -36,6 +36,7 @@ __all__ = [
     "Statistic",
     "bootstrap_corpus",
     "bootstrap_ratios",
+    "is_beyond_chance",
     "mean_statistic",
     "paired_bootstrap",
     "paired_bootstrap_corpus",
@@ -47,6 +48,9 @@ Statistic = Callable[[Int64[np.ndarray, " rows"]], float]
 """A corpus score of the answers at these rows; a row may come several times."""
 
 ItemScores = Sequence[float | int] | Shaped[np.ndarray, " items"]
+
+_SURE = 0.05
+"""The p below which a difference may count as one (`is_beyond_chance`)."""
 
 _CELLS_AT_ONCE = 1 << 22  # resamples × items drawn at once: bounds the memory at about 64 MB
 _ROUNDING = 1e-10  # differences this close, relative to their scale, are ties broken by the order of summation only
@@ -93,6 +97,14 @@ class PermutationTest:
             f"{self.difference:+.4g}, p = {self.p_value:.2g} (two-sided paired permutation test over "
             f"{self.items:,} items, {self.resamples:,} resamples)"
         )
+
+
+def is_beyond_chance(interval: BootstrapInterval, test: PermutationTest) -> bool:
+    """Return whether the choice of test items hardly explains a difference: its interval leaves out zero and p < 0.05.
+
+    Neither proves the other: an interval may leave out zero where the permutation test finds p above 0.05.
+    """
+    return interval.excludes_zero and test.p_value < _SURE
 
 
 @dataclass(frozen=True, slots=True)

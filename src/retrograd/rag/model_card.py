@@ -25,6 +25,7 @@ from retrograd.rag.search_kinds import SearchKind
 from retrograd.tasks.saved_tasks import describe_queries
 from retrograd.tasks.task import Task
 from retrograd.util.files import atomic_file
+from retrograd.util.markdown import code_span, escape
 
 __all__ = ["Controls", "RunFacts", "Scores", "update_cards", "write_cards"]
 
@@ -57,7 +58,8 @@ class Controls:
 class RunFacts:
     """Facts of a finished run for the card of its model.
 
-    ``data`` and ``objective`` are words, ``settings`` those that differ from what they are ``compared_with``.
+    ``data`` and ``objective`` are words, ``settings`` those that differ from the ``recipe`` of that name, and from the
+    defaults without one.
     ``scores`` are None where the test data were not scored, ``controls`` where no study has compared the run.
     """
 
@@ -65,7 +67,7 @@ class RunFacts:
     objective: str
     scores: Scores | None
     test_examples: int
-    compared_with: str
+    recipe: str | None
     settings: tuple[str, ...]
     controls: Controls | None
 
@@ -145,20 +147,21 @@ def _describe_facts(facts: RunFacts | None) -> str:
             "## Training and scores\n\nThis model was saved outside a finished run: its training data, objective, "
             "scores and controls are not recorded.\n"
         )
-    data = "\n".join(f"- {line}" for line in facts.data)
+    data = "\n".join(f"- {escape(line)}" for line in facts.data)
     if facts.scores is not None and facts.scores.values:
         scores = _describe_scores(facts.scores, facts.controls, facts.test_examples)
     elif facts.test_examples:
         scores = f"The scores on its {facts.test_examples} test examples are not recorded."
     else:
         scores = "The run had no test data, so that there are no scores."
-    settings = "\n".join(f"- `{line}`" for line in facts.settings) or "- none"
+    settings = "\n".join(f"- {code_span(line)}" for line in facts.settings) or "- none"
+    compared_with = "the defaults" if facts.recipe is None else f"the recipe {code_span(facts.recipe)}"
     return f"""## Training
 
 {data}
 - objective: {facts.objective}
 
-Settings that differ from {facts.compared_with}:
+Settings that differ from {compared_with}:
 
 {settings}
 
@@ -180,8 +183,8 @@ def _describe_scores(scores: Scores, controls: Controls | None, test_examples: i
         ends = scores.intervals.get(name)
         interval = "-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
         cells = [f"{own[name]:.2f}" if name in own else "-" for own in others.values()]
-        rows.append(" | ".join(["", name, f"{value:.2f}", interval, *cells, ""]).strip())
-    header = " | ".join(["", "score", "value", "95 % interval", *others, ""]).strip()
+        rows.append(" | ".join(["", escape(name), f"{value:.2f}", interval, *cells, ""]).strip())
+    header = " | ".join(["", "score", "value", "95 % interval", *map(escape, others), ""]).strip()
     return (
         f"On {test_examples} test examples, in percent, of one run. Intervals are by bootstrap over the test examples: "
         f"another training seed may\ndiffer by more.\n\n"
@@ -198,7 +201,7 @@ def _describe_controls(controls: Controls | None) -> str:
         )
     return (
         "The controls had the same data, generator, number of epochs and seed (`retrograd train --controls`).\n"
-        f"Over all seeds: {controls.sentence}."
+        f"Over all seeds: {escape(controls.sentence)}."
     )
 
 

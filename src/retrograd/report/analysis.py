@@ -12,7 +12,7 @@ from rich.text import Text
 
 from retrograd.evaluation.concentration import Distribution
 from retrograd.evaluation.neighbours import Agreement
-from retrograd.report.figures import make_figure
+from retrograd.report.figures import escape_formulas, make_figure
 from retrograd.studies.analyse import AnalysisReport, AtK, QueryStory
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _agreement_table(groups: dict[str, list[Agreement]], k: int) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, lines in groups.items():
         for number, line in enumerate(lines):
-            table.add_row(f"{name} ({line.queries})" if number == 0 else "", line.trait, *_cells(line))
+            table.add_row(Text(f"{name} ({line.queries})" if number == 0 else ""), Text(line.trait), *_cells(line))
     return table
 
 
@@ -232,7 +232,7 @@ def draw_analysis(report: AnalysisReport, folder: Path) -> list[Path]:
     """Draw three pictures of the first k and return their paths: what is shared, how spread, how often."""
     folder.mkdir(parents=True, exist_ok=True)
     at_k = report.at[0]
-    title = f"{report.name}, {report.split} data, k = {at_k.k}"
+    title = f"{escape_formulas(report.name)}, {report.split} data, k = {at_k.k}"
     return [
         _draw_agreement(at_k, title, folder / "shared.png"),
         _draw_weights(at_k, report, title, folder / "concentration.png"),
@@ -245,7 +245,7 @@ def _draw_agreement(at_k: AtK, title: str, path: Path) -> Path:
     figure = make_figure(5.5 * len(groups), 4.8)
     for axes, (name, lines) in zip(np.ravel(figure.subplots(1, len(groups), sharey=True)), groups.items(), strict=True):
         _draw_bars(axes, lines, at_k.k)
-        axes.set_title(f"{name} ({lines[0].queries} queries)", fontsize=9)
+        axes.set_title(f"{escape_formulas(name)} ({lines[0].queries} queries)", fontsize=9)
     figure.suptitle(f"{title}: what retrieved instances share with the query", fontsize=10)
     figure.savefig(path, dpi=150)
     return path

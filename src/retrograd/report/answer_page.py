@@ -11,10 +11,11 @@ from rich.text import Text
 from retrograd.evaluation.evidence import metric_name
 from retrograd.report.confidence import draw_confidence, format_confidence
 from retrograd.report.figures import NO_PICTURES, has_matplotlib
-from retrograd.report.markdown import escape, table_lines
-from retrograd.report.page import format_changes, format_range, slice_cells
+from retrograd.report.page import format_changes, format_range, mark_told, slice_cells
 from retrograd.studies.report_answers import AnswerReport, AnswerSystem
+from retrograd.studies.report_caveats import list_answer_caveats
 from retrograd.util.files import atomic_file
+from retrograd.util.markdown import escape, table_lines
 
 __all__ = ["format_answer_page", "print_answer_report", "save_answer_page"]
 
@@ -33,7 +34,7 @@ def save_answer_page(report: AnswerReport, folder: Path) -> None:
 
 def format_answer_page(report: AnswerReport, has_picture: bool = True) -> str:
     """Return the whole page as Markdown, with a link to its picture where it has one."""
-    notes = [*report.notes, *_caveats(report)]
+    notes = [*report.notes, *list_answer_caveats(report)]
     if report.confidence is not None and not has_picture:
         notes.append(NO_PICTURES)
     parts = [
@@ -62,7 +63,10 @@ def _headline(report: AnswerReport) -> list[str]:
 def _systems(report: AnswerReport) -> list[str]:
     others = [name for name in report.run.scores if name != report.metric]
     headings = ["system", f"{metric_name(report.metric)} [95 %]", "run less this [95 %]", "p"]
-    rows = [[escape(one.name), *_cells(one), *(f"{one.scores[name]:.1f}" for name in others)] for one in report.systems]
+    rows = [
+        [escape(mark_told(one)), *_cells(one), *(f"{one.scores[name]:.1f}" for name in others)]
+        for one in report.systems
+    ]
     lines = ["## Controls and the trivial answer", ""]
     lines += table_lines([*headings, *(escape(metric_name(name)) for name in others)], rows)
     controls = [one for one in report.systems if one.kind == "control"]
@@ -97,10 +101,7 @@ def _slices(report: AnswerReport) -> list[str]:
         for group in report.slices
         for number, part in enumerate(group.slices)
     ]
-    lines = ["## Slices", "", *table_lines(headings, rows, left=2)]
-    if controls:
-        lines += ["", "† the 95 % interval of the difference from the run leaves out zero."]
-    return lines
+    return ["## Slices", "", *table_lines(headings, rows, left=2)]
 
 
 def _confidence(report: AnswerReport, has_picture: bool) -> list[str]:
@@ -108,19 +109,6 @@ def _confidence(report: AnswerReport, has_picture: bool) -> list[str]:
         return []
     lines = ["## Confidence", "", *format_confidence(report.confidence)]
     return [*lines, "", f"![correctness by confidence, and risk by coverage]({_PICTURE})"] if has_picture else lines
-
-
-def _caveats(report: AnswerReport) -> list[str]:
-    """Return the caveats that every page states."""
-    caveats = [
-        f"Intervals: percentile bootstrap over test examples, {report.resamples:,} draws; differences are paired by "
-        f"example, p by permutation. Neither sees the chance of another training seed."
-    ]
-    if not any(system.kind == "control" for system in report.systems):
-        caveats.append("No control run was given, so nothing here says what retrieval or training is worth.")
-    if any(part.items < 30 for group in report.slices for part in group.slices):
-        caveats.append("Slices below 30 examples are anecdotes, and their intervals too narrow.")
-    return caveats
 
 
 def print_answer_report(report: AnswerReport, console: Console) -> None:
@@ -132,7 +120,7 @@ def print_answer_report(report: AnswerReport, console: Console) -> None:
     for system in report.systems:
         score, gain, p = _cells(system)
         value, _, interval = score.partition(" ")
-        table.add_row(Text(system.name), value, Text(interval), Text(gain), p)
+        table.add_row(Text(mark_told(system)), value, Text(interval), Text(gain), p)
     console.print(table, highlight=False)
     for name, value in report.retrieval.items():
         console.print(f"{name} {value:.1f} %", highlight=False, markup=False)

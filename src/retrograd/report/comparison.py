@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.evaluation.open_comparison import OpenComparison
+from retrograd.metrics.significance import is_beyond_chance
 from retrograd.studies.compare import Comparison
 
 __all__ = ["print_comparison"]
@@ -15,9 +17,8 @@ def print_comparison(comparison: Comparison | OpenComparison, names: tuple[str, 
     """Print the verdict, which system is right where, and the relations, if there are any."""
     baseline, system = comparison.scores
     interval = comparison.interval
-    # Neither proves the other: an interval may exclude zero where the permutation test finds p above 0.05.
-    beyond = interval.excludes_zero and comparison.test.p_value < 0.05
-    verdict = "more than the choice of test items explains" if beyond else "may be chance"
+    is_beyond = is_beyond_chance(interval, comparison.test)
+    verdict = "more than the choice of test items explains" if is_beyond else "may be chance"
     console.print(
         f"{comparison.metric}: {names[0]} {baseline:.1f}, {names[1]} {system:.1f}\n"
         f"difference {interval.difference:+.1f}, {100 * interval.confidence:g} % interval [{interval.low:+.1f}, "
@@ -33,12 +34,10 @@ def print_comparison(comparison: Comparison | OpenComparison, names: tuple[str, 
     table = Table(box=None, pad_edge=False)
     table.add_column("relation", no_wrap=True)
     for heading in ("items", f"F1 {names[0]}", f"F1 {names[1]}", "gain"):
-        table.add_column(heading.replace("[", r"\["), justify="right")
+        table.add_column(Text(heading), justify="right")
     for row in comparison.relations:
         gain = row.system - row.baseline
-        table.add_row(
-            row.relation.replace("[", r"\["), str(row.items), f"{row.baseline:.1f}", f"{row.system:.1f}", f"{gain:+.1f}"
-        )
+        table.add_row(Text(row.relation), str(row.items), f"{row.baseline:.1f}", f"{row.system:.1f}", f"{gain:+.1f}")
     console.print(table)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from retrograd.report.figures import make_figure
+from retrograd.report.figures import escape_formulas, make_figure
 from retrograd.studies.curves import CurveReport
 
 __all__ = ["draw_curves", "print_curves", "save_curve_text"]
@@ -23,7 +24,7 @@ def print_curves(report: CurveReport, console: Console) -> None:
     table.add_column("seeds")
     for point in report.points:
         table.add_row(
-            point.name.replace("[", r"\["),
+            Text(point.name),
             f"{point.value:g}",
             str(len(point.scores)),
             f"{point.mean:.2f}",
@@ -56,12 +57,14 @@ def draw_curves(report: CurveReport, path: Path) -> None:
         points = list(group)
         colour = f"C{number % 10}"
         values = [point.value for point in points]
-        axes.plot(values, [point.mean for point in points], marker="o", color=colour, label=name)
+        axes.plot(values, [point.mean for point in points], marker="o", color=colour, label=escape_formulas(name))
         low, high = ([bound(point.scores) for point in points] for bound in (min, max))
         axes.fill_between(values, low, high, color=colour, alpha=0.2, linewidth=0)
         for point in points:
             axes.scatter([point.value] * len(point.scores), point.scores, color=colour, s=9)
-    axes.set(xlabel=report.over, ylabel=f"{report.metric}, percent", title="mean, and range over seeds")
+    axes.set(
+        xlabel=escape_formulas(report.over), ylabel=f"{report.metric}, percent", title="mean, and range over seeds"
+    )
     axes.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

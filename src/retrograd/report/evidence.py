@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.evaluation.evidence import Difference, format_spread, metric_name
 from retrograd.experiments.controls import ORACLE
-from retrograd.rag.search.oracle import ORACLE_SHARE
 from retrograd.studies.study import EXPERIMENT
 from retrograd.studies.verdict import SECONDARY_METRICS, Verdict
 from retrograd.util.files import atomic_file
@@ -28,26 +27,10 @@ def save_evidence(verdict: Verdict) -> str:
 
 def format_evidence(verdict: Verdict) -> str:
     """Return the table of systems, notes on how to read its numbers, and the sentence."""
-    study, evidence, scores = verdict.study, verdict.evidence, verdict.scores
     file = io.StringIO()
     console = Console(file=file, width=140)
     console.print(_table(verdict))
-    rivals = ", ".join(name for name in evidence.rivals if name in scores)
-    lines = [
-        "± is the standard deviation over seeds; of a difference, that of its pairs. Interval (95 %, paired bootstrap) "
-        "and p (paired permutation test) are of the mean over seeds and about other test examples, not other seeds; "
-        "they are not corrected for the number of comparisons.",
-        f"The sentence compares with the strongest of {rivals} by mean score.",
-    ]
-    if len(study.seeds) == 1:
-        lines.append("One seed says nothing about what another would have given; train with --seeds 0,1,2.")
-    if share := scores.get(ORACLE, {}).get(ORACLE_SHARE):
-        lines.append(
-            f"The oracle is told the answer, in training and at test time: a reference, no rival. Nothing supports "
-            f"the target of {100.0 - fmean(share):.1f} % of the test examples, which read the nearest passages."
-        )
-    lines += [f"Left out: {name}, {why}." for name, why in study.left_out.items()]
-    for line in [*lines, f"\n{evidence.sentence}"]:
+    for line in [*verdict.notes, f"\n{verdict.evidence.sentence}"]:
         console.print(line, highlight=False, markup=False)
     return file.getvalue().rstrip()
 
@@ -60,16 +43,16 @@ def _table(verdict: Verdict) -> Table:
         if name != evidence.metric and any(name in by_metric for by_metric in scores.values())
     ]
     table = Table(
-        title=f"{study.systems[EXPERIMENT].name}, seeds {', '.join(map(str, study.seeds))}", title_justify="left"
+        title=Text(f"{study.systems[EXPERIMENT].name}, seeds {', '.join(map(str, study.seeds))}"), title_justify="left"
     )
     table.add_column("system")
     for heading in (*map(metric_name, (evidence.metric, *secondary)), "experiment less it", "95 % interval", "p"):
-        table.add_column(heading.replace("[", r"\["), justify="right")
+        table.add_column(Text(heading), justify="right")
     differences = {difference.control: difference for difference in evidence.differences}
     for name, by_metric in scores.items():
         title = {EXPERIMENT: study.systems[EXPERIMENT].name, ORACLE: "oracle (is told)"}.get(name, name)
         values = (format_spread(by_metric.get(metric, [])) for metric in (evidence.metric, *secondary))
-        table.add_row(title.replace("[", r"\["), *values, *_cells(differences.get(name)))
+        table.add_row(Text(title), *values, *_cells(differences.get(name)))
     return table
 
 

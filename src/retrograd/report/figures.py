@@ -9,7 +9,7 @@ from retrograd.util.optional import is_installed, require_package
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["NO_PICTURES", "has_matplotlib", "make_figure", "require_matplotlib"]
+__all__ = ["NO_PICTURES", "escape_formulas", "has_matplotlib", "make_figure", "require_matplotlib"]
 
 
 NO_PICTURES = "Pictures are left out: they need matplotlib; install it with: pip install 'retrograd[plots]'"
@@ -23,6 +23,11 @@ def has_matplotlib() -> bool:
 def require_matplotlib() -> None:
     """Raise `UserError` where matplotlib is not installed; call it before long work whose result is drawn."""
     require_package("a picture", "matplotlib", "plots")
+
+
+def escape_formulas(text: str) -> str:
+    """Return text in which matplotlib finds no formula: names may have two dollar signs."""
+    return text.replace("$", r"\$")
 
 
 def make_figure(width: float, height: float) -> Figure:

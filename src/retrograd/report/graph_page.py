@@ -26,7 +26,8 @@ def save_graph_page(triples: Sequence[Triple], out: Path) -> None:
 
 def format_graph_page(triples: Sequence[Triple], name: str) -> str:
     """Return the page as HTML with at most `MOST_EDGES` triples, the best-scored ones, and says where it is cut."""
-    shown = sorted(triples, key=lambda triple: -triple.score)[:MOST_EDGES]
+    ordered = sorted(triples, key=_order)
+    shown, left = ordered[:MOST_EDGES], ordered[MOST_EDGES:]
     nodes = find_nodes(shown)
     types = {node.id: node.kind for node in nodes.values()}
     relations = [relation for relation, _ in Counter(triple.relation for triple in shown).most_common()]
@@ -51,9 +52,15 @@ def format_graph_page(triples: Sequence[Triple], name: str) -> str:
         "triples": shown,
         "total": len(triples),
         "least": shown[-1].score if shown else 0.0,
+        "tied": sum(triple.score == shown[-1].score for triple in left),
         "entities": len(types),
         "relations": [(relation, counts[relation]) for relation in relations],
         "neighbours": _NEIGHBOURS,
         "graph": graph,
     }
-    return render("graph.html", context, ["cytoscape.min.js", "graph.js"], ["style.css", "graph.css"])
+    return render("graph.html", context, ["cytoscape.min.js", "graph.js", "print.js"], ["style.css", "graph.css"])
+
+
+def _order(triple: Triple) -> tuple[float, str, str, str, str, str, str]:
+    """Return what puts the best-scored first and equal scores by name, in whatever order they come."""
+    return (-triple.score, triple.head, triple.relation, triple.tail, triple.head_type, triple.tail_type, triple.id)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -66,16 +67,28 @@ def write_page(page: str, path: Path) -> None:
 
 
 def embed_json(value: object) -> Markup:
-    """Return JSON that can stand in a script element: no character in it can end the element or begin a comment."""
-    text = json.dumps(value, default=_plain, separators=(",", ":"))  # beyond ASCII everything is escaped
+    """Return JSON that can stand in a script element: no character in it can end the element or begin a comment.
+
+    A number that is not finite, for which JSON has no word, becomes null.
+    """
+    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))  # beyond ASCII everything is escaped
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
 
 
 def _plain(value: object) -> object:
+    """Return a value as JSON has it: dataclasses as objects, null for numbers that are not finite."""
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 

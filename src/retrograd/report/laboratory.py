@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.evaluation.laboratory.measure import Component, Measurement
 from retrograd.objectives import Goal
-from retrograd.report.figures import make_figure
+from retrograd.report.figures import escape_formulas, make_figure
 from retrograd.studies.laboratory.lab import EstimatorResult, LabReport
 
 __all__ = ["draw", "find_pareto_front", "format_advice", "mark_goal", "print_report"]
@@ -33,10 +34,11 @@ def print_report(report: LabReport, console: Console) -> None:
         f"{report.name}: {report.queries} training queries, {report.base_size} passages, {report.redraws} redraws.\n"
         f"Reference: {report.reference}.\nPosterior retriever: {report.posterior}.",
         highlight=False,
+        markup=False,
     )
     console.print(_table(report.findings))
     console.print("\n".join([_LEGEND, *_describe_goals(report.findings)]), highlight=False, markup=False)
-    console.print(f"\n{format_advice(report)}", highlight=False)
+    console.print(f"\n{format_advice(report)}", highlight=False, markup=False)
 
 
 def _table(findings: list[EstimatorResult]) -> Table:
@@ -48,7 +50,7 @@ def _table(findings: list[EstimatorResult]) -> Table:
     for heading in ("\nerror", "\nESS", "\nfwd", "\nbwd", "\ns", "error\nx s"):
         table.add_column(heading, justify="right")
     for finding in sorted(findings, key=lambda finding: finding.error):
-        table.add_row(mark_goal(finding.measured), *_cells(finding))
+        table.add_row(Text(mark_goal(finding.measured)), *_cells(finding))
         own = finding.measured.own
         if own:
             parts = [own.get(part) for part in finding.measured.parts]
@@ -185,7 +187,7 @@ def draw(report: LabReport, path: Path) -> None:
         on_front = finding in best
         axes.scatter(finding.seconds, finding.error, color="tab:green" if on_front else "tab:grey", zorder=2)
         axes.annotate(
-            finding.measured.name,
+            escape_formulas(finding.measured.name),
             (finding.seconds, finding.error),
             xytext=(5, 3),
             textcoords="offset points",
@@ -198,7 +200,7 @@ def draw(report: LabReport, path: Path) -> None:
         yscale="log",
         xlabel=f"seconds for one batch of {report.queries} queries",
         ylabel="relative squared error of the gradient (prior and generator)",
-        title=f"{report.name}: gradient estimators at fixed parameters",
+        title=f"{escape_formulas(report.name)}: gradient estimators at fixed parameters",
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")

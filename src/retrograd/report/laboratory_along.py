@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.evaluation.laboratory.measure import Component
-from retrograd.report.figures import make_figure
+from retrograd.report.figures import escape_formulas, make_figure
 from retrograd.report.laboratory import mark_goal
 from retrograd.studies.laboratory.along import Moment
 
@@ -34,6 +35,7 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
         f"Each cell: bias and variance relative to the exact gradient, and tr Cov itself; a dash: no gradient.\n"
         f"†: maximises something else than log p(y|x), so that its distance from this gradient is no mistake.",
         highlight=False,
+        markup=False,
     )
     marked = {one.measured.name: mark_goal(one.measured) for moment in moments for one in moment.report.findings}
     for part in _PARTS:
@@ -43,9 +45,9 @@ def print_along(moments: Sequence[Moment], console: Console) -> None:
         table = Table(title=part, title_justify="left", box=None, pad_edge=False)
         table.add_column("estimator", no_wrap=True)
         for moment in moments:
-            table.add_column(moment.name, justify="right")
+            table.add_column(Text(moment.name), justify="right")
         for name, row in rows.items():
-            table.add_row(marked[name], *(_format_cell(component) for component in row))
+            table.add_row(Text(marked[name]), *(_format_cell(component) for component in row))
         console.print(table)
 
 
@@ -65,9 +67,11 @@ def draw_along(moments: Sequence[Moment], path: Path) -> None:
                 line.set_linestyle(("-", "--", ":")[number // 10 % 3])
                 lines[name] = line
         axes.set(title=part, yscale="log" if axes.lines else "linear")
-        axes.set_xticks(list(positions), [moment.name for moment in moments], rotation=60, ha="right")
+        axes.set_xticks(list(positions), [escape_formulas(moment.name) for moment in moments], rotation=60, ha="right")
     figure.axes[0].set_ylabel("tr Cov of the estimate")
-    figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize="small")
+    figure.legend(
+        list(lines.values()), [escape_formulas(name) for name in lines], loc="outside right upper", fontsize="small"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

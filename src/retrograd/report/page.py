@@ -11,15 +11,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from retrograd.experiments.setting_changes import SettingChange
 from retrograd.metrics.significance import BootstrapInterval, ScoreInterval
 from retrograd.report.confidence import draw_confidence, format_confidence
-from retrograd.report.figures import NO_PICTURES, has_matplotlib, make_figure
-from retrograd.report.markdown import escape, table_lines
-from retrograd.studies.report import RelationReport, RelationRow, SettingChange, System
+from retrograd.report.figures import NO_PICTURES, escape_formulas, has_matplotlib, make_figure
+from retrograd.studies.report import RelationReport, RelationRow, System
+from retrograd.studies.report_answers import AnswerSystem
+from retrograd.studies.report_caveats import list_relation_caveats
 from retrograd.studies.slices import Slice
 from retrograd.util.files import atomic_file
+from retrograd.util.markdown import code_span, escape, table_lines
 
-__all__ = ["draw_slices", "format_changes", "format_page", "format_range", "print_report", "save_page", "slice_cells"]
+__all__ = [
+    "draw_slices",
+    "format_changes",
+    "format_page",
+    "format_range",
+    "mark_told",
+    "print_report",
+    "save_page",
+    "slice_cells",
+]
 
 _CONFUSIONS = 10
 _RELATIONS = 20
@@ -47,7 +59,7 @@ def save_page(report: RelationReport, folder: Path) -> None:
 
 def format_page(report: RelationReport, has_pictures: bool = True) -> str:
     """Return the whole page as Markdown, with links to its pictures where it has them."""
-    notes = [*report.notes, *_caveats(report), *([] if has_pictures else [NO_PICTURES])]
+    notes = [*report.notes, *list_relation_caveats(report), *([] if has_pictures else [NO_PICTURES])]
     parts = [
         _headline(report),
         _systems(report),
@@ -93,7 +105,7 @@ def _systems(report: RelationReport) -> list[str]:
     if report.negative is not None:
         name = escape(report.negative)
         headings += [f"F1 of {name}", f"{name} answered"]
-    rows = [[escape(system.name), *_cells(system)] for system in report.systems]
+    rows = [[escape(mark_told(system)), *_cells(system)] for system in report.systems]
     lines = ["## Controls and the trivial answer", "", *table_lines([*headings, "invalid"], rows)]
     controls = [system for system in report.systems if system.kind == "control"]
     if controls:
@@ -111,17 +123,22 @@ def _cells(system: System) -> list[str]:
     return [*cells, f"{system.invalid_rate:.1f} %"]
 
 
+def mark_told(system: System | AnswerSystem) -> str:
+    """Return the name of a system, with a mark where it is told the answers."""
+    return f"{system.name} (is told)" if system.is_told else system.name
+
+
 def format_changes(changes: Sequence[SettingChange]) -> str:
     """Return the first settings in which a control differs, with its values."""
     if not changes:
         return "none"
-    shown = [f"`{change.name} = {_value(change.control)}`" for change in changes[:_CHANGES]]
+    shown = [code_span(f"{change.name} = {_value(change.control)}") for change in changes[:_CHANGES]]
     more = f" and {len(changes) - _CHANGES} more in report.json" if len(changes) > _CHANGES else ""
     return ", ".join(shown) + more
 
 
 def _value(value: object) -> str:
-    return "(not there)" if value is None else json.dumps(value, ensure_ascii=False).replace("`", "'")
+    return "(not there)" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _metric(report: RelationReport) -> str:
@@ -182,19 +199,8 @@ def _slices(report: RelationReport, has_pictures: bool) -> list[str]:
         for number, part in enumerate(group.slices):
             name = escape(group.name) if number == 0 else ""
             rows.append([name, escape(part.name), f"{part.items:,}", *slice_cells(part)])
-    lines = ["## Slices", "", *table_lines(headings, rows, left=2), ""]
-    lines += [f"![score by slice]({_PICTURE})", ""] if has_pictures else []
-    if report.negative is not None:
-        lines.append(
-            f"The slices by frequency and by trigger, and that of all relations, hold no item of "
-            f"{escape(report.negative)}, so no false alarm on one lowers them: compare them with each other."
-        )
-    if controls:
-        lines.append(
-            "† the 95 % interval of the difference from the run leaves out zero; of systems that do not differ, one in "
-            "twenty gets it by chance."
-        )
-    return lines
+    lines = ["## Slices", "", *table_lines(headings, rows, left=2)]
+    return [*lines, "", f"![score by slice]({_PICTURE})"] if has_pictures else lines
 
 
 def slice_cells(part: Slice) -> list[str]:
@@ -217,27 +223,6 @@ def _confidence(report: RelationReport, has_pictures: bool) -> list[str]:
     return [*lines, "", picture] if has_pictures else lines
 
 
-def _caveats(report: RelationReport) -> list[str]:
-    """Return the caveats that every page states."""
-    learned = report.learned.triggers
-    caveats = [
-        f"Triggers: {sum(map(len, learned.values())):,} words, for {sum(map(bool, learned.values()))} of the "
-        f"{len(learned)} relations in {report.training:,} training sentences; the fewer sentences, the more by chance.",
-        f"Intervals: percentile bootstrap over test items, {report.resamples:,} draws; differences are paired by item, "
-        f"p by permutation. Neither sees the chance of another training seed.",
-    ]
-    if not any(system.kind == "control" for system in report.systems):
-        caveats.append("No control run was given, so nothing here says what retrieval or training is worth.")
-    if report.metric == "macro_f1":
-        caveats.append(
-            "In a slice the macro average runs over the relations that the slice's gold labels have, as the scorer "
-            "does: slices with other relations are not on one scale."
-        )
-    if any(part.items < 30 for group in report.slices for part in group.slices):
-        caveats.append("Slices below 30 items are anecdotes, and their intervals too narrow.")
-    return caveats
-
-
 def draw_slices(report: RelationReport, path: Path) -> None:
     """Draw every slice that has a score as a point with its interval, the controls beside it."""
     parts = [(group, part) for group in report.slices for part in group.slices if part.run.score is not None]
@@ -250,16 +235,16 @@ def draw_slices(report: RelationReport, path: Path) -> None:
     scores = np.array([run.score, *(part.run.score for _, part in parts)], dtype=np.float64)
     intervals = [run.interval, *(part.interval for _, part in parts)]
     reach = np.array([_error_bar(one, score) for one, score in zip(intervals, scores, strict=True)]).T
-    name = _escape_formulas(report.name)
+    name = escape_formulas(report.name)
     bars = [axes.errorbar(scores, positions, xerr=reach, fmt="o", color="black", capsize=3, label=name, zorder=3)]
     for number, system in enumerate(report.systems[1:-1]):
         points = [system.score, *(part.controls[system.name].score for _, part in parts)]
         bars += axes.plot(
-            points, positions, "sD^vP*X"[number % 7], markersize=5, alpha=0.8, label=_escape_formulas(system.name)
+            points, positions, "sD^vP*X"[number % 7], markersize=5, alpha=0.8, label=escape_formulas(system.name)
         )
     first = [i + 1 for i, (group, _) in enumerate(parts) if i == 0 or group is not parts[i - 1][0]]
     axes.hlines([place - 0.5 for place in first], -2, 102, color="lightgrey", linewidth=0.8)
-    names = [f"{_escape_formulas(label)} ({count:,})" for label, count in zip(labels, items, strict=True)]
+    names = [f"{escape_formulas(label)} ({count:,})" for label, count in zip(labels, items, strict=True)]
     axes.set_yticks(positions, names, fontsize=8)
     axes.set(xlim=(-2, 102), ylim=(len(labels) - 0.5, -0.5), xlabel=f"{_metric(report)}, 95 % interval of the run")
     figure.legend(handles=bars, loc="outside upper center", ncols=3, fontsize=8)
@@ -269,11 +254,6 @@ def draw_slices(report: RelationReport, path: Path) -> None:
 def _error_bar(interval: ScoreInterval | None, score: float) -> tuple[float, float]:
     """Return how far an interval extends below and above; a percentile interval need not contain the score."""
     return (0.0, 0.0) if interval is None else (max(0.0, score - interval.low), max(0.0, interval.high - score))
-
-
-def _escape_formulas(text: str) -> str:
-    """Return text in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")
 
 
 # ---- terminal -----------------------------------------------------------------------------------------------------
@@ -288,7 +268,7 @@ def print_report(report: RelationReport, console: Console) -> None:
     for system in report.systems:
         gain = "" if system.gain is None else f"{system.gain.difference:+.1f}{format_range(system.gain, '+')}"
         lines.add_row(
-            Text(system.name),
+            Text(mark_told(system)),
             f"{system.score:.1f}",
             Text(format_range(system.interval).strip()),
             Text(gain),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from retrograd.report.confidence import BIN_HEADINGS, CURVE_HEADINGS, RISK_NOTE, view_confidence
 from retrograd.report.html import fit_page, render, write_page
 from retrograd.studies.report_page import RunPage
 
@@ -31,13 +32,22 @@ def format_run_page(page: RunPage) -> str:
 
 def _format(page: RunPage, shown: int) -> str:
     examples = () if page.sample is None else page.sample.examples[:shown]
-    context = {"title": f"{page.name} · retrograd", "page": page, "shown": examples, "sections": list(_sections(page))}
-    scripts = ["uplot.min.js", "report.js"]
+    context = {
+        "title": f"{page.name} · retrograd",
+        "page": page,
+        "shown": examples,
+        "sections": list(_sections(page, bool(examples))),
+        "confidence": None if page.confidence is None else view_confidence(page.confidence),
+        "bin_headings": BIN_HEADINGS,
+        "curve_headings": CURVE_HEADINGS,
+        "risk_note": RISK_NOTE,
+    }
+    scripts = ["uplot.min.js", "report.js", "print.js"]
     styles = ["style.css", "uplot.min.css", "pages.css"]
     return render("run.html", context, scripts, styles, RELOAD_SECONDS if page.state == "training" else 0)
 
 
-def _sections(page: RunPage) -> Iterator[tuple[str, str]]:
+def _sections(page: RunPage, has_examples: bool) -> Iterator[tuple[str, str]]:
     """Yield the anchors and titles of the sections that the page has."""
     sections = {
         "curves": ("Curves", page.charts),
@@ -45,7 +55,7 @@ def _sections(page: RunPage) -> Iterator[tuple[str, str]]:
         "retrieval": ("Retrieval", page.retrieval),
         "relations": ("Relations", page.relations),
         "confusions": ("Confusions", page.confusions),
-        "neighbours": ("Neighbours", page.sample),
+        "neighbours": ("Neighbours", has_examples),
         "slices": ("Slices", page.slices),
         "confidence": ("Confidence", page.confidence),
         "hubs": ("Most read", page.hubs),

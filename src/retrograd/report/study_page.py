@@ -22,4 +22,4 @@ def format_study_page(page: StudyPage) -> str:
     context = {"title": f"{page.name} · retrograd", "page": page}
     styles = ["style.css", "uplot.min.css", "pages.css"]
     refresh = 0 if page.is_finished else RELOAD_SECONDS
-    return render("study.html", context, ["uplot.min.js", "report.js"], styles, refresh)
+    return render("study.html", context, ["uplot.min.js", "report.js", "print.js"], styles, refresh)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.experiments.data.findings import Finding, Findings
 from retrograd.experiments.data.recognition import FileReading
@@ -72,8 +73,8 @@ def _parts(validation: Validation) -> Table:
             for one in ("error", "warning")
         ]
         labels = [f"{part.labels:,}" if part.labels else ""] * labelled
-        source = part.source.replace("[", r"\[")
-        table.add_row(part.name.replace("[", r"\["), f"{part.records:,}", *labels, *map(str, counts), source)
+        source = Text(part.source)
+        table.add_row(Text(part.name), f"{part.records:,}", *labels, *map(str, counts), source)
     return table
 
 

@@ -18,7 +18,7 @@ from retrograd.evaluation.confidence import Confidence
 from retrograd.evaluation.evaluate import vote
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import open_run
-from retrograd.experiments.text import flatten_settings
+from retrograd.experiments.setting_changes import SettingChange, list_changes_for_others
 from retrograd.metrics.breakdowns import Confusion, count_confusions
 from retrograd.metrics.relations import MacroAverage, PrecisionRecallF1, relation_table
 from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval, bootstrap_corpus
@@ -42,9 +42,8 @@ __all__ = [
     "Kind",
     "RelationReport",
     "RelationRow",
-    "SettingChange",
     "System",
-    "list_setting_changes",
+    "is_told_answers",
     "name_runs",
     "report_labelled",
     "report_run",
@@ -56,20 +55,12 @@ Kind = Literal["run", "control", "vote", "trivial"]
 
 
 @dataclass(frozen=True)
-class SettingChange:
-    """A setting, ``section.name``, with its value in the run and in the control; None where one has no such setting."""
-
-    name: str
-    run: object
-    control: object
-
-
-@dataclass(frozen=True)
 class System:
     """One line of the comparison; scores and rates in percent.
 
     ``negative_f1`` is the F1 of the negative label, which no official score counts. ``gain`` and ``test`` are the run
-    less this system, paired by item; None for the run itself, for the trivial answer and below two items.
+    less this system, paired by item; None for the run itself, for the trivial answer and below two items. ``is_told``
+    says whether its passages are chosen by the target at test time, as an oracle's are: a reference, and no rival.
     """
 
     name: str
@@ -85,6 +76,7 @@ class System:
     gain: BootstrapInterval | None = None
     test: PermutationTest | None = None
     changes: list[SettingChange] = field(default_factory=list)
+    is_told: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,18 +137,19 @@ def report_run(
     ``with_vote`` opens the model for the plain vote of its retriever; nothing else does. Raises `UserError` for a
     folder without predictions, and for a control with other test items, gold labels, label set or metric.
     """
-    return report_labelled(read_labelled_run(path), controls, out, with_vote, resamples, seed)
+    report = report_labelled(read_labelled_run(path), controls, with_vote, resamples, seed)
+    report.save(out)
+    return report
 
 
 def report_labelled(
     run: LabelledRun,
     controls: Sequence[Path],
-    out: Path,
     with_vote: bool = True,
     resamples: int = 1_000,
     seed: int = 0,
 ) -> RelationReport:
-    """Report a run that has been read: see `report_run`."""
+    """Report a run that has been read, as `report_run` does, and write nothing."""
     names = name_runs([run.path, *controls])
     runs_by_control = {name: _control(run, control) for name, control in zip(names[1:], controls, strict=True)}
     notes = _notes(run)
@@ -172,7 +165,7 @@ def report_labelled(
     rng = np.random.default_rng(seed)
     learned = Learned.of(run)
     relations, negative_row = _relation_rows(run)
-    report = RelationReport(
+    return RelationReport(
         name=names[0],
         recipe=run.experiment.name,
         seed=run.experiment.seed,
@@ -193,35 +186,28 @@ def report_labelled(
         notes=notes,
         confidence=read_confidence(run.path, run.data),
     )
-    report.save(out)
-    return report
 
 
-def list_setting_changes(run: Experiment, control: Experiment) -> list[SettingChange]:
-    """Return the settings that differ, but for the recipe's name and its trackers; of another objective's settings,
-    those that the control has.
-    """
-    run_values, control_values = (flatten_settings(experiment.to_mapping()) for experiment in (run, control))
-    names = [
-        *control_values,
-        *(name for name in run_values if name not in control_values and not name.startswith("objective.")),
-    ]
-    return [
-        SettingChange(name, run_values.get(name), control_values.get(name))
-        for name in names
-        if name != "name" and not name.startswith("track.") and run_values.get(name) != control_values.get(name)
-    ]
+def is_told_answers(experiment: Experiment) -> bool:
+    """Return whether a run reads passages that were chosen by the target, at test time too: it is an oracle."""
+    return experiment.retriever.search_kind.reads_target and experiment.test_passages > 0
 
 
 def name_runs(paths: Sequence[Path]) -> list[str]:
-    """Return the names of folders, or whole paths where two are equal. Raises `UserError` for a run given twice."""
-    earlier: set[Path] = set()
+    """Return the names of folders, with as many of the folders around them as tell them apart.
+
+    Raises `UserError` for a run given twice.
+    """
+    parts: list[tuple[str, ...]] = []
     for path in paths:
-        if path.resolve() in earlier:
+        own = path.resolve().parts
+        if own in parts:
             raise UserError(f"{path} is given twice; name each run once")
-        earlier.add(path.resolve())
-    names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+        parts.append(own)
+    depth = 1
+    while len({own[-depth:] for own in parts}) < len(parts):
+        depth += 1
+    return ["/".join(own[-depth:]) for own in parts]
 
 
 def _unused_name(name: str, used: Sequence[str]) -> str:
@@ -283,15 +269,17 @@ def _systems(
 ) -> list[System]:
     """Return the run, its rivals and the trivial answer."""
     task, gold, run_answers = run.task, list(run.gold.values()), list(run.answers.values())
-    first = _system(task, name, "run", gold, run_answers, _interval(task, gold, run_answers, rng, resamples))
+    own = _interval(task, gold, run_answers, rng, resamples)
+    first = _system(task, name, "run", gold, run_answers, own, is_told=is_told_answers(run.experiment))
     lines = [first]
     for rival, answers in rivals.items():
         interval = _interval(task, gold, answers, rng, resamples)
         gain, test = compare_scores(task, gold, answers, run_answers, rng, resamples) if len(gold) > 1 else (None, None)
         control = controls.get(rival)
-        changes = [] if control is None else list_setting_changes(run.experiment, control.experiment)
+        changes = [] if control is None else list_changes_for_others(run.experiment, control.experiment)
         kind: Kind = "vote" if control is None else "control"
-        lines.append(_system(task, rival, kind, gold, answers, interval, gain, test, changes))
+        is_told = is_told_answers((control or run).experiment)
+        lines.append(_system(task, rival, kind, gold, answers, interval, gain, test, changes, is_told))
     trivial = task.negative or Counter(learned.frequency).most_common(1)[0][0]
     lines.append(_system(task, f"always {trivial}", "trivial", gold, [trivial] * len(gold)))
     return lines
@@ -307,6 +295,7 @@ def _system(
     gain: BootstrapInterval | None = None,
     test: PermutationTest | None = None,
     changes: Sequence[SettingChange] = (),
+    is_told: bool = False,
 ) -> System:
     average = _average(task, gold, answers)
     # The negative label's own F1 is over plain items, whatever the official scorer does with directions.
@@ -325,6 +314,7 @@ def _system(
         gain=gain,
         test=test,
         changes=list(changes),
+        is_told=is_told,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from retrograd.evaluation.confidence import Confidence
+from retrograd.experiments.setting_changes import SettingChange, list_changes_for_others
 from retrograd.metrics.breakdowns import group_by_range
 from retrograd.metrics.resampling import answer_resampler, item_scores
 from retrograd.metrics.significance import (
@@ -26,7 +27,7 @@ from retrograd.metrics.significance import (
     paired_permutation_corpus,
 )
 from retrograd.studies.compare import RunAnswers, read_confidence, read_run_answers, require_same_examples
-from retrograd.studies.report import Kind, SettingChange, list_setting_changes, name_runs
+from retrograd.studies.report import Kind, is_told_answers, name_runs
 from retrograd.studies.slices import ItemRows, SliceGroup, SliceScorer
 from retrograd.tasks.relevance import answer_rows, is_answerable
 from retrograd.training.run.run_directory import RunDirectory
@@ -45,7 +46,7 @@ class AnswerSystem:
     """One line of the comparison: all scores in percent, by name, and the primary one with its interval.
 
     ``gain`` and ``test`` are the run less this system, paired by example; None for the run itself, for the trivial
-    answer and below two examples.
+    answer and below two examples. ``is_told`` says whether its passages are chosen by the target at test time.
     """
 
     name: str
@@ -56,6 +57,7 @@ class AnswerSystem:
     gain: BootstrapInterval | None = None
     test: PermutationTest | None = None
     changes: list[SettingChange] = field(default_factory=list)
+    is_told: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,11 @@ class AnswerReport:
         write_json(folder / "report.json", asdict(self))
 
 
-def report_answers(
-    run: RunAnswers, controls: Sequence[Path], out: Path, resamples: int = 1_000, seed: int = 0
-) -> AnswerReport:
-    """Report a finished run beside its ``controls``; write ``report.json`` into ``out``.
+def report_answers(run: RunAnswers, controls: Sequence[Path], resamples: int = 1_000, seed: int = 0) -> AnswerReport:
+    """Report a finished run beside its ``controls``.
 
-    Opens no model. Raises `UserError` for a control that has no predictions, that answered other examples, or that is
-    scored by another metric.
+    Opens no model and writes nothing. Raises `UserError` for a control that has no predictions, that answered other
+    examples, or that is scored by another metric.
     """
     path, names = run.path, name_runs([run.path, *controls])
     runs_by_control: dict[str, RunAnswers] = {}
@@ -107,17 +107,17 @@ def report_answers(
     rivals = {name: [other.answers[item] for item in run.examples] for name, other in runs_by_control.items()}
     rng = np.random.default_rng(seed)
     table = _Table(run, rng, resamples)
-    systems = [table.line(names[0], "run", list(run.answers.values()))]
+    systems = [table.line(names[0], "run", list(run.answers.values()), is_told=is_told_answers(run.experiment))]
     for name, other in runs_by_control.items():
-        changes = list_setting_changes(run.experiment, other.experiment)
-        systems.append(table.line(name, "control", rivals[name], changes))
+        changes = list_changes_for_others(run.experiment, other.experiment)
+        systems.append(table.line(name, "control", rivals[name], changes, is_told_answers(other.experiment)))
     trivial, notes = _trivial_answer(run), []
     if trivial is None:
         notes.append("There are no training answers, so there is no trivial line.")
     else:
         systems.append(table.line(f"always {trivial!r}", "trivial", [trivial] * len(run.examples)))
     saved = RunDirectory(path).scores()
-    report = AnswerReport(
+    return AnswerReport(
         name=names[0],
         recipe=run.experiment.name,
         seed=run.experiment.seed,
@@ -133,8 +133,6 @@ def report_answers(
         notes=notes,
         confidence=read_confidence(path, run.data),
     )
-    report.save(out)
-    return report
 
 
 def _trivial_answer(run: RunAnswers) -> str | None:
@@ -155,7 +153,12 @@ class _Table:
         self._resamples = resamples
 
     def line(
-        self, name: str, kind: Kind, answers: Sequence[str], changes: Sequence[SettingChange] = ()
+        self,
+        name: str,
+        kind: Kind,
+        answers: Sequence[str],
+        changes: Sequence[SettingChange] = (),
+        is_told: bool = False,
     ) -> AnswerSystem:
         """Return the scores of a system, and for a control its difference from the run."""
         metric, items = self._task.primary_metric, len(self._examples)
@@ -168,7 +171,7 @@ class _Table:
             both = answer_resampler(metric, [*self._golds, *self._golds], [*answers, *self._run_answers])
             gain = paired_bootstrap_corpus(both, items, self._rng, self._resamples)
             test = paired_permutation_corpus(both, items, self._rng, self._resamples)
-        return AnswerSystem(name, kind, scores[metric], dict(scores), interval, gain, test, list(changes))
+        return AnswerSystem(name, kind, scores[metric], dict(scores), interval, gain, test, list(changes), is_told)
 
 
 def _golds(examples: Sequence[Example]) -> list[tuple[str, ...]]:

@@ -33,11 +33,16 @@ _STALENESS = ("index_age", "index_embedded", "staleness_drift", "staleness_overl
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: values at optimiser steps, which are counted over all stages."""
+    """One line of a chart: values at optimiser steps, which are counted over all stages.
+
+    Of a long series some points are left out; ``lowest`` and ``highest`` are of all that was logged.
+    """
 
     name: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
+    lowest: float
+    highest: float
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,10 @@ def _joined(name: str, title: str, log: TrainingLog) -> Iterator[Series]:
     """Yield the stages of one quantity as one line."""
     for chart in log.charts:
         if chart.title == title:
+            lowest, highest = min(one.lowest for one in chart.series), max(one.highest for one in chart.series)
             steps = tuple(step for series in chart.series for step in series.steps)
             values = tuple(value for series in chart.series for value in series.values)
-            yield Series(name, steps, values)
+            yield Series(name, steps, values, lowest, highest)
 
 
 def _read_lines(path: Path) -> Iterator[JsonObject]:
@@ -153,10 +159,18 @@ def _series(lines: Sequence[JsonObject], name: str) -> Iterator[Series]:
     before = 0
     for stage, own in _stages(lines).items():
         points = [(_whole(line, "step"), value) for line in own if (value := finite_number(line.get(name))) is not None]
-        every = max(1, -(-len(points) // _POINTS))
-        kept = points[::every] if not points or points[-1] in points[::every] else [*points[::every], points[-1]]
-        yield Series(stage, tuple(before + step for step, _ in kept), tuple(float(f"{value:.5g}") for _, value in kept))
+        if points:
+            every = -(-len(points) // _POINTS)
+            kept = points[::every] if (len(points) - 1) % every == 0 else [*points[::every], points[-1]]
+            steps, values = tuple(before + step for step, _ in kept), tuple(_round(value) for _, value in kept)
+            everything = [value for _, value in points]
+            yield Series(stage, steps, values, _round(min(everything)), _round(max(everything)))
         before += max(_whole(line, "step") for line in own)
+
+
+def _round(value: float) -> float:
+    """Return a value with as many digits as a chart can show."""
+    return float(f"{value:.5g}")
 
 
 def _costs(lines: Sequence[JsonObject]) -> Iterator[StageCost]:

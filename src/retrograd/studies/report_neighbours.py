@@ -13,7 +13,16 @@ from retrograd.training.run.run_directory import RunDirectory
 from retrograd.types import Example, Passage
 from retrograd.util.text_files import read_jsonl
 
-__all__ = ["AnsweredExample", "Hub", "NeighbourExample", "NeighbourLine", "NeighbourSample", "list_hubs", "read_sample"]
+__all__ = [
+    "AnsweredExample",
+    "Hub",
+    "NeighbourExample",
+    "NeighbourLine",
+    "NeighbourSample",
+    "SupportedShare",
+    "list_hubs",
+    "read_sample",
+]
 
 _SHOWN = 3
 _HUBS = 10
@@ -58,16 +67,28 @@ class NeighbourExample:
 
 
 @dataclass(frozen=True)
+class SupportedShare:
+    """How many of ``examples``, in percent, have a nearest passage that supports their target.
+
+    Those without a target, of which nothing can be said, are left out; one for which no passage is found counts as not
+    supported.
+    """
+
+    percent: float
+    examples: int
+
+
+@dataclass(frozen=True)
 class NeighbourSample:
     """A sample of the test examples, those that were answered worst first.
 
-    ``supported_before`` and ``supported_after`` are the shares whose nearest passage supports the target, in percent;
-    None where nothing was kept, and where the task has no test of support.
+    ``supported_before`` and ``supported_after`` are shares of it; None where nothing was kept, and where the task has
+    no test of support.
     """
 
     examples: tuple[NeighbourExample, ...]
-    supported_before: float | None
-    supported_after: float | None
+    supported_before: SupportedShare | None
+    supported_after: SupportedShare | None
 
 
 @dataclass(frozen=True)
@@ -156,7 +177,7 @@ def list_hubs(run: RunDirectory, task: Task) -> tuple[Hub, ...]:
     base = KnowledgeBase.open(run.base)
     words = _Words(task, base)
     hubs: list[Hub] = []
-    for row, times in counts.most_common(_HUBS):
+    for row, times in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_HUBS]:
         if times > 1 and row < len(base):
             line = words.hub(row)
             hubs.append(Hub(line.title, line.text, times, times / examples))
@@ -175,6 +196,8 @@ def _shortened(answered: AnsweredExample | None) -> AnsweredExample | None:
     return replace(answered, gold=gold, answer=answer)
 
 
-def _share(kept: Sequence[KeptNeighbours]) -> float | None:
-    nearest = [one.supports[0] for one in kept if one.supports]
-    return 100.0 * sum(nearest) / len(nearest) if nearest else None
+def _share(kept: Sequence[KeptNeighbours]) -> SupportedShare | None:
+    if not any(one.supports for one in kept):
+        return None
+    judged = [one for one in kept if one.supports or (one.gold and not one.rows)]
+    return SupportedShare(100.0 * sum(one.supports[:1] == (True,) for one in judged) / len(judged), len(judged))

@@ -5,7 +5,6 @@ What a kind of data or an unfinished run does not have is empty, and the page le
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,69 +14,37 @@ from retrograd.evaluation.confidence import Confidence
 from retrograd.evaluation.evidence import metric_name
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.open import read_run_task
+from retrograd.experiments.setting_changes import SettingChange, compare_with_recipe
 from retrograd.index.knowledge_base import KnowledgeBase
-from retrograd.metrics.significance import BootstrapInterval, PermutationTest, ScoreInterval
-from retrograd.recipes import RECIPES
 from retrograd.studies.compare import LabelledRun, RunAnswers, read_run_answers, with_labels
 from retrograd.studies.report import (
-    Kind,
     RelationReport,
     RelationRow,
-    SettingChange,
-    list_setting_changes,
+    System,
+    name_runs,
     report_labelled,
 )
 from retrograd.studies.report_answers import AnswerReport, AnswerSystem, report_answers
+from retrograd.studies.report_caveats import list_answer_caveats, list_relation_caveats
+from retrograd.studies.report_confusions import ConfusionTable, tabulate_confusions
 from retrograd.studies.report_log import Alarm, Chart, StageCost, read_log
-from retrograd.studies.report_neighbours import AnsweredExample, Hub, NeighbourSample, list_hubs, read_sample
+from retrograd.studies.report_neighbours import (
+    AnsweredExample,
+    Hub,
+    NeighbourSample,
+    SupportedShare,
+    list_hubs,
+    read_sample,
+)
+from retrograd.studies.report_verdict import SystemLine, SystemTable, judge_run
 from retrograd.studies.slices import SliceGroup
 from retrograd.tasks.judging import judge_answers
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.util.text_files import read_json
 
-__all__ = ["ConfusionTable", "RunPage", "SystemLine", "SystemTable", "build_page", "build_progress_page"]
+__all__ = ["RunPage", "build_page", "build_progress_page"]
 
-State = Literal["finished", "training", "without test data"]
-
-_LABELS = 24
-"""The most labels of a confusion table; the rarest share the last one."""
-_INVALID = "(no valid answer)"
-_RARER = "(all rarer ones)"
-
-
-@dataclass(frozen=True)
-class SystemLine:
-    """One system in a table: its primary score in percent, the run's gain over it, and values of other columns."""
-
-    name: str
-    kind: Kind
-    score: float
-    interval: ScoreInterval | None
-    gain: BootstrapInterval | None
-    test: PermutationTest | None
-    values: tuple[float | None, ...]
-    changes: tuple[SettingChange, ...] = ()
-
-
-@dataclass(frozen=True)
-class SystemTable:
-    """The run first, then its rivals, by ``metric``; ``columns`` name the other values."""
-
-    metric: str
-    columns: tuple[str, ...]
-    lines: tuple[SystemLine, ...]
-
-
-@dataclass(frozen=True)
-class ConfusionTable:
-    """Counts of test items by gold label (rows) and answered label (columns), in the order of ``labels``.
-
-    The last column may be answers that are no label.
-    """
-
-    labels: tuple[str, ...]
-    columns: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
+State = Literal["finished", "training", "not evaluated", "without test data"]
 
 
 @dataclass(frozen=True)
@@ -112,25 +79,25 @@ class RunPage:
 
 
 def build_page(
-    path: Path, controls: Sequence[Path], out: Path, with_vote: bool = True, resamples: int = 1_000
+    path: Path, controls: Sequence[Path], with_vote: bool = True, resamples: int = 1_000
 ) -> tuple[RunPage, RelationReport | AnswerReport | None]:
-    """Return the page of a run beside its ``controls``, and its report, which is saved as ``report.json`` in ``out``.
+    """Return the page of a run beside its ``controls``, and its report. Nothing is written.
 
     A run that has not ended, or has no test data, has no report. ``with_vote`` is as in `retrograd.studies.report`.
     Raises `UserError` as the reports do.
     """
     progress = build_progress_page(path)
     if progress.state != "finished":
-        return progress, None
+        return replace(progress, verdict=(*progress.verdict, *_control_sentence(progress.state, controls))), None
     answers = read_run_answers(path)
     hubs = list_hubs(RunDirectory(path), answers.data.task)
     if answers.data.task.choices is not None:
         labelled = with_labels(answers)
-        report = report_labelled(labelled, controls, out, with_vote, resamples)
+        report = report_labelled(labelled, controls, with_vote, resamples)
         page = _add_relations(replace(progress, hubs=hubs), labelled, report)
         sample = read_sample(RunDirectory(path), answers.data.task, _answered_labels(labelled, answers))
     else:
-        report = report_answers(answers, controls, out, resamples)
+        report = report_answers(answers, controls, resamples)
         page = _add_answers(replace(progress, hubs=hubs), report)
         sample = read_sample(RunDirectory(path), answers.data.task, _answered_texts(answers))
     return replace(page, sample=sample, verdict=(*page.verdict, *_neighbour_sentence(sample))), report
@@ -144,24 +111,24 @@ def build_progress_page(path: Path) -> RunPage:
     state: State = "training"
     if run.has_ended and (path / "predictions.jsonl").exists():
         state = "finished"
-    elif run.has_model and not experiment.data.test:
-        state = "without test data"
+    elif run.has_model:
+        state = "not evaluated" if experiment.data.test else "without test data"
     has_task = run.labels.exists() and run.base.exists()
     sample = read_sample(run, read_run_task(experiment, run)) if has_task else None
-    compared_with, changes = _changes(experiment)
+    recipe, changes = compare_with_recipe(run, experiment)
     return RunPage(
         name=path.resolve().name,
         kind=experiment.data.kind,
         state=state,
-        verdict=_progress_sentences(state, log.where, sample),
+        verdict=_progress_sentences(state, path, log.where, sample),
         facts=tuple(_facts(experiment, run, log.costs)),
         charts=log.charts,
         costs=log.costs,
         alarms=log.alarms,
         staleness=log.staleness,
         sample=sample,
-        compared_with=compared_with,
-        changes=changes,
+        compared_with="the defaults" if recipe is None else f"the recipe {recipe}",
+        changes=tuple(changes),
         environment=tuple(_environment(run)),
     )
 
@@ -169,23 +136,48 @@ def build_progress_page(path: Path) -> RunPage:
 # ---- parts of every page ------------------------------------------------------------------------------------------
 
 
-def _progress_sentences(state: State, where: str, sample: NeighbourSample | None) -> tuple[str, ...]:
-    if state == "without test data":
-        return ("The run has ended. It has no test data, so nothing here says how good it is.",)
-    if state == "finished":
+def _progress_sentences(state: State, path: Path, where: str, sample: NeighbourSample | None) -> tuple[str, ...]:
+    match state:
+        case "finished":
+            return ()
+        case "without test data":
+            return ("The run has ended. It has no test data, so nothing here says how good it is.",)
+        case "not evaluated":
+            name = path.resolve().name
+            first = (
+                f"The model is trained, but its answers to the test data are not scored. Unless the run is still doing "
+                f"so, score them with: retrograd evaluate {name} --out {name}"
+            )
+        case "training":
+            first = f"Training has not ended; last logged: {where}." if where else "Nothing is logged yet."
+    return (first, *_neighbour_sentence(sample))
+
+
+def _control_sentence(state: State, controls: Sequence[Path]) -> tuple[str, ...]:
+    """Return what becomes of controls that were given for a run without scores."""
+    if not controls:
         return ()
-    begun = f"Training has not ended: {where}." if where else "Training has begun; nothing is logged yet."
-    return (begun, *_neighbour_sentence(sample))
+    names = ", ".join(name_runs(controls))
+    if state == "without test data":
+        return (f"Left out, as there are no test examples to compare on: {names}.",)
+    return (f"Left out, as this run has no scores yet: {names}. Write the page again when it has.",)
 
 
 def _neighbour_sentence(sample: NeighbourSample | None) -> tuple[str, ...]:
-    if sample is None or sample.supported_before is None:
+    """Return for how many examples the nearest passage supports the target, of those of which that can be said."""
+    if sample is None:
         return ()
-    start = f"The nearest passage supports the target for {sample.supported_before:.1f} %"
-    if sample.supported_after is None:
-        return (f"{start} of {len(sample.examples)} sampled test examples before training.",)
-    now = f"{sample.supported_after:.1f} % after"
-    return (f"{start} of {len(sample.examples)} sampled test examples before training, for {now}.",)
+    before, after = sample.supported_before, sample.supported_after
+    if before is not None and after is not None and before.examples == after.examples:
+        shares = f"{_of(before)} before training, for {after.percent:.1f} % after"
+    else:
+        parts = [f"{_of(one)} {when} training" for one, when in ((before, "before"), (after, "after")) if one]
+        shares = ", for ".join(parts)
+    return (f"The nearest passage supports the target for {shares}.",) if shares else ()
+
+
+def _of(share: SupportedShare) -> str:
+    return f"{share.percent:.1f} % of {share.examples:,} sampled test examples"
 
 
 def _facts(experiment: Experiment, run: RunDirectory, costs: Sequence[StageCost]) -> Iterator[tuple[str, str]]:
@@ -197,15 +189,6 @@ def _facts(experiment: Experiment, run: RunDirectory, costs: Sequence[StageCost]
     yield "passages read", str(experiment.test_passages)
     if costs:
         yield "minutes of training", f"{sum(cost.seconds for cost in costs) / 60:.1f}"
-
-
-def _changes(experiment: Experiment) -> tuple[str, tuple[SettingChange, ...]]:
-    """Return what the settings are compared with, in words, and those that differ."""
-    recipe = RECIPES.get(experiment.name)
-    if recipe is not None:
-        return f"the recipe {experiment.name}", tuple(list_setting_changes(experiment, recipe().from_root()))
-    defaults = replace(Experiment(), data=type(experiment.data)())
-    return "the defaults", tuple(list_setting_changes(experiment, defaults))
 
 
 def _environment(run: RunDirectory) -> Iterator[tuple[str, str]]:
@@ -237,40 +220,22 @@ def _add_relations(page: RunPage, run: LabelledRun, report: RelationReport) -> R
             one.accuracy,
             *([] if negative is None else [one.negative_f1, one.negative_rate]),
         ]
-        values = (*own, one.invalid_rate)
-        lines.append(
-            SystemLine(one.name, one.kind, one.score, one.interval, one.gain, one.test, values, tuple(one.changes))
-        )
+        lines.append(_system_line(one, (*own, one.invalid_rate)))
     table = SystemTable(metric_name(report.metric), (*columns, "invalid"), tuple(lines))
     scores = RunDirectory(run.path).scores()
     return replace(
         page,
-        verdict=_verdict(table, report.items),
+        verdict=judge_run(table, report.items),
         facts=_with_counts(page, report),
         systems=table,
         retrieval=scores["neighbours"],
         relations=tuple(report.relations),
         negative_row=report.negative_row,
-        confusions=_confusion_table(list(run.gold.values()), list(run.answers.values())),
+        confusions=tabulate_confusions(list(run.gold.values()), list(run.answers.values())),
         slices=tuple(report.slices),
-        notes=tuple(report.notes),
+        notes=(*report.notes, *list_relation_caveats(report)),
         confidence=report.confidence,
     )
-
-
-def _confusion_table(gold: Sequence[str], answers: Sequence[str | None]) -> ConfusionTable:
-    """Return the counts of the most frequent labels, by gold labels first; rarer ones share a row and a column."""
-    counts = Counter(gold)
-    counts.update({answer: 0 for answer in answers if answer is not None and answer not in counts})
-    ordered = [label for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
-    shown = ordered if len(ordered) <= _LABELS else [*ordered[: _LABELS - 1], _RARER]
-    places = {label: min(place, len(shown) - 1) for place, label in enumerate(ordered)}
-    has_invalid = None in answers
-    table = [[0] * (len(shown) + has_invalid) for _ in shown]
-    for right, answer in zip(gold, answers, strict=True):
-        table[places[right]][len(shown) if answer is None else places[answer]] += 1
-    columns = (*shown, *([_INVALID] if has_invalid else []))
-    return ConfusionTable(tuple(shown), columns, tuple(map(tuple, table)))
 
 
 def _answered_labels(run: LabelledRun, answers: RunAnswers) -> dict[str, AnsweredExample]:
@@ -285,27 +250,19 @@ def _answered_labels(run: LabelledRun, answers: RunAnswers) -> dict[str, Answere
 
 def _add_answers(page: RunPage, report: AnswerReport) -> RunPage:
     columns = [name for name in report.run.scores if name != report.metric]
-    lines = tuple(_answer_line(one, columns) for one in report.systems)
+    lines = tuple(_system_line(one, [one.scores.get(name) for name in columns]) for one in report.systems)
     table = SystemTable(
         metric_name(report.metric), tuple(metric_name(name).replace("_", " ") for name in columns), lines
     )
     return replace(
         page,
-        verdict=_verdict(table, report.items),
+        verdict=judge_run(table, report.items),
         facts=_with_counts(page, report),
         systems=table,
         retrieval=report.retrieval | {f"citations: {name}": value for name, value in report.citations.items()},
         slices=tuple(report.slices),
-        notes=tuple(report.notes),
+        notes=(*report.notes, *list_answer_caveats(report)),
         confidence=report.confidence,
-    )
-
-
-def _answer_line(system: AnswerSystem, columns: Sequence[str]) -> SystemLine:
-    values = tuple(system.scores.get(name) for name in columns)
-    changes = tuple(system.changes)
-    return SystemLine(
-        system.name, system.kind, system.score, system.interval, system.gain, system.test, values, changes
     )
 
 
@@ -318,40 +275,20 @@ def _answered_texts(run: RunAnswers) -> dict[str, AnsweredExample]:
     }
 
 
-# ---- the verdict --------------------------------------------------------------------------------------------------
-
-
 def _with_counts(page: RunPage, report: RelationReport | AnswerReport) -> tuple[tuple[str, str], ...]:
     counts = (("test examples", f"{report.items:,}"), ("training examples", f"{report.training:,}"))
     return (*page.facts[:3], *counts, *page.facts[3:])
 
 
-def _verdict(table: SystemTable, items: int) -> tuple[str, ...]:
-    """Return the run's score with its interval, and its difference from the best control, or that there is none."""
-    run, *others = table.lines
-    metric = table.metric[:1].upper() + table.metric[1:]
-    score = f"{metric} {run.score:.1f}{_range(run.interval)} on {items:,} test examples"
-    trivial = next((one for one in others if one.kind == "trivial"), None)
-    vote = next((one for one in others if one.kind == "vote"), None)
-    references = "" if trivial is None else f" The trivial system, {trivial.name}, scores {trivial.score:.1f}."
-    if vote is not None:
-        references = f" Its neighbours' vote, without a generator, scores {vote.score:.1f}.{references}"
-    controls = [one for one in others if one.kind == "control"]
-    if not controls:
-        return (
-            f"{score}. No control run was given, so nothing here says what retrieval or training is worth.{references}",
-        )
-    rival = max(controls, key=lambda one: one.score)
-    best = f"{rival.name}, the best of {len(controls)} controls" if len(controls) > 1 else f"the control {rival.name}"
-    if rival.gain is None or rival.test is None:
-        return (f"{score}; {best}, has {rival.score:.1f}, and one example is too few for a test.{references}",)
-    is_beyond = rival.gain.excludes_zero and rival.test.p_value < 0.05
-    verdict = "more than the choice of test examples explains" if is_beyond else "which may be chance"
-    return (
-        f"{score}: {rival.gain.difference:+.1f}{_range(rival.gain, '+')} over {best} "
-        f"(p = {rival.test.p_value:.2g}), {verdict}. Another training seed is another source of chance.{references}",
+def _system_line(system: System | AnswerSystem, values: Sequence[float | None]) -> SystemLine:
+    return SystemLine(
+        system.name,
+        system.kind,
+        system.score,
+        system.interval,
+        system.gain,
+        system.test,
+        tuple(values),
+        tuple(system.changes),
+        system.is_told,
     )
-
-
-def _range(interval: ScoreInterval | BootstrapInterval | None, sign: str = "") -> str:
-    return "" if interval is None else f" [{interval.low:{sign}.1f}, {interval.high:{sign}.1f}]"

@@ -8,11 +8,12 @@ from pathlib import Path
 from statistics import fmean
 
 from retrograd.evaluation.evidence import Difference, format_spread, metric_name
-from retrograd.studies.report import SettingChange
+from retrograd.experiments.setting_changes import SettingChange, list_changes_for_others
+from retrograd.studies.report import is_told_answers
 from retrograd.studies.report_log import Chart, TrainingLog, overlay_charts, read_log
 from retrograd.studies.report_page import RunPage, build_progress_page
 from retrograd.studies.study import EXPERIMENT, Study
-from retrograd.studies.verdict import SECONDARY_METRICS, Verdict, judge_study
+from retrograd.studies.verdict import SECONDARY_METRICS, Verdict, weigh_study
 
 __all__ = ["RunState", "StudyLine", "StudyPage", "build_study_page"]
 
@@ -22,7 +23,8 @@ class StudyLine:
     """One system: its scores over seeds as text (mean ± standard deviation), and the experiment less it.
 
     ``mean`` is that of the primary score in percent; None until all runs have ended. ``minutes`` are those of training,
-    over all seeds. ``changes`` are the settings in which it differs from the experiment.
+    over all seeds. ``changes`` are the settings in which it differs from the experiment; ``is_told`` says whether it is
+    told the answer, a reference and no rival.
     """
 
     name: str
@@ -33,6 +35,7 @@ class StudyLine:
     supported_before: float | None
     supported_after: float | None
     changes: tuple[SettingChange, ...]
+    is_told: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,25 +68,26 @@ class StudyPage:
     compared_with: str
     changes: tuple[SettingChange, ...]
     environment: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
 
 def build_study_page(path: Path) -> tuple[StudyPage, Verdict | None]:
     """Return the page of a study, and its verdict, which is None until all of its runs have ended.
 
-    Opens no model. Raises `UserError` for a folder that is no study, and as `judge_study` does.
+    Opens no model. Raises `UserError` for a folder that is no study, and as `weigh_study` does.
     """
     study = Study.open(path)
     begun = [run for run in study.runs if run.folder.experiment.exists()]
     pages = {run.path.name: build_progress_page(run.path) for run in begun}
     is_finished = all(run.folder.has_ended for run in study.runs)
-    verdict = judge_study(path) if is_finished else None
+    verdict = weigh_study(path) if is_finished else None
     seed, own = study.seeds[0], next(iter(pages.values()), None)
     logs: dict[str, TrainingLog] = {run.system: read_log(run.folder) for run in begun if run.experiment.seed == seed}
     experiment = study.systems[EXPERIMENT]
     page = StudyPage(
         name=path.resolve().name,
         is_finished=is_finished,
-        verdict=_sentences(study, verdict),
+        verdict=_sentences(verdict),
         facts=(
             ("experiment", experiment.name),
             ("data", experiment.data.kind),
@@ -99,20 +103,17 @@ def build_study_page(path: Path) -> tuple[StudyPage, Verdict | None]:
         compared_with="" if own is None else own.compared_with,
         changes=() if own is None else own.changes,
         environment=() if own is None else own.environment,
+        notes=() if verdict is None else tuple(verdict.notes),
     )
     return page, verdict
 
 
-def _sentences(study: Study, verdict: Verdict | None) -> tuple[str, ...]:
+def _sentences(verdict: Verdict | None) -> tuple[str, ...]:
     if verdict is None:
         return ("The study has not ended, so nothing can be said yet.",)
     sentence, main = verdict.evidence.sentence, verdict.evidence.main
-    first = (
-        f"{sentence[:1].upper()}{sentence[1:]}. 95 % interval {main.interval.low:+.1f} to {main.interval.high:+.1f}."
-    )
-    if len(study.seeds) > 1:
-        return (first,)
-    return (first, "One seed says nothing about what another would have given; train with --seeds 0,1,2.")
+    interval = f"95 % interval {main.interval.low:+.1f} to {main.interval.high:+.1f}"
+    return (f"{sentence[:1].upper()}{sentence[1:]}. {interval}.",)
 
 
 def _metrics(verdict: Verdict) -> list[str]:
@@ -127,12 +128,13 @@ def _columns(verdict: Verdict | None) -> tuple[str, ...]:
 
 def _line(study: Study, system: str, verdict: Verdict | None, pages: Mapping[str, RunPage]) -> StudyLine:
     runs = [run for run in study.runs if run.system == system]
+    experiment = study.systems[EXPERIMENT]
     seconds = sum(cost.seconds for run in runs if run.path.name in pages for cost in pages[run.path.name].costs)
     samples = [
         page.sample for run in runs if (page := pages.get(run.path.name)) is not None and page.sample is not None
     ]
-    before = [one.supported_before for one in samples if one.supported_before is not None]
-    after = [one.supported_after for one in samples if one.supported_after is not None]
+    before = [one.supported_before.percent for one in samples if one.supported_before is not None]
+    after = [one.supported_after.percent for one in samples if one.supported_after is not None]
     scores = {} if verdict is None else verdict.scores[system]
     differences = [] if verdict is None else [one for one in verdict.evidence.differences if one.control == system]
     return StudyLine(
@@ -143,7 +145,8 @@ def _line(study: Study, system: str, verdict: Verdict | None, pages: Mapping[str
         minutes=seconds / 60,
         supported_before=fmean(before) if before else None,
         supported_after=fmean(after) if after else None,
-        changes=() if system == EXPERIMENT else tuple(study.changes(system)),
+        changes=() if system == EXPERIMENT else tuple(list_changes_for_others(experiment, study.systems[system])),
+        is_told=is_told_answers(study.systems[system]),
     )
 
 

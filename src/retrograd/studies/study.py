@@ -16,9 +16,9 @@ from pathlib import Path
 from retrograd.experiments.controls import CONTROLS, FROZEN
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.run import require_enough_passages, resume_run, run_experiment
+from retrograd.experiments.setting_changes import SettingChange, list_setting_changes
 from retrograd.experiments.stage_description import trains_generator, trains_retriever
 from retrograd.recipes import find_recipe
-from retrograd.studies.report import SettingChange, list_setting_changes
 from retrograd.training.run.interrupts import Interrupts
 from retrograd.training.run.run_directory import RunDirectory
 from retrograd.training.tracking.tracker import Tracker

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 from retrograd.evaluation.evidence import Evidence, difference
 from retrograd.experiments.card import record_controls
-from retrograd.experiments.controls import CLOSED_BOOK, FROZEN, RANDOM
+from retrograd.experiments.controls import CLOSED_BOOK, FROZEN, ORACLE, RANDOM
 from retrograd.experiments.open import read_run_task
 from retrograd.experiments.stage_description import trains_retriever
 from retrograd.metrics.significance import Statistic
@@ -21,7 +22,7 @@ from retrograd.types import UserError
 from retrograd.util.guards import JsonObject
 from retrograd.util.text_files import write_json
 
-__all__ = ["SECONDARY_METRICS", "ScoresBySystem", "Verdict", "judge_study"]
+__all__ = ["SECONDARY_METRICS", "ScoresBySystem", "Verdict", "judge_study", "weigh_study"]
 
 _RIVALS = {CLOSED_BOOK: "the closed book", RANDOM: "random neighbours", FROZEN: "the frozen retriever"}
 SECONDARY_METRICS = ("exact_match", "f1", "knowledge_f1", "precision@1", "gold_recall@5", "answer_recall@5")
@@ -44,6 +45,25 @@ class Verdict:
         """The control that the sentence compares with."""
         return self.evidence.main.control
 
+    @property
+    def notes(self) -> list[str]:
+        """Return how the numbers are to be read: what the table and the page of the study say below them."""
+        rivals = ", ".join(name for name in self.evidence.rivals if name in self.scores)
+        notes = [
+            "± is the standard deviation over seeds; of a difference, that of its pairs. Interval (95 %, paired "
+            "bootstrap) and p (paired permutation test) are of the mean over seeds and about other test examples, not "
+            "other seeds; they are not corrected for the number of comparisons.",
+            f"The sentence compares with the strongest of {rivals} by mean score.",
+        ]
+        if len(self.study.seeds) == 1:
+            notes.append("One seed says nothing about what another would have given; train with --seeds 0,1,2.")
+        if share := self.scores.get(ORACLE, {}).get(ORACLE_SHARE):
+            notes.append(
+                f"The oracle is told the answer, in training and at test time: a reference, no rival. Nothing supports "
+                f"the target of {100.0 - fmean(share):.1f} % of the test examples, which read the nearest passages."
+            )
+        return [*notes, *(f"Left out: {name}, {why}." for name, why in self.study.left_out.items())]
+
     def record(self) -> JsonObject:
         """Return the evidence as JSON."""
         return {
@@ -60,15 +80,23 @@ class Verdict:
         write_json(self.study.path / "evidence.json", self.record())
 
 
-def judge_study(path: Path) -> Verdict:
-    """Compare the runs of a study, all of which have ended, and write ``evidence.json`` into its folder.
+def weigh_study(path: Path) -> Verdict:
+    """Compare the runs of a study, all of which have ended; nothing is written.
 
-    The runs of the experiment get the scores of their controls, which the cards of their models show. Trains and opens
-    no model. Raises `UserError` where runs are missing or not the study's own, and where data have changed since.
+    Trains and opens no model. Raises `UserError` where runs are missing or not the study's own, and where data have
+    changed since.
     """
     study = Study.open(path)
     study.require_ended()
-    verdict = Verdict(study, *_weigh_evidence(study))
+    return Verdict(study, *_weigh_evidence(study))
+
+
+def judge_study(path: Path) -> Verdict:
+    """Compare the runs of a study as `weigh_study` does, and write ``evidence.json`` into its folder.
+
+    The runs of the experiment get the scores of their controls, which the cards of their models show.
+    """
+    verdict = weigh_study(path)
     verdict.save()
     _record_controls(verdict)
     return verdict

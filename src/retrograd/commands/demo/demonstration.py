@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retrograd.evaluation.evaluate import Evaluation
 from retrograd.evaluation.kept_neighbours import KeptNeighbours, find_neighbours, read_neighbours, sample_examples
@@ -68,8 +69,10 @@ def run_demo(out: Path, seed: int, changes: list[str] | None = None) -> list[_Ro
     began = time.perf_counter()
     rows = [_train(console, name, experiment, data, folder / experiment.name) for name, experiment in experiments][::-1]
     joint = rows[-1].run
-    page, _ = build_page(joint, [row.run for row in rows[:-1]], joint / "report")
+    page, record = build_page(joint, [row.run for row in rows[:-1]])
     path = save_run_page(page, joint / "report")
+    if record is not None:
+        record.save(joint / "report")
     if page.systems is not None:
         _print_table(console, rows, page.systems)
     console.print(
@@ -78,6 +81,7 @@ def run_demo(out: Path, seed: int, changes: list[str] | None = None) -> list[_Ro
         f"  retrograd search {joint} 'The <e1>kettle</e1> was full of <e2>tea</e2>.'\n"
         f"  retrograd show semeval-joint > mine.toml   # then put your own data into it",
         highlight=False,
+        markup=False,
     )
     return rows
 
@@ -93,7 +97,7 @@ def _introduction(data: Data, experiment: Experiment) -> str:
 
 
 def _train(console: Console, name: str, experiment: Experiment, data: Data, out: Path) -> _Row:
-    console.print(f"[bold]{name}[/bold]", highlight=False)
+    console.print(Text(name, style="bold"), highlight=False)
     model = open_untrained(experiment, data)
     tracker = _WarmStartEnd(console, model, data, RunDirectory(out, is_writer=False))
     scored = train_and_score(experiment, data, out, model=model, trackers={"neighbours": tracker})
@@ -114,7 +118,7 @@ def _print_table(console: Console, rows: Sequence[_Row], systems: SystemTable) -
     table.add_section()
     for line in systems.lines:
         if line.kind in ("vote", "trivial"):
-            table.add_row(line.name, f"{line.score:.1f}")
+            table.add_row(Text(line.name), f"{line.score:.1f}")
     console.print(table)
     console.print(
         "macro-F1: the official score, nine relations with direction. Neighbour match: the share of the best 1 or 5\n"
@@ -126,6 +130,7 @@ def _print_table(console: Console, rows: Sequence[_Row], systems: SystemTable) -
                 f"{rows[-1].name} against {row.name}: {line.gain.difference:+.1f} [{line.gain.low:+.1f}, "
                 f"{line.gain.high:+.1f}] macro-F1 (95 % interval, paired by sentence), p = {line.test.p_value:.3f}",
                 highlight=False,
+                markup=False,
             )
 
 

@@ -68,6 +68,7 @@ def run_language_model_demo(out: Path, seed: int, changes: list[str] | None = No
         f"  retrograd evaluate {folder / 'trained'} --confidence\n"
         f"  retrograd synthesise PASSAGES --out pairs.jsonl   # questions about passages of your own",
         highlight=False,
+        markup=False,
     )
     return evaluations
 

@@ -93,7 +93,7 @@ def run_tour(out: Path, seed: int, changes: list[str] | None = None, console: Co
     data = experiment.data.load(seed)
     if not data.dev:
         raise UserError("data.dev_from_train is 0, but the tour shows sentences that are not trained on; set it to 200")
-    console.print(_introduction(data), highlight=False)
+    console.print(_introduction(data), highlight=False, markup=False)
     model = open_untrained(experiment, data)
     embed_base_if_stale(model)
     queries = _different_relations(data)
@@ -105,7 +105,8 @@ def run_tour(out: Path, seed: int, changes: list[str] | None = None, console: Co
         train_experiment(experiment, replace(data, dev=[]), folder, model=model, trackers={"tour": lesson})
         after = lesson.look()
         view.show_end(after)
-    console.print(_ending(before.right_share, after.right_share, folder, time.perf_counter() - began), highlight=False)
+    ending = _ending(before.right_share, after.right_share, folder, time.perf_counter() - began)
+    console.print(ending, highlight=False, markup=False)
     return folder
 
 

@@ -33,10 +33,10 @@
   const graph = cytoscape({
     container: byId("graph"),
     elements: [
-      ...data.nodes.map(([name, kind, x, y], number) => (
-        { group: "nodes", data: { id: `n${number}`, name, kind }, position: { x, y } })),
-      ...data.edges.map(([head, tail, relation, score], number) => (
-        { group: "edges", data: { id: `e${number}`, source: `n${head}`, target: `n${tail}`, number, score,
+      ...data.nodes.map(([name, , x, y], number) => (
+        { group: "nodes", data: { id: `n${number}`, name, number }, position: { x, y } })),
+      ...data.edges.map(([head, tail, relation], number) => (
+        { group: "edges", data: { id: `e${number}`, source: `n${head}`, target: `n${tail}`, number,
           series: (relation % 5) + 1, relation: data.relations[relation] } })),
     ],
     style: style(), layout: { name: "preset" }, minZoom: 0.02, maxZoom: 4, hideEdgesOnViewport: data.edges.length > 1000,
@@ -59,13 +59,16 @@
     graph.$id(`e${number}`).select();
   }
 
+  let chosen = null;  // the entity that was clicked: it alone is shown, not all whose names hold its name
+
   function update() {
     const sought = byId("entity").value.trim().toLocaleLowerCase();
     const relation = byId("relation").value;
     const least = Number(byId("score").value);
     byId("score-value").textContent = least.toFixed(2);
     const found = new Set();
-    if (sought) names.forEach((name, number) => { if (name.includes(sought)) found.add(number); });
+    if (chosen !== null) found.add(chosen);
+    else if (sought) names.forEach((name, number) => { if (name.includes(sought)) found.add(number); });
     const shown = new Set();
     let count = 0;
     graph.batch(() => {
@@ -103,13 +106,16 @@
   graph.on("tap", "edge", (event) => showEvidence(event.target.data("number")));
   graph.on("tap", "node", (event) => {
     byId("entity").value = event.target.data("name");
+    chosen = event.target.data("number");
     update();
     fit();
   });
+  byId("entity").addEventListener("input", () => { chosen = null; });
   byId("filter").addEventListener("input", () => { update(); if (byId("entity").value) fit(); });
   byId("filter").addEventListener("submit", (event) => event.preventDefault());
   byId("fit").addEventListener("click", () => {
     byId("filter").reset();
+    chosen = null;
     update();
     fit();
   });

@@ -1,12 +1,15 @@
 // Curves and the filter of the pages about runs. Without this script the page still has all of its text.
 "use strict";
 (() => {
+  let plots = [];
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   function drawCharts() {
     const place = document.getElementById("charts");
     const source = document.getElementById("curve-data");
     if (!place || !source) return;
+    plots.forEach((plot) => plot.destroy());
+    plots = [];
     place.replaceChildren();
     for (const chart of JSON.parse(source.textContent)) {
       const figure = document.createElement("figure");
@@ -26,7 +29,7 @@
         cursor: { drag: { x: true, y: false } },
       };
       const data = uPlot.join(chart.series.map((series) => [series.steps, series.values]));
-      new uPlot(options, data, figure);
+      plots.push(new uPlot(options, data, figure));
     }
   }
 
@@ -75,7 +78,7 @@
     const filter = document.getElementById("filter");
     stay.parentElement.hidden = false;
     setInterval(() => {
-      const isUsed = filter && [...filter.elements].some((one) => (one.type === "checkbox" ? one.checked : one.type !== "" && one.tagName !== "OUTPUT" && one.value));
+      const isUsed = filter && [...filter.elements].some((one) => (one.type === "checkbox" ? one.checked : one.tagName !== "OUTPUT" && one.value));
       if (!stay.checked && !isUsed && !document.activeElement?.closest("#filter")) location.reload();
     }, 1000 * Number(place.dataset.reload));
   }
@@ -92,5 +95,6 @@
     clearTimeout(waiting);
     waiting = setTimeout(drawCharts, 150);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
+  // A page that is dark on the screen is light on paper.
+  for (const look of ["(prefers-color-scheme: dark)", "print"]) matchMedia(look).addEventListener("change", drawCharts);
 })();
