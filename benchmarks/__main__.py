@@ -1,8 +1,9 @@
 """The table of speed and memory: ``python -m benchmarks [ROW …]``.
 
 Each row runs in a process of its own, one after the other. A row is a ratio against a peer that does the same work in
-the same process, in turns, or a figure with its unit: the median over the turns and its quartiles. ``--json`` writes
-all that was measured; ``--list`` prints the names of the rows. Rows that run for minutes are measured by name alone.
+the same process, in turns, or a figure with its unit: the median over the turns and its quartiles. ``--json`` keeps
+all that was measured in a file, row after row; a row that it has is not measured again. ``--list`` prints the names of
+the rows. Rows that run for minutes are measured by name alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from benchmarks.speed.measuring import Row
 from rich.console import Console
 from rich.table import Table
 
-MODULES = ("joint_step", "encoding", "exact_index", "labels", "language_model", "memory", "growth", "programs")
+MODULES = (
+    "joint_step",
+    "jsa_step",
+    "encoding",
+    "exact_index",
+    "labels",
+    "language_model",
+    "memory",
+    "growth",
+    "programs",
+)
 
 
 def main() -> None:
@@ -43,11 +54,34 @@ def main() -> None:
     if options.list:
         print("\n".join(f"{row.name:32}{row.work}" for row in (rows | long_rows).values()))
         return
-    results = [measure(row, options.repeats, options.threads) for row in chosen]
     machine = describe_machine(options.threads)
-    print_table(results, machine)
-    if options.json is not None:
-        options.json.write_text(json.dumps({"machine": machine, "rows": results}, indent=1) + "\n", encoding="utf-8")
+    known = read_results(options.json, machine)
+    for row in chosen:
+        if row.name not in known:
+            known[row.name] = measure(row, options.repeats, options.threads)
+            write_results(options.json, machine, known)
+    print_table([known[row.name] for row in chosen], machine)
+
+
+def read_results(file: Path | None, machine: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rows that a file has by name, empty without one. Ends the program for a file of another machine."""
+    if file is None or not file.exists():
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if content["machine"] != machine:
+        raise SystemExit(
+            f"{file} was measured on another machine, or with other versions or threads; name another file"
+        )
+    return {row["row"]: row for row in content["rows"] if row["value"] is not None}
+
+
+def write_results(file: Path | None, machine: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
+    """Write all rows so far, whole or not at all."""
+    if file is not None:
+        unfinished = file.with_suffix(".unfinished")
+        content = json.dumps({"machine": machine, "rows": list(results.values())}, indent=1)
+        unfinished.write_text(content + "\n", encoding="utf-8")
+        unfinished.replace(file)
 
 
 def find_rows() -> tuple[dict[str, Row], dict[str, Row]]:

@@ -59,23 +59,28 @@ def texts() -> tuple[list[rg.Passage], list[rg.Example]]:
     return passages, examples
 
 
-def make_model(generator: str, trained: TrainedTowers, precision: ComputePrecision) -> RagModel:
+def make_model(
+    generator: str, trained: TrainedTowers, precision: ComputePrecision, posterior: bool = False
+) -> RagModel:
     """Return a model over the passages, with its index; ``generator`` is "seq2seq" or "decoder"."""
     passages, _ = texts()
     with tempfile.TemporaryDirectory() as folder:
         name = "builtin:minilm-seq2seq" if generator == "seq2seq" else _save_decoder(Path(folder))
-        model = _open_model(name, passages, trained, precision)
+        model = _open_model(name, passages, trained, precision, posterior)
     model.refresh_index()
     return model.train()
 
 
-def _open_model(name: str, passages: list[rg.Passage], trained: TrainedTowers, precision: ComputePrecision) -> RagModel:
+def _open_model(
+    name: str, passages: list[rg.Passage], trained: TrainedTowers, precision: ComputePrecision, posterior: bool
+) -> RagModel:
     return RagModel.from_pretrained(
         retriever="builtin:minilm",
         generator=name,
         task=rg.QuestionAnswering(),
         base=rg.KnowledgeBase.from_passages(passages),
         trained=trained,
+        posterior=posterior,
         precision=precision,
         max_tokens=256,
         max_input_tokens=320,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograd.data.masking import SpanExample, SpanMasking, read_spans, salient_spans, span_examples
+from retrograd.experiments.settings import MaskingSettings
 from retrograd.types import Passage, UserError
 
 
@@ -122,3 +123,16 @@ def test_settings_that_mean_nothing_are_refused() -> None:
         SpanMasking(mask=" ")
     with pytest.raises(UserError, match="most_per_passage is 0"):
         SpanMasking(most_per_passage=0)
+
+
+def test_sentences_are_those_of_ones_own_function() -> None:
+    passage = Passage("p", "", "one two three four five six; seven eight nine ten Rome eleven twelve")
+    masking = SpanMasking(least_words=6, split_sentences=lambda text: [(0, 28), (29, len(text))])
+    (example,) = span_examples([passage], masking, random.Random(0), lambda _: [(50, 54)])
+    assert example.query == "seven eight nine ten [MASK] eleven twelve"
+
+
+def test_the_rules_for_english_are_named_where_another_language_is_set() -> None:
+    with pytest.raises(UserError, match=r"for English; name a file .* masking\.spans"):
+        MaskingSettings(language="any")
+    assert MaskingSettings(language="any", spans="spans.jsonl").language == "any"

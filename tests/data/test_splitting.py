@@ -143,3 +143,14 @@ def test_sentences_are_all_that_is_visible(split: SplitSentences, text: str) -> 
     assert "".join("".join(text[start:end].split()) for start, end in spans) == "".join(text.split())
     assert all(text[start:end] == text[start:end].strip() != "" for start, end in spans)
     assert [start for start, _ in spans] == sorted(start for start, _ in spans)
+
+
+def test_sentences_end_by_the_rule_of_the_language_or_by_a_function() -> None:
+    document = Passage("d", "", "Dr. Smith came. He sang; all slept.")
+
+    def texts(language: Language, own: SplitSentences | None = None) -> list[str]:
+        return [one.text for one in split_passages([document], Splitting(2, at="sentences", language=language), own)]
+
+    assert texts("en") == ["Dr. Smith", "came.", "He sang;", "all slept."]
+    assert texts("any") == ["Dr.", "Smith came.", "He sang;", "all slept."]
+    assert texts("en", lambda text: [(0, 18), (19, len(text))]) == ["Dr. Smith", "came. He", "sang; all", "slept."]

@@ -2,8 +2,8 @@
 
 Salient span masking of REALM (Guu et al. 2020, "REALM: Retrieval-Augmented Language Model Pre-Training", arXiv
 2002.08909): what names the world has to be looked up, where a masked function word is guessed from its neighbours.
-There a tagger finds names; here rules do, or whatever the caller brings. As there, a sentence must not be answered from
-the passage it stands in: its source is part of the example.
+There a tagger finds names; here rules for English do, or whatever the caller brings. As there, a sentence must not be
+answered from the passage it stands in: its source is part of the example.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from retrograd.data.offsets import Offsets, read_offsets
 from retrograd.data.record_fields import locate_errors, name_type, read_string, require_fields
-from retrograd.data.sentences import ABBREVIATIONS, sentence_spans
+from retrograd.data.sentences import ABBREVIATIONS, SplitSentences, english_sentence_spans, sentence_spans
 from retrograd.metrics.words import MARKS
 from retrograd.types import Example, Passage, UserError
 from retrograd.util.guards import JsonValue
@@ -98,13 +98,15 @@ class SpanMasking:
 
     ``mask`` stands for what is hidden. Of each passage at most ``most_per_passage`` examples are drawn, from sentences
     of at least ``least_words`` words: a shorter one says too little to retrieve by. ``may_see_source`` lets the source
-    be retrieved. Raises `UserError` for a blank mask, and for counts below 1.
+    be retrieved. ``split_sentences`` finds sentences, by default those of English. Raises `UserError` for a blank mask,
+    and for counts below 1.
     """
 
     mask: str = MASK
     most_per_passage: int = 1
     least_words: int = 8
     may_see_source: bool = False
+    split_sentences: SplitSentences = english_sentence_spans
 
     def __post_init__(self) -> None:
         if not self.mask.strip():
@@ -117,7 +119,7 @@ class SpanMasking:
 def span_examples(
     passages: Iterable[Passage], masking: SpanMasking, rng: random.Random, spans: Spans | None = None
 ) -> Iterator[SpanExample]:
-    """Yield examples of passages in the order of the passages; ``spans`` replaces `salient_spans`.
+    """Yield examples of passages in the order of the passages; ``spans`` replaces `salient_spans`, made for English.
 
     Their ids are ``passage:start-end`` in characters of the passage's text. A span that its own sentence has a second
     time, or that does not lie in one sentence, is left out. Raises `UserError` for a span outside the text.
@@ -185,7 +187,7 @@ def _mask_spans(passage: Passage, masking: SpanMasking, spans: Sequence[tuple[in
                 'offsets count characters from 0 and the end is exclusive ("offsets" is for other units)'
             )
     excluded = () if masking.may_see_source else (passage.id,)
-    for first, last in sentence_spans(text):
+    for first, last in masking.split_sentences(text):
         if len(text[first:last].split()) < masking.least_words:
             continue
         for start, end in spans:
@@ -201,6 +203,8 @@ def _occurs_again(sentence: str, span: str) -> bool:
 
 def salient_spans(text: str) -> list[tuple[int, int]]:
     """Return disjoint spans of dates, numbers (two digits, or with a unit) and names, as characters [start, end).
+
+    The rules are for English: its months and units, its use of capitals.
 
     A name is a run of capitalised words ("University of Oxford", "NATO"). The word that begins a sentence is part of
     one only if another capitalised word follows; headings (mostly capitals, no mark at the end) have no names.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from retrograd.data.sentences import sentence_spans
+from retrograd.data.sentences import SENTENCES, Language, SplitSentences
 from retrograd.metrics.words import CHARACTER, MARKS
 from retrograd.types import Passage, UserError
 from retrograd.util.guards import suggest_name
@@ -32,15 +32,18 @@ class Splitting:
 
     With ``at`` "words" all passages but a document's last have exactly ``length`` words and the overlap is exact; 100
     words without overlap is how DPR cut Wikipedia (Karpukhin et al. 2020, arXiv 2004.04906). With ``at`` "sentences"
-    both are as many whole sentences as fit. Raises `UserError` for a length below 1, and for an overlap below 0 or not
-    below the length.
+    both are as many whole sentences as fit; ``language`` says by which rule these end (`Windows`). Raises `UserError`
+    for a length below 1, for an overlap below 0 or not below the length, and for an unknown language.
     """
 
     length: int = 100
     overlap: int = 0
     at: str = "words"
+    language: Language = "en"
 
     def __post_init__(self) -> None:
+        if self.language not in SENTENCES:
+            raise UserError(f"sentences of language {self.language!r}; {suggest_name(self.language, SENTENCES)}")
         if self.at not in SPLIT_AT:
             raise UserError(f"passages cannot be split at {self.at!r}; {suggest_name(self.at, SPLIT_AT)}")
         if self.length < 1:
@@ -52,13 +55,18 @@ class Splitting:
             )
 
 
-def split_passages(documents: Iterable[Passage], splitting: Splitting = Splitting()) -> Iterator[Passage]:
+def split_passages(
+    documents: Iterable[Passage], splitting: Splitting = Splitting(), split_sentences: SplitSentences | None = None
+) -> Iterator[Passage]:
     """Yield the passages of documents, in order. Each has its document's title and the id ``document#number`` from 0.
 
     Every word of a document is in a passage, and no passage is empty; a document without words has none.
+    ``split_sentences``, a function of your own, takes the place of the rule for the language.
     """
+    find_sentences = split_sentences or SENTENCES[splitting.language]
     for document in documents:
-        for number, (start, end) in enumerate(_passage_spans(document.text, splitting)):
+        units = _split_units(document.text, splitting, find_sentences)
+        for number, (start, end) in enumerate(join_units(units, splitting.length, splitting.overlap)):
             yield Passage(f"{document.id}#{number}", document.title, document.text[start:end])
 
 
@@ -69,10 +77,6 @@ class Unit:
     start: int
     end: int
     words: int
-
-
-def _passage_spans(text: str, splitting: Splitting) -> Iterator[tuple[int, int]]:
-    return join_units(_split_units(text, splitting), splitting.length, splitting.overlap)
 
 
 def join_units(
@@ -102,11 +106,11 @@ def _count_fitting(words: Iterable[int], limit: int) -> int:
     return sum(1 for _ in itertools.takewhile(lambda total: total <= limit, itertools.accumulate(words)))
 
 
-def _split_units(text: str, splitting: Splitting) -> list[Unit]:
+def _split_units(text: str, splitting: Splitting, find_sentences: SplitSentences) -> list[Unit]:
     if splitting.at == "words":
         return [Unit(word.start(), word.end(), 1) for word in WORD.finditer(text)]
     units: list[Unit] = []
-    for start, end in sentence_spans(text):
+    for start, end in find_sentences(text):
         words = [(start + word.start(), start + word.end()) for word in WORD.finditer(text[start:end])]
         pieces = [words[i : i + splitting.length] for i in range(0, len(words), splitting.length)]
         units += [Unit(piece[0][0], piece[-1][1], len(piece)) for piece in pieces]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from retrograd.data.examples import TargetChoice
 from retrograd.data.offsets import Offsets
+from retrograd.data.sentences import Language
 from retrograd.index.settings import IndexSettings, NormaliserEstimation
 from retrograd.models.settings import PrecisionSetting, Scoring
 from retrograd.rag.answers.manner import Marginal, require_beams
@@ -77,7 +78,8 @@ class MaskingSettings:
     ``passages`` of the base, drawn at random (0: all), give at most ``per_passage`` sentences each
     (`retrograd.data.masking`). A sentence is not answered from the passage that it is in, unless ``may_see_source``.
     ``spans`` is a file of what may be masked, by a tagger for example (`read_spans`), in the place of names, dates and
-    numbers found by rules; ``offsets`` is what those of the file count. What is not set here is as in training.
+    numbers found by rules for English; ``offsets`` is what those of the file count. ``language`` is that of the
+    sentences, "en" or "any"; "any" needs ``spans``. What is not set here is as in training.
     """
 
     epochs: int = 0
@@ -88,8 +90,14 @@ class MaskingSettings:
     retriever_learning_rate: float = 2e-5
     spans: str = ""
     offsets: Offsets = "characters"
+    language: Language = "en"
 
     def __post_init__(self) -> None:
+        if self.language != "en" and not self.spans:
+            raise UserError(
+                f"masking.language is {self.language!r}, and the rules that find names, dates and numbers are for "
+                f"English; name a file of what may be masked as masking.spans"
+            )
         require_at_least(0, {"masking.epochs": self.epochs, "masking.passages": self.passages})
         require_at_least(1, {"masking.per_passage": self.per_passage})
 

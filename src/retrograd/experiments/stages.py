@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from retrograd.data.masking import SpanExample, SpanMasking, read_spans, span_examples
+from retrograd.data.sentences import SENTENCES
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.settings import MaskingSettings
 from retrograd.experiments.stage_description import describe_stages
@@ -120,7 +121,11 @@ def count_unknown_spans(base: KnowledgeBase, ids: Iterable[str], file: str) -> t
 
 
 def _masking(settings: MaskingSettings) -> SpanMasking:
-    return SpanMasking(most_per_passage=settings.per_passage, may_see_source=settings.may_see_source)
+    return SpanMasking(
+        most_per_passage=settings.per_passage,
+        may_see_source=settings.may_see_source,
+        split_sentences=SENTENCES[settings.language],
+    )
 
 
 def _mask_passages(

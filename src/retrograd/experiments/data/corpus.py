@@ -16,6 +16,7 @@ from retrograd.data.hub import data_path
 from retrograd.data.passages import holds_documents, read_corpus
 from retrograd.data.qrels import mark_gold, read_qrels
 from retrograd.data.relations.instance import RelationInstance
+from retrograd.data.sentences import Language
 from retrograd.data.splitting import Splitting, split_passages
 from retrograd.data.squad import NO_ANSWER
 from retrograd.experiments.data.draws import Draws, draw_seed, require_draws, shuffle
@@ -47,7 +48,7 @@ class CorpusData(ABC):
 
     ``split_words`` cuts the documents of the base into passages of so many words (0: they are passages as they are),
     ``split_overlap`` of which stand in the passage before as well. ``split_at`` says whether at any of the words or at
-    the ends of sentences. ``dev_from_train``
+    the ends of sentences, ``split_language`` by which rule these end: "en", or "any" (`Windows`). ``dev_from_train``
     holds so many training examples out as development data; then ``train_count``, ``dev_count`` and ``test_count`` draw
     that many (0: all), shuffled and nested. ``seed`` is that of all draws (-1: the experiment's). ``more`` is a file of
     verdicts that a served run has kept (`retrograd.data.feedback`): those that name the right answer are training
@@ -82,6 +83,7 @@ class CorpusData(ABC):
     split_words: int = 0
     split_overlap: int = 0
     split_at: Literal["words", "sentences"] = "words"
+    split_language: Language = "en"
     unanswerable: Literal["drop", "keep"] = "drop"
     titles: bool = True
     query_prefix: str = ""
@@ -116,7 +118,9 @@ class CorpusData(ABC):
     @property
     def splitting(self) -> Splitting | None:
         """Return how documents are cut into passages."""
-        return Splitting(self.split_words, self.split_overlap, self.split_at) if self.split_words else None
+        if not self.split_words:
+            return None
+        return Splitting(self.split_words, self.split_overlap, self.split_at, self.split_language)
 
     def load(self, seed: int, task: Task | None = None) -> Data:
         """Read, mark gold passages and draw, as `DataKind.load`."""
