@@ -23,7 +23,7 @@ HOOK := --jaxtyping-packages=retrograd,beartype.beartype
 # The order of files is that of `tests/conftest.py`, slow ones first, so that no process waits at the end for another.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check integrations sweeps $(HEAVY:%=integration-%) fuzz format static install lm
+.PHONY: demo test check bench integrations sweeps $(HEAVY:%=integration-%) fuzz format static install lm
 
 demo: $(INSTALLED)
 	$(BIN)/retrograd demo
@@ -45,6 +45,10 @@ sweeps: $(INSTALLED)
 
 $(HEAVY:%=integration-%): integration-%: .venv-%/.installed
 	RETROGRAD_REQUIRE="$(REQUIRED_$*)" .venv-$*/bin/pytest -m integration $(HOOK) $(PYTEST_OPTIONS)
+
+# Speed and memory against what a user would run instead: an hour on an idle machine; `python -m benchmarks ROW` for one row.
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks $(BENCH_OPTIONS)
 
 # More than 100,000 damaged files; a table at the end says what the readers did with them.
 fuzz: $(INSTALLED)
