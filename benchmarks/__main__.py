@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each row")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=None, help="a file for all that was measured")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,7 +61,8 @@ def main() -> None:
         if row.name not in known:
             known[row.name] = measure(row, options.repeats, options.threads)
             write_results(options.json, machine, known)
-    print_table([known[row.name] for row in chosen], machine)
+    results = [known[row.name] for row in chosen]
+    print_markdown(results) if options.markdown else print_table(results, machine)
 
 
 def read_results(file: Path | None, machine: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -148,6 +150,18 @@ def print_table(results: list[dict[str, Any]], machine: dict[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), markup=False)
+
+
+def print_markdown(results: list[dict[str, Any]]) -> None:
+    """Print the table for a page."""
+    print("| row | work | against | median (quartiles) | aim |\n|---|---|---|---|---|")
+    for result in results:
+        if result["value"] is None:
+            continue
+        unit = "" if result["unit"] == "x" else f" {result['unit']}"
+        verdict = {None: "", True: ", met", False: ", **missed**"}[result["met"]]
+        value = f"{result['value']:.2f}{unit} ({result['low']:.2f} to {result['high']:.2f})"
+        print(f"| `{result['row']}` | {result['work']} | {result['against']} | {value} | {result['aim']}{verdict} |")
 
 
 if __name__ == "__main__":
