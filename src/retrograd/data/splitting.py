@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from retrograd.data.sentences import SENTENCES, Language, SplitSentences
+from retrograd.data.sentences import Language, SplitSentences, sentence_spans, unicode_sentence_spans
 from retrograd.metrics.words import CHARACTER, MARKS
 from retrograd.types import Passage, UserError
 from retrograd.util.guards import suggest_name
@@ -24,6 +24,9 @@ words)."""
 
 WORD = re.compile(rf"{CHARACTER}[^\w\s{MARKS}]*|(?:(?!{CHARACTER})\S)+")
 """What stands between spaces; of scripts without spaces each character, with the signs behind it."""
+
+_SENTENCES: Mapping[Language, SplitSentences] = {"en": sentence_spans, "any": unicode_sentence_spans}
+"""By the rule for English a sentence never ends inside of what stands between spaces."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Splitting:
     language: Language = "en"
 
     def __post_init__(self) -> None:
-        if self.language not in SENTENCES:
-            raise UserError(f"sentences of language {self.language!r}; {suggest_name(self.language, SENTENCES)}")
+        if self.language not in _SENTENCES:
+            raise UserError(f"sentences of language {self.language!r}; {suggest_name(self.language, _SENTENCES)}")
         if self.at not in SPLIT_AT:
             raise UserError(f"passages cannot be split at {self.at!r}; {suggest_name(self.at, SPLIT_AT)}")
         if self.length < 1:
@@ -63,7 +66,7 @@ def split_passages(
     Every word of a document is in a passage, and no passage is empty; a document without words has none.
     ``split_sentences``, a function of your own, takes the place of the rule for the language.
     """
-    find_sentences = split_sentences or SENTENCES[splitting.language]
+    find_sentences = split_sentences or _SENTENCES[splitting.language]
     for document in documents:
         units = _split_units(document.text, splitting, find_sentences)
         for number, (start, end) in enumerate(join_units(units, splitting.length, splitting.overlap)):
