@@ -181,3 +181,14 @@ def test_a_search_is_filtered_by_what_passages_are(finished: Path, capsys: pytes
         search_run(finished, query, 4, ["title"])
     with pytest.raises(UserError, match="no field 'author'"):
         search_index(index, query, 4, str(finished), ["author=me"])
+
+
+@pytest.mark.parametrize("part", ["dev", "test"])
+def test_examples_that_cannot_be_scored_are_refused_before_training(finished: Path, tmp_path: Path, part: str) -> None:
+    bare = tmp_path / "bare.jsonl"
+    record = {name: value for name, value in RECORDS[0].items() if name != "relation"}
+    bare.write_text(json.dumps(record | {"text": "the cup holds tea again ."}) + "\n", encoding="utf-8")
+    experiment = Experiment.load(finished / "experiment.toml").with_settings([f"data.{part}={bare}"])
+    with pytest.raises(UserError, match=rf"data\.{part}, example '1': no answer.* with predict"):
+        run_experiment(experiment, tmp_path / "other")
+    assert not (tmp_path / "other" / "model").exists()

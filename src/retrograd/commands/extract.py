@@ -104,5 +104,10 @@ def _describe(found: Extraction, out: Path) -> str:
         lines.append(f"over {over} with gold relations")
     is_cut = out.suffix == ".html" and len(found.triples) > MOST_EDGES
     cut = f"; the page shows the {MOST_EDGES:,} best-scored, other formats have all" if is_cut else ""
+    if found.takes_all and found.triples:
+        lines.append(
+            "Training has no negative label, so each pair became a triple, in both orders. Add pairs without a "
+            "relation, and pairs in the wrong order, under a label of their own, and name it as data.negative."
+        )
     lines.append(f"{len(found.triples)} triples from {found.pairs} pairs of entities in {out}{cut}")
     return "\n".join(lines)

@@ -68,6 +68,11 @@ def synthesise(
     if not json:
         typer.echo(_describe(result))
     rejected = rejected_file(out)
+    if not result.drafts:
+        raise UserError(
+            f"{corpus} has no sentence to ask about: one needs six words beside a name, a date or a number that the "
+            f"title does not hold (the rules are for English)"
+        )
     if not result.kept:
         raise UserError(
             f"none of {result.drafts} questions was kept; {rejected} has each with its reason. Name a model that "

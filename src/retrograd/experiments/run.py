@@ -21,6 +21,7 @@ from retrograd.experiments.card import write_run_cards
 from retrograd.experiments.data.source import Data
 from retrograd.experiments.experiment import Experiment
 from retrograd.experiments.precision import choose_precision
+from retrograd.experiments.required_data import require_data
 from retrograd.experiments.stages import build_stages
 from retrograd.experiments.tracking import open_log, require_trackers
 from retrograd.index.knowledge_base import KnowledgeBase
@@ -205,7 +206,7 @@ def train_experiment(
     new run, for the model's card. ``trackers``, by name, take each line of the log besides the experiment's own.
     """
     require_trackers(experiment.track)
-    _require_training_data(experiment, data)
+    require_data(experiment, data)
     require_enough_passages(experiment, data.base)
     recorded = RunDirectory.open(out).recorded_precision() if resume else None
     device = _join_ranks()
@@ -269,15 +270,6 @@ def _keep_neighbours(model: RagModel, test: Sequence[Example], run: RunDirectory
     if run.is_writer:
         with run.writing("neighbours of test examples"):
             write_jsonl(file, (one.record(model.base) for one in neighbours))
-
-
-def _require_training_data(experiment: Experiment, data: Data) -> None:
-    """Raise `UserError` where a stage needs training data and there are none."""
-    if not data.train and experiment.stages_on_data:
-        raise UserError(
-            f"data.train names no training data, which {experiment.stages_on_data[0]} needs; give a file, "
-            f"or set {experiment.stages_on_data[0]}.epochs = 0 (masking alone needs none)"
-        )
 
 
 def _move_to_device(

@@ -51,7 +51,7 @@ def convert(
         raise UserError(f"{out} is not named as JSON Lines; write a name that ends in .jsonl")
     if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
         raise UserError(f"{out} is, or lies in, what is to be converted; choose another place")
-    held = kind or recognise_kind(source)
+    held = kind or recognise_kind(source, changes)
     settings = bare_settings(held, format, changes)
     read = skipped = 0
 

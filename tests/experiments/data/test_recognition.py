@@ -137,3 +137,42 @@ def test_a_folder_of_annotations_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Ada lives in Ulm.\n")
     (tmp_path / "a.ann").write_text("T1\tPER 0 3\tAda\nT2\tLOC 13 16\tUlm\nR1\tlives Arg1:T1 Arg2:T2\n")
     assert recognise_kind(tmp_path) == "relations"
+
+
+RELATION = {"text": "The cup holds tea.", "head": "cup", "tail": "tea", "relation": "holds"}
+
+
+@pytest.mark.parametrize(
+    ("records", "kind"),
+    [
+        (({**RELATION, "text": "The cup in the cup holds tea."}, *[RELATION] * 3), "relations"),
+        (({**RELATION, "text": "The cup in the cup holds tea."},) * 2, "relations"),
+        (({**RELATION, "head": [40, 100], "tail": [2, 3]},), "relations"),
+        (({"question": "Who?", "answers": ["Ann"]}, {"question": "", "answers": ["Ann"]}), "questions"),
+        (({"question": 7, "text": "The dam broke."},), "questions"),
+        (({"history": 7, "text": "The dam broke."},), "dialogue"),
+    ],
+    ids=str,
+)
+def test_malformed_records_do_not_make_a_file_another_kind(
+    tmp_path: Path, records: tuple[object, ...], kind: str
+) -> None:
+    path = write(tmp_path / "data.jsonl", *records)
+    assert recognise_kind(path) == kind
+    assert validate_files([path]).findings.total("error") >= 1
+
+
+def test_a_map_says_of_which_kind_its_file_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "table.csv", "ask,told\nWho raised the dam?,Ann\n")
+    changes = ["data.fields.question=ask", "data.fields.answers=told"]
+    (reading,) = validate_files([path], changes=changes).readings
+    assert (reading.kind, dict(reading.first)["answers"]) == ("questions", "Ann")
+    assert recognise_kind(path, ["data.fields.head=ask"]) == "relations"
+    assert recognise_kind(path, ["data.fields.history=ask", "data.fields.answers=told"]) == "dialogue"
+    assert recognise_kind(path, ["data.base_fields.text=ask"]) == "corpus"
+
+
+def test_a_column_of_labels_beside_two_entities_is_their_relation(tmp_path: Path) -> None:
+    path = write(tmp_path / "table.csv", "text,head,tail,label\nThe cup holds tea.,cup,tea,holds\n")
+    (reading,) = validate_files([path]).readings
+    assert (reading.kind, dict(reading.first)["relation"]) == ("relations", "holds")

@@ -298,7 +298,7 @@ def test_examples_without_a_target(tmp_path: Path) -> None:
         [*good(100), relation("the cup holds tea , no .", None)],
     )
     shown = only(validate_experiment(experiment(tmp_path, train, test)), "empty field")
-    assert [(one.severity, one.part) for one in shown] == [("error", "train"), ("warning", "test")]
+    assert [(one.severity, one.part) for one in shown] == [("error", "train"), ("error", "test")]
 
 
 def test_passages(tmp_path: Path) -> None:

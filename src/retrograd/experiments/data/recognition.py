@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 from retrograd.data.dialogues import detect_dialogue_format, read_dialogues
 from retrograd.data.examples import DialogueExample, gold_passages
-from retrograd.data.passages import detect_corpus_format, read_corpus
+from retrograd.data.passages import detect_corpus_format, holds_documents, read_corpus
 from retrograd.data.questions import detect_question_format, read_questions
 from retrograd.data.relations.formats import detect_format, read_relations
 from retrograd.data.relations.instance import RelationExample, RelationInstance, unmark
+from retrograd.data.rows import first_rows
 from retrograd.experiments.data.findings import Findings
 from retrograd.experiments.data.kinds import open_files
 from retrograd.experiments.data.part_reading import DataParts
@@ -61,13 +62,33 @@ _KINDS: Mapping[str, _Kind] = {
 }
 """What files can hold, in the order in which they are tried."""
 
+_TELLING: Mapping[str, frozenset[str]] = {
+    "relations": frozenset({"head", "tail"}),
+    "dialogue": frozenset({"history"}),
+    "questions": frozenset({"question"}),
+}
+"""Fields that records of one kind alone have: a file whose records name all of them is of that kind, and what is wrong
+with it are faults of that kind."""
+_MAPPED: Mapping[str, frozenset[str]] = {
+    "dialogue": frozenset({"history"}),
+    "questions": frozenset({"question", "answers"}),
+    "relations": frozenset({"head", "tail", "relation", "tokens", "head_type", "tail_type"}),
+}
+"""Fields that a map of one kind alone has, where the kinds before it have none of theirs."""
 
-def recognise_kind(path: Path) -> str:
-    """Return what a file holds, judged by its first records: a dialogue has an earlier turn in one of them.
 
-    Raises `UserError`, with what each kind lacks, where they are of no kind.
+def recognise_kind(path: Path, changes: Sequence[str] = ()) -> str:
+    """Return what a file holds, judged by ``changes`` that map its fields (``data.fields.question=ask``), else by its
+    first records: a dialogue has an earlier turn in one of them.
+
+    A few malformed records do not make a file one of another kind. Raises `UserError`, with what each kind lacks, where
+    they are of no kind.
     """
+    mapped = _mapped_kind(changes)
+    if mapped is not None:
+        return mapped
     reasons: list[str] = []
+    telling = _telling_kind(path)
     for name, kind in _KINDS.items():
         refused: list[UserError] = []
         try:
@@ -75,12 +96,36 @@ def recognise_kind(path: Path) -> str:
         except UserError as error:
             refused.append(error)
             found = []
-        if found and not refused and (name != "dialogue" or any(map(_has_history, found))):
+        if name == "corpus" and telling is not None:
+            return telling
+        is_own = name != "dialogue" or any(map(_has_history, found))
+        most_refused = 0 if name == "corpus" else len(found) // 2
+        if found and is_own and len(refused) <= most_refused:
             return name
         if refused:
             reasons.append(f"as {name}: {first_line(refused[0]).removeprefix(str(path)).lstrip(':, ')}")
+    if holds_documents(path):
+        return "corpus"
     kinds = ", ".join(_KINDS)
     raise UserError("\n  ".join([f"{path} seems to hold none of {kinds}; say which it is with --kind", *reasons]))
+
+
+def _mapped_kind(changes: Sequence[str]) -> str | None:
+    """Return the kind whose fields the assignments map; None where they map none."""
+    names = [change.partition("=")[0].strip() for change in changes]
+    if any(name.startswith("data.base_") for name in names):
+        return "corpus"
+    fields = {name.removeprefix("data.fields.") for name in names if name.startswith("data.fields.")}
+    return next((kind for kind, own in _MAPPED.items() if own & fields), None)
+
+
+def _telling_kind(path: Path) -> str | None:
+    """Return the kind whose own fields stand in one of the first records; None where none has them."""
+    try:
+        rows = first_rows(path, count=_LOOKED_AT)
+    except UserError:
+        return None
+    return next((kind for kind, own in _TELLING.items() if any(own <= row.keys() for row in rows)), None)
 
 
 def describe_reading(path: Path, kind: str, format: str, settings: DataKind) -> FileReading:  # noqa: A002

@@ -159,7 +159,7 @@ def relation_extraction(task: Task, command: str) -> RelationExtraction:
     """Return the task as the one kind that ``command`` knows. Raises `UserError` for any other."""
     if not isinstance(task, RelationExtraction):
         raise UserError(
-            f"{command} is about relations between entities, and the task of this run is {task.name}; "
-            f"evaluate, predict, search, compare, report and lab know every task"
+            f"{command} is about relations between entities here, and the task of a run is {task.name}; evaluate, "
+            f"predict, search, compare, report and lab know every task, and compare runs of one task alone"
         )
     return task

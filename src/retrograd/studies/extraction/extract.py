@@ -31,13 +31,15 @@ __all__ = ["Extraction", "extract"]
 class Extraction:
     """Triples, the number of pairs of entities that were classified for them, and of documents with any entity.
 
-    ``scores`` are against the gold relations of the files, None where they have none.
+    ``scores`` are against the gold relations of the files, None where they have none. ``takes_all`` says that the task
+    has no negative label: each pair becomes a triple.
     """
 
     triples: list[Triple]
     pairs: int
     documents: int
     scores: ExtractionScores | None = None
+    takes_all: bool = False
 
 
 def extract(
@@ -92,7 +94,7 @@ def extract(
     documents = join_documents(reading.documents) if merging == "all" else reading.documents
     merged = merge_triples([(place.document, triple) for place, triple in triples], documents, merging)
     with_entities = sum(bool(entities.names) for entities in documents.values())
-    return Extraction(merged, len(reading.pairs), with_entities, scores)
+    return Extraction(merged, len(reading.pairs), with_entities, scores, takes_all=task.negative is None)
 
 
 def _open_recogniser(

@@ -84,8 +84,8 @@ def _check_target(part: PartContents, example: Example, findings: Findings) -> N
     if any(target.strip() for target in example.targets):
         return
     place = part.place(example.id)
-    if part.name == "train":
-        findings.error("empty field", part.name, place, "no target", "give one, or take it out: training needs one")
+    if part.name in ("train", "dev", "test"):
+        findings.error("empty field", part.name, place, "no target", "give one, or take it out: a run needs one")
     else:
         findings.warning("empty field", part.name, place, "no target", "give one: without it no answer can be scored")
 

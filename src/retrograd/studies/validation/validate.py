@@ -103,7 +103,7 @@ def validate_files(
     """
     by_kind: dict[str, list[Path]] = {}
     for path in paths:
-        by_kind.setdefault(kind or recognise_kind(path), []).append(path)
+        by_kind.setdefault(kind or recognise_kind(path, changes), []).append(path)
     findings = Findings()
     rulers = _Rulers(IN_WORDS, IN_WORDS, IN_WORDS, IN_WORDS, 0, False)
     parts: list[PartSummary] = []

@@ -55,6 +55,8 @@ def read_mapped_records(
         record = {name: value for name, value in record.items() if name != "id" or value is not None}
         text = record.get("text")
         if has_spans(record) or not isinstance(text, str):
+            if "label" in record:
+                record = {"relation": record["label"], **{name: record[name] for name in record if name != "label"}}
             entities = {name: _read_numbers(record[name], text) for name in ("head", "tail") if name in record}
             return read_instance({**record, **entities}, number, offsets, permits_more=True)
         if "label" in record and "relation" in record:
